@@ -1,0 +1,294 @@
+//! The verifier: one pass over the headers, then one HMAC per secret.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::credential::Proof;
+use crate::mac::{HEX_LEN, equal};
+use crate::{Callback, Credential, Headers, Mode, ParseError, VerifyError, header};
+
+/// Signatures looked at in one request.
+const MAX_SIGNATURES: usize = 16;
+/// Bytes of `webhook-signature` in one request.
+const MAX_SIGNATURE_BYTES: usize = 4096;
+/// Bytes of `scale-callback-auth`.
+const MAX_AUTH_BYTES: usize = 256;
+/// Seconds that `webhook-timestamp` may lie from now, each way.
+const TOLERANCE: u64 = 300;
+
+/// Decides whether a request is a callback from the platform.
+#[derive(Debug, Clone)]
+pub struct Verifier {
+    credentials: Vec<Credential>,
+    live_only: bool,
+}
+
+/// A body that was proven to come from the platform. There is no other way to make one.
+///
+/// ```compile_fail
+/// let forged = scale_callback_auth::Verified { id: "cb_1", body: b"{}" };
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Verified<'b> {
+    body: &'b [u8],
+    id: [u8; 64],
+    id_len: usize,
+    timestamp: u64,
+    mode: Mode,
+    credential: usize,
+}
+
+impl Verifier {
+    /// A verifier that accepts what `credential` proves.
+    #[must_use]
+    pub fn new(credential: Credential) -> Self {
+        Self { credentials: vec![credential], live_only: false }
+    }
+
+    /// Accepts what another credential proves as well: the new secret while rotating, or the test keys.
+    #[must_use]
+    pub fn and(mut self, credential: Credential) -> Self {
+        self.credentials.push(credential);
+        self
+    }
+
+    /// Refuses test callbacks, whatever proves them.
+    #[must_use]
+    pub fn require_live(mut self) -> Self {
+        self.live_only = true;
+        self
+    }
+
+    /// Verifies against this machine's clock.
+    ///
+    /// # Errors
+    /// [`VerifyError`]: answer 401.
+    pub fn verify<'b, H: Headers + ?Sized>(&self, headers: &H, body: &'b [u8]) -> Result<Verified<'b>, VerifyError> {
+        // A clock before 1970 reads as 0: every callback is then too new, and refused.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        self.verify_at(headers, body, now)
+    }
+
+    /// Verifies as if the clock showed `now`, in unix seconds.
+    ///
+    /// # Errors
+    /// [`VerifyError`]: answer 401.
+    pub fn verify_at<'b, H: Headers + ?Sized>(
+        &self,
+        headers: &H,
+        body: &'b [u8],
+        now: u64,
+    ) -> Result<Verified<'b>, VerifyError> {
+        let request = Request::read(headers, body)?;
+        let timestamp = fresh(request.timestamp, now)?;
+        let mut refusal = VerifyError::SignatureMismatch;
+        for (index, credential) in self.credentials.iter().enumerate() {
+            match request.satisfies(&credential.proof) {
+                Ok(()) if self.live_only && credential.mode == Mode::Test => refusal = VerifyError::TestRefused,
+                Ok(()) => return Ok(request.verified(timestamp, credential.mode, index)),
+                // The first credential's reason is the one to tell, unless a later one knew better.
+                Err(error) if index == 0 => refusal = error,
+                Err(_) => {}
+            }
+        }
+        Err(refusal)
+    }
+
+    /// The credential that accepted a request.
+    #[must_use]
+    pub fn credential(&self, verified: &Verified<'_>) -> Option<&Credential> {
+        self.credentials.get(verified.credential)
+    }
+}
+
+impl<'b> Verified<'b> {
+    /// The bytes that were verified.
+    #[must_use]
+    pub fn body(&self) -> &'b [u8] {
+        self.body
+    }
+
+    /// `webhook-id`: the same for every attempt of one callback.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        core::str::from_utf8(&self.id[..self.id_len]).expect("an id is ASCII")
+    }
+
+    /// `webhook-timestamp`: unix seconds of this attempt.
+    #[must_use]
+    pub fn timestamp(&self) -> u64 {
+        self.timestamp
+    }
+
+    /// Live or test, by the credential that accepted it.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Reads the body as a callback; the task and its response stay opaque.
+    ///
+    /// # Errors
+    /// [`ParseError`]: answer 400.
+    pub fn callback(&self) -> Result<Callback<'b>, ParseError> {
+        Callback::read(self.body)
+    }
+}
+
+/// The parts of a request that take part in a proof, each checked for its form.
+struct Request<'r, 'b> {
+    id: &'r [u8],
+    timestamp: &'r [u8],
+    signatures: [&'r [u8]; MAX_SIGNATURES],
+    signature_count: usize,
+    signature_seen: bool,
+    auth: Option<&'r [u8]>,
+    body: &'b [u8],
+}
+
+impl<'r, 'b> Request<'r, 'b> {
+    fn read<H: Headers + ?Sized>(headers: &'r H, body: &'b [u8]) -> Result<Self, VerifyError> {
+        use VerifyError as E;
+        let id = only(headers, header::ID, E::IdDuplicate)?.ok_or(E::IdMissing)?;
+        let in_alphabet = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+        if id.is_empty() || id.len() > 64 || !id.iter().all(in_alphabet) {
+            return Err(E::IdInvalid);
+        }
+        let timestamp = only(headers, header::TIMESTAMP, E::TimestampDuplicate)?.ok_or(E::TimestampMissing)?;
+        let auth = only(headers, header::AUTH, E::AuthDuplicate)?;
+        if auth.is_some_and(|value| value.len() > MAX_AUTH_BYTES) {
+            return Err(E::HeaderTooLong);
+        }
+        let mut request = Request {
+            id,
+            timestamp,
+            signatures: [b""; MAX_SIGNATURES],
+            signature_count: 0,
+            signature_seen: false,
+            auth,
+            body,
+        };
+        request.collect_signatures(headers)?;
+        Ok(request)
+    }
+
+    fn collect_signatures<H: Headers + ?Sized>(&mut self, headers: &'r H) -> Result<(), VerifyError> {
+        let mut bytes = 0_usize;
+        let mut seen = 0_usize;
+        for value in headers.values(header::SIGNATURE) {
+            self.signature_seen = true;
+            bytes = bytes.saturating_add(value.len());
+            if bytes > MAX_SIGNATURE_BYTES {
+                return Err(VerifyError::HeaderTooLong);
+            }
+            for entry in value.split(|b| *b == b' ').filter(|entry| !entry.is_empty()) {
+                seen = seen.saturating_add(1);
+                if seen > MAX_SIGNATURES {
+                    return Err(VerifyError::TooManySignatures);
+                }
+                // Other versions are somebody else's business; they count, but prove nothing.
+                if let Some(encoded) = entry.strip_prefix(b"v1,") {
+                    self.signatures[self.signature_count] = encoded;
+                    self.signature_count = self.signature_count.saturating_add(1);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn satisfies(&self, proof: &Proof) -> Result<(), VerifyError> {
+        match proof {
+            Proof::Signed(secret) => self.signed_by(secret),
+            Proof::SignedAndKeyed(secret, key) => {
+                self.signed_by(secret)?;
+                self.keyed_by(key)
+            }
+            Proof::HmacHeader(key) => self.authenticated_by(key),
+            Proof::StaticKey(key) => self.keyed_by(key),
+        }
+    }
+
+    fn signed_by(&self, secret: &crate::SigningSecret) -> Result<(), VerifyError> {
+        if !self.signature_seen {
+            return Err(VerifyError::SignatureMissing);
+        }
+        if self.signature_count == 0 {
+            return Err(VerifyError::SignatureMismatch);
+        }
+        let expected = secret.0.signature(self.id, self.timestamp, self.body);
+        let given = &self.signatures[..self.signature_count];
+        // No early end: how many signatures stand before the right one does not show in the time.
+        let matches = given.iter().fold(false, |found, given| found | equal(&expected, given));
+        if matches { Ok(()) } else { Err(VerifyError::SignatureMismatch) }
+    }
+
+    fn keyed_by(&self, key: &crate::CallbackAuthKey) -> Result<(), VerifyError> {
+        let given = self.auth.ok_or(VerifyError::AuthMissing)?;
+        if key.is(given) { Ok(()) } else { Err(VerifyError::AuthMismatch) }
+    }
+
+    fn authenticated_by(&self, key: &crate::HmacKey) -> Result<(), VerifyError> {
+        let given = self.auth.ok_or(VerifyError::AuthMissing)?;
+        let (timestamp, first, second) = hmac_form(given).ok_or(VerifyError::AuthMalformed)?;
+        if timestamp != self.timestamp {
+            return Err(VerifyError::AuthTimestampDiffers);
+        }
+        let expected = key.keyed.auth(self.id, self.timestamp, self.body);
+        let matches = equal(&expected, first) | second.is_some_and(|second| equal(&expected, second));
+        if matches { Ok(()) } else { Err(VerifyError::AuthMismatch) }
+    }
+
+    fn verified(&self, timestamp: u64, mode: Mode, credential: usize) -> Verified<'b> {
+        let mut id = [0; 64];
+        id[..self.id.len()].copy_from_slice(self.id);
+        Verified { body: self.body, id, id_len: self.id.len(), timestamp, mode, credential }
+    }
+}
+
+/// `t=T,v1=H[,v1=H]`, nothing else.
+fn hmac_form(value: &[u8]) -> Option<(&[u8], &[u8], Option<&[u8]>)> {
+    let mut parts = value.split(|b| *b == b',');
+    let timestamp = parts.next()?.strip_prefix(b"t=")?;
+    plain_number(timestamp)?;
+    let first = hex_of(parts.next()?)?;
+    let second = match parts.next() {
+        Some(part) => Some(hex_of(part)?),
+        None => None,
+    };
+    parts.next().is_none().then_some((timestamp, first, second))
+}
+
+fn hex_of(part: &[u8]) -> Option<&[u8]> {
+    let digits = part.strip_prefix(b"v1=")?;
+    let well_formed = digits.len() == HEX_LEN && digits.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    well_formed.then_some(digits)
+}
+
+fn only<'h, H: Headers + ?Sized>(
+    headers: &'h H,
+    name: &'static str,
+    duplicate: VerifyError,
+) -> Result<Option<&'h [u8]>, VerifyError> {
+    let mut values = headers.values(name);
+    let first = values.next();
+    if values.next().is_some() { Err(duplicate) } else { Ok(first) }
+}
+
+fn fresh(timestamp: &[u8], now: u64) -> Result<u64, VerifyError> {
+    let timestamp = plain_number(timestamp).ok_or(VerifyError::TimestampInvalid)?;
+    if now.saturating_sub(timestamp) > TOLERANCE {
+        return Err(VerifyError::TimestampTooOld);
+    }
+    if timestamp.saturating_sub(now) > TOLERANCE {
+        return Err(VerifyError::TimestampTooNew);
+    }
+    Ok(timestamp)
+}
+
+/// `[1-9][0-9]{0,11}`.
+fn plain_number(text: &[u8]) -> Option<u64> {
+    let well_formed = (1..=12).contains(&text.len()) && text[0] != b'0' && text.iter().all(u8::is_ascii_digit);
+    if !well_formed {
+        return None;
+    }
+    core::str::from_utf8(text).ok()?.parse().ok()
+}
