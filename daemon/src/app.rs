@@ -1,0 +1,491 @@
+//! Builds everything, then starts everything, supervises, and drains in order: readiness off, intake off, attempts in
+//! flight end within the grace, leases released, the last batch, offsets, the store.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::api;
+use crate::base::clock::{Clock, SystemClock};
+use crate::base::metrics::{Labels, Metrics};
+use crate::base::stop::{Stop, Switch};
+use crate::config::Config;
+use crate::deliver::Engine;
+use crate::deliver::directory::Directory;
+use crate::deliver::feed::{Feed, FeedBell, Tokens};
+use crate::deliver::inflight::Inflight;
+use crate::deliver::lanes::Lanes;
+use crate::deliver::settle::{self, Notice, SettleDeps, Settler};
+use crate::intake::admit::Admit;
+use crate::intake::consumer::Consumer;
+use crate::intake::context::Context;
+use crate::intake::{KafkaState, Stalled};
+use crate::keyring::{Keyring, Place, Sealed};
+use crate::model::attempt::Outcome;
+use crate::model::dead_letter::Unreadable;
+use crate::model::retry::Reason;
+use crate::model::settlement::Change;
+use crate::net::egress::Policy;
+use crate::net::exchange::Client;
+use crate::ops::{Ops, retention};
+use crate::store::batch::BatchWriter;
+use crate::store::people::People;
+use crate::store::sqlite::SqliteStore;
+use crate::store::{ProcessId, Store};
+
+/// Partitions that may wait to be taken anew.
+const LOST_QUEUE: usize = 256;
+/// Batches between the consumer's thread and admission.
+const BATCH_QUEUE: usize = 4;
+/// How long the Kafka client may take to leave its group.
+const LEAVE: Duration = Duration::from_secs(10);
+
+/// What tests put in the place of real parts, and what the demo listens to.
+#[derive(Default)]
+pub struct Extras {
+    pub notices: Option<mpsc::Sender<Notice>>,
+    /// Around the engine's store: faults.
+    pub wrap_store: Option<Box<dyn FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send>>,
+}
+
+/// The running daemon.
+pub struct App {
+    pub ops: Ops,
+    pub ops_address: Option<SocketAddr>,
+    pub api_socket: PathBuf,
+    lanes: Arc<Lanes>,
+    inflight: Arc<Inflight>,
+    settler: Settler,
+    store: Arc<dyn Store>,
+    process: ProcessId,
+    grace: Duration,
+    switches: Switches,
+    tasks: Vec<JoinHandle<()>>,
+    settling: JoinHandle<Result<(), crate::store::StoreError>>,
+    servers: Vec<JoinHandle<()>>,
+    consumer: std::thread::JoinHandle<()>,
+}
+
+/// One switch a phase of the drain.
+struct Switches {
+    draining: Switch,
+    cut_off: Switch,
+    stop_work: Switch,
+    stop_settling: Switch,
+    stop_consumer: Switch,
+    stop_servers: Switch,
+}
+
+impl Switches {
+    fn new() -> Self {
+        Self {
+            draining: Switch::new(),
+            cut_off: Switch::new(),
+            stop_work: Switch::new(),
+            stop_settling: Switch::new(),
+            stop_consumer: Switch::new(),
+            stop_servers: Switch::new(),
+        }
+    }
+}
+
+impl App {
+    /// Builds and starts everything.
+    ///
+    /// # Errors
+    /// One sentence: what could not be had, and what to do.
+    #[expect(clippy::too_many_lines, reason = "the list of everything, in the order it is built")]
+    pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Self> {
+        anyhow::ensure!(!config.intake.brokers.is_empty(), "kafka.brokers: say where the brokers are, \"host:port\"");
+        anyhow::ensure!(
+            !config.keyring_file.as_os_str().is_empty(),
+            "keyring.file: name the keyring; make one with: callbackd keyring create FILE"
+        );
+        let keyring = Arc::new(Keyring::from_file(&config.keyring_file)?);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let metrics = Arc::new(metrics());
+        let sqlite = Arc::new(SqliteStore::open(&config.store, Arc::clone(&clock))?);
+        let people = People::new(Arc::clone(&sqlite));
+        check_keyring(&people, &keyring).await?;
+        let engine_store: Arc<dyn Store> = Arc::clone(&sqlite) as Arc<dyn Store>;
+        let store = match extras.wrap_store {
+            Some(wrap) => wrap(engine_store),
+            None => engine_store,
+        };
+        let begun = store.begin().await.context("register with the store")?;
+        if begun.unclean {
+            tracing::warn!("the last run did not end cleanly: what was in flight then may be repeated");
+            metrics.repeats_possible_total.with_label_values(&["unclean_stop"]).inc();
+        }
+        // Listeners before any work: a port in use is told at once.
+        let (socket, user) = api::bind_unix(&config.api_socket)
+            .await
+            .with_context(|| format!("api.socket: {}", config.api_socket.display()))?;
+        let ops_listener = match config.ops_listen {
+            None => None,
+            Some(address) => Some(TcpListener::bind(address).await.with_context(|| format!("ops.listen: {address}"))?),
+        };
+        let ops_address = ops_listener.as_ref().and_then(|listener| listener.local_addr().ok());
+
+        let switches = Switches::new();
+        let (store_up, store_up_seen) = {
+            let (sender, receiver) = watch::channel(true);
+            (Arc::new(sender), receiver)
+        };
+        let directory =
+            Arc::new(Directory::new(people.clone(), Arc::clone(&keyring), Arc::clone(&clock), config.retry));
+        let inflight = Arc::new(Inflight::default());
+        let lanes = Lanes::new(config.caps, Arc::clone(&metrics));
+        let bell = FeedBell::new(Arc::clone(&clock));
+        let (lost, lost_seen) = mpsc::channel(LOST_QUEUE);
+        let writer = BatchWriter::new(Arc::clone(&store), begun.process, Arc::clone(&metrics), Arc::clone(&store_up));
+        let (settler, settle_task) = settle::build(SettleDeps {
+            writer,
+            inflight: Arc::clone(&inflight),
+            metrics: Arc::clone(&metrics),
+            bell: bell.clone(),
+            lost: lost.clone(),
+            notices: extras.notices,
+        });
+        let client = Client::new(&config.exchange, policy(&config, ops_address)).map_err(|why| anyhow!(why))?;
+        let engine = Arc::new(Engine {
+            client,
+            directory: Arc::clone(&directory),
+            inflight: Arc::clone(&inflight),
+            settler: settler.clone(),
+            metrics: Arc::clone(&metrics),
+            user_agent: config
+                .user_agent
+                .parse()
+                .map_err(|_| anyhow!("deliver.contact: it can't be sent in a header"))?,
+            park_after: config.park_after,
+            retry: config.retry,
+            cut_off: switches.cut_off.stop(),
+        });
+        let runtime = tokio::runtime::Handle::current();
+        let starting = Arc::clone(&engine);
+        lanes.start_with(Box::new(move |start| {
+            runtime.spawn(Arc::clone(&starting).attempt(start));
+        }));
+
+        let tokens = Arc::new(Tokens::new());
+        let deadline = config.exchange.deadlines.total;
+        let feed = Feed {
+            store: Arc::clone(&store),
+            process: begun.process,
+            lanes: Arc::clone(&lanes),
+            inflight: Arc::clone(&inflight),
+            directory: Arc::clone(&directory),
+            settler: settler.clone(),
+            tokens: Arc::clone(&tokens),
+            bell,
+            metrics: Arc::clone(&metrics),
+            lease: config.lease,
+            deadline,
+            usual_room: u32::try_from(config.caps.endpoint).unwrap_or(u32::MAX),
+        };
+        let stalled = Arc::new(Stalled::default());
+        let (batches, batches_seen) = mpsc::channel(BATCH_QUEUE);
+        let admit = Admit {
+            store: Arc::clone(&store),
+            clock: Arc::clone(&clock),
+            inflight: Arc::clone(&inflight),
+            lanes: Arc::clone(&lanes),
+            directory: Arc::clone(&directory),
+            settler: settler.clone(),
+            tokens,
+            stalled: Arc::clone(&stalled),
+            metrics: Arc::clone(&metrics),
+            park_after: config.park_after,
+            batches: batches_seen,
+            lost,
+        };
+        let (kafka, kafka_seen) = watch::channel(KafkaState::default());
+        let (asks, asks_seen) = mpsc::channel(4);
+        let make_context = context_maker(ContextParts {
+            store: Arc::clone(&store),
+            store_id: begun.store_id.clone(),
+            process: begun.process,
+            inflight: Arc::clone(&inflight),
+            lanes: Arc::clone(&lanes),
+            settler: settler.clone(),
+            stalled,
+            metrics: Arc::clone(&metrics),
+            kafka,
+            grace: config.intake.rebalance_grace,
+            deadline,
+        });
+        let consumer = Consumer {
+            budget: Arc::new(Semaphore::new(config.intake.body_budget)),
+            config: config.intake.clone(),
+            make_context,
+            batches,
+            asks: asks_seen,
+            lost: lost_seen,
+            quiet: switches.draining.stop(),
+            stop: switches.stop_consumer.stop(),
+        };
+        let ops = Ops {
+            people,
+            reads: Arc::clone(&sqlite) as Arc<dyn crate::store::reads::Reads>,
+            keyring,
+            directory: Arc::clone(&directory),
+            engine: Arc::clone(&engine),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+            kafka: kafka_seen,
+            store_up: store_up_seen.clone(),
+            asks,
+            store_id: begun.store_id,
+            draining: switches.draining.stop(),
+        };
+        let keep = retention::Keep {
+            settled: config.retention.settled,
+            dead_letters: config.retention.dead_letters,
+            event_ids: config.retention.event_ids,
+        };
+
+        let stop = || switches.stop_work.stop();
+        let tasks = vec![
+            tokio::spawn({
+                let stop = stop();
+                async move { directory.run(stop).await }
+            }),
+            tokio::spawn(feed.run(stop())),
+            tokio::spawn(admit.run(stop())),
+            tokio::spawn(retention::run(Arc::clone(&store), clock, keep, stop())),
+            tokio::spawn(follow_store(store_up_seen, Arc::clone(&lanes), stop())),
+            tokio::spawn(sweep_connections(engine, stop())),
+        ];
+        let settling = tokio::spawn(settle_task.run(switches.stop_settling.stop()));
+        let mut servers = vec![tokio::spawn(api::serve_admin(socket, user, ops.clone(), switches.stop_servers.stop()))];
+        if let Some(listener) = ops_listener {
+            servers.push(tokio::spawn(api::serve_ops(listener, ops.clone(), switches.stop_servers.stop())));
+        }
+        let consumer = std::thread::Builder::new()
+            .name("kafka-consumer".to_owned())
+            .spawn(move || consumer.run())
+            .context("start the consumer's thread")?;
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), store = ops.store_id, "callbackd runs");
+        Ok(Self {
+            ops,
+            ops_address,
+            api_socket: config.api_socket,
+            lanes,
+            inflight,
+            settler,
+            store,
+            process: begun.process,
+            grace: config.grace,
+            switches,
+            tasks,
+            settling,
+            servers,
+            consumer,
+        })
+    }
+
+    /// Waits until the store breaks, which ends the process.
+    pub async fn broken(&mut self) -> anyhow::Error {
+        match (&mut self.settling).await {
+            Ok(Err(error)) => anyhow!(error),
+            Ok(Ok(())) => anyhow!("settling ended by itself"),
+            Err(_) => anyhow!("settling panicked"),
+        }
+    }
+
+    /// Drains and ends. Answers how many attempts had to be cut off.
+    ///
+    /// # Errors
+    /// The store's, if it broke on the way.
+    pub async fn stop(self) -> anyhow::Result<usize> {
+        // Readiness off, and no record and no due row begins any more.
+        self.switches.draining.flip();
+        self.switches.stop_work.flip();
+        for task in self.tasks {
+            let _ = task.await;
+        }
+        for lease in self.lanes.close() {
+            if lease.epoch().is_none() {
+                let change = Change::Release { facts: Arc::clone(&lease.facts), token: lease.token };
+                self.settler.submit(change).await;
+            } else {
+                self.inflight.forget(&lease);
+            }
+        }
+        let cut_off = wait_for_attempts(&self.inflight, self.grace, &self.switches.cut_off).await;
+        self.switches.stop_settling.flip();
+        let settled = self.settling.await;
+        // The watermark is where it will stay: the last commit of offsets, then the group is left.
+        self.switches.stop_consumer.flip();
+        let consumer = tokio::task::spawn_blocking(move || self.consumer.join());
+        if tokio::time::timeout(LEAVE, consumer).await.is_err() {
+            tracing::warn!("the Kafka client did not close in time");
+        }
+        self.switches.stop_servers.flip();
+        for server in self.servers {
+            let _ = server.await;
+        }
+        if let Err(error) = self.store.end(self.process).await {
+            tracing::warn!(%error, "the end of this run was not recorded");
+        }
+        let _ = std::fs::remove_file(&self.api_socket);
+        tracing::info!(cut_off, "callbackd ended");
+        settled.context("settle what was in flight")?.context("settle what was in flight")?;
+        Ok(cut_off)
+    }
+}
+
+/// Waits until no attempt is under way; cuts off what outlives the grace.
+async fn wait_for_attempts(inflight: &Inflight, grace: Duration, cut_off: &Switch) -> usize {
+    let ended = async {
+        loop {
+            let notified = inflight.ended.notified();
+            let mut notified = std::pin::pin!(notified);
+            notified.as_mut().enable();
+            if inflight.started().is_empty() {
+                return;
+            }
+            notified.await;
+        }
+    };
+    let mut ended = std::pin::pin!(ended);
+    if tokio::time::timeout(grace, ended.as_mut()).await.is_ok() {
+        return 0;
+    }
+    let late = inflight.started();
+    for lease in &late {
+        tracing::warn!(callback = %lease.id(), "cut off: its attempt did not end within shutdown.grace");
+    }
+    cut_off.flip();
+    let _ = tokio::time::timeout(Duration::from_secs(5), ended).await;
+    late.len()
+}
+
+fn metrics() -> Metrics {
+    Metrics::new(&Labels {
+        outcomes: Outcome::ALL.iter().map(|outcome| outcome.name()).collect(),
+        reasons: Reason::ALL.iter().map(|reason| reason.name()).collect(),
+        unreadable: Unreadable::ALL.iter().map(|reason| reason.name()).collect(),
+    })
+}
+
+/// A keyring that does not open the store's keys is found at the start, not at the first callback.
+async fn check_keyring(people: &People, keyring: &Keyring) -> anyhow::Result<()> {
+    for team in people.teams(None, 10).await.context("read the teams")? {
+        for key in people.keys(&team.id).await.context("read the keys")? {
+            let sealed = Sealed { keyring_id: key.keyring.clone(), bytes: key.sealed.clone() };
+            let place = Place { team: &team.id, kind: key.kind, mode: key.mode, key_id: &key.id };
+            keyring.open(&sealed, &place).map_err(|error| {
+                anyhow!("keyring.file: key {} of team {} can't be opened: {error}", key.id, team.id)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn policy(config: &Config, ops_address: Option<SocketAddr>) -> Policy {
+    let brokers = config.intake.brokers.split(',').filter_map(|broker| broker.trim().parse().ok());
+    Policy {
+        allow: config.egress.allow.clone(),
+        never: brokers.chain(ops_address).collect(),
+        own: own_addresses(),
+        nat64: config.egress.nat64.clone(),
+        http: config.egress.http,
+        generation: 1,
+    }
+}
+
+/// Addresses of this machine's interfaces, as the kernel lists them.
+fn own_addresses() -> Vec<IpAddr> {
+    let mut own = Vec::new();
+    if let Ok(table) = std::fs::read_to_string("/proc/net/fib_trie") {
+        let mut last = None;
+        for line in table.lines() {
+            let line = line.trim();
+            if let Some(address) = line.strip_prefix("|-- ") {
+                last = address.parse::<IpAddr>().ok();
+            } else if line.starts_with("/32 host LOCAL") {
+                own.extend(last);
+            }
+        }
+    }
+    if let Ok(table) = std::fs::read_to_string("/proc/net/if_inet6") {
+        let addresses = table.lines().filter_map(|line| line.split_whitespace().next());
+        own.extend(
+            addresses
+                .filter_map(|digits| u128::from_str_radix(digits, 16).ok())
+                .map(|bits| IpAddr::V6(std::net::Ipv6Addr::from_bits(bits))),
+        );
+    }
+    own.sort();
+    own.dedup();
+    own
+}
+
+struct ContextParts {
+    store: Arc<dyn Store>,
+    store_id: String,
+    process: ProcessId,
+    inflight: Arc<Inflight>,
+    lanes: Arc<Lanes>,
+    settler: Settler,
+    stalled: Arc<Stalled>,
+    metrics: Arc<Metrics>,
+    kafka: watch::Sender<KafkaState>,
+    grace: Duration,
+    deadline: Duration,
+}
+
+fn context_maker(parts: ContextParts) -> Box<dyn Fn(Arc<str>) -> Context + Send> {
+    let runtime = tokio::runtime::Handle::current();
+    Box::new(move |cluster| Context {
+        runtime: runtime.clone(),
+        store: Arc::clone(&parts.store),
+        store_id: parts.store_id.clone(),
+        process: parts.process,
+        inflight: Arc::clone(&parts.inflight),
+        lanes: Arc::clone(&parts.lanes),
+        settler: parts.settler.clone(),
+        stalled: Arc::clone(&parts.stalled),
+        metrics: Arc::clone(&parts.metrics),
+        state: parts.kafka.clone(),
+        cluster,
+        grace: parts.grace,
+        deadline: parts.deadline,
+        partitions: std::sync::Mutex::default(),
+        troubles: std::sync::Mutex::default(),
+        ends: std::sync::Mutex::default(),
+    })
+}
+
+/// While the store is known to be down nothing new begins.
+async fn follow_store(mut up: watch::Receiver<bool>, lanes: Arc<Lanes>, mut stop: Stop) {
+    loop {
+        tokio::select! {
+            changed = up.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let up = *up.borrow_and_update();
+                lanes.set_open(up);
+            }
+            () = stop.stopped() => return,
+        }
+    }
+}
+
+async fn sweep_connections(engine: Arc<Engine>, mut stop: Stop) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(1)) => engine.client.sweep(),
+            () = stop.stopped() => return,
+        }
+    }
+}

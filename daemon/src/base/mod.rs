@@ -1,0 +1,8 @@
+//! What every room may use: time, pacing, metrics, telemetry. No nouns of the domain.
+
+pub mod clock;
+pub mod metrics;
+pub mod pace;
+pub mod stop;
+pub mod telemetry;
+pub mod text;

@@ -1,0 +1,45 @@
+//! Logs: a fixed message plus fields, as JSON or for people; and a panic hook that never prints a message's content.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Json,
+    Human,
+}
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub format: Format,
+    /// A filter of `tracing`: `info`, `callbackd=debug`, ...
+    pub level: String,
+}
+
+/// Sets logs up for the process; the second call of a process changes nothing.
+///
+/// # Errors
+/// A sentence, if the level can't be read.
+pub fn start(config: &Config) -> Result<(), String> {
+    let filter = EnvFilter::try_new(&config.level)
+        .map_err(|_| format!("log.level: {:?} is not a level or filter; say for example \"info\"", config.level))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_span_events(FmtSpan::NONE);
+    let started = match config.format {
+        Format::Json => builder.json().flatten_event(true).try_init(),
+        Format::Human => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+    };
+    if started.is_ok() {
+        std::panic::set_hook(Box::new(|panic| {
+            // The payload may quote customers' data or a secret: the place is enough to find it.
+            let place = panic.location().map_or_else(|| "somewhere".to_owned(), ToString::to_string);
+            tracing::error!(place, "a panic was caught");
+        }));
+    }
+    Ok(())
+}

@@ -1,0 +1,236 @@
+//! The layers that a configuration is made of, and where each of its values came from.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+use toml::Value;
+use toml::de::{DeTable, DeValue};
+
+use super::DEFAULTS;
+use super::raw::{ALLOW_KEYS, Raw};
+
+/// One sentence about one mistake.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    Default,
+    /// File and line.
+    File(String, usize),
+    Variable(String),
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(file, line) => write!(f, "{file}, line {line}"),
+            Self::Variable(name) => write!(f, "variable {name}"),
+        }
+    }
+}
+
+/// All layers, merged.
+pub struct Layers {
+    merged: toml::Table,
+    origins: BTreeMap<String, Origin>,
+}
+
+/// Tables whose keys are the operator's.
+const FREE: [&str; 2] = ["kafka.properties", "kafka.property_files"];
+
+impl Layers {
+    /// Reads the defaults, a file, and variables.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn read(file: Option<&Path>, variables: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        match file {
+            None => Self::parse(None, variables),
+            Some(path) => {
+                let name = path.display().to_string();
+                let text = std::fs::read_to_string(path).map_err(|error| ConfigError(format!("{name}: {error}")))?;
+                Self::parse(Some((&name, &text)), variables)
+            }
+        }
+    }
+
+    pub(super) fn parse(
+        file: Option<(&str, &str)>,
+        variables: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let merged = DEFAULTS.parse().map_err(|error| ConfigError(format!("the compiled-in defaults: {error}")))?;
+        let mut layers = Self { merged, origins: BTreeMap::new() };
+        if let Some((name, text)) = file {
+            layers.add_file(name, text)?;
+        }
+        let mut variables: Vec<_> = variables.filter(|(name, _)| name.starts_with("CALLBACKD_")).collect();
+        variables.sort();
+        for (name, value) in variables {
+            layers.add_variable(&name, &value)?;
+        }
+        Ok(layers)
+    }
+
+    fn add_file(&mut self, name: &str, text: &str) -> Result<(), ConfigError> {
+        let line_of = |offset: usize| text[..offset.min(text.len())].bytes().filter(|b| *b == b'\n').count() + 1;
+        let table = DeTable::parse(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| line_of(span.start));
+            ConfigError(format!("{name}, line {line}: it is not TOML: {}", error.message().replace('\n', " ")))
+        })?;
+        let mut found = Vec::new();
+        collect_keys(table.get_ref(), "", &mut |key, offset| {
+            found.push((key, Origin::File(name.to_owned(), line_of(offset))));
+        });
+        for (key, origin) in &found {
+            if !self.knows(key) {
+                return Err(ConfigError(format!("{origin}: {key}: there is no such key")));
+            }
+        }
+        self.origins.extend(found);
+        let values: toml::Table = text.parse().map_err(|error| ConfigError(format!("{name}: {error}")))?;
+        merge(&mut self.merged, values, "");
+        Ok(())
+    }
+
+    fn add_variable(&mut self, name: &str, text: &str) -> Result<(), ConfigError> {
+        // Other variables of ours (CALLBACKD_API_URL, ...) have no section.
+        let Some((section, key)) = name.trim_start_matches("CALLBACKD_").split_once("__") else { return Ok(()) };
+        let (section, key) = (section.to_lowercase(), key.to_lowercase());
+        let path = format!("{section}.{key}");
+        let origin = Origin::Variable(name.to_owned());
+        let Some(default) = self.merged.get(&section).and_then(|table| table.get(&key)).cloned() else {
+            return Err(ConfigError(format!("{origin}: {path}: there is no such key")));
+        };
+        let value = variable_value(&default, text)
+            .ok_or_else(|| ConfigError(format!("{origin}: {path}: the value can't be read as the key's type")))?;
+        if let Some(Value::Table(table)) = self.merged.get_mut(&section) {
+            table.insert(key, value);
+        }
+        self.origins.insert(path, origin);
+        Ok(())
+    }
+
+    fn knows(&self, key: &str) -> bool {
+        if FREE.iter().any(|free| key.strip_prefix(free).is_some_and(|rest| rest.starts_with('.'))) {
+            return true;
+        }
+        if let Some(inner) = key.strip_prefix("egress.allow.") {
+            return ALLOW_KEYS.contains(&inner);
+        }
+        let mut at: Option<&Value> = None;
+        for part in key.split('.') {
+            at = match at {
+                None => self.merged.get(part),
+                Some(value) => value.get(part),
+            };
+            if at.is_none() {
+                return false;
+            }
+        }
+        true
+    }
+
+    pub(super) fn decode(&self) -> Result<Raw, ConfigError> {
+        let mut track = serde_path_to_error::Track::new();
+        let tracked = serde_path_to_error::Deserializer::new(self.merged.clone(), &mut track);
+        Raw::deserialize(tracked).map_err(|error| {
+            let key: String = track.path().to_string();
+            let key = key.split('[').next().unwrap_or_default().to_owned();
+            self.error_at(&key, error.message().trim())
+        })
+    }
+
+    /// A sentence about a key, with where its value came from.
+    pub fn error_at(&self, key: &str, why: &str) -> ConfigError {
+        match self.origin(key) {
+            Origin::Default => ConfigError(format!("{key}: {why}")),
+            origin => ConfigError(format!("{origin}: {key}: {why}")),
+        }
+    }
+
+    pub fn origin(&self, key: &str) -> Origin {
+        self.origins.get(key).cloned().unwrap_or(Origin::Default)
+    }
+
+    /// Every key with its value as TOML and where it came from; what may be secret is not shown.
+    pub fn values(&self) -> Vec<(String, String, Origin)> {
+        let mut values = Vec::new();
+        for (section, table) in &self.merged {
+            let Value::Table(table) = table else { continue };
+            for (key, value) in table {
+                let path = format!("{section}.{key}");
+                let origin = self.origin(&path);
+                let shown = if FREE[0] == path { redacted(value) } else { value.to_string() };
+                values.push((path, shown, origin));
+            }
+        }
+        values
+    }
+}
+
+/// Property names show; values that may be secrets do not.
+fn redacted(value: &Value) -> String {
+    let Value::Table(table) = value else { return "{}".to_owned() };
+    let harmless = |name: &str| !["password", "secret", "key", "token", "config"].iter().any(|s| name.contains(s));
+    let entries: Vec<_> = table
+        .iter()
+        .map(
+            |(name, value)| {
+                if harmless(name) { format!("{name:?} = {value}") } else { format!("{name:?} = (not shown)") }
+            },
+        )
+        .collect();
+    format!("{{ {} }}", entries.join(", "))
+}
+
+fn variable_value(default: &Value, text: &str) -> Option<Value> {
+    match default {
+        Value::String(_) => Some(Value::String(text.to_owned())),
+        Value::Table(_) => {
+            let object: BTreeMap<String, String> = serde_json::from_str(text).ok()?;
+            Some(Value::Table(object.into_iter().map(|(key, value)| (key, Value::String(value))).collect()))
+        }
+        Value::Array(_) => {
+            let items: Vec<&str> = text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
+            Some(Value::Array(items.into_iter().map(|item| Value::String(item.to_owned())).collect()))
+        }
+        Value::Integer(_) => text.trim().parse().ok().map(Value::Integer),
+        Value::Boolean(_) => text.trim().parse().ok().map(Value::Boolean),
+        Value::Float(_) | Value::Datetime(_) => None,
+    }
+}
+
+fn collect_keys(table: &DeTable<'_>, prefix: &str, note: &mut impl FnMut(String, usize)) {
+    for (key, value) in table {
+        let path = if prefix.is_empty() { key.get_ref().to_string() } else { format!("{prefix}.{}", key.get_ref()) };
+        note(path.clone(), key.span().start);
+        match value.get_ref() {
+            DeValue::Table(inner) => collect_keys(inner, &path, note),
+            DeValue::Array(items) => {
+                for item in items {
+                    if let DeValue::Table(inner) = item.get_ref() {
+                        collect_keys(inner, &path, note);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn merge(into: &mut toml::Table, from: toml::Table, prefix: &str) {
+    for (key, value) in from {
+        let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        match (into.get_mut(&key), value) {
+            (Some(Value::Table(old)), Value::Table(new)) if !FREE.contains(&path.as_str()) => merge(old, new, &path),
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! From files and variables to a checked configuration. The commented `config/callbackd.toml` is compiled in and is the
+//! list of what exists: a key that is not in it is refused, with file and line.
+
+mod layers;
+mod raw;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use layers::{ConfigError, Layers, Origin as ValueOrigin};
+
+use crate::base::telemetry;
+use crate::deliver::lane::Caps;
+use crate::intake;
+use crate::model::retry::RetryPolicy;
+use crate::model::team::HttpPolicy;
+use crate::net::dial::Deadlines;
+use crate::net::egress::{AllowRule, Allowed, Net};
+use crate::net::{dns, exchange};
+use crate::store::sqlite;
+use raw::Raw;
+
+/// The complete, commented configuration that is compiled in.
+pub const DEFAULTS: &str = include_str!("../../../config/callbackd.toml");
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub intake: intake::Config,
+    pub store: sqlite::Config,
+    pub caps: Caps,
+    pub park_after: Duration,
+    pub lease: Duration,
+    pub user_agent: String,
+    pub exchange: exchange::Config,
+    pub retry: RetryPolicy,
+    pub egress: Egress,
+    pub keyring_file: PathBuf,
+    pub api_socket: PathBuf,
+    pub ops_listen: Option<SocketAddr>,
+    pub log: telemetry::Config,
+    pub grace: Duration,
+    pub retention: Retention,
+}
+
+#[derive(Debug, Clone)]
+pub struct Egress {
+    pub http: HttpPolicy,
+    pub allow: Vec<AllowRule>,
+    pub nat64: Vec<Net>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Retention {
+    pub settled: Duration,
+    pub dead_letters: Duration,
+    pub event_ids: Duration,
+}
+
+impl Config {
+    /// Reads the defaults, `file` over them, and the variables `CALLBACKD_SECTION__KEY` over both.
+    ///
+    /// # Errors
+    /// One sentence that names the key, and the file and line where there is one.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        Self::from_layers(&Layers::read(file, std::env::vars())?)
+    }
+
+    /// Checks what was read.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn from_layers(layers: &Layers) -> Result<Self, ConfigError> {
+        let raw: Raw = layers.decode()?;
+        let wrong = |key: &str, why: &str| layers.error_at(key, why);
+        let config = build(&raw, &wrong)?;
+        check(&config, &wrong)?;
+        Ok(config)
+    }
+}
+
+type Wrong<'w> = dyn Fn(&str, &str) -> ConfigError + 'w;
+
+fn build(raw: &Raw, wrong: &Wrong<'_>) -> Result<Config, ConfigError> {
+    let d = &raw.deliver;
+    let deadlines = Deadlines {
+        dns: d.dns_timeout.0,
+        connect: d.connect_timeout.0,
+        tls: d.tls_timeout.0,
+        head: d.head_timeout.0,
+        total: d.total_timeout.0,
+    };
+    let http = HttpPolicy::parse(&raw.egress.http)
+        .ok_or_else(|| wrong("egress.http", "say \"allow\", \"hmac-only\" or \"refuse\""))?;
+    let format = match raw.log.format.as_str() {
+        "json" => telemetry::Format::Json,
+        "human" => telemetry::Format::Human,
+        _ => return Err(wrong("log.format", "say \"json\" or \"human\"")),
+    };
+    let nat64 = raw.egress.nat64.iter().map(|text| Net::parse(text)).collect::<Option<Vec<_>>>();
+    let allow = raw.egress.allow.iter().map(allow_rule).collect::<Option<Vec<_>>>();
+    let store = PathBuf::from(&raw.store.path);
+    Ok(Config {
+        intake: intake_config(raw, wrong)?,
+        caps: caps(raw),
+        park_after: d.park_after.0,
+        lease: d.lease.0,
+        user_agent: format!("callbackd/{} {}", env!("CARGO_PKG_VERSION"), d.contact).trim_end().to_owned(),
+        exchange: exchange::Config {
+            deadlines,
+            dns: dns::Config {
+                servers: addresses(&raw.dns.servers).ok_or_else(|| wrong("dns.servers", "write \"address:port\""))?,
+                cache_entries: raw.dns.cache_entries,
+            },
+            ca_file: given(&raw.egress.ca_file).map(PathBuf::from),
+        },
+        retry: RetryPolicy {
+            first: raw.retry.first.0,
+            doublings: raw.retry.doublings,
+            retries: raw.retry.retries,
+            horizon: raw.retry.horizon.0,
+            end_on_gone: raw.retry.end_on_gone,
+        },
+        egress: Egress {
+            http,
+            allow: allow
+                .ok_or_else(|| wrong("egress.allow", "each rule has either net (\"10.0.0.0/8\") or host (a name)"))?,
+            nat64: nat64.ok_or_else(|| wrong("egress.nat64", "write prefixes such as \"64:ff9b::/96\""))?,
+        },
+        keyring_file: PathBuf::from(&raw.keyring.file),
+        api_socket: given(&raw.api.socket).map_or_else(|| store.join("callbackd.sock"), PathBuf::from),
+        ops_listen: match given(&raw.ops.listen) {
+            None => None,
+            Some(text) => Some(text.parse().map_err(|_| wrong("ops.listen", "write \"address:port\""))?),
+        },
+        log: telemetry::Config { format, level: raw.log.level.clone() },
+        grace: raw.shutdown.grace.0,
+        retention: Retention {
+            settled: raw.retention.settled.0,
+            dead_letters: raw.retention.dead_letters.0,
+            event_ids: raw.retention.event_ids.0,
+        },
+        store: sqlite::Config { directory: store },
+    })
+}
+
+fn intake_config(raw: &Raw, wrong: &Wrong<'_>) -> Result<intake::Config, ConfigError> {
+    let mut properties = raw.kafka.properties.clone();
+    for (name, path) in &raw.kafka.property_files {
+        let value = std::fs::read_to_string(path)
+            .map_err(|error| wrong("kafka.property_files", &format!("{name}: {path}: {error}")))?;
+        properties.insert(name.clone(), value.trim_end_matches(['\r', '\n']).to_owned());
+    }
+    let tombstones = match raw.intake.tombstones.as_str() {
+        "skip" => intake::Tombstones::Skip,
+        "dead_letter" => intake::Tombstones::DeadLetter,
+        _ => return Err(wrong("intake.tombstones", "say \"skip\" or \"dead_letter\"")),
+    };
+    Ok(intake::Config {
+        brokers: raw.kafka.brokers.clone(),
+        group: raw.kafka.group.clone(),
+        topics: raw.kafka.topics.clone(),
+        properties,
+        max_event_bytes: raw.intake.max_event.0,
+        body_budget: raw.intake.body_budget.0,
+        window: raw.intake.window,
+        tombstones,
+        rebalance_grace: raw.intake.rebalance_grace.0,
+    })
+}
+
+fn caps(raw: &Raw) -> Caps {
+    let d = &raw.deliver;
+    let share = d.fast.saturating_add(d.slow).saturating_mul(d.per_team_percent) / 100;
+    Caps {
+        endpoint: d.per_endpoint,
+        origin: d.per_origin,
+        team: share.max(1),
+        fast: d.fast,
+        slow: d.slow,
+        settling: d.settling,
+        unproven: (d.fast / 4).max(1),
+        lane_bytes: raw.intake.body_budget.0 / 8,
+        waiting: 64,
+    }
+}
+
+fn allow_rule(rule: &raw::Allow) -> Option<AllowRule> {
+    let what = match (&rule.net, &rule.host) {
+        (Some(net), None) => Allowed::Net(Net::parse(net)?),
+        (None, Some(host)) => Allowed::Host(host.trim_end_matches('.').to_ascii_lowercase()),
+        _ => return None,
+    };
+    Some(AllowRule { what, ports: rule.ports.clone(), teams: rule.teams.clone() })
+}
+
+fn addresses(texts: &[String]) -> Option<Vec<SocketAddr>> {
+    texts.iter().map(|text| text.parse().ok()).collect()
+}
+
+fn given(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// Combinations that can't work.
+fn check(config: &Config, wrong: &Wrong<'_>) -> Result<(), ConfigError> {
+    let total = config.exchange.deadlines.total;
+    let intake = &config.intake;
+    let poll = intake::settings::max_poll_interval(intake);
+    intake::settings::check(intake).map_err(|why| wrong("kafka.properties", &why))?;
+    let rules: [(bool, &str, &str); 12] = [
+        (!intake.topics.is_empty(), "kafka.topics", "name at least one topic"),
+        (!intake.group.is_empty(), "kafka.group", "the consumer group needs a name"),
+        (
+            intake.body_budget >= intake.max_event_bytes.saturating_mul(2),
+            "intake.body_budget",
+            "it must hold at least twice intake.max_event",
+        ),
+        (intake.max_event_bytes <= 16 << 20, "intake.max_event", "at most 16MiB"),
+        (intake.window >= 1, "intake.window", "at least 1"),
+        (
+            intake.rebalance_grace < poll / 3,
+            "intake.rebalance_grace",
+            "it must be less than a third of max.poll.interval.ms (300s unless set)",
+        ),
+        (
+            config.grace >= total.saturating_add(Duration::from_secs(2)),
+            "shutdown.grace",
+            "it must be at least deliver.total_timeout + 2s",
+        ),
+        (
+            config.lease > total.saturating_add(Duration::from_secs(5)),
+            "deliver.lease",
+            "it must be more than deliver.total_timeout + 5s",
+        ),
+        (!config.park_after.is_zero(), "deliver.park_after", "it must be more than 0"),
+        (
+            config.caps.fast >= 1 && config.caps.slow >= 1 && config.caps.settling >= 1,
+            "deliver.fast",
+            "fast, slow and settling must each be at least 1",
+        ),
+        (config.caps.endpoint >= 1 && config.caps.origin >= 1, "deliver.per_endpoint", "at least 1"),
+        (config.retry.retries <= 1_000, "retry.retries", "at most 1000"),
+    ];
+    match rules.iter().find(|(holds, _, _)| !holds) {
+        Some((_, key, why)) => Err(wrong(key, why)),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Layers::parse(Some(("my.toml", text)), variables)
+            .and_then(|layers| Config::from_layers(&layers))
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_defaults_are_complete_and_the_contracts() {
+        let config = load("", &[]).expect("the defaults hold");
+        assert_eq!(config.retry, RetryPolicy::default());
+        assert_eq!(config.intake.max_event_bytes, 5 << 20);
+        assert_eq!(config.exchange.deadlines.total, Duration::from_secs(15));
+        assert_eq!(config.retention.settled, Duration::from_secs(30 * 86_400));
+        assert_eq!(config.caps.team, 192);
+    }
+
+    #[test]
+    fn a_file_and_variables_go_over_the_defaults() {
+        let config = load(
+            "[kafka]\nbrokers = \"a:1\"\ngroup = \"g\"\n[[egress.allow]]\nnet = \"127.0.0.0/8\"\n",
+            &[
+                ("CALLBACKD_KAFKA__BROKERS", "b:2"),
+                ("CALLBACKD_DELIVER__FAST", "7"),
+                ("CALLBACKD_API_URL", "ignored"),
+                ("CALLBACKD_KAFKA__PROPERTIES", r#"{"security.protocol":"ssl"}"#),
+            ],
+        )
+        .expect("it holds");
+        assert_eq!((config.intake.brokers.as_str(), config.intake.group.as_str()), ("b:2", "g"));
+        assert_eq!(config.caps.fast, 7);
+        assert_eq!(config.egress.allow.len(), 1);
+        assert_eq!(config.intake.properties["security.protocol"], "ssl");
+    }
+
+    #[test]
+    fn each_mistake_is_one_sentence_with_key_file_and_line() {
+        for (text, sentence) in [
+            ("[kafka]\nbroker = \"a\"\n", "my.toml, line 2: kafka.broker: there is no such key"),
+            ("\n[nonsense]\nx = 1\n", "my.toml, line 2: nonsense: there is no such key"),
+            (
+                "[deliver]\nfast = \"many\"\n",
+                "my.toml, line 2: deliver.fast: invalid type: string \"many\", expected usize",
+            ),
+            (
+                "[deliver]\ntotal_timeout = \"soon\"\n",
+                "my.toml, line 2: deliver.total_timeout: \"soon\" is no duration; write for example \"30s\", \"5m\" or \"24h\"",
+            ),
+            (
+                "[intake]\nmax_event = \"5MB\"\n",
+                "my.toml, line 2: intake.max_event: \"5MB\" is no size; write for example \"64KiB\" or \"5MiB\"",
+            ),
+            (
+                "[shutdown]\ngrace = \"1s\"\n",
+                "my.toml, line 2: shutdown.grace: it must be at least deliver.total_timeout + 2s",
+            ),
+            ("[egress]\nhttp = \"no\"\n", "my.toml, line 2: egress.http: say \"allow\", \"hmac-only\" or \"refuse\""),
+            (
+                "[[egress.allow]]\nnet = \"10.0.0.1/8\"\n",
+                "my.toml, line 1: egress.allow: each rule has either net (\"10.0.0.0/8\") or host (a name)",
+            ),
+            ("[[egress.allow]]\nnett = \"10.0.0.0/8\"\n", "my.toml, line 2: egress.allow.nett: there is no such key"),
+            (
+                "[kafka.properties]\n\"group.id\" = \"x\"\n",
+                "my.toml, line 1: kafka.properties: group.id can't be set: it is kafka.group",
+            ),
+            ("[kafka\n", "my.toml, line 1: it is not TOML: "),
+        ] {
+            let error = load(text, &[]).expect_err(text);
+            assert!(error.starts_with(sentence), "{error}\nexpected: {sentence}");
+            assert!(!error.trim_end().contains('\n'), "{error}");
+        }
+        let error = load("", &[("CALLBACKD_KAFKA__NOPE", "1")]).expect_err("unknown");
+        assert_eq!(error, "variable CALLBACKD_KAFKA__NOPE: kafka.nope: there is no such key");
+        let error = load("", &[("CALLBACKD_DELIVER__LEASE", "1s")]).expect_err("too short");
+        assert_eq!(
+            error,
+            "variable CALLBACKD_DELIVER__LEASE: deliver.lease: it must be more than deliver.total_timeout + 5s"
+        );
+    }
+}

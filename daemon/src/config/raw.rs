@@ -1,0 +1,191 @@
+//! The configuration as it is written: the shape of `config/callbackd.toml`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, de};
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Raw {
+    pub(super) kafka: Kafka,
+    pub(super) intake: Intake,
+    pub(super) store: Store,
+    pub(super) deliver: Deliver,
+    pub(super) retry: Retry,
+    pub(super) egress: Egress,
+    pub(super) dns: Dns,
+    pub(super) keyring: Keyring,
+    pub(super) api: Api,
+    pub(super) ops: Ops,
+    pub(super) log: Log,
+    pub(super) shutdown: Shutdown,
+    pub(super) retention: Retention,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Kafka {
+    pub(super) brokers: String,
+    pub(super) group: String,
+    pub(super) topics: Vec<String>,
+    pub(super) properties: BTreeMap<String, String>,
+    pub(super) property_files: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Intake {
+    pub(super) max_event: Size,
+    pub(super) body_budget: Size,
+    pub(super) window: usize,
+    pub(super) tombstones: String,
+    pub(super) rebalance_grace: Span,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Store {
+    pub(super) path: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Deliver {
+    pub(super) fast: usize,
+    pub(super) slow: usize,
+    pub(super) settling: usize,
+    pub(super) per_endpoint: usize,
+    pub(super) per_origin: usize,
+    pub(super) per_team_percent: usize,
+    pub(super) park_after: Span,
+    pub(super) dns_timeout: Span,
+    pub(super) connect_timeout: Span,
+    pub(super) tls_timeout: Span,
+    pub(super) head_timeout: Span,
+    pub(super) total_timeout: Span,
+    pub(super) lease: Span,
+    pub(super) contact: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Retry {
+    pub(super) first: Span,
+    pub(super) doublings: u32,
+    pub(super) retries: u32,
+    pub(super) horizon: Span,
+    pub(super) end_on_gone: bool,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Egress {
+    pub(super) http: String,
+    pub(super) ca_file: String,
+    pub(super) nat64: Vec<String>,
+    pub(super) allow: Vec<Allow>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Allow {
+    pub(super) net: Option<String>,
+    pub(super) host: Option<String>,
+    #[serde(default)]
+    pub(super) ports: Vec<u16>,
+    #[serde(default)]
+    pub(super) teams: Vec<String>,
+}
+
+/// The keys of an `[[egress.allow]]` table, which the defaults show only in a comment.
+pub(super) const ALLOW_KEYS: [&str; 4] = ["net", "host", "ports", "teams"];
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Dns {
+    pub(super) servers: Vec<String>,
+    pub(super) cache_entries: usize,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Keyring {
+    pub(super) file: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Api {
+    pub(super) socket: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Ops {
+    pub(super) listen: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Log {
+    pub(super) format: String,
+    pub(super) level: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Shutdown {
+    pub(super) grace: Span,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Retention {
+    pub(super) settled: Span,
+    pub(super) dead_letters: Span,
+    pub(super) event_ids: Span,
+}
+
+/// A duration, written "30s".
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span(pub(super) Duration);
+
+/// A size, written "5MiB".
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Size(pub(super) usize);
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_span(&text).map(Self).ok_or_else(|| {
+            de::Error::custom(format!("{text:?} is no duration; write for example \"30s\", \"5m\" or \"24h\""))
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_size(&text)
+            .map(Self)
+            .ok_or_else(|| de::Error::custom(format!("{text:?} is no size; write for example \"64KiB\" or \"5MiB\"")))
+    }
+}
+
+/// A number and one of `ms`, `s`, `m`, `h`, `d`.
+pub(super) fn parse_span(text: &str) -> Option<Duration> {
+    let (number, unit) = split(text)?;
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.checked_mul(millis).map(Duration::from_millis)
+}
+
+fn parse_size(text: &str) -> Option<usize> {
+    let (number, unit) = split(text)?;
+    let bytes = match unit {
+        "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.checked_mul(bytes).and_then(|bytes| usize::try_from(bytes).ok())
+}
+
+fn split(text: &str) -> Option<(u64, &str)> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    Some((number.parse().ok()?, unit))
+}

@@ -1,0 +1,168 @@
+//! Teams as delivery needs them: policy and signers, opened once and kept until something changes.
+//!
+//! A change anywhere raises a version in the store; the cache is dropped within half a second of it. A team that is
+//! missing here is read through before anyone calls it unknown.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use scale_callback_auth::sign::{AuthHeader, Signer};
+use scale_callback_auth::{CallbackAuthKey, HmacKey, SigningSecret};
+use zeroize::Zeroizing;
+
+use crate::base::clock::{Clock, Timestamp};
+use crate::base::stop::Stop;
+use crate::keyring::{Keyring, Place, Sealed};
+use crate::model::retry::RetryPolicy;
+use crate::model::team::{AuthForm, KeyKind, KeyState, Mode, Team};
+use crate::store::StoreError;
+use crate::store::people::{KeyRow, People};
+
+/// How often the version is looked at.
+const REFRESH: Duration = Duration::from_millis(500);
+/// Teams kept open.
+const CACHE_LIMIT: usize = 50_000;
+
+pub struct Directory {
+    people: People,
+    keyring: Arc<Keyring>,
+    clock: Arc<dyn Clock>,
+    retry: RetryPolicy,
+    cache: RwLock<HashMap<Arc<str>, Arc<TeamEntry>>>,
+}
+
+pub struct TeamEntry {
+    pub team: Team,
+    pub retry: RetryPolicy,
+    live: Signers,
+    test: Signers,
+    /// A created key takes effect then.
+    until: Option<Timestamp>,
+}
+
+/// A mode's signers by the form of the auth header.
+#[derive(Default)]
+struct Signers {
+    key: Option<Signer>,
+    hmac: Option<Signer>,
+}
+
+impl TeamEntry {
+    /// The signer for this mode and form; `None` without usable keys.
+    pub fn signer(&self, mode: Mode, form: AuthForm) -> Option<&Signer> {
+        let signers = if mode == Mode::Test { &self.test } else { &self.live };
+        match form {
+            AuthForm::Key => signers.key.as_ref(),
+            AuthForm::Hmac => signers.hmac.as_ref(),
+        }
+    }
+}
+
+impl Directory {
+    pub fn new(people: People, keyring: Arc<Keyring>, clock: Arc<dyn Clock>, retry: RetryPolicy) -> Self {
+        Self { people, keyring, clock, retry, cache: RwLock::default() }
+    }
+
+    /// The team, if there is one.
+    ///
+    /// # Errors
+    /// The store's, where the team is not at hand.
+    pub async fn team(&self, id: &str) -> Result<Option<Arc<TeamEntry>>, StoreError> {
+        let now = self.clock.now();
+        let kept = self.cache.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+        if let Some(entry) = kept.filter(|entry| entry.until.is_none_or(|until| now < until)) {
+            return Ok(Some(entry));
+        }
+        let Some((team, keys)) = self.people.team_with_keys(id).await? else { return Ok(None) };
+        let entry = Arc::new(self.open(team, &keys, now));
+        let mut cache = self.cache.write().unwrap_or_else(PoisonError::into_inner);
+        if cache.len() >= CACHE_LIMIT {
+            cache.clear();
+        }
+        cache.insert(Arc::clone(&entry.team.id), Arc::clone(&entry));
+        Ok(Some(entry))
+    }
+
+    /// Forgets everything that was kept: the next look reads the store.
+    pub fn refresh(&self) {
+        self.cache.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Watches the version until `stop`.
+    pub async fn run(&self, mut stop: Stop) {
+        let mut known = None;
+        loop {
+            // While the store is away, what is kept is the best there is.
+            if let Ok(version) = self.people.version().await {
+                if known.is_some_and(|known| known != version) {
+                    self.refresh();
+                }
+                known = Some(version);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(REFRESH) => {}
+                () = stop.stopped() => return,
+            }
+        }
+    }
+
+    fn open(&self, team: Team, keys: &[KeyRow], now: Timestamp) -> TeamEntry {
+        let until = keys
+            .iter()
+            .filter(|key| key.state == KeyState::Created)
+            .filter_map(|key| key.promote_at.filter(|at| *at > now))
+            .min();
+        let retry = team.retry.over(&self.retry);
+        let live = self.signers(&team, keys, Mode::Live, now);
+        let test = self.signers(&team, keys, Mode::Test, now);
+        TeamEntry { team, retry, live, test, until }
+    }
+
+    fn signers(&self, team: &Team, keys: &[KeyRow], mode: Mode, now: Timestamp) -> Signers {
+        // The key form carries one value: that of the key promoted last.
+        let usable = |kind: KeyKind| {
+            let alike = keys.iter().filter(|key| key.kind == kind && key.mode == mode && is_used(key, now));
+            let mut alike: Vec<_> = alike.collect();
+            alike.sort_by_key(|key| std::cmp::Reverse(key.promote_at));
+            alike.into_iter()
+        };
+        let open = |key: &KeyRow| self.open_key(team, key);
+        let secrets: Vec<_> = usable(KeyKind::Signing)
+            .filter_map(|key| open(key).and_then(|text| SigningSecret::parse(&text).ok()))
+            .collect();
+        if secrets.is_empty() {
+            return Signers::default();
+        }
+        let key = usable(KeyKind::CallbackAuth)
+            .find_map(|key| open(key).and_then(|text| CallbackAuthKey::parse(&text).ok()))
+            .map(|key| Signer::new(secrets.clone(), AuthHeader::Key(key)));
+        let mut hmac_keys =
+            usable(KeyKind::Hmac).filter_map(|key| open(key).and_then(|text| HmacKey::parse(&text).ok()));
+        let hmac = hmac_keys.next().map(|newest| {
+            let older = hmac_keys.next();
+            Signer::new(secrets.clone(), AuthHeader::Hmac(newest, older))
+        });
+        Signers { key, hmac }
+    }
+
+    fn open_key(&self, team: &Team, key: &KeyRow) -> Option<Zeroizing<String>> {
+        let sealed = Sealed { keyring_id: key.keyring.clone(), bytes: key.sealed.clone() };
+        let place = Place { team: &team.id, kind: key.kind, mode: key.mode, key_id: &key.id };
+        match self.keyring.open(&sealed, &place) {
+            Ok(text) => Some(text),
+            Err(error) => {
+                tracing::error!(team = &*team.id, key = key.id, %error, "a key can't be opened");
+                None
+            }
+        }
+    }
+}
+
+fn is_used(key: &KeyRow, now: Timestamp) -> bool {
+    match key.state {
+        KeyState::Active => true,
+        KeyState::Created => key.promote_at.is_some_and(|at| at <= now),
+        KeyState::Revoked => false,
+    }
+}

@@ -1,0 +1,204 @@
+//! Due rows, from the store to the lanes: retries, parked callbacks, what an earlier process left.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::directory::Directory;
+use super::inflight::{Begin, Inflight};
+use super::lane::Side;
+use super::lanes::Lanes;
+use super::resolve::lane_of;
+use super::settle::Settler;
+use crate::base::clock::{Clock, Timestamp};
+use crate::base::metrics::Metrics;
+use crate::base::pace::Pace;
+use crate::base::stop::Stop;
+use crate::model::endpoint::QueueKey;
+use crate::model::lease::{Lease, Right, Token};
+use crate::model::settlement::Change;
+use crate::store::{ClaimAsk, Claimed, ProcessId, Store};
+
+/// Rows taken in one claim, and the bytes of their bodies.
+const ROWS: usize = 128;
+const BYTES: usize = 8 << 20;
+/// The longest sleep between looks.
+const LOOK: Duration = Duration::from_secs(1);
+/// The shortest one, so that many small reasons make one claim.
+const BREATH: Duration = Duration::from_millis(5);
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// Wakes the feed; cheap to clone.
+#[derive(Clone)]
+pub struct FeedBell {
+    bell: Arc<Notify>,
+    clock: Arc<dyn Clock>,
+}
+
+impl FeedBell {
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { bell: Arc::default(), clock }
+    }
+
+    pub fn ring(&self) {
+        self.bell.notify_one();
+    }
+
+    /// Rings where something is due before the feed would look by itself.
+    pub fn ring_at(&self, due: Timestamp) {
+        if due.since(self.clock.now()) < LOOK {
+            self.ring();
+        }
+    }
+}
+
+/// Makes tokens that no other process makes: a random begin, then one by one.
+pub struct Tokens(AtomicU64);
+
+impl Tokens {
+    pub fn new() -> Self {
+        let mut bytes = [0; 8];
+        aws_lc_rs::rand::fill(&mut bytes).expect("the system gives random bytes");
+        Self(AtomicU64::new(u64::from_ne_bytes(bytes)))
+    }
+
+    /// The first of `count` tokens in a row.
+    pub fn take(&self, count: usize) -> Token {
+        Token(self.0.fetch_add(count as u64, Ordering::Relaxed))
+    }
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+pub struct Feed {
+    pub store: Arc<dyn Store>,
+    pub process: ProcessId,
+    pub lanes: Arc<Lanes>,
+    pub inflight: Arc<Inflight>,
+    pub directory: Arc<Directory>,
+    pub settler: Settler,
+    pub tokens: Arc<Tokens>,
+    pub bell: FeedBell,
+    pub metrics: Arc<Metrics>,
+    /// How long a claimed row is ours.
+    pub lease: Duration,
+    /// The deadline of an attempt, which must fit into what is left of a lease.
+    pub deadline: Duration,
+    pub usual_room: u32,
+}
+
+impl Feed {
+    /// Claims until `stop`.
+    pub async fn run(self, mut stop: Stop) {
+        let mut pace = Pace::new(Duration::from_millis(100), Duration::from_secs(2));
+        let mut next_sweep = Instant::now();
+        loop {
+            if Instant::now() >= next_sweep {
+                self.sweep().await;
+                next_sweep = Instant::now() + SWEEP;
+            }
+            let wait = match self.claim().await {
+                Ok(wait) => {
+                    pace.succeeded();
+                    wait
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "no claim now");
+                    pace.next_wait()
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait.max(BREATH)) => {}
+                () = self.bell.bell.notified() => tokio::time::sleep(BREATH).await,
+                () = self.lanes.due_progress.notified() => tokio::time::sleep(BREATH).await,
+                () = stop.stopped() => return,
+            }
+        }
+    }
+
+    async fn sweep(&self) {
+        match self.store.sweep().await {
+            Ok(expired) => {
+                if expired > 0 {
+                    tracing::warn!(expired, "leases ran out before their attempts were settled: repeats are possible");
+                    let count = u64::try_from(expired).unwrap_or(u64::MAX);
+                    self.metrics.repeats_possible_total.with_label_values(&["lease_expired"]).inc_by(count);
+                }
+            }
+            Err(error) => tracing::debug!(%error, "no sweep now"),
+        }
+        self.lanes.sweep();
+    }
+
+    /// One claim; answers how long to wait for the next.
+    async fn claim(&self) -> Result<Duration, crate::store::StoreError> {
+        let (free, rooms) = self.lanes.rooms();
+        let at_most = free.min(ROWS);
+        if at_most == 0 {
+            return Ok(LOOK);
+        }
+        let room: HashMap<QueueKey, u32> = rooms
+            .into_iter()
+            .map(|room| {
+                let rows = u32::try_from(room.rows).unwrap_or(u32::MAX);
+                (QueueKey { team: room.team, target: room.target }, rows)
+            })
+            .collect();
+        let first_token = self.tokens.take(at_most);
+        // The lease is measured from before the claim: it is never longer here than in the store.
+        let born = Instant::now();
+        let ask = ClaimAsk {
+            process: self.process,
+            at_most,
+            bytes: BYTES,
+            lease: self.lease,
+            usual_room: self.usual_room,
+            room,
+            first_token,
+        };
+        let claimed = self.store.claim(ask).await?;
+        let (now, next_at, taken) = (claimed.now, claimed.next_at, claimed.rows.len());
+        self.offer(claimed, born).await;
+        Ok(match next_at {
+            _ if taken == at_most => Duration::ZERO,
+            // What is due and was not taken has no room: a slot that comes free tells.
+            Some(at) if at <= now => Duration::from_millis(100),
+            Some(at) => at.since(now).min(LOOK),
+            None => LOOK,
+        })
+    }
+
+    async fn offer(&self, claimed: Claimed, born: Instant) {
+        for (pending, body) in claimed.rows {
+            let Some(token) = pending.token else { continue };
+            let entry = self.directory.team(&pending.facts.team).await.ok().flatten();
+            let lane = lane_of(&pending.facts.queue, entry.as_deref());
+            let lease = Arc::new(Lease {
+                facts: pending.facts,
+                url: pending.url,
+                body,
+                progress: pending.progress,
+                token,
+                right: Right::Row,
+                born_at: claimed.now,
+                born,
+                until: Some(born + self.lease),
+            });
+            match self.inflight.begin(&lease) {
+                Begin::Begun => self.lanes.offer(lane, Side::Due, lease),
+                // An attempt of ours outlived its lease: it settles late, and this lease runs out unused.
+                Begin::Repeat | Begin::Reused | Begin::NotOurs => {
+                    let facts = Arc::clone(&lease.facts);
+                    self.settler.submit(Change::Release { facts, token }).await;
+                }
+            }
+        }
+    }
+}

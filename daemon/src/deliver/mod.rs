@@ -1,0 +1,233 @@
+//! Delivery: the hot path from a lease to its settle.
+//!
+//! First try, tenth try, restart and re-send are one path: a lease in, one settle out. `attempt` is the only caller of
+//! `settle`.
+
+pub mod directory;
+pub mod feed;
+pub mod inflight;
+pub mod lane;
+pub mod lanes;
+pub mod resolve;
+pub mod settle;
+pub mod sign;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::HeaderValue;
+
+use crate::base::clock::Timestamp;
+use crate::base::metrics::Metrics;
+use crate::base::pace::Pace;
+use crate::base::stop::Stop;
+use crate::faults::{self, Fault};
+use crate::model::attempt::{Attempt, Outcome};
+use crate::model::lease::{LEASE_SLACK, Lease};
+use crate::model::retry::{self, Report, RetryPolicy};
+use crate::model::settlement::{Change, Park, Settle};
+use crate::net::exchange::{Client, Exchange, Outgoing};
+use directory::{Directory, TeamEntry};
+use inflight::Inflight;
+use lane::PROMPT;
+use lanes::{Permit, Start};
+use settle::Settler;
+
+/// What attempts share.
+pub struct Engine {
+    pub client: Client,
+    pub directory: Arc<Directory>,
+    pub inflight: Arc<Inflight>,
+    pub settler: Settler,
+    pub metrics: Arc<Metrics>,
+    pub user_agent: HeaderValue,
+    /// A first attempt gets its row early when it is older than this.
+    pub park_after: Duration,
+    /// For a callback whose team can't be found any more.
+    pub retry: RetryPolicy,
+    /// Cuts off what is still under way when the grace of a stop is over.
+    pub cut_off: Stop,
+}
+
+/// What an attempt came to, with what decides about the next one.
+struct Tried {
+    exchange: Exchange,
+    retry: RetryPolicy,
+}
+
+impl Engine {
+    /// One attempt: resolve, sign, send, decide, settle.
+    pub async fn attempt(self: Arc<Self>, start: Start) {
+        let Start { lease, mut slot, mut permit } = start;
+        if !self.may_begin(&lease).await {
+            return;
+        }
+        let begun = (lease.now(), Instant::now());
+        self.observe_begin(&lease, begun.0);
+        let tried = self.watched(&lease, &mut permit).await;
+        let took = begun.1.elapsed();
+        if tried.exchange.status.is_some() && took < PROMPT {
+            slot.was_prompt();
+        }
+        let report = Report {
+            outcome: tried.exchange.outcome,
+            hopeless: tried.exchange.hopeless,
+            begun_at: begun.0,
+            retry_after: tried.exchange.retry_after,
+        };
+        let next = retry::next(&report, &lease.progress, &tried.retry, lease.now(), jitter());
+        // The customer's slot never waits for our disk.
+        drop(slot);
+        permit.to_settling();
+        let attempt = tried.exchange.into_attempt(begun.0, took);
+        self.observe_end(&attempt);
+        self.settler.settle(settled(&lease, attempt, next), permit).await;
+    }
+
+    /// An attempt begins only under a lease that outlives it, and while its partition is ours.
+    async fn may_begin(&self, lease: &Arc<Lease>) -> bool {
+        if !lease.has_room_for(self.client.total_deadline()) {
+            let change = Change::Release { facts: Arc::clone(&lease.facts), token: lease.token };
+            self.settler.submit(change).await;
+            return false;
+        }
+        self.inflight.start(lease)
+    }
+
+    /// Runs the attempt; gives it its row early when it is slow, and cuts it off when a stop's grace is over.
+    async fn watched(&self, lease: &Arc<Lease>, permit: &mut Permit) -> Tried {
+        let mut cut_off = self.cut_off.clone();
+        let mut trying = std::pin::pin!(AssertUnwindSafe(self.try_once(lease)).catch_unwind());
+        let slow = tokio::time::sleep(self.park_after.min(PROMPT));
+        tokio::select! {
+            tried = &mut trying => return tried.unwrap_or_else(|_| self.panicked()),
+            () = slow => {}
+        }
+        permit.to_slow();
+        self.park_early(lease).await;
+        tokio::select! {
+            tried = &mut trying => tried.unwrap_or_else(|_| self.panicked()),
+            () = cut_off.stopped() => {
+                let exchange = Exchange::refused(Outcome::Interrupted, "cut off: the daemon was stopped");
+                Tried { exchange: Exchange { sent: true, ..exchange }, retry: self.retry }
+            }
+        }
+    }
+
+    async fn try_once(&self, lease: &Lease) -> Tried {
+        assert!(!(faults::is_on(Fault::Panic) && lease.facts.task_id.contains("panic")), "a fault switch");
+        let Some(entry) = self.team(lease).await else {
+            let exchange = Exchange::refused(Outcome::NoKey, "the team can't be read");
+            return Tried { exchange, retry: self.retry };
+        };
+        let retry = entry.retry;
+        let http = self.client.policy().http;
+        let exchange = match resolve::resolve(lease.url.as_deref(), lease.facts.mode, entry, http) {
+            Err(refusal) => Exchange::refused(refusal.outcome, refusal.why),
+            Ok(resolved) => {
+                if !resolved.target.origin.https && resolved.form == crate::model::team::AuthForm::Key {
+                    self.metrics.http_key_exposed_total.inc();
+                }
+                self.send(&sign::sign(resolved, lease, &self.user_agent), lease.now()).await
+            }
+        };
+        Tried { exchange, retry }
+    }
+
+    async fn send(&self, outgoing: &Outgoing, now: Timestamp) -> Exchange {
+        self.client.post(outgoing, now).await
+    }
+
+    /// The team; while the store is away it is asked again, within the attempt's deadline.
+    async fn team(&self, lease: &Lease) -> Option<Arc<TeamEntry>> {
+        let end = Instant::now() + self.client.total_deadline();
+        let mut pace = Pace::new(Duration::from_millis(50), Duration::from_secs(1));
+        loop {
+            match self.directory.team(&lease.facts.team).await {
+                Ok(entry) => return entry,
+                Err(_) if Instant::now() < end => tokio::time::sleep(pace.next_wait()).await,
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// A hanging receiver never holds a watermark: the callback gets its row now, under the lease it was born with.
+    async fn park_early(&self, lease: &Arc<Lease>) {
+        if self.inflight.park(lease.id()) {
+            self.metrics.parked_total.with_label_values(&["slow"]).inc();
+            self.settler.submit(parked(lease, Some(self.client.total_deadline()))).await;
+        }
+    }
+
+    fn panicked(&self) -> Tried {
+        let exchange = Exchange::refused(Outcome::Panicked, "the attempt panicked; the log has the place");
+        Tried { exchange: Exchange { sent: true, ..exchange }, retry: self.retry }
+    }
+
+    fn observe_begin(&self, lease: &Lease, at: Timestamp) {
+        self.metrics.in_flight.inc();
+        let made = lease.facts.record.timestamp;
+        if lease.progress.attempts == 0 && made > 0 {
+            let lag = at.since(Timestamp::from_millis(made));
+            self.metrics.first_attempt_lag_seconds.observe(lag.as_secs_f64());
+        }
+    }
+
+    fn observe_end(&self, attempt: &Attempt) {
+        self.metrics.in_flight.dec();
+        self.metrics.attempts_total.with_label_values(&[attempt.outcome.name()]).inc();
+        self.metrics.attempt_duration_seconds.observe(attempt.took.as_secs_f64());
+    }
+}
+
+/// The park of a first try: with its lease while an attempt is under way, without one when there was no room for it.
+pub fn parked(lease: &Lease, under_way: Option<Duration>) -> Change {
+    let now = lease.now();
+    let lease_until = under_way.map(|deadline| (lease.token, now.plus(deadline.saturating_add(LEASE_SLACK))));
+    Change::Park(Box::new(Park {
+        facts: Arc::clone(&lease.facts),
+        epoch: lease.epoch().expect("only a first try is parked"),
+        url: lease.url.clone(),
+        body: lease.body.clone(),
+        due: now,
+        lease: lease_until,
+    }))
+}
+
+fn settled(lease: &Lease, attempt: Attempt, next: retry::Next) -> Settle {
+    Settle {
+        facts: Arc::clone(&lease.facts),
+        token: lease.token,
+        epoch: lease.epoch(),
+        url: lease.url.clone(),
+        body: lease.body.clone(),
+        number: lease.progress.attempts.saturating_add(1),
+        attempt,
+        next,
+    }
+}
+
+impl Exchange {
+    fn into_attempt(self, begun_at: Timestamp, took: Duration) -> Attempt {
+        Attempt {
+            outcome: self.outcome,
+            sent: self.sent,
+            status: self.status,
+            begun_at,
+            took,
+            peer: self.peer,
+            redialed: self.redialed,
+            snippet: Bytes::copy_from_slice(&self.snippet),
+        }
+    }
+}
+
+/// In [0, 1): spreads retries that failed together.
+fn jitter() -> f64 {
+    let mut bytes = [0; 4];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the system gives random bytes");
+    f64::from(u32::from_ne_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
+}

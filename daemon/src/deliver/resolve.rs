@@ -1,0 +1,86 @@
+//! From a lease to where it goes and with which keys, anew at each attempt. A refusal is an outcome like any other.
+
+use std::sync::Arc;
+
+use super::directory::TeamEntry;
+use super::lane::LaneKey;
+use crate::model::attempt::Outcome;
+use crate::model::endpoint::{QueueKey, QueueTarget};
+use crate::model::team::{AuthForm, HttpPolicy, Mode};
+use crate::net::target::Target;
+
+/// Where a callback goes, and in which form it is authenticated.
+pub struct Resolved {
+    pub target: Target,
+    pub form: AuthForm,
+    pub mode: Mode,
+    pub entry: Arc<TeamEntry>,
+}
+
+/// Why an attempt ends before it begins.
+#[derive(Debug)]
+pub struct Refusal {
+    pub outcome: Outcome,
+    pub why: String,
+}
+
+impl Refusal {
+    fn new(outcome: Outcome, why: impl ToString) -> Self {
+        Self { outcome, why: why.to_string() }
+    }
+}
+
+/// The URL a callback goes to: its task's own, else the team's default.
+pub fn url_of<'u>(own: Option<&'u str>, entry: &'u TeamEntry, mode: Mode) -> Option<&'u str> {
+    own.filter(|url| !url.is_empty()).or_else(|| entry.team.default_url(mode))
+}
+
+/// Resolves a callback of `entry`'s team.
+///
+/// # Errors
+/// A [`Refusal`] with the outcome it stands for.
+pub fn resolve(own: Option<&str>, mode: Mode, entry: Arc<TeamEntry>, http: HttpPolicy) -> Result<Resolved, Refusal> {
+    let url = url_of(own, &entry, mode)
+        .ok_or_else(|| Refusal::new(Outcome::NoUrl, "neither the task nor its team has a callback URL"))?;
+    let target = Target::parse(url).map_err(|error| Refusal::new(Outcome::UrlInvalid, error))?;
+    // Before any key is looked at: whoever chooses the URL is given the key.
+    if !entry.team.allows(&target.origin) {
+        return Err(Refusal::new(Outcome::OriginNotAllowed, "the origin is not among the team's allowed origins"));
+    }
+    let form = entry.team.form_for(&target.origin);
+    if !target.origin.https {
+        match entry.team.http.unwrap_or(http) {
+            HttpPolicy::Allow => {}
+            HttpPolicy::HmacOnly if form == AuthForm::Hmac => {}
+            HttpPolicy::HmacOnly => {
+                return Err(Refusal::new(Outcome::HttpNotAllowed, "over http only the hmac form is allowed"));
+            }
+            HttpPolicy::Refuse => return Err(Refusal::new(Outcome::HttpNotAllowed, "http is refused")),
+        }
+    }
+    if entry.signer(mode, form).is_none() {
+        let why = format!("the team has no usable {} keys of the {} form", mode.name(), form.name());
+        return Err(Refusal::new(Outcome::NoKey, why));
+    }
+    Ok(Resolved { target, form, mode, entry })
+}
+
+/// The queue that a callback waits in: its own URL's origin, or the default it follows. A URL that is none waits with
+/// the default; its attempt will end it.
+pub fn queue_of(team: &Arc<str>, own: Option<&str>, mode: Mode) -> QueueKey {
+    let origin = own.filter(|url| !url.is_empty()).and_then(|url| Target::parse(url).ok()).map(|target| target.origin);
+    let target = origin.map_or(QueueTarget::Default(mode), QueueTarget::Origin);
+    QueueKey { team: Arc::clone(team), target }
+}
+
+/// The lane that a queue leads to now.
+pub fn lane_of(queue: &QueueKey, entry: Option<&TeamEntry>) -> LaneKey {
+    let origin = match &queue.target {
+        QueueTarget::Origin(origin) => Some(origin.clone()),
+        QueueTarget::Default(mode) => entry
+            .and_then(|entry| entry.team.default_url(*mode))
+            .and_then(|url| Target::parse(url).ok())
+            .map(|target| target.origin),
+    };
+    LaneKey { team: Arc::clone(&queue.team), origin }
+}

@@ -1,0 +1,215 @@
+//! The way to the store: tickets in, batches out. Bounded; a permit is given back when its settle is durable.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::feed::FeedBell;
+use super::inflight::Inflight;
+use super::lanes::Permit;
+use crate::base::metrics::Metrics;
+use crate::base::stop::Stop;
+use crate::model::attempt::Outcome;
+use crate::model::dead_letter::DeadLetter;
+use crate::model::event::SourceKey;
+use crate::model::settlement::{Change, Ended, Settle, Verdict};
+use crate::store::StoreError;
+use crate::store::batch::BatchWriter;
+
+/// Changes in one transaction.
+const BATCH: usize = 512;
+/// Tickets that wait for the writer; permits bound them further.
+const QUEUE: usize = 1_024;
+
+/// What a person or a test may watch, once it is durable.
+#[derive(Debug)]
+pub enum Notice {
+    Attempt { settle: Box<Settle>, verdict: Verdict },
+    Buried(Box<DeadLetter>),
+}
+
+struct Ticket {
+    change: Change,
+    /// Held until the change is durable.
+    permit: Option<Permit>,
+    durable: Option<oneshot::Sender<Verdict>>,
+}
+
+/// Takes changes; cheap to clone.
+#[derive(Clone)]
+pub struct Settler {
+    tickets: mpsc::Sender<Ticket>,
+}
+
+/// The other end: composes batches and writes them, one after the other.
+pub struct SettleTask {
+    tickets: mpsc::Receiver<Ticket>,
+    writer: BatchWriter,
+    inflight: Arc<Inflight>,
+    metrics: Arc<Metrics>,
+    bell: FeedBell,
+    /// Partitions that are to be taken anew: their epoch is gone, or their records were settled by nobody.
+    lost: mpsc::Sender<Arc<SourceKey>>,
+    notices: Option<mpsc::Sender<Notice>>,
+}
+
+/// What the task needs besides its tickets.
+pub struct SettleDeps {
+    pub writer: BatchWriter,
+    pub inflight: Arc<Inflight>,
+    pub metrics: Arc<Metrics>,
+    pub bell: FeedBell,
+    pub lost: mpsc::Sender<Arc<SourceKey>>,
+    pub notices: Option<mpsc::Sender<Notice>>,
+}
+
+pub fn build(deps: SettleDeps) -> (Settler, SettleTask) {
+    let (sender, tickets) = mpsc::channel(QUEUE);
+    let SettleDeps { writer, inflight, metrics, bell, lost, notices } = deps;
+    (Settler { tickets: sender }, SettleTask { tickets, writer, inflight, metrics, bell, lost, notices })
+}
+
+impl Settler {
+    /// Hands a settle over, with the permit that it gives back when durable.
+    pub async fn settle(&self, settle: Settle, permit: Permit) {
+        self.send(Change::Settle(Box::new(settle)), Some(permit), None).await;
+    }
+
+    /// Hands any other change over; nobody waits for it.
+    pub async fn submit(&self, change: Change) {
+        self.send(change, None, None).await;
+    }
+
+    /// Hands a change over and waits until it is durable. `None`: the store broke first.
+    pub async fn durable(&self, change: Change) -> Option<Verdict> {
+        let (durable, is_durable) = oneshot::channel();
+        self.send(change, None, Some(durable)).await;
+        is_durable.await.ok()
+    }
+
+    async fn send(&self, change: Change, permit: Option<Permit>, durable: Option<oneshot::Sender<Verdict>>) {
+        // The task ends only with the process, when nothing can be settled any more.
+        let _ = self.tickets.send(Ticket { change, permit, durable }).await;
+    }
+}
+
+impl SettleTask {
+    /// Writes batches until every settler is gone, or the store breaks.
+    ///
+    /// # Errors
+    /// The store is broken: the process must end.
+    pub async fn run(mut self, mut stop: Stop) -> Result<(), StoreError> {
+        let mut tickets = Vec::with_capacity(BATCH);
+        loop {
+            let inflight = Arc::clone(&self.inflight);
+            tokio::select! {
+                count = self.tickets.recv_many(&mut tickets, BATCH) => if count == 0 {
+                    return Ok(());
+                },
+                () = inflight.news.notified() => {}
+                // The last word: no settler is left that could still send.
+                () = stop.stopped(), if tickets.is_empty() && self.tickets.is_empty() => {
+                    self.write(&mut tickets).await?;
+                    return Ok(());
+                }
+            }
+            if tickets.is_empty() {
+                let _ = self.tickets.try_recv().map(|ticket| tickets.push(ticket));
+            }
+            self.write(&mut tickets).await?;
+        }
+    }
+
+    async fn write(&mut self, tickets: &mut Vec<Ticket>) -> Result<(), StoreError> {
+        collapse(tickets);
+        let mut changes = Vec::with_capacity(tickets.len());
+        let mut rest = Vec::with_capacity(tickets.len());
+        for ticket in tickets.drain(..) {
+            changes.push(ticket.change);
+            rest.push((ticket.permit, ticket.durable));
+        }
+        let marks =
+            crate::faults::marks_first(&mut self.writer, &self.inflight, self.inflight.compose(&changes)).await?;
+        if changes.is_empty() && marks.is_empty() {
+            return Ok(());
+        }
+        let written = self.writer.write(changes, marks).await?;
+        for ((change, verdict), (permit, durable)) in written.changes.into_iter().zip(rest) {
+            let orphans = self.inflight.durable(&change, verdict);
+            drop(permit);
+            if let Some(durable) = durable {
+                let _ = durable.send(verdict);
+            }
+            for source in orphans {
+                let _ = self.lost.try_send(source);
+            }
+            self.tell(change, verdict);
+        }
+        for source in written.lost {
+            self.metrics.sources_fenced_total.inc();
+            let _ = self.lost.try_send(source);
+        }
+        Ok(())
+    }
+
+    fn tell(&self, change: Change, verdict: Verdict) {
+        match verdict {
+            Verdict::Ended(ended) => {
+                self.metrics.callbacks_total.with_label_values(&[ended.name()]).inc();
+                if let Some(reason) = ended.reason() {
+                    self.metrics.abandoned_total.with_label_values(&[reason.name()]).inc();
+                }
+            }
+            Verdict::Due(due) => self.bell.ring_at(due),
+            Verdict::Late => self.metrics.late_settles_total.inc(),
+            Verdict::Parked | Verdict::Released => self.bell.ring(),
+            Verdict::Buried | Verdict::Nothing => {}
+        }
+        let notice = match change {
+            Change::Settle(settle) => {
+                if verdict == Verdict::Ended(Ended::Delivered) {
+                    observe_delivery(&self.metrics, &settle);
+                }
+                Notice::Attempt { settle, verdict }
+            }
+            Change::Bury(letter, _) => {
+                self.metrics.dead_letters_total.with_label_values(&[letter.reason.name()]).inc();
+                Notice::Buried(letter)
+            }
+            Change::Park(_) | Change::Release { .. } => return,
+        };
+        if let Some(notices) = &self.notices {
+            // A watcher that is slow misses lines; delivery does not wait for it.
+            let _ = notices.try_send(notice);
+        }
+    }
+}
+
+fn observe_delivery(metrics: &Metrics, settle: &Settle) {
+    let made = settle.facts.record.timestamp;
+    if made > 0 {
+        let took = settle.attempt.ended_at().since(crate::base::clock::Timestamp::from_millis(made));
+        metrics.end_to_end_seconds.observe(took.as_secs_f64());
+    }
+}
+
+/// A park and a settle of one callback in one batch collapse to the settle, unless that was cut off.
+fn collapse(tickets: &mut Vec<Ticket>) {
+    let parked = tickets.iter().any(|ticket| matches!(ticket.change, Change::Park(_)));
+    if !parked {
+        return;
+    }
+    let settled: std::collections::HashSet<_> = tickets
+        .iter()
+        .filter_map(|ticket| match &ticket.change {
+            Change::Settle(settle) if settle.attempt.outcome != Outcome::Interrupted && settle.epoch.is_some() => {
+                Some(settle.facts.id)
+            }
+            _ => None,
+        })
+        .collect();
+    tickets.retain(|ticket| match &ticket.change {
+        Change::Park(park) => ticket.durable.is_some() || !settled.contains(&park.facts.id),
+        _ => true,
+    });
+}

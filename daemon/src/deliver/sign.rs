@@ -1,0 +1,53 @@
+//! The headers of one attempt: identity, time, signatures, auth.
+
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use secrecy::ExposeSecret as _;
+
+use super::resolve::Resolved;
+use crate::model::lease::Lease;
+use crate::net::exchange::Outgoing;
+use crate::net::target::Target;
+
+const ID: HeaderName = HeaderName::from_static(scale_callback_auth::header::ID);
+const TIMESTAMP: HeaderName = HeaderName::from_static(scale_callback_auth::header::TIMESTAMP);
+const SIGNATURE: HeaderName = HeaderName::from_static(scale_callback_auth::header::SIGNATURE);
+const AUTH: HeaderName = HeaderName::from_static(scale_callback_auth::header::AUTH);
+const ATTEMPT: HeaderName = HeaderName::from_static(scale_callback_auth::header::ATTEMPT);
+
+/// Signs the lease's body for the attempt that begins now; the same bytes are sent.
+pub fn sign(resolved: Resolved, lease: &Lease, user_agent: &HeaderValue) -> Outgoing {
+    let id = lease.id().to_string();
+    let signer = resolved.entry.signer(resolved.mode, resolved.form).expect("resolve found a signer");
+    let signed = signer.sign(&id, lease.now().unix_seconds(), &lease.body);
+    let mut headers = HeaderMap::with_capacity(10);
+    headers.insert(HOST, host(&resolved.target));
+    headers.insert(USER_AGENT, user_agent.clone());
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(ID, visible(&id));
+    headers.insert(TIMESTAMP, visible(&signed.timestamp));
+    headers.insert(SIGNATURE, visible(&signed.signature));
+    if let Some(auth) = &signed.auth {
+        headers.insert(AUTH, secret(auth));
+    }
+    headers.insert(ATTEMPT, HeaderValue::from(lease.progress.attempts.saturating_add(1)));
+    if let Some(authorization) = &resolved.target.authorization {
+        headers.insert(AUTHORIZATION, secret(authorization.expose_secret()));
+    }
+    Outgoing { team: lease.facts.team.clone(), target: resolved.target, headers, body: lease.body.clone() }
+}
+
+fn host(target: &Target) -> HeaderValue {
+    let origin = &target.origin;
+    let usual = if origin.https { 443 } else { 80 };
+    if origin.port == usual { visible(&origin.host) } else { visible(&format!("{}:{}", origin.host, origin.port)) }
+}
+
+fn visible(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).expect("ids, numbers, base64 and normalised hosts are visible ASCII")
+}
+
+fn secret(text: &str) -> HeaderValue {
+    let mut value = visible(text);
+    value.set_sensitive(true);
+    value
+}

@@ -1,0 +1,297 @@
+//! `callbackd demo`: the whole way of the data in one process, with every path it can take. The broker is a mock
+//! cluster, the store a temporary folder, the receiver verifies with the SDK, and producer and receiver keep books of
+//! their own: the ledger at the end holds the store against them.
+
+mod ledger;
+mod producer;
+mod receiver;
+mod screen;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use rdkafka::mocking::MockCluster;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use crate::app::{App, Extras};
+use crate::base::clock::{Clock, SystemClock};
+use crate::base::stop::Switch;
+use crate::config::{Config, Layers};
+use crate::deliver::settle::Notice;
+use crate::keyring::Keyring;
+use crate::model::team::{KeyKind, Mode};
+use crate::ops::Actor;
+use crate::ops::teams::TeamChange;
+use ledger::Ledger;
+use producer::Producer;
+use screen::Screen;
+
+pub(crate) const TOPIC: &str = "demo.events";
+const PARTITIONS: i32 = 4;
+/// How long the demo produces without `--events`.
+const SHOW: Duration = Duration::from_secs(30);
+/// How long the last callback may take to end after the last event.
+const SETTLE: Duration = Duration::from_secs(60);
+/// Events a second, for a person to follow.
+const PACE: u32 = 8;
+const NOTICES: usize = 65_536;
+
+/// How the demo runs.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Produce this many events as fast as they are taken, then end.
+    pub events: Option<u64>,
+    /// A person watches: go on after the ledger until Ctrl-C.
+    pub stay: bool,
+}
+
+/// The teams of the demo.
+pub(crate) const ACME: &str = "team_acme";
+pub(crate) const GLOBEX: &str = "team_globex";
+
+/// Runs the demo. Answers whether the ledger balances.
+///
+/// # Errors
+/// What could not be set up.
+pub async fn run(options: Options) -> anyhow::Result<bool> {
+    let folder = Folder::new()?;
+    let broker = Broker::start().context("start the mock broker")?;
+    let listener = TcpListener::bind("127.0.0.1:0").await.context("listen for callbacks")?;
+    let receiver_at = listener.local_addr()?;
+    let (notices, mut noticed) = mpsc::channel(NOTICES);
+    let config = config(&folder.0, &broker.servers)?;
+    let mut app = App::start(config, Extras { notices: Some(notices), ..Extras::default() }).await?;
+    let verifier = teams(&app, receiver_at).await?;
+    let stop_receiver = Switch::new();
+    let books = Arc::new(receiver::Books::default());
+    let receiver = tokio::spawn(receiver::run(listener, verifier, Arc::clone(&books), stop_receiver.stop()));
+    let mut screen = Screen::new(options.stay);
+    screen.banner(&app, receiver_at, &folder.0);
+
+    let mut producer = Producer::new(&broker.servers, receiver_at)?;
+    let ending = drive(&mut app, &mut producer, &books, &mut noticed, &mut screen, options).await?;
+    let ledger = Ledger::draw(&producer, &books, &app).await?;
+    screen.ledger(&ledger);
+    if options.stay && ending == Ending::Balanced {
+        screen.commands(&app, &producer, &folder.0);
+        stay(&mut app, &mut producer, &books, &mut noticed, &mut screen).await?;
+    }
+    app.stop().await?;
+    stop_receiver.flip();
+    let _ = receiver.await;
+    Ok(ledger.balances() && ending != Ending::Cut)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// Everything produced came to its end.
+    Balanced,
+    /// Ctrl-C, or callbacks that did not end in time.
+    Cut,
+}
+
+/// Produces, prints what happens, and waits until everything has come to its end.
+async fn drive(
+    app: &mut App,
+    producer: &mut Producer,
+    books: &receiver::Books,
+    noticed: &mut mpsc::Receiver<Notice>,
+    screen: &mut Screen,
+    options: Options,
+) -> anyhow::Result<Ending> {
+    let begun = Instant::now();
+    let mut tick = tokio::time::interval(Duration::from_millis(1000 / u64::from(PACE)));
+    let mut quiet_since = Instant::now();
+    loop {
+        let produced_all = match options.events {
+            Some(count) => producer.produced() >= count,
+            None => begun.elapsed() >= SHOW,
+        };
+        if produced_all && producer.open() == 0 {
+            return Ok(Ending::Balanced);
+        }
+        if producer.open() == 0 || !produced_all {
+            quiet_since = Instant::now();
+        }
+        if quiet_since.elapsed() > SETTLE {
+            screen.say("some callbacks did not come to their end in time");
+            return Ok(Ending::Cut);
+        }
+        tokio::select! {
+            notice = noticed.recv() => {
+                if let Some(notice) = notice {
+                    screen.line(&notice, producer);
+                    producer.ended(&notice);
+                }
+            }
+            _ = tick.tick() => {
+                if !produced_all {
+                    let wanted = if options.events.is_some() { producer.room() } else { 1 };
+                    let left = options.events.map_or(u64::MAX, |count| count - producer.produced());
+                    for _ in 0..wanted.min(left) {
+                        producer.produce()?;
+                    }
+                }
+                screen.footer(app, producer, books);
+            }
+            _ = tokio::signal::ctrl_c() => return Ok(Ending::Cut),
+            error = app.broken() => return Err(error),
+        }
+    }
+}
+
+/// Goes on at a walking pace until Ctrl-C.
+async fn stay(
+    app: &mut App,
+    producer: &mut Producer,
+    books: &receiver::Books,
+    noticed: &mut mpsc::Receiver<Notice>,
+    screen: &mut Screen,
+) -> anyhow::Result<()> {
+    let mut tick = tokio::time::interval(Duration::from_secs(2));
+    loop {
+        tokio::select! {
+            Some(notice) = noticed.recv() => {
+                screen.line(&notice, producer);
+                producer.ended(&notice);
+            }
+            _ = tick.tick() => {
+                producer.produce()?;
+                screen.footer(app, producer, books);
+            }
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+            error = app.broken() => return Err(error),
+        }
+    }
+}
+
+/// Short times, loopback allowed, everything in the temporary folder.
+fn config(folder: &Path, brokers: &str) -> anyhow::Result<Config> {
+    let keyring = folder.join("keyring");
+    Keyring::create(&keyring)?;
+    let settings = [
+        ("KAFKA__BROKERS", brokers.to_owned()),
+        ("KAFKA__GROUP", "callbackd-demo".to_owned()),
+        ("KAFKA__TOPICS", TOPIC.to_owned()),
+        ("STORE__PATH", folder.join("store").display().to_string()),
+        ("KEYRING__FILE", keyring.display().to_string()),
+        ("OPS__LISTEN", "127.0.0.1:0".to_owned()),
+        ("RETRY__FIRST", "400ms".to_owned()),
+        ("RETRY__DOUBLINGS", "3".to_owned()),
+        ("RETRY__RETRIES", "4".to_owned()),
+        ("RETRY__HORIZON", "8s".to_owned()),
+        ("DELIVER__HEAD_TIMEOUT", "3s".to_owned()),
+        ("DELIVER__TOTAL_TIMEOUT", "4s".to_owned()),
+        ("DELIVER__LEASE", "20s".to_owned()),
+        ("SHUTDOWN__GRACE", "7s".to_owned()),
+    ];
+    let variables = settings.into_iter().map(|(key, value)| (format!("CALLBACKD_{key}"), value));
+    let mut config = Config::from_layers(&Layers::read(None, variables)?)?;
+    let loopback = crate::net::egress::Net::parse("127.0.0.0/8").context("a net")?;
+    config.egress.allow = vec![crate::net::egress::AllowRule {
+        what: crate::net::egress::Allowed::Net(loopback),
+        ports: Vec::new(),
+        teams: Vec::new(),
+    }];
+    Ok(config)
+}
+
+/// Makes the two teams and gives a verifier that holds what their developers would hold.
+async fn teams(app: &App, receiver: SocketAddr) -> anyhow::Result<scale_callback_auth::Verifier> {
+    use scale_callback_auth::{Credential, Verifier};
+    let actor = Actor { name: "demo".to_owned(), origin: "demo".to_owned() };
+    let acme = TeamChange {
+        name: Some("Acme Robotics".to_owned()),
+        default_url: Some(Some(format!("http://{receiver}/default"))),
+        ..TeamChange::default()
+    };
+    let globex =
+        TeamChange { name: Some("Globex".to_owned()), auth_form: Some("hmac".to_owned()), ..TeamChange::default() };
+    app.ops.create_team(&actor, ACME, acme).await?;
+    app.ops.create_team(&actor, GLOBEX, globex).await?;
+    let key = async |team: &str, kind: KeyKind, mode: Mode| -> anyhow::Result<String> {
+        let rows = app.ops.keys(team).await?;
+        let row = rows.iter().find(|row| row.kind == kind && row.mode == mode).context("a new team has its keys")?;
+        Ok(app.ops.reveal_key(&actor, team, &row.id).await?.to_string())
+    };
+    let mut credentials = Vec::new();
+    for mode in [Mode::Live, Mode::Test] {
+        let secret = key(ACME, KeyKind::Signing, mode).await?;
+        let auth = key(ACME, KeyKind::CallbackAuth, mode).await?;
+        credentials.push(Credential::signed_and_keyed("acme", &secret, &auth)?);
+        credentials.push(Credential::hmac_header("globex", &key(GLOBEX, KeyKind::Hmac, mode).await?)?);
+    }
+    let mut verifier = Verifier::new(credentials.remove(0));
+    for credential in credentials {
+        verifier = verifier.and(credential);
+    }
+    Ok(verifier)
+}
+
+/// A temporary folder that goes with the demo.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> anyhow::Result<Self> {
+        let mut bytes = [0; 6];
+        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow::anyhow!("the system gives no random bytes"))?;
+        let path = std::env::temp_dir().join(format!("callbackd-demo-{}", crate::base::text::hex(&bytes)));
+        std::fs::create_dir(&path).with_context(|| format!("make {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The mock broker, on a thread of its own, which it may not leave.
+struct Broker {
+    servers: String,
+    end: Option<std::sync::mpsc::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Broker {
+    fn start() -> anyhow::Result<Self> {
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new().name("mock-broker".to_owned()).spawn(move || {
+            let cluster = MockCluster::new(1).and_then(|cluster| {
+                cluster.create_topic(TOPIC, PARTITIONS, 1)?;
+                Ok(cluster)
+            });
+            match cluster {
+                Ok(cluster) => {
+                    let _ = ready.send(Ok(cluster.bootstrap_servers()));
+                    // Until the demo drops its end of the channel.
+                    let _ = ended.recv();
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                }
+            }
+        })?;
+        let servers = is_ready.recv().context("the mock broker's thread ended")??;
+        Ok(Self { servers, end: Some(end), thread: Some(thread) })
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn now_millis() -> u64 {
+    u64::try_from(SystemClock.now().millis()).unwrap_or(0)
+}

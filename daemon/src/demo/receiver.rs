@@ -1,0 +1,58 @@
+//! The demo's receiver: the SDK verifies, and its own book counts what it accepted.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use scale_callback::receiver::{self, Handler, Received, Reply};
+use scale_callback_auth::Verifier;
+use tokio::net::TcpListener;
+
+use crate::base::stop::Stop;
+
+#[derive(Default)]
+pub(super) struct Books(Mutex<Entries>);
+
+#[derive(Default)]
+pub(super) struct Entries {
+    /// Ids that were verified and answered with 2xx.
+    pub(super) accepted: HashSet<String>,
+    /// Ids that were verified and never answered with 2xx so far, by how often they came.
+    pub(super) tries: HashMap<String, u32>,
+    /// Requests that did not verify: there must be none.
+    pub(super) forged: u64,
+    pub(super) requests: u64,
+}
+
+impl Books {
+    pub(super) fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn answer(&self, received: &Received) -> Reply {
+        let mut entries = self.entries();
+        entries.requests += 1;
+        let Ok(proven) = &received.verdict else {
+            entries.forged += 1;
+            return Reply::status(401);
+        };
+        let tries = entries.tries.entry(proven.id.clone()).or_default();
+        *tries += 1;
+        let reply = match (received.path.as_str(), *tries) {
+            ("/flaky", 1 | 2) => Reply::status(500).saying("the database is being moved"),
+            ("/busy", 1) => Reply::status(429).retry_after(1),
+            ("/hang", 1) => Reply::status(200).after(Duration::from_secs(30)),
+            ("/down", _) => Reply::status(503).saying("down for maintenance"),
+            _ => Reply::status(204),
+        };
+        if reply.status.is_success() && reply.delay.is_zero() {
+            entries.accepted.insert(proven.id.clone());
+        }
+        reply
+    }
+}
+
+pub(super) async fn run(listener: TcpListener, verifier: Verifier, books: Arc<Books>, stop: Stop) {
+    let handler: Handler = Arc::new(move |received| books.answer(received));
+    receiver::run(listener, verifier, handler, stop.into_receiver()).await;
+}

@@ -1,0 +1,574 @@
+//! The consumer's thread: polls, verifies that each log is the one we know, decodes, and hands batches over. It keeps
+//! polling whatever happens, so that rebalances are served.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rdkafka::Message as _;
+use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::{BorrowedMessage, Headers as _};
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::context::{Context, committed};
+use super::decode::{self, Headers, Raw};
+use super::partitions::Standing;
+use super::{Config, Incoming, Tombstones, settings};
+use crate::base::pace::Pace;
+use crate::base::stop::Stop;
+use crate::model::event::{RecordRef, SourceKey};
+
+const POLL: Duration = Duration::from_millis(50);
+const COMMIT: Duration = Duration::from_secs(5);
+const HOUSEKEEPING: Duration = Duration::from_millis(500);
+/// How long intake waits for room before it pauses its partitions.
+const PATIENCE: Duration = Duration::from_secs(1);
+const CALL: Duration = Duration::from_secs(5);
+/// Records in one batch for admission.
+const BATCH: usize = 256;
+
+/// From where partitions start whose offsets an operator accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AcceptFrom {
+    Earliest,
+    Committed,
+    End,
+}
+
+/// What others may ask of the consumer's thread.
+pub enum Ask {
+    /// Start the blocked partitions from there; answers how many did.
+    Accept(AcceptFrom, oneshot::Sender<Result<usize, String>>),
+}
+
+pub struct Consumer {
+    pub config: Config,
+    pub make_context: Box<dyn Fn(Arc<str>) -> Context + Send>,
+    pub batches: mpsc::Sender<Vec<Incoming>>,
+    pub budget: Arc<Semaphore>,
+    pub asks: mpsc::Receiver<Ask>,
+    pub lost: mpsc::Receiver<Arc<SourceKey>>,
+    /// True: partitions are paused, and polled on.
+    pub quiet: Stop,
+    /// True: a last commit, and the end.
+    pub stop: Stop,
+}
+
+/// How one client came to its end.
+enum End {
+    Stopped,
+    Fatal,
+}
+
+impl Consumer {
+    /// Runs until `stop`, on the calling thread, which must not be one of the runtime's.
+    pub fn run(mut self) {
+        let mut pace = Pace::new(Duration::from_millis(500), Duration::from_secs(30));
+        while !self.stop.is_on() {
+            match self.run_client() {
+                Ok(End::Stopped) => return,
+                Ok(End::Fatal) => {}
+                Err(error) => tracing::error!(%error, "the Kafka client can't be made; trying again"),
+            }
+            let until = Instant::now() + pace.next_wait();
+            while Instant::now() < until && !self.stop.is_on() {
+                std::thread::park_timeout(POLL);
+            }
+        }
+    }
+
+    fn run_client(&mut self) -> Result<End, KafkaError> {
+        let Some(cluster) = self.cluster_id()? else { return Ok(End::Stopped) };
+        let context = (self.make_context)(cluster);
+        let consumer = BaseConsumer::from_config_and_context(&settings::client(&self.config), context)?;
+        let topics: Vec<&str> = self.config.topics.iter().map(String::as_str).collect();
+        consumer.subscribe(&topics)?;
+        let end = Session::new(self, &consumer).run();
+        if matches!(end, End::Stopped) {
+            commit(&consumer, CommitMode::Sync);
+        }
+        // What is still in flight then was settled or cut off before this thread was stopped.
+        consumer.context().partitions().clear();
+        Ok(end)
+    }
+
+    /// The cluster's id, which names its partitions in the store. Waits for a broker, however long it takes.
+    fn cluster_id(&self) -> Result<Option<Arc<str>>, KafkaError> {
+        let context = (self.make_context)("".into());
+        let probe = BaseConsumer::from_config_and_context(&settings::client(&self.config), context)?;
+        while !self.stop.is_on() {
+            if let Some(id) = probe.client().fetch_cluster_id(Duration::from_millis(500)) {
+                return Ok(Some(id.into()));
+            }
+            // Errors of the connection show here.
+            if let Some(Err(error)) = probe.poll(Duration::ZERO) {
+                probe.context().trouble(&error);
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// One client's life.
+struct Session<'s> {
+    owner: &'s mut Consumer,
+    consumer: &'s BaseConsumer<Context>,
+    batch: Vec<Incoming>,
+    /// A record that found no room in the byte budget.
+    held: Option<Incoming>,
+    last_commit: Instant,
+    last_housekeeping: Instant,
+    full: bool,
+    end: Option<End>,
+}
+
+impl<'s> Session<'s> {
+    fn new(owner: &'s mut Consumer, consumer: &'s BaseConsumer<Context>) -> Self {
+        let now = Instant::now();
+        Self {
+            owner,
+            consumer,
+            batch: Vec::with_capacity(BATCH),
+            held: None,
+            last_commit: now,
+            last_housekeeping: now,
+            full: false,
+            end: None,
+        }
+    }
+
+    fn context(&self) -> &'s Context {
+        self.consumer.context()
+    }
+
+    fn run(mut self) -> End {
+        loop {
+            if self.owner.stop.is_on() {
+                return End::Stopped;
+            }
+            if let Some(end) = self.end.take() {
+                return end;
+            }
+            self.full = !self.make_room();
+            // While a batch gathers nothing waits for more: it goes as soon as no record is at hand.
+            let patience = if self.batch.is_empty() { POLL } else { Duration::ZERO };
+            match self.consumer.poll(patience) {
+                Some(Ok(message)) => self.take(&message),
+                Some(Err(error)) => self.trouble(&error),
+                None => self.flush(),
+            }
+            if self.batch.len() >= BATCH {
+                self.flush();
+            }
+            self.housekeeping();
+        }
+    }
+
+    fn take(&mut self, message: &BorrowedMessage<'_>) {
+        let context = self.context();
+        let key = (Arc::<str>::from(message.topic()), message.partition());
+        let mut partitions = context.partitions();
+        let Some(partition) = partitions.get_mut(&key) else { return };
+        if !partition.reads() {
+            return;
+        }
+        let record = RecordRef {
+            source: Arc::clone(&partition.source),
+            offset: message.offset(),
+            timestamp: message.timestamp().to_millis().unwrap_or(-1),
+        };
+        let decoded = self.decode(message, &record);
+        let hash = decode::log_hash(&record, &decoded);
+        if let Standing::Verifying(offset, known) = partition.standing {
+            if record.offset == offset && hash == known {
+                partition.standing = Standing::Reading;
+                return;
+            }
+            if record.offset <= offset || self.log_begins_at_or_below(&record.source, offset) {
+                let source = Arc::clone(&record.source);
+                drop(partitions);
+                self.start_anew(&source, "the record below the watermark is another one");
+                return;
+            }
+            // The record was removed by retention: nothing to compare with.
+            partition.standing = Standing::Reading;
+        }
+        let epoch = partition.epoch;
+        drop(partitions);
+        context.metrics.records_total.inc();
+        context.metrics.record_bytes_total.inc_by(message.payload_len() as u64);
+        let Some(received) = context.inflight.receive(&record.source, epoch, record.offset, hash) else { return };
+        if message.payload().is_none() && self.owner.config.tombstones == Tombstones::Skip {
+            context.inflight.done_without_row(&record);
+            return;
+        }
+        let incoming = Incoming { source: record.source, epoch, below_seen: received.below_seen, decoded };
+        self.hold(incoming);
+    }
+
+    fn decode(
+        &self,
+        message: &BorrowedMessage<'_>,
+        record: &RecordRef,
+    ) -> Result<crate::model::event::TaskEvent, Box<crate::model::dead_letter::DeadLetter>> {
+        match message.payload() {
+            None => Err(decode::tombstone(record)),
+            Some(value) => {
+                let raw = Raw { record, headers: headers(message), value };
+                decode::decode(&raw, self.owner.config.max_event_bytes)
+            }
+        }
+    }
+
+    /// Puts the record into the batch, its body counted against the budget for as long as any copy of it lives.
+    fn hold(&mut self, mut incoming: Incoming) {
+        if let Ok(event) = &mut incoming.decoded {
+            let bytes = event.body.len().min(self.owner.config.body_budget);
+            let wanted = u32::try_from(bytes).unwrap_or(u32::MAX);
+            match Arc::clone(&self.owner.budget).try_acquire_many_owned(wanted) {
+                Ok(permit) => event.body = Bytes::from_owner(Budgeted { body: event.body.clone(), _permit: permit }),
+                Err(_) => {
+                    self.held = Some(incoming);
+                    return;
+                }
+            }
+        }
+        self.batch.push(incoming);
+    }
+
+    /// Waits a while for what is held; without room the partitions are paused, and polled on.
+    fn make_room(&mut self) -> bool {
+        let Some(held) = self.held.take() else { return true };
+        self.flush();
+        let bytes = held.decoded.as_ref().map_or(0, |event| event.body.len()).min(self.owner.config.body_budget);
+        let patience = if self.full { Duration::from_millis(20) } else { PATIENCE };
+        let budget = Arc::clone(&self.owner.budget);
+        let wanted = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let room = self
+            .context()
+            .runtime
+            .block_on(async { tokio::time::timeout(patience, budget.acquire_many(wanted)).await.is_ok() });
+        self.hold(held);
+        room && self.held.is_none()
+    }
+
+    /// Hands the batch over. Admission that is behind holds us, bounded; then the partitions are paused.
+    fn flush(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let patience = if self.full { Duration::from_millis(20) } else { PATIENCE };
+        let batches = self.owner.batches.clone();
+        let reserved =
+            self.context().runtime.block_on(async { tokio::time::timeout(patience, batches.reserve()).await });
+        match reserved {
+            Ok(Ok(place)) => place.send(std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH))),
+            // Admission has ended: so will we.
+            Ok(Err(_)) => self.batch.clear(),
+            Err(_) => self.full = true,
+        }
+    }
+
+    fn housekeeping(&mut self) {
+        self.answer_asks();
+        while let Ok(source) = self.owner.lost.try_recv() {
+            self.take_again(&source);
+        }
+        if self.last_housekeeping.elapsed() < HOUSEKEEPING && !self.full {
+            return;
+        }
+        self.last_housekeeping = Instant::now();
+        self.take_what_waits();
+        self.pass_positions();
+        self.pause_and_resume();
+        self.measure_lag();
+        if self.last_commit.elapsed() >= COMMIT {
+            self.last_commit = Instant::now();
+            commit(self.consumer, CommitMode::Async);
+        }
+    }
+
+    /// Control records at a partition's end bring no message: its position passes them.
+    fn pass_positions(&self) {
+        let Ok(positions) = self.consumer.position() else { return };
+        if !self.batch.is_empty() || self.held.is_some() {
+            return;
+        }
+        let partitions = self.context().partitions();
+        for element in positions.elements() {
+            let key = (Arc::<str>::from(element.topic()), element.partition());
+            let Some(partition) = partitions.get(&key) else { continue };
+            if let (Offset::Offset(position), Standing::Reading) = (element.offset(), &partition.standing) {
+                self.context().inflight.at_position(&partition.source, position);
+            }
+        }
+    }
+
+    fn pause_and_resume(&self) {
+        let context = self.context();
+        let quiet = self.owner.quiet.is_on();
+        let (mut pause, mut resume) = (TopicPartitionList::new(), TopicPartitionList::new());
+        for ((topic, number), partition) in context.partitions().iter_mut() {
+            let outstanding = context.inflight.outstanding(&partition.source);
+            let window = self.owner.config.window;
+            let far = if partition.paused { outstanding > window / 2 } else { outstanding >= window };
+            let wanted = self.full || quiet || far || !partition.reads() || context.stalled.contains(&partition.source);
+            match partition.turn(wanted) {
+                Some(true) => pause.add_partition(topic, *number),
+                Some(false) => resume.add_partition(topic, *number),
+                None => continue,
+            };
+        }
+        if pause.count() > 0 {
+            let _ = self.consumer.pause(&pause);
+        }
+        if resume.count() > 0 {
+            let _ = self.consumer.resume(&resume);
+        }
+    }
+
+    fn measure_lag(&self) {
+        let context = self.context();
+        let ends = context.ends.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut by_topic = std::collections::HashMap::<Arc<str>, i64>::new();
+        for ((topic, number), partition) in context.partitions().iter() {
+            let reached = context.inflight.reached(&partition.source).map_or(0, |reached| reached.done_upto);
+            let end = ends.get(&(topic.to_string(), *number)).copied().unwrap_or(reached);
+            *by_topic.entry(Arc::clone(topic)).or_default() += end.saturating_sub(reached).max(0);
+        }
+        for (topic, lag) in by_topic {
+            context.metrics.kafka_lag_records.with_label_values(&[&*topic]).set(lag);
+        }
+        for (topic, age) in context.inflight.watermark_ages() {
+            context.metrics.watermark_age_seconds.with_label_values(&[&*topic]).set(age.as_secs_f64());
+        }
+    }
+
+    fn trouble(&mut self, error: &KafkaError) {
+        self.context().trouble(error);
+        match error {
+            KafkaError::MessageConsumptionFatal(_) => self.end = Some(End::Fatal),
+            KafkaError::MessageConsumption(Code::AutoOffsetReset | Code::OffsetOutOfRange) => self.check_ranges(),
+            _ => {}
+        }
+    }
+
+    /// The error does not say which partition: all that are read are compared with their logs.
+    fn check_ranges(&self) {
+        let sources: Vec<_> = {
+            let partitions = self.context().partitions();
+            partitions.values().filter(|p| p.reads()).map(|p| Arc::clone(&p.source)).collect()
+        };
+        for source in sources {
+            let Ok((low, high)) = self.consumer.fetch_watermarks(&source.topic, source.partition, CALL) else {
+                continue;
+            };
+            let Some(reached) = self.context().inflight.reached(&source) else { continue };
+            let last = reached.last.map_or(reached.done_upto, |(offset, _)| offset);
+            if reached.done_upto > high {
+                self.start_anew(&source, "the log ends below the watermark");
+            } else if last < low && reached.done_upto > 0 {
+                let lost = low.saturating_sub(reached.done_upto);
+                if lost > 0 {
+                    tracing::error!(%source, lost, from = reached.done_upto, to = low, "Kafka deleted records before they were read");
+                    self.context().metrics.records_lost_total.inc_by(lost.unsigned_abs());
+                }
+                self.go_on_from(&source, low.max(reached.done_upto));
+            }
+        }
+    }
+
+    fn log_begins_at_or_below(&self, source: &SourceKey, offset: i64) -> bool {
+        self.consumer.fetch_watermarks(&source.topic, source.partition, CALL).is_ok_and(|(low, _)| low <= offset)
+    }
+
+    fn go_on_from(&self, source: &Arc<SourceKey>, offset: i64) {
+        let context = self.context();
+        if let Some(partition) = context.partitions().get_mut(&(Arc::clone(&source.topic), source.partition)) {
+            partition.standing = Standing::Reading;
+        }
+        context.inflight.at_position(source, offset);
+        self.seek(source, Offset::Offset(offset));
+    }
+
+    /// Row 37: the topic was re-created or truncated. Its records are new, and looked up by id all the same.
+    fn start_anew(&self, source: &Arc<SourceKey>, why: &str) {
+        let context = self.context();
+        context.give_up(std::slice::from_ref(source));
+        let Ok((low, high)) = self.consumer.fetch_watermarks(&source.topic, source.partition, CALL) else {
+            context.inflight.give_up(source);
+            self.not_taken(source);
+            return;
+        };
+        tracing::error!(%source, reason = why, low, high, "the topic was re-created or truncated: reading it from its begin");
+        context.metrics.sources_started_anew_total.inc();
+        self.restart(source, low, high, None);
+    }
+
+    fn restart(&self, source: &Arc<SourceKey>, start: i64, log_end: i64, accepted: Option<String>) -> bool {
+        let context = self.context();
+        let taken =
+            context.call(context.store.start_anew(context.process, Arc::clone(source), start, log_end, accepted));
+        let Some(taken) = taken else {
+            self.not_taken(source);
+            return false;
+        };
+        let offset = {
+            let mut partitions = context.partitions();
+            let Some(partition) = partitions.get_mut(&(Arc::clone(&source.topic), source.partition)) else {
+                return false;
+            };
+            context.start_reading(partition, &taken)
+        };
+        self.seek(source, offset);
+        true
+    }
+
+    fn not_taken(&self, source: &Arc<SourceKey>) {
+        if let Some(partition) = self.context().partitions().get_mut(&(Arc::clone(&source.topic), source.partition)) {
+            partition.standing = Standing::NotTaken;
+        }
+    }
+
+    fn seek(&self, source: &SourceKey, offset: Offset) {
+        if let Err(error) = self.consumer.seek(&source.topic, source.partition, offset, CALL) {
+            tracing::warn!(%source, %error, "a seek failed; the partition is taken again");
+            self.not_taken(&Arc::new(source.clone()));
+        }
+    }
+
+    /// A write found its epoch gone, or its records were settled by nobody: a new epoch, from the store's watermark.
+    fn take_again(&self, source: &Arc<SourceKey>) {
+        let assigned = self.context().partitions().contains_key(&(Arc::clone(&source.topic), source.partition));
+        if assigned {
+            tracing::warn!(%source, "this partition is taken anew");
+            self.context().give_up(std::slice::from_ref(source));
+            self.not_taken(source);
+            self.take_what_waits();
+        }
+    }
+
+    /// Partitions that the store could not answer for at their assignment.
+    fn take_what_waits(&self) {
+        let context = self.context();
+        let waiting: Vec<_> = {
+            let partitions = context.partitions();
+            let of = partitions.values().filter(|partition| partition.standing == Standing::NotTaken);
+            of.map(|partition| Arc::clone(&partition.source)).collect()
+        };
+        for source in waiting {
+            let mut asked = TopicPartitionList::new();
+            asked.add_partition(&source.topic, source.partition);
+            let Some(committed) = committed(self.consumer, &asked) else { continue };
+            let committed = committed.get(&(source.topic.to_string(), source.partition));
+            let offset = {
+                let mut partitions = context.partitions();
+                let Some(partition) = partitions.get_mut(&(Arc::clone(&source.topic), source.partition)) else {
+                    continue;
+                };
+                let offset = context.take(partition, committed);
+                if !partition.reads() {
+                    continue;
+                }
+                offset
+            };
+            self.seek(&source, offset);
+        }
+    }
+
+    fn answer_asks(&mut self) {
+        while let Ok(Ask::Accept(from, answer)) = self.owner.asks.try_recv() {
+            let _ = answer.send(self.accept(from));
+        }
+    }
+
+    /// `offsets accept`: starts every blocked partition where the operator said.
+    fn accept(&self, from: AcceptFrom) -> Result<usize, String> {
+        let context = self.context();
+        let blocked: Vec<_> = {
+            let partitions = context.partitions();
+            let of = partitions.values().filter(|partition| matches!(partition.standing, Standing::Blocked(_)));
+            of.map(|partition| Arc::clone(&partition.source)).collect()
+        };
+        let mut started = 0;
+        for source in blocked {
+            let (low, high) = self
+                .consumer
+                .fetch_watermarks(&source.topic, source.partition, CALL)
+                .map_err(|error| format!("the ends of {source} can't be read: {error}"))?;
+            let mut asked = TopicPartitionList::new();
+            asked.add_partition(&source.topic, source.partition);
+            let committed = committed(self.consumer, &asked).ok_or("the group's offsets can't be read")?;
+            let (offset, store) =
+                committed.get(&(source.topic.to_string(), source.partition)).cloned().unwrap_or((low, String::new()));
+            let start = match from {
+                AcceptFrom::Earliest => low,
+                AcceptFrom::Committed => offset.clamp(low, high),
+                AcceptFrom::End => high,
+            };
+            if self.restart(&source, start, high, Some(store)) {
+                tracing::warn!(%source, start, "an operator accepted the offsets of this partition");
+                started += 1;
+            }
+        }
+        Ok(started)
+    }
+}
+
+/// Commits what the store has reached, with the store's id: a copy for lag tools, never inside a rebalance.
+fn commit(consumer: &BaseConsumer<Context>, mode: CommitMode) {
+    let context = consumer.context();
+    let mut offsets = TopicPartitionList::new();
+    for ((topic, number), partition) in context.partitions().iter_mut() {
+        let Some(reached) = context.inflight.reached(&partition.source).filter(|_| partition.reads()) else { continue };
+        if reached.done_upto > partition.committed && reached.done_upto > 0 {
+            partition.committed = reached.done_upto;
+            let _ = offsets.add_partition_offset(topic, *number, Offset::Offset(reached.done_upto));
+        }
+    }
+    if offsets.count() == 0 {
+        return;
+    }
+    for mut element in offsets.elements() {
+        element.set_metadata(&context.store_id);
+    }
+    if let Err(error) = consumer.commit(&offsets, mode) {
+        tracing::debug!(%error, "offsets were not committed");
+        for partition in context.partitions().values_mut() {
+            partition.committed = -1;
+        }
+    }
+}
+
+fn headers<'m>(message: &'m BorrowedMessage<'_>) -> Headers<'m> {
+    let mut found = Headers::default();
+    let Some(all) = message.headers() else { return found };
+    for header in all.iter() {
+        let slot = match header.key {
+            "event-id" => &mut found.event_id,
+            "event-type" => &mut found.event_type,
+            "team-id" => &mut found.team_id,
+            _ => continue,
+        };
+        if slot.is_some() && *slot != header.value {
+            found.conflict = true;
+        }
+        *slot = header.value;
+    }
+    found
+}
+
+/// A body with its place in the budget.
+struct Budgeted {
+    body: Bytes,
+    _permit: tokio::sync::OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Budgeted {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
+}

@@ -1,0 +1,80 @@
+//! From Kafka records to leases: a thread of its own polls, decodes and tracks offsets; a task looks ids up, finds
+//! teams, and offers what is new to the lanes.
+
+pub mod admit;
+pub mod consumer;
+pub mod context;
+pub mod decode;
+pub mod partitions;
+pub mod settings;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::model::dead_letter::DeadLetter;
+use crate::model::event::{SourceKey, TaskEvent};
+
+/// What to do with a record without a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tombstones {
+    Skip,
+    DeadLetter,
+}
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub brokers: String,
+    pub group: String,
+    pub topics: Vec<String>,
+    /// Passed through to librdkafka; names that we set ourselves are refused.
+    pub properties: BTreeMap<String, String>,
+    /// The largest record value that is read.
+    pub max_event_bytes: usize,
+    /// Bytes of callback bodies in memory.
+    pub body_budget: usize,
+    /// Records of one partition above its watermark.
+    pub window: usize,
+    pub tombstones: Tombstones,
+    /// How long a rebalance waits for what is in flight to be parked.
+    pub rebalance_grace: Duration,
+}
+
+/// A record that was read: an event, or a dead letter.
+pub struct Incoming {
+    pub source: Arc<SourceKey>,
+    pub epoch: i64,
+    pub below_seen: bool,
+    pub decoded: Result<TaskEvent, Box<DeadLetter>>,
+}
+
+/// Partitions that admission holds back: they are paused until it catches up.
+#[derive(Default)]
+pub struct Stalled(Mutex<HashSet<Arc<SourceKey>>>);
+
+impl Stalled {
+    fn set(&self) -> MutexGuard<'_, HashSet<Arc<SourceKey>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn insert(&self, source: Arc<SourceKey>) {
+        self.set().insert(source);
+    }
+
+    pub fn remove(&self, source: &SourceKey) {
+        self.set().remove(source);
+    }
+
+    pub fn contains(&self, source: &SourceKey) -> bool {
+        self.set().contains(source)
+    }
+}
+
+/// What others may know of the consumer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KafkaState {
+    pub reachable: bool,
+    pub assigned: usize,
+    /// Why partitions wait for an operator, if any do.
+    pub blocked: Option<String>,
+}

@@ -1,0 +1,76 @@
+//! The consumer's properties: ours, the operator's, and which may not be set.
+
+use rdkafka::ClientConfig;
+
+use super::Config;
+
+/// Properties that delivery's promises rest on, and why each is ours.
+const RESERVED: [(&str, &str); 14] = [
+    ("bootstrap.servers", "it is kafka.brokers"),
+    ("group.id", "it is kafka.group"),
+    ("group.protocol", "rebalances are handled as the classic protocol does them"),
+    ("partition.assignment.strategy", "partitions move one by one (cooperative-sticky)"),
+    ("enable.auto.commit", "offsets follow the store's watermark"),
+    ("enable.auto.offset.store", "offsets follow the store's watermark"),
+    ("auto.offset.reset", "where to start is the store's knowledge"),
+    ("isolation.level", "aborted transactions are never delivered (read_committed)"),
+    ("check.crcs", "a record that is damaged is never delivered"),
+    ("enable.partition.eof", "ends are told by positions"),
+    ("queued.", "memory is bounded by intake's budgets"),
+    ("fetch.", "memory is bounded by intake's budgets"),
+    ("receive.message.max.bytes", "memory is bounded by intake's budgets"),
+    ("statistics.interval.ms", "lag is measured with it"),
+];
+
+/// Refuses properties that are ours.
+///
+/// # Errors
+/// One sentence that names the property.
+pub fn check(config: &Config) -> Result<(), String> {
+    for name in config.properties.keys() {
+        let reserved = RESERVED.iter().find(|(own, _)| name == own || (own.ends_with('.') && name.starts_with(own)));
+        if let Some((_, why)) = reserved {
+            return Err(format!("{name} can't be set: {why}"));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn client(config: &Config) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    client.set("topic.metadata.refresh.interval.ms", "10000");
+    client.set("client.id", "callbackd");
+    for (name, value) in &config.properties {
+        client.set(name, value);
+    }
+    // Fetch sizes count compressed bytes; a message of any size within receive.message.max still passes.
+    let own = [
+        ("bootstrap.servers", config.brokers.as_str()),
+        ("group.id", config.group.as_str()),
+        ("group.protocol", "classic"),
+        ("partition.assignment.strategy", "cooperative-sticky"),
+        ("enable.auto.commit", "false"),
+        ("enable.auto.offset.store", "false"),
+        ("auto.offset.reset", "error"),
+        ("isolation.level", "read_committed"),
+        ("check.crcs", "true"),
+        ("enable.partition.eof", "false"),
+        ("queued.min.messages", "2000"),
+        ("queued.max.messages.kbytes", "16384"),
+        ("fetch.max.bytes", "8388608"),
+        ("fetch.message.max.bytes", "1048576"),
+        ("fetch.queue.backoff.ms", "50"),
+        ("receive.message.max.bytes", "16777216"),
+        ("statistics.interval.ms", "5000"),
+    ];
+    for (name, value) in own {
+        client.set(name, value);
+    }
+    client
+}
+
+/// How long the broker waits for a poll before it takes partitions away.
+pub fn max_poll_interval(config: &Config) -> std::time::Duration {
+    let millis = config.properties.get("max.poll.interval.ms").and_then(|value| value.parse().ok());
+    std::time::Duration::from_millis(millis.unwrap_or(300_000))
+}

@@ -1,0 +1,208 @@
+//! Seals and opens the keys of teams. The sealing keys live in a file of their own, never in the store.
+//!
+//! A sealed key is bound to its place (team, kind, mode, id): moved elsewhere, it does not open. Each names the
+//! sealing key it was made with, so that sealing keys can be rotated.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use base64::engine::{Engine as _, general_purpose::STANDARD};
+use zeroize::{Zeroize as _, Zeroizing};
+
+use crate::model::team::{KeyKind, Mode};
+
+/// The version of the associated data's form.
+const VERSION: u8 = 1;
+/// A keyring holds a handful of keys.
+const MAX_FILE_BYTES: u64 = 64 * 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub enum KeyringError {
+    #[error("keyring: {path}: {source}")]
+    Io { path: String, source: std::io::Error },
+    #[error("keyring: {path} can be read by others (mode {mode:o}); say: chmod 600 {path}")]
+    Readable { path: String, mode: u32 },
+    #[error("keyring: {place}, line {line}: expected \"<id> <base64 of 32 bytes>\"")]
+    Malformed { place: String, line: usize },
+    #[error("keyring: {place} holds no key; make one with: callbackd keyring create FILE")]
+    Empty { place: String },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    #[error("the keyring lacks the sealing key that this key was sealed with")]
+    UnknownKey,
+    #[error("the keyring does not open this key: it is another keyring, or the row was changed")]
+    Refused,
+}
+
+/// Where a sealed key belongs.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'p> {
+    pub team: &'p str,
+    pub kind: KeyKind,
+    pub mode: Mode,
+    pub key_id: &'p str,
+}
+
+/// Sealing keys by id; the last one of the file seals.
+pub struct Keyring(Vec<(String, LessSafeKey)>);
+
+pub struct Sealed {
+    pub keyring_id: String,
+    /// Nonce, then ciphertext and tag.
+    pub bytes: Vec<u8>,
+}
+
+impl Keyring {
+    /// Reads a keyring file, which nobody else may be able to read.
+    ///
+    /// # Errors
+    /// A sentence that names the file.
+    pub fn from_file(path: &Path) -> Result<Self, KeyringError> {
+        let shown = path.display().to_string();
+        let io = |source| KeyringError::Io { path: shown.clone(), source };
+        let file = File::open(path).map_err(io)?;
+        let mode = file.metadata().map_err(io)?.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(KeyringError::Readable { path: shown, mode });
+        }
+        let mut text = Zeroizing::new(String::new());
+        file.take(MAX_FILE_BYTES).read_to_string(&mut text).map_err(io)?;
+        Self::parse(&text, &shown)
+    }
+
+    /// Reads a keyring from text: a line a key, `<id> <base64 of 32 bytes>`; `#` begins a comment.
+    ///
+    /// # Errors
+    /// A sentence that names `place` and the line, never the text.
+    pub fn parse(text: &str, place: &str) -> Result<Self, KeyringError> {
+        let mut keys = Vec::new();
+        for (index, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let malformed = || KeyringError::Malformed { place: place.to_owned(), line: index + 1 };
+            let (id, encoded) = line.split_once(char::is_whitespace).ok_or_else(malformed)?;
+            let bytes = Zeroizing::new(STANDARD.decode(encoded.trim()).map_err(|_| malformed())?);
+            let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| malformed())?;
+            keys.push((id.to_owned(), LessSafeKey::new(key)));
+        }
+        if keys.is_empty() {
+            return Err(KeyringError::Empty { place: place.to_owned() });
+        }
+        Ok(Self(keys))
+    }
+
+    /// A new keyring file with one key. Never overwrites a file.
+    ///
+    /// # Errors
+    /// A sentence that names the file.
+    pub fn create(path: &Path) -> Result<(), KeyringError> {
+        let io = |source| KeyringError::Io { path: path.display().to_string(), source };
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
+        let mut key = Zeroizing::new([0_u8; 32]);
+        aws_lc_rs::rand::fill(&mut key[..]).expect("the system gives random bytes");
+        let mut id = [0_u8; 4];
+        aws_lc_rs::rand::fill(&mut id).expect("the system gives random bytes");
+        let line = Zeroizing::new(format!("k{} {}\n", crate::base::text::hex(&id), STANDARD.encode(&key[..])));
+        file.write_all(b"# callbackd keyring: seals the keys of teams in the store. Keep a copy elsewhere than the store's backup.\n")
+            .and_then(|()| file.write_all(line.as_bytes()))
+            .and_then(|()| file.sync_all())
+            .map_err(io)
+    }
+
+    pub fn seal(&self, secret: &str, place: &Place<'_>) -> Sealed {
+        let (id, key) = self.0.last().expect("a keyring is never empty");
+        let mut nonce = [0; NONCE_LEN];
+        aws_lc_rs::rand::fill(&mut nonce).expect("the system gives random bytes");
+        let mut bytes = secret.as_bytes().to_vec();
+        key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(associated(place)), &mut bytes)
+            .expect("a key of a few bytes can be sealed");
+        bytes.splice(0..0, nonce);
+        Sealed { keyring_id: id.clone(), bytes }
+    }
+
+    /// Opens what [`seal`](Self::seal) made for the same place.
+    ///
+    /// # Errors
+    /// [`OpenError`]; it quotes nothing.
+    pub fn open(&self, sealed: &Sealed, place: &Place<'_>) -> Result<Zeroizing<String>, OpenError> {
+        let (_, key) = self.0.iter().find(|(id, _)| *id == sealed.keyring_id).ok_or(OpenError::UnknownKey)?;
+        let (nonce, ciphertext) = sealed.bytes.split_at_checked(NONCE_LEN).ok_or(OpenError::Refused)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| OpenError::Refused)?;
+        let mut buffer = Zeroizing::new(ciphertext.to_vec());
+        let opened =
+            key.open_in_place(nonce, Aad::from(associated(place)), &mut buffer).map_err(|_| OpenError::Refused)?;
+        let text = std::str::from_utf8(opened).map_err(|_| OpenError::Refused)?.to_owned();
+        buffer.zeroize();
+        Ok(Zeroizing::new(text))
+    }
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(id, _)| id)).finish()
+    }
+}
+
+fn associated(place: &Place<'_>) -> Vec<u8> {
+    let mut data = vec![VERSION];
+    for part in [place.team, place.kind.name(), place.mode.name(), place.key_id] {
+        data.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
+        data.extend_from_slice(part.as_bytes());
+    }
+    data
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLACE: Place<'static> = Place { team: "team_a", kind: KeyKind::Signing, mode: Mode::Live, key_id: "key_1" };
+
+    fn keyring(path: &Path) -> Keyring {
+        Keyring::create(path).expect("made");
+        Keyring::from_file(path).expect("read")
+    }
+
+    #[test]
+    fn a_key_opens_in_its_own_place_only() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let ring = keyring(&directory.path().join("a"));
+        let sealed = ring.seal("whsec_secret", &PLACE);
+        assert_eq!(ring.open(&sealed, &PLACE).map(|text| text.to_string()), Ok("whsec_secret".to_owned()));
+        assert!(!sealed.bytes.windows(6).any(|window| window == b"secret"));
+        for other in [
+            Place { team: "team_b", ..PLACE },
+            Place { kind: KeyKind::Hmac, ..PLACE },
+            Place { mode: Mode::Test, ..PLACE },
+            Place { key_id: "key_2", ..PLACE },
+        ] {
+            assert_eq!(ring.open(&sealed, &other), Err(OpenError::Refused));
+        }
+        let another = keyring(&directory.path().join("b"));
+        assert_eq!(another.open(&sealed, &PLACE), Err(OpenError::UnknownKey));
+        let mut changed = ring.seal("whsec_secret", &PLACE);
+        changed.bytes[NONCE_LEN] ^= 1;
+        assert_eq!(ring.open(&changed, &PLACE), Err(OpenError::Refused));
+    }
+
+    #[test]
+    fn a_bad_file_is_named_and_never_quoted() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("ring");
+        Keyring::create(&path).expect("made");
+        assert!(Keyring::create(&path).is_err(), "a keyring is never overwritten");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("set");
+        assert!(matches!(Keyring::from_file(&path), Err(KeyringError::Readable { mode: 0o644, .. })));
+        let error = Keyring::parse("# ok\nk1 c2VjcmV0\n", "FILE").expect_err("too short");
+        assert_eq!(error.to_string(), "keyring: FILE, line 2: expected \"<id> <base64 of 32 bytes>\"");
+        assert!(matches!(Keyring::parse("\n", "FILE"), Err(KeyringError::Empty { .. })));
+    }
+}

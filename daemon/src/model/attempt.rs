@@ -1,0 +1,125 @@
+//! One try to POST a callback, and the closed set of what it can come to.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::base::clock::Timestamp;
+
+macro_rules! outcomes {
+    ($($variant:ident $name:literal)*) => {
+        /// What an attempt came to. One name for metric, row, API and docs.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Outcome { $($variant),* }
+        impl Outcome {
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),* }
+            }
+            pub fn parse(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|outcome| outcome.name() == name)
+            }
+        }
+    };
+}
+
+outcomes! {
+    Ok "ok"
+    Redirect "redirect"
+    Gone "gone"
+    RateLimited "rate_limited"
+    ClientError "client_error"
+    ServerError "server_error"
+    BadStatus "bad_status"
+    DnsFailed "dns_failed"
+    DnsTimeout "dns_timeout"
+    AddressDenied "address_denied"
+    ConnectRefused "connect_refused"
+    ConnectFailed "connect_failed"
+    ConnectTimeout "connect_timeout"
+    TlsFailed "tls_failed"
+    TlsTimeout "tls_timeout"
+    WriteFailed "write_failed"
+    HeadTimeout "head_timeout"
+    HeadReset "head_reset"
+    HeadInvalid "head_invalid"
+    UrlInvalid "url_invalid"
+    OriginNotAllowed "origin_not_allowed"
+    HttpNotAllowed "http_not_allowed"
+    NoUrl "no_url"
+    NoKey "no_key"
+    RecordChanged "record_changed"
+    BodyGone "body_gone"
+    Panicked "panicked"
+    Interrupted "interrupted"
+    StoreRejected "store_rejected"
+}
+
+impl Outcome {
+    /// The outcome of a whole response head.
+    pub fn of_status(status: u16) -> Self {
+        match status {
+            200..=299 => Self::Ok,
+            300..=399 => Self::Redirect,
+            410 => Self::Gone,
+            429 => Self::RateLimited,
+            400..=499 => Self::ClientError,
+            500..=599 => Self::ServerError,
+            _ => Self::BadStatus,
+        }
+    }
+}
+
+/// One finished attempt, as it is recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    pub outcome: Outcome,
+    /// Whether any byte of the request left.
+    pub sent: bool,
+    pub status: Option<u16>,
+    pub begun_at: Timestamp,
+    pub took: Duration,
+    pub peer: Option<SocketAddr>,
+    /// A kept connection handed the request back unsent, and it went over a fresh one.
+    pub redialed: bool,
+    /// The first bytes of the answer, or the operator's reason of a refusal. The receiver's bytes: not always text.
+    pub snippet: Bytes,
+}
+
+impl Attempt {
+    pub fn ended_at(&self) -> Timestamp {
+        self.begun_at.plus(self.took)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_distinct_and_parse_back() {
+        for outcome in Outcome::ALL {
+            assert_eq!(Outcome::parse(outcome.name()), Some(*outcome));
+        }
+        assert_eq!(Outcome::ALL.len(), 29);
+        assert_eq!(Outcome::parse("OK"), None);
+    }
+
+    #[test]
+    fn every_status_has_one_outcome() {
+        for (status, outcome) in [
+            (100, Outcome::BadStatus),
+            (200, Outcome::Ok),
+            (299, Outcome::Ok),
+            (301, Outcome::Redirect),
+            (404, Outcome::ClientError),
+            (410, Outcome::Gone),
+            (429, Outcome::RateLimited),
+            (503, Outcome::ServerError),
+            (600, Outcome::BadStatus),
+        ] {
+            assert_eq!(Outcome::of_status(status), outcome, "{status}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Where callbacks go: origins, and the queues in which due ones wait.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::team::Mode;
+
+/// Scheme, host and port of a URL.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Origin {
+    pub https: bool,
+    /// Normalised: lower case, IDNA, an IPv6 literal in brackets.
+    pub host: Arc<str>,
+    pub port: u16,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.https { "https" } else { "http" };
+        write!(f, "{scheme}://{}:{}", self.host, self.port)
+    }
+}
+
+impl Origin {
+    /// Reads what `Display` writes; the port may be missing where it is the scheme's own.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (https, rest) = match text.strip_prefix("https://") {
+            Some(rest) => (true, rest),
+            None => (false, text.strip_prefix("http://")?),
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (host, port) = match rest.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => (host, port.parse().ok()?),
+            _ => (rest, if https { 443 } else { 80 }),
+        };
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '[' | ']' | ':');
+        if host.is_empty() || port == 0 || !host.chars().all(plain) {
+            return None;
+        }
+        Some(Self { https, host: host.to_ascii_lowercase().into(), port })
+    }
+}
+
+/// What due callbacks wait in.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueueKey {
+    pub team: Arc<str>,
+    pub target: QueueTarget,
+}
+
+/// A task's own URL waits with its origin; the others with the default they follow, so that mending the default URL
+/// moves them at once.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum QueueTarget {
+    Origin(Origin),
+    Default(Mode),
+}
+
+impl QueueTarget {
+    /// The queue's name in rows and answers: an origin, or `default:live` / `default:test`.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Origin(origin) => origin.to_string(),
+            Self::Default(mode) => format!("default:{}", mode.name()),
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "default:live" => Some(Self::Default(Mode::Live)),
+            "default:test" => Some(Self::Default(Mode::Test)),
+            origin => Origin::parse(origin).map(Self::Origin),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_read_back() {
+        for name in ["https://a.example:443", "http://[2001:db8::1]:8080", "default:live", "default:test"] {
+            assert_eq!(QueueTarget::parse(name).map(|target| target.name()).as_deref(), Some(name));
+        }
+        assert_eq!(Origin::parse("https://A.example"), Origin::parse("https://a.example:443/"));
+        for wrong in ["", "ftp://a:1", "https://", "https://a:0", "https://a:99999", "https://a/b", "https://u@a"] {
+            assert_eq!(Origin::parse(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! A task event: one Kafka record, read.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::callback::Hash;
+use super::team::Mode;
+
+/// A partition of a topic of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SourceKey {
+    pub cluster: Arc<str>,
+    pub topic: Arc<str>,
+    pub partition: i32,
+}
+
+impl fmt::Display for SourceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}]", self.topic, self.partition)
+    }
+}
+
+/// Where one record lies, and when it was made (the record's timestamp, in milliseconds; -1 without one).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordRef {
+    pub source: Arc<SourceKey>,
+    pub offset: i64,
+    pub timestamp: i64,
+}
+
+/// An event that can become a callback. Identity fields are checked; the rest is inside `body`, opaque.
+#[derive(Debug, Clone)]
+pub struct TaskEvent {
+    pub record: RecordRef,
+    pub team: Arc<str>,
+    pub task_id: Box<str>,
+    pub event_id: Option<Box<str>>,
+    pub event_type: Arc<str>,
+    pub mode: Mode,
+    pub callback_url: Option<Box<str>>,
+    pub content_hash: Hash,
+    pub body: Bytes,
+}

@@ -1,0 +1,339 @@
+//! When a callback is tried again: a pure function of the outcome, the progress so far, the policy, the time and a
+//! jitter. No retry is planned beyond the horizon.
+
+use std::time::Duration;
+
+use super::attempt::Outcome;
+use crate::base::clock::Timestamp;
+
+/// The retry schedule. The default is the platform's contract: 20 retries over 24 hours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// The first wait; it doubles.
+    pub first: Duration,
+    /// How many waits double; those behind them share what is left of the horizon.
+    pub doublings: u32,
+    pub retries: u32,
+    pub horizon: Duration,
+    /// A 410 ends the callback.
+    pub end_on_gone: bool,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_secs(5),
+            doublings: 11,
+            retries: 20,
+            horizon: Duration::from_secs(86_400),
+            end_on_gone: false,
+        }
+    }
+}
+
+/// How far a callback has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Begin of the first attempt; `None` before it.
+    pub since: Option<Timestamp>,
+    pub horizon: Option<Timestamp>,
+    /// Failed attempts of this round.
+    pub tries: u32,
+    /// Attempts ever; the next one is this plus 1.
+    pub attempts: u32,
+}
+
+/// What an attempt says about going on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    pub outcome: Outcome,
+    /// No later attempt could end otherwise: a refused literal address, a URL that is none.
+    pub hopeless: bool,
+    pub begun_at: Timestamp,
+    /// What the receiver asked for on 429 and 503.
+    pub retry_after: Option<Duration>,
+}
+
+/// Why a callback was given up: a closed set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    NoUrl,
+    UrlInvalid,
+    AddressDenied,
+    OriginNotAllowed,
+    HttpNotAllowed,
+    Gone,
+    Cancelled,
+    TeamDeleted,
+    RecordChanged,
+    BodyGone,
+    Poison,
+    StoreRejected,
+}
+
+impl Reason {
+    pub const ALL: [Self; 12] = [
+        Self::NoUrl,
+        Self::UrlInvalid,
+        Self::AddressDenied,
+        Self::OriginNotAllowed,
+        Self::HttpNotAllowed,
+        Self::Gone,
+        Self::Cancelled,
+        Self::TeamDeleted,
+        Self::RecordChanged,
+        Self::BodyGone,
+        Self::Poison,
+        Self::StoreRejected,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoUrl => "no_url",
+            Self::UrlInvalid => "url_invalid",
+            Self::AddressDenied => "address_denied",
+            Self::OriginNotAllowed => "origin_not_allowed",
+            Self::HttpNotAllowed => "http_not_allowed",
+            Self::Gone => "gone",
+            Self::Cancelled => "cancelled",
+            Self::TeamDeleted => "team_deleted",
+            Self::RecordChanged => "record_changed",
+            Self::BodyGone => "body_gone",
+            Self::Poison => "poison",
+            Self::StoreRejected => "store_rejected",
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
+    }
+}
+
+/// What follows an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    Delivered,
+    Retry {
+        due: Timestamp,
+        since: Timestamp,
+        horizon: Timestamp,
+    },
+    Exhausted,
+    Abandoned(Reason),
+    /// Cut off by a stop: due at once, charged to nobody.
+    Interrupted {
+        due: Timestamp,
+        since: Timestamp,
+        horizon: Timestamp,
+    },
+}
+
+/// Decides what follows the attempt that ended `now`; `jitter` lies in [0, 1].
+pub fn next(report: &Report, progress: &Progress, policy: &RetryPolicy, now: Timestamp, jitter: f64) -> Next {
+    let since = progress.since.unwrap_or(report.begun_at);
+    let horizon = progress.horizon.unwrap_or_else(|| since.plus(policy.horizon));
+    match report.outcome {
+        Outcome::Ok => return Next::Delivered,
+        Outcome::Interrupted => return Next::Interrupted { due: now, since, horizon },
+        _ => {}
+    }
+    if let Some(reason) = given_up(report, policy) {
+        return Next::Abandoned(reason);
+    }
+    // This attempt is the progress's next failure: retry number `retry` would follow it.
+    let retry = progress.tries.saturating_add(1);
+    if retry > policy.retries || now >= horizon {
+        return ended_by(report.outcome);
+    }
+    let wait = scheduled(retry, policy, horizon.since(now)).mul_f64(1.0 - 0.1 * jitter.clamp(0.0, 1.0));
+    let asked = report.retry_after.unwrap_or_default();
+    let due = now.plus(wait.max(asked)).min(horizon);
+    Next::Retry { due, since, horizon }
+}
+
+/// The wait before retry number `retry`, with `left` until the horizon.
+fn scheduled(retry: u32, policy: &RetryPolicy, left: Duration) -> Duration {
+    if retry <= policy.doublings {
+        let doubled = 1_u32.checked_shl(retry.saturating_sub(1)).unwrap_or(u32::MAX);
+        policy.first.saturating_mul(doubled)
+    } else {
+        let retries_left = policy.retries.saturating_sub(retry).saturating_add(1);
+        left.checked_div(retries_left).unwrap_or(left)
+    }
+}
+
+fn given_up(report: &Report, policy: &RetryPolicy) -> Option<Reason> {
+    match report.outcome {
+        Outcome::NoUrl => Some(Reason::NoUrl),
+        Outcome::UrlInvalid => Some(Reason::UrlInvalid),
+        Outcome::OriginNotAllowed => Some(Reason::OriginNotAllowed),
+        Outcome::HttpNotAllowed => Some(Reason::HttpNotAllowed),
+        Outcome::RecordChanged => Some(Reason::RecordChanged),
+        Outcome::BodyGone => Some(Reason::BodyGone),
+        Outcome::StoreRejected => Some(Reason::StoreRejected),
+        Outcome::Gone if policy.end_on_gone => Some(Reason::Gone),
+        Outcome::AddressDenied if report.hopeless => Some(Reason::AddressDenied),
+        _ => None,
+    }
+}
+
+/// A name that still resolves to a denied address at the end was never a receiver.
+fn ended_by(last: Outcome) -> Next {
+    if last == Outcome::AddressDenied { Next::Abandoned(Reason::AddressDenied) } else { Next::Exhausted }
+}
+
+/// Reads a `Retry-After` value: seconds, or an HTTP date. Absurd values are read as very long, never refused.
+pub fn retry_after(value: &[u8], now: Timestamp) -> Option<Duration> {
+    let text = std::str::from_utf8(value).ok()?.trim();
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        // More digits than a u64 holds: longer than any horizon.
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::from(u32::MAX))));
+    }
+    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+    Some(Timestamp::from_millis(date.as_millisecond()).since(now))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn report(outcome: Outcome) -> Report {
+        Report { outcome, hopeless: false, begun_at: Timestamp::from_millis(0), retry_after: None }
+    }
+
+    /// Runs the whole life of a callback that always fails, at once, and gives the seconds of each attempt.
+    fn life(policy: &RetryPolicy, jitter: f64) -> (Vec<f64>, Next) {
+        let mut progress = Progress::default();
+        let mut now = Timestamp::from_millis(0);
+        let mut attempts = vec![0.0];
+        loop {
+            match next(&report(Outcome::ServerError), &progress, policy, now, jitter) {
+                Next::Retry { due, since, horizon } => {
+                    now = due;
+                    attempts.push(due.millis() as f64 / 1000.0);
+                    progress.since = Some(since);
+                    progress.horizon = Some(horizon);
+                    progress.tries += 1;
+                    progress.attempts += 1;
+                }
+                end => return (attempts, end),
+            }
+        }
+    }
+
+    #[test]
+    fn the_contract_is_one_attempt_and_20_retries_over_24_hours() {
+        let (attempts, end) = life(&RetryPolicy::default(), 0.0);
+        let doubling = [0.0, 5.0, 15.0, 35.0, 75.0, 155.0, 315.0, 635.0, 1275.0, 2555.0, 5115.0, 10235.0];
+        assert_eq!(attempts[..12], doubling);
+        assert_eq!(attempts.len(), 21);
+        assert_eq!(end, Next::Exhausted);
+        for pair in attempts[11..].windows(2) {
+            assert!((pair[1] - pair[0] - 8462.777).abs() < 0.01, "{pair:?}");
+        }
+        assert!((attempts[20] - 86_400.0).abs() < 0.01, "{attempts:?}");
+    }
+
+    #[test]
+    fn a_short_horizon_cuts_the_schedule() {
+        let policy = RetryPolicy { horizon: Duration::from_secs(20), ..RetryPolicy::default() };
+        assert_eq!(life(&policy, 0.0).0, [0.0, 5.0, 15.0, 20.0]);
+    }
+
+    #[test]
+    fn refusals_end_at_once_and_are_told_apart() {
+        let ends = [
+            (Outcome::NoUrl, Reason::NoUrl),
+            (Outcome::UrlInvalid, Reason::UrlInvalid),
+            (Outcome::OriginNotAllowed, Reason::OriginNotAllowed),
+            (Outcome::HttpNotAllowed, Reason::HttpNotAllowed),
+            (Outcome::RecordChanged, Reason::RecordChanged),
+            (Outcome::BodyGone, Reason::BodyGone),
+            (Outcome::StoreRejected, Reason::StoreRejected),
+        ];
+        let policy = RetryPolicy::default();
+        let now = Timestamp::from_millis(1);
+        for outcome in Outcome::ALL {
+            let next = next(&report(*outcome), &Progress::default(), &policy, now, 0.5);
+            match ends.iter().find(|(o, _)| o == outcome) {
+                Some((_, reason)) => assert_eq!(next, Next::Abandoned(*reason)),
+                None if *outcome == Outcome::Ok => assert_eq!(next, Next::Delivered),
+                None if *outcome == Outcome::Interrupted => assert!(matches!(next, Next::Interrupted { .. })),
+                None => assert!(matches!(next, Next::Retry { .. }), "{outcome:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_denied_literal_ends_and_a_denied_name_is_retried_to_the_end() {
+        let policy = RetryPolicy { retries: 1, ..RetryPolicy::default() };
+        let denied = report(Outcome::AddressDenied);
+        let now = Timestamp::from_millis(1);
+        let literal = Report { hopeless: true, ..denied };
+        assert_eq!(next(&literal, &Progress::default(), &policy, now, 0.0), Next::Abandoned(Reason::AddressDenied));
+        assert!(matches!(next(&denied, &Progress::default(), &policy, now, 0.0), Next::Retry { .. }));
+        let last = Progress { tries: 1, attempts: 1, ..Progress::default() };
+        assert_eq!(next(&denied, &last, &policy, now, 0.0), Next::Abandoned(Reason::AddressDenied));
+        assert_eq!(next(&report(Outcome::ServerError), &last, &policy, now, 0.0), Next::Exhausted);
+    }
+
+    #[test]
+    fn gone_ends_only_where_the_team_chose_so() {
+        let now = Timestamp::from_millis(1);
+        let gone = report(Outcome::Gone);
+        let usual = RetryPolicy::default();
+        assert!(matches!(next(&gone, &Progress::default(), &usual, now, 0.0), Next::Retry { .. }));
+        let ending = RetryPolicy { end_on_gone: true, ..usual };
+        assert_eq!(next(&gone, &Progress::default(), &ending, now, 0.0), Next::Abandoned(Reason::Gone));
+    }
+
+    #[test]
+    fn retry_after_is_obeyed_inside_the_horizon() {
+        let policy = RetryPolicy::default();
+        let now = Timestamp::from_millis(0);
+        let asked = |secs| Report { retry_after: Some(Duration::from_secs(secs)), ..report(Outcome::RateLimited) };
+        let due = |report| match next(&report, &Progress::default(), &policy, now, 0.0) {
+            Next::Retry { due, .. } => due.millis(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(due(asked(1)), 5_000);
+        assert_eq!(due(asked(60)), 60_000);
+        assert_eq!(due(asked(u64::MAX)), 86_400_000);
+    }
+
+    #[test]
+    fn retry_after_reads_seconds_and_dates_and_survives_nonsense() {
+        let now = Timestamp::from_millis(784_111_770_000);
+        assert_eq!(retry_after(b"120", now), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after(b" 7 ", now), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after(b"Sun, 06 Nov 1994 08:49:37 GMT", now), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after(b"99999999999999999999999", now), Some(Duration::from_secs(u64::from(u32::MAX))));
+        for nonsense in [&b"1e300"[..], b"-5", b"", b"soon", b"\xff", b"1.5"] {
+            assert_eq!(retry_after(nonsense, now), None, "{nonsense:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_retry_is_never_in_the_past_nor_beyond_the_horizon(
+            tries in 0..40_u32, at in 0..90_000_000_i64, jitter in -1.0..2.0_f64, asked in proptest::option::of(any::<u64>()),
+            retries in 0..60_u32, doublings in 0..80_u32,
+        ) {
+            let policy = RetryPolicy { retries, doublings, ..RetryPolicy::default() };
+            let since = Timestamp::from_millis(0);
+            let progress = Progress { since: Some(since), horizon: Some(since.plus(policy.horizon)), tries, attempts: tries };
+            let report = Report { retry_after: asked.map(Duration::from_secs), ..report(Outcome::RateLimited) };
+            let now = Timestamp::from_millis(at);
+            match next(&report, &progress, &policy, now, jitter) {
+                Next::Retry { due, horizon, .. } => {
+                    prop_assert!(due >= now && due <= horizon);
+                    prop_assert!(tries < retries);
+                }
+                Next::Exhausted => prop_assert!(tries >= retries || at >= 86_400_000),
+                other => prop_assert!(false, "{other:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! One POST over one connection: request out, head in, body read to its bounds. What failed is told by the phase it
+//! failed in. A request that a kept connection hands back unsent takes one fresh connection, and the record says so.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderValue, RETRY_AFTER};
+use http::{Method, Request, Uri, Version};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use secrecy::ExposeSecret as _;
+use tokio::time::{Instant, timeout_at};
+
+use super::conn::{Connection, Pool, PoolKey};
+use super::dial::{Deadlines, Dialer, Failed};
+use super::dns::{self, Dns};
+use super::egress::Policy;
+use super::target::Target;
+use super::tls;
+use crate::base::clock::Timestamp;
+use crate::model::attempt::Outcome;
+use crate::model::retry::retry_after;
+
+/// Bytes of an answer's body that are read, and kept.
+const READ: usize = 64 * 1024;
+const KEPT: usize = 1024;
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub deadlines: Deadlines,
+    pub dns: dns::Config,
+    /// Further roots for TLS, in PEM.
+    pub ca_file: Option<std::path::PathBuf>,
+}
+
+/// What is sent: everything but the connection.
+pub struct Outgoing {
+    pub team: Arc<str>,
+    pub target: Target,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// What one attempt's exchange came to.
+#[derive(Debug, Clone)]
+pub struct Exchange {
+    pub outcome: Outcome,
+    pub hopeless: bool,
+    pub sent: bool,
+    pub status: Option<u16>,
+    pub retry_after: Option<Duration>,
+    pub peer: Option<SocketAddr>,
+    pub redialed: bool,
+    /// The begin of the answer's body, or the operator's reason of a failure.
+    pub snippet: Bytes,
+}
+
+impl Exchange {
+    /// An attempt that was refused before anything left.
+    pub fn refused(outcome: Outcome, why: impl ToString) -> Self {
+        Self {
+            outcome,
+            hopeless: false,
+            sent: false,
+            status: None,
+            retry_after: None,
+            peer: None,
+            redialed: false,
+            snippet: Bytes::from(why.to_string()),
+        }
+    }
+}
+
+/// The POST client: dialer, pool and egress policy.
+pub struct Client {
+    dialer: Dialer,
+    pool: Pool,
+    policy: RwLock<Arc<Policy>>,
+}
+
+impl Client {
+    /// Sets the client up; connects to nothing.
+    ///
+    /// # Errors
+    /// A sentence that names the setting.
+    pub fn new(config: &Config, policy: Policy) -> Result<Self, String> {
+        let tls = tls::connector(config.ca_file.as_deref())?;
+        let dialer = Dialer { dns: Dns::new(&config.dns)?, tls, deadlines: config.deadlines };
+        Ok(Self { dialer, pool: Pool::default(), policy: RwLock::new(Arc::new(policy)) })
+    }
+
+    pub fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    pub fn total_deadline(&self) -> Duration {
+        self.dialer.deadlines.total
+    }
+
+    /// Drops idle connections that are too old; to be called every second.
+    pub fn sweep(&self) {
+        self.pool.sweep();
+    }
+
+    /// Sends one POST. `now` is for reading a `Retry-After` date.
+    pub async fn post(&self, outgoing: &Outgoing, now: Timestamp) -> Exchange {
+        let end = Instant::now() + self.dialer.deadlines.total;
+        let policy = self.policy();
+        let key = PoolKey {
+            team: Arc::clone(&outgoing.team),
+            origin: outgoing.target.origin.clone(),
+            generation: policy.generation,
+        };
+        let kept = self.pool.take(&key);
+        let reused = kept.is_some();
+        let connection = match kept {
+            Some(connection) => connection,
+            None => match self.dial(outgoing, &policy, end).await {
+                Ok(connection) => connection,
+                Err(exchange) => return exchange,
+            },
+        };
+        match self.converse(connection, outgoing, &key, now, end).await {
+            Ok(exchange) => exchange,
+            // Not a byte of it left on the kept connection: once more, on a fresh one.
+            Err(_) if reused => match self.dial(outgoing, &policy, end).await {
+                Ok(fresh) => {
+                    let exchange = self.converse(fresh, outgoing, &key, now, end).await.unwrap_or_else(|unsent| unsent);
+                    Exchange { redialed: true, ..exchange }
+                }
+                Err(exchange) => Exchange { redialed: true, ..exchange },
+            },
+            Err(unsent) => unsent,
+        }
+    }
+
+    async fn dial(&self, outgoing: &Outgoing, policy: &Policy, end: Instant) -> Result<Connection, Exchange> {
+        let dialed = timeout_at(end, self.dialer.dial(&outgoing.target, &outgoing.team, policy)).await;
+        let failed = match dialed {
+            Ok(Ok((stream, peer))) => match Connection::over(stream, peer).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => Failed {
+                    outcome: Outcome::ConnectFailed,
+                    hopeless: false,
+                    peer: Some(peer),
+                    why: error.to_string(),
+                },
+            },
+            Ok(Err(failed)) => failed,
+            Err(_) => Failed {
+                outcome: Outcome::ConnectTimeout,
+                hopeless: false,
+                peer: None,
+                why: "no connection within the attempt's deadline".to_owned(),
+            },
+        };
+        Err(Exchange { hopeless: failed.hopeless, peer: failed.peer, ..Exchange::refused(failed.outcome, failed.why) })
+    }
+
+    /// Sends the request over `connection`. `Err`: it was handed back unsent.
+    async fn converse(
+        &self,
+        mut connection: Connection,
+        outgoing: &Outgoing,
+        key: &PoolKey,
+        now: Timestamp,
+        end: Instant,
+    ) -> Result<Exchange, Exchange> {
+        let Some(request) = request(outgoing) else {
+            return Ok(Exchange::refused(Outcome::UrlInvalid, "the URL's path can't be sent"));
+        };
+        let written_before = connection.watch.written();
+        let head_end = end.min(Instant::now() + self.dialer.deadlines.head);
+        let answer = timeout_at(head_end, connection.sender.try_send_request(request)).await;
+        let mut exchange = Exchange {
+            sent: connection.watch.written() > written_before,
+            peer: Some(connection.peer),
+            ..Exchange::refused(Outcome::HeadTimeout, "no whole head within its deadline")
+        };
+        match answer {
+            Err(_) => Ok(exchange),
+            Ok(Ok(response)) => {
+                exchange.sent = true;
+                let status = response.status().as_u16();
+                exchange.status = Some(status);
+                exchange.outcome = Outcome::of_status(status);
+                exchange.retry_after = asked_wait(status, response.headers(), now);
+                let (snippet, whole) = read_body(response.into_body(), end).await;
+                exchange.snippet = snippet;
+                if whole && status != 101 {
+                    self.pool.put(key.clone(), connection);
+                }
+                Ok(exchange)
+            }
+            Ok(Err(mut refused)) => {
+                let unsent = refused.take_message().is_some() && !exchange.sent;
+                exchange.outcome = failed_head(refused.error(), &connection);
+                exchange.snippet = Bytes::from(reason_of(refused.error()));
+                if unsent { Err(exchange) } else { Ok(exchange) }
+            }
+        }
+    }
+}
+
+fn request(outgoing: &Outgoing) -> Option<Request<Full<Bytes>>> {
+    let uri: Uri = outgoing.target.path.expose_secret().parse().ok()?;
+    let mut request = Request::new(Full::new(outgoing.body.clone()));
+    *request.method_mut() = Method::POST;
+    *request.version_mut() = Version::HTTP_11;
+    *request.uri_mut() = uri;
+    *request.headers_mut() = outgoing.headers.clone();
+    Some(request)
+}
+
+/// The outcome of a request whose answer's head did not come whole.
+fn failed_head(error: &hyper::Error, connection: &Connection) -> Outcome {
+    if error.is_parse() || error.is_parse_too_large() {
+        return Outcome::HeadInvalid;
+    }
+    if connection.watch.write_failed() || error.is_body_write_aborted() {
+        return Outcome::WriteFailed;
+    }
+    // Bytes came before our request was out: whatever that was, it was no answer to it.
+    if (error.is_canceled() || error.is_closed()) && !connection.reused && connection.watch.read() > 0 {
+        return Outcome::HeadInvalid;
+    }
+    Outcome::HeadReset
+}
+
+fn reason_of(error: &hyper::Error) -> String {
+    use std::error::Error as _;
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+fn asked_wait(status: u16, headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let obeyed = matches!(status, 429 | 503);
+    obeyed
+        .then(|| headers.get(RETRY_AFTER).map(HeaderValue::as_bytes))
+        .flatten()
+        .and_then(|value| retry_after(value, now))
+}
+
+/// Reads a body to its bounds, and tells whether it came to its end.
+async fn read_body(mut body: Incoming, end: Instant) -> (Bytes, bool) {
+    let mut kept = Vec::new();
+    let mut read = 0_usize;
+    loop {
+        match timeout_at(end, body.frame()).await {
+            Ok(None) => return (Bytes::from(kept), true),
+            Ok(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    let wanted = KEPT.saturating_sub(kept.len()).min(data.len());
+                    kept.extend_from_slice(&data[..wanted]);
+                    read = read.saturating_add(data.len());
+                }
+                if read > READ {
+                    return (Bytes::from(kept), false);
+                }
+            }
+            Ok(Some(Err(_))) | Err(_) => return (Bytes::from(kept), false),
+        }
+    }
+}

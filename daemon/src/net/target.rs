@@ -1,0 +1,173 @@
+//! A callback URL, read once: what is decided on is the parsed host, never the text.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use base64::engine::{Engine as _, general_purpose::STANDARD};
+use secrecy::SecretString;
+use url::{Host, Url};
+
+use crate::model::endpoint::Origin;
+
+/// The longest URL that is looked at.
+pub const MAX_URL_BYTES: usize = 4_096;
+
+/// Ports that the WHATWG fetch standard blocks ("bad ports"), as of 2026.
+const BAD_PORTS: [u16; 83] = [
+    0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109,
+    110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526, 530, 531,
+    532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060,
+    5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080,
+];
+
+/// Where a callback goes.
+#[derive(Debug, Clone)]
+pub struct Target {
+    pub origin: Origin,
+    pub host: TargetHost,
+    /// Path and query: a secret, as customers put tokens there. Never logged.
+    pub path: SecretString,
+    /// `Basic ...` from a user and password in the URL.
+    pub authorization: Option<SecretString>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetHost {
+    /// Normalised, without a final dot.
+    Name(Arc<str>),
+    Address(IpAddr),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    #[error("the URL is longer than {MAX_URL_BYTES} bytes")]
+    TooLong,
+    #[error("it is not a URL; a callback URL begins with https:// or http:// and names a host")]
+    NotAUrl,
+    #[error("only https:// and http:// can be called back")]
+    Scheme,
+    #[error("the URL's port is one that is never called")]
+    BadPort,
+}
+
+impl Target {
+    /// Reads a URL.
+    ///
+    /// # Errors
+    /// [`UrlError`]: one sentence that does not quote the URL.
+    pub fn parse(text: &str) -> Result<Self, UrlError> {
+        if text.len() > MAX_URL_BYTES {
+            return Err(UrlError::TooLong);
+        }
+        let url = Url::parse(text).map_err(|_| UrlError::NotAUrl)?;
+        let https = match url.scheme() {
+            "https" => true,
+            "http" => false,
+            _ => return Err(UrlError::Scheme),
+        };
+        let (host, host_text) = match url.host().ok_or(UrlError::NotAUrl)? {
+            Host::Domain(name) => {
+                let name = name.strip_suffix('.').unwrap_or(name);
+                if name.is_empty() {
+                    return Err(UrlError::NotAUrl);
+                }
+                (TargetHost::Name(name.into()), name.to_owned())
+            }
+            Host::Ipv4(ip) => (TargetHost::Address(ip.into()), ip.to_string()),
+            Host::Ipv6(ip) => (TargetHost::Address(ip.into()), format!("[{ip}]")),
+        };
+        let port = url.port_or_known_default().ok_or(UrlError::NotAUrl)?;
+        if BAD_PORTS.contains(&port) {
+            return Err(UrlError::BadPort);
+        }
+        let mut path = url.path().to_owned();
+        if let Some(query) = url.query() {
+            path.push('?');
+            path.push_str(query);
+        }
+        let origin = Origin { https, host: host_text.into(), port };
+        Ok(Self { origin, host, path: path.into(), authorization: basic(&url) })
+    }
+}
+
+fn basic(url: &Url) -> Option<SecretString> {
+    if url.username().is_empty() && url.password().is_none() {
+        return None;
+    }
+    let mut plain = percent_decoded(url.username());
+    plain.push(b':');
+    plain.extend(percent_decoded(url.password().unwrap_or_default()));
+    Some(format!("Basic {}", STANDARD.encode(plain)).into())
+}
+
+fn percent_decoded(text: &str) -> Vec<u8> {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((first, tail)) = rest.split_first() {
+        let pair = tail.get(..2).filter(|_| *first == b'%').and_then(|pair| std::str::from_utf8(pair).ok());
+        match pair.and_then(|pair| u8::from_str_radix(pair, 16).ok()) {
+            Some(byte) => {
+                decoded.push(byte);
+                rest = &tail[2..];
+            }
+            None => {
+                decoded.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    decoded
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+
+    #[test]
+    fn spellings_of_one_address_are_one_address() {
+        for text in [
+            "http://127.0.0.1/",
+            "http://0177.0.0.1/",
+            "http://2130706433/",
+            "http://0x7f.1/",
+            "http://１２７.0.0.1/",
+            "http://127.1/",
+            "http://127。0。0。1/",
+        ] {
+            let target = Target::parse(text).expect(text);
+            assert_eq!(target.host, TargetHost::Address("127.0.0.1".parse().expect("an address")), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_callback_url_is_told_apart() {
+        for (text, error) in [
+            ("", UrlError::NotAUrl),
+            ("nonsense", UrlError::NotAUrl),
+            ("/path", UrlError::NotAUrl),
+            ("https://", UrlError::NotAUrl),
+            ("https://./", UrlError::NotAUrl),
+            ("dev@customer.example", UrlError::NotAUrl),
+            ("mailto:dev@customer.example", UrlError::Scheme),
+            ("ftp://a.example/", UrlError::Scheme),
+            ("https://a.example:99999/", UrlError::NotAUrl),
+            ("https://a.example:25/", UrlError::BadPort),
+            ("https://a.example:0/", UrlError::BadPort),
+        ] {
+            assert_eq!(Target::parse(text).err(), Some(error), "{text}");
+        }
+        assert_eq!(Target::parse(&format!("https://a.example/{}", "x".repeat(10_000))).err(), Some(UrlError::TooLong));
+    }
+
+    #[test]
+    fn user_and_password_become_a_header_and_the_fragment_goes() {
+        let target = Target::parse("https://us%40er:p%3Aw@A.example./x?y=1#z").expect("a URL");
+        assert_eq!(target.origin.to_string(), "https://a.example:443");
+        assert_eq!(target.path.expose_secret(), "/x?y=1");
+        assert_eq!(target.authorization.as_ref().map(|value| value.expose_secret()), Some("Basic dXNAZXI6cDp3"));
+        assert!(!format!("{target:?}").contains("y=1"));
+    }
+}

@@ -1,0 +1,47 @@
+//! TLS towards receivers: rustls with aws-lc, the web's roots, and the operator's own.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::TlsConnector;
+
+use super::target::{Target, TargetHost};
+
+/// A connector that trusts the web's roots and those in `ca_file`.
+///
+/// # Errors
+/// A sentence that names the file.
+pub fn connector(ca_file: Option<&Path>) -> Result<TlsConnector, String> {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    if let Some(path) = ca_file {
+        let failed = |why: String| format!("egress.ca_file: {}: {why}", path.display());
+        let certificates = CertificateDer::pem_file_iter(path).map_err(|error| failed(error.to_string()))?;
+        let mut count = 0;
+        for certificate in certificates {
+            let certificate = certificate.map_err(|error| failed(error.to_string()))?;
+            roots.add(certificate).map_err(|error| failed(error.to_string()))?;
+            count += 1;
+        }
+        if count == 0 {
+            return Err(failed("it holds no certificate".to_owned()));
+        }
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| format!("TLS can't be set up: {error}"))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+pub(crate) fn server_name(target: &Target) -> Option<ServerName<'static>> {
+    match &target.host {
+        TargetHost::Address(ip) => Some(ServerName::IpAddress((*ip).into())),
+        TargetHost::Name(name) => ServerName::try_from(name.to_string()).ok(),
+    }
+}

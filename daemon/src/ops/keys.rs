@@ -1,0 +1,207 @@
+//! Keys of teams: create (not used yet), promote (sent from now on, or from a date), revoke (used no more).
+
+use base64::engine::{Engine as _, general_purpose::STANDARD};
+use scale_callback_auth::{CallbackAuthKey, HmacKey, KeyError, SigningSecret};
+use zeroize::Zeroizing;
+
+use super::teams::no_team;
+use super::{Actor, Ops, OpsError};
+use crate::base::clock::Timestamp;
+use crate::base::text::hex;
+use crate::keyring::{Place, Sealed};
+use crate::model::team::{KeyKind, KeyState, Mode};
+use crate::store::people::{KeyRow, Saved};
+
+/// Keys of one kind and mode that are not revoked.
+const MOST: usize = 8;
+
+impl Ops {
+    /// A team's keys, oldest first; never their values.
+    ///
+    /// # Errors
+    /// `not_found`, or the store's.
+    pub async fn keys(&self, team: &str) -> Result<Vec<KeyRow>, OpsError> {
+        self.team(team).await?;
+        Ok(self.people.keys(team).await?)
+    }
+
+    /// Makes a key that is not used yet; `given` takes over one that the platform has already handed out. Answers with
+    /// the key's value, which is shown this once.
+    ///
+    /// # Errors
+    /// `not_found`, `invalid_request`, `key_state`, or the store's.
+    pub async fn create_key(
+        &self,
+        actor: &Actor,
+        team: &str,
+        kind: KeyKind,
+        mode: Mode,
+        given: Option<Zeroizing<String>>,
+    ) -> Result<(KeyRow, Zeroizing<String>), OpsError> {
+        let others = self.keys(team).await?;
+        let open = others.iter().filter(|key| key.kind == kind && key.mode == mode && key.state != KeyState::Revoked);
+        if open.count() >= MOST {
+            return Err(OpsError::KeyState(format!("there are {MOST} such keys already; revoke one first")));
+        }
+        let imported = given.is_some();
+        let value = given.unwrap_or_else(|| mint(kind, mode));
+        check(kind, mode, &value).map_err(|error| OpsError::InvalidRequest(error.to_string()))?;
+        let row = self.sealed(team, kind, mode, KeyState::Created, &value);
+        let how = if imported { "taken over" } else { "made" };
+        let audit = actor.entry("key.create", team, format!("{} {} {} {how}", row.id, kind.name(), mode.name()));
+        self.people.create_key(row.clone(), audit).await?;
+        Ok((row, value))
+    }
+
+    /// Uses a key from now on, or from `at`.
+    ///
+    /// # Errors
+    /// `not_found`, `key_state`, or the store's.
+    pub async fn promote_key(
+        &self,
+        actor: &Actor,
+        team: &str,
+        id: &str,
+        at: Option<Timestamp>,
+    ) -> Result<KeyRow, OpsError> {
+        let mut key = self.key(team, id).await?;
+        if key.state != KeyState::Created {
+            return Err(OpsError::KeyState(format!("{id} is {}; only a created key is promoted", key.state.name())));
+        }
+        let now = self.clock.now();
+        key.promote_at = Some(at.unwrap_or(now));
+        if at.is_none_or(|at| at <= now) {
+            key.state = KeyState::Active;
+        }
+        let audit = actor.entry("key.promote", team, format!("{id} from {}", at.unwrap_or(now)));
+        self.save(key, audit).await
+    }
+
+    /// Uses a key no more. The last usable one of its kind and mode only by `force`: callbacks then wait for another.
+    ///
+    /// # Errors
+    /// `not_found`, `key_state`, or the store's.
+    pub async fn revoke_key(&self, actor: &Actor, team: &str, id: &str, force: bool) -> Result<KeyRow, OpsError> {
+        let mut key = self.key(team, id).await?;
+        if key.state == KeyState::Revoked {
+            return Err(OpsError::KeyState(format!("{id} is revoked already")));
+        }
+        let others = self.people.keys(team).await?;
+        let alike = |other: &&KeyRow| other.kind == key.kind && other.mode == key.mode && other.id != key.id;
+        let another = others.iter().filter(alike).any(|other| other.state == KeyState::Active);
+        if key.state == KeyState::Active && !another && !force {
+            return Err(OpsError::KeyState(format!(
+                "{id} is the last active {} key for {} callbacks; promote another first, or force it",
+                key.kind.name(),
+                key.mode.name()
+            )));
+        }
+        key.state = KeyState::Revoked;
+        key.revoked_at = Some(self.clock.now());
+        let audit = actor.entry("key.revoke", team, format!("{id} forced={force}"));
+        self.save(key, audit).await
+    }
+
+    /// A key's value. Audited.
+    ///
+    /// # Errors
+    /// `not_found`, `key_state` when it can't be opened, or the store's.
+    pub async fn reveal_key(&self, actor: &Actor, team: &str, id: &str) -> Result<Zeroizing<String>, OpsError> {
+        let key = self.key(team, id).await?;
+        let sealed = Sealed { keyring_id: key.keyring.clone(), bytes: key.sealed.clone() };
+        let place = Place { team, kind: key.kind, mode: key.mode, key_id: &key.id };
+        let value = self.keyring.open(&sealed, &place).map_err(|error| OpsError::KeyState(error.to_string()))?;
+        self.people.note(actor.entry("key.reveal", team, id)).await?;
+        Ok(value)
+    }
+
+    /// The keys a new team begins with: one of each kind and mode, promoted.
+    pub(super) fn first_keys(&self, team: &str) -> Vec<KeyRow> {
+        let mut keys = Vec::new();
+        for mode in [Mode::Live, Mode::Test] {
+            for kind in KeyKind::ALL {
+                keys.push(self.sealed(team, kind, mode, KeyState::Active, &mint(kind, mode)));
+            }
+        }
+        keys
+    }
+
+    fn sealed(&self, team: &str, kind: KeyKind, mode: Mode, state: KeyState, value: &str) -> KeyRow {
+        let id = format!("key_{}", hex(&random::<8>()));
+        let sealed = self.keyring.seal(value, &Place { team, kind, mode, key_id: &id });
+        let now = self.clock.now();
+        KeyRow {
+            id,
+            team: team.to_owned(),
+            kind,
+            mode,
+            state,
+            keyring: sealed.keyring_id,
+            sealed: sealed.bytes,
+            last4: value[value.len().saturating_sub(4)..].to_owned(),
+            made_at: now,
+            promote_at: (state == KeyState::Active).then_some(now),
+            revoked_at: None,
+        }
+    }
+
+    async fn key(&self, team: &str, id: &str) -> Result<KeyRow, OpsError> {
+        let keys = self.keys(team).await?;
+        let found = keys.into_iter().find(|key| key.id == id);
+        found.ok_or_else(|| OpsError::NotFound(format!("team {team} has no key {id}")))
+    }
+
+    async fn save(&self, key: KeyRow, audit: crate::store::people::AuditEntry) -> Result<KeyRow, OpsError> {
+        match self.people.update_keys(vec![key.clone()], audit).await? {
+            Saved::Done => {
+                self.directory.refresh();
+                Ok(key)
+            }
+            _ => Err(no_team(&key.team)),
+        }
+    }
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the system gives random bytes");
+    bytes
+}
+
+fn mint(kind: KeyKind, mode: Mode) -> Zeroizing<String> {
+    let mode = mode.name();
+    Zeroizing::new(match kind {
+        KeyKind::CallbackAuth => format!("{mode}_auth_{}", hex(&random::<16>())),
+        KeyKind::Hmac => format!("{mode}_hmac_{}", hex(&random::<32>())),
+        KeyKind::Signing => format!("whsec_{}", STANDARD.encode(random::<32>())),
+    })
+}
+
+fn check(kind: KeyKind, mode: Mode, value: &str) -> Result<(), KeyError> {
+    let own = match kind {
+        KeyKind::CallbackAuth => CallbackAuthKey::parse(value)?.mode(),
+        KeyKind::Hmac => HmacKey::parse(value)?.mode(),
+        KeyKind::Signing => SigningSecret::parse(value).map(|_| mode)?,
+    };
+    if own == mode { Ok(()) } else { Err(KeyError::Prefix) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn minted_keys_have_the_platforms_forms() {
+        for mode in [Mode::Live, Mode::Test] {
+            for kind in KeyKind::ALL {
+                let value = mint(kind, mode);
+                assert_eq!(check(kind, mode, &value), Ok(()), "{kind:?} {mode:?}");
+                assert_ne!(*value, *mint(kind, mode));
+            }
+        }
+        assert_eq!(
+            check(KeyKind::CallbackAuth, Mode::Live, &mint(KeyKind::CallbackAuth, Mode::Test)),
+            Err(KeyError::Prefix)
+        );
+    }
+}

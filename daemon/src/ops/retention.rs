@@ -1,0 +1,44 @@
+//! Ageing out: in small pieces, so that delivery never waits for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::clock::Clock;
+use crate::base::stop::Stop;
+use crate::store::{PruneAsk, Pruned, Store};
+
+const ROWS: usize = 500;
+const BREATH: Duration = Duration::from_millis(100);
+const REST: Duration = Duration::from_secs(60);
+
+/// How long each kind of row is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Keep {
+    pub settled: Duration,
+    pub dead_letters: Duration,
+    pub event_ids: Duration,
+}
+
+/// Prunes until `stop`.
+pub async fn run(store: Arc<dyn Store>, clock: Arc<dyn Clock>, keep: Keep, mut stop: Stop) {
+    loop {
+        let now = clock.now();
+        let ask = PruneAsk {
+            settled_before: now.minus(keep.settled),
+            dead_letters_before: now.minus(keep.dead_letters),
+            event_ids_before: now.minus(keep.event_ids),
+            at_most: ROWS,
+        };
+        let more = match store.prune(ask).await {
+            Ok(pruned) => pruned != Pruned::default(),
+            Err(error) => {
+                tracing::debug!(%error, "nothing is pruned now");
+                false
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(if more { BREATH } else { REST }) => {}
+            () = stop.stopped() => return,
+        }
+    }
+}

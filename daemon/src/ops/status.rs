@@ -1,0 +1,100 @@
+//! How the daemon stands, in one answer.
+
+use super::{Ops, OpsError};
+use crate::base::clock::Timestamp;
+
+/// Whether the daemon can do its work, and why not.
+#[derive(Debug, Clone)]
+pub struct Readiness {
+    pub ready: bool,
+    /// One sentence a trouble.
+    pub troubles: Vec<String>,
+    pub kafka_reachable: bool,
+    pub partitions: usize,
+    pub store_up: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct Status {
+    pub version: &'static str,
+    pub store_id: String,
+    pub readiness: Readiness,
+    pub pending: u64,
+    pub oldest_due: Option<Timestamp>,
+    pub in_flight: i64,
+    pub unsettled: i64,
+    pub waiting: i64,
+    pub delivered: u64,
+    pub exhausted: u64,
+    pub abandoned: u64,
+    pub dead_letters: u64,
+}
+
+impl Ops {
+    /// Ready: the store answers, no partition waits for an operator, and nothing drains. Kafka's state is told, but
+    /// does not count: the API is needed most when Kafka is gone.
+    pub fn readiness(&self) -> Readiness {
+        let kafka = self.kafka.borrow().clone();
+        let store_up = *self.store_up.borrow();
+        let mut troubles = Vec::new();
+        if !store_up {
+            troubles.push("the store does not answer: nothing new begins until it is back".to_owned());
+        }
+        if let Some(why) = &kafka.blocked {
+            troubles.push(format!(
+                "{why}; say from where to start: callbackd offsets accept --from earliest|committed|end"
+            ));
+        }
+        if self.draining.is_on() {
+            troubles.push("the daemon is stopping".to_owned());
+        }
+        Readiness {
+            ready: troubles.is_empty(),
+            troubles,
+            kafka_reachable: kafka.reachable,
+            partitions: kafka.assigned,
+            store_up,
+        }
+    }
+
+    /// How the daemon stands now; counts are of this run.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn status(&self) -> Result<Status, OpsError> {
+        let (pending, oldest_due) = self.reads.backlog().await?;
+        let ended = |state: &str| self.metrics.callbacks_total.with_label_values(&[state]).get();
+        let dead = crate::model::dead_letter::Unreadable::ALL
+            .iter()
+            .map(|reason| self.metrics.dead_letters_total.with_label_values(&[reason.name()]).get())
+            .sum();
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION"),
+            store_id: self.store_id.clone(),
+            readiness: self.readiness(),
+            pending,
+            oldest_due,
+            in_flight: self.metrics.in_flight.get(),
+            unsettled: self.metrics.unsettled.get(),
+            waiting: self.metrics.waiting.get(),
+            delivered: ended("delivered"),
+            exhausted: ended("exhausted"),
+            abandoned: ended("abandoned"),
+            dead_letters: dead,
+        })
+    }
+
+    /// The metrics page, with what only the store knows. While it is away, the last known values stand.
+    pub async fn metrics_page(&self) -> String {
+        let mut something_due = false;
+        if let Ok((pending, oldest)) = self.reads.backlog().await {
+            self.metrics.pending.set(i64::try_from(pending).unwrap_or(i64::MAX));
+            if let Some(due) = oldest.filter(|due| *due <= self.clock.now()) {
+                self.metrics.oldest_due.set(due.millis() as f64 / 1000.0);
+                something_due = true;
+            }
+        }
+        self.metrics.store_up.set(i64::from(*self.store_up.borrow()));
+        self.metrics.encode(something_due)
+    }
+}

@@ -1,0 +1,196 @@
+//! Teams: made, listed, changed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Actor, Ops, OpsError};
+use crate::model::endpoint::Origin;
+use crate::model::team::{AuthForm, HttpPolicy, RetryOverride, Team};
+use crate::net::egress::{CUSTOMERS_REASON, judge, judge_name};
+use crate::net::target::{Target, TargetHost};
+use crate::store::people::Saved;
+
+const MAX_ID: usize = 128;
+const MAX_NAME: usize = 200;
+const MAX_ORIGINS: usize = 100;
+const PAGE: usize = 100;
+
+/// What may be changed of a team; `None` leaves it, `Some(None)` takes it away.
+#[derive(Debug, Clone, Default)]
+pub struct TeamChange {
+    pub name: Option<String>,
+    pub default_url: Option<Option<String>>,
+    pub default_url_test: Option<Option<String>>,
+    pub allowed_origins: Option<Vec<String>>,
+    pub auth_form: Option<String>,
+    /// Origins with a form of their own.
+    pub origin_forms: Option<Vec<(String, String)>>,
+    pub http: Option<Option<String>>,
+    pub retries: Option<Option<u32>>,
+    pub horizon: Option<Option<Duration>>,
+    pub end_on_gone: Option<Option<bool>>,
+}
+
+impl Ops {
+    /// Makes a team, with its keys and signing secrets made and promoted.
+    ///
+    /// # Errors
+    /// `invalid_request`, `url_refused`, `conflict`, or the store's.
+    pub async fn create_team(&self, actor: &Actor, id: &str, change: TeamChange) -> Result<Team, OpsError> {
+        if id.is_empty() || id.len() > MAX_ID || id.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err(OpsError::InvalidRequest(format!(
+                "a team id is 1 to {MAX_ID} bytes without white space or control characters"
+            )));
+        }
+        let blank = Team {
+            id: Arc::from(id),
+            name: id.to_owned(),
+            default_url: None,
+            default_url_test: None,
+            allowed_origins: Vec::new(),
+            auth_form: AuthForm::Key,
+            origin_forms: Vec::new(),
+            http: None,
+            retry: RetryOverride::default(),
+        };
+        let team = self.changed(blank, change)?;
+        let keys = self.first_keys(&team.id);
+        let audit = actor.entry("team.create", id, describe(&team));
+        match self.people.create_team(team.clone(), keys, audit).await? {
+            Saved::Done => {
+                self.directory.refresh();
+                Ok(team)
+            }
+            _ => Err(OpsError::Conflict(format!("there is a team {id} already"))),
+        }
+    }
+
+    /// Changes what is given of a team.
+    ///
+    /// # Errors
+    /// `not_found`, `invalid_request`, `url_refused`, or the store's.
+    pub async fn update_team(&self, actor: &Actor, id: &str, change: TeamChange) -> Result<Team, OpsError> {
+        let before = self.team(id).await?;
+        let after = self.changed(before.clone(), change)?;
+        let audit = actor.entry("team.update", id, format!("{} -> {}", describe(&before), describe(&after)));
+        match self.people.update_team(after.clone(), audit).await? {
+            Saved::Done => {
+                self.directory.refresh();
+                Ok(after)
+            }
+            _ => Err(no_team(id)),
+        }
+    }
+
+    /// One team.
+    ///
+    /// # Errors
+    /// `not_found`, or the store's.
+    pub async fn team(&self, id: &str) -> Result<Team, OpsError> {
+        self.people.team(id).await?.ok_or_else(|| no_team(id))
+    }
+
+    /// Teams in the order of their ids, after `after`.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn teams(&self, after: Option<String>, limit: Option<usize>) -> Result<Vec<Team>, OpsError> {
+        Ok(self.people.teams(after, limit.unwrap_or(PAGE).clamp(1, 1_000)).await?)
+    }
+
+    fn changed(&self, mut team: Team, change: TeamChange) -> Result<Team, OpsError> {
+        if let Some(name) = change.name {
+            if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
+                return Err(OpsError::InvalidRequest(format!("a team's name is 1 to {MAX_NAME} bytes of text")));
+            }
+            team.name = name;
+        }
+        if let Some(url) = change.default_url {
+            team.default_url = url.filter(|url| !url.is_empty());
+        }
+        if let Some(url) = change.default_url_test {
+            team.default_url_test = url.filter(|url| !url.is_empty());
+        }
+        if let Some(origins) = change.allowed_origins {
+            team.allowed_origins = origins.iter().map(|text| origin(text)).collect::<Result<_, _>>()?;
+        }
+        if let Some(form) = change.auth_form {
+            team.auth_form = auth_form(&form)?;
+        }
+        if let Some(forms) = change.origin_forms {
+            let read = |(o, form): &(String, String)| Ok::<_, OpsError>((origin(o)?, auth_form(form)?));
+            team.origin_forms = forms.iter().map(read).collect::<Result<_, _>>()?;
+        }
+        if team.allowed_origins.len() > MAX_ORIGINS || team.origin_forms.len() > MAX_ORIGINS {
+            return Err(OpsError::InvalidRequest(format!("at most {MAX_ORIGINS} origins")));
+        }
+        if let Some(http) = change.http {
+            let read = |name: String| {
+                HttpPolicy::parse(&name).ok_or_else(|| {
+                    OpsError::InvalidRequest("http is \"allow\", \"hmac-only\" or \"refuse\"".to_owned())
+                })
+            };
+            team.http = http.map(read).transpose()?;
+        }
+        team.retry.retries = change.retries.unwrap_or(team.retry.retries);
+        team.retry.horizon = change.horizon.unwrap_or(team.retry.horizon);
+        team.retry.end_on_gone = change.end_on_gone.unwrap_or(team.retry.end_on_gone);
+        if team.retry.retries.is_some_and(|retries| retries > 1_000) {
+            return Err(OpsError::InvalidRequest("at most 1000 retries".to_owned()));
+        }
+        for url in [&team.default_url, &team.default_url_test].into_iter().flatten() {
+            self.judge_url(&team, url)?;
+        }
+        Ok(team)
+    }
+
+    /// Judges a URL as it is saved: its form, and its host where that needs no look-up. Names are judged again, with
+    /// their addresses, at every connection.
+    fn judge_url(&self, team: &Team, url: &str) -> Result<(), OpsError> {
+        let target = Target::parse(url).map_err(|error| OpsError::UrlRefused(error.to_string()))?;
+        if !team.allows(&target.origin) {
+            return Err(OpsError::UrlRefused(format!("{} is not among the team's allowed origins", target.origin)));
+        }
+        let policy = self.engine.client.policy();
+        let port = target.origin.port;
+        let judged = match &target.host {
+            TargetHost::Address(ip) => judge(&target.host, *ip, port, &team.id, &policy),
+            TargetHost::Name(name) => judge_name(name, port, &team.id, &policy),
+        };
+        judged.map_err(|denied| OpsError::UrlRefused(format!("{CUSTOMERS_REASON} ({denied})")))
+    }
+}
+
+pub(super) fn no_team(id: &str) -> OpsError {
+    OpsError::NotFound(format!("there is no team {}", crate::base::text::printable(id.as_bytes(), MAX_ID)))
+}
+
+fn origin(text: &str) -> Result<Origin, OpsError> {
+    Origin::parse(text).ok_or_else(|| {
+        OpsError::InvalidRequest(format!("{text:?} is no origin; write for example \"https://hooks.example.com\""))
+    })
+}
+
+fn auth_form(name: &str) -> Result<AuthForm, OpsError> {
+    AuthForm::parse(name).ok_or_else(|| OpsError::InvalidRequest("auth_form is \"key\" or \"hmac\"".to_owned()))
+}
+
+/// A team for the audit: without paths and queries of its URLs, which may hold secrets.
+fn describe(team: &Team) -> String {
+    let origin_of = |url: &Option<String>| {
+        url.as_deref().and_then(|url| Target::parse(url).ok()).map_or("none".to_owned(), |t| t.origin.to_string())
+    };
+    let origins: Vec<_> = team.allowed_origins.iter().map(ToString::to_string).collect();
+    format!(
+        "name={:?} default={} default_test={} allowed=[{}] form={} http={} retries={:?} horizon={:?} end_on_gone={:?}",
+        team.name,
+        origin_of(&team.default_url),
+        origin_of(&team.default_url_test),
+        origins.join(" "),
+        team.auth_form.name(),
+        team.http.map_or("installation", HttpPolicy::name),
+        team.retry.retries,
+        team.retry.horizon,
+        team.retry.end_on_gone,
+    )
+}

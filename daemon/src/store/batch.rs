@@ -1,0 +1,195 @@
+//! Group commit, the part above the trait: collapses, numbers, writes again what is uncertain, waits where the store
+//! is unavailable, and splits what it refuses until the bad change is alone.
+//!
+//! Batching is natural: the next batch gathers while this one commits. There is no timer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::{Applied, Batch, Mark, ProcessId, Store, StoreError};
+use crate::base::clock::Timestamp;
+use crate::base::metrics::Metrics;
+use crate::base::pace::Pace;
+use crate::model::attempt::{Attempt, Outcome};
+use crate::model::retry::{Next, Reason};
+use crate::model::settlement::{Change, Rows, Settle, Verdict, apply};
+
+/// Whether the store answers: nothing new begins while it is known to be down.
+pub type StoreUp = tokio::sync::watch::Sender<bool>;
+
+/// Writes batches in order; the only maker of batch numbers of its process.
+pub struct BatchWriter {
+    store: Arc<dyn Store>,
+    process: ProcessId,
+    number: u64,
+    metrics: Arc<Metrics>,
+    up: Arc<StoreUp>,
+    longest_commit: Duration,
+}
+
+/// What became of a batch: its changes, each with its verdict.
+#[derive(Debug, Default)]
+pub struct Written {
+    pub changes: Vec<(Change, Verdict)>,
+    pub lost: Vec<Arc<crate::model::event::SourceKey>>,
+    pub now: Timestamp,
+}
+
+impl BatchWriter {
+    pub fn new(store: Arc<dyn Store>, process: ProcessId, metrics: Arc<Metrics>, up: Arc<StoreUp>) -> Self {
+        Self { store, process, number: 0, metrics, up, longest_commit: Duration::ZERO }
+    }
+
+    /// Makes `changes` durable together with `marks`. Comes back only when that is so, or the store is broken.
+    pub async fn write(&mut self, changes: Vec<Change>, marks: Vec<Mark>) -> Result<Written, StoreError> {
+        let batch = self.numbered(changes, marks);
+        match self.until_certain(&batch).await {
+            Ok(applied) => Ok(written(batch, applied)),
+            Err(StoreError::Refused(why)) => {
+                let Batch { changes, marks, .. } = Arc::unwrap_or_clone(batch);
+                self.write_split(changes, marks, why).await
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    fn numbered(&mut self, changes: Vec<Change>, marks: Vec<Mark>) -> Arc<Batch> {
+        self.number = self.number.saturating_add(1);
+        Arc::new(Batch { process: self.process, number: self.number, changes, marks })
+    }
+
+    async fn write_part(&mut self, changes: Vec<Change>, marks: Vec<Mark>) -> Result<Written, StoreError> {
+        let batch = self.numbered(changes, marks);
+        let applied = self.until_certain(&batch).await?;
+        Ok(written(batch, applied))
+    }
+
+    async fn until_certain(&mut self, batch: &Arc<Batch>) -> Result<Applied, StoreError> {
+        let mut pace = Pace::new(Duration::from_millis(50), Duration::from_secs(2));
+        loop {
+            let begun = Instant::now();
+            let answer = self.store.write(Arc::clone(batch)).await;
+            let took = begun.elapsed();
+            self.metrics.store_commit_seconds.observe(took.as_secs_f64());
+            match answer {
+                Ok(applied) => {
+                    self.longest_commit = self.longest_commit.max(took);
+                    self.metrics.store_longest_commit_seconds.set(self.longest_commit.as_secs_f64());
+                    self.metrics.store_batch_changes.observe(batch.changes.len() as f64);
+                    if !self.up.send_replace(true) {
+                        tracing::info!("the store answers again");
+                    }
+                    return Ok(applied);
+                }
+                Err(error @ (StoreError::Unavailable(_) | StoreError::Uncertain(_))) => {
+                    if self.up.send_replace(false) {
+                        tracing::error!(%error, "the store is away: nothing new begins until it is back");
+                    }
+                    tokio::time::sleep(pace.next_wait()).await;
+                }
+                Err(other) => return Err(other),
+            }
+        }
+    }
+
+    /// Halves until the bad change is alone. The marks come last: rows first, watermark after.
+    async fn write_split(
+        &mut self,
+        changes: Vec<Change>,
+        marks: Vec<Mark>,
+        why: String,
+    ) -> Result<Written, StoreError> {
+        let mut parts = vec![changes];
+        let mut written = Written::default();
+        while let Some(mut part) = parts.pop() {
+            match self.write_part(part.clone(), Vec::new()).await {
+                Ok(more) => {
+                    written.changes.extend(more.changes);
+                    written.lost.extend(more.lost);
+                }
+                Err(StoreError::Refused(_)) if part.len() > 1 => {
+                    let second = part.split_off(part.len().div_ceil(2));
+                    parts.push(second);
+                    parts.push(part);
+                }
+                Err(StoreError::Refused(why)) => {
+                    written.changes.push(self.write_rejected(part.remove(0), &why).await?);
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        tracing::error!(reason = %why, "the store refused data; the bad row was set aside, its neighbours went through");
+        let last = self.write_part(Vec::new(), marks).await?;
+        written.lost.extend(last.lost);
+        written.now = last.now;
+        Ok(written)
+    }
+
+    /// A callback whose row is refused ends `store_rejected`; a dead letter keeps its coordinates without its bytes.
+    async fn write_rejected(&mut self, change: Change, why: &str) -> Result<(Change, Verdict), StoreError> {
+        let plainer = match change {
+            Change::Settle(settle) => rejected(*settle),
+            Change::Park(park) => rejected(Settle {
+                number: 1,
+                attempt: not_attempted(park.due),
+                token: park.lease.map_or(crate::model::lease::Token(0), |(token, _)| token),
+                epoch: Some(park.epoch),
+                url: park.url,
+                body: park.body,
+                next: Next::Abandoned(Reason::StoreRejected),
+                facts: park.facts,
+            }),
+            Change::Bury(mut letter, epoch) => {
+                letter.value = Bytes::new();
+                letter.detail = "the store refused its bytes".to_owned();
+                Change::Bury(letter, epoch)
+            }
+            release @ Change::Release { .. } => release,
+        };
+        match self.write_part(vec![plainer], Vec::new()).await {
+            Ok(mut written) => Ok(written.changes.remove(0)),
+            Err(StoreError::Refused(again)) => {
+                Err(StoreError::Broken(format!("it refuses even a row without content: {why}; {again}")))
+            }
+            Err(other) => Err(other),
+        }
+    }
+}
+
+/// Without any of the customer's bytes. What was delivered stays delivered.
+fn rejected(settle: Settle) -> Change {
+    let (outcome, next) = match settle.next {
+        Next::Delivered => (settle.attempt.outcome, Next::Delivered),
+        _ => (Outcome::StoreRejected, Next::Abandoned(Reason::StoreRejected)),
+    };
+    let attempt = Attempt { outcome, snippet: Bytes::new(), ..settle.attempt };
+    Change::Settle(Box::new(Settle { attempt, next, url: None, body: Bytes::new(), ..settle }))
+}
+
+fn written(batch: Arc<Batch>, applied: Applied) -> Written {
+    let changes = Arc::unwrap_or_clone(batch).changes;
+    let known = applied.verdicts.len() == changes.len();
+    let mut verdicts = applied.verdicts.into_iter();
+    let with_verdict = |change: Change| {
+        // Applied at a first writing whose answer was lost: what it meant is what it means to untouched rows.
+        let verdict = if known { verdicts.next() } else { None };
+        let verdict = verdict.unwrap_or_else(|| apply(&Rows::default(), &change, true).verdict);
+        (change, verdict)
+    };
+    Written { changes: changes.into_iter().map(with_verdict).collect(), lost: applied.lost, now: applied.now }
+}
+
+fn not_attempted(at: Timestamp) -> Attempt {
+    Attempt {
+        outcome: Outcome::StoreRejected,
+        sent: false,
+        status: None,
+        begun_at: at,
+        took: Duration::ZERO,
+        peer: None,
+        redialed: false,
+        snippet: Bytes::new(),
+    }
+}

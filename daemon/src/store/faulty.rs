@@ -1,0 +1,142 @@
+//! A store that misbehaves by a seed, around any other: writes that happened but are reported as uncertain, writes
+//! that did not happen, slow ones, and data that is refused. For tests.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::{
+    Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EventClaim, Known, ProcessId, PruneAsk, Pruned, Store,
+    StoreError, Taken,
+};
+use crate::model::callback::CallbackId;
+use crate::model::event::SourceKey;
+use crate::model::settlement::Change;
+
+/// How often each fault happens, in a thousand writes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Faults {
+    pub happened_but_uncertain: u64,
+    pub did_not_happen: u64,
+    pub slow: u64,
+    pub slowness: Duration,
+}
+
+pub struct FaultyStore {
+    inner: Arc<dyn Store>,
+    faults: Faults,
+    seed: AtomicU64,
+    down: AtomicBool,
+    refused_task: Option<String>,
+}
+
+impl FaultyStore {
+    pub fn new(inner: Arc<dyn Store>, seed: u64, faults: Faults) -> Self {
+        Self { inner, faults, seed: AtomicU64::new(seed), down: AtomicBool::new(false), refused_task: None }
+    }
+
+    /// Refuses rows with content for this task.
+    #[must_use]
+    pub fn refusing(mut self, task: &str) -> Self {
+        self.refused_task = Some(task.to_owned());
+        self
+    }
+
+    /// Everything is `Unavailable` until set up again.
+    pub fn set_down(&self, down: bool) {
+        self.down.store(down, Ordering::SeqCst);
+    }
+
+    fn dice(&self) -> u64 {
+        let seed = self.seed.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        let mixed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb) >> 33
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        if self.down.load(Ordering::SeqCst) { Err(StoreError::Unavailable("a fault".to_owned())) } else { Ok(()) }
+    }
+
+    fn refuses(&self, batch: &Batch) -> bool {
+        let Some(task) = self.refused_task.as_deref() else { return false };
+        batch.changes.iter().any(|change| match change {
+            Change::Settle(settle) => &*settle.facts.task_id == task && !settle.body.is_empty(),
+            Change::Park(park) => &*park.facts.task_id == task && !park.body.is_empty(),
+            _ => false,
+        })
+    }
+
+    fn guarded<'a, T: Send + 'a>(&'a self, call: Answer<'a, T>) -> Answer<'a, T> {
+        Box::pin(async move {
+            self.check()?;
+            call.await
+        })
+    }
+}
+
+impl Store for FaultyStore {
+    fn begin(&self) -> Answer<'_, Begun> {
+        self.guarded(self.inner.begin())
+    }
+
+    fn write(&self, batch: Arc<Batch>) -> Answer<'_, Applied> {
+        Box::pin(async move {
+            self.check()?;
+            if self.refuses(&batch) {
+                return Err(StoreError::Refused("a fault".to_owned()));
+            }
+            let dice = self.dice() % 1000;
+            let Faults { happened_but_uncertain, did_not_happen, slow, slowness } = self.faults;
+            if dice < happened_but_uncertain {
+                self.inner.write(batch).await?;
+                return Err(StoreError::Uncertain("a fault".to_owned()));
+            }
+            if dice < happened_but_uncertain + did_not_happen {
+                return Err(StoreError::Uncertain("a fault".to_owned()));
+            }
+            if dice < happened_but_uncertain + did_not_happen + slow {
+                tokio::time::sleep(slowness).await;
+            }
+            self.inner.write(batch).await
+        })
+    }
+
+    fn claim(&self, ask: ClaimAsk) -> Answer<'_, Claimed> {
+        self.guarded(self.inner.claim(ask))
+    }
+
+    fn known(&self, ids: Vec<CallbackId>) -> Answer<'_, Vec<Option<Known>>> {
+        self.guarded(self.inner.known(ids))
+    }
+
+    fn claim_event_ids(&self, claims: Vec<EventClaim>) -> Answer<'_, Vec<CallbackId>> {
+        self.guarded(self.inner.claim_event_ids(claims))
+    }
+
+    fn take(&self, process: ProcessId, source: Arc<SourceKey>) -> Answer<'_, Taken> {
+        self.guarded(self.inner.take(process, source))
+    }
+
+    fn start_anew(
+        &self,
+        process: ProcessId,
+        source: Arc<SourceKey>,
+        start: i64,
+        log_end: i64,
+        accepted: Option<String>,
+    ) -> Answer<'_, Taken> {
+        self.guarded(self.inner.start_anew(process, source, start, log_end, accepted))
+    }
+
+    fn sweep(&self) -> Answer<'_, usize> {
+        self.guarded(self.inner.sweep())
+    }
+
+    fn prune(&self, ask: PruneAsk) -> Answer<'_, Pruned> {
+        self.guarded(self.inner.prune(ask))
+    }
+
+    fn end(&self, process: ProcessId) -> Answer<'_, ()> {
+        self.guarded(self.inner.end(process))
+    }
+}

@@ -1,0 +1,85 @@
+//! The begin and end of a process, repair and pruning.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::Failure;
+use crate::base::clock::Timestamp;
+use crate::store::{Begun, ProcessId, PruneAsk, Pruned};
+
+/// One process holds a SQLite store: at its begin every lease of an earlier one is void.
+pub(super) fn begin(connection: &Connection, now: Timestamp) -> Result<Begun, Failure> {
+    let store_id: String = connection.query_row("SELECT id FROM store", [], |row| row.get(0))?;
+    let unclean: bool =
+        connection.query_row("SELECT EXISTS (SELECT 1 FROM process WHERE clean = 0)", [], |row| row.get(0))?;
+    connection.execute("UPDATE process SET clean = 1", [])?;
+    // Earlier instances are kept for the record, the last hundred of them.
+    connection.execute("DELETE FROM process WHERE id <= (SELECT max(id) - 100 FROM process)", [])?;
+    connection.execute("UPDATE source SET owner = NULL", [])?;
+    void_leases(connection, i64::MAX)?;
+    connection
+        .execute("INSERT INTO process (batch, heartbeat, started_at, clean) VALUES (0, ?1, ?1, 0)", [now.millis()])?;
+    let process = ProcessId(connection.last_insert_rowid());
+    Ok(Begun { process, store_id, unclean, now })
+}
+
+fn void_leases(connection: &Connection, until: i64) -> Result<usize, Failure> {
+    connection.execute(
+        "UPDATE queue SET next_at = min(coalesce(next_at, 0), 0) WHERE id IN
+             (SELECT queue FROM pending WHERE token IS NOT NULL AND lease_until <= ?1)",
+        [until],
+    )?;
+    let voided = connection.execute(
+        "UPDATE pending SET token = NULL, lease_until = NULL WHERE token IS NOT NULL AND lease_until <= ?1",
+        [until],
+    )?;
+    Ok(voided)
+}
+
+pub(super) fn end(connection: &Connection, process: ProcessId) -> Result<(), Failure> {
+    connection.execute("UPDATE process SET clean = 1 WHERE id = ?1", [process.0])?;
+    connection.execute("UPDATE source SET owner = NULL WHERE owner = ?1", [process.0])?;
+    Ok(())
+}
+
+pub(super) fn sweep(connection: &Connection, now: Timestamp) -> Result<usize, Failure> {
+    let expired = void_leases(connection, now.millis())?;
+    connection.execute(
+        "UPDATE queue SET
+             next_at = (SELECT min(due) FROM pending WHERE queue = queue.id AND token IS NULL),
+             parked_bytes = coalesce((SELECT sum(length(bytes)) FROM pending JOIN body USING (id) WHERE queue = queue.id), 0)",
+        [],
+    )?;
+    Ok(expired)
+}
+
+/// Row 36, in pieces: never with a pending row, nor settled since the cutoff.
+pub(super) fn prune(connection: &Connection, ask: &PruneAsk) -> Result<Pruned, Failure> {
+    let limit = i64::try_from(ask.at_most).unwrap_or(i64::MAX);
+    let settled = prune_settled(connection, ask, limit)?;
+    let dead_letters = connection
+        .prepare_cached(
+            "DELETE FROM dead_letter WHERE id IN (SELECT id FROM dead_letter WHERE buried_at < ?1 ORDER BY id LIMIT ?2)",
+        )?
+        .execute(params![ask.dead_letters_before.millis(), limit])?;
+    let event_ids = connection
+        .prepare_cached("DELETE FROM dedupe WHERE hash IN (SELECT hash FROM dedupe WHERE at < ?1 LIMIT ?2)")?
+        .execute(params![ask.event_ids_before.millis(), limit])?;
+    Ok(Pruned { settled, dead_letters, event_ids })
+}
+
+fn prune_settled(connection: &Connection, ask: &PruneAsk, limit: i64) -> Result<usize, Failure> {
+    // Ids begin with the event's time, and nothing settles before its event: the oldest ids are the candidates.
+    let last: Option<[u8; 16]> = connection
+        .prepare_cached("SELECT id FROM settled ORDER BY id LIMIT 1 OFFSET ?1")?
+        .query_row([limit.saturating_sub(1).max(0)], |row| row.get(0))
+        .optional()?;
+    let last = last.unwrap_or([0xff; 16]);
+    let condition = "settled_at < ?1 AND id <= ?2 AND NOT EXISTS (SELECT 1 FROM pending WHERE pending.id = settled.id)";
+    connection
+        .prepare_cached(&format!("DELETE FROM attempt WHERE id IN (SELECT id FROM settled WHERE {condition})"))?
+        .execute(params![ask.settled_before.millis(), last])?;
+    let settled = connection
+        .prepare_cached(&format!("DELETE FROM settled WHERE {condition}"))?
+        .execute(params![ask.settled_before.millis(), last])?;
+    Ok(settled)
+}

@@ -1,0 +1,232 @@
+//! One batch, one transaction: epochs are checked, rows merged by `apply`, watermarks raised, the number kept.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::rows::{self, Books};
+use super::{Failure, sources};
+use crate::base::clock::Timestamp;
+use crate::model::callback::CallbackId;
+use crate::model::dead_letter::DeadLetter;
+use crate::model::event::SourceKey;
+use crate::model::settlement::{Change, Pending, Rows, Settle, Verdict, apply};
+use crate::store::{Applied, Batch, EventClaim};
+
+pub(super) fn write(
+    connection: &Connection,
+    books: &mut Books,
+    batch: &Batch,
+    now: Timestamp,
+) -> Result<Applied, Failure> {
+    let last: Option<u64> = connection
+        .prepare_cached("SELECT batch FROM process WHERE id = ?1")?
+        .query_row([batch.process.0], |row| row.get(0))
+        .optional()?;
+    let last = last.ok_or(Failure::Corrupt("this process has no row"))?;
+    if last >= batch.number {
+        return Ok(Applied { now, ..Applied::default() });
+    }
+    let mut work = Work { connection, books, now, epochs: BTreeMap::new(), queues: HashMap::new() };
+    let mut applied = Applied { now, ..Applied::default() };
+    for change in &batch.changes {
+        let ours = match change.record() {
+            Some((record, epoch)) => work.ours(&record.source, epoch)?,
+            None => true,
+        };
+        applied.verdicts.push(work.change(change, ours)?);
+        if let (false, Some((record, _))) = (ours, change.record()) {
+            applied.lost.push(Arc::clone(&record.source));
+        }
+    }
+    for mark in &batch.marks {
+        if work.ours(&mark.source, mark.epoch)? {
+            sources::raise(connection, work.books, mark, now)?;
+        } else {
+            applied.lost.push(Arc::clone(&mark.source));
+        }
+    }
+    work.raise_queues()?;
+    connection.prepare_cached("UPDATE process SET batch = ?2, heartbeat = ?3 WHERE id = ?1")?.execute(params![
+        batch.process.0,
+        batch.number,
+        now.millis()
+    ])?;
+    applied.lost.sort();
+    applied.lost.dedup();
+    Ok(applied)
+}
+
+struct Work<'w> {
+    connection: &'w Connection,
+    books: &'w mut Books,
+    now: Timestamp,
+    epochs: BTreeMap<Arc<SourceKey>, Option<i64>>,
+    /// Queues with new rows: their earliest due, and the change of their parked bytes.
+    queues: HashMap<i64, (Option<i64>, i64)>,
+}
+
+impl Work<'_> {
+    fn ours(&mut self, source: &Arc<SourceKey>, epoch: i64) -> Result<bool, Failure> {
+        if let Some(stored) = self.epochs.get(source) {
+            return Ok(*stored == Some(epoch));
+        }
+        let stored = sources::epoch(self.connection, source)?;
+        self.epochs.insert(Arc::clone(source), stored);
+        Ok(stored == Some(epoch))
+    }
+
+    fn change(&mut self, change: &Change, ours: bool) -> Result<Verdict, Failure> {
+        if let Change::Bury(letter, _) = change {
+            if ours {
+                bury(self.connection, self.books, letter, self.now)?;
+            }
+            return Ok(apply(&Rows::default(), change, ours).verdict);
+        }
+        if let Change::Settle(settle) = change
+            && ours
+            && settle.epoch.is_some()
+            && let Some(verdict) = self.first_try_that_ends(settle, change)?
+        {
+            return Ok(verdict);
+        }
+        let id = change.facts().expect("only a dead letter has none").id;
+        let before = rows::load(self.connection, self.books, id)?;
+        let step = apply(&before, change, ours);
+        if let Some(attempt) = &step.attempt {
+            rows::insert_attempt(self.connection, id, attempt)?;
+        }
+        if let Some(settled) = step.rows.settled.as_ref().filter(|row| Some(*row) != before.settled.as_ref()) {
+            rows::replace_settled(self.connection, self.books, settled)?;
+        }
+        self.move_pending(id, before.pending.as_ref(), step.rows.pending.as_ref(), change)?;
+        Ok(step.verdict)
+    }
+
+    /// The hot path, rows 1 and 2: one insert, unless the id has a row.
+    fn first_try_that_ends(&mut self, settle: &Settle, change: &Change) -> Result<Option<Verdict>, Failure> {
+        let step = apply(&Rows::default(), change, true);
+        let Some(settled) = &step.rows.settled else { return Ok(None) };
+        if !rows::insert_settled(self.connection, self.books, settled)? {
+            return Ok(None);
+        }
+        if let Some(attempt) = &step.attempt {
+            rows::insert_attempt(self.connection, settle.facts.id, attempt)?;
+        }
+        Ok(Some(step.verdict))
+    }
+
+    fn move_pending(
+        &mut self,
+        id: CallbackId,
+        before: Option<&Pending>,
+        after: Option<&Pending>,
+        change: &Change,
+    ) -> Result<(), Failure> {
+        let connection = self.connection;
+        match (before, after) {
+            (Some(before), None) => {
+                let queue = self.books.queue_number(connection, &before.facts.queue)?;
+                connection.prepare_cached("DELETE FROM pending WHERE id = ?1")?.execute([id.as_bytes()])?;
+                let freed: Option<i64> = connection
+                    .prepare_cached("DELETE FROM body WHERE id = ?1 RETURNING length(bytes)")?
+                    .query_row([id.as_bytes()], |row| row.get(0))
+                    .optional()?;
+                self.note_queue(queue, None, freed.unwrap_or(0).saturating_neg());
+            }
+            (before, Some(after)) if before != Some(after) => {
+                let queue = rows::replace_pending(connection, self.books, after)?;
+                let mut added = 0;
+                if before.is_none() {
+                    let body = body_of(change);
+                    connection
+                        .prepare_cached("INSERT INTO body (id, bytes) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
+                        .execute(params![id.as_bytes(), &body[..]])?;
+                    added = i64::try_from(body.len()).unwrap_or(i64::MAX);
+                }
+                let due = after.token.is_none().then_some(after.due.millis());
+                self.note_queue(queue, due, added);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn note_queue(&mut self, queue: i64, due: Option<i64>, bytes: i64) {
+        let entry = self.queues.entry(queue).or_insert((None, 0));
+        entry.0 = match (entry.0, due) {
+            (Some(earlier), Some(due)) => Some(earlier.min(due)),
+            (earlier, due) => earlier.or(due),
+        };
+        entry.1 = entry.1.saturating_add(bytes);
+    }
+
+    fn raise_queues(&mut self) -> Result<(), Failure> {
+        let mut queues: Vec<_> = self.queues.drain().collect();
+        queues.sort_unstable();
+        let mut statement = self.connection.prepare_cached(
+            "UPDATE queue SET next_at = CASE WHEN ?2 IS NULL THEN next_at ELSE min(coalesce(next_at, ?2), ?2) END,
+                              parked_bytes = max(0, parked_bytes + ?3) WHERE id = ?1",
+        )?;
+        for (queue, (due, bytes)) in queues {
+            statement.execute(params![queue, due, bytes])?;
+        }
+        Ok(())
+    }
+}
+
+fn body_of(change: &Change) -> Bytes {
+    match change {
+        Change::Settle(settle) => settle.body.clone(),
+        Change::Park(park) => park.body.clone(),
+        Change::Release { .. } | Change::Bury(..) => Bytes::new(),
+    }
+}
+
+fn bury(connection: &Connection, books: &mut Books, letter: &DeadLetter, now: Timestamp) -> Result<(), Failure> {
+    let source = books
+        .source_number(connection, &letter.record.source)?
+        .ok_or(Failure::Corrupt("a dead letter of an unknown source"))?;
+    connection
+        .prepare_cached(
+            "INSERT INTO dead_letter (id, src, off, record_at, reason, detail, team, task, event_id, value, value_len, buried_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![
+            letter.id.as_bytes(),
+            source,
+            letter.record.offset,
+            letter.record.timestamp,
+            letter.reason.name(),
+            letter.detail,
+            letter.team.as_ref().map(|id| id.as_bytes()),
+            letter.task_id.as_ref().map(|id| id.as_bytes()),
+            letter.event_id.as_ref().map(|id| id.as_bytes()),
+            &letter.value[..],
+            letter.value_len,
+            now.millis(),
+        ])?;
+    Ok(())
+}
+
+pub(super) fn claim_event_ids(
+    connection: &Connection,
+    claims: &[EventClaim],
+    now: Timestamp,
+) -> Result<Vec<CallbackId>, Failure> {
+    let mut insert =
+        connection.prepare_cached("INSERT INTO dedupe (hash, id, at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")?;
+    let mut winner = connection.prepare_cached("SELECT id FROM dedupe WHERE hash = ?1")?;
+    claims
+        .iter()
+        .map(|claim| {
+            if insert.execute(params![claim.hash, claim.id.as_bytes(), now.millis()])? == 1 {
+                return Ok(claim.id);
+            }
+            let id: [u8; 16] = winner.query_row([claim.hash], |row| row.get(0))?;
+            Ok(CallbackId::from_bytes(id))
+        })
+        .collect()
+}
