@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::api;
@@ -39,10 +39,10 @@ use crate::store::people::People;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{ProcessId, Store};
 
-/// Partitions that may wait to be taken anew.
-const LOST_QUEUE: usize = 256;
 /// Batches between the consumer's thread and admission.
 const BATCH_QUEUE: usize = 4;
+/// How long a stop waits for a store that does not answer.
+const STORE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the Kafka client may take to leave its group.
 const LEAVE: Duration = Duration::from_secs(10);
 
@@ -69,7 +69,7 @@ pub struct App {
     tasks: Vec<JoinHandle<()>>,
     settling: JoinHandle<Result<(), crate::store::StoreError>>,
     servers: Vec<JoinHandle<()>>,
-    consumer: std::thread::JoinHandle<()>,
+    consumer_ended: oneshot::Receiver<()>,
 }
 
 /// One switch a phase of the drain.
@@ -143,17 +143,16 @@ impl App {
         let inflight = Arc::new(Inflight::default());
         let lanes = Lanes::new(config.caps, Arc::clone(&metrics));
         let bell = FeedBell::new(Arc::clone(&clock));
-        let (lost, lost_seen) = mpsc::channel(LOST_QUEUE);
         let writer = BatchWriter::new(Arc::clone(&store), begun.process, Arc::clone(&metrics), Arc::clone(&store_up));
         let (settler, settle_task) = settle::build(SettleDeps {
             writer,
             inflight: Arc::clone(&inflight),
             metrics: Arc::clone(&metrics),
             bell: bell.clone(),
-            lost: lost.clone(),
             notices: extras.notices,
         });
-        let client = Client::new(&config.exchange, policy(&config, ops_address)).map_err(|why| anyhow!(why))?;
+        let policy = policy(&config, ops_address).await;
+        let client = Client::new(&config.exchange, policy).map_err(|why| anyhow!(why))?;
         let engine = Arc::new(Engine {
             client,
             directory: Arc::clone(&directory),
@@ -189,6 +188,7 @@ impl App {
             lease: config.lease,
             deadline,
             usual_room: u32::try_from(config.caps.endpoint).unwrap_or(u32::MAX),
+            store_up,
         };
         let stalled = Arc::new(Stalled::default());
         let (batches, batches_seen) = mpsc::channel(BATCH_QUEUE);
@@ -204,7 +204,7 @@ impl App {
             metrics: Arc::clone(&metrics),
             park_after: config.park_after,
             batches: batches_seen,
-            lost,
+            stop: switches.stop_work.stop(),
         };
         let (kafka, kafka_seen) = watch::channel(KafkaState::default());
         let (asks, asks_seen) = mpsc::channel(4);
@@ -227,7 +227,6 @@ impl App {
             make_context,
             batches,
             asks: asks_seen,
-            lost: lost_seen,
             quiet: switches.draining.stop(),
             stop: switches.stop_consumer.stop(),
         };
@@ -243,6 +242,7 @@ impl App {
             store_up: store_up_seen.clone(),
             asks,
             store_id: begun.store_id,
+            backlog: Arc::default(),
             draining: switches.draining.stop(),
         };
         let keep = retention::Keep {
@@ -258,7 +258,7 @@ impl App {
                 async move { directory.run(stop).await }
             }),
             tokio::spawn(feed.run(stop())),
-            tokio::spawn(admit.run(stop())),
+            tokio::spawn(admit.run()),
             tokio::spawn(retention::run(Arc::clone(&store), clock, keep, stop())),
             tokio::spawn(follow_store(store_up_seen, Arc::clone(&lanes), stop())),
             tokio::spawn(sweep_connections(engine, stop())),
@@ -268,9 +268,13 @@ impl App {
         if let Some(listener) = ops_listener {
             servers.push(tokio::spawn(api::serve_ops(listener, ops.clone(), switches.stop_servers.stop())));
         }
-        let consumer = std::thread::Builder::new()
+        let (ended, consumer_ended) = oneshot::channel();
+        std::thread::Builder::new()
             .name("kafka-consumer".to_owned())
-            .spawn(move || consumer.run())
+            .spawn(move || {
+                consumer.run();
+                let _ = ended.send(());
+            })
             .context("start the consumer's thread")?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), store = ops.store_id, "callbackd runs");
         Ok(Self {
@@ -287,7 +291,7 @@ impl App {
             tasks,
             settling,
             servers,
-            consumer,
+            consumer_ended,
         })
     }
 
@@ -309,54 +313,44 @@ impl App {
         self.switches.draining.flip();
         self.switches.stop_work.flip();
         for task in self.tasks {
-            let _ = task.await;
+            let _ = tokio::time::timeout(self.grace, task).await;
         }
         for lease in self.lanes.close() {
             if lease.epoch().is_none() {
                 let change = Change::Release { facts: Arc::clone(&lease.facts), token: lease.token };
                 self.settler.submit(change).await;
             } else {
-                self.inflight.forget(&lease);
+                self.inflight.withdraw(&lease);
             }
         }
-        let cut_off = wait_for_attempts(&self.inflight, self.grace, &self.switches.cut_off).await;
+        let cut_off = end_attempts(&self.lanes, &self.inflight, self.grace, &self.switches.cut_off).await;
         self.switches.stop_settling.flip();
-        let settled = self.settling.await;
+        let settled = tokio::time::timeout(STORE_PATIENCE, self.settling).await;
         // The watermark is where it will stay: the last commit of offsets, then the group is left.
         self.switches.stop_consumer.flip();
-        let consumer = tokio::task::spawn_blocking(move || self.consumer.join());
-        if tokio::time::timeout(LEAVE, consumer).await.is_err() {
+        if tokio::time::timeout(LEAVE, self.consumer_ended).await.is_err() {
             tracing::warn!("the Kafka client did not close in time");
         }
         self.switches.stop_servers.flip();
         for server in self.servers {
             let _ = server.await;
         }
-        if let Err(error) = self.store.end(self.process).await {
-            tracing::warn!(%error, "the end of this run was not recorded");
+        let ended = tokio::time::timeout(STORE_PATIENCE, self.store.end(self.process)).await;
+        if !matches!(ended, Ok(Ok(()))) {
+            tracing::warn!("the end of this run was not recorded");
         }
         let _ = std::fs::remove_file(&self.api_socket);
         tracing::info!(cut_off, "callbackd ended");
+        let settled =
+            settled.map_err(|_| anyhow!("the store did not answer: what was in flight is found at the next start"))?;
         settled.context("settle what was in flight")?.context("settle what was in flight")?;
         Ok(cut_off)
     }
 }
 
-/// Waits until no attempt is under way; cuts off what outlives the grace.
-async fn wait_for_attempts(inflight: &Inflight, grace: Duration, cut_off: &Switch) -> usize {
-    let ended = async {
-        loop {
-            let notified = inflight.ended.notified();
-            let mut notified = std::pin::pin!(notified);
-            notified.as_mut().enable();
-            if inflight.started().is_empty() {
-                return;
-            }
-            notified.await;
-        }
-    };
-    let mut ended = std::pin::pin!(ended);
-    if tokio::time::timeout(grace, ended.as_mut()).await.is_ok() {
+/// Waits until every attempt is settled; cuts off what outlives the grace.
+async fn end_attempts(lanes: &Lanes, inflight: &Inflight, grace: Duration, cut_off: &Switch) -> usize {
+    if tokio::time::timeout(grace, lanes.settled()).await.is_ok() {
         return 0;
     }
     let late = inflight.started();
@@ -364,7 +358,7 @@ async fn wait_for_attempts(inflight: &Inflight, grace: Duration, cut_off: &Switc
         tracing::warn!(callback = %lease.id(), "cut off: its attempt did not end within shutdown.grace");
     }
     cut_off.flip();
-    let _ = tokio::time::timeout(Duration::from_secs(5), ended).await;
+    let _ = tokio::time::timeout(STORE_PATIENCE, lanes.settled()).await;
     late.len()
 }
 
@@ -390,11 +384,19 @@ async fn check_keyring(people: &People, keyring: &Keyring) -> anyhow::Result<()>
     Ok(())
 }
 
-fn policy(config: &Config, ops_address: Option<SocketAddr>) -> Policy {
-    let brokers = config.intake.brokers.split(',').filter_map(|broker| broker.trim().parse().ok());
+async fn policy(config: &Config, ops_address: Option<SocketAddr>) -> Policy {
+    let mut never: Vec<SocketAddr> = ops_address.into_iter().collect();
+    for broker in config.intake.brokers.split(',').map(str::trim) {
+        match tokio::net::lookup_host(broker).await {
+            Ok(addresses) => never.extend(addresses),
+            Err(error) => {
+                tracing::warn!(broker, %error, "a broker's name has no address: egress can't refuse it by address")
+            }
+        }
+    }
     Policy {
         allow: config.egress.allow.clone(),
-        never: brokers.chain(ops_address).collect(),
+        never,
         own: own_addresses(),
         nat64: config.egress.nat64.clone(),
         http: config.egress.http,

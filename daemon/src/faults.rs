@@ -17,6 +17,8 @@ pub(crate) enum Fault {
     NoLookUp,
     /// The attempt of a task whose id holds `panic` panics.
     Panic,
+    /// The attempt of a task whose id holds `hang` never ends, whatever its deadline.
+    Hang,
 }
 
 #[cfg(feature = "faults")]
@@ -28,6 +30,7 @@ pub(crate) fn is_on(fault: Fault) -> bool {
         Fault::RandomIds => "random-ids",
         Fault::NoLookUp => "no-look-up",
         Fault::Panic => "panic",
+        Fault::Hang => "hang",
     };
     ON.get_or_init(|| std::env::var("CALLBACKD_FAULT").unwrap_or_default()).split(',').any(|on| on == name)
 }

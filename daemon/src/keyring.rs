@@ -91,6 +91,9 @@ impl Keyring {
             let (id, encoded) = line.split_once(char::is_whitespace).ok_or_else(malformed)?;
             let bytes = Zeroizing::new(STANDARD.decode(encoded.trim()).map_err(|_| malformed())?);
             let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| malformed())?;
+            if keys.iter().any(|(known, _)| known == id) {
+                return Err(malformed());
+            }
             keys.push((id.to_owned(), LessSafeKey::new(key)));
         }
         if keys.is_empty() {

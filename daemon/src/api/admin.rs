@@ -1,7 +1,7 @@
 //! The routes of `/admin/v1`.
 
 use axum::Router;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -82,9 +82,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
             Err(rejection) => {
                 let too_large = rejection.status() == StatusCode::PAYLOAD_TOO_LARGE;
                 let status = if too_large { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST };
-                let unknown = matches!(&rejection, JsonRejection::JsonDataError(_));
-                let code = if unknown { "unknown_field" } else { "invalid_request" };
-                Err(Problem::new(status, code, rejection.body_text()))
+                Err(Problem::new(status, "invalid_request", rejection.body_text()))
             }
         }
     }
@@ -100,7 +98,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
             axum::extract::Query::from_request_parts(parts, state).await;
         match query {
             Ok(axum::extract::Query(value)) => Ok(Self(value)),
-            Err(rejection) => Err(Problem::new(StatusCode::BAD_REQUEST, "unknown_field", rejection.body_text())),
+            Err(rejection) => Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_request", rejection.body_text())),
         }
     }
 }
@@ -157,7 +155,7 @@ async fn update_team(
 }
 
 async fn keys(State(ops): State<Ops>, Path(team): Path<String>) -> Answer {
-    let docs: Vec<_> = ops.keys(&team).await?.iter().map(KeyShape::new).collect();
+    let docs: Vec<_> = ops.keys(&team).await?.iter().map(|key| KeyShape::new(key, ops.clock.now())).collect();
     let limit = docs.len();
     json(Page { docs, has_more: false, next_token: None, limit })
 }
@@ -173,7 +171,7 @@ async fn create_key(
     let mode = parse_mode(&new.mode).ok_or_else(|| wrong("mode is live or test"))?;
     let given = new.value.map(Zeroizing::new);
     let (row, value) = ops.create_key(&known(actor), &team, kind, mode, given).await?;
-    json(KeyShape { value: Some(value.to_string()), ..KeyShape::new(&row) })
+    json(KeyShape { value: Some(value.to_string()), ..KeyShape::new(&row, ops.clock.now()) })
 }
 
 async fn promote_key(
@@ -183,7 +181,8 @@ async fn promote_key(
     Body(promotion): Body<Promotion>,
 ) -> Answer {
     let at = promotion.at.map(|text| time(&text)).transpose()?;
-    json(KeyShape::new(&ops.promote_key(&known(actor), &team, &key, at).await?))
+    let row = ops.promote_key(&known(actor), &team, &key, at).await?;
+    json(KeyShape::new(&row, ops.clock.now()))
 }
 
 async fn revoke_key(
@@ -192,7 +191,8 @@ async fn revoke_key(
     Path((team, key)): Path<(String, String)>,
     Body(revocation): Body<Revocation>,
 ) -> Answer {
-    json(KeyShape::new(&ops.revoke_key(&known(actor), &team, &key, revocation.force).await?))
+    let row = ops.revoke_key(&known(actor), &team, &key, revocation.force).await?;
+    json(KeyShape::new(&row, ops.clock.now()))
 }
 
 async fn reveal_key(

@@ -6,7 +6,7 @@ mod problem;
 pub mod shapes;
 
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -53,7 +53,10 @@ pub async fn serve_ops(listener: TcpListener, ops: Ops, stop: Stop) {
 /// # Errors
 /// The system's.
 pub async fn bind_unix(path: &Path) -> io::Result<(UnixListener, u32)> {
-    if path.exists() {
+    if let Ok(found) = std::fs::symlink_metadata(path) {
+        if !found.file_type().is_socket() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"));
+        }
         if tokio::net::UnixStream::connect(path).await.is_ok() {
             return Err(io::Error::new(io::ErrorKind::AddrInUse, "another callbackd listens there"));
         }
@@ -61,6 +64,6 @@ pub async fn bind_unix(path: &Path) -> io::Result<(UnixListener, u32)> {
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    let user = std::fs::metadata(path)?.uid();
+    let user = std::fs::metadata("/proc/self")?.uid();
     Ok((listener, user))
 }

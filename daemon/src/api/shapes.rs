@@ -8,7 +8,7 @@ use crate::base::text::printable;
 use crate::model::callback::CallbackId;
 use crate::model::lease::Facts;
 use crate::model::settlement::{NumberedAttempt, Pending, Rows, Settled};
-use crate::model::team::Team;
+use crate::model::team::{KeyState, Team};
 use crate::ops::callbacks::Listed;
 use crate::ops::status::Status;
 use crate::ops::teams::TeamChange;
@@ -350,7 +350,7 @@ impl From<TeamPatch> for TeamChange {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 pub struct KeyShape {
     pub key_id: String,
     pub kind: &'static str,
@@ -366,12 +366,14 @@ pub struct KeyShape {
 }
 
 impl KeyShape {
-    pub fn new(row: &KeyRow) -> Self {
+    pub fn new(row: &KeyRow, now: Timestamp) -> Self {
+        // A key promoted for a date is active once that has come.
+        let active = row.state == KeyState::Created && row.is_used(now);
         Self {
             key_id: row.id.clone(),
             kind: row.kind.name(),
             mode: row.mode.name(),
-            state: row.state.name(),
+            state: if active { KeyState::Active.name() } else { row.state.name() },
             last4: row.last4.clone(),
             created_at: row.made_at.to_string(),
             promoted_at: row.promote_at.map(|at| at.to_string()),
@@ -381,7 +383,7 @@ impl KeyShape {
     }
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewKey {
     pub kind: String,

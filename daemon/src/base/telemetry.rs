@@ -18,13 +18,37 @@ pub struct Config {
     pub level: String,
 }
 
+/// Whether a level or filter can be read.
+///
+/// # Errors
+/// A sentence.
+pub fn check_level(level: &str) -> Result<(), String> {
+    filter(level).map(drop)
+}
+
+fn filter(level: &str) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(level).map_err(|_| format!("{level:?} is not a level or filter; say for example \"info\""))
+}
+
+/// A panic's payload may quote customers' data or a secret: the place is enough to find it.
+#[expect(clippy::print_stderr, reason = "also where no log was set up yet")]
+pub fn quiet_panics(logged: bool) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let place = panic.location().map_or_else(|| "somewhere".to_owned(), ToString::to_string);
+        if logged {
+            tracing::error!(place, "a panic was caught");
+        } else {
+            eprintln!("callbackd: a defect at {place}; please report it");
+        }
+    }));
+}
+
 /// Sets logs up for the process; the second call of a process changes nothing.
 ///
 /// # Errors
 /// A sentence, if the level can't be read.
 pub fn start(config: &Config) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&config.level)
-        .map_err(|_| format!("log.level: {:?} is not a level or filter; say for example \"info\"", config.level))?;
+    let filter = filter(&config.level)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -35,11 +59,7 @@ pub fn start(config: &Config) -> Result<(), String> {
         Format::Human => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
     };
     if started.is_ok() {
-        std::panic::set_hook(Box::new(|panic| {
-            // The payload may quote customers' data or a secret: the place is enough to find it.
-            let place = panic.location().map_or_else(|| "somewhere".to_owned(), ToString::to_string);
-            tracing::error!(place, "a panic was caught");
-        }));
+        quiet_panics(true);
     }
     Ok(())
 }

@@ -238,7 +238,14 @@ pub(super) struct TeamFields {
 pub(super) enum TeamsCommand {
     /// All teams.
     #[command(after_help = "Example:\n  callbackd teams list")]
-    List,
+    List {
+        /// Go on behind this id: the next_token of the page before.
+        #[arg(long, value_name = "ID")]
+        before: Option<String>,
+        /// How many at most.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+    },
     /// One team.
     #[command(after_help = "Example:\n  callbackd teams get team_acme")]
     Get {

@@ -26,9 +26,17 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| Failure::new(Failure::FAILED, format!("the runtime can't be started: {error}")))
 }
 
+/// A core dump would hold keys in clear.
+fn no_core_dumps() {
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+}
+
 /// `callbackd run`.
 pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
     let config = Config::load(file).map_err(refused)?;
+    config.check_runnable().map_err(refused)?;
+    no_core_dumps();
     telemetry::start(&config.log).map_err(refused)?;
     runtime()?.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| Failure::from(anyhow::anyhow!(error)))?;
@@ -76,10 +84,11 @@ pub(super) fn config(command: ConfigCommand) -> Result<ExitCode, Failure> {
     match command {
         ConfigCommand::Default => say(DEFAULTS.trim_end()),
         ConfigCommand::Check(file) => {
-            Config::load(file.config.as_deref()).map_err(refused)?;
+            let config = Config::load(file.config.as_deref()).map_err(refused)?;
+            config.check_runnable().map_err(refused)?;
         }
         ConfigCommand::Show(file) => {
-            let layers = Layers::read(file.config.as_deref(), std::env::vars()).map_err(refused)?;
+            let layers = Layers::read(file.config.as_deref(), std::env::vars_os()).map_err(refused)?;
             Config::from_layers(&layers).map_err(refused)?;
             let docs: Vec<_> = layers
                 .values()

@@ -16,6 +16,8 @@ use args::{Arguments, Command};
 pub(crate) struct Failure {
     status: u8,
     sentence: String,
+    /// The API's problem object, for `--json`.
+    problem: Option<String>,
 }
 
 impl Failure {
@@ -26,7 +28,11 @@ impl Failure {
     pub(crate) const UNREACHABLE: u8 = 5;
 
     pub(crate) fn new(status: u8, sentence: impl Into<String>) -> Self {
-        Self { status, sentence: sentence.into() }
+        Self { status, sentence: sentence.into(), problem: None }
+    }
+
+    pub(crate) fn with_problem(self, problem: String) -> Self {
+        Self { problem: Some(problem), ..self }
     }
 }
 
@@ -38,6 +44,7 @@ impl From<anyhow::Error> for Failure {
 
 /// Runs the command of this process's arguments.
 pub fn main() -> ExitCode {
+    crate::base::telemetry::quiet_panics(false);
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -49,16 +56,17 @@ pub fn main() -> ExitCode {
     match dispatch(arguments) {
         Ok(code) => code,
         Err(failure) => {
-            complain(&failure.sentence);
+            complain(&failure);
             ExitCode::from(failure.status)
         }
     }
 }
 
 #[expect(clippy::print_stderr, reason = "the one place where a command's failure is told")]
-fn complain(sentence: &str) {
-    if !sentence.is_empty() {
-        eprintln!("callbackd: {sentence}");
+fn complain(failure: &Failure) {
+    match &failure.problem {
+        Some(problem) => eprintln!("{problem}"),
+        None => eprintln!("callbackd: {}", failure.sentence),
     }
 }
 

@@ -103,7 +103,7 @@ fn post(path: impl Into<String>, body: Value, view: View) -> Call {
 pub(super) fn run(remote: &Remote, command: Command) -> Result<ExitCode, Failure> {
     let call = call_of(command)?;
     let address = address(remote)?;
-    let answer = send(&address, &call)?;
+    let answer = send(&address, &call, remote.json)?;
     if remote.json {
         let text = serde_json::to_string_pretty(&answer).unwrap_or_default();
         say(&text);
@@ -156,7 +156,10 @@ fn callbacks(command: CallbacksCommand) -> Call {
 
 fn teams(command: TeamsCommand) -> Result<Call, Failure> {
     Ok(match command {
-        TeamsCommand::List => get("/teams", View::List(&TEAMS)),
+        TeamsCommand::List { before, limit } => {
+            let query = query(&[("after", before), ("limit", Some(limit.to_string()))]);
+            get(format!("/teams{query}"), View::List(&TEAMS))
+        }
         TeamsCommand::Get { team } => get(format!("/teams/{}", escaped(&team)), View::Record),
         TeamsCommand::Create { team, fields } => {
             let mut body = patch(fields)?;
@@ -258,7 +261,7 @@ fn address(remote: &Remote) -> Result<PathBuf, Failure> {
     }
 }
 
-fn send(socket: &Path, call: &Call) -> Result<Value, Failure> {
+fn send(socket: &Path, call: &Call, json: bool) -> Result<Value, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -287,11 +290,16 @@ fn send(socket: &Path, call: &Call) -> Result<Value, Failure> {
     };
     let detail =
         value["detail"].as_str().map_or_else(|| format!("the daemon answered {}", answer.status), str::to_owned);
-    Err(Failure::new(status, crate::base::text::printable(detail.as_bytes(), 2_000)))
+    let failure = Failure::new(status, crate::base::text::printable(detail.as_bytes(), 2_000));
+    Err(if json { failure.with_problem(value.to_string()) } else { failure })
 }
 
 fn unreachable(error: &ClientError, socket: &Path) -> Failure {
     let sentence = match error {
+        ClientError::Unreachable(cause) if cause.kind() == std::io::ErrorKind::PermissionDenied => {
+            let sentence = format!("{} is for the daemon's own user and root", socket.display());
+            return Failure::new(Failure::NOT_ALLOWED, sentence);
+        }
         ClientError::Unreachable(_) => {
             format!("no daemon listens at {}; is it running? (see --api)", socket.display())
         }

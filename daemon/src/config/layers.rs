@@ -1,6 +1,7 @@
 //! The layers that a configuration is made of, and where each of its values came from.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -14,6 +15,12 @@ use super::raw::{ALLOW_KEYS, Raw};
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ConfigError(String);
+
+impl ConfigError {
+    pub(super) fn new(sentence: &str) -> Self {
+        Self(sentence.to_owned())
+    }
+}
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +55,10 @@ impl Layers {
     ///
     /// # Errors
     /// One sentence.
-    pub fn read(file: Option<&Path>, variables: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+    pub fn read(
+        file: Option<&Path>,
+        variables: impl Iterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, ConfigError> {
         match file {
             None => Self::parse(None, variables),
             Some(path) => {
@@ -61,17 +71,20 @@ impl Layers {
 
     pub(super) fn parse(
         file: Option<(&str, &str)>,
-        variables: impl Iterator<Item = (String, String)>,
+        variables: impl Iterator<Item = (OsString, OsString)>,
     ) -> Result<Self, ConfigError> {
         let merged = DEFAULTS.parse().map_err(|error| ConfigError(format!("the compiled-in defaults: {error}")))?;
         let mut layers = Self { merged, origins: BTreeMap::new() };
         if let Some((name, text)) = file {
             layers.add_file(name, text)?;
         }
-        let mut variables: Vec<_> = variables.filter(|(name, _)| name.starts_with("CALLBACKD_")).collect();
+        let ours = |name: &OsString| name.to_str().filter(|name| name.starts_with("CALLBACKD_")).map(str::to_owned);
+        let mut variables: Vec<_> =
+            variables.filter_map(|(name, value)| ours(&name).map(|name| (name, value))).collect();
         variables.sort();
         for (name, value) in variables {
-            layers.add_variable(&name, &value)?;
+            let text = value.to_str().ok_or_else(|| ConfigError(format!("variable {name}: its value is not UTF-8")))?;
+            layers.add_variable(&name, text)?;
         }
         Ok(layers)
     }
@@ -141,7 +154,9 @@ impl Layers {
         Raw::deserialize(tracked).map_err(|error| {
             let key: String = track.path().to_string();
             let key = key.split('[').next().unwrap_or_default().to_owned();
-            self.error_at(&key, error.message().trim())
+            // Its value may be a password.
+            let why = if key.starts_with(FREE[0]) { "every property is a string" } else { error.message().trim() };
+            self.error_at(&key, why)
         })
     }
 

@@ -17,6 +17,7 @@ use crate::model::retry::RetryPolicy;
 use crate::model::team::HttpPolicy;
 use crate::net::dial::Deadlines;
 use crate::net::egress::{AllowRule, Allowed, Net};
+use crate::net::target::{Target, TargetHost};
 use crate::net::{dns, exchange};
 use crate::store::sqlite;
 use raw::Raw;
@@ -63,7 +64,22 @@ impl Config {
     /// # Errors
     /// One sentence that names the key, and the file and line where there is one.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        Self::from_layers(&Layers::read(file, std::env::vars())?)
+        Self::from_layers(&Layers::read(file, std::env::vars_os())?)
+    }
+
+    /// Checks what only a daemon needs: a keyring, brokers.
+    ///
+    /// # Errors
+    /// One sentence that names the key.
+    pub fn check_runnable(&self) -> Result<(), ConfigError> {
+        if self.intake.brokers.is_empty() {
+            return Err(ConfigError::new("kafka.brokers: say where the brokers are, \"host:port\""));
+        }
+        if self.keyring_file.as_os_str().is_empty() {
+            let sentence = "keyring.file: name the keyring; make one with: callbackd keyring create FILE";
+            return Err(ConfigError::new(sentence));
+        }
+        Ok(())
     }
 
     /// Checks what was read.
@@ -97,9 +113,13 @@ fn build(raw: &Raw, wrong: &Wrong<'_>) -> Result<Config, ConfigError> {
         "human" => telemetry::Format::Human,
         _ => return Err(wrong("log.format", "say \"json\" or \"human\"")),
     };
-    let nat64 = raw.egress.nat64.iter().map(|text| Net::parse(text)).collect::<Option<Vec<_>>>();
+    telemetry::check_level(&raw.log.level).map_err(|why| wrong("log.level", &why))?;
+    let nat64 = raw.egress.nat64.iter().map(|text| Net::parse(text).filter(Net::is_nat64)).collect::<Option<Vec<_>>>();
     let allow = raw.egress.allow.iter().map(allow_rule).collect::<Option<Vec<_>>>();
     let store = PathBuf::from(&raw.store.path);
+    if !(1..=100).contains(&d.per_team_percent) {
+        return Err(wrong("deliver.per_team_percent", "between 1 and 100"));
+    }
     Ok(Config {
         intake: intake_config(raw, wrong)?,
         caps: caps(raw),
@@ -125,7 +145,7 @@ fn build(raw: &Raw, wrong: &Wrong<'_>) -> Result<Config, ConfigError> {
             http,
             allow: allow
                 .ok_or_else(|| wrong("egress.allow", "each rule has either net (\"10.0.0.0/8\") or host (a name)"))?,
-            nat64: nat64.ok_or_else(|| wrong("egress.nat64", "write prefixes such as \"64:ff9b::/96\""))?,
+            nat64: nat64.ok_or_else(|| wrong("egress.nat64", "write prefixes of 96 bits, such as \"64:ff9b::/96\""))?,
         },
         keyring_file: PathBuf::from(&raw.keyring.file),
         api_socket: given(&raw.api.socket).map_or_else(|| store.join("callbackd.sock"), PathBuf::from),
@@ -188,7 +208,11 @@ fn caps(raw: &Raw) -> Caps {
 fn allow_rule(rule: &raw::Allow) -> Option<AllowRule> {
     let what = match (&rule.net, &rule.host) {
         (Some(net), None) => Allowed::Net(Net::parse(net)?),
-        (None, Some(host)) => Allowed::Host(host.trim_end_matches('.').to_ascii_lowercase()),
+        // A host is named as a URL's host is read.
+        (None, Some(host)) => match Target::parse(&format!("https://{host}/")).ok()?.host {
+            TargetHost::Name(name) => Allowed::Host(name.to_string()),
+            TargetHost::Address(_) => return None,
+        },
         _ => return None,
     };
     Some(AllowRule { what, ports: rule.ports.clone(), teams: rule.teams.clone() })
@@ -208,7 +232,18 @@ fn check(config: &Config, wrong: &Wrong<'_>) -> Result<(), ConfigError> {
     let intake = &config.intake;
     let poll = intake::settings::max_poll_interval(intake);
     intake::settings::check(intake).map_err(|why| wrong("kafka.properties", &why))?;
-    let rules: [(bool, &str, &str); 12] = [
+    let d = config.exchange.deadlines;
+    let timeouts = [d.dns, d.connect, d.tls, d.head, d.total];
+    let kept = [config.retention.settled, config.retention.dead_letters, config.retention.event_ids];
+    let rules: [(bool, &str, &str); 16] = [
+        (timeouts.iter().all(|t| !t.is_zero()), "deliver.total_timeout", "every timeout must be more than 0"),
+        (kept.iter().all(|k| *k >= Duration::from_secs(60)), "retention.settled", "everything is kept for at least 1m"),
+        (
+            config.user_agent.bytes().all(|b| (b' '..=b'~').contains(&b)),
+            "deliver.contact",
+            "it is sent in a header: printable ASCII only",
+        ),
+        (intake.body_budget <= 1 << 32, "intake.body_budget", "at most 4GiB"),
         (!intake.topics.is_empty(), "kafka.topics", "name at least one topic"),
         (!intake.group.is_empty(), "kafka.group", "the consumer group needs a name"),
         (
@@ -253,7 +288,7 @@ mod tests {
     use super::*;
 
     fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
-        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into()));
         Layers::parse(Some(("my.toml", text)), variables)
             .and_then(|layers| Config::from_layers(&layers))
             .map_err(|error| error.to_string())

@@ -4,6 +4,7 @@
 //! missing here is read through before anyone calls it unknown.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub struct Directory {
     clock: Arc<dyn Clock>,
     retry: RetryPolicy,
     cache: RwLock<HashMap<Arc<str>, Arc<TeamEntry>>>,
+    /// Rises with every refresh: what was read before one is not kept after it.
+    generation: AtomicU64,
 }
 
 pub struct TeamEntry {
@@ -61,7 +64,7 @@ impl TeamEntry {
 
 impl Directory {
     pub fn new(people: People, keyring: Arc<Keyring>, clock: Arc<dyn Clock>, retry: RetryPolicy) -> Self {
-        Self { people, keyring, clock, retry, cache: RwLock::default() }
+        Self { people, keyring, clock, retry, cache: RwLock::default(), generation: AtomicU64::new(0) }
     }
 
     /// The team, if there is one.
@@ -74,9 +77,13 @@ impl Directory {
         if let Some(entry) = kept.filter(|entry| entry.until.is_none_or(|until| now < until)) {
             return Ok(Some(entry));
         }
+        let generation = self.generation.load(Ordering::SeqCst);
         let Some((team, keys)) = self.people.team_with_keys(id).await? else { return Ok(None) };
         let entry = Arc::new(self.open(team, &keys, now));
         let mut cache = self.cache.write().unwrap_or_else(PoisonError::into_inner);
+        if self.generation.load(Ordering::SeqCst) != generation {
+            return Ok(Some(entry));
+        }
         if cache.len() >= CACHE_LIMIT {
             cache.clear();
         }
@@ -86,7 +93,9 @@ impl Directory {
 
     /// Forgets everything that was kept: the next look reads the store.
     pub fn refresh(&self) {
-        self.cache.write().unwrap_or_else(PoisonError::into_inner).clear();
+        let mut cache = self.cache.write().unwrap_or_else(PoisonError::into_inner);
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        cache.clear();
     }
 
     /// Watches the version until `stop`.
@@ -122,7 +131,7 @@ impl Directory {
     fn signers(&self, team: &Team, keys: &[KeyRow], mode: Mode, now: Timestamp) -> Signers {
         // The key form carries one value: that of the key promoted last.
         let usable = |kind: KeyKind| {
-            let alike = keys.iter().filter(|key| key.kind == kind && key.mode == mode && is_used(key, now));
+            let alike = keys.iter().filter(|key| key.kind == kind && key.mode == mode && key.is_used(now));
             let mut alike: Vec<_> = alike.collect();
             alike.sort_by_key(|key| std::cmp::Reverse(key.promote_at));
             alike.into_iter()
@@ -156,13 +165,5 @@ impl Directory {
                 None
             }
         }
-    }
-}
-
-fn is_used(key: &KeyRow, now: Timestamp) -> bool {
-    match key.state {
-        KeyState::Active => true,
-        KeyState::Created => key.promote_at.is_some_and(|at| at <= now),
-        KeyState::Revoked => false,
     }
 }

@@ -20,6 +20,7 @@ use crate::base::stop::Stop;
 use crate::model::endpoint::QueueKey;
 use crate::model::lease::{Lease, Right, Token};
 use crate::model::settlement::Change;
+use crate::store::batch::StoreUp;
 use crate::store::{ClaimAsk, Claimed, ProcessId, Store};
 
 /// Rows taken in one claim, and the bytes of their bodies.
@@ -92,6 +93,8 @@ pub struct Feed {
     /// The deadline of an attempt, which must fit into what is left of a lease.
     pub deadline: Duration,
     pub usual_room: u32,
+    /// Told what every claim finds: a store that is away is noticed though nothing is settled.
+    pub store_up: Arc<StoreUp>,
 }
 
 impl Feed {
@@ -107,10 +110,15 @@ impl Feed {
             let wait = match self.claim().await {
                 Ok(wait) => {
                     pace.succeeded();
+                    if !self.store_up.send_replace(true) {
+                        tracing::info!("the store answers again");
+                    }
                     wait
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "no claim now");
+                    if self.store_up.send_replace(false) {
+                        tracing::error!(%error, "the store is away: nothing new begins until it is back");
+                    }
                     pace.next_wait()
                 }
             };
@@ -140,10 +148,8 @@ impl Feed {
     /// One claim; answers how long to wait for the next.
     async fn claim(&self) -> Result<Duration, crate::store::StoreError> {
         let (free, rooms) = self.lanes.rooms();
+        // While nothing may begin, an empty claim still asks whether the store is there.
         let at_most = free.min(ROWS);
-        if at_most == 0 {
-            return Ok(LOOK);
-        }
         let room: HashMap<QueueKey, u32> = rooms
             .into_iter()
             .map(|room| {
@@ -167,6 +173,7 @@ impl Feed {
         let (now, next_at, taken) = (claimed.now, claimed.next_at, claimed.rows.len());
         self.offer(claimed, born).await;
         Ok(match next_at {
+            _ if at_most == 0 => LOOK,
             _ if taken == at_most => Duration::ZERO,
             // What is due and was not taken has no room: a slot that comes free tells.
             Some(at) if at <= now => Duration::from_millis(100),

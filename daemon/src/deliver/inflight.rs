@@ -2,7 +2,7 @@
 //!
 //! One lock holds both, so that a partition that is given up and an attempt that begins can't miss each other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use crate::model::callback::{CallbackId, Hash};
 use crate::model::event::{RecordRef, SourceKey};
-use crate::model::lease::Lease;
+use crate::model::lease::{Lease, Token};
 use crate::model::offsets::{Offsets, Reached};
 use crate::model::settlement::{Change, Verdict};
 use crate::store::Mark;
@@ -20,19 +20,23 @@ pub struct Inflight {
     state: Mutex<State>,
     /// A watermark may have moved though no change is on its way.
     pub news: Notify,
-    /// Something came to its end.
-    pub ended: Notify,
 }
 
 #[derive(Default)]
 struct State {
     sources: HashMap<Arc<SourceKey>, Owned>,
     flights: HashMap<CallbackId, Flight>,
+    /// Partitions whose records were settled by nobody, or whose epoch is gone: to be taken anew.
+    again: HashSet<Arc<SourceKey>>,
 }
 
 struct Owned {
     epoch: i64,
     offsets: Offsets,
+    /// What the store has: Kafka's committed offset follows it.
+    stored: Reached,
+    /// It was given up: nothing of it begins, but what ends still counts.
+    leaving: bool,
     /// When the oldest outstanding record was received.
     oldest_since: Option<(i64, Instant)>,
     /// The lane of the last record, how many in a row led there, and how many there were in all.
@@ -50,7 +54,8 @@ struct Flight {
     started: bool,
     /// It has a row, or one is on its way: its record is no longer needed.
     parked: bool,
-    repeats: Vec<RecordRef>,
+    /// Records that its end settles too, with the epoch they were read under.
+    repeats: Vec<(RecordRef, i64)>,
 }
 
 /// What begins, or why it does not.
@@ -72,18 +77,39 @@ impl Inflight {
 
     /// A partition is ours from here on.
     pub fn take(&self, source: Arc<SourceKey>, epoch: i64, reached: Reached) {
-        let offsets = Offsets::new(reached);
-        self.state().sources.insert(source, Owned { epoch, offsets, oldest_since: None, lane: 0, streak: 0, seen: 0 });
+        let owned = Owned {
+            epoch,
+            offsets: Offsets::new(reached),
+            stored: reached,
+            leaving: false,
+            oldest_since: None,
+            lane: 0,
+            streak: 0,
+            seen: 0,
+        };
+        let mut state = self.state();
+        state.again.remove(&source);
+        state.sources.insert(source, owned);
     }
 
-    /// A partition is no longer ours. Gives the leases of its records whose attempt has begun and which have no row.
+    /// A partition is being given up: nothing of it begins any more. Gives the leases of its records whose attempt has
+    /// begun and which have no row. Until [`gone`](Self::gone) what they come to still raises its marks.
     pub fn give_up(&self, source: &SourceKey) -> Vec<Arc<Lease>> {
         let mut state = self.state();
-        state.sources.remove(source);
+        let State { sources, flights, again } = &mut *state;
+        if let Some(owned) = sources.get_mut(source) {
+            owned.leaving = true;
+        }
         let of_source =
             |flight: &Flight| flight.lease.epoch().is_some() && *flight.lease.facts.record.source == *source;
-        state.flights.retain(|_, flight| flight.started || !of_source(flight));
-        let started = state.flights.values_mut().filter(|flight| of_source(flight) && !flight.parked);
+        flights.retain(|_, flight| {
+            let forgotten = !flight.started && of_source(flight);
+            if forgotten {
+                again.extend(flight.repeats.iter().map(|(record, _)| Arc::clone(&record.source)));
+            }
+            !forgotten
+        });
+        let started = flights.values_mut().filter(|flight| of_source(flight) && !flight.parked);
         started
             .map(|flight| {
                 flight.parked = true;
@@ -92,14 +118,52 @@ impl Inflight {
             .collect()
     }
 
+    /// What was under way when the partition was given up is durable, or will not be.
+    pub fn gone(&self, source: &SourceKey) {
+        let mut state = self.state();
+        if state.sources.get(source).is_some_and(|owned| owned.leaving) {
+            state.sources.remove(source);
+        }
+    }
+
+    /// Partitions that must be taken anew, each once.
+    pub fn take_again(&self) -> Vec<Arc<SourceKey>> {
+        self.state().again.drain().collect()
+    }
+
+    /// A write found this epoch of a partition gone. True if it is still the one we work under.
+    pub fn fenced(&self, source: &Arc<SourceKey>, epoch: i64) -> bool {
+        let mut state = self.state();
+        let current = state.sources.get(source).is_some_and(|owned| owned.epoch == epoch && !owned.leaving);
+        if current {
+            state.again.insert(Arc::clone(source));
+        }
+        current
+    }
+
     pub fn epoch(&self, source: &SourceKey) -> Option<i64> {
-        self.state().sources.get(source).map(|owned| owned.epoch)
+        self.state().sources.get(source).filter(|owned| !owned.leaving).map(|owned| owned.epoch)
+    }
+
+    /// What the store has of a partition.
+    pub fn stored(&self, source: &SourceKey) -> Option<Reached> {
+        self.state().sources.get(source).map(|owned| owned.stored)
+    }
+
+    /// These marks are in the store.
+    pub fn store(&self, marks: &[Mark]) {
+        let mut state = self.state();
+        for mark in marks {
+            if let Some(owned) = state.sources.get_mut(&mark.source).filter(|owned| owned.epoch == mark.epoch) {
+                owned.stored = mark.reached;
+            }
+        }
     }
 
     /// Takes a record in; false when it is not to be looked at. Tells whether its id must be looked up.
     pub fn receive(&self, source: &SourceKey, epoch: i64, offset: i64, hash: Hash) -> Option<Received> {
         let mut state = self.state();
-        let owned = state.sources.get_mut(source).filter(|owned| owned.epoch == epoch)?;
+        let owned = state.sources.get_mut(source).filter(|owned| owned.epoch == epoch && !owned.leaving)?;
         let below_seen = offset < owned.offsets.reached().seen_upto;
         if !owned.offsets.receive(offset, hash) {
             return None;
@@ -141,7 +205,8 @@ impl Inflight {
         let facts = &lease.facts;
         let mut state = self.state();
         if let Some(epoch) = lease.epoch() {
-            let ours = state.sources.get(&facts.record.source).is_some_and(|owned| owned.epoch == epoch);
+            let owned = state.sources.get(&facts.record.source);
+            let ours = owned.is_some_and(|owned| owned.epoch == epoch && !owned.leaving);
             if !ours {
                 return Begin::NotOurs;
             }
@@ -149,8 +214,8 @@ impl Inflight {
         match state.flights.get_mut(&facts.id) {
             Some(flight) if flight.content != facts.content_hash => Begin::Reused,
             Some(flight) => {
-                if lease.epoch().is_some() {
-                    flight.repeats.push(facts.record.clone());
+                if let Some(epoch) = lease.epoch() {
+                    flight.repeats.push((facts.record.clone(), epoch));
                 }
                 Begin::Repeat
             }
@@ -190,42 +255,29 @@ impl Inflight {
         }
     }
 
-    /// Takes it out without an end: it was forgotten before it began.
-    pub fn forget(&self, lease: &Lease) {
-        let mut state = self.state();
-        if state.flights.get(&lease.id()).is_some_and(|flight| flight.lease.token == lease.token) {
-            state.flights.remove(&lease.id());
-        }
-        drop(state);
-        self.ended.notify_waiters();
-    }
-
     /// The store knows this callback already: its record needs nothing more, nor do those that repeat it.
     pub fn known(&self, lease: &Lease) {
         let mut state = self.state();
-        if state.flights.get(&lease.id()).is_some_and(|flight| flight.lease.token == lease.token)
-            && let Some(flight) = state.flights.remove(&lease.id())
-        {
-            for record in flight.repeats.iter().chain([&lease.facts.record]) {
-                mark_done(&mut state, record, false);
+        if let Some(flight) = state.take_flight(lease) {
+            let own = lease.epoch().map(|epoch| (lease.facts.record.clone(), epoch));
+            for (record, epoch) in flight.repeats.iter().chain(own.iter()) {
+                state.mark_done(record, *epoch, false);
             }
         }
         drop(state);
         self.news.notify_one();
     }
 
-    /// Takes a first try out that becomes a dead letter. Gives the partitions of records that waited for it: they are
-    /// read again, and judged for themselves.
-    pub fn buried(&self, lease: &Lease) -> Vec<Arc<SourceKey>> {
+    /// Takes a first try out that becomes a dead letter, or is forgotten. Records that waited for it are read again,
+    /// and judged for themselves.
+    pub fn withdraw(&self, lease: &Lease) {
         let mut state = self.state();
-        if state.flights.get(&lease.id()).is_none_or(|flight| flight.lease.token != lease.token) {
-            return Vec::new();
+        if let Some(flight) = state.take_flight(lease) {
+            state.again.extend(flight.repeats.into_iter().map(|(record, _)| record.source));
         }
-        let repeats = state.flights.remove(&lease.id()).map(|flight| flight.repeats).unwrap_or_default();
-        repeats.into_iter().map(|record| record.source).collect()
     }
 
-    /// Notes the lane that a record led to; tells whether the last thousand records of its partition led nowhere else.
+    /// Notes the lane that a record led to.
     pub fn note_lane(&self, source: &SourceKey, lane: u64) {
         if let Some(owned) = self.state().sources.get_mut(source) {
             if owned.lane == lane {
@@ -238,14 +290,14 @@ impl Inflight {
         }
     }
 
-    /// Whether a partition brings nothing for other lanes: then its backlog stays in Kafka.
+    /// Whether the last thousand records of a partition led to one lane: then its backlog stays in Kafka.
     pub fn serves_one_lane(&self, source: &SourceKey) -> bool {
         self.state().sources.get(source).is_some_and(|owned| owned.streak >= owned.seen.min(ONE_LANE))
     }
 
     /// A record that needs nothing more: it was known, or it is skipped.
-    pub fn done_without_row(&self, record: &RecordRef) {
-        mark_done(&mut self.state(), record, false);
+    pub fn done_without_row(&self, record: &RecordRef, epoch: i64) {
+        self.state().mark_done(record, epoch, false);
         self.news.notify_one();
     }
 
@@ -255,9 +307,7 @@ impl Inflight {
         let mut state = self.state();
         for change in changes {
             if let Some((record, epoch)) = change.record() {
-                if state.sources.get(&record.source).is_some_and(|owned| owned.epoch == epoch) {
-                    mark_done(&mut state, record, true);
-                }
+                state.mark_done(record, epoch, true);
             }
         }
         let news = state.sources.iter_mut().filter_map(|(source, owned)| {
@@ -279,54 +329,35 @@ impl Inflight {
         state.sources.iter_mut().map(mark).collect()
     }
 
-    /// A change is durable, or came to nothing. Gives the partitions whose records waited for it in vain: they must be
-    /// read again (row 30 after row 29).
-    pub fn durable(&self, change: &Change, verdict: Verdict) -> Vec<Arc<SourceKey>> {
-        let settle = match change {
-            Change::Settle(settle) => settle,
-            Change::Release { facts, token } => {
-                let mut state = self.state();
-                if state.flights.get(&facts.id).is_some_and(|flight| flight.lease.token == *token) {
-                    state.flights.remove(&facts.id);
-                }
-                drop(state);
-                self.ended.notify_waiters();
-                return Vec::new();
-            }
-            // Its row tells the rest: the record, and those that repeat it, need no more.
-            Change::Park(park) => {
-                let mut state = self.state();
-                let waiting = state.flights.get(&park.facts.id).is_some_and(|flight| flight.parked && !flight.started);
-                if waiting
-                    && park.lease.is_none()
-                    && let Some(flight) = state.flights.remove(&park.facts.id)
-                {
-                    for record in &flight.repeats {
-                        mark_done(&mut state, record, false);
-                    }
-                }
-                return Vec::new();
-            }
-            Change::Bury(..) => return Vec::new(),
-        };
-        let mut orphans = Vec::new();
+    /// A change is durable, or came to nothing: what waited for it goes on.
+    pub fn durable(&self, change: &Change, verdict: Verdict) {
         let mut state = self.state();
-        let holder = state.flights.get(&settle.facts.id).is_some_and(|flight| flight.lease.token == settle.token);
-        if holder && let Some(flight) = state.flights.remove(&settle.facts.id) {
-            if verdict == Verdict::Nothing {
-                orphans.extend(flight.repeats.iter().map(|record| Arc::clone(&record.source)));
+        let flight = match change {
+            Change::Settle(settle) => state.take_flight_of(settle.facts.id, settle.token),
+            Change::Release { facts, token } => state.take_flight_of(facts.id, *token),
+            // Its row tells the rest, once it waits there without an attempt of ours.
+            Change::Park(park) if park.lease.is_none() => {
+                let id = park.facts.id;
+                let waits = state.flights.get(&id).is_some_and(|flight| flight.parked && !flight.started);
+                if waits { state.flights.remove(&id) } else { None }
+            }
+            Change::Park(_) | Change::Bury(..) => None,
+        };
+        let Some(flight) = flight else { return };
+        // Row 29 left no row: the records that waited for it are first tries themselves, and are read again.
+        let in_vain = verdict == Verdict::Nothing && matches!(change, Change::Settle(_));
+        for (record, epoch) in &flight.repeats {
+            if in_vain {
+                state.again.insert(Arc::clone(&record.source));
             } else {
-                for record in &flight.repeats {
-                    mark_done(&mut state, record, false);
-                }
-                if !flight.repeats.is_empty() {
-                    self.news.notify_one();
-                }
+                state.mark_done(record, *epoch, false);
             }
         }
+        let repeated = !flight.repeats.is_empty();
         drop(state);
-        self.ended.notify_waiters();
-        orphans
+        if repeated {
+            self.news.notify_one();
+        }
     }
 
     /// Attempts of this process that are under way.
@@ -334,21 +365,27 @@ impl Inflight {
         let state = self.state();
         state.flights.values().filter(|flight| flight.started).map(|flight| Arc::clone(&flight.lease)).collect()
     }
-
-    /// Attempts of a partition's records that are under way and not known to be durable.
-    pub fn unparked(&self, source: &SourceKey) -> usize {
-        let state = self.state();
-        let of_source = |flight: &&Flight| flight.started && *flight.lease.facts.record.source == *source;
-        state.flights.values().filter(of_source).filter(|flight| !flight.parked).count()
-    }
 }
 
-fn mark_done(state: &mut State, record: &RecordRef, row: bool) {
-    let Some(owned) = state.sources.get_mut(&record.source) else { return };
-    owned.offsets.done(record.offset, row);
-    let upto = owned.offsets.reached().done_upto;
-    if owned.oldest_since.is_some_and(|(offset, _)| offset < upto) {
-        owned.oldest_since = (owned.offsets.outstanding() > 0).then(|| (upto, Instant::now()));
+impl State {
+    fn take_flight(&mut self, lease: &Lease) -> Option<Flight> {
+        self.take_flight_of(lease.id(), lease.token)
+    }
+
+    /// The flight that this token holds.
+    fn take_flight_of(&mut self, id: CallbackId, token: Token) -> Option<Flight> {
+        let holds = self.flights.get(&id).is_some_and(|flight| flight.lease.token == token);
+        if holds { self.flights.remove(&id) } else { None }
+    }
+
+    /// The record is durable; it counts only in the epoch it was read under.
+    fn mark_done(&mut self, record: &RecordRef, epoch: i64, row: bool) {
+        let Some(owned) = self.sources.get_mut(&record.source).filter(|owned| owned.epoch == epoch) else { return };
+        owned.offsets.done(record.offset, row);
+        let upto = owned.offsets.reached().done_upto;
+        if owned.oldest_since.is_some_and(|(offset, _)| offset < upto) {
+            owned.oldest_since = (owned.offsets.outstanding() > 0).then(|| (upto, Instant::now()));
+        }
     }
 }
 

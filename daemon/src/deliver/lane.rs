@@ -82,6 +82,8 @@ struct Lane<T> {
     prompt_at: Option<Instant>,
     used_at: Instant,
     in_ring: bool,
+    /// It stands in a list of lanes that wait for an origin or an unproven permit; once.
+    blocked: bool,
     queues: Vec<QueueTarget>,
 }
 
@@ -112,6 +114,7 @@ pub struct Scheduler<T> {
     slow: usize,
     settling: usize,
     waiting: usize,
+    due_waiting: usize,
 }
 
 impl<T> Scheduler<T> {
@@ -130,13 +133,14 @@ impl<T> Scheduler<T> {
             slow: 0,
             settling: 0,
             waiting: 0,
+            due_waiting: 0,
         }
     }
 
     /// Whether a lane's slots are taken and its share of waiting bytes is used up.
-    pub fn is_full(&self, key: &LaneKey) -> bool {
+    pub fn is_full(&self, key: &LaneKey, now: Instant) -> bool {
         self.by_key.get(key).and_then(|id| self.lanes[*id].as_ref()).is_some_and(|lane| {
-            self.at_cap(lane) && lane.fresh.len() >= self.caps.waiting && lane.fresh_bytes >= self.caps.lane_bytes
+            self.at_cap(lane, now) && lane.fresh.len() >= self.caps.waiting && lane.fresh_bytes >= self.caps.lane_bytes
         })
     }
 
@@ -145,8 +149,9 @@ impl<T> Scheduler<T> {
         self.fast >= self.caps.fast
     }
 
-    pub fn free_fast(&self) -> usize {
-        self.caps.fast.saturating_sub(self.fast)
+    /// Fast permits that no due row waits for yet.
+    pub fn free_for_due(&self) -> usize {
+        self.caps.fast.saturating_sub(self.fast).saturating_sub(self.due_waiting)
     }
 
     pub fn unsettled(&self) -> usize {
@@ -171,7 +176,10 @@ impl<T> Scheduler<T> {
                 lane.fresh_bytes += bytes;
                 lane.fresh.push_back(waiting);
             }
-            Side::Due => lane.due.push_back(waiting),
+            Side::Due => {
+                lane.due.push_back(waiting);
+                self.due_waiting += 1;
+            }
         }
         self.waiting += 1;
         self.enter_ring(id);
@@ -179,6 +187,7 @@ impl<T> Scheduler<T> {
 
     /// The next item that may start, with the slot and the kind of permit it takes.
     pub fn next(&mut self, now: Instant) -> Option<(Slot, Pool, T)> {
+        self.wake_unproven();
         for _ in 0..self.ring.len() {
             if self.fast_taken() {
                 return None;
@@ -210,18 +219,24 @@ impl<T> Scheduler<T> {
             let lane = self.lanes[id].as_mut().expect("a lane in a ring is there");
             lane.in_ring = false;
             if (lane.fresh.is_empty() && lane.due.is_empty()) || lane.in_flight() >= caps.endpoint {
+                // It came in vain: the place that it was woken for goes to the next.
+                if let Some(origin) = lane.key.origin.clone() {
+                    self.wake_origin(&origin);
+                }
                 continue;
             }
             if let Some(origin) = &lane.key.origin {
                 let origin = self.origins.entry(origin.clone()).or_default();
                 if origin.in_flight >= caps.origin {
                     origin.blocked.push_back(id);
+                    lane.blocked = true;
                     continue;
                 }
             }
             let unproven = !lane.is_proven(now);
             if unproven && self.unproven >= caps.unproven {
                 self.unproven_blocked.push_back(id);
+                lane.blocked = true;
                 continue;
             }
             let (side, waiting) = lane.pick(caps.endpoint).expect("it was not empty");
@@ -235,7 +250,10 @@ impl<T> Scheduler<T> {
         let lane = self.lanes[id].as_mut().expect("a lane that starts is there");
         match side {
             Side::Fresh => lane.fresh_in_flight += 1,
-            Side::Due => lane.due_in_flight += 1,
+            Side::Due => {
+                lane.due_in_flight += 1;
+                self.due_waiting -= 1;
+            }
         }
         if let Some(origin) = &lane.key.origin {
             self.origins.entry(origin.clone()).or_default().in_flight += 1;
@@ -258,24 +276,48 @@ impl<T> Scheduler<T> {
         }
         lane.used_at = now;
         let (team, origin) = (Arc::clone(&lane.key.team), lane.key.origin.clone());
-        let mut unblocked = None;
-        if let Some(origin) = origin {
-            if let Some(entry) = self.origins.get_mut(&origin) {
-                entry.in_flight -= 1;
-                unblocked = entry.blocked.pop_front();
-                if entry.in_flight == 0 && entry.blocked.is_empty() {
-                    self.origins.remove(&origin);
-                }
-            }
-        }
         if let Some(entry) = self.teams.get_mut(&team) {
             entry.in_flight -= 1;
         }
         self.enter_ring(slot.lane);
         self.enter_team(&team);
-        if let Some(id) = unblocked {
-            self.enter_ring(id);
+        if let Some(origin) = origin {
+            if let Some(entry) = self.origins.get_mut(&origin) {
+                entry.in_flight -= 1;
+            }
+            self.wake_origin(&origin);
         }
+    }
+
+    /// A place at an origin is free: the first lane that waits for one and still has work goes back into the ring.
+    fn wake_origin(&mut self, origin: &Origin) {
+        while let Some(id) = self.origins.get_mut(origin).and_then(|entry| entry.blocked.pop_front()) {
+            if self.wake(id) {
+                return;
+            }
+        }
+        if self.origins.get(origin).is_some_and(|entry| entry.in_flight == 0 && entry.blocked.is_empty()) {
+            self.origins.remove(origin);
+        }
+    }
+
+    /// As many lanes as there are free unproven permits go back into the ring.
+    fn wake_unproven(&mut self) {
+        let mut free = self.caps.unproven.saturating_sub(self.unproven);
+        while free > 0
+            && let Some(id) = self.unproven_blocked.pop_front()
+        {
+            free -= usize::from(self.wake(id));
+        }
+    }
+
+    /// Puts a blocked lane into the ring; false when it has no more work.
+    fn wake(&mut self, id: usize) -> bool {
+        if let Some(lane) = self.lanes[id].as_mut() {
+            lane.blocked = false;
+        }
+        self.enter_ring(id);
+        self.lanes[id].as_ref().is_some_and(|lane| lane.in_ring)
     }
 
     /// Moves an attempt that outlives [`PROMPT`] to the slow pool, if that has room.
@@ -303,12 +345,7 @@ impl<T> Scheduler<T> {
         match pool {
             Pool::Fast { unproven } => {
                 self.fast -= 1;
-                if unproven {
-                    self.unproven -= 1;
-                    if let Some(id) = self.unproven_blocked.pop_front() {
-                        self.enter_ring(id);
-                    }
-                }
+                self.unproven -= usize::from(unproven);
             }
             Pool::Slow => self.slow -= 1,
             Pool::Settling => self.settling -= 1,
@@ -320,7 +357,7 @@ impl<T> Scheduler<T> {
         let mut stale = Vec::new();
         for id in 0..self.lanes.len() {
             let Some(lane) = self.lanes[id].as_ref() else { continue };
-            if lane.fresh.is_empty() || !self.at_cap(lane) {
+            if lane.fresh.is_empty() || !self.at_cap(lane, now) {
                 continue;
             }
             let lane = self.lanes[id].as_mut().expect("it was just there");
@@ -344,8 +381,9 @@ impl<T> Scheduler<T> {
                 let queue = if side == Side::Fresh { &mut lane.fresh } else { &mut lane.due };
                 for waiting in std::mem::take(queue) {
                     if matches(&waiting.item) {
-                        if side == Side::Fresh {
-                            lane.fresh_bytes -= waiting.bytes;
+                        match side {
+                            Side::Fresh => lane.fresh_bytes -= waiting.bytes,
+                            Side::Due => self.due_waiting -= 1,
                         }
                         self.waiting -= 1;
                         forgotten.push(waiting.item);
@@ -374,12 +412,11 @@ impl<T> Scheduler<T> {
     /// Drops lanes that have been out of use for as long as their trust would last.
     pub fn sweep(&mut self, now: Instant) {
         for id in 0..self.lanes.len() {
-            let idle = self.lanes[id]
-                .as_ref()
-                .is_some_and(|lane| !lane.is_used() && !lane.in_ring && now.duration_since(lane.used_at) >= TRUST);
-            let blocked =
-                self.unproven_blocked.contains(&id) || self.origins.values().any(|origin| origin.blocked.contains(&id));
-            if idle && !blocked {
+            let idle = self.lanes[id].as_ref().is_some_and(|lane| {
+                let idle = now.duration_since(lane.used_at) >= TRUST;
+                idle && !lane.is_used() && !lane.in_ring && !lane.blocked
+            });
+            if idle {
                 let lane = self.lanes[id].take().expect("it was just there");
                 self.by_key.remove(&lane.key);
                 self.free.push(id);
@@ -388,13 +425,13 @@ impl<T> Scheduler<T> {
         self.teams.retain(|_, team| team.in_flight > 0 || team.in_ring || !team.ring.is_empty());
     }
 
-    fn at_cap(&self, lane: &Lane<T>) -> bool {
+    fn at_cap(&self, lane: &Lane<T>, now: Instant) -> bool {
         let team = self.teams.get(&lane.key.team).map_or(0, |team| team.in_flight);
         let origin = lane.key.origin.as_ref().and_then(|origin| self.origins.get(origin));
         lane.in_flight() >= self.caps.endpoint
             || team >= self.caps.team
             || origin.is_some_and(|origin| origin.in_flight >= self.caps.origin)
-            || (self.unproven >= self.caps.unproven && lane.prompt_at.is_none())
+            || (self.unproven >= self.caps.unproven && !lane.is_proven(now))
     }
 
     fn lane_id(&mut self, key: LaneKey, now: Instant) -> usize {
@@ -411,6 +448,7 @@ impl<T> Scheduler<T> {
             prompt_at: None,
             used_at: now,
             in_ring: false,
+            blocked: false,
             queues: Vec::new(),
         };
         let id = self.free.pop().unwrap_or_else(|| {
@@ -424,7 +462,11 @@ impl<T> Scheduler<T> {
 
     fn enter_ring(&mut self, id: usize) {
         let Some(lane) = self.lanes[id].as_mut() else { return };
-        if lane.in_ring || (lane.fresh.is_empty() && lane.due.is_empty()) || lane.in_flight() >= self.caps.endpoint {
+        if lane.in_ring
+            || lane.blocked
+            || (lane.fresh.is_empty() && lane.due.is_empty())
+            || lane.in_flight() >= self.caps.endpoint
+        {
             return;
         }
         lane.in_ring = true;
@@ -572,6 +614,29 @@ mod tests {
     }
 
     #[test]
+    fn every_endpoint_of_a_cold_start_gets_its_turn() {
+        let mut scheduler =
+            Scheduler::new(Caps { endpoint: 16, origin: 64, team: 192, fast: 512, unproven: 128, ..CAPS });
+        let mut left = 0;
+        for endpoint in 0..150_u32 {
+            let name = format!("e{endpoint}.example");
+            for item in 0..if endpoint < 50 { 40 } else { 1 } {
+                offer(&mut scheduler, &name, &name, Side::Fresh, item);
+                left += 1;
+            }
+        }
+        let mut running: VecDeque<_> = drain(&mut scheduler).into();
+        while let Some((slot, pool, _)) = running.pop_front() {
+            left -= 1;
+            scheduler.leave(slot, true, Instant::now());
+            running.extend(drain(&mut scheduler));
+            scheduler.release(pool);
+            running.extend(drain(&mut scheduler));
+        }
+        assert_eq!((left, scheduler.waiting()), (0, 0));
+    }
+
+    #[test]
     fn no_pool_borrows_from_another() {
         let mut scheduler = Scheduler::new(Caps { slow: 1, settling: 1, ..CAPS });
         for item in 0..3 {
@@ -592,11 +657,11 @@ mod tests {
         for item in 0..7 {
             offer(&mut scheduler, "a", "a.example", Side::Fresh, item);
         }
-        assert!(!scheduler.is_full(&key("a", "a.example")), "its slots are free");
+        assert!(!scheduler.is_full(&key("a", "a.example"), Instant::now()), "its slots are free");
         let started = drain(&mut scheduler);
         assert_eq!(started.len(), 4);
-        assert!(scheduler.is_full(&key("a", "a.example")));
-        assert!(!scheduler.is_full(&key("b", "b.example")));
+        assert!(scheduler.is_full(&key("a", "a.example"), Instant::now()));
+        assert!(!scheduler.is_full(&key("b", "b.example"), Instant::now()));
         assert_eq!(scheduler.stale(Duration::from_secs(2), Instant::now(), |_| true).len(), 0);
         assert_eq!(scheduler.stale(Duration::ZERO, Instant::now(), |_| true), [4, 5, 6]);
         assert_eq!(scheduler.waiting(), 0);
@@ -604,8 +669,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn caps_hold_and_nothing_is_lost(steps in proptest::collection::vec((0..3_usize, 0..4_usize, 0..4_usize), 1..200)) {
-            let mut scheduler = Scheduler::new(CAPS);
+        fn caps_hold_and_nothing_is_lost(
+            steps in proptest::collection::vec((0..3_usize, 0..4_usize, 0..4_usize), 1..200), unproven in 1..17_usize,
+        ) {
+            let mut scheduler = Scheduler::new(Caps { unproven, ..CAPS });
             let mut running: Vec<(Slot, Pool, u32)> = Vec::new();
             let (mut offered, mut finished) = (0_u32, 0_u32);
             for (step, team, host) in steps {

@@ -28,6 +28,7 @@ pub struct Lanes {
     pub due_progress: Notify,
     /// Any place came free: what intake holds back may go on.
     pub progress: Notify,
+    freed: Notify,
     metrics: Arc<Metrics>,
 }
 
@@ -46,6 +47,7 @@ impl Lanes {
             starter: OnceLock::new(),
             due_progress: Notify::new(),
             progress: Notify::new(),
+            freed: Notify::new(),
             metrics,
         })
     }
@@ -66,17 +68,17 @@ impl Lanes {
     }
 
     pub fn is_full(&self, key: &LaneKey) -> bool {
-        self.state().scheduler.is_full(key)
+        self.state().scheduler.is_full(key, Instant::now())
     }
 
     pub fn machine_is_the_limit(&self) -> bool {
         self.state().scheduler.fast_taken()
     }
 
-    /// Free fast permits, none while nothing may begin; and the room of each lane in use.
+    /// Fast permits that no due row waits for, none while nothing may begin; and the room of each lane in use.
     pub fn rooms(&self) -> (usize, Vec<Room>) {
         let state = self.state();
-        let free = if state.open && !state.closed { state.scheduler.free_fast() } else { 0 };
+        let free = if state.open && !state.closed { state.scheduler.free_for_due() } else { 0 };
         (free, state.scheduler.rooms())
     }
 
@@ -100,6 +102,19 @@ impl Lanes {
     pub fn stale(&self, age: Duration, may_go: impl Fn(&Arc<Lease>) -> bool) -> Vec<Arc<Lease>> {
         let mut state = self.state();
         if state.scheduler.fast_taken() { Vec::new() } else { state.scheduler.stale(age, Instant::now(), may_go) }
+    }
+
+    /// Waits until no attempt is under way or awaits its settle.
+    pub async fn settled(&self) {
+        loop {
+            let freed = self.freed.notified();
+            let mut freed = std::pin::pin!(freed);
+            freed.as_mut().enable();
+            if self.state().scheduler.unsettled() == 0 {
+                return;
+            }
+            freed.await;
+        }
     }
 
     pub fn sweep(&self) {
@@ -169,5 +184,6 @@ impl Drop for Permit {
         self.lanes.state().scheduler.release(self.pool);
         self.lanes.pump();
         self.lanes.progress.notify_one();
+        self.lanes.freed.notify_waiters();
     }
 }

@@ -29,7 +29,7 @@ use crate::model::attempt::{Attempt, Outcome};
 use crate::model::lease::{LEASE_SLACK, Lease};
 use crate::model::retry::{self, Report, RetryPolicy};
 use crate::model::settlement::{Change, Park, Settle};
-use crate::net::exchange::{Client, Exchange, Outgoing};
+use crate::net::exchange::{Client, Exchange};
 use directory::{Directory, TeamEntry};
 use inflight::Inflight;
 use lane::PROMPT;
@@ -67,7 +67,8 @@ impl Engine {
         }
         let begun = (lease.now(), Instant::now());
         self.observe_begin(&lease, begun.0);
-        let tried = self.watched(&lease, &mut permit).await;
+        let end = tokio::time::Instant::now() + self.client.total_deadline();
+        let tried = self.watched(&lease, &mut permit, end).await;
         let took = begun.1.elapsed();
         if tried.exchange.status.is_some() && took < PROMPT {
             slot.was_prompt();
@@ -98,28 +99,37 @@ impl Engine {
     }
 
     /// Runs the attempt; gives it its row early when it is slow, and cuts it off when a stop's grace is over.
-    async fn watched(&self, lease: &Arc<Lease>, permit: &mut Permit) -> Tried {
+    async fn watched(&self, lease: &Arc<Lease>, permit: &mut Permit, end: tokio::time::Instant) -> Tried {
         let mut cut_off = self.cut_off.clone();
-        let mut trying = std::pin::pin!(AssertUnwindSafe(self.try_once(lease)).catch_unwind());
-        let slow = tokio::time::sleep(self.park_after.min(PROMPT));
-        tokio::select! {
-            tried = &mut trying => return tried.unwrap_or_else(|_| self.panicked()),
-            () = slow => {}
-        }
-        permit.to_slow();
-        self.park_early(lease).await;
-        tokio::select! {
-            tried = &mut trying => tried.unwrap_or_else(|_| self.panicked()),
-            () = cut_off.stopped() => {
-                let exchange = Exchange::refused(Outcome::Interrupted, "cut off: the daemon was stopped");
-                Tried { exchange: Exchange { sent: true, ..exchange }, retry: self.retry }
+        let mut trying = std::pin::pin!(AssertUnwindSafe(self.try_once(lease, end)).catch_unwind());
+        let mut slow = std::pin::pin!(tokio::time::sleep(PROMPT));
+        let mut late = std::pin::pin!(tokio::time::sleep(self.park_after));
+        let (mut is_slow, mut is_late) = (false, false);
+        loop {
+            tokio::select! {
+                tried = &mut trying => return tried.unwrap_or_else(|_| self.panicked()),
+                () = &mut slow, if !is_slow => {
+                    is_slow = true;
+                    permit.to_slow();
+                }
+                () = &mut late, if !is_late => {
+                    is_late = true;
+                    self.park_early(lease).await;
+                }
+                () = cut_off.stopped() => {
+                    let exchange = Exchange::refused(Outcome::Interrupted, "cut off: the daemon was stopped");
+                    return Tried { exchange: Exchange { sent: true, ..exchange }, retry: self.retry };
+                }
             }
         }
     }
 
-    async fn try_once(&self, lease: &Lease) -> Tried {
+    async fn try_once(&self, lease: &Lease, end: tokio::time::Instant) -> Tried {
         assert!(!(faults::is_on(Fault::Panic) && lease.facts.task_id.contains("panic")), "a fault switch");
-        let Some(entry) = self.team(lease).await else {
+        if faults::is_on(Fault::Hang) && lease.facts.task_id.contains("hang") {
+            std::future::pending::<()>().await;
+        }
+        let Ok(Some(entry)) = tokio::time::timeout_at(end, self.team(lease)).await else {
             let exchange = Exchange::refused(Outcome::NoKey, "the team can't be read");
             return Tried { exchange, retry: self.retry };
         };
@@ -131,25 +141,19 @@ impl Engine {
                 if !resolved.target.origin.https && resolved.form == crate::model::team::AuthForm::Key {
                     self.metrics.http_key_exposed_total.inc();
                 }
-                self.send(&sign::sign(resolved, lease, &self.user_agent), lease.now()).await
+                self.client.post(&sign::sign(resolved, lease, &self.user_agent), lease.now(), end).await
             }
         };
         Tried { exchange, retry }
     }
 
-    async fn send(&self, outgoing: &Outgoing, now: Timestamp) -> Exchange {
-        self.client.post(outgoing, now).await
-    }
-
-    /// The team; while the store is away it is asked again, within the attempt's deadline.
+    /// The team; while the store is away it is asked again.
     async fn team(&self, lease: &Lease) -> Option<Arc<TeamEntry>> {
-        let end = Instant::now() + self.client.total_deadline();
         let mut pace = Pace::new(Duration::from_millis(50), Duration::from_secs(1));
         loop {
             match self.directory.team(&lease.facts.team).await {
                 Ok(entry) => return entry,
-                Err(_) if Instant::now() < end => tokio::time::sleep(pace.next_wait()).await,
-                Err(_) => return None,
+                Err(_) => tokio::time::sleep(pace.next_wait()).await,
             }
         }
     }

@@ -11,7 +11,6 @@ use crate::base::metrics::Metrics;
 use crate::base::stop::Stop;
 use crate::model::attempt::Outcome;
 use crate::model::dead_letter::DeadLetter;
-use crate::model::event::SourceKey;
 use crate::model::settlement::{Change, Ended, Settle, Verdict};
 use crate::store::StoreError;
 use crate::store::batch::BatchWriter;
@@ -29,10 +28,11 @@ pub enum Notice {
 }
 
 struct Ticket {
-    change: Change,
+    /// `None` only asks that all before it be durable.
+    change: Option<Change>,
     /// Held until the change is durable.
     permit: Option<Permit>,
-    durable: Option<oneshot::Sender<Verdict>>,
+    durable: Option<oneshot::Sender<()>>,
 }
 
 /// Takes changes; cheap to clone.
@@ -48,8 +48,6 @@ pub struct SettleTask {
     inflight: Arc<Inflight>,
     metrics: Arc<Metrics>,
     bell: FeedBell,
-    /// Partitions that are to be taken anew: their epoch is gone, or their records were settled by nobody.
-    lost: mpsc::Sender<Arc<SourceKey>>,
     notices: Option<mpsc::Sender<Notice>>,
 }
 
@@ -59,35 +57,34 @@ pub struct SettleDeps {
     pub inflight: Arc<Inflight>,
     pub metrics: Arc<Metrics>,
     pub bell: FeedBell,
-    pub lost: mpsc::Sender<Arc<SourceKey>>,
     pub notices: Option<mpsc::Sender<Notice>>,
 }
 
 pub fn build(deps: SettleDeps) -> (Settler, SettleTask) {
     let (sender, tickets) = mpsc::channel(QUEUE);
-    let SettleDeps { writer, inflight, metrics, bell, lost, notices } = deps;
-    (Settler { tickets: sender }, SettleTask { tickets, writer, inflight, metrics, bell, lost, notices })
+    let SettleDeps { writer, inflight, metrics, bell, notices } = deps;
+    (Settler { tickets: sender }, SettleTask { tickets, writer, inflight, metrics, bell, notices })
 }
 
 impl Settler {
     /// Hands a settle over, with the permit that it gives back when durable.
     pub async fn settle(&self, settle: Settle, permit: Permit) {
-        self.send(Change::Settle(Box::new(settle)), Some(permit), None).await;
+        self.send(Some(Change::Settle(Box::new(settle))), Some(permit), None).await;
     }
 
     /// Hands any other change over; nobody waits for it.
     pub async fn submit(&self, change: Change) {
-        self.send(change, None, None).await;
+        self.send(Some(change), None, None).await;
     }
 
-    /// Hands a change over and waits until it is durable. `None`: the store broke first.
-    pub async fn durable(&self, change: Change) -> Option<Verdict> {
+    /// Waits until everything handed over before is durable. False: the store broke first.
+    pub async fn flushed(&self) -> bool {
         let (durable, is_durable) = oneshot::channel();
-        self.send(change, None, Some(durable)).await;
-        is_durable.await.ok()
+        self.send(None, None, Some(durable)).await;
+        is_durable.await.is_ok()
     }
 
-    async fn send(&self, change: Change, permit: Option<Permit>, durable: Option<oneshot::Sender<Verdict>>) {
+    async fn send(&self, change: Option<Change>, permit: Option<Permit>, durable: Option<oneshot::Sender<()>>) {
         // The task ends only with the process, when nothing can be settled any more.
         let _ = self.tickets.send(Ticket { change, permit, durable }).await;
     }
@@ -123,31 +120,33 @@ impl SettleTask {
     async fn write(&mut self, tickets: &mut Vec<Ticket>) -> Result<(), StoreError> {
         collapse(tickets);
         let mut changes = Vec::with_capacity(tickets.len());
-        let mut rest = Vec::with_capacity(tickets.len());
+        let mut permits = Vec::with_capacity(tickets.len());
+        let mut waiting = Vec::new();
         for ticket in tickets.drain(..) {
-            changes.push(ticket.change);
-            rest.push((ticket.permit, ticket.durable));
-        }
-        let marks =
-            crate::faults::marks_first(&mut self.writer, &self.inflight, self.inflight.compose(&changes)).await?;
-        if changes.is_empty() && marks.is_empty() {
-            return Ok(());
-        }
-        let written = self.writer.write(changes, marks).await?;
-        for ((change, verdict), (permit, durable)) in written.changes.into_iter().zip(rest) {
-            let orphans = self.inflight.durable(&change, verdict);
-            drop(permit);
-            if let Some(durable) = durable {
-                let _ = durable.send(verdict);
+            if let Some(change) = ticket.change {
+                changes.push(change);
+                permits.push(ticket.permit);
             }
-            for source in orphans {
-                let _ = self.lost.try_send(source);
-            }
-            self.tell(change, verdict);
+            waiting.extend(ticket.durable);
         }
-        for source in written.lost {
-            self.metrics.sources_fenced_total.inc();
-            let _ = self.lost.try_send(source);
+        let marks = self.inflight.compose(&changes);
+        let marks = crate::faults::marks_first(&mut self.writer, &self.inflight, marks).await?;
+        if !changes.is_empty() || !marks.is_empty() {
+            let written = self.writer.write(changes, marks).await?;
+            self.inflight.store(&written.marks);
+            for ((change, verdict), permit) in written.changes.into_iter().zip(permits) {
+                self.inflight.durable(&change, verdict);
+                drop(permit);
+                self.tell(change, verdict);
+            }
+            for (source, epoch) in written.lost {
+                if self.inflight.fenced(&source, epoch) {
+                    self.metrics.sources_fenced_total.inc();
+                }
+            }
+        }
+        for durable in waiting {
+            let _ = durable.send(());
         }
         Ok(())
     }
@@ -195,21 +194,23 @@ fn observe_delivery(metrics: &Metrics, settle: &Settle) {
 
 /// A park and a settle of one callback in one batch collapse to the settle, unless that was cut off.
 fn collapse(tickets: &mut Vec<Ticket>) {
-    let parked = tickets.iter().any(|ticket| matches!(ticket.change, Change::Park(_)));
+    let parked = tickets.iter().any(|ticket| matches!(ticket.change, Some(Change::Park(_))));
     if !parked {
         return;
     }
     let settled: std::collections::HashSet<_> = tickets
         .iter()
         .filter_map(|ticket| match &ticket.change {
-            Change::Settle(settle) if settle.attempt.outcome != Outcome::Interrupted && settle.epoch.is_some() => {
+            Some(Change::Settle(settle))
+                if settle.attempt.outcome != Outcome::Interrupted && settle.epoch.is_some() =>
+            {
                 Some(settle.facts.id)
             }
             _ => None,
         })
         .collect();
     tickets.retain(|ticket| match &ticket.change {
-        Change::Park(park) => ticket.durable.is_some() || !settled.contains(&park.facts.id),
+        Some(Change::Park(park)) => !settled.contains(&park.facts.id),
         _ => true,
     });
 }

@@ -2,6 +2,7 @@
 //! cluster, the store a temporary folder, the receiver verifies with the SDK, and producer and receiver keep books of
 //! their own: the ledger at the end holds the store against them.
 
+pub mod broker;
 mod ledger;
 mod producer;
 mod receiver;
@@ -13,7 +14,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use rdkafka::mocking::MockCluster;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
@@ -26,6 +26,7 @@ use crate::keyring::Keyring;
 use crate::model::team::{KeyKind, Mode};
 use crate::ops::Actor;
 use crate::ops::teams::TeamChange;
+use broker::Broker;
 use ledger::Ledger;
 use producer::Producer;
 use screen::Screen;
@@ -59,7 +60,7 @@ pub(crate) const GLOBEX: &str = "team_globex";
 /// What could not be set up.
 pub async fn run(options: Options) -> anyhow::Result<bool> {
     let folder = Folder::new()?;
-    let broker = Broker::start().context("start the mock broker")?;
+    let broker = Broker::start(TOPIC, PARTITIONS).context("start the mock broker")?;
     let listener = TcpListener::bind("127.0.0.1:0").await.context("listen for callbacks")?;
     let receiver_at = listener.local_addr()?;
     let (notices, mut noticed) = mpsc::channel(NOTICES);
@@ -189,7 +190,7 @@ fn config(folder: &Path, brokers: &str) -> anyhow::Result<Config> {
         ("DELIVER__LEASE", "20s".to_owned()),
         ("SHUTDOWN__GRACE", "7s".to_owned()),
     ];
-    let variables = settings.into_iter().map(|(key, value)| (format!("CALLBACKD_{key}"), value));
+    let variables = settings.into_iter().map(|(key, value)| (format!("CALLBACKD_{key}").into(), value.into()));
     let mut config = Config::from_layers(&Layers::read(None, variables)?)?;
     let loopback = crate::net::egress::Net::parse("127.0.0.0/8").context("a net")?;
     config.egress.allow = vec![crate::net::egress::AllowRule {
@@ -248,47 +249,6 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// The mock broker, on a thread of its own, which it may not leave.
-struct Broker {
-    servers: String,
-    end: Option<std::sync::mpsc::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Broker {
-    fn start() -> anyhow::Result<Self> {
-        let (ready, is_ready) = std::sync::mpsc::channel();
-        let (end, ended) = std::sync::mpsc::channel();
-        let thread = std::thread::Builder::new().name("mock-broker".to_owned()).spawn(move || {
-            let cluster = MockCluster::new(1).and_then(|cluster| {
-                cluster.create_topic(TOPIC, PARTITIONS, 1)?;
-                Ok(cluster)
-            });
-            match cluster {
-                Ok(cluster) => {
-                    let _ = ready.send(Ok(cluster.bootstrap_servers()));
-                    // Until the demo drops its end of the channel.
-                    let _ = ended.recv();
-                }
-                Err(error) => {
-                    let _ = ready.send(Err(error));
-                }
-            }
-        })?;
-        let servers = is_ready.recv().context("the mock broker's thread ended")??;
-        Ok(Self { servers, end: Some(end), thread: Some(thread) })
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        drop(self.end.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 

@@ -47,8 +47,7 @@ pub struct Admit {
     pub metrics: Arc<Metrics>,
     pub park_after: Duration,
     pub batches: mpsc::Receiver<Vec<Incoming>>,
-    /// Partitions to be read again from their watermark.
-    pub lost: mpsc::Sender<Arc<SourceKey>>,
+    pub stop: Stop,
 }
 
 /// A first try that may begin, with the lane it goes to.
@@ -65,8 +64,16 @@ struct New {
 }
 
 impl Admit {
-    /// Admits batches until `stop`.
-    pub async fn run(mut self, mut stop: Stop) {
+    /// Admits batches until `stop`, which also ends its waits for the store.
+    pub async fn run(self) {
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            () = self.admit_all() => {}
+            () = stop.stopped() => {}
+        }
+    }
+
+    async fn admit_all(mut self) {
         let mut waiting: HashMap<Arc<SourceKey>, VecDeque<Ready>> = HashMap::new();
         let mut stale_check = tokio::time::interval(Duration::from_millis(250));
         loop {
@@ -78,7 +85,6 @@ impl Admit {
                 },
                 () = lanes.progress.notified(), if !waiting.is_empty() => {}
                 _ = stale_check.tick() => self.park_stale().await,
-                () = stop.stopped() => return,
             }
             self.offer_waiting(&mut waiting).await;
         }
@@ -87,6 +93,10 @@ impl Admit {
     async fn admit(&self, batch: Vec<Incoming>, waiting: &mut HashMap<Arc<SourceKey>, VecDeque<Ready>>) {
         let mut events = Vec::with_capacity(batch.len());
         for incoming in batch {
+            // Given up meanwhile: it is read again.
+            if self.inflight.epoch(&incoming.source) != Some(incoming.epoch) {
+                continue;
+            }
             match incoming.decoded {
                 Ok(event) => events.push((event, incoming.epoch, incoming.below_seen)),
                 Err(letter) => self.settler.submit(Change::Bury(letter, incoming.epoch)).await,
@@ -159,7 +169,7 @@ impl Admit {
                     self.inflight.known(&new.lease);
                 }
                 Some(_) => {
-                    self.read_again(self.inflight.buried(&new.lease));
+                    self.inflight.withdraw(&new.lease);
                     self.bury_reused(&new.event, new.lease.epoch().unwrap_or_default()).await;
                 }
             }
@@ -174,19 +184,13 @@ impl Admit {
             match self.directory.team(&event.team).await {
                 Ok(Some(entry)) => return Some(lane_of(&lease.facts.queue, Some(&entry))),
                 Ok(None) => {
-                    self.read_again(self.inflight.buried(lease));
+                    self.inflight.withdraw(lease);
                     let detail = "no team of this id".to_owned();
                     self.bury(event, lease.epoch().unwrap_or_default(), Unreadable::UnknownTeam, detail).await;
                     return None;
                 }
                 Err(_) => tokio::time::sleep(pace.next_wait()).await,
             }
-        }
-    }
-
-    fn read_again(&self, sources: Vec<Arc<SourceKey>>) {
-        for source in sources {
-            let _ = self.lost.try_send(source);
         }
     }
 
@@ -262,6 +266,7 @@ impl Admit {
             let Some(queue) = waiting.get_mut(&source) else { continue };
             while let Some(ready) = queue.pop_front() {
                 if self.inflight.epoch(&source) != ready.lease.epoch() {
+                    self.inflight.withdraw(&ready.lease);
                     continue;
                 }
                 if let Some(ready) = self.offer(ready).await {

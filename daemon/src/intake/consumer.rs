@@ -1,6 +1,7 @@
 //! The consumer's thread: polls, verifies that each log is the one we know, decodes, and hands batches over. It keeps
 //! polling whatever happens, so that rebalances are served.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,30 +14,24 @@ use rdkafka::message::{BorrowedMessage, Headers as _};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::context::{Context, committed};
+use super::context::Context;
 use super::decode::{self, Headers, Raw};
 use super::partitions::Standing;
+use super::standing::AcceptFrom;
 use super::{Config, Incoming, Tombstones, settings};
 use crate::base::pace::Pace;
 use crate::base::stop::Stop;
-use crate::model::event::{RecordRef, SourceKey};
+use crate::model::event::RecordRef;
 
 const POLL: Duration = Duration::from_millis(50);
 const COMMIT: Duration = Duration::from_secs(5);
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
 /// How long intake waits for room before it pauses its partitions.
 const PATIENCE: Duration = Duration::from_secs(1);
-const CALL: Duration = Duration::from_secs(5);
+/// The same once they are paused: rebalances are served meanwhile.
+const BRIEFLY: Duration = Duration::from_millis(20);
 /// Records in one batch for admission.
 const BATCH: usize = 256;
-
-/// From where partitions start whose offsets an operator accepts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AcceptFrom {
-    Earliest,
-    Committed,
-    End,
-}
 
 /// What others may ask of the consumer's thread.
 pub enum Ask {
@@ -50,7 +45,6 @@ pub struct Consumer {
     pub batches: mpsc::Sender<Vec<Incoming>>,
     pub budget: Arc<Semaphore>,
     pub asks: mpsc::Receiver<Ask>,
-    pub lost: mpsc::Receiver<Arc<SourceKey>>,
     /// True: partitions are paused, and polled on.
     pub quiet: Stop,
     /// True: a last commit, and the end.
@@ -89,8 +83,12 @@ impl Consumer {
         let end = Session::new(self, &consumer).run();
         if matches!(end, End::Stopped) {
             commit(&consumer, CommitMode::Sync);
+        } else {
+            // The next client takes them anew, and reads what was not durable again.
+            let sources: Vec<_> = consumer.context().partitions().values().map(|p| Arc::clone(&p.source)).collect();
+            consumer.context().give_up(&sources);
         }
-        // What is still in flight then was settled or cut off before this thread was stopped.
+        // At a stop all that was in flight was settled or cut off before this thread came here.
         consumer.context().partitions().clear();
         Ok(end)
     }
@@ -113,12 +111,12 @@ impl Consumer {
 }
 
 /// One client's life.
-struct Session<'s> {
+pub(super) struct Session<'s> {
     owner: &'s mut Consumer,
-    consumer: &'s BaseConsumer<Context>,
+    pub(super) consumer: &'s BaseConsumer<Context>,
     batch: Vec<Incoming>,
-    /// A record that found no room in the byte budget.
-    held: Option<Incoming>,
+    /// Records that found no room in the byte budget, in order.
+    held: VecDeque<Incoming>,
     last_commit: Instant,
     last_housekeeping: Instant,
     full: bool,
@@ -132,7 +130,7 @@ impl<'s> Session<'s> {
             owner,
             consumer,
             batch: Vec::with_capacity(BATCH),
-            held: None,
+            held: VecDeque::new(),
             last_commit: now,
             last_housekeeping: now,
             full: false,
@@ -140,7 +138,7 @@ impl<'s> Session<'s> {
         }
     }
 
-    fn context(&self) -> &'s Context {
+    pub(super) fn context(&self) -> &'s Context {
         self.consumer.context()
     }
 
@@ -181,7 +179,7 @@ impl<'s> Session<'s> {
             timestamp: message.timestamp().to_millis().unwrap_or(-1),
         };
         let decoded = self.decode(message, &record);
-        let hash = decode::log_hash(&record, &decoded);
+        let hash = decode::log_hash(&record, message.payload());
         if let Standing::Verifying(offset, known) = partition.standing {
             if record.offset == offset && hash == known {
                 partition.standing = Standing::Reading;
@@ -202,7 +200,7 @@ impl<'s> Session<'s> {
         context.metrics.record_bytes_total.inc_by(message.payload_len() as u64);
         let Some(received) = context.inflight.receive(&record.source, epoch, record.offset, hash) else { return };
         if message.payload().is_none() && self.owner.config.tombstones == Tombstones::Skip {
-            context.inflight.done_without_row(&record);
+            context.inflight.done_without_row(&record, epoch);
             return;
         }
         let incoming = Incoming { source: record.source, epoch, below_seen: received.below_seen, decoded };
@@ -223,15 +221,27 @@ impl<'s> Session<'s> {
         }
     }
 
-    /// Puts the record into the batch, its body counted against the budget for as long as any copy of it lives.
-    fn hold(&mut self, mut incoming: Incoming) {
+    /// Puts the record into the batch, or behind those that wait for room.
+    fn hold(&mut self, incoming: Incoming) {
+        if self.held.is_empty() && self.budgeted() {
+            self.admit_within_budget(incoming);
+        } else {
+            self.held.push_back(incoming);
+        }
+    }
+
+    fn budgeted(&self) -> bool {
+        self.owner.budget.available_permits() > 0
+    }
+
+    /// The body counts against the budget for as long as any copy of it lives.
+    fn admit_within_budget(&mut self, mut incoming: Incoming) {
         if let Ok(event) = &mut incoming.decoded {
-            let bytes = event.body.len().min(self.owner.config.body_budget);
-            let wanted = u32::try_from(bytes).unwrap_or(u32::MAX);
+            let wanted = u32::try_from(event.body.len().min(self.owner.config.body_budget)).unwrap_or(u32::MAX);
             match Arc::clone(&self.owner.budget).try_acquire_many_owned(wanted) {
                 Ok(permit) => event.body = Bytes::from_owner(Budgeted { body: event.body.clone(), _permit: permit }),
                 Err(_) => {
-                    self.held = Some(incoming);
+                    self.held.push_front(incoming);
                     return;
                 }
             }
@@ -241,18 +251,25 @@ impl<'s> Session<'s> {
 
     /// Waits a while for what is held; without room the partitions are paused, and polled on.
     fn make_room(&mut self) -> bool {
-        let Some(held) = self.held.take() else { return true };
-        self.flush();
-        let bytes = held.decoded.as_ref().map_or(0, |event| event.body.len()).min(self.owner.config.body_budget);
-        let patience = if self.full { Duration::from_millis(20) } else { PATIENCE };
-        let budget = Arc::clone(&self.owner.budget);
-        let wanted = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let room = self
-            .context()
-            .runtime
-            .block_on(async { tokio::time::timeout(patience, budget.acquire_many(wanted)).await.is_ok() });
-        self.hold(held);
-        room && self.held.is_none()
+        while let Some(held) = self.held.pop_front() {
+            let wanted = held.decoded.as_ref().map_or(0, |event| event.body.len()).min(self.owner.config.body_budget);
+            if self.owner.budget.available_permits() < wanted {
+                self.flush();
+                let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+                let patience = if self.full { BRIEFLY } else { PATIENCE };
+                let budget = Arc::clone(&self.owner.budget);
+                let room = async { tokio::time::timeout(patience, budget.acquire_many(wanted)).await.is_ok() };
+                if !self.context().runtime.block_on(room) {
+                    self.held.push_front(held);
+                    return false;
+                }
+            }
+            self.admit_within_budget(held);
+            if self.batch.len() >= BATCH {
+                self.flush();
+            }
+        }
+        true
     }
 
     /// Hands the batch over. Admission that is behind holds us, bounded; then the partitions are paused.
@@ -260,7 +277,7 @@ impl<'s> Session<'s> {
         if self.batch.is_empty() {
             return;
         }
-        let patience = if self.full { Duration::from_millis(20) } else { PATIENCE };
+        let patience = if self.full { BRIEFLY } else { PATIENCE };
         let batches = self.owner.batches.clone();
         let reserved =
             self.context().runtime.block_on(async { tokio::time::timeout(patience, batches.reserve()).await });
@@ -272,9 +289,15 @@ impl<'s> Session<'s> {
         }
     }
 
+    fn answer_asks(&mut self) {
+        while let Ok(Ask::Accept(from, answer)) = self.owner.asks.try_recv() {
+            let _ = answer.send(self.accept(from));
+        }
+    }
+
     fn housekeeping(&mut self) {
         self.answer_asks();
-        while let Ok(source) = self.owner.lost.try_recv() {
+        for source in self.context().inflight.take_again() {
             self.take_again(&source);
         }
         if self.last_housekeeping.elapsed() < HOUSEKEEPING && !self.full {
@@ -282,9 +305,12 @@ impl<'s> Session<'s> {
         }
         self.last_housekeeping = Instant::now();
         self.take_what_waits();
+        self.verify_what_is_silent();
         self.pass_positions();
         self.pause_and_resume();
         self.measure_lag();
+        let context = self.context();
+        context.publish(&context.partitions());
         if self.last_commit.elapsed() >= COMMIT {
             self.last_commit = Instant::now();
             commit(self.consumer, CommitMode::Async);
@@ -294,7 +320,7 @@ impl<'s> Session<'s> {
     /// Control records at a partition's end bring no message: its position passes them.
     fn pass_positions(&self) {
         let Ok(positions) = self.consumer.position() else { return };
-        if !self.batch.is_empty() || self.held.is_some() {
+        if !self.batch.is_empty() || !self.held.is_empty() {
             return;
         }
         let partitions = self.context().partitions();
@@ -355,167 +381,6 @@ impl<'s> Session<'s> {
             _ => {}
         }
     }
-
-    /// The error does not say which partition: all that are read are compared with their logs.
-    fn check_ranges(&self) {
-        let sources: Vec<_> = {
-            let partitions = self.context().partitions();
-            partitions.values().filter(|p| p.reads()).map(|p| Arc::clone(&p.source)).collect()
-        };
-        for source in sources {
-            let Ok((low, high)) = self.consumer.fetch_watermarks(&source.topic, source.partition, CALL) else {
-                continue;
-            };
-            let Some(reached) = self.context().inflight.reached(&source) else { continue };
-            let last = reached.last.map_or(reached.done_upto, |(offset, _)| offset);
-            if reached.done_upto > high {
-                self.start_anew(&source, "the log ends below the watermark");
-            } else if last < low && reached.done_upto > 0 {
-                let lost = low.saturating_sub(reached.done_upto);
-                if lost > 0 {
-                    tracing::error!(%source, lost, from = reached.done_upto, to = low, "Kafka deleted records before they were read");
-                    self.context().metrics.records_lost_total.inc_by(lost.unsigned_abs());
-                }
-                self.go_on_from(&source, low.max(reached.done_upto));
-            }
-        }
-    }
-
-    fn log_begins_at_or_below(&self, source: &SourceKey, offset: i64) -> bool {
-        self.consumer.fetch_watermarks(&source.topic, source.partition, CALL).is_ok_and(|(low, _)| low <= offset)
-    }
-
-    fn go_on_from(&self, source: &Arc<SourceKey>, offset: i64) {
-        let context = self.context();
-        if let Some(partition) = context.partitions().get_mut(&(Arc::clone(&source.topic), source.partition)) {
-            partition.standing = Standing::Reading;
-        }
-        context.inflight.at_position(source, offset);
-        self.seek(source, Offset::Offset(offset));
-    }
-
-    /// Row 37: the topic was re-created or truncated. Its records are new, and looked up by id all the same.
-    fn start_anew(&self, source: &Arc<SourceKey>, why: &str) {
-        let context = self.context();
-        context.give_up(std::slice::from_ref(source));
-        let Ok((low, high)) = self.consumer.fetch_watermarks(&source.topic, source.partition, CALL) else {
-            context.inflight.give_up(source);
-            self.not_taken(source);
-            return;
-        };
-        tracing::error!(%source, reason = why, low, high, "the topic was re-created or truncated: reading it from its begin");
-        context.metrics.sources_started_anew_total.inc();
-        self.restart(source, low, high, None);
-    }
-
-    fn restart(&self, source: &Arc<SourceKey>, start: i64, log_end: i64, accepted: Option<String>) -> bool {
-        let context = self.context();
-        let taken =
-            context.call(context.store.start_anew(context.process, Arc::clone(source), start, log_end, accepted));
-        let Some(taken) = taken else {
-            self.not_taken(source);
-            return false;
-        };
-        let offset = {
-            let mut partitions = context.partitions();
-            let Some(partition) = partitions.get_mut(&(Arc::clone(&source.topic), source.partition)) else {
-                return false;
-            };
-            context.start_reading(partition, &taken)
-        };
-        self.seek(source, offset);
-        true
-    }
-
-    fn not_taken(&self, source: &Arc<SourceKey>) {
-        if let Some(partition) = self.context().partitions().get_mut(&(Arc::clone(&source.topic), source.partition)) {
-            partition.standing = Standing::NotTaken;
-        }
-    }
-
-    fn seek(&self, source: &SourceKey, offset: Offset) {
-        if let Err(error) = self.consumer.seek(&source.topic, source.partition, offset, CALL) {
-            tracing::warn!(%source, %error, "a seek failed; the partition is taken again");
-            self.not_taken(&Arc::new(source.clone()));
-        }
-    }
-
-    /// A write found its epoch gone, or its records were settled by nobody: a new epoch, from the store's watermark.
-    fn take_again(&self, source: &Arc<SourceKey>) {
-        let assigned = self.context().partitions().contains_key(&(Arc::clone(&source.topic), source.partition));
-        if assigned {
-            tracing::warn!(%source, "this partition is taken anew");
-            self.context().give_up(std::slice::from_ref(source));
-            self.not_taken(source);
-            self.take_what_waits();
-        }
-    }
-
-    /// Partitions that the store could not answer for at their assignment.
-    fn take_what_waits(&self) {
-        let context = self.context();
-        let waiting: Vec<_> = {
-            let partitions = context.partitions();
-            let of = partitions.values().filter(|partition| partition.standing == Standing::NotTaken);
-            of.map(|partition| Arc::clone(&partition.source)).collect()
-        };
-        for source in waiting {
-            let mut asked = TopicPartitionList::new();
-            asked.add_partition(&source.topic, source.partition);
-            let Some(committed) = committed(self.consumer, &asked) else { continue };
-            let committed = committed.get(&(source.topic.to_string(), source.partition));
-            let offset = {
-                let mut partitions = context.partitions();
-                let Some(partition) = partitions.get_mut(&(Arc::clone(&source.topic), source.partition)) else {
-                    continue;
-                };
-                let offset = context.take(partition, committed);
-                if !partition.reads() {
-                    continue;
-                }
-                offset
-            };
-            self.seek(&source, offset);
-        }
-    }
-
-    fn answer_asks(&mut self) {
-        while let Ok(Ask::Accept(from, answer)) = self.owner.asks.try_recv() {
-            let _ = answer.send(self.accept(from));
-        }
-    }
-
-    /// `offsets accept`: starts every blocked partition where the operator said.
-    fn accept(&self, from: AcceptFrom) -> Result<usize, String> {
-        let context = self.context();
-        let blocked: Vec<_> = {
-            let partitions = context.partitions();
-            let of = partitions.values().filter(|partition| matches!(partition.standing, Standing::Blocked(_)));
-            of.map(|partition| Arc::clone(&partition.source)).collect()
-        };
-        let mut started = 0;
-        for source in blocked {
-            let (low, high) = self
-                .consumer
-                .fetch_watermarks(&source.topic, source.partition, CALL)
-                .map_err(|error| format!("the ends of {source} can't be read: {error}"))?;
-            let mut asked = TopicPartitionList::new();
-            asked.add_partition(&source.topic, source.partition);
-            let committed = committed(self.consumer, &asked).ok_or("the group's offsets can't be read")?;
-            let (offset, store) =
-                committed.get(&(source.topic.to_string(), source.partition)).cloned().unwrap_or((low, String::new()));
-            let start = match from {
-                AcceptFrom::Earliest => low,
-                AcceptFrom::Committed => offset.clamp(low, high),
-                AcceptFrom::End => high,
-            };
-            if self.restart(&source, start, high, Some(store)) {
-                tracing::warn!(%source, start, "an operator accepted the offsets of this partition");
-                started += 1;
-            }
-        }
-        Ok(started)
-    }
 }
 
 /// Commits what the store has reached, with the store's id: a copy for lag tools, never inside a rebalance.
@@ -523,7 +388,7 @@ fn commit(consumer: &BaseConsumer<Context>, mode: CommitMode) {
     let context = consumer.context();
     let mut offsets = TopicPartitionList::new();
     for ((topic, number), partition) in context.partitions().iter_mut() {
-        let Some(reached) = context.inflight.reached(&partition.source).filter(|_| partition.reads()) else { continue };
+        let Some(reached) = context.inflight.stored(&partition.source).filter(|_| partition.reads()) else { continue };
         if reached.done_upto > partition.committed && reached.done_upto > 0 {
             partition.committed = reached.done_upto;
             let _ = offsets.add_partition_offset(topic, *number, Offset::Offset(reached.done_upto));

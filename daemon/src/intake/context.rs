@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
 use rdkafka::bindings::rd_kafka_resp_err_t as RespErr;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -21,7 +20,6 @@ use crate::deliver::lanes::Lanes;
 use crate::deliver::parked;
 use crate::deliver::settle::Settler;
 use crate::model::event::SourceKey;
-use crate::model::settlement::Verdict;
 use crate::store::{ProcessId, Store, Taken};
 
 /// How long a call to the store or to Kafka may hold a rebalance.
@@ -86,7 +84,8 @@ impl Context {
         });
     }
 
-    fn publish(&self, partitions: &Partitions) {
+    /// Tells others how the partitions stand, where that changed.
+    pub fn publish(&self, partitions: &Partitions) {
         let blocked = partitions.values().find_map(|partition| match &partition.standing {
             Standing::Blocked(why) => Some(why.clone()),
             _ => None,
@@ -140,7 +139,9 @@ impl Context {
     /// Kafka's offsets must be of this store, or accepted by an operator.
     fn foreign(&self, source: &SourceKey, taken: &Taken, committed: Option<&(i64, String)>) -> Option<String> {
         let (offset, store) = committed?;
-        if *store == self.store_id || taken.accepted.as_ref() == Some(store) {
+        // Offsets that an operator's tool reset name nobody: where this store has read, it knows better.
+        let ours = *store == self.store_id || taken.accepted.as_ref() == Some(store);
+        if ours || (store.is_empty() && !taken.fresh) {
             return None;
         }
         self.metrics.repeats_possible_total.with_label_values(&["store_lost"]).inc();
@@ -171,21 +172,28 @@ impl Context {
 
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
         self.metrics.rebalances_total.inc();
+        let end = Instant::now() + self.grace;
         let committed = committed(consumer, list);
         let mut assignment = TopicPartitionList::new();
         let mut partitions = self.partitions();
-        let mut waiting = TopicPartitionList::new();
+        let (mut waiting, mut reading) = (TopicPartitionList::new(), TopicPartitionList::new());
         for element in list.elements() {
             let topic: Arc<str> = element.topic().into();
             let number = element.partition();
             let source = SourceKey { cluster: Arc::clone(&self.cluster), topic: Arc::clone(&topic), partition: number };
             let mut partition = Partition::new(Arc::new(source));
             let offset = match &committed {
-                Some(committed) => self.take(&mut partition, committed.get(&(element.topic().to_owned(), number))),
-                None => Offset::Beginning,
+                Some(committed) if Instant::now() < end => {
+                    self.take(&mut partition, committed.get(&(element.topic().to_owned(), number)))
+                }
+                // A store or a broker that is silent holds a rebalance only so long; these are taken later.
+                _ => Offset::Beginning,
             };
             let _ = assignment.add_partition_offset(element.topic(), number, offset);
-            if !partition.reads() {
+            // A pause outlives a revocation: what reads is resumed, whatever it was before.
+            if partition.reads() {
+                reading.add_partition(element.topic(), number);
+            } else {
                 waiting.add_partition(element.topic(), number);
                 partition.paused = true;
             }
@@ -196,6 +204,9 @@ impl Context {
         }
         if waiting.count() > 0 {
             let _ = consumer.pause(&waiting);
+        }
+        if reading.count() > 0 {
+            let _ = consumer.resume(&reading);
         }
         self.set_reachable(true);
         self.publish(&partitions);
@@ -221,7 +232,8 @@ impl Context {
     }
 
     /// Stops starting records of these partitions, forgets what waits, and parks what is in flight under this
-    /// process's lease: those attempts end here and settle by token.
+    /// process's lease: those attempts end here and settle by token. Comes back when all that is durable, or the grace
+    /// is over.
     pub fn give_up(&self, sources: &[Arc<SourceKey>]) {
         let mut parks = Vec::new();
         for source in sources {
@@ -230,23 +242,26 @@ impl Context {
             self.lanes.forget(|lease| lease.epoch().is_some() && lease.facts.record.source == *source);
             parks.extend(in_flight.iter().map(|lease| parked(lease, Some(self.deadline))));
         }
-        if parks.is_empty() {
-            return;
-        }
-        let count = parks.len();
-        self.metrics.parked_total.with_label_values(&["revoked"]).inc_by(count as u64);
-        let durable = join_all(parks.into_iter().map(|park| self.settler.durable(park)));
-        let verdicts = self.runtime.block_on(async { tokio::time::timeout(self.grace, durable).await });
-        let done = verdicts.map_or(0, |verdicts| {
-            verdicts.iter().filter(|verdict| matches!(verdict, Some(Verdict::Parked | Verdict::Nothing))).count()
+        let count = parks.len() as u64;
+        self.metrics.parked_total.with_label_values(&["revoked"]).inc_by(count);
+        let durable = self.runtime.block_on(async {
+            let all = async {
+                for park in parks {
+                    self.settler.submit(park).await;
+                }
+                self.settler.flushed().await
+            };
+            tokio::time::timeout(self.grace, all).await.unwrap_or(false)
         });
-        let late = count.saturating_sub(done);
-        if late > 0 {
+        if !durable && count > 0 {
             tracing::error!(
-                late,
-                "a partition goes before its attempts in flight could be recorded: repeats are possible"
+                count,
+                "partitions go before their attempts in flight could be recorded: repeats are possible"
             );
-            self.metrics.repeats_possible_total.with_label_values(&["revoke_timeout"]).inc_by(late as u64);
+            self.metrics.repeats_possible_total.with_label_values(&["revoke_timeout"]).inc_by(count);
+        }
+        for source in sources {
+            self.inflight.gone(source);
         }
     }
 }

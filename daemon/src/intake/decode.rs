@@ -87,14 +87,12 @@ pub fn unwanted(event: &TaskEvent, value: Option<&Bytes>, reason: Unreadable, de
     })
 }
 
-/// What tells a record from another at the same offset of a re-created topic: its time and what it says.
-pub fn log_hash(record: &RecordRef, decoded: &Result<TaskEvent, Box<DeadLetter>>) -> Hash {
+/// What tells a record from another at the same offset of a re-created topic: its time and its value.
+pub fn log_hash(record: &RecordRef, value: Option<&[u8]>) -> Hash {
     let mut hash = Sha256::new();
     hash.update(record.timestamp.to_be_bytes());
-    match decoded {
-        Ok(event) => hash.update(event.content_hash),
-        Err(letter) => hash.update(letter.id.as_bytes()),
-    }
+    hash.update([u8::from(value.is_some())]);
+    hash.update(value.unwrap_or_default());
     hash.finalize().into()
 }
 

@@ -7,6 +7,7 @@ pub mod context;
 pub mod decode;
 pub mod partitions;
 pub mod settings;
+pub mod standing;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,7 +23,7 @@ pub enum Tombstones {
     DeadLetter,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Config {
     pub brokers: String,
     pub group: String,
@@ -38,6 +39,14 @@ pub struct Config {
     pub tombstones: Tombstones,
     /// How long a rebalance waits for what is in flight to be parked.
     pub rebalance_grace: Duration,
+}
+
+/// Without the properties' values: passwords are among them.
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<_> = self.properties.keys().collect();
+        f.debug_struct("Config").field("brokers", &self.brokers).field("properties", &names).finish_non_exhaustive()
+    }
 }
 
 /// A record that was read: an event, or a dead letter.

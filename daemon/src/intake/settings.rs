@@ -5,7 +5,8 @@ use rdkafka::ClientConfig;
 use super::Config;
 
 /// Properties that delivery's promises rest on, and why each is ours.
-const RESERVED: [(&str, &str); 14] = [
+const RESERVED: [(&str, &str); 15] = [
+    ("metadata.broker.list", "it is kafka.brokers"),
     ("bootstrap.servers", "it is kafka.brokers"),
     ("group.id", "it is kafka.group"),
     ("group.protocol", "rebalances are handled as the classic protocol does them"),

@@ -52,8 +52,10 @@ impl Offsets {
 
     /// The record is durable with the batch being composed. `row` tells whether it has a row of its own.
     pub fn done(&mut self, offset: i64, row: bool) {
-        if row {
-            self.reached.seen_upto = self.reached.seen_upto.max(offset.saturating_add(1));
+        if row && offset >= self.reached.seen_upto {
+            // Stored even while the watermark stands: after a crash what has a row is looked up, not sent again.
+            self.reached.seen_upto = offset.saturating_add(1);
+            self.dirty = true;
         }
         let index = self.outstanding.partition_point(|entry| entry.offset < offset);
         match self.outstanding.get_mut(index) {
@@ -114,8 +116,9 @@ mod tests {
             assert!(offsets.receive(offset, [u8::try_from(offset).expect("small"); 32]));
         }
         offsets.done(15, true);
-        assert_eq!(offsets.take_news(), None);
+        assert_eq!(offsets.take_news(), Some(Reached { done_upto: 10, seen_upto: 16, last: None }));
         offsets.done(11, true);
+        assert_eq!(offsets.take_news(), None);
         offsets.done(10, true);
         assert_eq!(offsets.take_news(), Some(Reached { done_upto: 16, seen_upto: 16, last: Some((15, [15; 32])) }));
         assert_eq!(offsets.take_news(), None);

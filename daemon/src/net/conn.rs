@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use tokio::task::AbortHandle;
 
 use super::dial::Stream;
 use super::watched::{Watch, Watched};
@@ -39,6 +40,14 @@ pub(crate) struct Connection {
     idle_since: Instant,
     /// It came from the pool: the receiver may have closed it meanwhile.
     pub(crate) reused: bool,
+    /// Ends with us: a receiver that never reads would keep it, and the body it holds, for ever.
+    driver: AbortHandle,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
 }
 
 impl Connection {
@@ -47,12 +56,13 @@ impl Connection {
         let io = TokioIo::new(Watched::new(stream, Arc::clone(&watch)));
         let (sender, driver) =
             http1::Builder::new().max_buf_size(BUFFER).max_headers(MAX_HEADERS).handshake(io).await?;
-        tokio::spawn(async move {
+        let driver = tokio::spawn(async move {
             // How it ends shows in the exchange that uses it; an idle one may end as it likes.
             let _ = driver.await;
         });
         let now = Instant::now();
-        Ok(Self { sender, watch, peer, born: now, idle_since: now, reused: false })
+        let driver = driver.abort_handle();
+        Ok(Self { sender, watch, peer, born: now, idle_since: now, reused: false, driver })
     }
 
     fn usable(&self, now: Instant) -> bool {

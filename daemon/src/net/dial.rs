@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::dns::{Dns, DnsError};
@@ -68,9 +68,11 @@ impl Dialer {
         target: &Target,
         team: &str,
         policy: &Policy,
+        end: Instant,
     ) -> Result<(Box<dyn Stream>, SocketAddr), Failed> {
-        let addresses = self.addresses(target, team, policy).await?;
-        let (stream, peer) = self.connect(&addresses).await?;
+        let within = |phase: Duration| end.min(Instant::now() + phase);
+        let addresses = self.addresses(target, team, policy, within(self.deadlines.dns)).await?;
+        let (stream, peer) = connect(&addresses, within(self.deadlines.connect)).await?;
         let with_peer = |failed: Failed| Failed { peer: Some(peer), ..failed };
         // What we are connected to, not what we asked for, decides.
         judge(&target.host, peer.ip(), peer.port(), team, policy)
@@ -81,7 +83,7 @@ impl Dialer {
         }
         let name = tls::server_name(target)
             .ok_or_else(|| with_peer(Failed::new(Outcome::TlsFailed, "the host is no server name")))?;
-        match timeout(self.deadlines.tls, self.tls.connect(name, stream)).await {
+        match timeout_at(within(self.deadlines.tls), self.tls.connect(name, stream)).await {
             Ok(Ok(stream)) => Ok((Box::new(stream), peer)),
             Ok(Err(error)) => Err(with_peer(Failed::new(Outcome::TlsFailed, error))),
             Err(_) => Err(with_peer(Failed::new(Outcome::TlsTimeout, "no TLS within its deadline"))),
@@ -89,13 +91,19 @@ impl Dialer {
     }
 
     /// The addresses to call, each of them allowed: one bad address refuses the name.
-    async fn addresses(&self, target: &Target, team: &str, policy: &Policy) -> Result<Vec<SocketAddr>, Failed> {
+    async fn addresses(
+        &self,
+        target: &Target,
+        team: &str,
+        policy: &Policy,
+        end: Instant,
+    ) -> Result<Vec<SocketAddr>, Failed> {
         let port = target.origin.port;
         let (found, literal) = match &target.host {
             TargetHost::Address(ip) => (vec![*ip], true),
             TargetHost::Name(name) => {
                 judge_name(name, port, team, policy).map_err(|denied| Failed::denied(denied, true))?;
-                (self.lookup(name).await?, false)
+                (self.lookup(name, end).await?, false)
             }
         };
         for ip in &found {
@@ -104,51 +112,51 @@ impl Dialer {
         Ok(interleaved(&found).into_iter().take(RACE).map(|ip| SocketAddr::new(ip.to_canonical(), port)).collect())
     }
 
-    async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, Failed> {
-        match timeout(self.deadlines.dns, self.dns.lookup(name)).await {
+    async fn lookup(&self, name: &str, end: Instant) -> Result<Vec<IpAddr>, Failed> {
+        match timeout_at(end, self.dns.lookup(name)).await {
             Ok(Ok(addresses)) => Ok(addresses),
             Ok(Err(error @ DnsError::Timeout)) => Err(Failed::new(Outcome::DnsTimeout, error)),
             Ok(Err(error)) => Err(Failed::new(Outcome::DnsFailed, error)),
             Err(_) => Err(Failed::new(Outcome::DnsTimeout, DnsError::Timeout)),
         }
     }
+}
 
-    /// Races the addresses, each with a head start over the next.
-    async fn connect(&self, addresses: &[SocketAddr]) -> Result<(TcpStream, SocketAddr), Failed> {
-        let race = async {
-            let mut running: FuturesUnordered<_> = addresses
-                .iter()
-                .zip(0_u32..)
-                .map(|(address, place)| async move {
-                    tokio::time::sleep(HEAD_START.saturating_mul(place)).await;
-                    (TcpStream::connect(address).await, *address)
-                })
-                .collect();
-            let mut first_error = None;
-            while let Some((result, address)) = running.next().await {
-                match result {
-                    Ok(stream) => return Ok((stream, address)),
-                    Err(error) => first_error = first_error.or(Some((error, address))),
-                }
+/// Races the addresses, each with a head start over the next.
+async fn connect(addresses: &[SocketAddr], end: Instant) -> Result<(TcpStream, SocketAddr), Failed> {
+    let race = async {
+        let mut running: FuturesUnordered<_> = addresses
+            .iter()
+            .zip(0_u32..)
+            .map(|(address, place)| async move {
+                tokio::time::sleep(HEAD_START.saturating_mul(place)).await;
+                (TcpStream::connect(address).await, *address)
+            })
+            .collect();
+        let mut first_error = None;
+        while let Some((result, address)) = running.next().await {
+            match result {
+                Ok(stream) => return Ok((stream, address)),
+                Err(error) => first_error = first_error.or(Some((error, address))),
             }
-            Err(first_error)
-        };
-        match timeout(self.deadlines.connect, race).await {
-            Ok(Ok((stream, address))) => {
-                let peer = stream.peer_addr().unwrap_or(address);
-                Ok((stream, peer))
-            }
-            Ok(Err(Some((error, address)))) => {
-                let refused = error.kind() == io::ErrorKind::ConnectionRefused;
-                let outcome = if refused { Outcome::ConnectRefused } else { Outcome::ConnectFailed };
-                Err(Failed { peer: Some(address), ..Failed::new(outcome, error) })
-            }
-            Ok(Err(None)) => Err(Failed::new(Outcome::DnsFailed, DnsError::NotFound)),
-            Err(_) => Err(Failed {
-                peer: addresses.first().copied(),
-                ..Failed::new(Outcome::ConnectTimeout, "no connection within its deadline")
-            }),
         }
+        Err(first_error)
+    };
+    match timeout_at(end, race).await {
+        Ok(Ok((stream, address))) => {
+            let peer = stream.peer_addr().unwrap_or(address);
+            Ok((stream, peer))
+        }
+        Ok(Err(Some((error, address)))) => {
+            let refused = error.kind() == io::ErrorKind::ConnectionRefused;
+            let outcome = if refused { Outcome::ConnectRefused } else { Outcome::ConnectFailed };
+            Err(Failed { peer: Some(address), ..Failed::new(outcome, error) })
+        }
+        Ok(Err(None)) => Err(Failed::new(Outcome::DnsFailed, DnsError::NotFound)),
+        Err(_) => Err(Failed {
+            peer: addresses.first().copied(),
+            ..Failed::new(Outcome::ConnectTimeout, "no connection within its deadline")
+        }),
     }
 }
 

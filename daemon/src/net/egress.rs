@@ -39,6 +39,11 @@ impl Net {
         v4 == self.v4 && self.masked(value) == self.base
     }
 
+    /// Whether it is the prefix of a NAT64: IPv6, 96 bits, so that the IPv4 address is all that follows.
+    pub fn is_nat64(&self) -> bool {
+        !self.v4 && self.bits == 96
+    }
+
     /// Whether it names one address alone.
     fn is_single(&self) -> bool {
         self.bits == if self.v4 { 32 } else { 128 }
@@ -113,13 +118,17 @@ pub const CUSTOMERS_REASON: &str = "the host can't be called back";
 /// [`Denied`], the operator's reason.
 pub fn judge(host: &TargetHost, ip: IpAddr, port: u16, team: &str, policy: &Policy) -> Result<(), Denied> {
     let ip = ip.to_canonical();
-    if policy.never.iter().any(|own| own.port() == port && is_ours(own.ip(), ip, policy)) {
-        return Err(Denied::OwnService);
-    }
     let rules = || policy.allow.iter().filter(|rule| rule.applies(port, team));
-    if METADATA.contains(&ip) {
-        let named = rules().any(|rule| matches!(rule.what, Allowed::Net(net) if net.is_single() && net.contains(ip)));
-        return if named { Ok(()) } else { Err(Denied::Metadata) };
+    // Before any rule, for the address and for one that it stands for.
+    for ip in [Some(ip), embedded(ip, policy)].into_iter().flatten() {
+        if policy.never.iter().any(|own| own.port() == port && is_ours(own.ip(), ip, policy)) {
+            return Err(Denied::OwnService);
+        }
+        if METADATA.contains(&ip) {
+            let alone = |net: &Net| net.is_single() && net.contains(ip);
+            let named = rules().any(|rule| matches!(&rule.what, Allowed::Net(net) if alone(net)));
+            return if named { Ok(()) } else { Err(Denied::Metadata) };
+        }
     }
     if rules().any(|rule| rule.covers(host, ip)) {
         return Ok(());
@@ -187,8 +196,7 @@ fn judge_v6(host: &TargetHost, ip: Ipv6Addr, port: u16, team: &str, policy: &Pol
     if policy.nat64.iter().any(|net| net.contains(IpAddr::V6(ip))) {
         return judge(host, IpAddr::V4(inner), port, team, policy);
     }
-    // ISATAP: the interface part is [0200:]5efe + an IPv4 address.
-    if matches!((bits >> 32) & 0xffff_ffff, 0x0000_5efe | 0x0200_5efe) {
+    if is_isatap(bits) {
         judge(host, IpAddr::V4(inner), port, team, policy)?;
     }
     if bits >> 125 != 1 {
@@ -198,6 +206,23 @@ fn judge_v6(host: &TargetHost, ip: Ipv6Addr, port: u16, team: &str, policy: &Pol
         return Ok(());
     }
     in_blocks(IpAddr::V6(ip), &SPECIAL_V6)
+}
+
+/// The IPv4 address that an IPv6 one leads to by NAT64, ISATAP or 6to4.
+fn embedded(ip: IpAddr, policy: &Policy) -> Option<IpAddr> {
+    let IpAddr::V6(v6) = ip else { return None };
+    let bits = v6.to_bits();
+    let low = || IpAddr::V4(Ipv4Addr::from_bits((bits & 0xffff_ffff) as u32));
+    let nat64 = policy.nat64.iter().any(|net| net.contains(ip)) || bits >> 32 == 0x0064_ff9b_u128 << 64;
+    if nat64 || is_isatap(bits) {
+        return Some(low());
+    }
+    (bits >> 112 == 0x2002).then(|| IpAddr::V4(Ipv4Addr::from_bits(((bits >> 80) & 0xffff_ffff) as u32)))
+}
+
+/// The interface part is `[0200:]5efe` + an IPv4 address.
+fn is_isatap(bits: u128) -> bool {
+    matches!((bits >> 32) & 0xffff_ffff, 0x0000_5efe | 0x0200_5efe)
 }
 
 fn in_blocks(ip: IpAddr, list: &[&'static str]) -> Result<(), Denied> {
@@ -375,7 +400,10 @@ mod tests {
         for ip in METADATA {
             assert_eq!(of(&ip.to_string(), &wide), Err(Denied::Metadata), "{ip}");
         }
-        assert_eq!(of("::ffff:169.254.169.254", &wide), Err(Denied::Metadata));
+        for text in ["::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1", "2600::5efe:169.254.169.254"]
+        {
+            assert_eq!(of(text, &wide), Err(Denied::Metadata), "{text}");
+        }
         let named = Policy { allow: vec![rule("169.254.169.254")], ..policy() };
         assert_eq!(of("169.254.169.254", &named), Ok(()));
         assert_eq!(of("10.0.0.1", &wide), Ok(()));

@@ -26,6 +26,9 @@ use crate::model::retry::retry_after;
 /// Bytes of an answer's body that are read, and kept.
 const READ: usize = 64 * 1024;
 const KEPT: usize = 1024;
+/// Bytes kept beyond it until secrets were looked for, and the shortest begin of one that is recognised.
+const MARGIN: usize = 512;
+const SECRET_PREFIX: usize = 12;
 
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -104,9 +107,8 @@ impl Client {
         self.pool.sweep();
     }
 
-    /// Sends one POST. `now` is for reading a `Retry-After` date.
-    pub async fn post(&self, outgoing: &Outgoing, now: Timestamp) -> Exchange {
-        let end = Instant::now() + self.dialer.deadlines.total;
+    /// Sends one POST, which is over by `end`. `now` is for reading a `Retry-After` date.
+    pub async fn post(&self, outgoing: &Outgoing, now: Timestamp, end: Instant) -> Exchange {
         let policy = self.policy();
         let key = PoolKey {
             team: Arc::clone(&outgoing.team),
@@ -137,9 +139,8 @@ impl Client {
     }
 
     async fn dial(&self, outgoing: &Outgoing, policy: &Policy, end: Instant) -> Result<Connection, Exchange> {
-        let dialed = timeout_at(end, self.dialer.dial(&outgoing.target, &outgoing.team, policy)).await;
-        let failed = match dialed {
-            Ok(Ok((stream, peer))) => match Connection::over(stream, peer).await {
+        let failed = match self.dialer.dial(&outgoing.target, &outgoing.team, policy, end).await {
+            Ok((stream, peer)) => match Connection::over(stream, peer).await {
                 Ok(connection) => return Ok(connection),
                 Err(error) => Failed {
                     outcome: Outcome::ConnectFailed,
@@ -148,13 +149,7 @@ impl Client {
                     why: error.to_string(),
                 },
             },
-            Ok(Err(failed)) => failed,
-            Err(_) => Failed {
-                outcome: Outcome::ConnectTimeout,
-                hopeless: false,
-                peer: None,
-                why: "no connection within the attempt's deadline".to_owned(),
-            },
+            Err(failed) => failed,
         };
         Err(Exchange { hopeless: failed.hopeless, peer: failed.peer, ..Exchange::refused(failed.outcome, failed.why) })
     }
@@ -187,9 +182,11 @@ impl Client {
                 exchange.status = Some(status);
                 exchange.outcome = Outcome::of_status(status);
                 exchange.retry_after = asked_wait(status, response.headers(), now);
-                let (snippet, whole) = read_body(response.into_body(), end).await;
-                exchange.snippet = snippet;
-                if whole && status != 101 {
+                let (kept, whole) = read_body(response.into_body(), end).await;
+                exchange.snippet = without_secrets(kept, &outgoing.headers);
+                // Kept only once our request is out as well: an answer may come before it was read.
+                let reusable = whole && status != 101;
+                if reusable && matches!(timeout_at(end, connection.sender.ready()).await, Ok(Ok(()))) {
                     self.pool.put(key.clone(), connection);
                 }
                 Ok(exchange)
@@ -219,6 +216,10 @@ fn failed_head(error: &hyper::Error, connection: &Connection) -> Outcome {
     if error.is_parse() || error.is_parse_too_large() {
         return Outcome::HeadInvalid;
     }
+    // TLS 1.3 tells of a certificate it wants only when the first answer is read.
+    if is_tls(error) {
+        return Outcome::TlsFailed;
+    }
     if connection.watch.write_failed() || error.is_body_write_aborted() {
         return Outcome::WriteFailed;
     }
@@ -227,6 +228,18 @@ fn failed_head(error: &hyper::Error, connection: &Connection) -> Outcome {
         return Outcome::HeadInvalid;
     }
     Outcome::HeadReset
+}
+
+fn is_tls(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if cause.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
+            return true;
+        }
+        source = cause.source();
+    }
+    false
 }
 
 fn reason_of(error: &hyper::Error) -> String {
@@ -245,24 +258,68 @@ fn asked_wait(status: u16, headers: &HeaderMap, now: Timestamp) -> Option<Durati
         .and_then(|value| retry_after(value, now))
 }
 
-/// Reads a body to its bounds, and tells whether it came to its end.
-async fn read_body(mut body: Incoming, end: Instant) -> (Bytes, bool) {
+/// What is kept of an answer, without the secrets of ours that a receiver echoed.
+fn without_secrets(mut kept: Vec<u8>, headers: &HeaderMap) -> Bytes {
+    for secret in headers.values().filter(|value| value.is_sensitive()).map(HeaderValue::as_bytes) {
+        let mut at = 0;
+        while at < kept.len() {
+            let rest = &kept[at..];
+            // Also one that our bound cut off, as far as it could be told from anything else.
+            let cut = rest.len() >= SECRET_PREFIX && rest.len() < secret.len() && secret.starts_with(rest);
+            if cut || rest.starts_with(secret) {
+                let end = at + rest.len().min(secret.len());
+                kept.splice(at..end, *b"[redacted]");
+            }
+            at += 1;
+        }
+    }
+    kept.truncate(KEPT);
+    Bytes::from(kept)
+}
+
+/// Reads a body to its bounds, and tells whether it came to its end. Keeps a little more than is stored, so that an
+/// echoed secret is seen whole.
+async fn read_body(mut body: Incoming, end: Instant) -> (Vec<u8>, bool) {
     let mut kept = Vec::new();
     let mut read = 0_usize;
     loop {
         match timeout_at(end, body.frame()).await {
-            Ok(None) => return (Bytes::from(kept), true),
+            Ok(None) => return (kept, true),
             Ok(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
-                    let wanted = KEPT.saturating_sub(kept.len()).min(data.len());
+                    let wanted = (KEPT + MARGIN).saturating_sub(kept.len()).min(data.len());
                     kept.extend_from_slice(&data[..wanted]);
                     read = read.saturating_add(data.len());
                 }
                 if read > READ {
-                    return (Bytes::from(kept), false);
+                    return (kept, false);
                 }
             }
-            Ok(Some(Err(_))) | Err(_) => return (Bytes::from(kept), false),
+            Ok(Some(Err(_))) | Err(_) => return (kept, false),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn echoed_secrets_are_not_kept() {
+        let mut headers = HeaderMap::new();
+        let mut key = HeaderValue::from_static("live_auth_0123456789abcdef0123456789abcdef");
+        key.set_sensitive(true);
+        headers.insert("scale-callback-auth", key.clone());
+        headers.insert("webhook-id", HeaderValue::from_static("cb_1"));
+        let text =
+            |kept: &str| String::from_utf8(without_secrets(kept.as_bytes().to_vec(), &headers).to_vec()).unwrap();
+        let secret = key.to_str().unwrap();
+        assert_eq!(
+            text(&format!("id cb_1, auth {secret}; again {secret}")),
+            "id cb_1, auth [redacted]; again [redacted]"
+        );
+        assert_eq!(text(&format!("cut {}", &secret[..20])), "cut [redacted]");
+        assert_eq!(text("live_auth_ is a prefix"), "live_auth_ is a prefix");
+        assert!(text(&"x".repeat(2_000)).len() <= KEPT);
     }
 }

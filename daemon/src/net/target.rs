@@ -68,7 +68,7 @@ impl Target {
         let (host, host_text) = match url.host().ok_or(UrlError::NotAUrl)? {
             Host::Domain(name) => {
                 let name = name.strip_suffix('.').unwrap_or(name);
-                if name.is_empty() {
+                if !is_host_name(name) {
                     return Err(UrlError::NotAUrl);
                 }
                 (TargetHost::Name(name.into()), name.to_owned())
@@ -88,6 +88,12 @@ impl Target {
         let origin = Origin { https, host: host_text.into(), port };
         Ok(Self { origin, host, path: path.into(), authorization: basic(&url) })
     }
+}
+
+/// Letters, digits, `-` and `_` between single dots: what a resolver can ask for. The URL standard allows more.
+fn is_host_name(name: &str) -> bool {
+    let in_alphabet = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
+    name.len() <= 253 && name.split('.').all(|label| (1..=63).contains(&label.len()) && label.bytes().all(in_alphabet))
 }
 
 fn basic(url: &Url) -> Option<SecretString> {
@@ -150,6 +156,9 @@ mod tests {
             ("/path", UrlError::NotAUrl),
             ("https://", UrlError::NotAUrl),
             ("https://./", UrlError::NotAUrl),
+            ("https://db.internal../", UrlError::NotAUrl),
+            ("https://a!b.example/", UrlError::NotAUrl),
+            ("https://a..example/", UrlError::NotAUrl),
             ("dev@customer.example", UrlError::NotAUrl),
             ("mailto:dev@customer.example", UrlError::Scheme),
             ("ftp://a.example/", UrlError::Scheme),
@@ -160,6 +169,19 @@ mod tests {
             assert_eq!(Target::parse(text).err(), Some(error), "{text}");
         }
         assert_eq!(Target::parse(&format!("https://a.example/{}", "x".repeat(10_000))).err(), Some(UrlError::TooLong));
+    }
+
+    proptest::proptest! {
+        /// A queue is named by its origin: a name that did not read back would stop it for good.
+        #[test]
+        fn the_origin_of_every_url_reads_back(
+            host in "[a-z0-9!$&'()*+,._~-]{1,20}(\\.example)?", port in 1..u16::MAX, https in proptest::bool::ANY,
+        ) {
+            let scheme = if https { "https" } else { "http" };
+            if let Ok(target) = Target::parse(&format!("{scheme}://{host}:{port}/x")) {
+                proptest::prop_assert_eq!(Origin::parse(&target.origin.to_string()), Some(target.origin));
+            }
+        }
     }
 
     #[test]

@@ -1,16 +1,17 @@
 //! Keys of teams: create (not used yet), promote (sent from now on, or from a date), revoke (used no more).
 
+use std::time::Duration;
+
 use base64::engine::{Engine as _, general_purpose::STANDARD};
 use scale_callback_auth::{CallbackAuthKey, HmacKey, KeyError, SigningSecret};
 use zeroize::Zeroizing;
 
-use super::teams::no_team;
 use super::{Actor, Ops, OpsError};
 use crate::base::clock::Timestamp;
 use crate::base::text::hex;
 use crate::keyring::{Place, Sealed};
 use crate::model::team::{KeyKind, KeyState, Mode};
-use crate::store::people::{KeyRow, Saved};
+use crate::store::people::{AuditEntry, KeyRow};
 
 /// Keys of one kind and mode that are not revoked.
 const MOST: usize = 8;
@@ -38,19 +39,21 @@ impl Ops {
         mode: Mode,
         given: Option<Zeroizing<String>>,
     ) -> Result<(KeyRow, Zeroizing<String>), OpsError> {
-        let others = self.keys(team).await?;
-        let open = others.iter().filter(|key| key.kind == kind && key.mode == mode && key.state != KeyState::Revoked);
-        if open.count() >= MOST {
-            return Err(OpsError::KeyState(format!("there are {MOST} such keys already; revoke one first")));
-        }
+        self.team(team).await?;
         let imported = given.is_some();
         let value = given.unwrap_or_else(|| mint(kind, mode));
         check(kind, mode, &value).map_err(|error| OpsError::InvalidRequest(error.to_string()))?;
         let row = self.sealed(team, kind, mode, KeyState::Created, &value);
         let how = if imported { "taken over" } else { "made" };
         let audit = actor.entry("key.create", team, format!("{} {} {} {how}", row.id, kind.name(), mode.name()));
-        self.people.create_key(row.clone(), audit).await?;
-        Ok((row, value))
+        let decide = move |keys: Vec<KeyRow>, _| {
+            let open = keys.iter().filter(|key| is_alike(key, kind, mode) && key.state != KeyState::Revoked);
+            if open.count() >= MOST {
+                return Err(OpsError::KeyState(format!("there are {MOST} such keys already; revoke one first")));
+            }
+            Ok(row)
+        };
+        Ok((self.people.change_key(team, audit, decide).await??, value))
     }
 
     /// Uses a key from now on, or from `at`.
@@ -64,17 +67,30 @@ impl Ops {
         id: &str,
         at: Option<Timestamp>,
     ) -> Result<KeyRow, OpsError> {
-        let mut key = self.key(team, id).await?;
-        if key.state != KeyState::Created {
-            return Err(OpsError::KeyState(format!("{id} is {}; only a created key is promoted", key.state.name())));
-        }
-        let now = self.clock.now();
-        key.promote_at = Some(at.unwrap_or(now));
-        if at.is_none_or(|at| at <= now) {
-            key.state = KeyState::Active;
-        }
-        let audit = actor.entry("key.promote", team, format!("{id} from {}", at.unwrap_or(now)));
-        self.save(key, audit).await
+        let when = at.map_or_else(|| "now".to_owned(), |at| at.to_string());
+        let audit = actor.entry("key.promote", team, format!("{id} from {when}"));
+        let wanted = id.to_owned();
+        self.change_key(team, audit, move |keys, now| {
+            let mut key = find(&keys, &wanted)?;
+            if key.state != KeyState::Created || key.is_used(now) {
+                return Err(OpsError::KeyState(format!(
+                    "{wanted} was promoted or revoked; only a created key is promoted"
+                )));
+            }
+            match at.filter(|at| *at > now) {
+                Some(later) => key.promote_at = Some(later),
+                None => {
+                    // The key promoted last is the one that is sent, whatever the clock did meanwhile.
+                    let alike = keys.iter().filter(|other| is_alike(other, key.kind, key.mode) && other.is_used(now));
+                    let last = alike.filter_map(|other| other.promote_at).max();
+                    let behind = last.map_or(now, |last| last.plus(Duration::from_millis(1)));
+                    key.promote_at = Some(now.max(behind));
+                    key.state = KeyState::Active;
+                }
+            }
+            Ok(key)
+        })
+        .await
     }
 
     /// Uses a key no more. The last usable one of its kind and mode only by `force`: callbacks then wait for another.
@@ -82,24 +98,27 @@ impl Ops {
     /// # Errors
     /// `not_found`, `key_state`, or the store's.
     pub async fn revoke_key(&self, actor: &Actor, team: &str, id: &str, force: bool) -> Result<KeyRow, OpsError> {
-        let mut key = self.key(team, id).await?;
-        if key.state == KeyState::Revoked {
-            return Err(OpsError::KeyState(format!("{id} is revoked already")));
-        }
-        let others = self.people.keys(team).await?;
-        let alike = |other: &&KeyRow| other.kind == key.kind && other.mode == key.mode && other.id != key.id;
-        let another = others.iter().filter(alike).any(|other| other.state == KeyState::Active);
-        if key.state == KeyState::Active && !another && !force {
-            return Err(OpsError::KeyState(format!(
-                "{id} is the last active {} key for {} callbacks; promote another first, or force it",
-                key.kind.name(),
-                key.mode.name()
-            )));
-        }
-        key.state = KeyState::Revoked;
-        key.revoked_at = Some(self.clock.now());
         let audit = actor.entry("key.revoke", team, format!("{id} forced={force}"));
-        self.save(key, audit).await
+        let wanted = id.to_owned();
+        self.change_key(team, audit, move |keys, now| {
+            let mut key = find(&keys, &wanted)?;
+            if key.state == KeyState::Revoked {
+                return Err(OpsError::KeyState(format!("{wanted} is revoked already")));
+            }
+            let others = keys.iter().filter(|other| is_alike(other, key.kind, key.mode) && other.id != key.id);
+            let another = others.into_iter().any(|other| other.is_used(now));
+            if key.is_used(now) && !another && !force {
+                return Err(OpsError::KeyState(format!(
+                    "{wanted} is the last active {} key for {} callbacks; promote another first, or force it",
+                    key.kind.name(),
+                    key.mode.name()
+                )));
+            }
+            key.state = KeyState::Revoked;
+            key.revoked_at = Some(now);
+            Ok(key)
+        })
+        .await
     }
 
     /// A key's value. Audited.
@@ -146,20 +165,29 @@ impl Ops {
     }
 
     async fn key(&self, team: &str, id: &str) -> Result<KeyRow, OpsError> {
-        let keys = self.keys(team).await?;
-        let found = keys.into_iter().find(|key| key.id == id);
-        found.ok_or_else(|| OpsError::NotFound(format!("team {team} has no key {id}")))
+        find(&self.keys(team).await?, id)
     }
 
-    async fn save(&self, key: KeyRow, audit: crate::store::people::AuditEntry) -> Result<KeyRow, OpsError> {
-        match self.people.update_keys(vec![key.clone()], audit).await? {
-            Saved::Done => {
-                self.directory.refresh();
-                Ok(key)
-            }
-            _ => Err(no_team(&key.team)),
-        }
+    async fn change_key(
+        &self,
+        team: &str,
+        audit: AuditEntry,
+        decide: impl FnOnce(Vec<KeyRow>, Timestamp) -> Result<KeyRow, OpsError> + Send + 'static,
+    ) -> Result<KeyRow, OpsError> {
+        self.team(team).await?;
+        let key = self.people.change_key(team, audit, decide).await??;
+        self.directory.refresh();
+        Ok(key)
     }
+}
+
+fn is_alike(key: &KeyRow, kind: KeyKind, mode: Mode) -> bool {
+    key.kind == kind && key.mode == mode
+}
+
+fn find(keys: &[KeyRow], id: &str) -> Result<KeyRow, OpsError> {
+    let found = keys.iter().find(|key| key.id == id).cloned();
+    found.ok_or_else(|| OpsError::NotFound(format!("the team has no key {id}")))
 }
 
 fn random<const N: usize>() -> [u8; N] {

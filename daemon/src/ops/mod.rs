@@ -91,6 +91,7 @@ pub struct Ops {
     pub store_up: watch::Receiver<bool>,
     pub asks: mpsc::Sender<Ask>,
     pub store_id: String,
+    pub backlog: Arc<status::Backlog>,
     /// Why the daemon does not deliver though it runs, if so.
     pub draining: Stop,
 }

@@ -1,7 +1,31 @@
 //! How the daemon stands, in one answer.
 
+use std::time::{Duration, Instant};
+
 use super::{Ops, OpsError};
 use crate::base::clock::Timestamp;
+use crate::store::StoreError;
+use crate::store::reads::Reads;
+
+/// What the store says of its backlog, asked at most once a second, so that scrapes never crowd its readers.
+#[derive(Default)]
+pub struct Backlog(tokio::sync::Mutex<Option<(Instant, u64, Option<Timestamp>)>>);
+
+const FRESH: Duration = Duration::from_secs(1);
+
+impl Backlog {
+    async fn look(&self, reads: &dyn Reads) -> Result<(u64, Option<Timestamp>), StoreError> {
+        let mut kept = self.0.lock().await;
+        if let Some((at, pending, oldest)) = *kept
+            && at.elapsed() < FRESH
+        {
+            return Ok((pending, oldest));
+        }
+        let (pending, oldest) = reads.backlog().await?;
+        *kept = Some((Instant::now(), pending, oldest));
+        Ok((pending, oldest))
+    }
+}
 
 /// Whether the daemon can do its work, and why not.
 #[derive(Debug, Clone)]
@@ -62,7 +86,7 @@ impl Ops {
     /// # Errors
     /// The store's.
     pub async fn status(&self) -> Result<Status, OpsError> {
-        let (pending, oldest_due) = self.reads.backlog().await?;
+        let (pending, oldest_due) = self.backlog.look(&*self.reads).await?;
         let ended = |state: &str| self.metrics.callbacks_total.with_label_values(&[state]).get();
         let dead = crate::model::dead_letter::Unreadable::ALL
             .iter()
@@ -87,7 +111,7 @@ impl Ops {
     /// The metrics page, with what only the store knows. While it is away, the last known values stand.
     pub async fn metrics_page(&self) -> String {
         let mut something_due = false;
-        if let Ok((pending, oldest)) = self.reads.backlog().await {
+        if let Ok((pending, oldest)) = self.backlog.look(&*self.reads).await {
             self.metrics.pending.set(i64::try_from(pending).unwrap_or(i64::MAX));
             if let Some(due) = oldest.filter(|due| *due <= self.clock.now()) {
                 self.metrics.oldest_due.set(due.millis() as f64 / 1000.0);

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::ExposeSecret as _;
+
 use super::{Actor, Ops, OpsError};
 use crate::model::endpoint::Origin;
 use crate::model::team::{AuthForm, HttpPolicy, RetryOverride, Team};
@@ -61,7 +63,7 @@ impl Ops {
                 self.directory.refresh();
                 Ok(team)
             }
-            _ => Err(OpsError::Conflict(format!("there is a team {id} already"))),
+            Saved::Exists => Err(OpsError::Conflict(format!("there is a team {id} already"))),
         }
     }
 
@@ -70,16 +72,16 @@ impl Ops {
     /// # Errors
     /// `not_found`, `invalid_request`, `url_refused`, or the store's.
     pub async fn update_team(&self, actor: &Actor, id: &str, change: TeamChange) -> Result<Team, OpsError> {
-        let before = self.team(id).await?;
-        let after = self.changed(before.clone(), change)?;
-        let audit = actor.entry("team.update", id, format!("{} -> {}", describe(&before), describe(&after)));
-        match self.people.update_team(after.clone(), audit).await? {
-            Saved::Done => {
-                self.directory.refresh();
-                Ok(after)
-            }
-            _ => Err(no_team(id)),
-        }
+        let ops = self.clone();
+        let decide = move |before: Team| {
+            let after = ops.changed(before.clone(), change)?;
+            let audited = format!("{} -> {}", describe(&before), describe(&after));
+            Ok::<_, OpsError>((after, audited))
+        };
+        let audit = actor.entry("team.update", id, "");
+        let after = self.people.update_team(id, audit, decide).await?.ok_or_else(|| no_team(id))??;
+        self.directory.refresh();
+        Ok(after)
     }
 
     /// One team.
@@ -166,7 +168,10 @@ pub(super) fn no_team(id: &str) -> OpsError {
 }
 
 fn origin(text: &str) -> Result<Origin, OpsError> {
-    Origin::parse(text).ok_or_else(|| {
+    // Read as a callback's URL is, so that it matches what a callback's URL gives.
+    let plain = |target: &Target| target.path.expose_secret() == "/" && target.authorization.is_none();
+    let bare = !text.contains(['?', '#']);
+    Target::parse(text).ok().filter(|target| bare && plain(target)).map(|target| target.origin).ok_or_else(|| {
         OpsError::InvalidRequest(format!("{text:?} is no origin; write for example \"https://hooks.example.com\""))
     })
 }
@@ -181,13 +186,15 @@ fn describe(team: &Team) -> String {
         url.as_deref().and_then(|url| Target::parse(url).ok()).map_or("none".to_owned(), |t| t.origin.to_string())
     };
     let origins: Vec<_> = team.allowed_origins.iter().map(ToString::to_string).collect();
+    let forms: Vec<_> = team.origin_forms.iter().map(|(origin, form)| format!("{origin}={}", form.name())).collect();
     format!(
-        "name={:?} default={} default_test={} allowed=[{}] form={} http={} retries={:?} horizon={:?} end_on_gone={:?}",
+        "name={:?} default={} default_test={} allowed=[{}] form={} forms=[{}] http={} retries={:?} horizon={:?} end_on_gone={:?}",
         team.name,
         origin_of(&team.default_url),
         origin_of(&team.default_url_test),
         origins.join(" "),
         team.auth_form.name(),
+        forms.join(" "),
         team.http.map_or("installation", HttpPolicy::name),
         team.retry.retries,
         team.retry.horizon,

@@ -13,6 +13,7 @@ use crate::base::clock::Timestamp;
 use crate::base::metrics::Metrics;
 use crate::base::pace::Pace;
 use crate::model::attempt::{Attempt, Outcome};
+use crate::model::event::SourceKey;
 use crate::model::retry::{Next, Reason};
 use crate::model::settlement::{Change, Rows, Settle, Verdict, apply};
 
@@ -33,7 +34,8 @@ pub struct BatchWriter {
 #[derive(Debug, Default)]
 pub struct Written {
     pub changes: Vec<(Change, Verdict)>,
-    pub lost: Vec<Arc<crate::model::event::SourceKey>>,
+    pub marks: Vec<Mark>,
+    pub lost: Vec<(Arc<SourceKey>, i64)>,
     pub now: Timestamp,
 }
 
@@ -123,6 +125,7 @@ impl BatchWriter {
         tracing::error!(reason = %why, "the store refused data; the bad row was set aside, its neighbours went through");
         let last = self.write_part(Vec::new(), marks).await?;
         written.lost.extend(last.lost);
+        written.marks = last.marks;
         written.now = last.now;
         Ok(written)
     }
@@ -169,7 +172,7 @@ fn rejected(settle: Settle) -> Change {
 }
 
 fn written(batch: Arc<Batch>, applied: Applied) -> Written {
-    let changes = Arc::unwrap_or_clone(batch).changes;
+    let Batch { changes, marks, .. } = Arc::unwrap_or_clone(batch);
     let known = applied.verdicts.len() == changes.len();
     let mut verdicts = applied.verdicts.into_iter();
     let with_verdict = |change: Change| {
@@ -178,7 +181,7 @@ fn written(batch: Arc<Batch>, applied: Applied) -> Written {
         let verdict = verdict.unwrap_or_else(|| apply(&Rows::default(), &change, true).verdict);
         (change, verdict)
     };
-    Written { changes: changes.into_iter().map(with_verdict).collect(), lost: applied.lost, now: applied.now }
+    Written { changes: changes.into_iter().map(with_verdict).collect(), marks, lost: applied.lost, now: applied.now }
 }
 
 fn not_attempted(at: Timestamp) -> Attempt {

@@ -87,8 +87,8 @@ impl State {
             let ours = change.record().is_none_or(|(record, epoch)| self.ours(&record.source, epoch));
             let verdict = self.change(change, ours);
             applied.verdicts.push(verdict);
-            if let (false, Some((record, _))) = (ours, change.record()) {
-                applied.lost.push(Arc::clone(&record.source));
+            if let (false, Some((record, epoch))) = (ours, change.record()) {
+                applied.lost.push((Arc::clone(&record.source), epoch));
             }
         }
         for mark in &batch.marks {
@@ -99,7 +99,7 @@ impl State {
                     state.reached = Reached { seen_upto, ..mark.reached };
                 }
             } else {
-                applied.lost.push(Arc::clone(&mark.source));
+                applied.lost.push((Arc::clone(&mark.source), mark.epoch));
             }
         }
         applied.lost.sort();
@@ -186,7 +186,6 @@ impl State {
     }
 
     fn take(&mut self, source: &SourceKey, start: Option<(i64, i64, Option<String>)>) -> Taken {
-        let fresh = !self.sources.contains_key(source);
         let zero = Reached { done_upto: 0, seen_upto: 0, last: None };
         let state =
             self.sources.entry(source.clone()).or_insert(SourceState { epoch: 0, reached: zero, accepted: None });
@@ -195,6 +194,7 @@ impl State {
             state.reached = Reached { done_upto: start, seen_upto: log_end, last: None };
             state.accepted = accepted.or(state.accepted.take());
         }
+        let fresh = state.reached.done_upto == 0 && state.reached.seen_upto == 0 && state.accepted.is_none();
         Taken { epoch: state.epoch, reached: state.reached, fresh, accepted: state.accepted.clone() }
     }
 }

@@ -69,8 +69,8 @@ pub struct Mark {
 pub struct Applied {
     /// One a change; empty when the batch had been applied before.
     pub verdicts: Vec<Verdict>,
-    /// Partitions whose epoch is no longer ours.
-    pub lost: Vec<Arc<SourceKey>>,
+    /// Partitions named under an epoch that is no longer theirs.
+    pub lost: Vec<(Arc<SourceKey>, i64)>,
     /// Duplicates of what stood already do not count.
     pub now: Timestamp,
 }
@@ -118,7 +118,7 @@ pub struct EventClaim {
 pub struct Taken {
     pub epoch: i64,
     pub reached: Reached,
-    /// The store had no row of it before.
+    /// The store has never read it, and was not told where to start.
     pub fresh: bool,
     /// The foreign store id that an operator accepted for it.
     pub accepted: Option<String>,

@@ -31,6 +31,17 @@ pub struct KeyRow {
     pub revoked_at: Option<Timestamp>,
 }
 
+impl KeyRow {
+    /// Whether it is sent, or verified with, now.
+    pub fn is_used(&self, now: Timestamp) -> bool {
+        match self.state {
+            KeyState::Active => true,
+            KeyState::Created => self.promote_at.is_some_and(|at| at <= now),
+            KeyState::Revoked => false,
+        }
+    }
+}
+
 /// Who changed what, and from where. `change` holds no secret.
 #[derive(Debug, Clone)]
 pub struct AuditEntry {
@@ -57,7 +68,6 @@ pub struct AuditRow {
 pub enum Saved {
     Done,
     Exists,
-    Missing,
 }
 
 #[derive(Clone)]
@@ -106,9 +116,23 @@ impl People {
         })
     }
 
-    pub fn update_team(&self, team: Team, audit: AuditEntry) -> Answer<'_, Saved> {
-        self.change(audit, move |connection, now| {
-            Ok(if teams::update(connection, &team, now)? { Saved::Done } else { Saved::Missing })
+    /// Changes a team as it stands in the transaction. `decide` gives the team after, and what the audit says of it.
+    pub fn update_team<E: Send + 'static>(
+        &self,
+        id: &str,
+        audit: AuditEntry,
+        decide: impl FnOnce(Team) -> Result<(Team, String), E> + Send + 'static,
+    ) -> Answer<'_, Option<Result<Team, E>>> {
+        let id = id.to_owned();
+        self.0.in_transaction(move |transaction, _, now| {
+            let Some(before) = teams::load(transaction, &id)? else { return Ok(None) };
+            let (after, change) = match decide(before) {
+                Ok(decided) => decided,
+                Err(refusal) => return Ok(Some(Err(refusal))),
+            };
+            teams::update(transaction, &after, now)?;
+            note(transaction, &AuditEntry { change, ..audit }, now)?;
+            Ok(Some(Ok(after)))
         })
     }
 
@@ -117,22 +141,24 @@ impl People {
         self.0.read(move |connection| keys::list(connection, &team))
     }
 
-    pub fn create_key(&self, key: KeyRow, audit: AuditEntry) -> Answer<'_, Saved> {
-        self.change(audit, move |connection, _| {
-            keys::insert(connection, &key)?;
-            Ok(Saved::Done)
-        })
-    }
-
-    /// Writes these keys' states and dates, all or none.
-    pub fn update_keys(&self, keys: Vec<KeyRow>, audit: AuditEntry) -> Answer<'_, Saved> {
-        self.change(audit, move |connection, _| {
-            for key in &keys {
-                if !keys::update(connection, key)? {
-                    return Ok(Saved::Missing);
-                }
+    /// Changes or adds one key, decided on all keys of its team as they stand in the transaction.
+    pub fn change_key<E: Send + 'static>(
+        &self,
+        team: &str,
+        audit: AuditEntry,
+        decide: impl FnOnce(Vec<KeyRow>, Timestamp) -> Result<KeyRow, E> + Send + 'static,
+    ) -> Answer<'_, Result<KeyRow, E>> {
+        let team = team.to_owned();
+        self.0.in_transaction(move |transaction, _, now| {
+            let key = match decide(keys::list(transaction, &team)?, now) {
+                Ok(key) => key,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            if !keys::update(transaction, &key)? {
+                keys::insert(transaction, &key)?;
             }
-            Ok(Saved::Done)
+            note(transaction, &audit, now)?;
+            Ok(Ok(key))
         })
     }
 
@@ -171,23 +197,22 @@ impl People {
         self.0.in_transaction(move |transaction, _, now| {
             let saved = job(transaction, now)?;
             if saved == Saved::Done {
-                transaction.execute("UPDATE people_version SET version = version + 1", [])?;
-                transaction
-                    .prepare_cached(
-                        "INSERT INTO audit (at, actor, origin, action, object, change) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                    )?
-                    .execute(params![
-                        now.millis(),
-                        audit.actor,
-                        audit.origin,
-                        audit.action,
-                        audit.object,
-                        audit.change
-                    ])?;
+                note(transaction, &audit, now)?;
             }
             Ok(saved)
         })
     }
+}
+
+/// Raises the version, and writes who did what.
+fn note(connection: &Connection, audit: &AuditEntry, now: Timestamp) -> Result<(), Failure> {
+    connection.execute("UPDATE people_version SET version = version + 1", [])?;
+    connection
+        .prepare_cached(
+            "INSERT INTO audit (at, actor, origin, action, object, change) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute(params![now.millis(), audit.actor, audit.origin, audit.action, audit.object, audit.change])?;
+    Ok(())
 }
 
 fn corrupt<T>(value: Option<T>, what: &'static str) -> Result<T, Failure> {

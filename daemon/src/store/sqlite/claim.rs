@@ -1,6 +1,8 @@
 //! Taking due rows, in O(taken): queues by their next time, rows by (queue, due) up to the lane's room. A queue that
 //! was served goes to the back.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -14,6 +16,8 @@ use crate::store::{ClaimAsk, Claimed};
 
 /// Queues looked at in one claim, so that many full lanes can't make it long.
 const QUEUES_AT_MOST: i64 = 1_000;
+/// How long a queue that can't be read is left alone.
+const SET_ASIDE: Duration = Duration::from_secs(60);
 
 pub(super) fn claim(
     connection: &Connection,
@@ -35,7 +39,15 @@ pub(super) fn claim(
         if left == 0 || bytes > ask.bytes {
             break;
         }
-        let key = books.queue_name(connection, queue)?;
+        let key = match books.queue_name(connection, queue) {
+            Ok(key) => key,
+            Err(Failure::Corrupt(what)) => {
+                tracing::error!(queue, what, "a queue can't be read; its rows wait, the others go on");
+                set_aside(connection, queue, now)?;
+                continue;
+            }
+            Err(other) => return Err(other),
+        };
         let room = ask.room.get(&key).copied().unwrap_or(ask.usual_room);
         let wanted = left.min(usize::try_from(room).unwrap_or(usize::MAX));
         for id in due_rows(connection, queue, now, wanted)? {
@@ -56,9 +68,8 @@ pub(super) fn claim(
                 }
             }
         }
-        if room > 0 {
-            to_the_back(connection, queue, now)?;
-        }
+        // Also without room: whoever has none must not stand before the others.
+        to_the_back(connection, queue, now)?;
     }
     claimed.next_at = connection
         .prepare_cached("SELECT min(next_at) FROM queue WHERE next_at IS NOT NULL AND paused = 0")?
@@ -77,6 +88,13 @@ fn due_rows(connection: &Connection, queue: i64, now: Timestamp, at_most: usize)
         })?
         .collect::<rusqlite::Result<_>>()?;
     Ok(ids)
+}
+
+fn set_aside(connection: &Connection, queue: i64, now: Timestamp) -> Result<(), Failure> {
+    connection
+        .prepare_cached("UPDATE queue SET next_at = ?2 WHERE id = ?1")?
+        .execute(params![queue, now.plus(SET_ASIDE).millis()])?;
+    Ok(())
 }
 
 fn drop_void(connection: &Connection, id: CallbackId) -> Result<(), Failure> {

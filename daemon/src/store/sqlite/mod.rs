@@ -336,7 +336,11 @@ impl Store for SqliteStore {
     }
 
     fn sweep(&self) -> Answer<'_, usize> {
-        self.in_transaction(|transaction, _, now| upkeep::sweep(transaction, now))
+        Box::pin(async move {
+            // With more pending rows than one read may look at, leases are freed all the same.
+            let found = self.read(upkeep::look_at_queues).await.unwrap_or_default();
+            self.in_transaction(move |transaction, _, now| upkeep::sweep(transaction, now, &found)).await
+        })
     }
 
     fn prune(&self, ask: PruneAsk) -> Answer<'_, Pruned> {

@@ -32,13 +32,12 @@ pub(super) fn take(
     anew: Option<&Anew>,
     now: Timestamp,
 ) -> Result<Taken, Failure> {
-    let fresh = connection
+    connection
         .prepare_cached(
             "INSERT INTO source (cluster, topic, partition, done_upto, seen_upto, epoch, moved_at)
              VALUES (?1, ?2, ?3, 0, 0, 0, ?4) ON CONFLICT DO NOTHING",
         )?
-        .execute(params![&*key.cluster, &*key.topic, key.partition, now.millis()])?
-        == 1;
+        .execute(params![&*key.cluster, &*key.topic, key.partition, now.millis()])?;
     let number = books.source_number(connection, key)?.ok_or(Failure::Corrupt("a source that was just made"))?;
     connection
         .prepare_cached("UPDATE source SET epoch = epoch + 1, owner = ?2 WHERE id = ?1")?
@@ -54,7 +53,9 @@ pub(super) fn take(
     let taken = connection
         .prepare_cached("SELECT epoch, done_upto, seen_upto, last_off, last_hash, accepted FROM source WHERE id = ?1")?
         .query_row([number], |row| {
-            Ok(Taken { epoch: row.get(0)?, reached: reached(row, 1)?, fresh, accepted: row.get(5)? })
+            let (reached, accepted) = (reached(row, 1)?, row.get::<_, Option<String>>(5)?);
+            let fresh = reached.done_upto == 0 && reached.seen_upto == 0 && accepted.is_none();
+            Ok(Taken { epoch: row.get(0)?, reached, fresh, accepted })
         })?;
     Ok(taken)
 }

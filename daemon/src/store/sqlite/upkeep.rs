@@ -41,15 +41,40 @@ pub(super) fn end(connection: &Connection, process: ProcessId) -> Result<(), Fai
     Ok(())
 }
 
-pub(super) fn sweep(connection: &Connection, now: Timestamp) -> Result<usize, Failure> {
+/// Frees leases that ran out. Rows of `found` are what a reader saw of the queues: a next time that is missing or too
+/// late is set; one that is early does no harm, and is left to the next claim.
+pub(super) fn sweep(connection: &Connection, now: Timestamp, found: &[QueueSeen]) -> Result<usize, Failure> {
     let expired = void_leases(connection, now.millis())?;
-    connection.execute(
-        "UPDATE queue SET
-             next_at = (SELECT min(due) FROM pending WHERE queue = queue.id AND token IS NULL),
-             parked_bytes = coalesce((SELECT sum(length(bytes)) FROM pending JOIN body USING (id) WHERE queue = queue.id), 0)",
-        [],
+    let mut repair = connection.prepare_cached(
+        "UPDATE queue SET next_at = CASE WHEN ?2 IS NULL THEN next_at ELSE min(coalesce(next_at, ?2), ?2) END,
+                          parked_bytes = ?3 WHERE id = ?1",
     )?;
+    for seen in found {
+        repair.execute(params![seen.queue, seen.due, seen.bytes])?;
+    }
     Ok(expired)
+}
+
+/// A queue whose row does not say what its pending rows do.
+pub(super) struct QueueSeen {
+    queue: i64,
+    due: Option<i64>,
+    bytes: i64,
+}
+
+/// One pass over the pending rows, on a reading connection, bounded in time like every read.
+pub(super) fn look_at_queues(connection: &Connection) -> Result<Vec<QueueSeen>, Failure> {
+    let mut statement = connection.prepare_cached(
+        "SELECT queue.id, seen.due, coalesce(seen.bytes, 0) FROM queue LEFT JOIN (
+             SELECT queue, min(CASE WHEN token IS NULL THEN due END) AS due, sum(length(body.bytes)) AS bytes
+             FROM pending LEFT JOIN body ON body.id = pending.id GROUP BY queue
+         ) AS seen ON seen.queue = queue.id
+         WHERE queue.parked_bytes <> coalesce(seen.bytes, 0)
+            OR (seen.due IS NOT NULL AND (queue.next_at IS NULL OR queue.next_at > seen.due))",
+    )?;
+    let rows =
+        statement.query_map([], |row| Ok(QueueSeen { queue: row.get(0)?, due: row.get(1)?, bytes: row.get(2)? }))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Row 36, in pieces: never with a pending row, nor settled since the cutoff.

@@ -37,15 +37,15 @@ pub(super) fn write(
             None => true,
         };
         applied.verdicts.push(work.change(change, ours)?);
-        if let (false, Some((record, _))) = (ours, change.record()) {
-            applied.lost.push(Arc::clone(&record.source));
+        if let (false, Some((record, epoch))) = (ours, change.record()) {
+            applied.lost.push((Arc::clone(&record.source), epoch));
         }
     }
     for mark in &batch.marks {
         if work.ours(&mark.source, mark.epoch)? {
             sources::raise(connection, work.books, mark, now)?;
         } else {
-            applied.lost.push(Arc::clone(&mark.source));
+            applied.lost.push((Arc::clone(&mark.source), mark.epoch));
         }
     }
     work.raise_queues()?;

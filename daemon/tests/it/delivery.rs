@@ -1,0 +1,415 @@
+//! The way of the data in one process: what the customer sees, and what the record says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use callbackd::model::attempt::Outcome;
+use callbackd::model::dead_letter::Unreadable;
+use callbackd::model::retry::Reason;
+use callbackd::model::settlement::Ended;
+use callbackd::model::team::{KeyKind, Mode};
+use callbackd::ops::teams::TeamChange;
+use callbackd::store::Store;
+use callbackd::store::faulty::{Faults, FaultyStore};
+use scale_callback::receiver::Reply;
+
+use crate::harness::{Event, HMAC_TEAM, Harness, PATIENCE, TEAM, actor};
+
+const ULID: &str = "01KAV9FT00ZKEK0KFES3QVF608";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callback_arrives_signed_and_leaves_one_small_row() {
+    let mut harness = Harness::start().await;
+    let receiver = harness.accepting().await;
+    let event = Event::new("task-1").to(receiver.url("/in?x=1")).response(r#"{"a":1.0}"#);
+    harness.produce(&event);
+    harness.produce(&Event::new("task-2").of(HMAC_TEAM).to(receiver.url("/in")).test());
+    let (id, rows, attempts) = harness.ended("task-1").await;
+    let (_, test_rows, _) = harness.ended("task-2").await;
+    let settled = rows.settled.unwrap();
+    assert_eq!(
+        (settled.ended, settled.attempts, settled.status, settled.revision),
+        (Ended::Delivered, 1, Some(204), 1)
+    );
+    assert!(attempts.is_empty(), "a first delivery stands in its settled row");
+    assert_eq!(test_rows.settled.unwrap().facts.mode, Mode::Test);
+    let receipts = receiver.receipts();
+    let receipt = receipts.iter().find(|receipt| receipt.task_id == "task-1").unwrap();
+    assert_eq!(receipt.id, id.to_string());
+    assert_eq!(receipt.path, "/in?x=1");
+    let url = receiver.url("/in?x=1");
+    let body = format!(
+        r#"{{"task":{{"task_id":"task-1","callback_url":"{url}","is_test":false}},"response":{{"a":1.0}},"task_id":"task-1"}}"#
+    );
+    assert_eq!(receipt.body, body.as_bytes());
+    let header = |name: &str| receipt.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+    assert_eq!(header("content-type").as_deref(), Some("application/json"));
+    assert_eq!(header("scale-callback-attempt").as_deref(), Some("1"));
+    assert!(header("user-agent").unwrap().starts_with("callbackd/"));
+    assert_eq!(header("host").as_deref(), Some(receiver.address.to_string().as_str()));
+    assert_eq!(header("scale-callback-auth"), Some(harness.key(TEAM, KeyKind::CallbackAuth, Mode::Live).await));
+    let hmac = receipts.iter().find(|receipt| receipt.task_id == "task-2").unwrap();
+    assert!(hmac.headers["scale-callback-auth"].to_str().unwrap().starts_with("t="), "the key never travels");
+    assert!(receiver.refused().is_empty());
+    assert_eq!(harness.stop().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn opaque_parts_reach_the_customer_byte_for_byte() {
+    let harness = Harness::start().await;
+    let receiver = harness.accepting().await;
+    let deep = format!("{}1{}", "[".repeat(10_000), "]".repeat(10_000));
+    let responses =
+        [deep.as_str(), r#"{"a":1,"a":2}"#, "1e400", r#""\ud800""#, r#""\u0000""#, r#"{"ü":"\ud83d\ude00 😀"}"#];
+    for (n, response) in responses.iter().enumerate() {
+        harness.produce(&Event::new(&format!("task-{n}")).to(receiver.url("/")).response(response));
+    }
+    assert!(receiver.until(PATIENCE, |receipts| receipts.len() >= responses.len()).await);
+    for (n, response) in responses.iter().enumerate() {
+        let task = format!("task-{n}");
+        let receipt = receiver.receipts().into_iter().find(|receipt| receipt.task_id == task).unwrap();
+        let end = format!(",\"response\":{response},\"task_id\":\"{task}\"}}");
+        assert!(receipt.body.ends_with(end.as_bytes()), "{n}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_retry_is_byte_identical_and_counted() {
+    let harness = Harness::start().await;
+    let receiver = harness
+        .recorder(Arc::new(|_, before| match before {
+            0 => Reply::status(500).saying("\0no"),
+            1 => Reply::status(429).retry_after(1),
+            _ => Reply::status(200),
+        }))
+        .await;
+    harness.produce(&Event::new("task-1").to(receiver.url("/")).id(ULID));
+    let (id, rows, attempts) = harness.ended("task-1").await;
+    let settled = rows.settled.unwrap();
+    assert_eq!((settled.ended, settled.attempts), (Ended::Delivered, 3));
+    let outcomes: Vec<_> = attempts.iter().map(|attempt| attempt.attempt.outcome).collect();
+    assert_eq!(outcomes, [Outcome::ServerError, Outcome::RateLimited]);
+    assert_eq!(&attempts[0].attempt.snippet[..], b"\0no");
+    let receipts = receiver.receipts();
+    assert_eq!(receipts.len(), 3);
+    for (n, receipt) in receipts.iter().enumerate() {
+        assert_eq!(receipt.id, id.to_string());
+        assert_eq!(receipt.body, receipts[0].body);
+        assert_eq!(receipt.headers["scale-callback-attempt"].to_str().unwrap(), (n + 1).to_string());
+    }
+    let waited = receipts[2].came.duration_since(receipts[1].came);
+    assert!(waited >= Duration::from_millis(900), "Retry-After is obeyed, clamped to the horizon: {waited:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callback_that_always_fails_is_exhausted() {
+    let harness = Harness::start().await;
+    let receiver = harness.recorder(Arc::new(|_, _| Reply::status(503))).await;
+    harness.produce(&Event::new("task-1").to(receiver.url("/")));
+    let (_, rows, attempts) = harness.ended("task-1").await;
+    let settled = rows.settled.unwrap();
+    assert_eq!((settled.ended, settled.attempts), (Ended::Exhausted, 4));
+    assert_eq!(attempts.len(), 4, "1 attempt and 3 retries, as this test is set");
+    assert_eq!(receiver.count(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_urls_are_abandoned_with_their_reason_and_no_request() {
+    let harness = Harness::start().await;
+    let receiver = harness.accepting().await;
+    let long = format!("{}{}", receiver.url("/"), "x".repeat(10_000));
+    let urls = [
+        ("nonsense", Reason::UrlInvalid),
+        ("https://", Reason::UrlInvalid),
+        ("ftp://files.example.com/x", Reason::UrlInvalid),
+        ("https://a.example:25/", Reason::UrlInvalid),
+        ("dev@acme.example", Reason::UrlInvalid),
+        (long.as_str(), Reason::UrlInvalid),
+        ("http://169.254.169.254/latest", Reason::AddressDenied),
+        ("http://10.0.0.1/", Reason::AddressDenied),
+        ("http://2852039166/", Reason::AddressDenied),
+        ("http://0xa9.0xfe.0xa9.0xfe/", Reason::AddressDenied),
+        ("http://[::ffff:169.254.169.254]/", Reason::AddressDenied),
+        ("http://[fd00:ec2::254]/", Reason::AddressDenied),
+        ("http://localhost/", Reason::AddressDenied),
+        ("http://metadata.internal/", Reason::AddressDenied),
+    ];
+    for (n, (url, _)) in urls.iter().enumerate() {
+        harness.produce(&Event::new(&format!("task-{n}")).to(*url));
+    }
+    harness.produce(&Event::new("task-none"));
+    for (n, (url, reason)) in urls.iter().enumerate() {
+        let (_, rows, attempts) = harness.ended(&format!("task-{n}")).await;
+        assert_eq!(rows.settled.unwrap().ended, Ended::Abandoned(*reason), "{url}");
+        assert!(attempts.len() == 1 && !attempts[0].attempt.sent, "{url}");
+    }
+    let (_, rows, _) = harness.ended("task-none").await;
+    assert_eq!(rows.settled.unwrap().ended, Ended::Abandoned(Reason::NoUrl));
+    assert_eq!(receiver.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unreadable_records_are_buried_and_their_neighbours_go_on() {
+    let harness = Harness::with(&[("INTAKE__MAX_EVENT", "64KiB")]).await;
+    let receiver = harness.accepting().await;
+    let large = vec![b' '; 65 * 1024];
+    let valid = Event::new("task-ok").to(receiver.url("/")).json();
+    let bad: [(&[u8], &[(&str, &str)], Unreadable); 9] = [
+        (&large, &[], Unreadable::TooLarge),
+        (b"nonsense", &[], Unreadable::NotJson),
+        (b"[1]", &[], Unreadable::NotObject),
+        (b"{\"team_id\":\"t\"}", &[], Unreadable::MissingTask),
+        (b"{\"team_id\":\"\xff\"}", &[], Unreadable::InvalidUtf8),
+        (b"{\"team_id\":\"t\",\"task\":{\"task_id\":\"a\\u0007\"}}", &[], Unreadable::InvalidId),
+        (b"{\"team_id\":\"t\",\"team_id\":\"u\",\"task\":{\"task_id\":\"a\"}}", &[], Unreadable::DuplicateField),
+        (b"{\"team_id\":\"t\",\"task\":{\"task_id\":\"a\"}}", &[("team-id", "u")], Unreadable::ConflictingIdentity),
+        (b"{\"team_id\":\"nobody\",\"task\":{\"task_id\":\"a\"}}", &[], Unreadable::UnknownTeam),
+    ];
+    for (value, headers, _) in &bad {
+        harness.produce_raw(value, headers);
+    }
+    harness.produce_to(0, None, &[]);
+    harness.produce_raw(valid.as_bytes(), &[]);
+    let letters = harness.dead_letters(bad.len()).await;
+    harness.ended("task-ok").await;
+    for (value, _, reason) in &bad {
+        let letter = letters.iter().find(|letter| letter.letter.reason == *reason).unwrap();
+        if *reason != Unreadable::UnknownTeam {
+            let kept = value.len().min(64 * 1024);
+            assert_eq!(&letter.letter.value[..], &value[..kept], "{reason:?}: its bytes are kept");
+            assert_eq!(letter.letter.value_len, value.len() as u64);
+        }
+        assert_eq!(harness.metric("dead_letters", reason.name()), 1);
+    }
+    harness.watermark(i64::try_from(bad.len()).unwrap() + 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_event_id_makes_no_second_callback() {
+    let harness = Harness::start().await;
+    let receiver = harness.accepting().await;
+    let url = receiver.url("/");
+    for id in [ULID, "evt-without-a-time"] {
+        let task = format!("task-{id}");
+        for _ in 0..3 {
+            harness.produce(&Event::new(&task).to(&url).id(id));
+        }
+        // On another partition, and once more after it was settled.
+        harness.produce_to(1, Some(Event::new(&task).to(&url).id(id).json().as_bytes()), &[]);
+        harness.ended(&task).await;
+        harness.produce(&Event::new(&task).to(&url).id(id));
+        harness.produce(&Event::new(&task).to(&url).id(id).response("\"another content\""));
+    }
+    // In another team the same id is another callback.
+    harness.produce(&Event::new("task-other-team").of(HMAC_TEAM).to(&url).id(ULID));
+    harness.ended("task-other-team").await;
+    let letters = harness.dead_letters(2).await;
+    assert!(letters.iter().all(|letter| letter.letter.reason == Unreadable::EventIdReused));
+    harness.watermark(13).await;
+    assert_eq!(receiver.count(), 3);
+    assert_eq!(harness.callbacks(&format!("task-{ULID}")).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_task_may_owe_several_callbacks() {
+    let harness = Harness::start().await;
+    let receiver = harness.accepting().await;
+    for kind in ["task.completed", "task.recalled", "anything.else"] {
+        let event = Event { event_type: Some(kind.to_owned()), ..Event::new("task-1").to(receiver.url("/")) };
+        harness.produce(&event);
+    }
+    harness.until("three callbacks", async || (harness.callbacks("task-1").await.len() == 3).then_some(())).await;
+    assert!(receiver.until(PATIENCE, |receipts| receipts.len() == 3).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mended_default_url_moves_what_waits_for_it() {
+    let harness = Harness::with(&[("RETRY__FIRST", "1s"), ("RETRY__HORIZON", "20s")]).await;
+    let broken = harness.recorder(Arc::new(|_, _| Reply::status(500))).await;
+    let mended = harness.accepting().await;
+    let ops = &harness.app().ops;
+    let default = |url: String| TeamChange { default_url: Some(Some(url)), ..TeamChange::default() };
+    ops.update_team(&actor(), TEAM, default(broken.url("/"))).await.unwrap();
+    harness.produce(&Event::new("task-1"));
+    assert!(broken.until(PATIENCE, |receipts| !receipts.is_empty()).await);
+    ops.update_team(&actor(), TEAM, default(mended.url("/mended"))).await.unwrap();
+    let (_, rows, _) = harness.ended("task-1").await;
+    assert_eq!(rows.settled.unwrap().ended, Ended::Delivered);
+    assert_eq!(mended.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn allowed_origins_and_http_are_refusals_like_any_other() {
+    let harness = Harness::start().await;
+    let receiver = harness.accepting().await;
+    let ops = &harness.app().ops;
+    let change =
+        TeamChange { allowed_origins: Some(vec!["https://hooks.acme.example".to_owned()]), ..TeamChange::default() };
+    ops.update_team(&actor(), TEAM, change).await.unwrap();
+    harness.produce(&Event::new("task-origin").to(receiver.url("/")));
+    let (_, rows, _) = harness.ended("task-origin").await;
+    assert_eq!(rows.settled.unwrap().ended, Ended::Abandoned(Reason::OriginNotAllowed));
+    let change =
+        TeamChange { allowed_origins: Some(vec![]), http: Some(Some("hmac-only".to_owned())), ..TeamChange::default() };
+    ops.update_team(&actor(), TEAM, change).await.unwrap();
+    let change = TeamChange { http: Some(Some("hmac-only".to_owned())), ..TeamChange::default() };
+    ops.update_team(&actor(), HMAC_TEAM, change).await.unwrap();
+    harness.produce(&Event::new("task-http").to(receiver.url("/")));
+    harness.produce(&Event::new("task-hmac").of(HMAC_TEAM).to(receiver.url("/")));
+    let (_, rows, _) = harness.ended("task-http").await;
+    assert_eq!(rows.settled.unwrap().ended, Ended::Abandoned(Reason::HttpNotAllowed));
+    let (_, rows, _) = harness.ended("task-hmac").await;
+    assert_eq!(rows.settled.unwrap().ended, Ended::Delivered);
+    assert_eq!(receiver.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_rotate_without_a_refused_callback() {
+    let harness = Harness::start().await;
+    let ops = harness.app().ops.clone();
+    let old = harness.key(TEAM, KeyKind::CallbackAuth, Mode::Live).await;
+    let receiver = harness.accepting().await;
+    let (row, value) = ops.create_key(&actor(), TEAM, KeyKind::Signing, Mode::Live, None).await.unwrap();
+    ops.promote_key(&actor(), TEAM, &row.id, None).await.unwrap();
+    harness.produce(&Event::new("task-1").to(receiver.url("/")));
+    harness.ended("task-1").await;
+    let receipts = receiver.receipts();
+    let signatures = receipts[0].headers["webhook-signature"].to_str().unwrap();
+    assert_eq!(signatures.split(' ').count(), 2, "both secrets sign while rotating");
+    let fresh = scale_callback_auth::Credential::signed_and_keyed("new", &value, &old).unwrap();
+    let pairs: Vec<_> = receipts[0].headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+    scale_callback_auth::Verifier::new(fresh).verify(&pairs[..], &receipts[0].body).unwrap();
+    // The auth key carries one value: that of the key promoted last.
+    let (row, value) = ops.create_key(&actor(), TEAM, KeyKind::CallbackAuth, Mode::Live, None).await.unwrap();
+    harness.produce(&Event::new("task-2").to(receiver.url("/")));
+    harness.ended("task-2").await;
+    assert_eq!(receiver.receipts()[1].headers["scale-callback-auth"].to_str().unwrap(), old, "created is not used yet");
+    ops.promote_key(&actor(), TEAM, &row.id, None).await.unwrap();
+    harness.produce(&Event::new("task-3").to(receiver.url("/")));
+    harness.until("the receiver refuses the new key", async || (!receiver.refused().is_empty()).then_some(())).await;
+    assert_eq!(ops.reveal_key(&actor(), TEAM, &row.id).await.unwrap().as_str(), value.as_str());
+    // Without any usable key nothing is sent, and it is retried.
+    for key in ops.keys(TEAM).await.unwrap().iter().filter(|key| key.kind == KeyKind::Signing && key.mode == Mode::Live)
+    {
+        ops.revoke_key(&actor(), TEAM, &key.id, true).await.unwrap();
+    }
+    harness.produce(&Event::new("task-4").to(receiver.url("/")));
+    let (_, rows, attempts) = harness.ended("task-4").await;
+    assert_eq!(rows.settled.unwrap().ended, Ended::Exhausted);
+    assert!(attempts.iter().all(|attempt| attempt.attempt.outcome == Outcome::NoKey && !attempt.attempt.sent));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hanging_receiver_never_holds_a_watermark() {
+    let harness = Harness::with(&[("RETRY__RETRIES", "0")]).await;
+    let hanging = harness.recorder(Arc::new(|_, _| Reply::status(200).after(Duration::from_secs(60)))).await;
+    let prompt = harness.accepting().await;
+    harness.produce(&Event::new("task-hangs").to(hanging.url("/")));
+    harness.produce(&Event::new("task-prompt").to(prompt.url("/")));
+    assert!(hanging.until(PATIENCE, |receipts| !receipts.is_empty()).await);
+    harness.watermark(2).await;
+    let pending = harness.callbacks("task-hangs").await;
+    assert!(pending[0].1.pending.as_ref().unwrap().token.is_some(), "its row carries the attempt's lease");
+    assert_eq!(harness.metric("parked", "slow"), 1);
+    let (_, rows, attempts) = harness.ended("task-hangs").await;
+    assert_eq!((rows.settled.unwrap().ended, attempts[0].attempt.outcome), (Ended::Exhausted, Outcome::HeadTimeout));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_slow_customer_slows_no_other() {
+    let harness =
+        Harness::with(&[("DELIVER__TOTAL_TIMEOUT", "4s"), ("DELIVER__HEAD_TIMEOUT", "4s"), ("SHUTDOWN__GRACE", "7s")])
+            .await;
+    let hanging = harness.recorder(Arc::new(|_, _| Reply::status(200).after(Duration::from_secs(60)))).await;
+    let prompt = harness.accepting().await;
+    for n in 0..300 {
+        harness.produce(&Event::new(&format!("task-hangs-{n}")).to(hanging.url("/")));
+        if n % 10 == 0 {
+            harness.produce(&Event::new(&format!("task-prompt-{n}")).of(HMAC_TEAM).to(prompt.url("/")));
+        }
+    }
+    assert!(prompt.until(Duration::from_secs(20), |receipts| receipts.len() == 30).await, "{}", prompt.count());
+    let at_once = hanging.count();
+    assert!(at_once <= 64, "an endpoint has 16 slots, a few times over: {at_once}");
+    // What waits behind the slow one is parked: it holds no watermark, and so nobody behind it in the log.
+    harness.watermark(330).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_delivers_what_was_pending_and_repeats_nothing() {
+    let mut harness = Harness::with(&[("RETRY__FIRST", "2s"), ("RETRY__HORIZON", "60s")]).await;
+    let receiver = harness
+        .recorder(Arc::new(|received, before| {
+            let fails = received.path == "/later" && before == 0;
+            Reply::status(if fails { 500 } else { 200 })
+        }))
+        .await;
+    for n in 0..20 {
+        harness.produce(&Event::new(&format!("task-{n}")).to(receiver.url(if n % 4 == 0 { "/later" } else { "/" })));
+    }
+    assert!(receiver.until(PATIENCE, |receipts| receipts.len() >= 20).await);
+    harness.watermark(20).await;
+    assert_eq!(harness.stop().await, 0, "a clean stop cuts nothing off");
+    harness.run(None).await;
+    for n in 0..20 {
+        let (_, rows, _) = harness.ended(&format!("task-{n}")).await;
+        assert_eq!(rows.settled.unwrap().ended, Ended::Delivered);
+    }
+    assert_eq!(receiver.count(), 25, "20 first tries and 5 retries");
+    let repeats = &harness.app().ops.metrics.repeats_possible_total;
+    assert_eq!(repeats.with_label_values(&["unclean_stop"]).get(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_away_loses_and_repeats_nothing() {
+    let mut faulty = None;
+    let slot = &mut faulty;
+    let (sender, receiver_of) = std::sync::mpsc::channel();
+    let wrap = Box::new(move |inner: Arc<dyn Store>| {
+        let faults =
+            Faults { happened_but_uncertain: 150, did_not_happen: 150, slow: 100, slowness: Duration::from_millis(30) };
+        let store = Arc::new(FaultyStore::new(inner, 42, faults));
+        sender.send(Arc::clone(&store)).unwrap();
+        store as Arc<dyn Store>
+    });
+    let harness = Harness::wrapped(&[], Some(wrap)).await;
+    *slot = Some(receiver_of.recv().unwrap());
+    let store = faulty.unwrap();
+    let receiver = harness.recorder(Arc::new(|_, before| Reply::status(if before == 0 { 500 } else { 200 }))).await;
+    for n in 0..100 {
+        harness.produce(&Event::new(&format!("task-{n}")).to(receiver.url("/")));
+        if n == 50 {
+            store.set_down(true);
+        }
+    }
+    harness.until("the daemon notices", async || (!*harness.app().ops.store_up.borrow()).then_some(())).await;
+    assert!(!harness.app().ops.readiness().ready, "not ready while the store is away");
+    store.set_down(false);
+    for n in 0..100 {
+        let (_, rows, attempts) = harness.ended(&format!("task-{n}")).await;
+        let settled = rows.settled.unwrap();
+        assert_eq!((settled.ended, settled.attempts, attempts.len()), (Ended::Delivered, 2, 1), "task {n}");
+    }
+    harness.watermark(100).await;
+    assert_eq!(receiver.count(), 200, "every attempt once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_the_store_refuses_ends_alone() {
+    let wrap = Box::new(|inner: Arc<dyn Store>| {
+        Arc::new(FaultyStore::new(inner, 1, Faults::default()).refusing("task-bad")) as Arc<dyn Store>
+    });
+    let harness = Harness::wrapped(&[], Some(wrap)).await;
+    let receiver = harness.recorder(Arc::new(|_, _| Reply::status(500))).await;
+    for task in ["task-1", "task-bad", "task-2"] {
+        harness.produce(&Event::new(task).to(receiver.url("/")));
+    }
+    let (_, rows, _) = harness.ended("task-bad").await;
+    let settled = rows.settled.unwrap();
+    assert_eq!((settled.ended, settled.outcome), (Ended::Abandoned(Reason::StoreRejected), Outcome::StoreRejected));
+    for task in ["task-1", "task-2"] {
+        let (_, rows, _) = harness.ended(task).await;
+        assert_eq!(rows.settled.unwrap().ended, Ended::Exhausted, "{task}");
+    }
+    harness.watermark(3).await;
+}

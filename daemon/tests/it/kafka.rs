@@ -1,0 +1,333 @@
+//! What only a real Kafka can show: transactions, a broker that goes and comes, rebalances, reset offsets, re-created
+//! topics, a lost store. One broker for all; the tests take turns.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use callbackd::model::settlement::Ended;
+use callbackd_bench::broker::Broker;
+use callbackd_bench::recorder::{Receipt, Recorder};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use scale_callback::receiver::Reply;
+use scale_callback::samples::{self, Kind, Seed, Wanted};
+
+use crate::harness::{Harness, TEAM, until};
+
+/// The shared broker. It ends with this process, which holds its standard input.
+pub fn broker() -> MutexGuard<'static, Broker> {
+    static BROKER: OnceLock<Mutex<Broker>> = OnceLock::new();
+    BROKER
+        .get_or_init(|| {
+            let libs = std::env::var("CALLBACKD_TEST_KAFKA_LIBS")
+                .map_or_else(|_| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/kafka/libs"), PathBuf::from);
+            Mutex::new(Broker::start(&libs).expect("a real Kafka; say: make test"))
+        })
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+}
+
+fn client(servers: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", servers).set("linger.ms", "5");
+    config
+}
+
+/// The admin client's futures need no runtime of their own; they are waited for on a thread.
+fn admin(servers: &str) -> AdminClient<DefaultClientContext> {
+    client(servers).create().unwrap()
+}
+
+pub async fn create_topic(servers: &str, topic: &str, partitions: i32) {
+    let admin = admin(servers);
+    until(&format!("topic {topic} is made"), async || {
+        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        let made = admin.create_topics(&[new], &AdminOptions::new()).await.ok()?;
+        made.into_iter().next()?.ok()
+    })
+    .await;
+}
+
+async fn delete_topic(servers: &str, topic: &str) {
+    let admin = admin(servers);
+    admin.delete_topics(&[topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+    let probe: BaseConsumer = client(servers).create().unwrap();
+    until("the topic is gone", async || {
+        let metadata = probe.fetch_metadata(None, Duration::from_secs(5)).ok()?;
+        metadata.topics().iter().all(|found| found.name() != topic).then_some(())
+    })
+    .await;
+}
+
+/// Task events of real shape for one team, numbered from `first`.
+pub fn events(first: u64, count: u64, url: &str) -> Vec<(String, String)> {
+    let mut seed = Seed::new(first + 1);
+    (first..first + count)
+        .map(|n| {
+            let task_id = format!("{n:024x}");
+            let kind = Kind::ALL[n as usize % Kind::ALL.len()];
+            let wanted = Wanted { kind, task_id: &task_id, callback_url: Some(url), is_test: false, items: 1 + n % 12 };
+            let event_id = match n % 3 {
+                0 => Some(samples::uuid_v7(1_764_000_000_000 + n, &mut seed)),
+                1 => Some(format!("evt-{n}")),
+                _ => None,
+            };
+            let task = samples::task(&wanted, &mut seed);
+            (task_id, samples::envelope(TEAM, event_id.as_deref(), &task))
+        })
+        .collect()
+}
+
+fn send(
+    producer: &ThreadedProducer<DefaultProducerContext>,
+    topic: &str,
+    partitions: i32,
+    events: &[(String, String)],
+) {
+    for (n, (task, value)) in events.iter().enumerate() {
+        let partition = i32::try_from(n).unwrap() % partitions;
+        let record = BaseRecord::to(topic).partition(partition).key(task.as_str()).payload(value.as_str());
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+}
+
+pub fn produce(servers: &str, topic: &str, partitions: i32, events: &[(String, String)]) {
+    let producer: ThreadedProducer<DefaultProducerContext> = client(servers).create().unwrap();
+    send(&producer, topic, partitions, events);
+    producer.flush(Duration::from_secs(30)).unwrap();
+}
+
+/// Receipts by task.
+pub fn by_task(receipts: &[Receipt]) -> HashMap<String, Vec<Receipt>> {
+    let mut found: HashMap<String, Vec<Receipt>> = HashMap::new();
+    for receipt in receipts {
+        found.entry(receipt.task_id.clone()).or_default().push(receipt.clone());
+    }
+    found
+}
+
+fn each_once(receiver: &Recorder, count: usize) {
+    let tasks = by_task(&receiver.receipts());
+    assert_eq!(tasks.len(), count);
+    let repeated: Vec<_> = tasks.iter().filter(|(_, receipts)| receipts.len() != 1).map(|(task, _)| task).collect();
+    assert!(repeated.is_empty(), "{} came more than once: {repeated:?}", repeated.len());
+    assert!(receiver.refused().is_empty(), "{:?}", receiver.refused());
+}
+
+async fn at_the_end(harness: &Harness, servers: &str, partitions: i32) {
+    let probe: BaseConsumer = client(servers).create().unwrap();
+    harness
+        .until("the watermarks stand at the ends", async || {
+            let sources = harness.app().ops.reads.sources().await.ok()?;
+            let at_end = sources.iter().filter(|source| {
+                let ends = probe.fetch_watermarks(&harness.topic, source.source.partition, Duration::from_secs(5));
+                ends.is_ok_and(|(_, high)| source.reached.done_upto == high)
+            });
+            (at_end.count() == usize::try_from(partitions).unwrap()).then_some(())
+        })
+        .await;
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+#[expect(clippy::await_holding_lock, reason = "the tests take turns at the one broker")]
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_events_arrive_once_through_transactions_and_a_broker_restart() {
+    let mut broker = broker();
+    let servers = broker.servers();
+    create_topic(&servers, "ten-thousand", 8).await;
+    let harness = Harness::on(&servers, None, "ten-thousand", &[("RETRY__HORIZON", "60s")], None).await;
+    let receiver = harness.accepting().await;
+    let plain = events(0, 5_000, &receiver.url("/plain"));
+    let transactional = events(5_000, 5_000, &receiver.url("/transactional"));
+    produce(&servers, "ten-thousand", 8, &plain[..2_500]);
+    assert!(receiver.until(LONG, |receipts| receipts.len() >= 500).await);
+    // The broker goes in the middle, and comes back.
+    broker.stop();
+    harness.until("the outage is seen", async || (!harness.app().ops.readiness().kafka_reachable).then_some(())).await;
+    assert!(harness.app().ops.readiness().ready, "the API is needed most when Kafka is gone");
+    broker.run().unwrap();
+    produce(&servers, "ten-thousand", 8, &plain[2_500..]);
+    let producer: ThreadedProducer<DefaultProducerContext> =
+        client(&servers).set("transactional.id", "ten-thousand").create().unwrap();
+    producer.init_transactions(Duration::from_secs(30)).unwrap();
+    for (n, chunk) in transactional.chunks(500).enumerate() {
+        producer.begin_transaction().unwrap();
+        send(&producer, "ten-thousand", 8, chunk);
+        producer.commit_transaction(Duration::from_secs(30)).unwrap();
+        // What is aborted is never delivered.
+        producer.begin_transaction().unwrap();
+        send(&producer, "ten-thousand", 8, &events(90_000 + 10 * n as u64, 10, &receiver.url("/aborted")));
+        producer.abort_transaction(Duration::from_secs(30)).unwrap();
+    }
+    assert!(receiver.until(LONG, |receipts| receipts.len() >= 10_000).await, "{}", receiver.count());
+    at_the_end(&harness, &servers, 8).await;
+    each_once(&receiver, 10_000);
+    assert!(receiver.receipts().iter().all(|receipt| receipt.path != "/aborted"));
+}
+
+#[expect(clippy::await_holding_lock, reason = "the tests take turns at the one broker")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_consumer_that_joins_and_leaves_repeats_nothing() {
+    let broker = broker();
+    let servers = broker.servers();
+    create_topic(&servers, "rebalance", 8).await;
+    let over = [
+        ("DELIVER__HEAD_TIMEOUT", "30s"),
+        ("DELIVER__TOTAL_TIMEOUT", "30s"),
+        ("SHUTDOWN__GRACE", "40s"),
+        ("DELIVER__PER_ENDPOINT", "64"),
+        // Nothing is parked early: what is in flight at the revoke is parked by it.
+        ("DELIVER__PARK_AFTER", "30s"),
+    ];
+    let harness = Harness::on(&servers, None, "rebalance", &over, None).await;
+    let release = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let receiver = harness.recorder(Arc::new(|_, _| Reply::status(200).after(Duration::from_secs(6)))).await;
+    produce(&servers, "rebalance", 8, &events(0, 50, &receiver.url("/")));
+    assert!(receiver.until(LONG, |receipts| receipts.len() == 50).await, "50 POSTs hang");
+    let joined = tokio::task::spawn_blocking({
+        let (servers, release) = (servers.clone(), Arc::clone(&release));
+        move || {
+            let second: BaseConsumer = client(&servers)
+                .set("group.id", "rebalance")
+                .set("partition.assignment.strategy", "cooperative-sticky")
+                .set("enable.auto.commit", "false")
+                .create()
+                .unwrap();
+            second.subscribe(&["rebalance"]).unwrap();
+            let mut owned = 0;
+            let end = std::time::Instant::now() + LONG;
+            while (owned == 0 || !release.load(std::sync::atomic::Ordering::SeqCst)) && std::time::Instant::now() < end
+            {
+                let _ = second.poll(Duration::from_millis(100));
+                owned = second.assignment().map_or(0, |list| list.count());
+            }
+            second.unsubscribe();
+            owned
+        }
+    });
+    harness.until("partitions went", async || (harness.app().ops.readiness().partitions < 8).then_some(())).await;
+    assert!(harness.metric("parked", "revoked") > 0, "what was in flight got its row");
+    release.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert!(joined.await.unwrap() > 0);
+    harness.until("partitions came back", async || (harness.app().ops.readiness().partitions == 8).then_some(())).await;
+    produce(&servers, "rebalance", 8, &events(50, 50, &receiver.url("/")));
+    assert!(receiver.until(LONG, |receipts| receipts.len() >= 100).await);
+    at_the_end(&harness, &servers, 8).await;
+    for n in 0..100 {
+        let (_, rows, _) = harness.ended(&format!("{n:024x}")).await;
+        assert_eq!(rows.settled.unwrap().ended, Ended::Delivered);
+    }
+    each_once(&receiver, 100);
+}
+
+#[expect(clippy::await_holding_lock, reason = "the tests take turns at the one broker")]
+#[tokio::test(flavor = "multi_thread")]
+async fn offsets_reset_to_earliest_repeat_nothing() {
+    let broker = broker();
+    let servers = broker.servers();
+    create_topic(&servers, "reset", 4).await;
+    let mut harness = Harness::on(&servers, None, "reset", &[], None).await;
+    let receiver = harness.accepting().await;
+    produce(&servers, "reset", 4, &events(0, 200, &receiver.url("/")));
+    assert!(receiver.until(LONG, |receipts| receipts.len() == 200).await);
+    at_the_end(&harness, &servers, 4).await;
+    harness.stop().await;
+    let tool: BaseConsumer = client(&servers).set("group.id", "reset").create().unwrap();
+    let mut offsets = TopicPartitionList::new();
+    for partition in 0..4 {
+        offsets.add_partition_offset("reset", partition, Offset::Offset(0)).unwrap();
+    }
+    let committed = tool.committed_offsets(offsets.clone(), Duration::from_secs(10)).unwrap();
+    let element = &committed.elements()[0];
+    assert_eq!(element.offset(), Offset::Offset(50), "a clean stop commits the watermark");
+    assert!(element.metadata().starts_with("st_"), "with the store's id");
+    tool.commit(&offsets, CommitMode::Sync).unwrap();
+    drop(tool);
+    harness.run(None).await;
+    produce(&servers, "reset", 4, &events(200, 20, &receiver.url("/")));
+    assert!(receiver.until(LONG, |receipts| receipts.len() >= 220).await);
+    at_the_end(&harness, &servers, 4).await;
+    each_once(&receiver, 220);
+}
+
+#[expect(clippy::await_holding_lock, reason = "the tests take turns at the one broker")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_re_created_while_we_were_down_is_read_anew() {
+    let broker = broker();
+    let servers = broker.servers();
+    create_topic(&servers, "recreated", 4).await;
+    let mut harness = Harness::on(&servers, None, "recreated", &[], None).await;
+    let receiver = harness.accepting().await;
+    produce(&servers, "recreated", 4, &events(0, 100, &receiver.url("/old")));
+    assert!(receiver.until(LONG, |receipts| receipts.len() == 100).await);
+    at_the_end(&harness, &servers, 4).await;
+    harness.stop().await;
+    delete_topic(&servers, "recreated").await;
+    create_topic(&servers, "recreated", 4).await;
+    // As many records as before on two partitions, fewer on one, none on the last.
+    let new = events(1_000, 60, &receiver.url("/new"));
+    let producer: ThreadedProducer<DefaultProducerContext> = client(&servers).create().unwrap();
+    for (n, (task, value)) in new.iter().enumerate() {
+        let partition = [0, 0, 1, 1, 2][n % 5];
+        let record = BaseRecord::to("recreated").partition(partition).key(task.as_str()).payload(value.as_str());
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+    producer.flush(Duration::from_secs(30)).unwrap();
+    harness.run(None).await;
+    assert!(receiver.until(LONG, |receipts| receipts.len() >= 160).await, "{}", receiver.count());
+    at_the_end(&harness, &servers, 4).await;
+    each_once(&receiver, 160);
+    assert!(harness.app().ops.metrics.sources_started_anew_total.get() >= 3);
+}
+
+#[expect(clippy::await_holding_lock, reason = "the tests take turns at the one broker")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_store_waits_for_an_operator() {
+    let broker = broker();
+    let servers = broker.servers();
+    create_topic(&servers, "lost", 2).await;
+    let mut harness = Harness::on(&servers, None, "lost", &[], None).await;
+    let receiver = harness.accepting().await;
+    produce(&servers, "lost", 2, &events(0, 20, &receiver.url("/")));
+    assert!(receiver.until(LONG, |receipts| receipts.len() == 20).await);
+    at_the_end(&harness, &servers, 2).await;
+    harness.stop().await;
+    // Another store in its place.
+    let other = Harness::on(&servers, None, "lost", &[], None).await;
+    other.until("it is blocked", async || (!other.app().ops.readiness().ready).then_some(())).await;
+    let troubles = other.app().ops.readiness().troubles.join(" ");
+    assert!(troubles.contains("another store") && troubles.contains("offsets accept --from"), "{troubles}");
+    let second = other.accepting().await;
+    produce(&servers, "lost", 2, &events(20, 10, &second.url("/")));
+    let started = other.app().ops.accept_offsets(&crate::harness::actor(), "committed").await.unwrap();
+    assert_eq!(started, 2);
+    assert!(second.until(LONG, |receipts| receipts.len() == 10).await);
+    assert!(other.app().ops.readiness().ready);
+    at_the_end(&other, &servers, 2).await;
+    each_once(&second, 10);
+}
+
+#[expect(clippy::await_holding_lock, reason = "the tests take turns at the one broker")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_missing_is_read_as_soon_as_it_is_there() {
+    let broker = broker();
+    let servers = broker.servers();
+    let properties = r#"{"topic.metadata.refresh.interval.ms":"500"}"#;
+    let harness = Harness::on(&servers, None, "later", &[("KAFKA__PROPERTIES", properties)], None).await;
+    let receiver = harness.accepting().await;
+    harness
+        .until("it is told", async || {
+            let errors = &harness.app().ops.metrics.kafka_errors_total;
+            (errors.with_label_values(&["topic_missing"]).get() > 0).then_some(())
+        })
+        .await;
+    create_topic(&servers, "later", 1).await;
+    produce(&servers, "later", 1, &events(0, 5, &receiver.url("/")));
+    assert!(receiver.until(LONG, |receipts| receipts.len() == 5).await);
+}

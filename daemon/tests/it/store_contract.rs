@@ -1,0 +1,488 @@
+//! One contract for every store: each pair of rows and change comes out as `settlement::apply` says, batches are
+//! idempotent, watermarks rise with their rows, leases and claims hold.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use callbackd::base::clock::{Clock, ManualClock, Timestamp};
+use callbackd::model::attempt::{Attempt, Outcome};
+use callbackd::model::callback::CallbackId;
+use callbackd::model::dead_letter::{DeadLetter, Unreadable};
+use callbackd::model::endpoint::{Origin, QueueKey, QueueTarget};
+use callbackd::model::event::{RecordRef, SourceKey};
+use callbackd::model::lease::{Facts, Token};
+use callbackd::model::offsets::Reached;
+use callbackd::model::retry::{Next, Reason};
+use callbackd::model::settlement::{Change, Ended, NumberedAttempt, Park, Rows, Settle, Verdict, apply};
+use callbackd::model::team::Mode;
+use callbackd::store::faulty::{Faults, FaultyStore};
+use callbackd::store::memory::MemoryStore;
+use callbackd::store::reads::Reads as _;
+use callbackd::store::sqlite::{self, SqliteStore};
+use callbackd::store::{Batch, ClaimAsk, EventClaim, Mark, ProcessId, PruneAsk, Store, StoreError};
+
+const START: Timestamp = Timestamp::from_millis(1_764_000_000_000);
+
+/// A store under test, with what a test needs to look inside.
+struct Subject {
+    name: &'static str,
+    store: Arc<dyn Store>,
+    memory: Option<Arc<MemoryStore>>,
+    sqlite: Option<Arc<SqliteStore>>,
+    clock: Arc<ManualClock>,
+    process: ProcessId,
+    number: u64,
+    epoch: i64,
+    _folder: tempfile::TempDir,
+}
+
+async fn subjects() -> Vec<Subject> {
+    let mut subjects = Vec::new();
+    for name in ["memory", "sqlite", "sqlite behind faults"] {
+        let clock = Arc::new(ManualClock::new(START));
+        let folder = tempfile::tempdir().unwrap();
+        let shared: Arc<dyn Clock> = Arc::clone(&clock) as Arc<dyn Clock>;
+        let (mut memory, mut sqlite) = (None, None);
+        let store: Arc<dyn Store> = if name == "memory" {
+            memory = Some(Arc::new(MemoryStore::new(shared)));
+            Arc::clone(memory.as_ref().unwrap()) as Arc<dyn Store>
+        } else {
+            let config = sqlite::Config { directory: folder.path().join("store") };
+            sqlite = Some(Arc::new(SqliteStore::open(&config, shared).unwrap()));
+            Arc::clone(sqlite.as_ref().unwrap()) as Arc<dyn Store>
+        };
+        let store = if name.contains("faults") {
+            let faults = Faults { happened_but_uncertain: 200, did_not_happen: 200, ..Faults::default() };
+            Arc::new(FaultyStore::new(store, 7, faults)) as Arc<dyn Store>
+        } else {
+            store
+        };
+        let process = store.begin().await.unwrap().process;
+        let epoch = store.take(process, source()).await.unwrap().epoch;
+        subjects.push(Subject { name, store, memory, sqlite, clock, process, number: 0, epoch, _folder: folder });
+    }
+    subjects
+}
+
+impl Subject {
+    /// Writes one batch, again and again while the store is uncertain.
+    async fn write(&mut self, changes: Vec<Change>, marks: Vec<Mark>) -> Vec<Verdict> {
+        self.number += 1;
+        let batch = Arc::new(Batch { process: self.process, number: self.number, changes, marks });
+        loop {
+            match self.store.write(Arc::clone(&batch)).await {
+                Ok(applied) => return applied.verdicts,
+                Err(StoreError::Uncertain(_)) => {}
+                Err(other) => panic!("{}: {other}", self.name),
+            }
+        }
+    }
+
+    async fn rows(&self, id: CallbackId) -> Rows {
+        match (&self.memory, &self.sqlite) {
+            (Some(memory), _) => memory.rows(id),
+            (_, Some(sqlite)) => sqlite.rows(id).await.unwrap(),
+            _ => unreachable!(),
+        }
+    }
+
+    async fn attempts(&self, id: CallbackId) -> Vec<NumberedAttempt> {
+        match (&self.memory, &self.sqlite) {
+            (Some(memory), _) => memory.attempts(id),
+            (_, Some(sqlite)) => sqlite.attempts(id).await.unwrap(),
+            _ => unreachable!(),
+        }
+    }
+
+    async fn reached(&self) -> Reached {
+        match (&self.memory, &self.sqlite) {
+            (Some(memory), _) => memory.reached(&source()).unwrap(),
+            (_, Some(sqlite)) => sqlite.sources().await.unwrap()[0].reached,
+            _ => unreachable!(),
+        }
+    }
+
+    fn ask(&self) -> ClaimAsk {
+        ClaimAsk {
+            process: self.process,
+            at_most: 100,
+            bytes: 1 << 20,
+            lease: Duration::from_secs(60),
+            usual_room: 16,
+            room: HashMap::new(),
+            first_token: Token(1_000),
+        }
+    }
+}
+
+fn source() -> Arc<SourceKey> {
+    Arc::new(SourceKey { cluster: "c".into(), topic: "t".into(), partition: 0 })
+}
+
+fn facts(n: u32) -> Arc<Facts> {
+    let mut id = [0; 16];
+    id[..6].copy_from_slice(&START.millis().to_be_bytes()[2..]);
+    id[12..].copy_from_slice(&n.to_be_bytes());
+    Arc::new(Facts {
+        id: CallbackId::from_bytes(id),
+        record: RecordRef { source: source(), offset: i64::from(n), timestamp: START.millis() },
+        team: "team_a".into(),
+        task_id: format!("task-{n}").into(),
+        event_id: (n % 2 == 0).then(|| "event".into()),
+        event_type: "task.completed".into(),
+        queue: QueueKey {
+            team: "team_a".into(),
+            target: QueueTarget::Origin(Origin::parse("https://a.example").unwrap()),
+        },
+        mode: if n % 3 == 0 { Mode::Test } else { Mode::Live },
+        content_hash: [u8::try_from(n % 251).unwrap(); 32],
+        builder: 1,
+    })
+}
+
+fn attempt(outcome: Outcome) -> Attempt {
+    Attempt {
+        outcome,
+        sent: true,
+        status: (outcome == Outcome::ServerError).then_some(500),
+        begun_at: START.plus(Duration::from_secs(1)),
+        took: Duration::from_millis(250),
+        peer: "127.0.0.1:80".parse().ok(),
+        redialed: outcome == Outcome::HeadReset,
+        snippet: Bytes::from_static(b"\0\xffnot text"),
+    }
+}
+
+fn settle(n: u32, token: u64, epoch: Option<i64>, outcome: Outcome, next: Next) -> Change {
+    Change::Settle(Box::new(Settle {
+        facts: facts(n),
+        token: Token(token),
+        epoch,
+        url: Some("https://a.example/x".into()),
+        body: Bytes::from_static(b"{\"task\":{}}"),
+        number: 1,
+        attempt: attempt(outcome),
+        next,
+    }))
+}
+
+fn park(n: u32, token: Option<u64>, epoch: i64) -> Change {
+    Change::Park(Box::new(Park {
+        facts: facts(n),
+        epoch,
+        url: None,
+        body: Bytes::from_static(b"{\"task\":{}}"),
+        due: START,
+        lease: token.map(|token| (Token(token), START.plus(Duration::from_secs(20)))),
+    }))
+}
+
+fn retry() -> Next {
+    let begun = START.plus(Duration::from_secs(1));
+    Next::Retry {
+        due: START.plus(Duration::from_secs(6)),
+        since: begun,
+        horizon: begun.plus(Duration::from_secs(86_400)),
+    }
+}
+
+fn interrupted() -> Next {
+    let begun = START.plus(Duration::from_secs(1));
+    Next::Interrupted { due: START, since: begun, horizon: begun.plus(Duration::from_secs(86_400)) }
+}
+
+/// Every state that rows can be brought into, as the changes that lead there. The holder's token is always 7.
+fn states(epoch: i64) -> Vec<(&'static str, Box<dyn Fn(u32) -> Vec<Change>>)> {
+    let own = Some(epoch);
+    let failed = Outcome::ServerError;
+    vec![
+        ("nothing", Box::new(|_| vec![])),
+        ("parked for room", Box::new(move |n| vec![park(n, None, epoch)])),
+        ("parked with its lease", Box::new(move |n| vec![park(n, Some(7), epoch)])),
+        ("failed once", Box::new(move |n| vec![settle(n, 7, own, failed, retry())])),
+        ("parked, then failed", Box::new(move |n| vec![park(n, Some(7), epoch), settle(n, 7, own, failed, retry())])),
+        (
+            "parked, then interrupted",
+            Box::new(move |n| vec![park(n, Some(7), epoch), settle(n, 7, own, Outcome::Interrupted, interrupted())]),
+        ),
+        ("delivered", Box::new(move |n| vec![settle(n, 7, own, Outcome::Ok, Next::Delivered)])),
+        ("exhausted", Box::new(move |n| vec![settle(n, 7, own, failed, Next::Exhausted)])),
+        (
+            "abandoned",
+            Box::new(move |n| vec![settle(n, 7, own, Outcome::UrlInvalid, Next::Abandoned(Reason::UrlInvalid))]),
+        ),
+        (
+            "delivered late",
+            Box::new(move |n| {
+                vec![settle(n, 7, own, failed, Next::Exhausted), settle(n, 9, own, Outcome::Ok, Next::Delivered)]
+            }),
+        ),
+    ]
+}
+
+fn changes(epoch: i64) -> Vec<(&'static str, Box<dyn Fn(u32) -> Change>)> {
+    let mut all: Vec<(&'static str, Box<dyn Fn(u32) -> Change>)> = Vec::new();
+    for (holder, token) in [("holder", 7), ("another", 8)] {
+        for (right, epoch) in [("ours", Some(epoch)), ("fenced", Some(epoch + 5)), ("row", None)] {
+            for (what, outcome, next) in [
+                ("succeeds", Outcome::Ok, Next::Delivered),
+                ("fails", Outcome::HeadReset, retry()),
+                ("is exhausted", Outcome::ServerError, Next::Exhausted),
+                ("is refused", Outcome::NoUrl, Next::Abandoned(Reason::NoUrl)),
+                ("is interrupted", Outcome::Interrupted, interrupted()),
+            ] {
+                let name: &'static str = Box::leak(format!("{holder} {right} {what}").into_boxed_str());
+                all.push((name, Box::new(move |n| settle(n, token, epoch, outcome, next))));
+            }
+        }
+        all.push(("release", Box::new(move |n| Change::Release { facts: facts(n), token: Token(token) })));
+    }
+    for (name, token, epoch) in [
+        ("park ours", None, epoch),
+        ("park ours leased", Some(8), epoch),
+        ("park fenced", None, epoch + 5),
+        ("park fenced leased", Some(7), epoch + 5),
+    ] {
+        all.push((name, Box::new(move |n| park(n, token, epoch))));
+    }
+    all
+}
+
+#[tokio::test]
+async fn every_pair_of_rows_and_change_is_what_apply_says() {
+    for mut subject in subjects().await {
+        let epoch = subject.epoch;
+        let mut n = 0;
+        for (state, lead) in states(epoch) {
+            for (what, change) in changes(epoch) {
+                n += 1;
+                for step in lead(n) {
+                    subject.write(vec![step], vec![]).await;
+                }
+                let id = facts(n).id;
+                let before = subject.rows(id).await;
+                let attempts_before = subject.attempts(id).await;
+                let change = change(n);
+                let ours = change.record().is_none_or(|(_, own)| own == epoch);
+                let expected = apply(&before, &change, ours);
+                let verdicts = subject.write(vec![change.clone()], vec![]).await;
+                let context = format!("{}: {state}, then {what}", subject.name);
+                assert_eq!(subject.rows(id).await, expected.rows, "{context}");
+                let mut attempts = attempts_before;
+                attempts.extend(expected.attempt);
+                assert_eq!(subject.attempts(id).await, attempts, "{context}");
+                if !verdicts.is_empty() {
+                    assert_eq!(verdicts, [expected.verdict], "{context}");
+                }
+                holds(&subject.rows(id).await, &attempts, &context);
+            }
+        }
+        assert!(n > 300, "{n} pairs");
+    }
+}
+
+/// The invariants that can be seen from one callback's rows.
+fn holds(rows: &Rows, attempts: &[NumberedAttempt], context: &str) {
+    if let Some(settled) = &rows.settled {
+        let recorded = u32::try_from(attempts.len()).unwrap();
+        // A delivery stands in the settled row alone; nothing else is missing.
+        assert!(settled.attempts == recorded || settled.attempts == recorded + 1, "{context}: {settled:?}");
+        assert!(rows.pending.is_none(), "{context}: no pending row stays beside it");
+    }
+    if let Some(pending) = &rows.pending {
+        assert_eq!(pending.progress.attempts as usize, attempts.len(), "{context}: attempts = settles applied");
+        assert_eq!(pending.token.is_some(), pending.lease_until.is_some(), "{context}");
+    }
+    let numbers: Vec<_> = attempts.iter().map(|attempt| attempt.n).collect();
+    let mut sorted = numbers.clone();
+    sorted.sort_unstable();
+    sorted.dedup();
+    assert_eq!(numbers, sorted, "{context}: each attempt has its own number");
+}
+
+#[tokio::test]
+async fn delivered_is_final() {
+    for mut subject in subjects().await {
+        let epoch = subject.epoch;
+        subject.write(vec![settle(1, 7, Some(epoch), Outcome::Ok, Next::Delivered)], vec![]).await;
+        for (what, change) in changes(epoch) {
+            subject.write(vec![change(1)], vec![]).await;
+            let settled = subject.rows(facts(1).id).await.settled.unwrap();
+            assert_eq!(settled.ended, Ended::Delivered, "{}: after {what}", subject.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_batch_applied_twice_equals_once() {
+    for subject in subjects().await {
+        let batch = Arc::new(Batch {
+            process: subject.process,
+            number: 1,
+            changes: vec![
+                settle(1, 7, Some(subject.epoch), Outcome::ServerError, retry()),
+                settle(2, 7, None, Outcome::Ok, Next::Delivered),
+            ],
+            marks: vec![],
+        });
+        for _ in 0..20 {
+            let _ = subject.store.write(Arc::clone(&batch)).await;
+        }
+        assert_eq!(subject.attempts(facts(1).id).await.len(), 1, "{}", subject.name);
+        assert_eq!(subject.rows(facts(2).id).await.settled.unwrap().attempts, 1, "{}", subject.name);
+    }
+}
+
+#[tokio::test]
+async fn the_watermark_rises_with_its_rows_and_only_in_our_epoch() {
+    for mut subject in subjects().await {
+        let mark = |epoch, done_upto| Mark {
+            source: source(),
+            epoch,
+            reached: Reached { done_upto, seen_upto: done_upto, last: Some((done_upto - 1, [1; 32])) },
+        };
+        let epoch = subject.epoch;
+        subject.write(vec![settle(1, 7, Some(epoch), Outcome::Ok, Next::Delivered)], vec![mark(epoch, 2)]).await;
+        assert_eq!(subject.reached().await, Reached { done_upto: 2, seen_upto: 2, last: Some((1, [1; 32])) });
+        subject.write(vec![], vec![mark(epoch, 1)]).await;
+        assert_eq!(subject.reached().await.done_upto, 2, "{}: it never falls", subject.name);
+        let taken = subject.store.take(subject.process, source()).await.unwrap();
+        assert_eq!((taken.epoch, taken.reached.done_upto, taken.fresh), (epoch + 1, 2, false));
+        // What the earlier epoch still writes is fenced: no watermark, no first try, no park.
+        let verdicts = subject.write(vec![park(2, None, epoch)], vec![mark(epoch, 9)]).await;
+        assert!(verdicts.is_empty() || verdicts == [Verdict::Nothing], "{}", subject.name);
+        assert_eq!(subject.reached().await.done_upto, 2, "{}", subject.name);
+        assert_eq!(subject.rows(facts(2).id).await, Rows::default(), "{}", subject.name);
+        let anew = subject.store.start_anew(subject.process, source(), 0, 50, None).await.unwrap();
+        assert_eq!(anew.epoch, epoch + 2);
+        assert_eq!(anew.reached, Reached { done_upto: 0, seen_upto: 50, last: None }, "{}", subject.name);
+    }
+}
+
+#[tokio::test]
+async fn due_rows_are_claimed_once_in_turns_and_by_room() {
+    for mut subject in subjects().await {
+        let epoch = subject.epoch;
+        for n in 1..=5 {
+            subject.write(vec![park(n, None, epoch)], vec![]).await;
+        }
+        subject.write(vec![settle(6, 7, Some(epoch), Outcome::ServerError, retry())], vec![]).await;
+        let queue = facts(1).queue.clone();
+        let mut ask = subject.ask();
+        ask.room.insert(queue.clone(), 2);
+        let claimed = subject.store.claim(ask.clone()).await.unwrap();
+        assert_eq!(claimed.rows.len(), 2, "{}: the lane's room", subject.name);
+        assert!(claimed.rows.iter().all(|(row, body)| row.starts == 1 && &body[..] == b"{\"task\":{}}"));
+        ask.room.insert(queue, 0);
+        assert!(subject.store.claim(ask).await.unwrap().rows.is_empty(), "{}: no room, no row", subject.name);
+        let rest = subject.store.claim(subject.ask()).await.unwrap();
+        assert_eq!(rest.rows.len(), 3, "{}: leased rows are not claimed again", subject.name);
+        assert_eq!(rest.next_at.map(|at| at.since(START)), Some(Duration::from_secs(6)), "{}", subject.name);
+        // The retry comes when it is due, the leases when they ran out.
+        subject.clock.advance(Duration::from_secs(6));
+        assert_eq!(subject.store.claim(subject.ask()).await.unwrap().rows.len(), 1, "{}", subject.name);
+        subject.clock.advance(Duration::from_secs(61));
+        assert_eq!(subject.store.sweep().await.unwrap(), 6, "{}", subject.name);
+        let again = subject.store.claim(subject.ask()).await.unwrap();
+        assert_eq!(again.rows.len(), 6, "{}", subject.name);
+        assert!(again.rows.iter().all(|(row, _)| row.starts >= 2), "{}: starts are counted", subject.name);
+    }
+}
+
+#[tokio::test]
+async fn leases_of_an_earlier_instance_are_void_at_the_start() {
+    for mut subject in subjects().await {
+        let epoch = subject.epoch;
+        subject.write(vec![park(1, Some(7), epoch)], vec![]).await;
+        assert!(subject.store.claim(subject.ask()).await.unwrap().rows.is_empty(), "{}", subject.name);
+        let begun = subject.store.begin().await.unwrap();
+        assert!(begun.unclean, "{}: the first process did not end", subject.name);
+        let ask = ClaimAsk { process: begun.process, ..subject.ask() };
+        assert_eq!(subject.store.claim(ask).await.unwrap().rows.len(), 1, "{}", subject.name);
+        subject.store.end(begun.process).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn event_ids_belong_to_the_first_who_claims_them() {
+    for subject in subjects().await {
+        let claim = |hash: u8, n: u32| EventClaim { hash: [hash; 32], id: facts(n).id };
+        let store = &subject.store;
+        let first = store.claim_event_ids(vec![claim(1, 1), claim(2, 2), claim(1, 3)]).await.unwrap();
+        assert_eq!(first, [facts(1).id, facts(2).id, facts(1).id], "{}", subject.name);
+        let later = store.claim_event_ids(vec![claim(2, 9)]).await.unwrap();
+        assert_eq!(later, [facts(2).id], "{}", subject.name);
+    }
+}
+
+#[tokio::test]
+async fn pruning_keeps_what_is_pending_or_young() {
+    for mut subject in subjects().await {
+        let epoch = subject.epoch;
+        subject.write(vec![settle(1, 7, Some(epoch), Outcome::Ok, Next::Delivered)], vec![]).await;
+        subject.write(vec![settle(2, 7, Some(epoch), Outcome::ServerError, Next::Exhausted)], vec![]).await;
+        subject.write(vec![park(3, None, epoch)], vec![]).await;
+        let settled_at = subject.rows(facts(1).id).await.settled.unwrap().settled_at;
+        let ask = |before| PruneAsk {
+            settled_before: before,
+            dead_letters_before: before,
+            event_ids_before: before,
+            at_most: 10,
+        };
+        assert_eq!(subject.store.prune(ask(settled_at)).await.unwrap().settled, 0, "{}", subject.name);
+        let later = settled_at.plus(Duration::from_millis(1));
+        assert_eq!(subject.store.prune(ask(later)).await.unwrap().settled, 2, "{}", subject.name);
+        assert_eq!(subject.rows(facts(1).id).await, Rows::default(), "{}", subject.name);
+        assert!(subject.attempts(facts(2).id).await.is_empty(), "{}: attempts go with it", subject.name);
+        assert!(subject.rows(facts(3).id).await.pending.is_some(), "{}", subject.name);
+        let known = subject.store.known(vec![facts(1).id, facts(3).id]).await.unwrap();
+        assert_eq!(known.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true], "{}", subject.name);
+    }
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_buried_once() {
+    for mut subject in subjects().await {
+        let letter = DeadLetter {
+            id: facts(1).id,
+            record: facts(1).record.clone(),
+            reason: Unreadable::NotJson,
+            detail: "at line 1".to_owned(),
+            team: None,
+            task_id: Some("a\u{0}b".into()),
+            event_id: None,
+            value: Bytes::from_static(b"\0\xff{"),
+            value_len: 3,
+        };
+        let epoch = subject.epoch;
+        for _ in 0..2 {
+            subject.write(vec![Change::Bury(Box::new(letter.clone()), epoch)], vec![]).await;
+        }
+        if let Some(sqlite) = &subject.sqlite {
+            let found = sqlite.dead_letter(letter.id).await.unwrap().unwrap();
+            assert_eq!(found.letter.value, letter.value);
+            assert_eq!(found.letter.task_id, letter.task_id);
+        }
+        if let Some(memory) = &subject.memory {
+            assert_eq!(memory.dead_letters().len(), 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_second_process_on_one_store_is_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = sqlite::Config { directory: folder.path().join("store") };
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(START));
+    let first = SqliteStore::open(&config, Arc::clone(&clock)).unwrap();
+    let second = SqliteStore::open(&config, Arc::clone(&clock)).err().expect("it is locked");
+    assert!(second.to_string().contains("is in use by another callbackd"), "{second}");
+    drop(first);
+    let garbage = folder.path().join("garbage");
+    std::fs::create_dir(&garbage).unwrap();
+    std::fs::write(garbage.join("callbackd.db"), b"this is no database, is it").unwrap();
+    let error = SqliteStore::open(&sqlite::Config { directory: garbage }, clock).err().expect("garbage");
+    assert!(error.to_string().contains("can't be used as a store"), "{error}");
+}
