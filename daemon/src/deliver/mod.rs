@@ -84,7 +84,7 @@ impl Engine {
         drop(slot);
         permit.to_settling();
         let attempt = tried.exchange.into_attempt(begun.0, took);
-        self.observe_end(&attempt);
+        self.observe_end(&lease, &attempt);
         self.settler.settle(settled(&lease, attempt, next), permit).await;
     }
 
@@ -180,7 +180,15 @@ impl Engine {
         }
     }
 
-    fn observe_end(&self, attempt: &Attempt) {
+    fn observe_end(&self, lease: &Lease, attempt: &Attempt) {
+        tracing::debug!(
+            callback = %lease.id(),
+            team = &*lease.facts.team,
+            queue = lease.facts.queue.target.name(),
+            outcome = attempt.outcome.name(),
+            status = attempt.status,
+            "an attempt ended"
+        );
         self.metrics.in_flight.dec();
         self.metrics.attempts_total.with_label_values(&[attempt.outcome.name()]).inc();
         self.metrics.attempt_duration_seconds.observe(attempt.took.as_secs_f64());

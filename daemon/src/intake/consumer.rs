@@ -196,6 +196,7 @@ impl<'s> Session<'s> {
         }
         let epoch = partition.epoch;
         drop(partitions);
+        tracing::trace!(source = %record.source, offset = record.offset, "a record was read");
         context.metrics.records_total.inc();
         context.metrics.record_bytes_total.inc_by(message.payload_len() as u64);
         let Some(received) = context.inflight.receive(&record.source, epoch, record.offset, hash) else { return };

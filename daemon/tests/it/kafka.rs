@@ -1,9 +1,9 @@
 //! What only a real Kafka can show: transactions, a broker that goes and comes, rebalances, reset offsets, re-created
-//! topics, a lost store. One broker for all; the tests take turns.
+//! topics, a lost store.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use callbackd::model::settlement::Ended;
@@ -19,17 +19,21 @@ use scale_callback::samples::{self, Kind, Seed, Wanted};
 
 use crate::harness::{Harness, TEAM, until};
 
-/// The shared broker. It ends with this process, which holds its standard input.
-pub fn broker() -> MutexGuard<'static, Broker> {
-    static BROKER: OnceLock<Mutex<Broker>> = OnceLock::new();
-    BROKER
-        .get_or_init(|| {
-            let libs = std::env::var("CALLBACKD_TEST_KAFKA_LIBS")
-                .map_or_else(|_| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/kafka/libs"), PathBuf::from);
-            Mutex::new(Broker::start(&libs).expect("a real Kafka; say: make test"))
-        })
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
+/// A broker of a test's own, to stop and start.
+fn own_broker() -> Broker {
+    let libs = std::env::var("CALLBACKD_TEST_KAFKA_LIBS")
+        .map_or_else(|_| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/kafka/libs"), PathBuf::from);
+    Broker::start(&libs).expect("a real Kafka; say: make test")
+}
+
+/// Where a broker listens that all tests share: the one that `CALLBACKD_TEST_KAFKA` names, or one that ends with this
+/// process, which holds its standard input.
+pub fn shared_broker() -> String {
+    static BROKER: OnceLock<Broker> = OnceLock::new();
+    match std::env::var("CALLBACKD_TEST_KAFKA") {
+        Ok(servers) => servers,
+        Err(_) => BROKER.get_or_init(own_broker).servers(),
+    }
 }
 
 fn client(servers: &str) -> ClientConfig {
@@ -135,10 +139,9 @@ async fn at_the_end(harness: &Harness, servers: &str, partitions: i32) {
 
 const LONG: Duration = Duration::from_secs(60);
 
-#[expect(clippy::await_holding_lock, reason = "the tests take turns at the one broker")]
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_events_arrive_once_through_transactions_and_a_broker_restart() {
-    let mut broker = broker();
+    let mut broker = own_broker();
     let servers = broker.servers();
     create_topic(&servers, "ten-thousand", 8).await;
     let harness = Harness::on(&servers, None, "ten-thousand", &[("RETRY__HORIZON", "60s")], None).await;
@@ -171,11 +174,9 @@ async fn ten_thousand_events_arrive_once_through_transactions_and_a_broker_resta
     assert!(receiver.receipts().iter().all(|receipt| receipt.path != "/aborted"));
 }
 
-#[expect(clippy::await_holding_lock, reason = "the tests take turns at the one broker")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_consumer_that_joins_and_leaves_repeats_nothing() {
-    let broker = broker();
-    let servers = broker.servers();
+    let servers = shared_broker();
     create_topic(&servers, "rebalance", 8).await;
     let over = [
         ("DELIVER__HEAD_TIMEOUT", "30s"),
@@ -226,11 +227,9 @@ async fn a_second_consumer_that_joins_and_leaves_repeats_nothing() {
     each_once(&receiver, 100);
 }
 
-#[expect(clippy::await_holding_lock, reason = "the tests take turns at the one broker")]
 #[tokio::test(flavor = "multi_thread")]
 async fn offsets_reset_to_earliest_repeat_nothing() {
-    let broker = broker();
-    let servers = broker.servers();
+    let servers = shared_broker();
     create_topic(&servers, "reset", 4).await;
     let mut harness = Harness::on(&servers, None, "reset", &[], None).await;
     let receiver = harness.accepting().await;
@@ -256,11 +255,9 @@ async fn offsets_reset_to_earliest_repeat_nothing() {
     each_once(&receiver, 220);
 }
 
-#[expect(clippy::await_holding_lock, reason = "the tests take turns at the one broker")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_re_created_while_we_were_down_is_read_anew() {
-    let broker = broker();
-    let servers = broker.servers();
+    let servers = shared_broker();
     create_topic(&servers, "recreated", 4).await;
     let mut harness = Harness::on(&servers, None, "recreated", &[], None).await;
     let receiver = harness.accepting().await;
@@ -286,11 +283,9 @@ async fn a_topic_re_created_while_we_were_down_is_read_anew() {
     assert!(harness.app().ops.metrics.sources_started_anew_total.get() >= 3);
 }
 
-#[expect(clippy::await_holding_lock, reason = "the tests take turns at the one broker")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_store_waits_for_an_operator() {
-    let broker = broker();
-    let servers = broker.servers();
+    let servers = shared_broker();
     create_topic(&servers, "lost", 2).await;
     let mut harness = Harness::on(&servers, None, "lost", &[], None).await;
     let receiver = harness.accepting().await;
@@ -313,11 +308,9 @@ async fn a_lost_store_waits_for_an_operator() {
     each_once(&second, 10);
 }
 
-#[expect(clippy::await_holding_lock, reason = "the tests take turns at the one broker")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_is_missing_is_read_as_soon_as_it_is_there() {
-    let broker = broker();
-    let servers = broker.servers();
+    let servers = shared_broker();
     let properties = r#"{"topic.metadata.refresh.interval.ms":"500"}"#;
     let harness = Harness::on(&servers, None, "later", &[("KAFKA__PROPERTIES", properties)], None).await;
     let receiver = harness.accepting().await;

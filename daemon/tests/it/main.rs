@@ -2,9 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, unreachable_pub, reason = "a test may")]
 
+mod binary;
+mod crash;
 mod delivery;
 mod harness;
 mod kafka;
 mod outcomes;
+mod process;
+mod secrets;
 mod store_contract;
 mod tidy;

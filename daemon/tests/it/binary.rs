@@ -1,0 +1,282 @@
+//! The real binary: signals, wrong input, exit statuses, what it says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use callbackd_bench::recorder::Recorder;
+use scale_callback::receiver::Reply;
+use scale_callback_auth::{Credential, Verifier};
+
+use crate::harness::{TEAM, until};
+use crate::kafka::{create_topic, events, produce, shared_broker};
+use crate::process::{Process, run};
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(not(feature = "faults"))]
+#[test]
+fn fault_switches_are_compiled_in() {
+    panic!("these tests need the fault switches; say: make test");
+}
+
+#[test]
+fn each_mistake_is_one_clear_sentence_and_status_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.display().to_string()
+    };
+    let unknown = file("unknown.toml", "[kafka]\nbroker = \"x\"\n");
+    let impossible = file("impossible.toml", "[deliver]\nlease = \"1s\"\n");
+    let incomplete = file("incomplete.toml", "[kafka]\nbrokers = \"127.0.0.1:1\"\n");
+    for (arguments, sentence) in [
+        (vec!["run", "--config", "/nonexistent.toml"], "callbackd: /nonexistent.toml: No such file or directory"),
+        (vec!["run", "--config", &unknown], "line 2: kafka.broker: there is no such key"),
+        (
+            vec!["run", "--config", &impossible],
+            "line 2: deliver.lease: it must be more than deliver.total_timeout + 5s",
+        ),
+        (
+            vec!["run", "--config", &incomplete],
+            "keyring.file: name the keyring; make one with: callbackd keyring create FILE",
+        ),
+        (vec!["config", "check", "--config", &incomplete], "keyring.file: name the keyring"),
+        (vec!["run", "--nonsense"], "unexpected argument '--nonsense'"),
+        (vec!["nonsense"], "unrecognized subcommand 'nonsense'"),
+        (vec!["demo", "--events", "0"], "invalid value '0'"),
+        (vec!["status", "--api", "http://nowhere"], "is no API address; write unix:PATH"),
+        (vec!["keyring", "create", &unknown], "keyring: "),
+    ] {
+        let output = run(&arguments, &[]);
+        let errors = text(&output.stderr);
+        assert!(errors.contains(sentence), "{arguments:?}: {errors}");
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {errors}");
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+    let silent = run(&["--api", "unix:/nonexistent/socket", "status"], &[]);
+    assert_eq!(silent.status.code(), Some(5));
+    assert!(text(&silent.stderr).contains("no daemon listens at /nonexistent/socket"));
+    let variable = run(&["config", "check"], &[("CALLBACKD_DELIVER__FAST", "many")]);
+    assert_eq!(
+        text(&variable.stderr),
+        "callbackd: variable CALLBACKD_DELIVER__FAST: deliver.fast: the value can't be read as the key's type\n"
+    );
+}
+
+#[test]
+fn configuration_is_shown_and_explained() {
+    let shown = run(
+        &["config", "show"],
+        &[("CALLBACKD_KAFKA__PROPERTIES", r#"{"sasl.password":"hunter2","client.rack":"a"}"#)],
+    );
+    let shown = text(&shown.stdout);
+    assert!(shown.contains("deliver.lease") && shown.contains("variable CALLBACKD_KAFKA__PROPERTIES"), "{shown}");
+    assert!(!shown.contains("hunter2") && shown.contains("\"client.rack\" = \"a\""), "{shown}");
+    let explained = text(&run(&["config", "explain", "deliver.lease"], &[]).stdout);
+    assert_eq!(explained, "# How long a claimed row is ours. More than total_timeout + 5 s.\nlease = \"60s\"\n");
+    assert_eq!(run(&["config", "explain", "nonsense"], &[]).status.code(), Some(3));
+    // What `config default` prints is a configuration.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("default.toml");
+    std::fs::write(&path, run(&["config", "default"], &[]).stdout).unwrap();
+    let checked = run(&["config", "show", "--config", path.to_str().unwrap()], &[]);
+    assert!(checked.status.success(), "{}", text(&checked.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_drains_and_a_second_one_ends_at_once() {
+    let servers = shared_broker();
+    create_topic(&servers, "signals", 2).await;
+    let mut process = Process::new(&servers, "signals", "[retry]\nfirst = \"200ms\"\n");
+    process.start(None, "info").await;
+    let (secret, key) = process.team(TEAM);
+    let verifier = Verifier::new(Credential::signed_and_keyed("acme", &secret, &key).unwrap());
+    let rule = Arc::new(|_: &_, _| Reply::status(200).after(Duration::from_secs(3)));
+    let receiver = Recorder::start(verifier, rule).await.unwrap();
+    produce(&servers, "signals", 2, &events(0, 5, &receiver.url("/")));
+    assert!(receiver.until(Duration::from_secs(30), |receipts| receipts.len() == 5).await);
+    process.signal("TERM");
+    until("it says so", async || {
+        let (status, page) = process.page("/readyz").await?;
+        (status == 503 && page.contains("the daemon is stopping")).then_some(())
+    })
+    .await;
+    assert_eq!(process.ended().await, 0, "{}", process.log_text());
+    process.start(None, "info").await;
+    until("all five are delivered, once", async || (process.json(&["status"])["pending"] == 0).then_some(())).await;
+    let listed = process.json(&["callbacks", "list", "--state", "delivered"]);
+    assert_eq!(listed["docs"].as_array().unwrap().len(), 5);
+    assert_eq!(receiver.count(), 5, "a clean stop repeats nothing");
+    // A second signal does not wait for what is in flight.
+    produce(&servers, "signals", 2, &events(5, 2, &receiver.url("/")));
+    assert!(receiver.until(Duration::from_secs(30), |receipts| receipts.len() == 7).await);
+    process.signal("TERM");
+    until("it drains", async || (process.page("/readyz").await?.0 == 503).then_some(())).await;
+    process.signal("TERM");
+    assert_eq!(process.ended().await, 130);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_be_had_is_told_at_the_start() {
+    let servers = shared_broker();
+    let mut first = Process::new(&servers, "starts", "");
+    first.start(None, "info").await;
+    let config = first.config().display().to_string();
+    // The same store, from a second process.
+    let second = run(&["run", "--config", &config], &[("CALLBACKD_OPS__LISTEN", "127.0.0.1:0")]);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(text(&second.stderr).contains("is in use by another callbackd"), "{}", text(&second.stderr));
+    // A port in use.
+    let other = tempfile::tempdir().unwrap();
+    let store = other.path().join("store").display().to_string();
+    let port = run(&["run", "--config", &config], &[("CALLBACKD_STORE__PATH", &store)]);
+    assert_eq!(port.status.code(), Some(1));
+    assert!(text(&port.stderr).contains(&format!("ops.listen: {}", first.ops)), "{}", text(&port.stderr));
+    // A socket path that is a file is left alone.
+    let precious = other.path().join("precious");
+    std::fs::write(&precious, "keep me").unwrap();
+    let socket = precious.display().to_string();
+    let variables = [("CALLBACKD_STORE__PATH", store.as_str()), ("CALLBACKD_API__SOCKET", &socket)];
+    let file = run(&["run", "--config", &config], &variables);
+    assert_eq!(file.status.code(), Some(1));
+    assert_eq!(std::fs::read_to_string(&precious).unwrap(), "keep me");
+    // Another keyring than the store's keys were sealed with.
+    first.json(&["teams", "create", "team_keyring"]);
+    first.signal("TERM");
+    assert_eq!(first.ended().await, 0);
+    let ring = other.path().join("ring").display().to_string();
+    assert!(run(&["keyring", "create", &ring], &[]).status.success());
+    let wrong = run(&["run", "--config", &config], &[("CALLBACKD_KEYRING__FILE", &ring)]);
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(text(&wrong.stderr).contains("keyring.file: key key_"), "{}", text(&wrong.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panicking_attempt_is_an_outcome() {
+    let servers = shared_broker();
+    create_topic(&servers, "panics", 1).await;
+    let mut process = Process::new(&servers, "panics", "[retry]\nretries = 1\nfirst = \"50ms\"\n");
+    process.start(Some("panic"), "info").await;
+    process.team(TEAM);
+    let value =
+        format!(r#"{{"team_id":"{TEAM}","task":{{"task_id":"task-panic","callback_url":"http://127.0.0.1:9/x"}}}}"#);
+    produce(&servers, "panics", 1, &[("k".to_owned(), value)]);
+    let docs = until("it is exhausted", async || {
+        let listed = process.json(&["callbacks", "list", "--state", "exhausted"]);
+        listed["docs"].as_array().filter(|docs| !docs.is_empty()).cloned()
+    })
+    .await;
+    assert_eq!(docs[0]["last_outcome"], "panicked");
+    assert_eq!(docs[0]["attempts"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_outlives_the_grace_is_interrupted() {
+    let servers = shared_broker();
+    create_topic(&servers, "hangs", 1).await;
+    let more = "[deliver]\nhead_timeout = \"1s\"\ntotal_timeout = \"1s\"\npark_after = \"100ms\"\n[shutdown]\ngrace = \"3s\"\n";
+    let mut process = Process::new(&servers, "hangs", more);
+    process.start(Some("hang"), "info").await;
+    process.team(TEAM);
+    let value =
+        format!(r#"{{"team_id":"{TEAM}","task":{{"task_id":"task-hang","callback_url":"http://127.0.0.1:9/x"}}}}"#);
+    produce(&servers, "hangs", 1, &[("k".to_owned(), value)]);
+    until("it has its row", async || (process.json(&["status"])["pending"] == 1).then_some(())).await;
+    process.signal("TERM");
+    assert_eq!(process.ended().await, 0);
+    assert!(
+        process.log_text().contains("cut off: its attempt did not end within shutdown.grace"),
+        "{}",
+        process.log_text()
+    );
+    process.start(None, "info").await;
+    let id = until("its attempt stands in the record", async || {
+        let listed = process.json(&["callbacks", "list", "--task", "task-hang"]);
+        Some(listed["docs"][0]["callback_id"].as_str()?.to_owned())
+    })
+    .await;
+    let attempts = process.json(&["callbacks", "attempts", &id]);
+    assert_eq!(attempts["docs"][0]["outcome"], "interrupted", "{attempts}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_question_has_an_answer_and_an_exit_status() {
+    let servers = shared_broker();
+    create_topic(&servers, "questions", 1).await;
+    let mut process = Process::new(&servers, "questions", "");
+    process.start(None, "info").await;
+    process.team(TEAM);
+    for (arguments, status, sentence) in [
+        (vec!["teams", "get", "team_nobody"], 3, "there is no team team_nobody"),
+        (vec!["teams", "create", TEAM], 2, "there is a team team_acme already"),
+        (vec!["teams", "create", "has space"], 2, "a team id is 1 to 128 bytes"),
+        (vec!["teams", "update", TEAM, "--default-url", "http://169.254.169.254/"], 2, "the host can't be called back"),
+        (vec!["teams", "update", TEAM, "--default-url", "nonsense"], 2, "it is not a URL"),
+        (vec!["teams", "update", TEAM, "--auth-form", "x"], 2, "auth_form is \"key\" or \"hmac\""),
+        (vec!["teams", "update", TEAM, "--allow-origin", "https://a.example/path"], 2, "is no origin"),
+        (vec!["callbacks", "get", "nonsense"], 2, "is no callback id"),
+        (vec!["callbacks", "get", "cb_01kav9ft00zkek0kfes3qvf608"], 3, "there is no callback"),
+        (vec!["callbacks", "list", "--state", "odd"], 2, "state is one of"),
+        (vec!["dead-letters", "get", "dl_01kav9ft00zkek0kfes3qvf608"], 3, "there is no dead letter"),
+        (vec!["tasks", "get", "unknown-task"], 3, "nothing is known of this task"),
+        (vec!["offsets", "accept", "--from", "end"], 2, "no partition waits"),
+        (vec!["keys", "revoke", "key_none", "--team", TEAM], 3, "has no key key_none"),
+    ] {
+        let output = process.cli(&arguments);
+        let errors = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {errors}");
+        assert!(errors.contains(sentence), "{arguments:?}: {errors}");
+    }
+    let problem = process.cli(&["--json", "teams", "get", "team_nobody"]);
+    let problem: serde_json::Value = serde_json::from_slice(&problem.stderr).unwrap();
+    assert_eq!((problem["code"].as_str(), problem["status_code"].as_u64()), (Some("not_found"), Some(404)));
+    // A team's life, as an operator types it.
+    let updated = process.json(&[
+        "teams",
+        "update",
+        TEAM,
+        "--name",
+        "Acme",
+        "--origin-form",
+        "https://a.example=hmac",
+        "--retries",
+        "3",
+    ]);
+    assert_eq!((updated["name"].as_str(), updated["retries"].as_u64()), (Some("Acme"), Some(3)));
+    assert_eq!(updated["origin_forms"][0]["auth_form"], "hmac");
+    let key = process.json(&["keys", "create", "--team", TEAM, "--kind", "hmac", "--mode", "live"]);
+    let id = key["key_id"].as_str().unwrap();
+    assert!(key["value"].as_str().unwrap().starts_with("live_hmac_"));
+    assert_eq!(process.json(&["keys", "promote", id, "--team", TEAM])["state"], "active");
+    assert_eq!(process.json(&["keys", "revoke", id, "--team", TEAM])["state"], "revoked");
+    let listed = text(&process.cli(&["keys", "list", "--team", TEAM]).stdout);
+    assert!(listed.starts_with("KEY") && !listed.contains("live_auth_") && !listed.contains("whsec_"), "{listed}");
+    until("its partition is shown", async || {
+        text(&process.cli(&["offsets", "show"]).stdout).contains("questions").then_some(())
+    })
+    .await;
+}
+
+#[test]
+fn the_demo_balances() {
+    let output = run(&["demo", "--events", "60"], &[]);
+    let shown = text(&output.stdout);
+    assert!(output.status.success(), "{shown}\n{}", text(&output.stderr));
+    assert!(shown.contains("The ledger balances"), "{shown}");
+    for what in [
+        "delivered",
+        "exhausted",
+        "abandoned: no_url",
+        "abandoned: address_denied",
+        "dead letter: unknown_team",
+        "dead letter: not_json",
+    ] {
+        assert!(shown.contains(what), "every path occurs: {what}\n{shown}");
+    }
+    for outcome in ["server_error 500", "rate_limited 429", "head_timeout", "url_invalid", "ok 204"] {
+        assert!(shown.contains(outcome), "{outcome}\n{shown}");
+    }
+}

@@ -1,0 +1,180 @@
+//! The real binary as a process: started with a configuration file, asked through its CLI, ended by signals.
+
+use std::io::Read as _;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use callbackd::keyring::Keyring;
+use scale_callback::client::{Remote, call};
+use serde_json::Value;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_callbackd");
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// A folder with a configuration, and the daemon that may run on it.
+pub struct Process {
+    pub folder: tempfile::TempDir,
+    pub ops: std::net::SocketAddr,
+    child: Option<Child>,
+    /// Everything it has written to standard error.
+    pub log: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Process {
+    /// Writes the configuration; starts nothing. `more` is TOML over the tests' own.
+    pub fn new(brokers: &str, topic: &str, more: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        Keyring::create(&folder.path().join("keyring")).unwrap();
+        let ops = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let config = format!(
+            "[kafka]\nbrokers = \"{brokers}\"\ngroup = \"{topic}\"\ntopics = [\"{topic}\"]\n\
+             [kafka.properties]\n\"session.timeout.ms\" = \"1500\"\n\"heartbeat.interval.ms\" = \"300\"\n\
+             [store]\npath = \"{}\"\n[keyring]\nfile = \"{}\"\n[ops]\nlisten = \"{ops}\"\n\
+             [[egress.allow]]\nnet = \"127.0.0.0/8\"\n[log]\nformat = \"human\"\n{more}",
+            at("store"),
+            at("keyring"),
+        );
+        std::fs::write(folder.path().join("callbackd.toml"), config).unwrap();
+        Self { folder, ops, child: None, log: Arc::default() }
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("callbackd.toml")
+    }
+
+    /// Starts the daemon and waits until it answers.
+    pub async fn start(&mut self, fault: Option<&str>, level: &str) {
+        self.spawn(fault, level);
+        let end = Instant::now() + PATIENCE;
+        while self.page("/livez").await.is_none() {
+            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
+            assert!(ended.is_none(), "it ended: {}", self.log_text());
+            assert!(Instant::now() < end, "it does not answer: {}", self.log_text());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn spawn(&mut self, fault: Option<&str>, level: &str) {
+        let mut child = Command::new(BINARY)
+            .args(["run", "--config"])
+            .arg(self.config())
+            .env("CALLBACKD_FAULT", fault.unwrap_or_default())
+            .env("CALLBACKD_LOG__LEVEL", level)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut errors = child.stderr.take().unwrap();
+        let log = Arc::clone(&self.log);
+        std::thread::spawn(move || {
+            let mut chunk = [0; 8192];
+            while let Ok(count) = errors.read(&mut chunk) {
+                if count == 0 {
+                    return;
+                }
+                log.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&chunk[..count]);
+            }
+        });
+        self.child = Some(child);
+    }
+
+    pub fn log_text(&self) -> String {
+        String::from_utf8_lossy(&self.log.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+
+    /// A page of the ops listener, with its status.
+    pub async fn page(&self, path: &str) -> Option<(u16, String)> {
+        let remote = Remote::Tcp(self.ops);
+        let answer =
+            call(&remote, http::Method::GET, path, http::HeaderMap::new(), bytes::Bytes::new(), Duration::from_secs(5));
+        let answer = answer.await.ok()?;
+        Some((answer.status.as_u16(), String::from_utf8_lossy(&answer.body).into_owned()))
+    }
+
+    /// A metric's value.
+    pub async fn metric(&self, name: &str) -> Option<f64> {
+        let (_, page) = self.page("/metrics").await?;
+        let line = page.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')))?;
+        line.rsplit(' ').next()?.parse().ok()
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) -> Instant {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        let at = Instant::now();
+        child.wait().unwrap();
+        at
+    }
+
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits for the end; its exit status.
+    pub async fn ended(&mut self) -> i32 {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
+                self.child = None;
+                return status.code().unwrap_or(-1);
+            }
+            assert!(Instant::now() < end, "it does not end: {}", self.log_text());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Runs a command against this daemon.
+    pub fn cli(&self, arguments: &[&str]) -> Output {
+        let socket = format!("unix:{}", self.folder.path().join("store/callbackd.sock").display());
+        Command::new(BINARY).args(["--api", &socket]).args(arguments).output().unwrap()
+    }
+
+    /// Runs a command that must go well; its JSON.
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.cli(&[&["--json"], arguments].concat());
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Makes a team, and gives its live signing secret and callback auth key.
+    pub fn team(&self, team: &str) -> (String, String) {
+        self.json(&["teams", "create", team]);
+        (self.key(team, "signing"), self.key(team, "callback-auth"))
+    }
+
+    pub fn key(&self, team: &str, kind: &str) -> String {
+        let keys = self.json(&["keys", "list", "--team", team]);
+        let found = keys["docs"].as_array().unwrap().iter().find(|key| key["kind"] == kind && key["mode"] == "live");
+        let id = found.unwrap()["key_id"].as_str().unwrap();
+        let value = self.json(&["keys", "reveal", id, "--team", team]);
+        value["value"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Runs the binary alone.
+pub fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    Command::new(BINARY).args(arguments).envs(variables.iter().copied()).output().unwrap()
+}
+
+pub fn store_files(folder: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(folder.join("store")).unwrap().map(|entry| entry.unwrap().path()).collect()
+}

@@ -1,0 +1,133 @@
+//! No secret leaks: every path at trace level with marker secrets, then a search of everything that was written. A leak
+//! planted in each sink proves that the search finds it.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use callbackd_bench::recorder::Recorder;
+use scale_callback::receiver::Reply;
+use scale_callback_auth::{Credential, Verifier};
+
+use crate::harness::{TEAM, until};
+use crate::kafka::{create_topic, produce, shared_broker};
+use crate::process::{Process, store_files};
+
+const AUTH: &str = "live_auth_5ec2e7a0075ec2e7a0075ec2e7a0075e";
+const HMAC: &str = "live_hmac_5ec2e7000000000000000000000000000000000000000000000000000000c0de";
+/// The base64 of "marker-secret-marker-secret-marker".
+const SIGNING: &str = "whsec_bWFya2VyLXNlY3JldC1tYXJrZXItc2VjcmV0LW1hcmtlcg==";
+const PATH: &str = "secretpathmarker";
+const QUERY: &str = "secretquerymarker";
+const PASSWORD: &str = "secretpasswordmarker";
+const SNIPPET: &str = "secretsnippetmarker";
+
+/// Where a marker was found.
+fn found(sinks: &[(String, Vec<u8>)], markers: &[&str]) -> Vec<String> {
+    let mut places = Vec::new();
+    for (sink, bytes) in sinks {
+        for marker in markers {
+            if bytes.windows(marker.len()).any(|window| window == marker.as_bytes()) {
+                places.push(format!("{marker} in {sink}"));
+            }
+        }
+    }
+    places
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_leaks() {
+    let servers = shared_broker();
+    create_topic(&servers, "secrets", 1).await;
+    let mut process = Process::new(&servers, "secrets", "[retry]\nretries = 1\nfirst = \"50ms\"\n");
+    process.start(Some("panic"), "trace").await;
+    process.json(&["teams", "create", TEAM]);
+    for (kind, value) in [("callback-auth", AUTH), ("hmac", HMAC), ("signing", SIGNING)] {
+        let file = process.folder.path().join("key");
+        std::fs::File::create(&file).unwrap().write_all(value.as_bytes()).unwrap();
+        let path = file.display().to_string();
+        let key =
+            process.json(&["keys", "create", "--team", TEAM, "--kind", kind, "--mode", "live", "--from-file", &path]);
+        process.json(&["keys", "promote", key["key_id"].as_str().unwrap(), "--team", TEAM]);
+        std::fs::remove_file(file).unwrap();
+    }
+    // The receiver echoes what it was sent, secrets and all, and refuses half of it.
+    let verifier = Verifier::new(Credential::signed_and_keyed("acme", SIGNING, AUTH).unwrap());
+    let rule = Arc::new(|received: &scale_callback::receiver::Received, _| {
+        let status = if received.path.contains("refused") { 500 } else { 200 };
+        Reply::status(status).saying(format!("{SNIPPET} {:?}", received.headers))
+    });
+    let receiver = Recorder::start(verifier, rule).await.unwrap();
+    let url = |place: &str| format!("http://user:{PASSWORD}@{}/{place}/{PATH}?token={QUERY}", receiver.address);
+    process.json(&["teams", "update", TEAM, "--default-url", &url("default")]);
+    let event = |task: &str, url: Option<String>| {
+        let url = url.map_or_else(String::new, |url| format!(r#","callback_url":"{url}""#));
+        (task.to_owned(), format!(r#"{{"team_id":"{TEAM}","task":{{"task_id":"{task}"{url}}}}}"#))
+    };
+    let all = [
+        event("task-ok", Some(url("ok"))),
+        event("task-refused", Some(url("refused"))),
+        event("task-default", None),
+        event("task-panic", Some(url("ok"))),
+        event("task-denied", Some(format!("http://10.0.0.1/{PATH}?{QUERY}"))),
+        event("task-closed", Some(format!("http://127.0.0.1:9/{PATH}?{QUERY}"))),
+        event("task-broken", Some(format!("nonsense {PATH}"))),
+    ];
+    produce(&servers, "secrets", 1, &all);
+    until("all have ended", async || {
+        let listed = process.json(&["callbacks", "list"]);
+        let docs = listed["docs"].as_array()?;
+        (docs.len() == all.len() && docs.iter().all(|doc| doc["state"] != "pending")).then_some(())
+    })
+    .await;
+
+    let keys = [AUTH, HMAC, SIGNING, &SIGNING["whsec_".len()..]];
+    let locations = [PATH, QUERY, PASSWORD, SNIPPET];
+    let mut answers = Vec::new();
+    for arguments in [
+        vec!["status"],
+        vec!["teams", "get", TEAM],
+        vec!["keys", "list", "--team", TEAM],
+        vec!["callbacks", "list"],
+        vec!["offsets", "show"],
+    ] {
+        answers.extend(process.cli(&arguments).stdout);
+    }
+    let listed = process.json(&["callbacks", "list"]);
+    for doc in listed["docs"].as_array().unwrap() {
+        answers.extend(process.cli(&["callbacks", "attempts", doc["callback_id"].as_str().unwrap()]).stdout);
+    }
+    let mut errors = Vec::new();
+    for arguments in [
+        vec!["teams", "update", TEAM, "--default-url", "http://10.0.0.1/secretpathmarker"],
+        vec!["keys", "create", "--team", TEAM, "--kind", "signing", "--mode", "live", "--from-file", "/nonexistent"],
+    ] {
+        errors.extend(process.cli(&arguments).stderr);
+    }
+    let log = process.log.lock().unwrap().clone();
+    let metrics = process.page("/metrics").await.unwrap().1.into_bytes();
+    let command = std::fs::read(format!("/proc/{}/cmdline", process.id())).unwrap();
+    let text = vec![
+        ("log".to_owned(), log.clone()),
+        ("metrics".to_owned(), metrics),
+        ("errors".to_owned(), errors),
+        ("cmdline".to_owned(), command),
+    ];
+    let mut stored = vec![("api answers".to_owned(), answers)];
+    for path in store_files(process.folder.path()) {
+        if let Ok(bytes) = std::fs::read(&path) {
+            stored.push((path.file_name().unwrap().display().to_string(), bytes));
+        }
+    }
+    assert!(String::from_utf8_lossy(&log).contains("TRACE"), "it ran at trace level");
+    assert!(stored.iter().any(|(name, _)| name.ends_with("-wal")), "the write-ahead log is searched too");
+    assert_eq!(found(&text, &[&keys[..], &locations[..]].concat()), Vec::<String>::new());
+    // URLs and snippets stand in the store by design; keys do not, not even where a receiver echoed them.
+    assert_eq!(found(&stored, &keys), Vec::<String>::new());
+    // The search finds what is there.
+    for (sink, bytes) in text.iter().chain(&stored) {
+        let planted = [&bytes[..], b" ", AUTH.as_bytes(), b" ", PATH.as_bytes()].concat();
+        assert_eq!(found(&[(sink.clone(), planted)], &[AUTH]).len(), 1, "{sink}");
+    }
+    tokio::time::sleep(Duration::ZERO).await;
+}
