@@ -46,12 +46,15 @@ const STORE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the Kafka client may take to leave its group.
 const LEAVE: Duration = Duration::from_secs(10);
 
+/// Puts another store around the engine's.
+pub type WrapStore = Box<dyn FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send>;
+
 /// What tests put in the place of real parts, and what the demo listens to.
 #[derive(Default)]
 pub struct Extras {
     pub notices: Option<mpsc::Sender<Notice>>,
     /// Around the engine's store: faults.
-    pub wrap_store: Option<Box<dyn FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send>>,
+    pub wrap_store: Option<WrapStore>,
 }
 
 /// The running daemon.

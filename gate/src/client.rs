@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
+
+use crate::body;
 
 /// The largest answer that is read.
 const MAX_ANSWER: usize = 64 << 20;
@@ -101,7 +103,7 @@ where
     let driver = tokio::spawn(connection);
     let response = sender.send_request(request).await.map_err(broken)?;
     let (head, body) = response.into_parts();
-    let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(broken)?.to_bytes();
+    let body = body::whole(body, MAX_ANSWER).await.map_err(broken)?;
     driver.abort();
     Ok(Answer { status: head.status, headers: head.headers, body })
 }

@@ -3,6 +3,7 @@
 
 #![deny(missing_docs)]
 
+pub mod body;
 pub mod client;
 pub mod receiver;
 pub mod samples;

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use scale_callback_auth::{Headers, Mode, Verifier, VerifyError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::body::whole;
 use crate::server::{Limits, Listener, serve};
 
 /// The largest callback: an event of 5 MiB repeats its response in the body.
@@ -107,10 +108,9 @@ type Responding = Pin<Box<dyn Future<Output = Result<Response<Full<Bytes>>, Infa
 fn respond(request: Request<Incoming>, verifier: Arc<Verifier>, handler: Handler) -> Responding {
     Box::pin(async move {
         let (head, body) = request.into_parts();
-        let Ok(body) = Limited::new(body, BODY_LIMIT).collect().await else {
+        let Ok(body) = whole(body, BODY_LIMIT).await else {
             return Ok(plain(StatusCode::PAYLOAD_TOO_LARGE));
         };
-        let body = body.to_bytes();
         let verdict = verify(&verifier, &head.headers, &body);
         let path = head.uri.path_and_query().map_or_else(String::new, ToString::to_string);
         let received = Received { path, headers: head.headers, body, verdict };

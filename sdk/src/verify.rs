@@ -62,6 +62,7 @@ impl Verifier {
     ///
     /// # Errors
     /// [`VerifyError`]: answer 401.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock; `verify_at` is given it")]
     pub fn verify<'b, H: Headers + ?Sized>(&self, headers: &H, body: &'b [u8]) -> Result<Verified<'b>, VerifyError> {
         // A clock before 1970 reads as 0: every callback is then too new, and refused.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -244,8 +245,11 @@ impl<'r, 'b> Request<'r, 'b> {
     }
 }
 
+/// The time and one or two HMACs, as they stand in the header.
+type HmacForm<'v> = (&'v [u8], &'v [u8], Option<&'v [u8]>);
+
 /// `t=T,v1=H[,v1=H]`, nothing else.
-fn hmac_form(value: &[u8]) -> Option<(&[u8], &[u8], Option<&[u8]>)> {
+fn hmac_form(value: &[u8]) -> Option<HmacForm<'_>> {
     let mut parts = value.split(|b| *b == b',');
     let timestamp = parts.next()?.strip_prefix(b"t=")?;
     plain_number(timestamp)?;

@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn a_table_fits_its_cells_and_escapes_them() {
         let docs = [json!({"a": "x", "b": 7}), json!({"a": "\u{1b}[2J", "b": null})];
-        assert_eq!(table(&docs, &[("A", "a"), ("BEE", "b")]), "A           BEE\nx           7\n\\u{1b}[2J  -");
+        assert_eq!(table(&docs, &[("A", "a"), ("BEE", "b")]), "A          BEE\nx          7\n\\u{1b}[2J  -");
         assert_eq!(record(&json!({"one": 1, "longer": ["a", "b"], "none": null})), "longer  a, b\none     1");
     }
 }

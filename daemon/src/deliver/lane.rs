@@ -476,11 +476,13 @@ impl<T> Scheduler<T> {
     }
 
     fn enter_team(&mut self, name: &Arc<str>) {
-        if let Some(team) = self.teams.get_mut(name) {
-            if !team.in_ring && !team.ring.is_empty() && team.in_flight < self.caps.team {
-                team.in_ring = true;
-                self.ring.push_back(Arc::clone(name));
-            }
+        if let Some(team) = self.teams.get_mut(name)
+            && !team.in_ring
+            && !team.ring.is_empty()
+            && team.in_flight < self.caps.team
+        {
+            team.in_ring = true;
+            self.ring.push_back(Arc::clone(name));
         }
     }
 }

@@ -7,7 +7,7 @@ use rdkafka::mocking::MockCluster;
 pub struct Broker {
     /// Where clients find it.
     pub servers: String,
-    end: Option<std::sync::mpsc::Sender<()>>,
+    end: Option<std::sync::mpsc::SyncSender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -18,8 +18,8 @@ impl Broker {
     /// The client library's.
     pub fn start(topic: &str, partitions: i32) -> anyhow::Result<Self> {
         let topic = topic.to_owned();
-        let (ready, is_ready) = std::sync::mpsc::channel();
-        let (end, ended) = std::sync::mpsc::channel();
+        let (ready, is_ready) = std::sync::mpsc::sync_channel(1);
+        let (end, ended) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new().name("mock-broker".to_owned()).spawn(move || {
             let cluster = MockCluster::new(1).and_then(|cluster| {
                 cluster.create_topic(&topic, partitions, 1)?;

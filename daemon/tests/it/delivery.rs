@@ -364,7 +364,7 @@ async fn a_restart_delivers_what_was_pending_and_repeats_nothing() {
 async fn a_store_that_is_away_loses_and_repeats_nothing() {
     let mut faulty = None;
     let slot = &mut faulty;
-    let (sender, receiver_of) = std::sync::mpsc::channel();
+    let (sender, receiver_of) = std::sync::mpsc::sync_channel(1);
     let wrap = Box::new(move |inner: Arc<dyn Store>| {
         let faults =
             Faults { happened_but_uncertain: 150, did_not_happen: 150, slow: 100, slowness: Duration::from_millis(30) };

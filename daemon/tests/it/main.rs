@@ -1,6 +1,13 @@
 //! The integration tests: one binary.
 
-#![allow(clippy::unwrap_used, clippy::panic, unreachable_pub, reason = "a test may")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::too_many_lines,
+    clippy::type_complexity,
+    unreachable_pub,
+    reason = "a test may"
+)]
 
 mod binary;
 mod crash;

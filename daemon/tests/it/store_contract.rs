@@ -130,13 +130,13 @@ fn facts(n: u32) -> Arc<Facts> {
         record: RecordRef { source: source(), offset: i64::from(n), timestamp: START.millis() },
         team: "team_a".into(),
         task_id: format!("task-{n}").into(),
-        event_id: (n % 2 == 0).then(|| "event".into()),
+        event_id: n.is_multiple_of(2).then(|| "event".into()),
         event_type: "task.completed".into(),
         queue: QueueKey {
             team: "team_a".into(),
             target: QueueTarget::Origin(Origin::parse("https://a.example").unwrap()),
         },
-        mode: if n % 3 == 0 { Mode::Test } else { Mode::Live },
+        mode: if n.is_multiple_of(3) { Mode::Test } else { Mode::Live },
         content_hash: [u8::try_from(n % 251).unwrap(); 32],
         builder: 1,
     })
