@@ -1,12 +1,6 @@
 //! Fault switches for the tests that prove the tests. Without the feature `faults` each is a constant that does
 //! nothing; with it, `CALLBACKD_FAULT` names the one that is on.
 
-use std::sync::Arc;
-
-use crate::deliver::inflight::Inflight;
-use crate::store::batch::BatchWriter;
-use crate::store::{Mark, StoreError};
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// The watermark is written in a transaction of its own, ahead of the rows.
@@ -38,17 +32,4 @@ pub(crate) fn is_on(fault: Fault) -> bool {
 #[cfg(not(feature = "faults"))]
 pub(crate) const fn is_on(_fault: Fault) -> bool {
     false
-}
-
-/// The marks to write with a batch; with [`Fault::WatermarkFirst`] they are written alone, and too high.
-pub(crate) async fn marks_first(
-    writer: &mut BatchWriter,
-    inflight: &Arc<Inflight>,
-    marks: Vec<Mark>,
-) -> Result<Vec<Mark>, StoreError> {
-    if !is_on(Fault::WatermarkFirst) {
-        return Ok(marks);
-    }
-    writer.write(Vec::new(), inflight.received_marks()).await?;
-    Ok(Vec::new())
 }

@@ -2,23 +2,20 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
-
+use super::bell::{FeedBell, LOOK, Tokens};
 use super::directory::Directory;
 use super::inflight::{Begin, Inflight};
 use super::lane::Side;
 use super::lanes::Lanes;
 use super::resolve::lane_of;
 use super::settle::Settler;
-use crate::base::clock::{Clock, Timestamp};
 use crate::base::metrics::Metrics;
 use crate::base::pace::Pace;
 use crate::base::stop::Stop;
 use crate::model::endpoint::QueueKey;
-use crate::model::lease::{Lease, Right, Token};
+use crate::model::lease::{Lease, Right};
 use crate::model::settlement::Change;
 use crate::store::batch::StoreUp;
 use crate::store::{ClaimAsk, Claimed, ProcessId, Store};
@@ -26,57 +23,9 @@ use crate::store::{ClaimAsk, Claimed, ProcessId, Store};
 /// Rows taken in one claim, and the bytes of their bodies.
 const ROWS: usize = 128;
 const BYTES: usize = 8 << 20;
-/// The longest sleep between looks.
-const LOOK: Duration = Duration::from_secs(1);
 /// The shortest one, so that many small reasons make one claim.
 const BREATH: Duration = Duration::from_millis(5);
 const SWEEP: Duration = Duration::from_secs(60);
-
-/// Wakes the feed; cheap to clone.
-#[derive(Clone)]
-pub struct FeedBell {
-    bell: Arc<Notify>,
-    clock: Arc<dyn Clock>,
-}
-
-impl FeedBell {
-    pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { bell: Arc::default(), clock }
-    }
-
-    pub fn ring(&self) {
-        self.bell.notify_one();
-    }
-
-    /// Rings where something is due before the feed would look by itself.
-    pub fn ring_at(&self, due: Timestamp) {
-        if due.since(self.clock.now()) < LOOK {
-            self.ring();
-        }
-    }
-}
-
-/// Makes tokens that no other process makes: a random begin, then one by one.
-pub struct Tokens(AtomicU64);
-
-impl Tokens {
-    pub fn new() -> Self {
-        let mut bytes = [0; 8];
-        aws_lc_rs::rand::fill(&mut bytes).expect("the system gives random bytes");
-        Self(AtomicU64::new(u64::from_ne_bytes(bytes)))
-    }
-
-    /// The first of `count` tokens in a row.
-    pub fn take(&self, count: usize) -> Token {
-        Token(self.0.fetch_add(count as u64, Ordering::Relaxed))
-    }
-}
-
-impl Default for Tokens {
-    fn default() -> Self {
-        Self::new()
-    }
-}
 
 pub struct Feed {
     pub store: Arc<dyn Store>,
@@ -124,7 +73,7 @@ impl Feed {
             };
             tokio::select! {
                 () = tokio::time::sleep(wait.max(BREATH)) => {}
-                () = self.bell.bell.notified() => tokio::time::sleep(BREATH).await,
+                () = self.bell.rung() => tokio::time::sleep(BREATH).await,
                 () = self.lanes.due_progress.notified() => tokio::time::sleep(BREATH).await,
                 () = stop.stopped() => return,
             }

@@ -3,6 +3,7 @@
 //! First try, tenth try, restart and re-send are one path: a lease in, one settle out. `attempt` is the only caller of
 //! `settle`.
 
+pub mod bell;
 pub mod directory;
 pub mod feed;
 pub mod inflight;

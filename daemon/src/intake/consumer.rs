@@ -16,8 +16,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::context::Context;
 use super::decode::{self, Headers, Raw};
-use super::partitions::Standing;
-use super::standing::AcceptFrom;
+use super::partitions::{AcceptFrom, Standing};
 use super::{Config, Incoming, Tombstones, settings};
 use crate::base::pace::Pace;
 use crate::base::stop::Stop;
@@ -310,6 +309,8 @@ impl<'s> Session<'s> {
         self.pass_positions();
         self.pause_and_resume();
         self.measure_lag();
+        let taken = self.owner.config.body_budget.saturating_sub(self.owner.budget.available_permits());
+        self.context().metrics.body_bytes.set(i64::try_from(taken).unwrap_or(i64::MAX));
         let context = self.context();
         context.publish(&context.partitions());
         if self.last_commit.elapsed() >= COMMIT {

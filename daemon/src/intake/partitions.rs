@@ -10,6 +10,14 @@ use crate::model::event::SourceKey;
 /// The shortest time between a pause and a resume of one partition: a pause throws away what was prefetched.
 const HYSTERESIS: Duration = Duration::from_secs(1);
 
+/// From where partitions start whose offsets an operator accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AcceptFrom {
+    Earliest,
+    Committed,
+    End,
+}
+
 /// How a partition stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {

@@ -9,19 +9,11 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::consumer::Session;
 use super::context::committed;
-use super::partitions::{Partition, Standing};
+use super::partitions::{AcceptFrom, Partition, Standing};
 use crate::model::event::SourceKey;
 
 const CALL: Duration = Duration::from_secs(5);
 const BRIEF_CALL: Duration = Duration::from_millis(500);
-
-/// From where partitions start whose offsets an operator accepts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AcceptFrom {
-    Earliest,
-    Committed,
-    End,
-}
 
 impl Session<'_> {
     /// The error does not say which partition: all that are read are compared with their logs. A partition that Kafka

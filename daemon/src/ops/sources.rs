@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::{Actor, Ops, OpsError};
 use crate::intake::consumer::Ask;
-use crate::intake::standing::AcceptFrom;
+use crate::intake::partitions::AcceptFrom;
 use crate::store::reads::SourceRow;
 
 /// The consumer's thread looks at questions at least this often, unless a rebalance holds it.

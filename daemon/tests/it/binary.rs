@@ -280,3 +280,68 @@ fn the_demo_balances() {
         assert!(shown.contains(outcome), "{outcome}\n{shown}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_waited_for() {
+    let servers = shared_broker();
+    create_topic(&servers, "disk", 1).await;
+    let mut process = Process::new(&servers, "disk", "[retry]\nfirst = \"1h\"\n");
+    let disk = Disk::mount(&process.folder.path().join("store"), "8m");
+    process.start(None, "info").await;
+    let (secret, key) = process.team(TEAM);
+    let verifier = Verifier::new(Credential::signed_and_keyed("acme", &secret, &key).unwrap());
+    let receiver = Recorder::start(verifier, Arc::new(|_: &_, _| Reply::status(500))).await.unwrap();
+    // Failed callbacks keep their bodies: more than the disk holds.
+    let many = events(0, 200, &receiver.url("/"));
+    let large: Vec<_> = many
+        .into_iter()
+        .map(|(task, value)| {
+            let padding = "x".repeat(100_000);
+            (task, value.replacen('{', &format!(r#"{{"response":"{padding}","#), 1))
+        })
+        .collect();
+    produce(&servers, "disk", 1, &large);
+    until("it is noticed", async || {
+        let (status, page) = process.page("/readyz").await?;
+        (status == 503 && page.contains("the store does not answer")).then_some(())
+    })
+    .await;
+    assert!(process.log_text().contains("the disk is full"), "{}", process.log_text());
+    disk.grow("256m");
+    until("it goes on by itself", async || {
+        let pending = process.metric("callbackd_pending").await?;
+        (pending == 200.0 && process.page("/readyz").await?.0 == 200).then_some(())
+    })
+    .await;
+    process.signal("TERM");
+    assert_eq!(process.ended().await, 0, "{}", process.log_text());
+    drop(process);
+    drop(disk);
+}
+
+/// A small disk of its own: a tmpfs, which needs root.
+struct Disk(std::path::PathBuf);
+
+impl Disk {
+    fn mount(at: &std::path::Path, size: &str) -> Self {
+        std::fs::create_dir_all(at).unwrap();
+        let done = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "none"])
+            .arg(at)
+            .status();
+        assert!(done.is_ok_and(|status| status.success()), "this test mounts a small disk: run it as root");
+        Self(at.to_owned())
+    }
+
+    fn grow(&self, size: &str) {
+        let done =
+            std::process::Command::new("mount").args(["-o", &format!("remount,size={size}")]).arg(&self.0).status();
+        assert!(done.is_ok_and(|status| status.success()));
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}

@@ -114,7 +114,7 @@ async fn a_callback_that_always_fails_is_exhausted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_urls_are_abandoned_with_their_reason_and_no_request() {
+async fn it_never_posts_where_it_must_not() {
     let harness = Harness::start().await;
     let receiver = harness.accepting().await;
     let long = format!("{}{}", receiver.url("/"), "x".repeat(10_000));
@@ -412,4 +412,82 @@ async fn a_row_that_the_store_refuses_ends_alone() {
         assert_eq!(rows.settled.unwrap().ended, Ended::Exhausted, "{task}");
     }
     harness.watermark(3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_is_bounded() {
+    let harness = Harness::with(&[
+        ("INTAKE__MAX_EVENT", "512KiB"),
+        ("INTAKE__BODY_BUDGET", "1MiB"),
+        ("DELIVER__FAST", "8"),
+        ("DELIVER__SLOW", "4"),
+        ("DELIVER__SETTLING", "4"),
+        ("RETRY__RETRIES", "0"),
+    ])
+    .await;
+    // It takes connections and never reads: what it is sent stays in our buffers.
+    let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let deaf_url = format!("http://{}/", deaf.local_addr().unwrap());
+    let receiver = harness.accepting().await;
+    let large = format!("\"{}\"", "x".repeat(150_000));
+    for n in 0..24 {
+        let url = if n % 3 == 0 { deaf_url.clone() } else { receiver.url("/") };
+        harness.produce(&Event::new(&format!("task-{n}")).to(url).response(&large));
+    }
+    let most = std::sync::atomic::AtomicI64::new(0);
+    harness
+        .until("all have ended", async || {
+            let metrics = &harness.app().ops.metrics;
+            most.fetch_max(metrics.unsettled.get(), std::sync::atomic::Ordering::Relaxed);
+            assert!(metrics.body_bytes.get() <= 1 << 20, "the budget holds");
+            let ended = harness.app().ops.reads.totals().await.ok()?.settled;
+            (ended.iter().map(|(_, _, count)| count).sum::<u64>() == 24).then_some(())
+        })
+        .await;
+    assert!(most.into_inner() <= 16, "fast, slow and settling permits are all there is");
+    harness
+        .until("the budget is whole again", async || (harness.app().ops.metrics.body_bytes.get() == 0).then_some(()))
+        .await;
+    let totals = harness.app().ops.reads.totals().await.unwrap().settled;
+    assert!(
+        totals.contains(&("delivered".to_owned(), None, 16)) && totals.contains(&("exhausted".to_owned(), None, 8)),
+        "{totals:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clear_ends() {
+    use callbackd::api::shapes::CallbackShape;
+    let harness = Harness::with(&[("RETRY__HORIZON", "60s"), ("RETRY__RETRIES", "1")]).await;
+    let receiver =
+        harness.recorder(Arc::new(|received, _| Reply::status(if received.path == "/ok" { 200 } else { 500 }))).await;
+    harness.produce(&Event::new("task-ok").to(receiver.url("/ok")));
+    harness.produce(&Event::new("task-bad").to(receiver.url("/bad")));
+    harness.produce(&Event::new("task-none"));
+    harness.produce(&Event::new("task-url").to("nonsense"));
+    let shape = async |task: &str| {
+        let (id, rows, _) = harness.ended(task).await;
+        let shape = CallbackShape::new(id, &rows).unwrap();
+        (shape.state, shape.reason, shape.callback_succeeded)
+    };
+    assert_eq!(shape("task-ok").await, ("delivered", None, Some(true)));
+    assert_eq!(shape("task-bad").await, ("exhausted", None, Some(false)));
+    assert_eq!(shape("task-none").await, ("abandoned", Some("no_url"), None), "absent where there was no URL at all");
+    assert_eq!(shape("task-url").await, ("abandoned", Some("url_invalid"), Some(false)));
+    let history = harness.app().ops.task("task-unknown").await.unwrap();
+    assert!(history.callbacks.is_empty() && history.dead_letters.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_locked_by_another_program_is_waited_for() {
+    let harness = Harness::start().await;
+    let receiver = harness.accepting().await;
+    let other = rusqlite::Connection::open(harness.store().join("callbackd.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    harness.produce(&Event::new("task-1").to(receiver.url("/")));
+    harness.until("it is noticed", async || (!harness.app().ops.readiness().ready).then_some(())).await;
+    other.execute_batch("ROLLBACK").unwrap();
+    let (_, rows, _) = harness.ended("task-1").await;
+    assert_eq!(rows.settled.unwrap().ended, Ended::Delivered);
+    harness.until("it is ready again", async || harness.app().ops.readiness().ready.then_some(())).await;
 }

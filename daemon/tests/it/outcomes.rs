@@ -94,7 +94,7 @@ async fn every_outcome_is_provoked_and_named_in_the_record() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         listener.local_addr().unwrap().port()
     };
-    let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (full, _held) = full_listener().await;
     let tls = tls_listener().await;
     let silence = Raw::start(Act::Silence).await.unwrap();
     let plain = Raw::start(Act::Greet(b"HTTP/1.1 400 This is no TLS\r\n\r\n".to_vec())).await.unwrap();
@@ -107,6 +107,8 @@ async fn every_outcome_is_provoked_and_named_in_the_record() {
         ("denied-name", Outcome::AddressDenied, "http://denied.example/".to_owned()),
         ("denied-mixed", Outcome::AddressDenied, "http://mixed.example/".to_owned()),
         ("refused", Outcome::ConnectRefused, format!("http://127.0.0.1:{refused}/")),
+        ("connect-failed", Outcome::ConnectFailed, "http://[fe80::1]/".to_owned()),
+        ("connect-timeout", Outcome::ConnectTimeout, format!("http://{full}/")),
         ("tls-self-signed", Outcome::TlsFailed, over_https(tls)),
         ("tls-wrong-name", Outcome::TlsFailed, format!("https://wrong-name.example:{}/", tls.port())),
         ("tls-plain", Outcome::TlsFailed, over_https(plain.address)),
@@ -134,25 +136,46 @@ async fn every_outcome_is_provoked_and_named_in_the_record() {
         }
         *seen.entry(first.name()).or_default() += 1;
     }
-    drop(deaf);
-    // Provoked where they can be told apart: connect_* in `net`'s namespace test, the rest by tests of these names.
+    // Each of the others by a test of its own.
     let elsewhere = [
-        Outcome::ConnectFailed,    // connecting_to_nowhere_is_told_apart
-        Outcome::ConnectTimeout,   // connecting_to_nowhere_is_told_apart
-        Outcome::WriteFailed,      // a_request_that_can_not_be_written_is_told_apart
-        Outcome::OriginNotAllowed, // allowed_origins_and_http_are_refusals_like_any_other
-        Outcome::HttpNotAllowed,   // allowed_origins_and_http_are_refusals_like_any_other
-        Outcome::NoKey,            // keys_rotate_without_a_refused_callback
-        Outcome::Panicked,         // a_panicking_attempt_is_an_outcome
-        Outcome::Interrupted,      // what_outlives_the_grace_is_interrupted
-        Outcome::StoreRejected,    // a_row_that_the_store_refuses_ends_alone
-        Outcome::RecordChanged,    // comes with thin rows
-        Outcome::BodyGone,         // comes with thin rows
+        (Outcome::WriteFailed, "a_request_that_can_not_be_written_is_told_apart"),
+        (Outcome::OriginNotAllowed, "allowed_origins_and_http_are_refusals_like_any_other"),
+        (Outcome::HttpNotAllowed, "allowed_origins_and_http_are_refusals_like_any_other"),
+        (Outcome::NoKey, "keys_rotate_without_a_refused_callback"),
+        (Outcome::Panicked, "a_panicking_attempt_is_an_outcome"),
+        (Outcome::Interrupted, "what_outlives_the_grace_is_interrupted"),
+        (Outcome::StoreRejected, "a_row_that_the_store_refuses_ends_alone"),
     ];
+    // They come with thin rows.
+    let later = [Outcome::RecordChanged, Outcome::BodyGone];
+    let tests = [include_str!("outcomes.rs"), include_str!("delivery.rs"), include_str!("binary.rs")].concat();
     for outcome in Outcome::ALL {
-        let provoked = seen.contains_key(outcome.name()) || elsewhere.contains(outcome);
+        let named = |(own, test): &(Outcome, &str)| own == outcome && tests.contains(&format!("async fn {test}()"));
+        let provoked = seen.contains_key(outcome.name()) || later.contains(outcome) || elsewhere.iter().any(named);
         assert!(provoked, "nothing provokes {}", outcome.name());
     }
+}
+
+/// A listener whose queue is full: what connects now waits.
+async fn full_listener() -> (std::net::SocketAddr, Vec<tokio::task::JoinHandle<()>>) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(tokio::spawn(async move {
+            let stream = tokio::net::TcpStream::connect(address).await;
+            std::future::pending::<()>().await;
+            drop(stream);
+        }));
+    }
+    held.push(tokio::spawn(async move {
+        let _never_accepted = listener;
+        std::future::pending::<()>().await;
+    }));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    (address, held)
 }
 
 /// Nothing left before a connection stood; with a head something had left.
@@ -162,6 +185,8 @@ fn sent_is_right(attempt: &Attempt) -> bool {
         | Outcome::DnsTimeout
         | Outcome::AddressDenied
         | Outcome::ConnectRefused
+        | Outcome::ConnectFailed
+        | Outcome::ConnectTimeout
         | Outcome::TlsFailed
         | Outcome::TlsTimeout
         | Outcome::UrlInvalid
