@@ -47,8 +47,13 @@ fn main() -> anyhow::Result<()> {
 
 /// Answers 204 to every POST, and the count of them to a GET.
 async fn receiver() -> anyhow::Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    println!("{}", listener.local_addr()?);
+    let first = TcpListener::bind("127.0.0.1:0").await?;
+    let address = first.local_addr()?;
+    let mut listeners = vec![first];
+    for n in 2..=ENDPOINTS {
+        listeners.push(TcpListener::bind(format!("127.0.0.{n}:{}", address.port())).await?);
+    }
+    println!("{address}");
     let count = Arc::new(AtomicU64::new(0));
     let (_stop, stopped) = tokio::sync::watch::channel(false);
     let make = move |_| {
@@ -68,7 +73,10 @@ async fn receiver() -> anyhow::Result<()> {
             }
         })
     };
-    serve(Listener::Tcp(listener), Limits { connections: 4096, ..Limits::default() }, make, stopped).await;
+    let limits = Limits { connections: 4096, ..Limits::default() };
+    let serving =
+        listeners.into_iter().map(|listener| serve(Listener::Tcp(listener), limits, make.clone(), stopped.clone()));
+    futures_util::future::join_all(serving).await;
     Ok(())
 }
 

@@ -491,3 +491,22 @@ async fn a_store_locked_by_another_program_is_waited_for() {
     assert_eq!(rows.settled.unwrap().ended, Ended::Delivered);
     harness.until("it is ready again", async || harness.app().ops.readiness().ready.then_some(())).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_refused_is_told_and_read_once_it_is_allowed() {
+    let properties = r#"{"topic.metadata.refresh.interval.ms":"300","session.timeout.ms":"6000"}"#;
+    let harness = Harness::with(&[("KAFKA__PROPERTIES", properties)]).await;
+    let receiver = harness.accepting().await;
+    harness.produce(&Event::new("task-1").to(receiver.url("/")));
+    harness.ended("task-1").await;
+    let broker = harness.broker.as_ref().unwrap();
+    broker.refuse(true);
+    let errors = harness.app().ops.metrics.kafka_errors_total.with_label_values(&["not_authorised"]);
+    harness.until("it is told", async || (errors.get() > 0).then_some(())).await;
+    broker.refuse(false);
+    // The producer at hand was refused as well; a new one was not.
+    let event = Event::new("task-2").to(receiver.url("/")).json();
+    crate::kafka::produce(&broker.servers, &harness.topic, 1, &[("k".to_owned(), event)]);
+    harness.ended("task-2").await;
+    assert_eq!(receiver.count(), 2);
+}

@@ -34,7 +34,8 @@ type Wrap = Box<dyn FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send>;
 pub struct Harness {
     pub topic: String,
     _folder: tempfile::TempDir,
-    _broker: Option<Broker>,
+    /// The mock broker, where there is one.
+    pub broker: Option<Broker>,
     pub settings: Vec<(String, String)>,
     pub producer: ThreadedProducer<DefaultProducerContext>,
     app: Option<App>,
@@ -181,8 +182,7 @@ impl Harness {
         set(&mut settings, over);
         let producer =
             ClientConfig::new().set("bootstrap.servers", servers).set("message.max.bytes", "8000000").create().unwrap();
-        let mut harness =
-            Self { topic: topic.to_owned(), _folder: folder, _broker: broker, settings, producer, app: None };
+        let mut harness = Self { topic: topic.to_owned(), _folder: folder, broker, settings, producer, app: None };
         harness.run(wrap).await;
         harness.teams().await;
         harness

@@ -361,3 +361,39 @@ async fn a_store_restored_from_an_older_copy_reads_again_under_the_same_ids() {
         assert!(receipts.iter().all(|receipt| receipt.id == receipts[0].id && receipt.body == receipts[0].body));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_kafka_deleted_are_told_and_passed() {
+    let servers = shared_broker();
+    create_topic(&servers, "retention", 1).await;
+    let mut harness = Harness::on(&servers, None, "retention", &[], None).await;
+    let receiver = harness.accepting().await;
+    produce(&servers, "retention", 1, &events(0, 20, &receiver.url("/")));
+    assert!(receiver.until(LONG, |receipts| receipts.len() == 20).await);
+    at_the_end(&harness, &servers, 1).await;
+    harness.stop().await;
+    produce(&servers, "retention", 1, &events(20, 30, &receiver.url("/")));
+    let mut upto = TopicPartitionList::new();
+    upto.add_partition_offset("retention", 0, Offset::Offset(40)).unwrap();
+    admin(&servers).delete_records(&upto, &AdminOptions::new()).await.unwrap();
+    harness.run(None).await;
+    assert!(receiver.until(LONG, |receipts| receipts.len() == 30).await, "{}", receiver.count());
+    at_the_end(&harness, &servers, 1).await;
+    assert_eq!(harness.app().ops.metrics.records_lost_total.get(), 20, "never a silent jump");
+    each_once(&receiver, 30);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_topics_are_read() {
+    let servers = shared_broker();
+    for topic in ["several-a", "several-b"] {
+        create_topic(&servers, topic, 2).await;
+    }
+    let harness = Harness::on(&servers, None, "several-a", &[("KAFKA__TOPICS", "several-a,several-b")], None).await;
+    let receiver = harness.accepting().await;
+    produce(&servers, "several-a", 2, &events(0, 10, &receiver.url("/")));
+    produce(&servers, "several-b", 2, &events(10, 10, &receiver.url("/")));
+    assert!(receiver.until(LONG, |receipts| receipts.len() == 20).await);
+    assert_eq!(harness.app().ops.readiness().partitions, 4);
+    each_once(&receiver, 20);
+}
