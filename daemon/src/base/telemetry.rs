@@ -1,7 +1,5 @@
 //! Logs: a fixed message plus fields, as JSON or for people; and a panic hook that never prints a message's content.
 
-use std::io::IsTerminal;
-
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
@@ -56,7 +54,7 @@ pub fn start(config: &Config) -> Result<(), String> {
         .with_span_events(FmtSpan::NONE);
     let started = match config.format {
         Format::Json => builder.json().flatten_event(true).try_init(),
-        Format::Human => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        Format::Human => builder.with_ansi(false).try_init(),
     };
     if started.is_ok() {
         quiet_panics(true);

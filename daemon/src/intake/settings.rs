@@ -61,6 +61,7 @@ pub(super) fn client(config: &Config) -> ClientConfig {
         ("fetch.max.bytes", "8388608"),
         ("fetch.message.max.bytes", "1048576"),
         ("fetch.queue.backoff.ms", "50"),
+        ("fetch.wait.max.ms", "100"),
         ("receive.message.max.bytes", "16777216"),
         ("statistics.interval.ms", "5000"),
     ];

@@ -41,6 +41,29 @@ impl Origin {
     }
 }
 
+/// A callback URL as it was given: path and query are secrets, so it does not print itself.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CallbackUrl(Box<str>);
+
+impl From<&str> for CallbackUrl {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl std::ops::Deref for CallbackUrl {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for CallbackUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CallbackUrl(..)")
+    }
+}
+
 /// What due callbacks wait in.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueueKey {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::callback::Hash;
+use super::endpoint::CallbackUrl;
 use super::team::Mode;
 
 /// A partition of a topic of a cluster.
@@ -39,7 +40,7 @@ pub struct TaskEvent {
     pub event_id: Option<Box<str>>,
     pub event_type: Arc<str>,
     pub mode: Mode,
-    pub callback_url: Option<Box<str>>,
+    pub callback_url: Option<CallbackUrl>,
     pub content_hash: Hash,
     pub body: Bytes,
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::callback::CallbackId;
-use super::endpoint::QueueKey;
+use super::endpoint::{CallbackUrl, QueueKey};
 use super::event::RecordRef;
 use super::retry::Progress;
 use super::team::Mode;
@@ -47,7 +47,7 @@ pub enum Right {
 pub struct Lease {
     pub facts: Arc<Facts>,
     /// The task's own URL, as the event had it.
-    pub url: Option<Box<str>>,
+    pub url: Option<CallbackUrl>,
     pub body: Bytes,
     pub progress: Progress,
     pub token: Token,

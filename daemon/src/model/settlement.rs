@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::attempt::{Attempt, Outcome};
 use super::dead_letter::DeadLetter;
+use super::endpoint::CallbackUrl;
 use super::lease::{Facts, Token};
 use super::retry::{Next, Progress, Reason};
 use crate::base::clock::Timestamp;
@@ -66,7 +67,7 @@ pub struct Settled {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pending {
     pub facts: Arc<Facts>,
-    pub url: Option<Box<str>>,
+    pub url: Option<CallbackUrl>,
     pub progress: Progress,
     pub due: Timestamp,
     pub token: Option<Token>,
@@ -98,7 +99,7 @@ pub struct Settle {
     pub token: Token,
     /// The epoch under which a first try was read; `None` for a claimed row.
     pub epoch: Option<i64>,
-    pub url: Option<Box<str>>,
+    pub url: Option<CallbackUrl>,
     pub body: Bytes,
     /// The number that its receiver was told: attempts before it, plus 1.
     pub number: u32,
@@ -111,7 +112,7 @@ pub struct Settle {
 pub struct Park {
     pub facts: Arc<Facts>,
     pub epoch: i64,
-    pub url: Option<Box<str>>,
+    pub url: Option<CallbackUrl>,
     pub body: Bytes,
     pub due: Timestamp,
     pub lease: Option<(Token, Timestamp)>,

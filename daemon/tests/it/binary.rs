@@ -261,6 +261,15 @@ async fn every_question_has_an_answer_and_an_exit_status() {
 }
 
 #[test]
+fn on_a_terminal_it_runs_as_well() {
+    // A terminal of its own, as `script` makes one.
+    let command = format!("{} demo --events 13", env!("CARGO_BIN_EXE_callbackd"));
+    let output = std::process::Command::new("script").args(["-qefc", &command, "/dev/null"]).output().unwrap();
+    let shown = text(&output.stdout);
+    assert!(output.status.success() && shown.contains("The ledger balances"), "{shown}");
+}
+
+#[test]
 fn the_demo_balances() {
     let output = run(&["demo", "--events", "60"], &[]);
     let shown = text(&output.stdout);

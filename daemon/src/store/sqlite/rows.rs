@@ -11,7 +11,7 @@ use super::Failure;
 use crate::base::clock::Timestamp;
 use crate::model::attempt::{Attempt, Outcome};
 use crate::model::callback::CallbackId;
-use crate::model::endpoint::{QueueKey, QueueTarget};
+use crate::model::endpoint::{CallbackUrl, QueueKey, QueueTarget};
 use crate::model::event::{RecordRef, SourceKey};
 use crate::model::lease::{Facts, Token};
 use crate::model::retry::Progress;
@@ -173,7 +173,7 @@ fn read_pending(connection: &Connection, books: &mut Books, id: CallbackId, row:
     };
     Ok(Pending {
         facts,
-        url: row.get::<_, Option<Vec<u8>>>(column(0))?.map(text).transpose()?,
+        url: row.get::<_, Option<Vec<u8>>>(column(0))?.map(text).transpose()?.map(|url| CallbackUrl::from(&*url)),
         progress: Progress {
             since: time(1)?,
             horizon: time(2)?,
