@@ -35,7 +35,7 @@ use crate::model::settlement::Change;
 use crate::net::egress::Policy;
 use crate::net::exchange::Client;
 use crate::ops::{Ops, retention};
-use crate::store::batch::BatchWriter;
+use crate::store::batch::{BatchWriter, StoreUp};
 use crate::store::people::People;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{ProcessId, Store};
@@ -138,10 +138,8 @@ impl App {
         let ops_address = ops_listener.as_ref().and_then(|listener| listener.local_addr().ok());
 
         let switches = Switches::new();
-        let (store_up, store_up_seen) = {
-            let (sender, receiver) = watch::channel(true);
-            (Arc::new(sender), receiver)
-        };
+        let store_up = Arc::new(StoreUp::new());
+        let store_up_seen = store_up.watch();
         let directory =
             Arc::new(Directory::new(people.clone(), Arc::clone(&keyring), Arc::clone(&clock), config.retry));
         let inflight = Arc::new(Inflight::default());
@@ -191,7 +189,6 @@ impl App {
             metrics: Arc::clone(&metrics),
             lease: config.lease,
             deadline,
-            usual_room: u32::try_from(config.caps.endpoint).unwrap_or(u32::MAX),
             store_up,
         };
         let stalled = Arc::new(Stalled::default());
@@ -324,7 +321,7 @@ impl App {
                 let change = Change::Release { facts: Arc::clone(&lease.facts), token: lease.token };
                 self.settler.submit(change).await;
             } else {
-                self.inflight.withdraw(&lease);
+                let _ = self.inflight.withdraw(&lease);
             }
         }
         let cut_off = end_attempts(&self.lanes, &self.inflight, self.grace, &self.switches.cut_off).await;

@@ -139,6 +139,7 @@ CREATE TABLE dead_letter (
     value_len INTEGER NOT NULL,
     buried_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX dead_letter_at ON dead_letter (buried_at);
 CREATE INDEX dead_letter_task ON dead_letter (task) WHERE task IS NOT NULL;
 
 -- Event ids without a time, claimed before their POST.

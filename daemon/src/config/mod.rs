@@ -268,7 +268,11 @@ fn check(config: &Config, wrong: &Wrong<'_>) -> Result<(), ConfigError> {
             "deliver.lease",
             "it must be more than deliver.total_timeout + 5s",
         ),
-        (!config.park_after.is_zero(), "deliver.park_after", "it must be more than 0"),
+        (
+            !config.park_after.is_zero() && config.park_after < config.grace,
+            "deliver.park_after",
+            "it must be more than 0, and less than shutdown.grace",
+        ),
         (
             config.caps.fast >= 1 && config.caps.slow >= 1 && config.caps.settling >= 1,
             "deliver.fast",

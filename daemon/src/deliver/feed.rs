@@ -18,11 +18,13 @@ use crate::model::endpoint::QueueKey;
 use crate::model::lease::{Lease, Right};
 use crate::model::settlement::Change;
 use crate::store::batch::StoreUp;
-use crate::store::{ClaimAsk, Claimed, ProcessId, Store};
+use crate::store::{ClaimAsk, Claimed, ProcessId, Store, StoreError};
 
 /// Rows taken in one claim, and the bytes of their bodies.
 const ROWS: usize = 128;
 const BYTES: usize = 8 << 20;
+/// Rows for a lane that is not in use: once it is, it has its own room.
+const UNUSED: u32 = 1;
 /// The shortest one, so that many small reasons make one claim.
 const BREATH: Duration = Duration::from_millis(5);
 const SWEEP: Duration = Duration::from_secs(60);
@@ -41,7 +43,6 @@ pub struct Feed {
     pub lease: Duration,
     /// The deadline of an attempt, which must fit into what is left of a lease.
     pub deadline: Duration,
-    pub usual_room: u32,
     /// Told what every claim finds: a store that is away is noticed though nothing is settled.
     pub store_up: Arc<StoreUp>,
 }
@@ -59,15 +60,15 @@ impl Feed {
             let wait = match self.claim().await {
                 Ok(wait) => {
                     pace.succeeded();
-                    if !self.store_up.send_replace(true) {
-                        tracing::info!("the store answers again");
-                    }
+                    self.store_up.feed(None);
                     wait
                 }
+                Err(error @ StoreError::Broken(_)) => {
+                    self.settler.break_off(error).await;
+                    return;
+                }
                 Err(error) => {
-                    if self.store_up.send_replace(false) {
-                        tracing::error!(%error, "the store is away: nothing new begins until it is back");
-                    }
+                    self.store_up.feed(Some(&error));
                     pace.next_wait()
                 }
             };
@@ -95,7 +96,7 @@ impl Feed {
     }
 
     /// One claim; answers how long to wait for the next.
-    async fn claim(&self) -> Result<Duration, crate::store::StoreError> {
+    async fn claim(&self) -> Result<Duration, StoreError> {
         let (free, rooms) = self.lanes.rooms();
         // While nothing may begin, an empty claim still asks whether the store is there.
         let at_most = free.min(ROWS);
@@ -114,7 +115,7 @@ impl Feed {
             at_most,
             bytes: BYTES,
             lease: self.lease,
-            usual_room: self.usual_room,
+            usual_room: UNUSED,
             room,
             first_token,
         };

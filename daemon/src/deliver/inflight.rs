@@ -105,7 +105,11 @@ impl Inflight {
         flights.retain(|_, flight| {
             let forgotten = !flight.started && of_source(flight);
             if forgotten {
-                again.extend(flight.repeats.iter().map(|(record, _)| Arc::clone(&record.source)));
+                let current = |record: &RecordRef, epoch: i64| {
+                    sources.get(&record.source).is_some_and(|owned| owned.epoch == epoch && !owned.leaving)
+                };
+                let waiting = flight.repeats.iter().filter(|(record, epoch)| current(record, *epoch));
+                again.extend(waiting.map(|(record, _)| Arc::clone(&record.source)));
             }
             !forgotten
         });
@@ -245,9 +249,9 @@ impl Inflight {
     }
 
     /// Takes the right to park this first try; false when it has a row already, or is not under way.
-    pub fn park(&self, id: CallbackId) -> bool {
-        match self.state().flights.get_mut(&id) {
-            Some(flight) if !flight.parked => {
+    pub fn park(&self, lease: &Lease) -> bool {
+        match self.state().flights.get_mut(&lease.id()) {
+            Some(flight) if !flight.parked && flight.lease.token == lease.token => {
                 flight.parked = true;
                 true
             }
@@ -268,13 +272,16 @@ impl Inflight {
         self.news.notify_one();
     }
 
-    /// Takes a first try out that becomes a dead letter, or is forgotten. Records that waited for it are read again,
-    /// and judged for themselves.
-    pub fn withdraw(&self, lease: &Lease) {
-        let mut state = self.state();
-        if let Some(flight) = state.take_flight(lease) {
-            state.again.extend(flight.repeats.into_iter().map(|(record, _)| record.source));
-        }
+    /// Takes a first try out that becomes a dead letter, or is forgotten. Gives the records that waited for it, which
+    /// must be judged for themselves.
+    pub fn withdraw(&self, lease: &Lease) -> Vec<RecordRef> {
+        let flight = self.state().take_flight(lease);
+        flight.map(|flight| flight.repeats.into_iter().map(|(record, _)| record).collect()).unwrap_or_default()
+    }
+
+    /// The partition of this record is taken anew, and read from its watermark.
+    pub fn read_again(&self, record: &RecordRef) {
+        self.state().again.insert(Arc::clone(&record.source));
     }
 
     /// Notes the lane that a record led to.
@@ -336,10 +343,10 @@ impl Inflight {
             Change::Settle(settle) => state.take_flight_of(settle.facts.id, settle.token),
             Change::Release { facts, token } => state.take_flight_of(facts.id, *token),
             // Its row tells the rest, once it waits there without an attempt of ours.
-            Change::Park(park) if park.lease.is_none() => {
+            Change::Park(park) if park.lease_until.is_none() => {
                 let id = park.facts.id;
                 let waits = state.flights.get(&id).is_some_and(|flight| flight.parked && !flight.started);
-                if waits { state.flights.remove(&id) } else { None }
+                if waits { state.take_flight_of(id, park.token) } else { None }
             }
             Change::Park(_) | Change::Bury(..) => None,
         };

@@ -114,7 +114,6 @@ pub struct Scheduler<T> {
     slow: usize,
     settling: usize,
     waiting: usize,
-    due_waiting: usize,
 }
 
 impl<T> Scheduler<T> {
@@ -133,7 +132,6 @@ impl<T> Scheduler<T> {
             slow: 0,
             settling: 0,
             waiting: 0,
-            due_waiting: 0,
         }
     }
 
@@ -149,9 +147,11 @@ impl<T> Scheduler<T> {
         self.fast >= self.caps.fast
     }
 
-    /// Fast permits that no due row waits for yet.
-    pub fn free_for_due(&self) -> usize {
-        self.caps.fast.saturating_sub(self.fast).saturating_sub(self.due_waiting)
+    /// Fast permits that no due row waits for which could take one.
+    pub fn free_for_due(&self, now: Instant) -> usize {
+        let able = self.lanes.iter().flatten().filter(|lane| !self.at_cap(lane, now));
+        let waiting: usize = able.map(|lane| lane.due.len()).sum();
+        self.caps.fast.saturating_sub(self.fast).saturating_sub(waiting)
     }
 
     pub fn unsettled(&self) -> usize {
@@ -176,10 +176,7 @@ impl<T> Scheduler<T> {
                 lane.fresh_bytes += bytes;
                 lane.fresh.push_back(waiting);
             }
-            Side::Due => {
-                lane.due.push_back(waiting);
-                self.due_waiting += 1;
-            }
+            Side::Due => lane.due.push_back(waiting),
         }
         self.waiting += 1;
         self.enter_ring(id);
@@ -237,6 +234,9 @@ impl<T> Scheduler<T> {
             if unproven && self.unproven >= caps.unproven {
                 self.unproven_blocked.push_back(id);
                 lane.blocked = true;
+                if let Some(origin) = lane.key.origin.clone() {
+                    self.wake_origin(&origin);
+                }
                 continue;
             }
             let (side, waiting) = lane.pick(caps.endpoint).expect("it was not empty");
@@ -250,10 +250,7 @@ impl<T> Scheduler<T> {
         let lane = self.lanes[id].as_mut().expect("a lane that starts is there");
         match side {
             Side::Fresh => lane.fresh_in_flight += 1,
-            Side::Due => {
-                lane.due_in_flight += 1;
-                self.due_waiting -= 1;
-            }
+            Side::Due => lane.due_in_flight += 1,
         }
         if let Some(origin) = &lane.key.origin {
             self.origins.entry(origin.clone()).or_default().in_flight += 1;
@@ -273,6 +270,13 @@ impl<T> Scheduler<T> {
         }
         if prompt {
             lane.prompt_at = Some(now);
+            // It needs no unproven permit any more.
+            if lane.blocked
+                && let Some(place) = self.unproven_blocked.iter().position(|id| *id == slot.lane)
+            {
+                self.unproven_blocked.remove(place);
+                lane.blocked = false;
+            }
         }
         lane.used_at = now;
         let (team, origin) = (Arc::clone(&lane.key.team), lane.key.origin.clone());
@@ -381,9 +385,8 @@ impl<T> Scheduler<T> {
                 let queue = if side == Side::Fresh { &mut lane.fresh } else { &mut lane.due };
                 for waiting in std::mem::take(queue) {
                     if matches(&waiting.item) {
-                        match side {
-                            Side::Fresh => lane.fresh_bytes -= waiting.bytes,
-                            Side::Due => self.due_waiting -= 1,
+                        if side == Side::Fresh {
+                            lane.fresh_bytes -= waiting.bytes;
                         }
                         self.waiting -= 1;
                         forgotten.push(waiting.item);
@@ -396,13 +399,15 @@ impl<T> Scheduler<T> {
         forgotten
     }
 
-    /// Room for due rows, for every queue whose lane is in use: half of the slots while fresh callbacks wait.
-    pub fn rooms(&self) -> Vec<Room> {
+    /// Room for due rows, for every queue whose lane is in use: half of the slots while fresh callbacks wait, none in a
+    /// lane that can't go on.
+    pub fn rooms(&self, now: Instant) -> Vec<Room> {
         let lanes = self.lanes.iter().flatten().filter(|lane| lane.is_used());
         lanes
             .flat_map(|lane| {
                 let allowed = if lane.fresh.is_empty() { self.caps.endpoint } else { self.caps.endpoint.div_ceil(2) };
-                let rows = allowed.saturating_sub(lane.due.len() + lane.due_in_flight);
+                let free = allowed.saturating_sub(lane.due.len() + lane.due_in_flight);
+                let rows = if self.at_cap(lane, now) { 0 } else { free };
                 let team = &lane.key.team;
                 lane.queues.iter().map(move |target| Room { team: Arc::clone(team), target: target.clone(), rows })
             })

@@ -78,8 +78,8 @@ impl Lanes {
     /// Fast permits that no due row waits for, none while nothing may begin; and the room of each lane in use.
     pub fn rooms(&self) -> (usize, Vec<Room>) {
         let state = self.state();
-        let free = if state.open && !state.closed { state.scheduler.free_for_due() } else { 0 };
-        (free, state.scheduler.rooms())
+        let free = if state.open && !state.closed { state.scheduler.free_for_due(Instant::now()) } else { 0 };
+        (free, state.scheduler.rooms(Instant::now()))
     }
 
     pub fn set_open(self: &Arc<Self>, open: bool) {

@@ -161,7 +161,7 @@ impl Engine {
 
     /// A hanging receiver never holds a watermark: the callback gets its row now, under the lease it was born with.
     async fn park_early(&self, lease: &Arc<Lease>) {
-        if self.inflight.park(lease.id()) {
+        if self.inflight.park(lease) {
             self.metrics.parked_total.with_label_values(&["slow"]).inc();
             self.settler.submit(parked(lease, Some(self.client.total_deadline()))).await;
         }
@@ -199,14 +199,15 @@ impl Engine {
 /// The park of a first try: with its lease while an attempt is under way, without one when there was no room for it.
 pub fn parked(lease: &Lease, under_way: Option<Duration>) -> Change {
     let now = lease.now();
-    let lease_until = under_way.map(|deadline| (lease.token, now.plus(deadline.saturating_add(LEASE_SLACK))));
+    let lease_until = under_way.map(|deadline| now.plus(deadline.saturating_add(LEASE_SLACK)));
     Change::Park(Box::new(Park {
         facts: Arc::clone(&lease.facts),
         epoch: lease.epoch().expect("only a first try is parked"),
         url: lease.url.clone(),
         body: lease.body.clone(),
         due: now,
-        lease: lease_until,
+        token: lease.token,
+        lease_until,
     }))
 }
 

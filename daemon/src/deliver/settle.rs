@@ -34,6 +34,8 @@ struct Ticket {
     /// Held until the change is durable.
     permit: Option<Permit>,
     durable: Option<oneshot::Sender<()>>,
+    /// Others found the store broken: the process must end.
+    broken: Option<StoreError>,
 }
 
 /// Takes changes; cheap to clone.
@@ -85,9 +87,14 @@ impl Settler {
         is_durable.await.is_ok()
     }
 
+    /// The store was found broken: settling ends, and the process with it.
+    pub async fn break_off(&self, error: StoreError) {
+        let _ = self.tickets.send(Ticket { change: None, permit: None, durable: None, broken: Some(error) }).await;
+    }
+
     async fn send(&self, change: Option<Change>, permit: Option<Permit>, durable: Option<oneshot::Sender<()>>) {
         // The task ends only with the process, when nothing can be settled any more.
-        let _ = self.tickets.send(Ticket { change, permit, durable }).await;
+        let _ = self.tickets.send(Ticket { change, permit, durable, broken: None }).await;
     }
 }
 
@@ -124,6 +131,9 @@ impl SettleTask {
         let mut permits = Vec::with_capacity(tickets.len());
         let mut waiting = Vec::new();
         for ticket in tickets.drain(..) {
+            if let Some(error) = ticket.broken {
+                return Err(error);
+            }
             if let Some(change) = ticket.change {
                 changes.push(change);
                 permits.push(ticket.permit);
@@ -171,8 +181,9 @@ impl SettleTask {
             }
             Verdict::Due(due) => self.bell.ring_at(due),
             Verdict::Late => self.metrics.late_settles_total.inc(),
-            Verdict::Parked | Verdict::Released => self.bell.ring(),
-            Verdict::Buried | Verdict::Nothing => {}
+            Verdict::Parked => self.bell.ring(),
+            // Not for a release: the row waits for what still holds it here.
+            Verdict::Released | Verdict::Buried | Verdict::Nothing => {}
         }
         let notice = match change {
             Change::Settle(settle) => {

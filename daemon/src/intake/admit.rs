@@ -50,6 +50,11 @@ pub struct Admit {
     pub stop: Stop,
 }
 
+/// Copies of events that came in the same batch, by where they lie.
+type Repeats = HashMap<(Arc<SourceKey>, i64), (TaskEvent, i64)>;
+
+const REUSED: &str = "the event id was used for another content; the callback's body is kept";
+
 /// A first try that may begin, with the lane it goes to.
 struct Ready {
     lease: Arc<Lease>,
@@ -104,19 +109,23 @@ impl Admit {
         }
         let ids = self.ids(&events).await;
         let mut new = Vec::with_capacity(events.len());
+        let mut repeats = Repeats::new();
         for ((event, epoch, below_seen), id) in events.into_iter().zip(ids) {
             let looked_up = (below_seen && !faults::is_on(Fault::NoLookUp)) || event.event_id.is_some();
             let lease = self.lease(&event, id, epoch);
             match self.inflight.begin(&lease) {
                 Begin::Begun => new.push(New { event, lease, looked_up }),
-                Begin::Repeat => self.metrics.repeats_skipped_total.inc(),
-                Begin::Reused => self.bury_reused(&event, epoch).await,
+                Begin::Repeat => {
+                    self.metrics.repeats_skipped_total.inc();
+                    repeats.insert((Arc::clone(&event.record.source), event.record.offset), (event, epoch));
+                }
+                Begin::Reused => self.bury(&event, epoch, Unreadable::EventIdReused, REUSED.to_owned()).await,
                 Begin::NotOurs => {}
             }
         }
-        let new = self.without_known(new).await;
+        let new = self.without_known(new, &mut repeats).await;
         for New { event, lease, .. } in new {
-            let Some(lane) = self.lane(&event, &lease).await else { continue };
+            let Some(lane) = self.lane(&event, &lease, &mut repeats).await else { continue };
             let source = Arc::clone(&lease.facts.record.source);
             self.inflight.note_lane(&source, lane_hash(&lane));
             let ready = Ready { lease, lane };
@@ -153,7 +162,7 @@ impl Admit {
     }
 
     /// Takes out what the store knows: read again, repeated, or an id used for something else.
-    async fn without_known(&self, new: Vec<New>) -> Vec<New> {
+    async fn without_known(&self, new: Vec<New>, repeats: &mut Repeats) -> Vec<New> {
         let asked: Vec<_> = new.iter().filter(|new| new.looked_up).map(|new| new.lease.id()).collect();
         if asked.is_empty() {
             return new;
@@ -169,8 +178,7 @@ impl Admit {
                     self.inflight.known(&new.lease);
                 }
                 Some(_) => {
-                    self.inflight.withdraw(&new.lease);
-                    self.bury_reused(&new.event, new.lease.epoch().unwrap_or_default()).await;
+                    self.bury_with_repeats(&new.event, &new.lease, repeats, Unreadable::EventIdReused, REUSED).await;
                 }
             }
         }
@@ -178,15 +186,14 @@ impl Admit {
     }
 
     /// The lane of a new callback; `None` when its team is not known, and it was buried.
-    async fn lane(&self, event: &TaskEvent, lease: &Arc<Lease>) -> Option<LaneKey> {
+    async fn lane(&self, event: &TaskEvent, lease: &Arc<Lease>, repeats: &mut Repeats) -> Option<LaneKey> {
         let mut pace = Pace::new(Duration::from_millis(50), Duration::from_secs(2));
         loop {
             match self.directory.team(&event.team).await {
                 Ok(Some(entry)) => return Some(lane_of(&lease.facts.queue, Some(&entry))),
                 Ok(None) => {
-                    self.inflight.withdraw(lease);
-                    let detail = "no team of this id".to_owned();
-                    self.bury(event, lease.epoch().unwrap_or_default(), Unreadable::UnknownTeam, detail).await;
+                    let reason = Unreadable::UnknownTeam;
+                    self.bury_with_repeats(event, lease, repeats, reason, "no team of this id").await;
                     return None;
                 }
                 Err(_) => tokio::time::sleep(pace.next_wait()).await,
@@ -194,9 +201,23 @@ impl Admit {
         }
     }
 
-    async fn bury_reused(&self, event: &TaskEvent, epoch: i64) {
-        let detail = "the event id was used for another content; the callback's body is kept".to_owned();
-        self.bury(event, epoch, Unreadable::EventIdReused, detail).await;
+    /// Buries an event that had begun, and its copies: those that came with it are at hand, others are read again.
+    async fn bury_with_repeats(
+        &self,
+        event: &TaskEvent,
+        lease: &Lease,
+        repeats: &mut Repeats,
+        reason: Unreadable,
+        detail: &str,
+    ) {
+        let waited = self.inflight.withdraw(lease);
+        self.bury(event, lease.epoch().unwrap_or_default(), reason, detail.to_owned()).await;
+        for record in waited {
+            match repeats.remove(&(Arc::clone(&record.source), record.offset)) {
+                Some((copy, epoch)) => self.bury(&copy, epoch, reason, detail.to_owned()).await,
+                None => self.inflight.read_again(&record),
+            }
+        }
     }
 
     async fn bury(&self, event: &TaskEvent, epoch: i64, reason: Unreadable, detail: String) {
@@ -233,11 +254,16 @@ impl Admit {
     /// Offers to the lane, or parks for the others' sake. Gives back what has to wait: the machine is the limit, or
     /// its partition brings nothing for anyone else.
     async fn offer(&self, ready: Ready) -> Option<Ready> {
+        let source = &ready.lease.facts.record.source;
+        if self.inflight.epoch(source) != ready.lease.epoch() {
+            // Given up while we asked the store: it is read again under its next epoch.
+            self.forget(&ready.lease);
+            return None;
+        }
         if !self.lanes.is_full(&ready.lane) {
             self.lanes.offer(ready.lane, Side::Fresh, ready.lease);
             return None;
         }
-        let source = &ready.lease.facts.record.source;
         if self.lanes.machine_is_the_limit() || self.inflight.serves_one_lane(source) {
             return Some(ready);
         }
@@ -245,8 +271,14 @@ impl Admit {
         None
     }
 
+    fn forget(&self, lease: &Lease) {
+        for record in self.inflight.withdraw(lease) {
+            self.inflight.read_again(&record);
+        }
+    }
+
     async fn park(&self, lease: &Arc<Lease>) {
-        if self.inflight.park(lease.id()) {
+        if self.inflight.park(lease) {
             self.metrics.parked_total.with_label_values(&["no_room"]).inc();
             self.settler.submit(parked(lease, None)).await;
         }
@@ -265,10 +297,6 @@ impl Admit {
         for source in sources {
             let Some(queue) = waiting.get_mut(&source) else { continue };
             while let Some(ready) = queue.pop_front() {
-                if self.inflight.epoch(&source) != ready.lease.epoch() {
-                    self.inflight.withdraw(&ready.lease);
-                    continue;
-                }
                 if let Some(ready) = self.offer(ready).await {
                     queue.push_front(ready);
                     break;
@@ -287,8 +315,8 @@ impl Admit {
         loop {
             match ask().await {
                 Ok(answer) => return answer,
-                Err(StoreError::Broken(why)) => {
-                    tracing::error!(reason = %why, "the store is broken; intake stands still");
+                Err(error @ StoreError::Broken(_)) => {
+                    self.settler.break_off(error).await;
                     std::future::pending::<()>().await;
                 }
                 Err(error) => {

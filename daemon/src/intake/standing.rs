@@ -20,9 +20,10 @@ impl Session<'_> {
     /// stopped serving takes no seek; it is assigned anew.
     pub(super) fn check_ranges(&self) {
         let positions = self.consumer.position().unwrap_or_default();
+        let mut unclear = Vec::new();
         for source in self.sources(Partition::reads) {
             let Ok((low, high)) = self.consumer.fetch_watermarks(&source.topic, source.partition, CALL) else {
-                self.give_up(&source);
+                unclear.push(source);
                 continue;
             };
             let Some(reached) = self.context().inflight.reached(&source) else { continue };
@@ -32,12 +33,26 @@ impl Session<'_> {
                 self.start_anew(&source, "the log ends below what was read of it");
             } else if last < low && reached.done_upto > 0 {
                 let lost = low.saturating_sub(reached.done_upto);
-                if lost > 0 {
-                    tracing::error!(%source, lost, from = reached.done_upto, to = low, "Kafka deleted records before they were read");
-                    self.context().metrics.records_lost_total.inc_by(lost.unsigned_abs());
-                }
+                self.tell_lost(&source, lost, low);
                 self.go_on_from(&source, low.max(reached.done_upto));
+            } else if let Some(lost) = position.map(|position| low.saturating_sub(position)).filter(|lost| *lost > 0) {
+                self.tell_lost(&source, lost, low);
+                self.go_on_from(&source, low);
+            } else {
+                unclear.push(source);
             }
+        }
+        // One of them may be the one that Kafka stopped serving: all are taken anew, and their logs verified.
+        self.context().give_up(&unclear);
+        for source in &unclear {
+            self.not_taken(source);
+        }
+    }
+
+    fn tell_lost(&self, source: &SourceKey, lost: i64, begin: i64) {
+        if lost > 0 {
+            tracing::error!(%source, lost, begin, "Kafka deleted records before they were read");
+            self.context().metrics.records_lost_total.inc_by(lost.unsigned_abs());
         }
     }
 

@@ -115,7 +115,10 @@ pub struct Park {
     pub url: Option<CallbackUrl>,
     pub body: Bytes,
     pub due: Timestamp,
-    pub lease: Option<(Token, Timestamp)>,
+    /// The token that its lease was born with.
+    pub token: Token,
+    /// When the lease ends, while its first attempt is under way; `None` when there was no room for one.
+    pub lease_until: Option<Timestamp>,
 }
 
 /// One thing to be made durable.
@@ -208,9 +211,9 @@ fn apply_park(rows: &Rows, park: &Park, ours: bool) -> Step {
         url: park.url.clone(),
         progress: Progress::default(),
         due: park.due,
-        token: park.lease.map(|(token, _)| token),
-        lease_until: park.lease.map(|(_, until)| until),
-        starts: u32::from(park.lease.is_some()),
+        token: park.lease_until.map(|_| park.token),
+        lease_until: park.lease_until,
+        starts: u32::from(park.lease_until.is_some()),
         last_outcome: None,
         round: 0,
     };
@@ -360,6 +363,8 @@ impl Change {
     /// The record that this change brings, and the epoch under which it was read.
     pub fn record(&self) -> Option<(&super::event::RecordRef, i64)> {
         match self {
+            // Cut off without a row, it leaves nothing behind: its record is read again.
+            Self::Settle(settle) if matches!(settle.next, Next::Interrupted { .. }) => None,
             Self::Settle(settle) => settle.epoch.map(|epoch| (&settle.facts.record, epoch)),
             Self::Park(park) => Some((&park.facts.record, park.epoch)),
             Self::Release { .. } => None,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::base::clock::Clock;
 use crate::base::stop::Stop;
-use crate::store::{PruneAsk, Pruned, Store};
+use crate::store::{PruneAsk, Store};
 
 const ROWS: usize = 500;
 const BREATH: Duration = Duration::from_millis(100);
@@ -21,16 +21,21 @@ pub struct Keep {
 
 /// Prunes until `stop`.
 pub async fn run(store: Arc<dyn Store>, clock: Arc<dyn Clock>, keep: Keep, mut stop: Stop) {
+    let mut after = None;
     loop {
         let now = clock.now();
         let ask = PruneAsk {
             settled_before: now.minus(keep.settled),
+            after,
             dead_letters_before: now.minus(keep.dead_letters),
             event_ids_before: now.minus(keep.event_ids),
             at_most: ROWS,
         };
         let more = match store.prune(ask).await {
-            Ok(pruned) => pruned != Pruned::default(),
+            Ok(pruned) => {
+                after = pruned.next;
+                pruned.next.is_some() || pruned.dead_letters + pruned.event_ids > 0
+            }
             Err(error) => {
                 tracing::debug!(%error, "nothing is pruned now");
                 false

@@ -4,9 +4,11 @@
 //! Batching is natural: the next batch gathers while this one commits. There is no timer.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use super::{Applied, Batch, Mark, ProcessId, Store, StoreError};
 use crate::base::clock::Timestamp;
@@ -17,8 +19,51 @@ use crate::model::event::SourceKey;
 use crate::model::retry::{Next, Reason};
 use crate::model::settlement::{Change, Rows, Settle, Verdict, apply};
 
-/// Whether the store answers: nothing new begins while it is known to be down.
-pub type StoreUp = tokio::sync::watch::Sender<bool>;
+/// Whether the store answers: nothing new begins while it is known to be down. It is up when the last write and the
+/// last claim both went well: on a full disk a claim of nothing still does.
+pub struct StoreUp {
+    writer: AtomicBool,
+    feed: AtomicBool,
+    seen: watch::Sender<bool>,
+}
+
+impl StoreUp {
+    pub fn new() -> Self {
+        Self { writer: AtomicBool::new(true), feed: AtomicBool::new(true), seen: watch::channel(true).0 }
+    }
+
+    pub fn watch(&self) -> watch::Receiver<bool> {
+        self.seen.subscribe()
+    }
+
+    /// What the last write came to.
+    pub fn writer(&self, error: Option<&StoreError>) {
+        self.writer.store(error.is_none(), Ordering::SeqCst);
+        self.tell(error);
+    }
+
+    /// What the last claim came to.
+    pub fn feed(&self, error: Option<&StoreError>) {
+        self.feed.store(error.is_none(), Ordering::SeqCst);
+        self.tell(error);
+    }
+
+    fn tell(&self, error: Option<&StoreError>) {
+        let up = self.writer.load(Ordering::SeqCst) && self.feed.load(Ordering::SeqCst);
+        let was = self.seen.send_replace(up);
+        match error {
+            Some(error) if was => tracing::error!(%error, "the store is away: nothing new begins until it is back"),
+            None if up && !was => tracing::info!("the store answers again"),
+            _ => {}
+        }
+    }
+}
+
+impl Default for StoreUp {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 /// Writes batches in order; the only maker of batch numbers of its process.
 pub struct BatchWriter {
@@ -80,15 +125,11 @@ impl BatchWriter {
                     self.longest_commit = self.longest_commit.max(took);
                     self.metrics.store_longest_commit_seconds.set(self.longest_commit.as_secs_f64());
                     self.metrics.store_batch_changes.observe(batch.changes.len() as f64);
-                    if !self.up.send_replace(true) {
-                        tracing::info!("the store answers again");
-                    }
+                    self.up.writer(None);
                     return Ok(applied);
                 }
                 Err(error @ (StoreError::Unavailable(_) | StoreError::Uncertain(_))) => {
-                    if self.up.send_replace(false) {
-                        tracing::error!(%error, "the store is away: nothing new begins until it is back");
-                    }
+                    self.up.writer(Some(&error));
                     tokio::time::sleep(pace.next_wait()).await;
                 }
                 Err(other) => return Err(other),
@@ -137,7 +178,7 @@ impl BatchWriter {
             Change::Park(park) => rejected(Settle {
                 number: 1,
                 attempt: not_attempted(park.due),
-                token: park.lease.map_or(crate::model::lease::Token(0), |(token, _)| token),
+                token: park.token,
                 epoch: Some(park.epoch),
                 url: park.url,
                 body: park.body,

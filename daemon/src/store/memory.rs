@@ -284,7 +284,7 @@ impl Store for MemoryStore {
         }
         let before = state.dedupe.len();
         state.dedupe.retain(|_, (_, at)| *at >= ask.event_ids_before);
-        done(Ok(Pruned { settled: old.len(), dead_letters: 0, event_ids: before - state.dedupe.len() }))
+        done(Ok(Pruned { settled: old.len(), dead_letters: 0, event_ids: before - state.dedupe.len(), next: None }))
     }
 
     fn end(&self, process: ProcessId) -> Answer<'_, ()> {

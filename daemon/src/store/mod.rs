@@ -128,6 +128,8 @@ pub struct Taken {
 #[derive(Debug, Clone, Copy)]
 pub struct PruneAsk {
     pub settled_before: Timestamp,
+    /// Go on behind this id: where the last piece of settled rows ended.
+    pub after: Option<CallbackId>,
     pub dead_letters_before: Timestamp,
     pub event_ids_before: Timestamp,
     /// Rows of each kind in one call.
@@ -139,6 +141,8 @@ pub struct Pruned {
     pub settled: usize,
     pub dead_letters: usize,
     pub event_ids: usize,
+    /// Where this piece of settled rows ended; `None` when all were looked at.
+    pub next: Option<CallbackId>,
 }
 
 /// What a process learns when it begins.

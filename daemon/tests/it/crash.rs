@@ -10,13 +10,15 @@ use scale_callback::receiver::Reply;
 use scale_callback::samples::Seed;
 use scale_callback_auth::{Credential, Verifier};
 
-use crate::harness::TEAM;
+use crate::harness::{TEAM, until};
 use crate::kafka::{by_task, create_topic, events, produce, shared_broker};
 use crate::process::Process;
 
 const PARTITIONS: i32 = 8;
 /// At most this many attempts are under way or await their settle, as the daemon is set by default.
 const MAX_UNSETTLED: usize = 1_024;
+/// How long a slow receiver takes, where nothing else is said.
+const SLOW: Duration = Duration::from_millis(900);
 /// An answered callback may be repeated if its answer was written this shortly before a kill.
 const WINDOW: Duration = Duration::from_millis(250);
 
@@ -31,6 +33,10 @@ struct Plan {
     events: u64,
     kills: u64,
     fault: Option<&'static str>,
+    /// How long one receiver in forty takes.
+    slow: Duration,
+    /// Kills where records settled long ago lie above one that is still open: what a look-up is for.
+    aimed: bool,
     patience: Duration,
 }
 
@@ -50,9 +56,9 @@ async fn run(plan: &Plan) -> Result<Report, String> {
     let (secret, key) = process.team(TEAM);
     let verifier = Verifier::new(Credential::signed_and_keyed("acme", &secret, &key).unwrap());
     // Every 40th receiver is slow: the watermark stands behind it while records above it are settled.
-    let rule = Arc::new(|received: &scale_callback::receiver::Received, _| {
-        let slow = received.path == "/slow";
-        Reply::status(200).after(if slow { Duration::from_millis(900) } else { Duration::ZERO })
+    let slow = plan.slow;
+    let rule = Arc::new(move |received: &scale_callback::receiver::Received, _| {
+        Reply::status(200).after(if received.path == "/slow" { slow } else { Duration::ZERO })
     });
     let receiver = Recorder::start(verifier, rule).await.unwrap();
     process.signal("TERM");
@@ -73,6 +79,12 @@ async fn run(plan: &Plan) -> Result<Report, String> {
         if !receiver.until(plan.patience, |receipts| receipts.len() >= goal).await {
             return Err(format!("only {} receipts came, of {goal}", receiver.count()));
         }
+        if plan.aimed {
+            until("there is something to aim at", async || {
+                settled_above_an_open_one(&receiver.receipts()).then_some(())
+            })
+            .await;
+        }
         if let Some(seconds) = process.metric("callbackd_store_longest_commit_seconds").await {
             longest = longest.max(Duration::from_secs_f64(seconds));
         }
@@ -89,16 +101,23 @@ async fn run(plan: &Plan) -> Result<Report, String> {
         let found = by_task(&receiver.receipts()).len();
         return Err(format!("{} of {wanted} events were lost", wanted - found));
     }
-    // What is still to be repeated comes before the watermarks stand at the ends.
+    // What is still to be repeated comes before the watermarks stand at the ends and nothing is under way.
     let end = Instant::now() + plan.patience;
-    while process.metric("callbackd_waiting").await != Some(0.0)
-        || process.metric("callbackd_unsettled").await != Some(0.0)
-        || process.metric("callbackd_pending").await != Some(0.0)
-    {
+    loop {
+        let shown = process.json(&["offsets", "show"]);
+        let reached: Option<i64> =
+            shown["docs"].as_array().map(|docs| docs.iter().filter_map(|doc| doc["done_upto"].as_i64()).sum());
+        let mut idle = reached == i64::try_from(plan.events).ok();
+        for metric in ["callbackd_waiting", "callbackd_unsettled", "callbackd_pending"] {
+            idle &= process.metric(metric).await == Some(0.0);
+        }
+        if idle {
+            break;
+        }
         if Instant::now() > end {
             return Err("something never settles".to_owned());
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     if !receiver.refused().is_empty() {
         return Err(format!("{} did not verify", receiver.refused().len()));
@@ -109,6 +128,16 @@ async fn run(plan: &Plan) -> Result<Report, String> {
         return Err(format!("it did not end cleanly: {}", process.log_text()));
     }
     report
+}
+
+/// Whether a slow exchange is open, and many that came after it were answered well before now.
+fn settled_above_an_open_one(receipts: &[Receipt]) -> bool {
+    let now = Instant::now();
+    let open = receipts.iter().find(|receipt| receipt.path == "/slow" && receipt.answered > now);
+    open.is_some_and(|open| {
+        let long_ago = |receipt: &&Receipt| receipt.came > open.came && receipt.answered + 2 * WINDOW < now;
+        receipts.iter().filter(long_ago).count() >= 200
+    })
 }
 
 fn judge(tasks: &HashMap<String, Vec<Receipt>>, kills: &[Kill], longest: Duration) -> Result<Report, String> {
@@ -147,7 +176,15 @@ fn judge(tasks: &HashMap<String, Vec<Receipt>>, kills: &[Kill], longest: Duratio
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_lost() {
-    let plan = Plan { topic: "crash", events: 5_000, kills: 10, fault: None, patience: Duration::from_secs(60) };
+    let plan = Plan {
+        topic: "crash",
+        events: 5_000,
+        kills: 10,
+        fault: None,
+        slow: SLOW,
+        aimed: false,
+        patience: Duration::from_secs(60),
+    };
     let report = run(&plan).await.unwrap();
     let Report { repeats_answered, repeats_open, longest_commit } = report;
     println!("repeats: {repeats_answered} answered, {repeats_open} open; longest commit {longest_commit:?}");
@@ -187,6 +224,8 @@ async fn a_build_that_writes_watermarks_first_is_caught() {
         events: 2_000,
         kills: 6,
         fault: Some("watermark-first"),
+        slow: SLOW,
+        aimed: false,
         patience: Duration::from_secs(12),
     };
     let found = run(&plan).await.expect_err("it must be caught");
@@ -201,6 +240,8 @@ async fn a_build_with_random_ids_is_caught() {
         events: 2_000,
         kills: 6,
         fault: Some("random-ids"),
+        slow: SLOW,
+        aimed: false,
         patience: Duration::from_secs(20),
     };
     let found = run(&plan).await.expect_err("it must be caught");
@@ -212,9 +253,12 @@ async fn a_build_with_random_ids_is_caught() {
 async fn a_build_that_looks_nothing_up_is_caught() {
     let plan = Plan {
         topic: "broken-3",
-        events: 2_000,
-        kills: 6,
+        events: 3_000,
+        kills: 1,
         fault: Some("no-look-up"),
+        // Just below the time at which a slow first attempt gets its row.
+        slow: Duration::from_millis(1_900),
+        aimed: true,
         patience: Duration::from_secs(20),
     };
     let found = run(&plan).await.expect_err("it must be caught");

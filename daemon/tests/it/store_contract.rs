@@ -175,7 +175,8 @@ fn park(n: u32, token: Option<u64>, epoch: i64) -> Change {
         url: None,
         body: Bytes::from_static(b"{\"task\":{}}"),
         due: START,
-        lease: token.map(|token| (Token(token), START.plus(Duration::from_secs(20)))),
+        token: Token(token.unwrap_or(6)),
+        lease_until: token.map(|_| START.plus(Duration::from_secs(20))),
     }))
 }
 
@@ -427,6 +428,7 @@ async fn pruning_keeps_what_is_pending_or_young() {
         let settled_at = subject.rows(facts(1).id).await.settled.unwrap().settled_at;
         let ask = |before| PruneAsk {
             settled_before: before,
+            after: None,
             dead_letters_before: before,
             event_ids_before: before,
             at_most: 10,

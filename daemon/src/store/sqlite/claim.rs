@@ -16,7 +16,7 @@ use crate::store::{ClaimAsk, Claimed};
 
 /// Queues looked at in one claim, so that many full lanes can't make it long.
 const QUEUES_AT_MOST: i64 = 1_000;
-/// How long a queue that can't be read is left alone.
+/// How long a queue or a row that can't be read is left alone.
 const SET_ASIDE: Duration = Duration::from_secs(60);
 
 pub(super) fn claim(
@@ -55,7 +55,15 @@ pub(super) fn claim(
                 break;
             }
             let claim = Claim { token: Token(token), until: now.plus(ask.lease) };
-            let before = rows::load(connection, books, id)?;
+            let before = match rows::load(connection, books, id) {
+                Ok(rows) => rows,
+                Err(Failure::Corrupt(what)) => {
+                    tracing::error!(callback = %id, what, "a row can't be read; it waits, the others go on");
+                    postpone(connection, id, now)?;
+                    continue;
+                }
+                Err(other) => return Err(other),
+            };
             let after = apply_claim(&before, &claim);
             match after.pending {
                 None => drop_void(connection, id)?,
@@ -94,6 +102,13 @@ fn set_aside(connection: &Connection, queue: i64, now: Timestamp) -> Result<(), 
     connection
         .prepare_cached("UPDATE queue SET next_at = ?2 WHERE id = ?1")?
         .execute(params![queue, now.plus(SET_ASIDE).millis()])?;
+    Ok(())
+}
+
+fn postpone(connection: &Connection, id: CallbackId, now: Timestamp) -> Result<(), Failure> {
+    connection
+        .prepare_cached("UPDATE pending SET due = ?2 WHERE id = ?1")?
+        .execute(params![id.as_bytes(), now.plus(SET_ASIDE).millis()])?;
     Ok(())
 }
 

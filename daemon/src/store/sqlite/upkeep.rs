@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Failure;
 use crate::base::clock::Timestamp;
+use crate::model::callback::CallbackId;
 use crate::store::{Begun, ProcessId, PruneAsk, Pruned};
 
 /// One process holds a SQLite store: at its begin every lease of an earlier one is void.
@@ -80,31 +81,35 @@ pub(super) fn look_at_queues(connection: &Connection) -> Result<Vec<QueueSeen>, 
 /// Row 36, in pieces: never with a pending row, nor settled since the cutoff.
 pub(super) fn prune(connection: &Connection, ask: &PruneAsk) -> Result<Pruned, Failure> {
     let limit = i64::try_from(ask.at_most).unwrap_or(i64::MAX);
-    let settled = prune_settled(connection, ask, limit)?;
+    let (settled, next) = prune_settled(connection, ask, limit)?;
     let dead_letters = connection
         .prepare_cached(
-            "DELETE FROM dead_letter WHERE id IN (SELECT id FROM dead_letter WHERE buried_at < ?1 ORDER BY id LIMIT ?2)",
+            "DELETE FROM dead_letter WHERE id IN (SELECT id FROM dead_letter WHERE buried_at < ?1 ORDER BY buried_at LIMIT ?2)",
         )?
         .execute(params![ask.dead_letters_before.millis(), limit])?;
     let event_ids = connection
         .prepare_cached("DELETE FROM dedupe WHERE hash IN (SELECT hash FROM dedupe WHERE at < ?1 LIMIT ?2)")?
         .execute(params![ask.event_ids_before.millis(), limit])?;
-    Ok(Pruned { settled, dead_letters, event_ids })
+    Ok(Pruned { settled, dead_letters, event_ids, next })
 }
 
-fn prune_settled(connection: &Connection, ask: &PruneAsk, limit: i64) -> Result<usize, Failure> {
-    // Ids begin with the event's time, and nothing settles before its event: the oldest ids are the candidates.
+/// One piece: ids in order, behind the last piece. Ids begin with the event's time, and nothing settles before its
+/// event: those from the cutoff on are not looked at.
+fn prune_settled(connection: &Connection, ask: &PruneAsk, limit: i64) -> Result<(usize, Option<CallbackId>), Failure> {
+    let after = ask.after.map_or([0; 16], |id| *id.as_bytes());
+    let mut end = [0; 16];
+    end[..6].copy_from_slice(&ask.settled_before.millis().max(0).to_be_bytes()[2..]);
     let last: Option<[u8; 16]> = connection
-        .prepare_cached("SELECT id FROM settled ORDER BY id LIMIT 1 OFFSET ?1")?
-        .query_row([limit.saturating_sub(1).max(0)], |row| row.get(0))
+        .prepare_cached("SELECT id FROM settled WHERE id > ?1 AND id < ?2 ORDER BY id LIMIT 1 OFFSET ?3")?
+        .query_row(params![after, end, limit.saturating_sub(1).max(0)], |row| row.get(0))
         .optional()?;
-    let last = last.unwrap_or([0xff; 16]);
-    let condition = "settled_at < ?1 AND id <= ?2 AND NOT EXISTS (SELECT 1 FROM pending WHERE pending.id = settled.id)";
+    let upto = last.unwrap_or(end);
+    let piece = "settled_at < ?1 AND id > ?2 AND id <= ?3
+                 AND NOT EXISTS (SELECT 1 FROM pending WHERE pending.id = settled.id)";
+    let values = params![ask.settled_before.millis(), after, upto];
     connection
-        .prepare_cached(&format!("DELETE FROM attempt WHERE id IN (SELECT id FROM settled WHERE {condition})"))?
-        .execute(params![ask.settled_before.millis(), last])?;
-    let settled = connection
-        .prepare_cached(&format!("DELETE FROM settled WHERE {condition}"))?
-        .execute(params![ask.settled_before.millis(), last])?;
-    Ok(settled)
+        .prepare_cached(&format!("DELETE FROM attempt WHERE id IN (SELECT id FROM settled WHERE {piece})"))?
+        .execute(values)?;
+    let settled = connection.prepare_cached(&format!("DELETE FROM settled WHERE {piece}"))?.execute(values)?;
+    Ok((settled, last.map(CallbackId::from_bytes)))
 }
