@@ -399,15 +399,16 @@ impl<T> Scheduler<T> {
         forgotten
     }
 
-    /// Room for due rows, for every queue whose lane is in use: half of the slots while fresh callbacks wait, none in a
-    /// lane that can't go on.
+    /// Room for due rows, for every queue whose lane is in use: half of the slots while fresh callbacks wait, a row
+    /// alone in a lane that others hold back.
     pub fn rooms(&self, now: Instant) -> Vec<Room> {
         let lanes = self.lanes.iter().flatten().filter(|lane| lane.is_used());
         lanes
             .flat_map(|lane| {
                 let allowed = if lane.fresh.is_empty() { self.caps.endpoint } else { self.caps.endpoint.div_ceil(2) };
                 let free = allowed.saturating_sub(lane.due.len() + lane.due_in_flight);
-                let rows = if self.at_cap(lane, now) { 0 } else { free };
+                // Held back by others it keeps one at hand, so that its turn is never lost to fresh callbacks.
+                let rows = if self.is_held_back(lane, now) { 1_usize.saturating_sub(lane.due.len()) } else { free };
                 let team = &lane.key.team;
                 lane.queues.iter().map(move |target| Room { team: Arc::clone(team), target: target.clone(), rows })
             })
@@ -431,10 +432,14 @@ impl<T> Scheduler<T> {
     }
 
     fn at_cap(&self, lane: &Lane<T>, now: Instant) -> bool {
+        lane.in_flight() >= self.caps.endpoint || self.is_held_back(lane, now)
+    }
+
+    /// Whether what is under way elsewhere keeps this lane from going on: its team's, its origin's, or the unproven.
+    fn is_held_back(&self, lane: &Lane<T>, now: Instant) -> bool {
         let team = self.teams.get(&lane.key.team).map_or(0, |team| team.in_flight);
         let origin = lane.key.origin.as_ref().and_then(|origin| self.origins.get(origin));
-        lane.in_flight() >= self.caps.endpoint
-            || team >= self.caps.team
+        team >= self.caps.team
             || origin.is_some_and(|origin| origin.in_flight >= self.caps.origin)
             || (self.unproven >= self.caps.unproven && !lane.is_proven(now))
     }
@@ -604,6 +609,28 @@ mod tests {
         }
         let started = drain(&mut scheduler);
         assert_eq!(started.iter().filter(|(slot, _, _)| slot.side == Side::Due).count(), 2);
+    }
+
+    #[test]
+    fn a_lane_full_of_fresh_callbacks_has_room_for_due_rows() {
+        let mut scheduler = Scheduler::new(CAPS);
+        for item in 0..10 {
+            offer(&mut scheduler, "a", "a.example", Side::Fresh, item);
+        }
+        drain(&mut scheduler);
+        let rows =
+            |scheduler: &Scheduler<u32>| scheduler.rooms(Instant::now()).iter().map(|room| room.rows).sum::<usize>();
+        assert_eq!(rows(&scheduler), 2, "half of its slots");
+        // Others of its team take all that the team may have: one row is still kept at hand.
+        for host in ["b.example", "c.example"] {
+            for item in 0..10 {
+                offer(&mut scheduler, "a", host, Side::Fresh, item);
+            }
+        }
+        drain(&mut scheduler);
+        assert_eq!(rows(&scheduler), 3, "one a lane");
+        offer(&mut scheduler, "a", "a.example", Side::Due, 99);
+        assert_eq!(rows(&scheduler), 2);
     }
 
     #[test]
