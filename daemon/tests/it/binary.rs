@@ -311,7 +311,9 @@ async fn a_full_disk_is_waited_for() {
         .collect();
     produce(&servers, "disk", 1, &large);
     until("it is noticed", async || {
-        let (status, page) = process.page("/readyz").await?;
+        let Some((status, page)) = process.page("/readyz").await else {
+            panic!("it ended: {}", process.log_text());
+        };
         (status == 503 && page.contains("the store does not answer")).then_some(())
     })
     .await;

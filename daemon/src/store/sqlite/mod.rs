@@ -285,6 +285,11 @@ impl From<Failure> for StoreError {
                 Self::Unavailable("another program holds its lock".to_owned())
             }
             Some(ErrorCode::DiskFull) => Self::Unavailable("the disk is full".to_owned()),
+            // The index of the write-ahead log could not grow, or a file could not be opened: resources, not data.
+            Some(ErrorCode::CannotOpen) => Self::Unavailable("its files can't be opened now".to_owned()),
+            Some(ErrorCode::SystemIoFailure) if is_shared_memory(&error) => {
+                Self::Unavailable("the disk is full".to_owned())
+            }
             Some(ErrorCode::OperationInterrupted) => Self::Unavailable("the read took too long".to_owned()),
             Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch) => {
                 Self::Refused(error.to_string())
@@ -292,6 +297,12 @@ impl From<Failure> for StoreError {
             _ => Self::Broken(error.to_string()),
         }
     }
+}
+
+fn is_shared_memory(error: &rusqlite::Error) -> bool {
+    use rusqlite::ffi::{SQLITE_IOERR_SHMMAP, SQLITE_IOERR_SHMOPEN, SQLITE_IOERR_SHMSIZE};
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    code.is_some_and(|code| [SQLITE_IOERR_SHMMAP, SQLITE_IOERR_SHMOPEN, SQLITE_IOERR_SHMSIZE].contains(&code))
 }
 
 impl Store for SqliteStore {
