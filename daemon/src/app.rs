@@ -188,7 +188,6 @@ impl App {
             bell,
             metrics: Arc::clone(&metrics),
             lease: config.lease,
-            deadline,
             store_up,
         };
         let stalled = Arc::new(Stalled::default());

@@ -41,8 +41,6 @@ pub struct Feed {
     pub metrics: Arc<Metrics>,
     /// How long a claimed row is ours.
     pub lease: Duration,
-    /// The deadline of an attempt, which must fit into what is left of a lease.
-    pub deadline: Duration,
     /// Told what every claim finds: a store that is away is noticed though nothing is settled.
     pub store_up: Arc<StoreUp>,
 }
@@ -150,7 +148,7 @@ impl Feed {
             });
             match self.inflight.begin(&lease) {
                 Begin::Begun => self.lanes.offer(lane, Side::Due, lease),
-                // An attempt of ours outlived its lease: it settles late, and this lease runs out unused.
+                // An attempt of ours outlived its lease: it settles late, and the row is given back.
                 Begin::Repeat | Begin::Reused | Begin::NotOurs => {
                     let facts = Arc::clone(&lease.facts);
                     self.settler.submit(Change::Release { facts, token }).await;
