@@ -120,6 +120,11 @@ impl Keyring {
             .map_err(io)
     }
 
+    /// The sealing keys' ids; the last one seals.
+    pub fn ids(&self) -> Vec<&str> {
+        self.0.iter().map(|(id, _)| id.as_str()).collect()
+    }
+
     pub fn seal(&self, secret: &str, place: &Place<'_>) -> Sealed {
         let (id, key) = self.0.last().expect("a keyring is never empty");
         let mut nonce = [0; NONCE_LEN];

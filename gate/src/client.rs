@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::body;
@@ -21,8 +22,45 @@ const MAX_ANSWER: usize = 64 << 20;
 pub enum Remote {
     /// A TCP address.
     Tcp(SocketAddr),
+    /// A host and port in clear.
+    Http(String),
+    /// A host and port with TLS, and the certificate authorities to trust beside the web's.
+    Https(String, Option<PathBuf>),
     /// A socket in the file system.
     Unix(PathBuf),
+}
+
+impl Remote {
+    /// Reads `unix:PATH`, `http://host[:port]` or `https://host[:port]`; nothing may follow the port.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn parse(url: &str, ca_file: Option<PathBuf>) -> Result<Self, String> {
+        if let Some(path) = url.strip_prefix("unix:").filter(|path| !path.is_empty()) {
+            return Ok(Self::Unix(PathBuf::from(path)));
+        }
+        let wrong = || format!("{url:?} is no address; write unix:PATH, http://HOST:PORT or https://HOST:PORT");
+        let uri: http::Uri = url.parse().map_err(|_| wrong())?;
+        let authority = uri.authority().filter(|_| matches!(uri.path(), "" | "/")).ok_or_else(wrong)?;
+        let at = |port: u16| format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(port));
+        match uri.scheme_str() {
+            _ if authority.as_str().contains('@') || uri.query().is_some() => Err(wrong()),
+            Some("http") => Ok(Self::Http(at(80))),
+            Some("https") => Ok(Self::Https(at(443), ca_file)),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl std::fmt::Display for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "http://{address}"),
+            Self::Http(host) => write!(f, "http://{host}"),
+            Self::Https(host, _) => write!(f, "https://{host}"),
+            Self::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
 }
 
 /// One answer, whole.
@@ -76,16 +114,32 @@ async fn exchange(
 ) -> Result<Answer, ClientError> {
     let host = match remote {
         Remote::Tcp(address) => address.to_string(),
+        Remote::Http(host) | Remote::Https(host, _) => host.clone(),
         Remote::Unix(_) => "localhost".to_owned(),
     };
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = method;
     *request.uri_mut() = path.parse().map_err(broken)?;
     *request.headers_mut() = headers;
-    request.headers_mut().insert(http::header::HOST, host.parse().map_err(broken)?);
+    if !request.headers().contains_key(http::header::HOST) {
+        request.headers_mut().insert(http::header::HOST, host.parse().map_err(broken)?);
+    }
     match remote {
         Remote::Tcp(address) => {
             let stream = TcpStream::connect(address).await.map_err(ClientError::Unreachable)?;
+            converse(TokioIo::new(stream), request).await
+        }
+        Remote::Http(host) => {
+            let stream = TcpStream::connect(host).await.map_err(ClientError::Unreachable)?;
+            converse(TokioIo::new(stream), request).await
+        }
+        Remote::Https(host, ca_file) => {
+            let stream = TcpStream::connect(host).await.map_err(ClientError::Unreachable)?;
+            let name = host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name);
+            let name = name.trim_start_matches('[').trim_end_matches(']').to_owned();
+            let name = ServerName::try_from(name).map_err(broken)?;
+            let connector = crate::tls::connector(ca_file.as_deref()).map_err(broken)?;
+            let stream = connector.connect(name, stream).await.map_err(broken)?;
             converse(TokioIo::new(stream), request).await
         }
         Remote::Unix(path) => {
@@ -110,4 +164,20 @@ where
 
 fn broken(error: impl ToString) -> ClientError {
     ClientError::Broken(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_and_others_refused() {
+        let read = |url| Remote::parse(url, None).map(|remote| remote.to_string());
+        assert_eq!(read("http://localhost").as_deref(), Ok("http://localhost:80"));
+        assert_eq!(read("https://[::1]:9465/").as_deref(), Ok("https://[::1]:9465"));
+        assert_eq!(read("unix:/run/x.sock").as_deref(), Ok("/run/x.sock"));
+        for wrong in ["", "unix:", "localhost:9465", "ftp://a", "http://a/path", "http://u@a", "http://a?x=1"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
 }

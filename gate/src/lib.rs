@@ -8,3 +8,4 @@ pub mod client;
 pub mod receiver;
 pub mod samples;
 pub mod server;
+pub mod tls;

@@ -4,19 +4,26 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+
+use crate::tls::ServerTls;
+
+/// Bounds of an HTTP/2 connection: the library's own are large.
+const WINDOW: u32 = 64 * 1024;
+const STREAMS: u32 = 32;
 
 /// Bounds of every connection.
 #[derive(Debug, Clone, Copy)]
@@ -57,24 +64,51 @@ pub enum Peer {
 /// Where a server listens.
 #[derive(Debug)]
 pub enum Listener {
-    /// On TCP.
+    /// On TCP, HTTP/1.1.
     Tcp(TcpListener),
+    /// On TCP with TLS, HTTP/1.1 and HTTP/2 as the client chooses.
+    Tls(TcpListener, Arc<ServerTls>),
     /// On a socket in the file system.
     Unix(UnixListener),
 }
 
+/// What was accepted, before any handshake.
+enum Accepted {
+    Plain(Box<dyn Connection>),
+    Tls(TcpStream, TlsAcceptor),
+}
+
 impl Listener {
-    async fn accept(&self) -> io::Result<(Box<dyn Connection>, Peer)> {
+    async fn accept(&self) -> io::Result<(Accepted, Peer)> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok((Box::new(stream), Peer::Tcp(address)))
+                Ok((Accepted::Plain(Box::new(stream)), Peer::Tcp(address)))
+            }
+            Self::Tls(listener, tls) => {
+                let (stream, address) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok((Accepted::Tls(stream, tls.acceptor()), Peer::Tcp(address)))
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
                 let user = stream.peer_cred().ok().map(|credentials| credentials.uid());
-                Ok((Box::new(stream), Peer::Unix(user)))
+                Ok((Accepted::Plain(Box::new(stream)), Peer::Unix(user)))
+            }
+        }
+    }
+}
+
+impl Accepted {
+    /// The stream to speak HTTP on, and whether it is HTTP/2; `None` when there was no handshake in time.
+    async fn secured(self, within: Duration) -> Option<(Box<dyn Connection>, bool)> {
+        match self {
+            Self::Plain(stream) => Some((stream, false)),
+            Self::Tls(stream, acceptor) => {
+                let stream = tokio::time::timeout(within, acceptor.accept(stream)).await.ok()?.ok()?;
+                let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                Some((Box::new(stream), http2))
             }
         }
     }
@@ -123,18 +157,43 @@ where
     let _ = tokio::time::timeout(limits.drain, places.acquire_many(all)).await;
 }
 
-async fn serve_one<S, B>(stream: Box<dyn Connection>, service: S, limits: Limits, mut stop: watch::Receiver<bool>)
+async fn serve_one<S, B>(accepted: Accepted, service: S, limits: Limits, stop: watch::Receiver<bool>)
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
     S::Future: Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.head)
-        .max_buf_size(limits.head_bytes.max(8 * 1024))
-        .serve_connection(TokioIo::new(stream), service);
+    let Some((stream, is_http2)) = accepted.secured(limits.head).await else { return };
+    let io = TokioIo::new(stream);
+    if is_http2 {
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(limits.head)
+            .keep_alive_timeout(limits.head)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .max_concurrent_streams(STREAMS)
+            .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+            .serve_connection(io, service);
+        until_stopped(connection, http2::Connection::graceful_shutdown, limits, stop).await;
+    } else {
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.head)
+            .max_buf_size(limits.head_bytes.max(8 * 1024))
+            .serve_connection(io, service);
+        until_stopped(connection, http1::Connection::graceful_shutdown, limits, stop).await;
+    }
+}
+
+/// Runs a connection to its end; from a stop, or the end of its life, open requests have the drain's time.
+async fn until_stopped<C: Future>(
+    connection: C,
+    shut_down: impl Fn(Pin<&mut C>),
+    limits: Limits,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut connection = pin!(connection);
     let mut life = pin!(tokio::time::sleep(limits.life));
     tokio::select! {
@@ -143,6 +202,6 @@ where
         _ = stop.wait_for(|stop| *stop) => {}
         () = life.as_mut() => {}
     }
-    connection.as_mut().graceful_shutdown();
+    shut_down(connection.as_mut());
     let _ = tokio::time::timeout(limits.drain, connection).await;
 }

@@ -1,44 +1,130 @@
 //! `/admin/v1` and the ops listener: thin. Parse, call `ops`, answer.
 
-mod admin;
+mod access;
+mod extract;
+mod openapi;
+mod paging;
 mod probes;
 mod problem;
+mod routes;
 pub mod shapes;
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Extension;
-use axum::extract::DefaultBodyLimit;
+use axum::http::{StatusCode, header};
+use axum::middleware::{from_fn_with_state, map_response};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use axum::{Extension, Router};
 use hyper_util::service::TowerToHyperService;
 use scale_callback::server::{Limits, Listener, Peer, serve};
+use scale_callback::tls::ServerTls;
 use tokio::net::{TcpListener, UnixListener};
+use utoipa_axum::router::OpenApiRouter;
+
+use access::Arrival;
+use problem::{Code, Problem};
 
 use crate::base::stop::Stop;
-use crate::ops::{Actor, Ops};
-
-/// Bytes of a request's body.
-const BODY_LIMIT: usize = 64 * 1024;
+use crate::ops::Ops;
 
 fn limits() -> Limits {
     Limits { connections: 128, life: Duration::from_secs(300), ..Limits::default() }
 }
 
+fn described() -> (Router<Ops>, utoipa::openapi::OpenApi) {
+    let (router, mut document) =
+        OpenApiRouter::with_openapi(openapi::begin()).nest("/admin/v1", routes::all()).split_for_parts();
+    openapi::finish(&mut document);
+    (router, document)
+}
+
+/// The API's description as JSON.
+pub fn openapi() -> String {
+    described().1.to_pretty_json().expect("a document of strings and maps") + "\n"
+}
+
+fn router(ops: &Ops) -> Router {
+    let (operations, document) = described();
+    let text: Arc<str> = document.to_json().expect("a document of strings and maps").into();
+    let document = move || {
+        let text = axum::body::Bytes::from(text.as_bytes().to_vec());
+        async move { ([(header::CONTENT_TYPE, "application/json")], text) }
+    };
+    operations
+        .route("/openapi.json", get(document))
+        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, Code::NotFound, "there is nothing at this path") })
+        .layer(map_response(method_problem))
+        .layer(access::body_limit())
+        .layer(from_fn_with_state(ops.clone(), access::known))
+        .layer(from_fn_with_state(ops.clone(), access::bounded))
+        .with_state(ops.clone())
+}
+
+/// A path that does not take the method; which it takes stands in `allow`.
+async fn method_problem(response: Response) -> Response {
+    if response.status() != StatusCode::METHOD_NOT_ALLOWED {
+        return response;
+    }
+    let detail = "this path does not take this method";
+    let mut problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, Code::InvalidRequest, detail).into_response();
+    if let Some(allowed) = response.headers().get(header::ALLOW) {
+        problem.headers_mut().insert(header::ALLOW, allowed.clone());
+    }
+    problem
+}
+
 /// Serves `/admin/v1` on a unix socket until `stop`. Whoever runs as the daemon's user, or as root, may use it.
-pub async fn serve_admin(listener: UnixListener, user: u32, ops: Ops, stop: Stop) {
-    let router = admin::router(ops).layer(DefaultBodyLimit::max(BODY_LIMIT));
+pub async fn serve_socket(listener: UnixListener, user: u32, ops: Ops, stop: Stop) {
+    let router = router(&ops);
     let make = move |peer| {
-        let actor = match peer {
-            Peer::Unix(Some(uid)) if uid == user || uid == 0 => {
-                Some(Actor { name: format!("uid:{uid}"), origin: "unix socket".to_owned() })
-            }
+        let known = match peer {
+            Peer::Unix(Some(uid)) if uid == user || uid == 0 => Some(uid),
             _ => None,
         };
-        TowerToHyperService::new(router.clone().layer(Extension(actor)))
+        TowerToHyperService::new(router.clone().layer(Extension(Arrival::Unix(known))))
     };
     serve(Listener::Unix(listener), limits(), make, stop.into_receiver()).await;
+}
+
+/// Serves `/admin/v1` on TCP until `stop`, to whoever has a token.
+pub async fn serve_tcp(listener: TcpListener, tls: Option<Arc<ServerTls>>, ops: Ops, stop: Stop) {
+    let Ok(listen) = listener.local_addr() else { return };
+    let router = router(&ops);
+    let make = move |peer| {
+        let arrival = match peer {
+            Peer::Tcp(peer) => Arrival::Tcp { peer, listen },
+            Peer::Unix(_) => Arrival::Unix(None),
+        };
+        TowerToHyperService::new(router.clone().layer(Extension(arrival)))
+    };
+    let listener = match tls {
+        Some(tls) => Listener::Tls(listener, tls),
+        None => Listener::Tcp(listener),
+    };
+    serve(listener, limits(), make, stop.into_receiver()).await;
+}
+
+/// Listens on TCP as soon as there is a token, and not before: without one nobody could be answered.
+pub async fn listen_once_there_is_a_token(address: SocketAddr, tls: Option<Arc<ServerTls>>, ops: Ops, mut stop: Stop) {
+    while !ops.has_tokens().await.unwrap_or(false) {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            () = stop.stopped() => return,
+        }
+    }
+    match TcpListener::bind(address).await {
+        Ok(listener) => {
+            tracing::info!(%address, "the API listens: there is a token now");
+            serve_tcp(listener, tls, ops, stop).await;
+        }
+        Err(error) => tracing::error!(%address, %error, "api.listen: the API can't listen there; restart once it can"),
+    }
 }
 
 /// Serves `/livez`, `/readyz` and `/metrics` until `stop`.

@@ -24,6 +24,10 @@ pub struct Metrics {
     pub in_flight: IntGauge,
     pub unsettled: IntGauge,
     pub waiting: IntGauge,
+    pub ready: IntGauge,
+    pub endpoints: IntGaugeVec,
+    pub api_requests_total: IntCounterVec,
+    pub config_reloads_total: IntCounterVec,
     pub kafka_up: IntGauge,
     pub kafka_errors_total: IntCounterVec,
     pub kafka_lag_records: IntGaugeVec,
@@ -58,6 +62,10 @@ impl Metrics {
             [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 10_800.0, 43_200.0, 86_400.0];
         let commit = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
         let sizes = [0.0, 1.0, 4.0, 16.0, 64.0, 256.0, 1024.0];
+        let states = gauges(&r, "endpoints", "Endpoints in use lately, by state.", "state");
+        for state in ["active", "limited"] {
+            states.with_label_values(&[state]);
+        }
         let metrics = Self {
             records_total: counter(&r, "records_total", "Kafka records received."),
             record_bytes_total: counter(&r, "record_bytes_total", "Bytes of their values."),
@@ -121,6 +129,26 @@ impl Metrics {
             in_flight: gauge(&r, "in_flight", "Attempts under way."),
             unsettled: gauge(&r, "unsettled", "Attempts begun whose end is not durable yet."),
             waiting: gauge(&r, "waiting", "Callbacks in memory that wait for a slot."),
+            ready: gauge(
+                &r,
+                "ready",
+                "1 while /readyz says so: the store answers, no partition waits for an operator.",
+            ),
+            endpoints: states,
+            api_requests_total: counters(
+                &r,
+                "api_requests_total",
+                "Requests to /admin/v1: answered (ok), refused for what was asked, or failed for what we lack.",
+                "class",
+                &["ok", "refused", "failed"],
+            ),
+            config_reloads_total: counters(
+                &r,
+                "config_reloads_total",
+                "Configurations read again on SIGHUP: taken (ok), or refused for a mistake.",
+                "result",
+                &["ok", "refused"],
+            ),
             kafka_up: gauge(&r, "kafka_up", "1 while the consumer reaches its brokers."),
             kafka_errors_total: counters(
                 &r,
@@ -188,6 +216,14 @@ impl Metrics {
         let version = gauges(&metrics.registry, "build_info", "1, with the version.", "version");
         version.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         metrics
+    }
+
+    /// Series by topic stand at 0 before the first record.
+    pub fn expect_topics(&self, topics: &[String]) {
+        for topic in topics {
+            self.kafka_lag_records.with_label_values(&[topic]);
+            self.watermark_age_seconds.with_label_values(&[topic]);
+        }
     }
 
     /// The exposition text. `oldest_due` is left out while nothing is due.

@@ -1,6 +1,7 @@
 //! What every room may use: time, pacing, metrics, telemetry. No nouns of the domain.
 
 pub mod clock;
+pub mod finding;
 pub mod metrics;
 pub mod pace;
 pub mod stop;

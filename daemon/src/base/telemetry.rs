@@ -1,7 +1,11 @@
 //! Logs: a fixed message plus fields, as JSON or for people; and a panic hook that never prints a message's content.
 
-use tracing_subscriber::EnvFilter;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, reload};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -41,23 +45,54 @@ pub fn quiet_panics(logged: bool) {
     }));
 }
 
+/// Turns the level of this process's logs.
+#[derive(Clone)]
+pub struct LogLevel {
+    turn: Arc<dyn Fn(EnvFilter) + Send + Sync>,
+    current: Arc<Mutex<String>>,
+}
+
+impl LogLevel {
+    /// Another level or filter from now on.
+    ///
+    /// # Errors
+    /// A sentence, if it can't be read; the old one stays.
+    pub fn set(&self, level: &str) -> Result<(), String> {
+        (self.turn)(filter(level)?);
+        level.clone_into(&mut self.current.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(())
+    }
+
+    /// For where no logs were set up: turns nothing.
+    pub fn none() -> Self {
+        Self { turn: Arc::new(drop), current: Arc::new(Mutex::new("off".to_owned())) }
+    }
+
+    pub fn current(&self) -> String {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// Sets logs up for the process; the second call of a process changes nothing.
 ///
 /// # Errors
 /// A sentence, if the level can't be read.
-pub fn start(config: &Config) -> Result<(), String> {
-    let filter = filter(&config.level)?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+pub fn start(config: &Config) -> Result<LogLevel, String> {
+    let (filter, handle) = reload::Layer::new(filter(&config.level)?);
+    let registry = tracing_subscriber::registry().with(filter);
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_span_events(FmtSpan::NONE);
     let started = match config.format {
-        Format::Json => builder.json().flatten_event(true).try_init(),
-        Format::Human => builder.with_ansi(false).try_init(),
+        Format::Json => registry.with(lines.json().flatten_event(true)).try_init(),
+        Format::Human => registry.with(lines.with_ansi(false)).try_init(),
     };
     if started.is_ok() {
         quiet_panics(true);
     }
-    Ok(())
+    let turn = move |filter| {
+        let _ = handle.reload(filter);
+    };
+    Ok(LogLevel { turn: Arc::new(turn), current: Arc::new(Mutex::new(config.level.clone())) })
 }

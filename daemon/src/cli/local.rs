@@ -3,15 +3,19 @@
 use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use indicatif::{ProgressBar, ProgressDrawTarget};
+use scale_callback::client;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
-use super::args::{ConfigCommand, KeyringCommand};
-use super::table::{Column, say, table};
+use super::args::{ConfigCommand, KeyringCommand, Remote};
+use super::table::{Column, Look, cell, say, table};
 use crate::app::{App, Extras};
+use crate::base::finding::Verdict;
 use crate::base::telemetry;
-use crate::config::{Config, DEFAULTS, Layers};
+use crate::config::{Config, DEFAULTS, Layers, explain, is_reloadable};
 use crate::demo;
 use crate::keyring::Keyring;
 
@@ -34,20 +38,27 @@ fn no_core_dumps() {
 
 /// `callbackd run`.
 pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
-    let config = Config::load(file).map_err(refused)?;
+    let layers = Layers::read(file, std::env::vars_os()).map_err(refused)?;
+    let config = Config::from_layers(&layers).map_err(refused)?;
     config.check_runnable().map_err(refused)?;
     no_core_dumps();
-    telemetry::start(&config.log).map_err(refused)?;
+    let log_level = telemetry::start(&config.log).map_err(refused)?;
     runtime()?.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).map_err(|error| Failure::from(anyhow::anyhow!(error)))?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| Failure::from(anyhow::anyhow!(error)))?;
-        let mut app = App::start(config, Extras::default()).await?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            error = app.broken() => {
-                tracing::error!(%error, "the store is broken: ending at once");
-                return Err(Failure::new(Failure::FAILED, error.to_string()));
+        let listen = |kind| signal(kind).map_err(|error| Failure::from(anyhow::anyhow!(error)));
+        let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+        let mut hang_up = listen(SignalKind::hangup())?;
+        let extras = Extras { log_level: Some(log_level), ..Extras::default() };
+        let mut app = App::start(config, extras).await?;
+        let mut layers = layers;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hang_up.recv() => layers = reload(&app, file, layers).await,
+                error = app.broken() => {
+                    tracing::error!(%error, "the store is broken: ending at once");
+                    return Err(Failure::new(Failure::FAILED, error.to_string()));
+                }
             }
         }
         tracing::info!("stopping: attempts in flight come to their end; a second signal ends at once");
@@ -60,6 +71,102 @@ pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
             _ = interrupt.recv() => Ok(at_once()),
         }
     })
+}
+
+/// Reads the configuration again and takes what a running daemon can. Gives what stands from now on.
+async fn reload(app: &App, file: Option<&Path>, old: Layers) -> Layers {
+    let read = Layers::read(file, std::env::vars_os())
+        .and_then(|layers| Config::from_layers(&layers).map(|config| (layers, config)))
+        .map_err(|error| error.to_string());
+    let taken = match read {
+        Ok((layers, config)) => app.reload(&config).await.map(|()| layers),
+        Err(why) => Err(why),
+    };
+    let metric = &app.ops.metrics.config_reloads_total;
+    match taken {
+        Ok(layers) => {
+            let changed = old.changed(&layers);
+            let (taken, waiting): (Vec<_>, Vec<_>) = changed.into_iter().partition(|key| is_reloadable(key));
+            metric.with_label_values(&["ok"]).inc();
+            tracing::info!(changed = taken.join(" "), "the configuration was read again");
+            if !waiting.is_empty() {
+                tracing::warn!(keys = waiting.join(" "), "these changes need a restart");
+            }
+            layers
+        }
+        Err(why) => {
+            metric.with_label_values(&["refused"]).inc();
+            tracing::error!(why, "the configuration was read again and refused: nothing changed");
+            old
+        }
+    }
+}
+
+/// `callbackd check`.
+pub(super) fn check(remote: &Remote) -> Result<ExitCode, Failure> {
+    let config = Config::load(remote.config.as_deref()).map_err(refused)?;
+    let spinner = ProgressBar::new_spinner();
+    if remote.quiet || !std::io::stderr().is_terminal() {
+        spinner.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    spinner.set_message("looking at Kafka, store, keyring, DNS, clock, ports");
+    let findings = runtime()?.block_on(crate::app::check(&config));
+    spinner.finish_and_clear();
+    let docs: Vec<_> = findings
+        .iter()
+        .map(|finding| {
+            serde_json::json!({
+                "verdict": finding.verdict.name(), "what": finding.what, "detail": finding.detail, "fix": finding.fix,
+            })
+        })
+        .collect();
+    if remote.json {
+        say(&serde_json::to_string_pretty(&docs).unwrap_or_default());
+    } else {
+        let columns: [Column; 3] = [("VERDICT", "verdict"), ("WHAT", "what"), ("FOUND", "detail")];
+        // A finding is to be read whole: its line may be longer than the terminal.
+        let look = Look { width: None, ..Look::of_stdout() };
+        let lines = table(&docs, &columns, look);
+        let mut lines = lines.lines();
+        say(lines.next().unwrap_or_default());
+        for (line, finding) in lines.zip(&findings) {
+            say(line);
+            if let Some(fix) = &finding.fix {
+                say(&format!("         fix: {fix}"));
+            }
+        }
+    }
+    let failed = findings.iter().any(|finding| finding.verdict == Verdict::Failed);
+    Ok(if failed { ExitCode::from(Failure::FAILED) } else { ExitCode::SUCCESS })
+}
+
+/// `callbackd healthcheck`: what a container's health is, without a shell.
+pub(super) fn healthcheck(file: Option<&Path>) -> Result<ExitCode, Failure> {
+    let config = Config::load(file).map_err(refused)?;
+    let mut address = config.ops_listen.ok_or_else(|| refused("ops.listen is off: there is nothing to ask"))?;
+    if address.ip().is_unspecified() {
+        let loopback: std::net::IpAddr =
+            if address.is_ipv4() { [127, 0, 0, 1].into() } else { "::1".parse().unwrap_or(address.ip()) };
+        address.set_ip(loopback);
+    }
+    let remote = client::Remote::Tcp(address);
+    let ask = client::call(
+        &remote,
+        http::Method::GET,
+        "/readyz",
+        http::HeaderMap::new(),
+        bytes::Bytes::new(),
+        Duration::from_secs(5),
+    );
+    let unreachable = |error| Failure::new(Failure::UNREACHABLE, format!("{address}: {error}"));
+    let answer = runtime()?.block_on(ask).map_err(unreachable)?;
+    if answer.status.is_success() {
+        say("ready");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    Err(Failure::new(Failure::FAILED, format!("not ready: {}", cell(&body["troubles"]))))
 }
 
 /// Ends without another word to the store: what is in flight is found again at the next start.
@@ -80,15 +187,15 @@ pub(super) fn demo(events: Option<u64>) -> Result<ExitCode, Failure> {
 }
 
 /// `callbackd config ...`.
-pub(super) fn config(command: ConfigCommand) -> Result<ExitCode, Failure> {
+pub(super) fn config(file: Option<&Path>, command: ConfigCommand) -> Result<ExitCode, Failure> {
     match command {
         ConfigCommand::Default => say(DEFAULTS.trim_end()),
-        ConfigCommand::Check(file) => {
-            let config = Config::load(file.config.as_deref()).map_err(refused)?;
+        ConfigCommand::Check => {
+            let config = Config::load(file).map_err(refused)?;
             config.check_runnable().map_err(refused)?;
         }
-        ConfigCommand::Show(file) => {
-            let layers = Layers::read(file.config.as_deref(), std::env::vars_os()).map_err(refused)?;
+        ConfigCommand::Show => {
+            let layers = Layers::read(file, std::env::vars_os()).map_err(refused)?;
             Config::from_layers(&layers).map_err(refused)?;
             let docs: Vec<_> = layers
                 .values()
@@ -98,45 +205,38 @@ pub(super) fn config(command: ConfigCommand) -> Result<ExitCode, Failure> {
                 })
                 .collect();
             let columns: [Column; 3] = [("KEY", "key"), ("VALUE", "value"), ("FROM", "from")];
-            say(&table(&docs, &columns));
+            say(&table(&docs, &columns, Look::of_stdout()));
         }
-        ConfigCommand::Explain { key } => say(&explain(&key)?),
+        ConfigCommand::LogLevel { .. } => return Err(refused("this command asks a daemon")),
+        ConfigCommand::Explain { key } => say(&explain(&key).ok_or_else(|| {
+            Failure::new(Failure::NOT_FOUND, format!("there is no key {key}; see: callbackd config default"))
+        })?),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The comment above a key in the defaults, and the default itself.
-fn explain(wanted: &str) -> Result<String, Failure> {
-    let mut section = String::new();
-    let mut comment: Vec<&str> = Vec::new();
-    for line in DEFAULTS.lines() {
-        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            section = name.to_owned();
-            if wanted == section {
-                return Ok(comment.into_iter().chain([line]).collect::<Vec<_>>().join("\n"));
-            }
-            comment.clear();
-        } else if line.starts_with('#') {
-            comment.push(line);
-        } else if let Some((key, _)) = line.split_once(" = ") {
-            if format!("{section}.{key}") == wanted {
-                return Ok(comment.into_iter().chain([line]).collect::<Vec<_>>().join("\n"));
-            }
-            comment.clear();
-        } else {
-            comment.clear();
+/// `callbackd keyring ...`.
+pub(super) fn keyring(file: Option<&Path>, command: KeyringCommand) -> Result<ExitCode, Failure> {
+    match command {
+        KeyringCommand::Create { file } => {
+            Keyring::create(&file).map_err(refused)?;
+            say(&format!(
+                "{} was made. Without it the keys in the store can't be opened: keep a copy elsewhere.",
+                file.display()
+            ));
+        }
+        KeyringCommand::Status => {
+            let config = Config::load(file).map_err(refused)?;
+            let keyring = Keyring::from_file(&config.keyring_file).map_err(refused)?;
+            let last = keyring.ids().len().saturating_sub(1);
+            let docs: Vec<_> = keyring
+                .ids()
+                .iter()
+                .enumerate()
+                .map(|(at, id)| serde_json::json!({ "id": id, "seals": if at == last { "yes" } else { "no, opens only" } }))
+                .collect();
+            say(&table(&docs, &[("SEALING KEY", "id"), ("SEALS", "seals")], Look::of_stdout()));
         }
     }
-    Err(Failure::new(Failure::NOT_FOUND, format!("there is no key {wanted}; see: callbackd config default")))
-}
-
-/// `callbackd keyring ...`.
-pub(super) fn keyring(command: KeyringCommand) -> Result<ExitCode, Failure> {
-    let KeyringCommand::Create { file } = command;
-    Keyring::create(&file).map_err(refused)?;
-    say(&format!(
-        "{} was made. Without it the keys in the store can't be opened: keep a copy elsewhere.",
-        file.display()
-    ));
     Ok(ExitCode::SUCCESS)
 }

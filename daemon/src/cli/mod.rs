@@ -1,15 +1,20 @@
 //! The command line. `run` and `demo` are the daemon; the other commands ask a running one through its API.
 
-mod args;
+pub(crate) mod args;
 mod local;
 mod remote;
+mod store;
 mod table;
 
+use std::io::Read as _;
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
+use zeroize::Zeroizing;
 
-use args::{Arguments, Command};
+use args::{Arguments, Command, TokensCommand};
 
 /// Why a command failed, with the exit status that says so.
 #[derive(Debug)]
@@ -71,15 +76,79 @@ fn complain(failure: &Failure) {
 }
 
 fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let remote = &arguments.remote;
+    let file = remote.config.as_deref();
     match arguments.command {
-        Command::Run(run) => local::run(run.config.as_deref()),
+        Command::Run => local::run(file),
         Command::Demo(demo) => local::demo(demo.events),
-        Command::Config(command) => local::config(command),
-        Command::Keyring(command) => local::keyring(command),
+        Command::Check => local::check(remote),
+        Command::Healthcheck => local::healthcheck(file),
+        Command::Config(command) if !command.asks_a_daemon() => local::config(file, command),
+        Command::Keyring(command) => local::keyring(file, command),
+        Command::Migrate(args) => store::migrate(file, &args),
+        Command::Store(command) => store::look(remote, &command),
+        Command::Tokens(TokensCommand::Create { name, scope, valid_for, value_only, bootstrap: true }) => {
+            store::bootstrap(remote, name, &scope, &valid_for, value_only)
+        }
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "callbackd", &mut script);
+            table::say(String::from_utf8_lossy(&script).trim_end());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Openapi => {
+            table::say(crate::api::openapi().trim_end());
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Version => {
             table::say(&format!("callbackd {}", env!("CARGO_PKG_VERSION")));
             Ok(ExitCode::SUCCESS)
         }
-        command => remote::run(&arguments.remote, command),
+        command => remote::run(remote, command),
     }
+}
+
+/// The largest file that a secret is read from.
+const MAX_SECRET_BYTES: u64 = 4096;
+
+/// A secret from a file or standard input ("-"), never from an argument.
+fn secret_from(file: &Path) -> Result<Zeroizing<String>, Failure> {
+    let mut text = Zeroizing::new(String::new());
+    let read = if file == Path::new("-") {
+        std::io::stdin().take(MAX_SECRET_BYTES).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(file).and_then(|file| file.take(MAX_SECRET_BYTES).read_to_string(&mut text))
+    };
+    read.map_err(|error| Failure::new(Failure::FAILED, format!("{}: {error}", file.display())))?;
+    Ok(Zeroizing::new(text.trim().to_owned()))
+}
+
+fn duration(text: &str) -> Result<Duration, Failure> {
+    crate::config::parse_duration(text).ok_or_else(|| {
+        let shown = crate::base::text::printable(text.as_bytes(), 64);
+        Failure::new(
+            Failure::REFUSED,
+            format!("{shown:?} is no duration; write for example \"30m\", \"12h\" or \"90d\""),
+        )
+    })
+}
+
+/// Every command with an example in its help: its words, and the example.
+#[doc(hidden)]
+pub fn examples() -> Vec<(String, String)> {
+    fn visit(command: &clap::Command, path: &str, found: &mut Vec<(String, String)>) {
+        for sub in command.get_subcommands() {
+            let path = format!("{path} {}", sub.get_name());
+            if sub.has_subcommands() {
+                visit(sub, &path, found);
+            } else {
+                let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+                let example = help.split_once("Example:\n  ").map(|(_, example)| example.trim().to_owned());
+                found.push((path.trim().to_owned(), example.unwrap_or_default()));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    visit(&Arguments::command(), "", &mut found);
+    found
 }

@@ -172,6 +172,20 @@ impl Layers {
         self.origins.get(key).cloned().unwrap_or(Origin::Default)
     }
 
+    /// Keys whose values differ in `other`.
+    pub fn changed(&self, other: &Self) -> Vec<String> {
+        let mut changed = Vec::new();
+        for (section, table) in &other.merged {
+            let Value::Table(table) = table else { continue };
+            for (key, value) in table {
+                if self.merged.get(section).and_then(|table| table.get(key)) != Some(value) {
+                    changed.push(format!("{section}.{key}"));
+                }
+            }
+        }
+        changed
+    }
+
     /// Every key with its value as TOML and where it came from; what may be secret is not shown.
     pub fn values(&self) -> Vec<(String, String, Origin)> {
         let mut values = Vec::new();

@@ -25,6 +25,45 @@ use raw::Raw;
 /// The complete, commented configuration that is compiled in.
 pub const DEFAULTS: &str = include_str!("../../../config/callbackd.toml");
 
+/// The comment above a section or key (as `section.key`) in the defaults, with the line itself.
+pub fn explain(wanted: &str) -> Option<String> {
+    let mut section = "";
+    let mut comment: Vec<&str> = Vec::new();
+    for line in DEFAULTS.lines() {
+        let name = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let key = line.split_once(" = ").map(|(key, _)| key).filter(|_| !line.starts_with('#'));
+        let found = match (name, key) {
+            (Some(name), _) => {
+                section = name;
+                wanted == name
+            }
+            (None, Some(key)) => wanted.strip_prefix(section).and_then(|rest| rest.strip_prefix('.')) == Some(key),
+            (None, None) => false,
+        };
+        if found {
+            return Some(comment.into_iter().chain([line]).collect::<Vec<_>>().join("\n"));
+        }
+        if line.starts_with('#') {
+            comment.push(line);
+        } else {
+            comment.clear();
+        }
+    }
+    None
+}
+
+/// Reads a duration as the configuration writes it: "30s", "5m", "24h", "90d".
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    raw::parse_span(text)
+}
+
+/// Whether SIGHUP takes a key: its comment, or its section's, says so.
+pub fn is_reloadable(key: &str) -> bool {
+    let says = |name: &str| explain(name).is_some_and(|text| text.contains("(SIGHUP"));
+    let section = key.split_once('.').map_or(key, |(section, _)| section);
+    says(key) || (says(section) && key != "egress.ca_file")
+}
+
 #[derive(Debug, Clone)]
 pub struct Config {
     pub intake: intake::Config,
@@ -37,11 +76,21 @@ pub struct Config {
     pub retry: RetryPolicy,
     pub egress: Egress,
     pub keyring_file: PathBuf,
-    pub api_socket: PathBuf,
+    pub api: Api,
     pub ops_listen: Option<SocketAddr>,
     pub log: telemetry::Config,
     pub grace: Duration,
     pub retention: Retention,
+}
+
+#[derive(Debug, Clone)]
+pub struct Api {
+    pub socket: PathBuf,
+    pub listen: Option<SocketAddr>,
+    /// Certificate chain and key.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    pub behind_tls_proxy: bool,
+    pub hosts: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -132,6 +181,7 @@ fn build(raw: &Raw, wrong: &Wrong<'_>) -> Result<Config, ConfigError> {
                 servers: addresses(&raw.dns.servers).ok_or_else(|| wrong("dns.servers", "write \"address:port\""))?,
                 cache_entries: raw.dns.cache_entries,
             },
+            http2: d.http2,
             ca_file: given(&raw.egress.ca_file).map(PathBuf::from),
         },
         retry: RetryPolicy {
@@ -148,7 +198,7 @@ fn build(raw: &Raw, wrong: &Wrong<'_>) -> Result<Config, ConfigError> {
             nat64: nat64.ok_or_else(|| wrong("egress.nat64", "write prefixes of 96 bits, such as \"64:ff9b::/96\""))?,
         },
         keyring_file: PathBuf::from(&raw.keyring.file),
-        api_socket: given(&raw.api.socket).map_or_else(|| store.join("callbackd.sock"), PathBuf::from),
+        api: api_config(raw, &store, wrong)?,
         ops_listen: match given(&raw.ops.listen) {
             None => None,
             Some(text) => Some(text.parse().map_err(|_| wrong("ops.listen", "write \"address:port\""))?),
@@ -161,6 +211,29 @@ fn build(raw: &Raw, wrong: &Wrong<'_>) -> Result<Config, ConfigError> {
             event_ids: raw.retention.event_ids.0,
         },
         store: sqlite::Config { directory: store },
+    })
+}
+
+fn api_config(raw: &Raw, store: &Path, wrong: &Wrong<'_>) -> Result<Api, ConfigError> {
+    let api = &raw.api;
+    let listen = given(&api.listen).map(str::parse).transpose();
+    let listen: Option<SocketAddr> = listen.map_err(|_| wrong("api.listen", "write \"address:port\""))?;
+    let tls = match (given(&api.tls_cert), given(&api.tls_key)) {
+        (None, None) => None,
+        (Some(cert), Some(key)) => Some((PathBuf::from(cert), PathBuf::from(key))),
+        (Some(_), None) => return Err(wrong("api.tls_cert", "it needs api.tls_key beside it")),
+        (None, Some(_)) => return Err(wrong("api.tls_key", "it needs api.tls_cert beside it")),
+    };
+    if listen.is_some_and(|address| !address.ip().is_loopback()) && tls.is_none() && !api.behind_tls_proxy {
+        let why = "an address other than loopback needs api.tls_cert and api.tls_key, or behind_tls_proxy = true";
+        return Err(wrong("api.listen", why));
+    }
+    Ok(Api {
+        socket: given(&api.socket).map_or_else(|| store.join("callbackd.sock"), PathBuf::from),
+        listen,
+        tls,
+        behind_tls_proxy: api.behind_tls_proxy,
+        hosts: api.hosts.clone(),
     })
 }
 

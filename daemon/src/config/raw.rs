@@ -61,6 +61,7 @@ pub(super) struct Deliver {
     pub(super) total_timeout: Span,
     pub(super) lease: Span,
     pub(super) contact: String,
+    pub(super) http2: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -107,6 +108,11 @@ pub(super) struct Keyring {
 #[derive(Debug, Deserialize)]
 pub(super) struct Api {
     pub(super) socket: String,
+    pub(super) listen: String,
+    pub(super) tls_cert: String,
+    pub(super) tls_key: String,
+    pub(super) behind_tls_proxy: bool,
+    pub(super) hosts: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -29,7 +29,7 @@ pub struct Directory {
     people: People,
     keyring: Arc<Keyring>,
     clock: Arc<dyn Clock>,
-    retry: RetryPolicy,
+    retry: RwLock<RetryPolicy>,
     cache: RwLock<HashMap<Arc<str>, Arc<TeamEntry>>>,
     /// Rises with every refresh: what was read before one is not kept after it.
     generation: AtomicU64,
@@ -64,6 +64,7 @@ impl TeamEntry {
 
 impl Directory {
     pub fn new(people: People, keyring: Arc<Keyring>, clock: Arc<dyn Clock>, retry: RetryPolicy) -> Self {
+        let retry = RwLock::new(retry);
         Self { people, keyring, clock, retry, cache: RwLock::default(), generation: AtomicU64::new(0) }
     }
 
@@ -89,6 +90,16 @@ impl Directory {
         }
         cache.insert(Arc::clone(&entry.team.id), Arc::clone(&entry));
         Ok(Some(entry))
+    }
+
+    /// The installation's schedule: that of a callback whose team has none of its own, or can't be found.
+    pub fn retry(&self) -> RetryPolicy {
+        *self.retry.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn set_retry(&self, retry: RetryPolicy) {
+        *self.retry.write().unwrap_or_else(PoisonError::into_inner) = retry;
+        self.refresh();
     }
 
     /// Forgets everything that was kept: the next look reads the store.
@@ -122,7 +133,7 @@ impl Directory {
             .filter(|key| key.state == KeyState::Created)
             .filter_map(|key| key.promote_at.filter(|at| *at > now))
             .min();
-        let retry = team.retry.over(&self.retry);
+        let retry = team.retry.over(&self.retry());
         let live = self.signers(&team, keys, Mode::Live, now);
         let test = self.signers(&team, keys, Mode::Test, now);
         TeamEntry { team, retry, live, test, until }

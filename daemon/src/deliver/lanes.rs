@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::lane::{Caps, LaneKey, Pool, Room, Scheduler, Side, Slot};
+use super::lane::{Caps, LaneKey, LaneSeen, Pool, Room, Scheduler, Side, Slot};
+use crate::base::clock::Timestamp;
 use crate::base::metrics::Metrics;
+use crate::model::attempt::Outcome;
 use crate::model::endpoint::QueueTarget;
 use crate::model::lease::Lease;
 
@@ -117,6 +119,21 @@ impl Lanes {
         }
     }
 
+    /// Every lane, as it stands now.
+    pub fn seen(&self) -> Vec<LaneSeen> {
+        self.state().scheduler.seen(Instant::now())
+    }
+
+    /// How many lanes are free to go on, and how many are limited.
+    pub fn lane_states(&self) -> (usize, usize) {
+        self.state().scheduler.lane_states(Instant::now())
+    }
+
+    pub fn set_caps(self: &Arc<Self>, caps: Caps) {
+        self.state().scheduler.set_caps(caps);
+        self.pump();
+    }
+
     pub fn sweep(&self) {
         self.state().scheduler.sweep(Instant::now());
     }
@@ -130,7 +147,7 @@ impl Lanes {
                 if state.open && !state.closed { state.scheduler.next(Instant::now()) } else { None }
             };
             let Some((slot, pool, lease)) = next else { return };
-            let slot = LaneSlot { lanes: Arc::clone(self), slot, prompt: false };
+            let slot = LaneSlot { lanes: Arc::clone(self), slot, prompt: false, ended: None };
             let permit = Permit { lanes: Arc::clone(self), pool };
             let starter = self.starter.get().expect("the starter is set before the first offer");
             starter(Start { lease, slot, permit });
@@ -143,9 +160,15 @@ pub struct LaneSlot {
     lanes: Arc<Lanes>,
     slot: Slot,
     prompt: bool,
+    ended: Option<(Outcome, Timestamp)>,
 }
 
 impl LaneSlot {
+    /// What the attempt came to, and when.
+    pub fn ended(&mut self, outcome: Outcome, at: Timestamp) {
+        self.ended = Some((outcome, at));
+    }
+
     /// The endpoint answered in time.
     pub fn was_prompt(&mut self) {
         self.prompt = true;
@@ -154,7 +177,13 @@ impl LaneSlot {
 
 impl Drop for LaneSlot {
     fn drop(&mut self) {
-        self.lanes.state().scheduler.leave(self.slot, self.prompt, Instant::now());
+        {
+            let mut state = self.lanes.state();
+            if let Some((outcome, at)) = self.ended {
+                state.scheduler.note(self.slot, outcome, at);
+            }
+            state.scheduler.leave(self.slot, self.prompt, Instant::now());
+        }
         self.lanes.pump();
         self.lanes.due_progress.notify_one();
         self.lanes.progress.notify_one();

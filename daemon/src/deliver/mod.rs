@@ -9,6 +9,7 @@ pub mod feed;
 pub mod inflight;
 pub mod lane;
 pub mod lanes;
+pub mod recent;
 pub mod resolve;
 pub mod settle;
 pub mod sign;
@@ -36,6 +37,7 @@ use inflight::Inflight;
 use lane::PROMPT;
 use lanes::{Permit, Start};
 use settle::Settler;
+use sign::Content;
 
 /// What attempts share.
 pub struct Engine {
@@ -47,8 +49,6 @@ pub struct Engine {
     pub user_agent: HeaderValue,
     /// A first attempt gets its row early when it is older than this.
     pub park_after: Duration,
-    /// For a callback whose team can't be found any more.
-    pub retry: RetryPolicy,
     /// Cuts off what is still under way when the grace of a stop is over.
     pub cut_off: Stop,
 }
@@ -81,6 +81,7 @@ impl Engine {
             retry_after: tried.exchange.retry_after,
         };
         let next = retry::next(&report, &lease.progress, &tried.retry, lease.now(), jitter());
+        slot.ended(report.outcome, lease.now());
         // The customer's slot never waits for our disk.
         drop(slot);
         permit.to_settling();
@@ -119,7 +120,7 @@ impl Engine {
                 }
                 () = cut_off.stopped() => {
                     let exchange = Exchange::refused(Outcome::Interrupted, "cut off: the daemon was stopped");
-                    return Tried { exchange: Exchange { sent: true, ..exchange }, retry: self.retry };
+                    return Tried { exchange: Exchange { sent: true, ..exchange }, retry: self.directory.retry() };
                 }
             }
         }
@@ -132,7 +133,7 @@ impl Engine {
         }
         let Ok(Some(entry)) = tokio::time::timeout_at(end, self.team(lease)).await else {
             let exchange = Exchange::refused(Outcome::NoKey, "the team can't be read");
-            return Tried { exchange, retry: self.retry };
+            return Tried { exchange, retry: self.directory.retry() };
         };
         let retry = entry.retry;
         let http = self.client.policy().http;
@@ -142,7 +143,13 @@ impl Engine {
                 if !resolved.target.origin.https && resolved.form == crate::model::team::AuthForm::Key {
                     self.metrics.http_key_exposed_total.inc();
                 }
-                self.client.post(&sign::sign(resolved, lease, &self.user_agent), lease.now(), end).await
+                let content = Content {
+                    id: &lease.id().to_string(),
+                    at: lease.now(),
+                    attempt: lease.progress.attempts.saturating_add(1),
+                    body: lease.body.clone(),
+                };
+                self.client.post(&sign::sign(resolved, content, &self.user_agent), lease.now(), end).await
             }
         };
         Tried { exchange, retry }
@@ -169,7 +176,7 @@ impl Engine {
 
     fn panicked(&self) -> Tried {
         let exchange = Exchange::refused(Outcome::Panicked, "the attempt panicked; the log has the place");
-        Tried { exchange: Exchange { sent: true, ..exchange }, retry: self.retry }
+        Tried { exchange: Exchange { sent: true, ..exchange }, retry: self.directory.retry() }
     }
 
     fn observe_begin(&self, lease: &Lease, at: Timestamp) {

@@ -1,10 +1,13 @@
 //! The headers of one attempt: identity, time, signatures, auth.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use secrecy::ExposeSecret as _;
 
 use super::resolve::Resolved;
-use crate::model::lease::Lease;
+use crate::base::clock::Timestamp;
 use crate::net::exchange::Outgoing;
 use crate::net::target::Target;
 
@@ -14,26 +17,34 @@ const SIGNATURE: HeaderName = HeaderName::from_static(scale_callback_auth::heade
 const AUTH: HeaderName = HeaderName::from_static(scale_callback_auth::header::AUTH);
 const ATTEMPT: HeaderName = HeaderName::from_static(scale_callback_auth::header::ATTEMPT);
 
-/// Signs the lease's body for the attempt that begins now; the same bytes are sent.
-pub fn sign(resolved: Resolved, lease: &Lease, user_agent: &HeaderValue) -> Outgoing {
-    let id = lease.id().to_string();
+/// What is signed and sent.
+pub struct Content<'c> {
+    pub id: &'c str,
+    pub at: Timestamp,
+    /// From 1.
+    pub attempt: u32,
+    pub body: Bytes,
+}
+
+/// Signs the content for the attempt that begins now; the same bytes are sent.
+pub fn sign(resolved: Resolved, content: Content<'_>, user_agent: &HeaderValue) -> Outgoing {
     let signer = resolved.entry.signer(resolved.mode, resolved.form).expect("resolve found a signer");
-    let signed = signer.sign(&id, lease.now().unix_seconds(), &lease.body);
+    let signed = signer.sign(content.id, content.at.unix_seconds(), &content.body);
     let mut headers = HeaderMap::with_capacity(10);
     headers.insert(HOST, host(&resolved.target));
     headers.insert(USER_AGENT, user_agent.clone());
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(ID, visible(&id));
+    headers.insert(ID, visible(content.id));
     headers.insert(TIMESTAMP, visible(&signed.timestamp));
     headers.insert(SIGNATURE, visible(&signed.signature));
     if let Some(auth) = &signed.auth {
         headers.insert(AUTH, secret(auth));
     }
-    headers.insert(ATTEMPT, HeaderValue::from(lease.progress.attempts.saturating_add(1)));
+    headers.insert(ATTEMPT, HeaderValue::from(content.attempt));
     if let Some(authorization) = &resolved.target.authorization {
         headers.insert(AUTHORIZATION, secret(authorization.expose_secret()));
     }
-    Outgoing { team: lease.facts.team.clone(), target: resolved.target, headers, body: lease.body.clone() }
+    Outgoing { team: Arc::clone(&resolved.entry.team.id), target: resolved.target, headers, body: content.body }
 }
 
 fn host(target: &Target) -> HeaderValue {

@@ -212,8 +212,8 @@ async fn teams(app: &App, receiver: SocketAddr) -> anyhow::Result<scale_callback
     };
     let globex =
         TeamChange { name: Some("Globex".to_owned()), auth_form: Some("hmac".to_owned()), ..TeamChange::default() };
-    app.ops.create_team(&actor, ACME, acme).await?;
-    app.ops.create_team(&actor, GLOBEX, globex).await?;
+    app.ops.create_team(&actor, ACME, acme, None).await?;
+    app.ops.create_team(&actor, GLOBEX, globex, None).await?;
     let key = async |team: &str, kind: KeyKind, mode: Mode| -> anyhow::Result<String> {
         let rows = app.ops.keys(team).await?;
         let row = rows.iter().find(|row| row.kind == kind && row.mode == mode).context("a new team has its keys")?;

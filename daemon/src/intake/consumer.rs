@@ -15,9 +15,10 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::context::Context;
-use super::decode::{self, Headers, Raw};
+use super::decode::{self, CloudEvent, Headers, Raw};
 use super::partitions::{AcceptFrom, Standing};
 use super::{Config, Incoming, Tombstones, settings};
+use crate::base::clock::Timestamp;
 use crate::base::pace::Pace;
 use crate::base::stop::Stop;
 use crate::model::event::RecordRef;
@@ -193,6 +194,7 @@ impl<'s> Session<'s> {
             // The record was removed by retention: nothing to compare with.
             partition.standing = Standing::Reading;
         }
+        partition.progress.read(record.offset, record.timestamp);
         let epoch = partition.epoch;
         drop(partitions);
         tracing::trace!(source = %record.source, offset = record.offset, "a record was read");
@@ -362,14 +364,27 @@ impl<'s> Session<'s> {
         let context = self.context();
         let ends = context.ends.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut by_topic = std::collections::HashMap::<Arc<str>, i64>::new();
-        for ((topic, number), partition) in context.partitions().iter() {
+        let mut oldest = None;
+        for ((topic, number), partition) in context.partitions().iter_mut() {
             let reached = context.inflight.reached(&partition.source).map_or(0, |reached| reached.done_upto);
-            let end = ends.get(&(topic.to_string(), *number)).copied().unwrap_or(reached);
-            *by_topic.entry(Arc::clone(topic)).or_default() += end.saturating_sub(reached).max(0);
+            let end = ends.of.get(&(topic.to_string(), *number)).copied();
+            let lag = end.map_or(0, |end| end.saturating_sub(reached).max(0));
+            partition.lag = lag;
+            *by_topic.entry(Arc::clone(topic)).or_default() += lag;
+            partition.progress.recorded(reached, ends.at.filter(|_| end.is_some_and(|end| end <= reached)));
+            if lag > 0 {
+                let newest = partition.progress.newest();
+                oldest = match (oldest, newest) {
+                    (Some(oldest), Some(newest)) => Some(std::cmp::min::<Timestamp>(oldest, newest)),
+                    (oldest, newest) => oldest.or(newest),
+                };
+            }
         }
         for (topic, lag) in by_topic {
             context.metrics.kafka_lag_records.with_label_values(&[&*topic]).set(lag);
         }
+        let behind = oldest.map_or(0.0, |oldest| context.clock.now().since(oldest).as_secs_f64());
+        context.metrics.kafka_lag_seconds.set(behind);
         for (topic, age) in context.inflight.watermark_ages() {
             context.metrics.watermark_age_seconds.with_label_values(&[&*topic]).set(age.as_secs_f64());
         }
@@ -413,11 +428,17 @@ fn commit(consumer: &BaseConsumer<Context>, mode: CommitMode) {
 fn headers<'m>(message: &'m BorrowedMessage<'_>) -> Headers<'m> {
     let mut found = Headers::default();
     let Some(all) = message.headers() else { return found };
+    let (mut cloud_event, mut version) = (CloudEvent::default(), None);
     for header in all.iter() {
         let slot = match header.key {
             "event-id" => &mut found.event_id,
             "event-type" => &mut found.event_type,
             "team-id" => &mut found.team_id,
+            "ce_specversion" => &mut version,
+            "ce_id" => &mut cloud_event.id,
+            "ce_source" => &mut cloud_event.source,
+            "ce_type" => &mut cloud_event.kind,
+            "ce_teamid" => &mut cloud_event.team,
             _ => continue,
         };
         if slot.is_some() && *slot != header.value {
@@ -425,6 +446,7 @@ fn headers<'m>(message: &'m BorrowedMessage<'_>) -> Headers<'m> {
         }
         *slot = header.value;
     }
+    found.cloud_event = version.map(|_| cloud_event);
     found
 }
 

@@ -13,7 +13,8 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::partitions::{Partition, Partitions, Standing};
-use super::{KafkaState, Stalled};
+use super::{KafkaState, PartitionRead, Stalled};
+use crate::base::clock::{Clock, Timestamp};
 use crate::base::metrics::Metrics;
 use crate::deliver::inflight::Inflight;
 use crate::deliver::lanes::Lanes;
@@ -44,8 +45,16 @@ pub struct Context {
     pub deadline: Duration,
     pub partitions: Mutex<Partitions>,
     pub troubles: Mutex<HashMap<&'static str, Instant>>,
-    /// Ends of the partitions, by the client's statistics: topic, partition, last stable offset.
-    pub ends: Mutex<HashMap<(String, i32), i64>>,
+    /// Ends of the partitions (last stable offsets), by the client's statistics.
+    pub ends: Mutex<Ends>,
+    pub clock: Arc<dyn Clock>,
+}
+
+#[derive(Default)]
+pub struct Ends {
+    pub of: HashMap<(String, i32), i64>,
+    /// When they were seen.
+    pub at: Option<Timestamp>,
 }
 
 impl Context {
@@ -91,7 +100,15 @@ impl Context {
             _ => None,
         });
         let assigned = partitions.len();
+        let read = partitions.values().map(|partition| PartitionRead {
+            source: Arc::clone(&partition.source),
+            lag: partition.lag,
+            recorded_upto: partition.progress.upto(),
+        });
+        let mut read: Vec<_> = read.collect();
+        read.sort_by(|a, b| a.source.cmp(&b.source));
         self.state.send_if_modified(|state| {
+            state.partitions = read;
             let changed = state.assigned != assigned || state.blocked != blocked;
             state.assigned = assigned;
             state.blocked.clone_from(&blocked);
@@ -335,10 +352,11 @@ impl ClientContext for Context {
             for (number, partition) in of_topic.partitions {
                 let end = partition.ls_offset.max(partition.hi_offset);
                 if number >= 0 && end >= 0 {
-                    ends.insert((topic.clone(), number), end);
+                    ends.of.insert((topic.clone(), number), end);
                 }
             }
         }
+        ends.at = Some(self.clock.now());
         if statistics.brokers.values().any(|broker| broker.state == "UP" && broker.nodeid >= 0) {
             self.set_reachable(true);
         }

@@ -26,8 +26,19 @@ pub struct Headers<'r> {
     pub event_id: Option<&'r [u8]>,
     pub event_type: Option<&'r [u8]>,
     pub team_id: Option<&'r [u8]>,
+    /// CloudEvents in binary mode, told by `ce_specversion`.
+    pub cloud_event: Option<CloudEvent<'r>>,
     /// One of them stands more than once, with different values.
     pub conflict: bool,
+}
+
+/// The attributes of a CloudEvent in binary mode; its value is our envelope.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CloudEvent<'r> {
+    pub id: Option<&'r [u8]>,
+    pub source: Option<&'r [u8]>,
+    pub kind: Option<&'r [u8]>,
+    pub team: Option<&'r [u8]>,
 }
 
 /// A record as it came.
@@ -126,7 +137,11 @@ fn read<'v>(raw: &Raw<'v>, max_bytes: usize, identity: &mut Identity<'v>) -> Res
         return Err(wrong(Unreadable::DuplicateField, "a field of the envelope stands twice"));
     }
     let [event_id, event_type, team_id, task, response] = envelope.values;
-    let headers = raw.headers;
+    let mut headers = raw.headers;
+    let cloud_event = headers.cloud_event.unwrap_or_default();
+    headers.conflict |= !(agree(&mut headers.event_id, cloud_event.id)
+        && agree(&mut headers.event_type, cloud_event.kind)
+        && agree(&mut headers.team_id, cloud_event.team));
     if headers.conflict {
         return Err(wrong(Unreadable::ConflictingIdentity, "a Kafka header stands twice with different values"));
     }
@@ -150,6 +165,10 @@ fn read<'v>(raw: &Raw<'v>, max_bytes: usize, identity: &mut Identity<'v>) -> Res
     let team = team?.ok_or_else(|| wrong(Unreadable::MissingTeamId, "neither envelope nor header names a team"))?;
     let task_id = task_id?.ok_or_else(|| wrong(Unreadable::MissingTaskId, "the task has no task_id"))?;
     let event_id = event_id?;
+    let event_id = match headers.cloud_event {
+        None => event_id,
+        Some(of) => Some(cloud_event_id(of.source, event_id)?),
+    };
     let event_type = field("event_type", event_type, headers.event_type, MAX_EVENT_TYPE)?;
     let mode = mode_of(is_test)?;
     let callback_url = url_of(url)?;
@@ -214,6 +233,27 @@ fn field<'v>(
         return Err(wrong(Unreadable::InvalidId, format!("{name} holds a control character")));
     }
     Ok(Some(value))
+}
+
+/// A CloudEvent's attribute says what the record's own header says, where both are there.
+fn agree<'r>(header: &mut Option<&'r [u8]>, attribute: Option<&'r [u8]>) -> bool {
+    let attribute = attribute.filter(|value| !value.is_empty());
+    let own = header.filter(|value| !value.is_empty());
+    *header = own.or(attribute);
+    own.is_none() || attribute.is_none() || own == attribute
+}
+
+/// CloudEvents are themselves by source and id: both, with a line feed between, which neither can hold.
+fn cloud_event_id<'v>(source: Option<&'v [u8]>, id: Option<Cow<'v, str>>) -> Result<Cow<'v, str>, Wrong> {
+    let source = field("ce_source", None, source, MAX_EVENT_ID)?;
+    let (Some(source), Some(id)) = (source, id) else {
+        return Err(wrong(Unreadable::InvalidId, "a CloudEvent needs both ce_source and ce_id"));
+    };
+    let joined = format!("{source}\n{id}");
+    if joined.len() > MAX_EVENT_ID {
+        return Err(wrong(Unreadable::InvalidId, format!("ce_source and ce_id are longer than {MAX_EVENT_ID} bytes")));
+    }
+    Ok(Cow::Owned(joined))
 }
 
 fn string<'v>(name: &str, raw: &'v RawValue) -> Result<Cow<'v, str>, Wrong> {
@@ -441,7 +481,7 @@ mod tests {
     #[test]
     fn headers_may_say_the_same_and_nothing_else() {
         let value = br#"{"event_id":"e","team_id":"t","task":{"task_id":"a"}}"#;
-        let same = Headers { event_id: Some(b"e"), team_id: Some(b"t"), event_type: Some(b"x"), conflict: false };
+        let same = Headers { event_id: Some(b"e"), team_id: Some(b"t"), event_type: Some(b"x"), ..Headers::default() };
         let event = read_with(value, same).expect("the same");
         assert_eq!(&*event.event_type, "x");
         for other in [
@@ -467,5 +507,42 @@ mod tests {
         assert_eq!(letter.task_id.as_deref(), Some("a"));
         assert_eq!(letter.event_id.as_deref(), Some("e"));
         assert_eq!(letter.value_len, value.len() as u64);
+    }
+
+    #[test]
+    fn cloud_events_in_binary_mode_are_read() {
+        let record = record();
+        let event = |ce: CloudEvent<'static>, headers: Headers<'static>, value: &str| {
+            let headers = Headers { cloud_event: Some(ce), ..headers };
+            decode(&Raw { record: &record, headers, value: value.as_bytes() }, 1 << 20)
+        };
+        let plain = Headers::default();
+        let ulid = b"01KAV9FT00ZKEK0KFES3QVF608";
+        let ce =
+            CloudEvent { id: Some(ulid), source: Some(b"/tasks"), kind: Some(b"task.recalled"), team: Some(b"team_a") };
+        let value = r#"{"task":{"task_id":"t1"}}"#;
+        let read = event(ce, plain, value).expect("a CloudEvent");
+        assert_eq!(read.event_id.as_deref(), Some("/tasks\n01KAV9FT00ZKEK0KFES3QVF608"));
+        assert_eq!((&*read.event_type, &*read.team), ("task.recalled", "team_a"));
+        let key = crate::model::callback::EventKey::Id(read.event_id.as_deref().expect("an id"));
+        let id = CallbackId::of("team_a", key, 1_700_000_000_000);
+        assert_eq!(id.as_bytes()[..6], 1_764_000_000_000_u64.to_be_bytes()[2..], "the time inside ce_id counts");
+        // The same id from another source is another event.
+        let other = event(CloudEvent { source: Some(b"/other"), ..ce }, plain, value).expect("another");
+        assert_ne!(other.event_id, read.event_id);
+        // Header, attribute and body may say the same, and nothing else.
+        let same = r#"{"event_id":"01KAV9FT00ZKEK0KFES3QVF608","team_id":"team_a","task":{"task_id":"t1"}}"#;
+        assert_eq!(
+            event(ce, Headers { team_id: Some(b"team_a"), ..plain }, same).expect("the same").event_id,
+            read.event_id
+        );
+        let refused = |ce, headers, value: &str| event(ce, headers, value).expect_err("refused").reason;
+        assert_eq!(refused(ce, Headers { team_id: Some(b"team_b"), ..plain }, value), Unreadable::ConflictingIdentity);
+        let body = r#"{"event_id":"another","task":{"task_id":"t1"}}"#;
+        assert_eq!(refused(ce, plain, body), Unreadable::ConflictingIdentity);
+        assert_eq!(refused(CloudEvent { source: Some(b"/a\nb"), ..ce }, plain, value), Unreadable::InvalidId);
+        assert_eq!(refused(CloudEvent { id: Some(b"a\nb"), ..ce }, plain, value), Unreadable::InvalidId);
+        assert_eq!(refused(CloudEvent { source: None, ..ce }, plain, value), Unreadable::InvalidId);
+        assert_eq!(refused(CloudEvent { id: None, ..ce }, plain, value), Unreadable::InvalidId);
     }
 }

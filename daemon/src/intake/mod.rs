@@ -2,6 +2,7 @@
 //! teams, and offers what is new to the lanes.
 
 pub mod admit;
+pub mod check;
 pub mod consumer;
 pub mod context;
 pub mod decode;
@@ -13,6 +14,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::base::clock::Timestamp;
 use crate::model::dead_letter::DeadLetter;
 use crate::model::event::{SourceKey, TaskEvent};
 
@@ -86,4 +88,21 @@ pub struct KafkaState {
     pub assigned: usize,
     /// Why partitions wait for an operator, if any do.
     pub blocked: Option<String>,
+    pub partitions: Vec<PartitionRead>,
+}
+
+impl KafkaState {
+    /// Every partition of ours is recorded up to this time; `None` while one is not known that far.
+    pub fn recorded_upto(&self) -> Option<Timestamp> {
+        self.partitions.iter().map(|partition| partition.recorded_upto).min().flatten()
+    }
+}
+
+/// How far one partition of ours was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionRead {
+    pub source: Arc<SourceKey>,
+    /// Records between the watermark and the log's end, as it was seen last.
+    pub lag: i64,
+    pub recorded_upto: Option<Timestamp>,
 }

@@ -1,9 +1,10 @@
 //! The partitions that are assigned to us, as the consumer's thread sees them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::base::clock::Timestamp;
 use crate::model::callback::Hash;
 use crate::model::event::SourceKey;
 
@@ -38,11 +39,66 @@ pub struct Partition {
     paused_at: Option<Instant>,
     /// The offset that was committed last.
     pub committed: i64,
+    pub progress: Progress,
+    /// Records between the watermark and the log's end.
+    pub lag: i64,
+}
+
+/// Up to which time a partition's records are recorded. Records name their time, watermarks their offset: a few
+/// samples of both lie between.
+#[derive(Debug, Default)]
+pub struct Progress {
+    newest: Option<(i64, Timestamp)>,
+    samples: VecDeque<(i64, Timestamp)>,
+    upto: Option<Timestamp>,
+}
+
+const SAMPLES: usize = 256;
+
+impl Progress {
+    /// A record was read; without a time of its own it says nothing.
+    pub fn read(&mut self, offset: i64, millis: i64) {
+        if millis > 0 {
+            self.newest = Some((offset, Timestamp::from_millis(millis)));
+        }
+    }
+
+    /// The time of the newest record that was read.
+    pub fn newest(&self) -> Option<Timestamp> {
+        self.newest.map(|(_, at)| at)
+    }
+
+    /// Everything below `watermark` is recorded; at the log's end, everything up to when that was seen.
+    pub fn recorded(&mut self, watermark: i64, end_seen: Option<Timestamp>) {
+        if let Some(newest) = self.newest
+            && self.samples.back() != Some(&newest)
+            && self.samples.len() < SAMPLES
+        {
+            self.samples.push_back(newest);
+        }
+        while let Some((_, at)) = self.samples.pop_front_if(|(offset, _)| *offset < watermark) {
+            self.upto = self.upto.max(Some(at));
+        }
+        self.upto = self.upto.max(end_seen);
+    }
+
+    pub fn upto(&self) -> Option<Timestamp> {
+        self.upto
+    }
 }
 
 impl Partition {
     pub fn new(source: Arc<SourceKey>) -> Self {
-        Self { source, epoch: 0, standing: Standing::NotTaken, paused: false, paused_at: None, committed: -1 }
+        Self {
+            source,
+            epoch: 0,
+            standing: Standing::NotTaken,
+            paused: false,
+            paused_at: None,
+            committed: -1,
+            progress: Progress::default(),
+            lag: 0,
+        }
     }
 
     /// Whether to pause, resume, or leave it; remembers what it answered.
@@ -63,3 +119,27 @@ impl Partition {
 
 /// By topic and number, as messages name them.
 pub type Partitions = HashMap<(Arc<str>, i32), Partition>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_is_recorded_up_to_its_watermark_and_no_further() {
+        let at = Timestamp::from_millis;
+        let mut progress = Progress::default();
+        progress.recorded(0, None);
+        assert_eq!(progress.upto(), None);
+        progress.read(7, 1_000);
+        progress.recorded(7, None);
+        assert_eq!(progress.upto(), None, "record 7 is not below 7");
+        progress.read(9, 3_000);
+        progress.recorded(8, None);
+        assert_eq!(progress.upto(), Some(at(1_000)));
+        progress.recorded(10, Some(at(9_000)));
+        assert_eq!(progress.upto(), Some(at(9_000)), "caught up: everything until the end was seen");
+        progress.read(10, 2_000);
+        progress.recorded(11, None);
+        assert_eq!(progress.upto(), Some(at(9_000)), "an old record takes nothing back");
+    }
+}

@@ -177,9 +177,11 @@ impl Spans<'_> {
     }
 }
 
-/// The time inside an event id, in milliseconds: a hyphenated `UUIDv7` or a ULID between 2020 and 2100.
+/// The time inside an event id, in milliseconds: a hyphenated `UUIDv7` or a ULID between 2020 and 2100. Of a
+/// CloudEvent's, which is its source, a line feed and its id, the id counts.
 pub fn time_inside(event_id: &str) -> Option<u64> {
-    uuid_v7_time(event_id.as_bytes()).or_else(|| ulid_time(event_id.as_bytes())).filter(|ms| plausible(*ms))
+    let id = event_id.rsplit_once('\n').map_or(event_id, |(_, id)| id).as_bytes();
+    uuid_v7_time(id).or_else(|| ulid_time(id)).filter(|ms| plausible(*ms))
 }
 
 fn plausible(ms: u64) -> bool {

@@ -7,12 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::Request;
 use http_body_util::Full;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::{Response, body::Incoming};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::task::AbortHandle;
 
-use super::dial::Stream;
+use super::dial::Dialed;
 use super::watched::{Watch, Watched};
 use crate::model::endpoint::Origin;
 
@@ -23,6 +25,13 @@ const IDLE_PER_KEY: usize = 16;
 const IDLE_IN_ALL: usize = 1_024;
 const BUFFER: usize = 32 * 1024;
 const MAX_HEADERS: usize = 64;
+/// Bounds of an HTTP/2 connection: the library's own are large.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 256 * 1024;
+const HEADER_LIST: u32 = 16 * 1024;
+const SEND_BUFFER: usize = 256 * 1024;
+/// Requests that share one HTTP/2 connection, whatever the receiver would take.
+const STREAMS: usize = 64;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct PoolKey {
@@ -32,41 +41,116 @@ pub(crate) struct PoolKey {
     pub(crate) generation: u64,
 }
 
-pub(crate) struct Connection {
-    pub(crate) sender: SendRequest<Full<Bytes>>,
-    pub(crate) watch: Arc<Watch>,
-    pub(crate) peer: SocketAddr,
+enum Sender {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+/// What requests on one connection share.
+struct Shared {
+    watch: Arc<Watch>,
+    peer: SocketAddr,
     born: Instant,
-    idle_since: Instant,
-    /// It came from the pool: the receiver may have closed it meanwhile.
-    pub(crate) reused: bool,
     /// Ends with us: a receiver that never reads would keep it, and the body it holds, for ever.
     driver: AbortHandle,
 }
 
-impl Drop for Connection {
+impl Drop for Shared {
     fn drop(&mut self) {
         self.driver.abort();
     }
 }
 
+/// A connection, or over HTTP/2 a share in one.
+pub(crate) struct Connection {
+    sender: Sender,
+    shared: Arc<Shared>,
+    idle_since: Instant,
+    /// It came from the pool: the receiver may have closed it meanwhile.
+    pub(crate) reused: bool,
+}
+
 impl Connection {
-    pub(crate) async fn over(stream: Box<dyn Stream>, peer: SocketAddr) -> hyper::Result<Self> {
+    pub(crate) async fn over(dialed: Dialed) -> hyper::Result<Self> {
         let watch = Arc::new(Watch::default());
-        let io = TokioIo::new(Watched::new(stream, Arc::clone(&watch)));
-        let (sender, driver) =
-            http1::Builder::new().max_buf_size(BUFFER).max_headers(MAX_HEADERS).handshake(io).await?;
-        let driver = tokio::spawn(async move {
-            // How it ends shows in the exchange that uses it; an idle one may end as it likes.
-            let _ = driver.await;
-        });
+        let io = TokioIo::new(Watched::new(dialed.stream, Arc::clone(&watch)));
+        // How a connection ends shows in the exchange that uses it; an idle one may end as it likes.
+        let (sender, driver) = if dialed.http2 {
+            let (sender, driver) = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .max_header_list_size(HEADER_LIST)
+                .max_send_buf_size(SEND_BUFFER)
+                .handshake(io)
+                .await?;
+            (Sender::Http2(sender), tokio::spawn(async move { drop(driver.await) }))
+        } else {
+            let (sender, driver) =
+                http1::Builder::new().max_buf_size(BUFFER).max_headers(MAX_HEADERS).handshake(io).await?;
+            (Sender::Http1(sender), tokio::spawn(async move { drop(driver.await) }))
+        };
         let now = Instant::now();
-        let driver = driver.abort_handle();
-        Ok(Self { sender, watch, peer, born: now, idle_since: now, reused: false, driver })
+        let shared = Shared { watch, peer: dialed.peer, born: now, driver: driver.abort_handle() };
+        Ok(Self { sender, shared: Arc::new(shared), idle_since: now, reused: false })
+    }
+
+    pub(crate) fn is_http2(&self) -> bool {
+        matches!(self.sender, Sender::Http2(_))
+    }
+
+    pub(crate) fn watch(&self) -> &Watch {
+        &self.shared.watch
+    }
+
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.shared.peer
+    }
+
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Full<Bytes>>>> {
+        match &mut self.sender {
+            Sender::Http1(sender) => sender.try_send_request(request).await,
+            Sender::Http2(sender) => sender.try_send_request(request).await,
+        }
+    }
+
+    /// Ready for the next request; over HTTP/1.1 only once the last one is out as well.
+    pub(crate) async fn ready(&mut self) -> hyper::Result<()> {
+        match &mut self.sender {
+            Sender::Http1(sender) => sender.ready().await,
+            Sender::Http2(sender) => sender.ready().await,
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        match &self.sender {
+            Sender::Http1(sender) => sender.is_closed(),
+            Sender::Http2(sender) => sender.is_closed(),
+        }
+    }
+
+    /// Another share in an HTTP/2 connection.
+    fn share(&self) -> Option<Self> {
+        let Sender::Http2(sender) = &self.sender else { return None };
+        Some(Self {
+            sender: Sender::Http2(sender.clone()),
+            shared: Arc::clone(&self.shared),
+            idle_since: self.idle_since,
+            reused: true,
+        })
+    }
+
+    /// Requests that have a share in it, the pool's own not counted.
+    fn users(&self) -> usize {
+        Arc::strong_count(&self.shared).saturating_sub(1)
     }
 
     fn usable(&self, now: Instant) -> bool {
-        !self.sender.is_closed() && now.duration_since(self.idle_since) < IDLE && now.duration_since(self.born) < AGE
+        let idle = now.duration_since(self.idle_since) >= IDLE && self.users() == 0;
+        !self.is_closed() && !idle && now.duration_since(self.shared.born) < AGE
     }
 }
 
@@ -75,18 +159,38 @@ pub(crate) struct Pool(Mutex<Idle>);
 
 #[derive(Default)]
 struct Idle {
-    by_key: HashMap<PoolKey, Vec<Connection>>,
+    by_key: HashMap<PoolKey, Kept>,
     count: usize,
 }
 
+/// What is kept for one key: idle connections, or the one that requests share.
+#[derive(Default)]
+struct Kept {
+    idle: Vec<Connection>,
+    shared: Option<Connection>,
+}
+
+impl Kept {
+    fn len(&self) -> usize {
+        self.idle.len() + usize::from(self.shared.is_some())
+    }
+}
+
 impl Pool {
-    /// The connection used last, which is the least likely to be closed.
+    /// A share in the HTTP/2 connection, or the idle one used last, which is the least likely to be closed.
     pub(crate) fn take(&self, key: &PoolKey) -> Option<Connection> {
         let now = Instant::now();
         let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Idle { by_key, count } = &mut *idle;
         let kept = by_key.get_mut(key)?;
-        while let Some(mut connection) = kept.pop() {
+        if let Some(shared) = &kept.shared {
+            if shared.usable(now) {
+                return if shared.users() < STREAMS { shared.share() } else { None };
+            }
+            kept.shared = None;
+            *count = count.saturating_sub(1);
+        }
+        while let Some(mut connection) = kept.idle.pop() {
             *count = count.saturating_sub(1);
             if connection.usable(now) {
                 connection.reused = true;
@@ -97,27 +201,51 @@ impl Pool {
         None
     }
 
-    pub(crate) fn put(&self, key: PoolKey, mut connection: Connection) {
-        connection.idle_since = Instant::now();
-        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.count >= IDLE_IN_ALL {
-            return;
-        }
-        let kept = idle.by_key.entry(key).or_default();
-        if kept.len() < IDLE_PER_KEY {
-            kept.push(connection);
-            idle.count = idle.count.saturating_add(1);
+    /// Lets others have a share in a new HTTP/2 connection at once. The first one of a key is kept.
+    pub(crate) fn offer(&self, key: &PoolKey, connection: &Connection) {
+        if let Some(share) = connection.share() {
+            self.put(key.clone(), share);
         }
     }
 
-    /// Drops what has been idle or alive too long.
+    pub(crate) fn put(&self, key: PoolKey, mut connection: Connection) {
+        let now = Instant::now();
+        connection.idle_since = now;
+        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Idle { by_key, count } = &mut *idle;
+        if let Some(kept) = by_key.get_mut(&key).filter(|_| connection.is_http2())
+            && let Some(shared) = &mut kept.shared
+        {
+            if Arc::ptr_eq(&shared.shared, &connection.shared) {
+                shared.idle_since = now;
+            } else if !shared.usable(now) {
+                *shared = connection;
+            }
+            return;
+        }
+        if *count >= IDLE_IN_ALL {
+            return;
+        }
+        let kept = by_key.entry(key).or_default();
+        if connection.is_http2() {
+            kept.shared = Some(connection);
+        } else if kept.idle.len() < IDLE_PER_KEY {
+            kept.idle.push(connection);
+        } else {
+            return;
+        }
+        *count = count.saturating_add(1);
+    }
+
+    /// Drops what has been idle or alive too long; requests under way on a shared one come to their end.
     pub(crate) fn sweep(&self) {
         let now = Instant::now();
         let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         idle.by_key.retain(|_, kept| {
-            kept.retain(|connection| connection.usable(now));
-            !kept.is_empty()
+            kept.idle.retain(|connection| connection.usable(now));
+            kept.shared.take_if(|connection| !connection.usable(now));
+            kept.len() > 0
         });
-        idle.count = idle.by_key.values().map(Vec::len).sum();
+        idle.count = idle.by_key.values().map(Kept::len).sum();
     }
 }

@@ -35,6 +35,16 @@ pub struct Deadlines {
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
+/// A connection to an address that was allowed.
+pub(crate) struct Dialed {
+    pub(crate) stream: Box<dyn Stream>,
+    pub(crate) peer: SocketAddr,
+    /// The receiver chose HTTP/2 in the TLS handshake.
+    pub(crate) http2: bool,
+    /// The version of TLS, for people.
+    pub(crate) tls: Option<String>,
+}
+
 /// Why no connection came about.
 #[derive(Debug)]
 pub(crate) struct Failed {
@@ -69,57 +79,92 @@ impl Dialer {
         team: &str,
         policy: &Policy,
         end: Instant,
-    ) -> Result<(Box<dyn Stream>, SocketAddr), Failed> {
-        let within = |phase: Duration| end.min(Instant::now() + phase);
-        let addresses = self.addresses(target, team, policy, within(self.deadlines.dns)).await?;
-        let (stream, peer) = connect(&addresses, within(self.deadlines.connect)).await?;
-        let with_peer = |failed: Failed| Failed { peer: Some(peer), ..failed };
-        // What we are connected to, not what we asked for, decides.
-        judge(&target.host, peer.ip(), peer.port(), team, policy)
-            .map_err(|denied| with_peer(Failed::denied(denied, false)))?;
-        stream.set_nodelay(true).map_err(|error| with_peer(Failed::new(Outcome::ConnectFailed, error)))?;
-        if !target.origin.https {
-            return Ok((Box::new(stream), peer));
-        }
-        let name = tls::server_name(target)
-            .ok_or_else(|| with_peer(Failed::new(Outcome::TlsFailed, "the host is no server name")))?;
-        match timeout_at(within(self.deadlines.tls), self.tls.connect(name, stream)).await {
-            Ok(Ok(stream)) => Ok((Box::new(stream), peer)),
-            Ok(Err(error)) => Err(with_peer(Failed::new(Outcome::TlsFailed, error))),
-            Err(_) => Err(with_peer(Failed::new(Outcome::TlsTimeout, "no TLS within its deadline"))),
-        }
+    ) -> Result<Dialed, Failed> {
+        let found = self.lookup(target, team, policy, end).await?;
+        let addresses = allowed(target, team, policy, &found)?;
+        let (stream, peer) = self.connect(&addresses, target, team, policy, end).await?;
+        self.secure(target, stream, peer, end).await
     }
 
-    /// The addresses to call, each of them allowed: one bad address refuses the name.
-    async fn addresses(
+    /// The addresses of a target; a name that may not be looked up is refused before anyone is asked.
+    pub(crate) async fn lookup(
         &self,
         target: &Target,
         team: &str,
         policy: &Policy,
         end: Instant,
-    ) -> Result<Vec<SocketAddr>, Failed> {
-        let port = target.origin.port;
-        let (found, literal) = match &target.host {
-            TargetHost::Address(ip) => (vec![*ip], true),
-            TargetHost::Name(name) => {
-                judge_name(name, port, team, policy).map_err(|denied| Failed::denied(denied, true))?;
-                (self.lookup(name, end).await?, false)
-            }
+    ) -> Result<Vec<IpAddr>, Failed> {
+        let name = match &target.host {
+            TargetHost::Address(ip) => return Ok(vec![*ip]),
+            TargetHost::Name(name) => name,
         };
-        for ip in &found {
-            judge(&target.host, *ip, port, team, policy).map_err(|denied| Failed::denied(denied, literal))?;
-        }
-        Ok(interleaved(&found).into_iter().take(RACE).map(|ip| SocketAddr::new(ip.to_canonical(), port)).collect())
-    }
-
-    async fn lookup(&self, name: &str, end: Instant) -> Result<Vec<IpAddr>, Failed> {
-        match timeout_at(end, self.dns.lookup(name)).await {
+        judge_name(name, target.origin.port, team, policy).map_err(|denied| Failed::denied(denied, true))?;
+        match timeout_at(end.min(Instant::now() + self.deadlines.dns), self.dns.lookup(name)).await {
             Ok(Ok(addresses)) => Ok(addresses),
             Ok(Err(error @ DnsError::Timeout)) => Err(Failed::new(Outcome::DnsTimeout, error)),
             Ok(Err(error)) => Err(Failed::new(Outcome::DnsFailed, error)),
             Err(_) => Err(Failed::new(Outcome::DnsTimeout, DnsError::Timeout)),
         }
     }
+
+    /// Connects to one of the addresses. What we are connected to, not what we asked for, decides.
+    pub(crate) async fn connect(
+        &self,
+        addresses: &[SocketAddr],
+        target: &Target,
+        team: &str,
+        policy: &Policy,
+        end: Instant,
+    ) -> Result<(TcpStream, SocketAddr), Failed> {
+        let (stream, peer) = connect(addresses, end.min(Instant::now() + self.deadlines.connect)).await?;
+        let with_peer = |failed: Failed| Failed { peer: Some(peer), ..failed };
+        judge(&target.host, peer.ip(), peer.port(), team, policy)
+            .map_err(|denied| with_peer(Failed::denied(denied, false)))?;
+        stream.set_nodelay(true).map_err(|error| with_peer(Failed::new(Outcome::ConnectFailed, error)))?;
+        Ok((stream, peer))
+    }
+
+    /// TLS, where the target wants it.
+    pub(crate) async fn secure(
+        &self,
+        target: &Target,
+        stream: TcpStream,
+        peer: SocketAddr,
+        end: Instant,
+    ) -> Result<Dialed, Failed> {
+        if !target.origin.https {
+            return Ok(Dialed { stream: Box::new(stream), peer, http2: false, tls: None });
+        }
+        let failed = |outcome, why: String| Failed { peer: Some(peer), ..Failed::new(outcome, why) };
+        let name = tls::server_name(target)
+            .ok_or_else(|| failed(Outcome::TlsFailed, "the host is no server name".to_owned()))?;
+        let end = end.min(Instant::now() + self.deadlines.tls);
+        match timeout_at(end, self.tls.connect(name, stream)).await {
+            Ok(Ok(stream)) => {
+                let session = stream.get_ref().1;
+                let http2 = session.alpn_protocol() == Some(b"h2");
+                let tls = session.protocol_version().map(|version| format!("{version:?}").replace('_', "."));
+                Ok(Dialed { stream: Box::new(stream), peer, http2, tls })
+            }
+            Ok(Err(error)) => Err(failed(Outcome::TlsFailed, error.to_string())),
+            Err(_) => Err(failed(Outcome::TlsTimeout, "no TLS within its deadline".to_owned())),
+        }
+    }
+}
+
+/// The addresses to call, each of them allowed: one bad address refuses the name.
+pub(crate) fn allowed(
+    target: &Target,
+    team: &str,
+    policy: &Policy,
+    found: &[IpAddr],
+) -> Result<Vec<SocketAddr>, Failed> {
+    let port = target.origin.port;
+    let literal = matches!(target.host, TargetHost::Address(_));
+    for ip in found {
+        judge(&target.host, *ip, port, team, policy).map_err(|denied| Failed::denied(denied, literal))?;
+    }
+    Ok(interleaved(found).into_iter().take(RACE).map(|ip| SocketAddr::new(ip.to_canonical(), port)).collect())
 }
 
 /// Races the addresses, each with a head start over the next.

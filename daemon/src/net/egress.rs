@@ -44,8 +44,19 @@ impl Net {
         !self.v4 && self.bits == 96
     }
 
+    /// Whether it holds more addresses than `other`, of the same family or not.
+    pub fn is_wider_than(&self, other: &Self) -> bool {
+        let free = |net: &Self| if net.v4 { 32 - net.bits } else { (128 - net.bits) / 4 };
+        free(self) > free(other)
+    }
+
+    /// Its size, for people: "/8 of IPv4".
+    pub fn size(&self) -> String {
+        format!("/{} of {}", self.bits, if self.v4 { "IPv4" } else { "IPv6" })
+    }
+
     /// Whether it names one address alone.
-    fn is_single(&self) -> bool {
+    pub fn is_single(&self) -> bool {
         self.bits == if self.v4 { 32 } else { 128 }
     }
 
@@ -234,7 +245,7 @@ fn blocks<'l>(list: &'l [&'static str]) -> impl Iterator<Item = (Net, &'static s
 }
 
 /// Cloud metadata services: denied even inside an allowed net, unless named alone.
-const METADATA: [IpAddr; 6] = [
+pub(super) const METADATA: [IpAddr; 6] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),

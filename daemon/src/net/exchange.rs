@@ -6,7 +6,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderValue, RETRY_AFTER};
+use http::header::{HOST, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, Uri, Version};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -34,6 +34,8 @@ const SECRET_PREFIX: usize = 12;
 pub struct Config {
     pub deadlines: Deadlines,
     pub dns: dns::Config,
+    /// Offer HTTP/2 in the TLS handshake.
+    pub http2: bool,
     /// Further roots for TLS, in PEM.
     pub ca_file: Option<std::path::PathBuf>,
 }
@@ -78,7 +80,7 @@ impl Exchange {
 
 /// The POST client: dialer, pool and egress policy.
 pub struct Client {
-    dialer: Dialer,
+    pub(super) dialer: Dialer,
     pool: Pool,
     policy: RwLock<Arc<Policy>>,
 }
@@ -89,13 +91,20 @@ impl Client {
     /// # Errors
     /// A sentence that names the setting.
     pub fn new(config: &Config, policy: Policy) -> Result<Self, String> {
-        let tls = tls::connector(config.ca_file.as_deref())?;
+        let tls = tls::connector(config.ca_file.as_deref(), config.http2)?;
         let dialer = Dialer { dns: Dns::new(&config.dns)?, tls, deadlines: config.deadlines };
         Ok(Self { dialer, pool: Pool::default(), policy: RwLock::new(Arc::new(policy)) })
     }
 
     pub fn policy(&self) -> Arc<Policy> {
         Arc::clone(&self.policy.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// Another policy from now on; connections of an older one are not used again. Our own services stay refused.
+    pub fn set_policy(&self, policy: Policy) {
+        let mut current = self.policy.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let generation = current.generation.saturating_add(1);
+        *current = Arc::new(Policy { generation, ..policy });
     }
 
     pub fn total_deadline(&self) -> Duration {
@@ -120,7 +129,10 @@ impl Client {
         let connection = match kept {
             Some(connection) => connection,
             None => match self.dial(outgoing, &policy, end).await {
-                Ok(connection) => connection,
+                Ok(connection) => {
+                    self.pool.offer(&key, &connection);
+                    connection
+                }
                 Err(exchange) => return exchange,
             },
         };
@@ -140,22 +152,25 @@ impl Client {
 
     async fn dial(&self, outgoing: &Outgoing, policy: &Policy, end: Instant) -> Result<Connection, Exchange> {
         let failed = match self.dialer.dial(&outgoing.target, &outgoing.team, policy, end).await {
-            Ok((stream, peer)) => match Connection::over(stream, peer).await {
-                Ok(connection) => return Ok(connection),
-                Err(error) => Failed {
-                    outcome: Outcome::ConnectFailed,
-                    hopeless: false,
-                    peer: Some(peer),
-                    why: error.to_string(),
-                },
-            },
+            Ok(dialed) => {
+                let peer = dialed.peer;
+                match Connection::over(dialed).await {
+                    Ok(connection) => return Ok(connection),
+                    Err(error) => Failed {
+                        outcome: Outcome::ConnectFailed,
+                        hopeless: false,
+                        peer: Some(peer),
+                        why: error.to_string(),
+                    },
+                }
+            }
             Err(failed) => failed,
         };
         Err(Exchange { hopeless: failed.hopeless, peer: failed.peer, ..Exchange::refused(failed.outcome, failed.why) })
     }
 
     /// Sends the request over `connection`. `Err`: it was handed back unsent.
-    async fn converse(
+    pub(super) async fn converse(
         &self,
         mut connection: Connection,
         outgoing: &Outgoing,
@@ -163,15 +178,17 @@ impl Client {
         now: Timestamp,
         end: Instant,
     ) -> Result<Exchange, Exchange> {
-        let Some(request) = request(outgoing) else {
+        let http2 = connection.is_http2();
+        let Some(request) = request(outgoing, http2) else {
             return Ok(Exchange::refused(Outcome::UrlInvalid, "the URL's path can't be sent"));
         };
-        let written_before = connection.watch.written();
+        let written_before = connection.watch().written();
         let head_end = end.min(Instant::now() + self.dialer.deadlines.head);
-        let answer = timeout_at(head_end, connection.sender.try_send_request(request)).await;
+        let answer = timeout_at(head_end, connection.send(request)).await;
         let mut exchange = Exchange {
-            sent: connection.watch.written() > written_before,
-            peer: Some(connection.peer),
+            // Bytes of a shared connection may be another request's: what was not handed back counts as sent.
+            sent: http2 || connection.watch().written() > written_before,
+            peer: Some(connection.peer()),
             ..Exchange::refused(Outcome::HeadTimeout, "no whole head within its deadline")
         };
         match answer {
@@ -185,14 +202,15 @@ impl Client {
                 let (kept, whole) = read_body(response.into_body(), end).await;
                 exchange.snippet = without_secrets(kept, &outgoing.headers);
                 // Kept only once our request is out as well: an answer may come before it was read.
-                let reusable = whole && status != 101;
-                if reusable && matches!(timeout_at(end, connection.sender.ready()).await, Ok(Ok(()))) {
+                let reusable = http2 || (whole && status != 101);
+                if reusable && matches!(timeout_at(end, connection.ready()).await, Ok(Ok(()))) {
                     self.pool.put(key.clone(), connection);
                 }
                 Ok(exchange)
             }
             Ok(Err(mut refused)) => {
-                let unsent = refused.take_message().is_some() && !exchange.sent;
+                let unsent = refused.take_message().is_some() && (http2 || !exchange.sent);
+                exchange.sent &= !unsent;
                 exchange.outcome = failed_head(refused.error(), &connection);
                 exchange.snippet = Bytes::from(reason_of(refused.error()));
                 if unsent { Err(exchange) } else { Ok(exchange) }
@@ -201,13 +219,21 @@ impl Client {
     }
 }
 
-fn request(outgoing: &Outgoing) -> Option<Request<Full<Bytes>>> {
-    let uri: Uri = outgoing.target.path.expose_secret().parse().ok()?;
+fn request(outgoing: &Outgoing, http2: bool) -> Option<Request<Full<Bytes>>> {
+    let path = outgoing.target.path.expose_secret();
     let mut request = Request::new(Full::new(outgoing.body.clone()));
     *request.method_mut() = Method::POST;
-    *request.version_mut() = Version::HTTP_11;
-    *request.uri_mut() = uri;
     *request.headers_mut() = outgoing.headers.clone();
+    if http2 {
+        // Scheme and host stand in the request line of HTTP/2, and in no header beside it.
+        let host = request.headers_mut().remove(HOST)?;
+        let authority = host.to_str().ok()?;
+        *request.uri_mut() = Uri::builder().scheme("https").authority(authority).path_and_query(path).build().ok()?;
+        *request.version_mut() = Version::HTTP_2;
+    } else {
+        *request.uri_mut() = path.parse().ok()?;
+        *request.version_mut() = Version::HTTP_11;
+    }
     Some(request)
 }
 
@@ -220,14 +246,26 @@ fn failed_head(error: &hyper::Error, connection: &Connection) -> Outcome {
     if is_tls(error) {
         return Outcome::TlsFailed;
     }
-    if connection.watch.write_failed() || error.is_body_write_aborted() {
+    if let Some(outcome) = failed_http2(error) {
+        return outcome;
+    }
+    if connection.watch().write_failed() || error.is_body_write_aborted() {
         return Outcome::WriteFailed;
     }
     // Bytes came before our request was out: whatever that was, it was no answer to it.
-    if (error.is_canceled() || error.is_closed()) && !connection.reused && connection.watch.read() > 0 {
+    if (error.is_canceled() || error.is_closed()) && !connection.reused && connection.watch().read() > 0 {
         return Outcome::HeadInvalid;
     }
     Outcome::HeadReset
+}
+
+/// What HTTP/2 says of it: what we could not read is no head, what the receiver cut off was reset.
+fn failed_http2(error: &hyper::Error) -> Option<Outcome> {
+    let cause = std::error::Error::source(error)?.downcast_ref::<h2::Error>()?;
+    if cause.is_io() {
+        return None;
+    }
+    Some(if cause.is_library() { Outcome::HeadInvalid } else { Outcome::HeadReset })
 }
 
 fn is_tls(error: &hyper::Error) -> bool {

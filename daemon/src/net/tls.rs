@@ -10,11 +10,11 @@ use tokio_rustls::TlsConnector;
 
 use super::target::{Target, TargetHost};
 
-/// A connector that trusts the web's roots and those in `ca_file`.
+/// A connector that trusts the web's roots and those in `ca_file`, and offers HTTP/2 beside HTTP/1.1.
 ///
 /// # Errors
 /// A sentence that names the file.
-pub fn connector(ca_file: Option<&Path>) -> Result<TlsConnector, String> {
+pub fn connector(ca_file: Option<&Path>, http2: bool) -> Result<TlsConnector, String> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some(path) = ca_file {
         let failed = |why: String| format!("egress.ca_file: {}: {why}", path.display());
@@ -35,7 +35,8 @@ pub fn connector(ca_file: Option<&Path>) -> Result<TlsConnector, String> {
         .map_err(|error| format!("TLS can't be set up: {error}"))?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let protocols: &[&[u8]] = if http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(TlsConnector::from(Arc::new(config)))
 }
 

@@ -1,12 +1,47 @@
 //! What happened to a callback, a task, a dead letter.
 
-use super::{Ops, OpsError};
-use crate::model::callback::CallbackId;
-use crate::model::settlement::{NumberedAttempt, Rows};
-use crate::store::reads::{BuriedLetter, CallbackFilter, Page};
+use bytes::Bytes;
 
-const PAGE: usize = 50;
-const PAGE_AT_MOST: usize = 1_000;
+use super::{Ops, OpsError};
+use crate::base::clock::Timestamp;
+use crate::base::text::printable;
+use crate::model::attempt::Outcome;
+use crate::model::callback::CallbackId;
+use crate::model::dead_letter::Unreadable;
+use crate::model::retry::Reason;
+use crate::model::settlement::{NumberedAttempt, Rows};
+use crate::model::team::parse_mode;
+use crate::store::reads::{BuriedLetter, CallbackFilter, DeadLetterFilter, Found, Page, State};
+
+/// Callbacks and dead letters of one task that are shown.
+const OF_A_TASK: usize = 1_000;
+/// Dead letters without a task are counted up to this.
+const NAMELESS: usize = 1_000;
+
+/// Which callbacks, as people write it. Every given field must match.
+#[derive(Debug, Clone, Default)]
+pub struct CallbackQuery {
+    pub team: Option<String>,
+    pub task: Option<String>,
+    /// An origin, or `default:live` / `default:test`.
+    pub endpoint: Option<String>,
+    pub state: Option<String>,
+    pub reason: Option<String>,
+    pub outcome: Option<String>,
+    pub mode: Option<String>,
+    pub since: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+}
+
+/// Which dead letters, as people write it.
+#[derive(Debug, Clone, Default)]
+pub struct DeadLetterQuery {
+    pub team: Option<String>,
+    pub task: Option<String>,
+    pub reason: Option<String>,
+    pub since: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+}
 
 /// Everything that is known of one task.
 pub struct TaskHistory {
@@ -14,74 +49,122 @@ pub struct TaskHistory {
     pub dead_letters: Vec<BuriedLetter>,
 }
 
-/// A page of a list and whether more follow.
-pub struct Listed<T> {
-    pub docs: Vec<T>,
-    pub has_more: bool,
-    pub limit: usize,
-}
-
 impl Ops {
-    /// Callbacks that match, newest event first.
+    /// Callbacks that match, newest event first. A search that finds little ends within its time, with what it found.
     ///
     /// # Errors
     /// `invalid_request`, or the store's.
-    pub async fn callbacks(
-        &self,
-        filter: CallbackFilter,
-        before: Option<&str>,
-        limit: Option<usize>,
-    ) -> Result<Listed<(CallbackId, Rows)>, OpsError> {
-        let known = ["pending", "delivered", "exhausted", "abandoned"];
-        if let Some(state) = filter.state.as_deref().filter(|state| !known.contains(state)) {
-            return Err(OpsError::InvalidRequest(format!("state is one of {}, not {state:?}", known.join(", "))));
+    pub async fn callbacks(&self, query: CallbackQuery, page: Page) -> Result<Found<(CallbackId, Rows)>, OpsError> {
+        let queues = match &query.endpoint {
+            Some(endpoint) => Some(self.queues_of(query.team.as_deref(), endpoint).await?),
+            None => None,
+        };
+        let filter = CallbackFilter {
+            team: query.team,
+            task: query.task,
+            queues,
+            state: one_of("state", query.state, &State::ALL, State::name)?,
+            reason: one_of("reason", query.reason, &Reason::ALL, Reason::name)?,
+            outcome: one_of("outcome", query.outcome, Outcome::ALL, Outcome::name)?,
+            mode: match query.mode {
+                None => None,
+                Some(mode) => Some(parse_mode(&mode).ok_or_else(|| wrong("mode is one of live, test"))?),
+            },
+            since: query.since,
+            until: query.until,
+        };
+        Ok(self.reads.callbacks(filter, page).await?)
+    }
+
+    /// One callback.
+    ///
+    /// # Errors
+    /// `invalid_request`, `not_found`, or the store's.
+    pub async fn callback(&self, id: &str) -> Result<(CallbackId, Rows), OpsError> {
+        let id = callback_id(id)?;
+        let rows = self.reads.rows(id).await?;
+        if rows == Rows::default() {
+            return Err(OpsError::NotFound(format!("there is no callback {id}")));
         }
-        let before = before.map(callback_id).transpose()?;
-        let limit = limit.unwrap_or(PAGE).clamp(1, PAGE_AT_MOST);
-        let docs = self.reads.callbacks(filter, Page { before, limit: limit + 1 }).await?;
-        Ok(listed(docs, limit))
+        Ok((id, rows))
     }
 
     /// One callback and its attempts.
     ///
     /// # Errors
     /// `invalid_request`, `not_found`, or the store's.
-    pub async fn callback(&self, id: &str) -> Result<(CallbackId, Rows, Vec<NumberedAttempt>), OpsError> {
-        let id = callback_id(id)?;
-        let rows = self.reads.rows(id).await?;
-        if rows == Rows::default() {
-            return Err(OpsError::NotFound(format!("there is no callback {id}")));
-        }
+    pub async fn attempts(&self, id: &str) -> Result<(CallbackId, Rows, Vec<NumberedAttempt>), OpsError> {
+        let (id, rows) = self.callback(id).await?;
         let attempts = self.reads.attempts(id).await?;
         Ok((id, rows, attempts))
+    }
+
+    /// The body of a callback, as it is sent: kept while it is pending.
+    ///
+    /// # Errors
+    /// `invalid_request`, `not_found`, `pruned`, or the store's.
+    pub async fn payload(&self, id: &str) -> Result<Bytes, OpsError> {
+        let (id, _) = self.callback(id).await?;
+        let body = self.reads.body(id).await?;
+        body.ok_or_else(|| OpsError::Pruned(format!("{id} has ended: a body is kept while its callback is pending")))
     }
 
     /// Every callback and dead letter of a task.
     ///
     /// # Errors
-    /// The store's.
+    /// `not_found` or `pruned`, with what that may mean; or the store's.
     pub async fn task(&self, task: &str) -> Result<TaskHistory, OpsError> {
-        let page = || Page { before: None, limit: PAGE_AT_MOST };
+        let page = || Page { before: None, limit: OF_A_TASK };
         let filter = CallbackFilter { task: Some(task.to_owned()), ..CallbackFilter::default() };
-        let callbacks = self.reads.callbacks(filter, page()).await?;
-        let dead_letters = self.reads.dead_letters(Some(task.to_owned()), page()).await?;
+        let callbacks = self.reads.callbacks(filter, page()).await?.docs;
+        let filter = DeadLetterFilter { task: Some(task.to_owned()), ..DeadLetterFilter::default() };
+        let dead_letters = self.reads.dead_letters(filter, page()).await?.docs;
+        if callbacks.is_empty() && dead_letters.is_empty() {
+            return Err(self.absent(task).await?);
+        }
         Ok(TaskHistory { callbacks, dead_letters })
     }
 
-    /// Dead letters, newest first.
+    /// Why nothing is known of a task.
+    async fn absent(&self, task: &str) -> Result<OpsError, OpsError> {
+        let kafka = self.kafka.borrow().clone();
+        let read = match kafka.recorded_upto() {
+            _ if kafka.assigned == 0 => "no partition is being read now".to_owned(),
+            Some(upto) => format!("all {} partitions are recorded up to {upto}", kafka.assigned),
+            None => format!("of {} partitions not all were read yet", kafka.assigned),
+        };
+        let nameless = self.reads.nameless_dead_letters(NAMELESS).await?;
+        let letters = match nameless {
+            0 => String::new(),
+            count => format!("; {count}{} dead letters name no task", if count == NAMELESS { " or more" } else { "" }),
+        };
+        let kept = self.settings.borrow().keep.settled;
+        let oldest = self.clock.now().minus(kept);
+        let shown = printable(task.as_bytes(), 256);
+        if time_of_task(task).is_some_and(|at| at < oldest) {
+            let days = kept.as_secs() / 86_400;
+            return Ok(OpsError::Pruned(format!(
+                "nothing is known of task {shown:?} any more: by its id it is older than the {days} days that ended callbacks are kept{letters}"
+            )));
+        }
+        Ok(OpsError::NotFound(format!(
+            "nothing is known of task {shown:?}: its event was not produced, or not read yet ({read}){letters}"
+        )))
+    }
+
+    /// Dead letters that match, newest first.
     ///
     /// # Errors
     /// `invalid_request`, or the store's.
-    pub async fn dead_letters(
-        &self,
-        task: Option<String>,
-        before: Option<&str>,
-        limit: Option<usize>,
-    ) -> Result<Listed<BuriedLetter>, OpsError> {
-        let before = before.map(dead_letter_id).transpose()?;
-        let limit = limit.unwrap_or(PAGE).clamp(1, PAGE_AT_MOST);
-        let docs = self.reads.dead_letters(task, Page { before, limit: limit + 1 }).await?;
-        Ok(listed(docs, limit))
+    pub async fn dead_letters(&self, query: DeadLetterQuery, page: Page) -> Result<Found<BuriedLetter>, OpsError> {
+        let filter = DeadLetterFilter {
+            team: query.team,
+            task: query.task,
+            reason: one_of("reason", query.reason, Unreadable::ALL, Unreadable::name)?,
+            since: query.since,
+            until: query.until,
+        };
+        Ok(self.reads.dead_letters(filter, page).await?)
     }
 
     /// One dead letter, with its bytes.
@@ -94,10 +177,30 @@ impl Ops {
     }
 }
 
-fn listed<T>(mut docs: Vec<T>, limit: usize) -> Listed<T> {
-    let has_more = docs.len() > limit;
-    docs.truncate(limit);
-    Listed { docs, has_more, limit }
+/// The platform's task ids begin with their time: 24 hex digits, of which the first eight are seconds.
+fn time_of_task(task: &str) -> Option<Timestamp> {
+    let is_id = task.len() == 24 && task.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let seconds = i64::from_str_radix(task.get(..8)?, 16).ok().filter(|_| is_id)?;
+    (seconds > 1_262_304_000).then(|| Timestamp::from_millis(seconds.saturating_mul(1_000)))
+}
+
+/// A value of a closed set, by its name.
+fn one_of<T: Copy>(
+    field: &str,
+    given: Option<String>,
+    all: &[T],
+    name: impl Fn(T) -> &'static str,
+) -> Result<Option<T>, OpsError> {
+    let Some(given) = given else { return Ok(None) };
+    let found = all.iter().copied().find(|value| name(*value) == given);
+    found.map(Some).ok_or_else(|| {
+        let names: Vec<_> = all.iter().map(|value| name(*value)).collect();
+        wrong(format!("{field} is one of {}", names.join(", ")))
+    })
+}
+
+fn wrong(sentence: impl Into<String>) -> OpsError {
+    OpsError::InvalidRequest(sentence.into())
 }
 
 fn callback_id(text: &str) -> Result<CallbackId, OpsError> {
@@ -109,6 +212,6 @@ fn dead_letter_id(text: &str) -> Result<CallbackId, OpsError> {
 }
 
 fn malformed(what: &str, prefix: &str, text: &str) -> OpsError {
-    let shown = crate::base::text::printable(text.as_bytes(), 64);
+    let shown = printable(text.as_bytes(), 64);
     OpsError::InvalidRequest(format!("{shown:?} is no {what} id; one is {prefix} and 26 characters"))
 }

@@ -6,15 +6,23 @@ use base64::engine::{Engine as _, general_purpose::STANDARD};
 use scale_callback_auth::{CallbackAuthKey, HmacKey, KeyError, SigningSecret};
 use zeroize::Zeroizing;
 
-use super::{Actor, Ops, OpsError};
+use super::{Actor, Creation, Ops, OpsError, created, random};
 use crate::base::clock::Timestamp;
 use crate::base::text::hex;
 use crate::keyring::{Place, Sealed};
 use crate::model::team::{KeyKind, KeyState, Mode};
-use crate::store::people::{AuditEntry, KeyRow};
+use crate::store::people::{AuditEntry, KeyRow, Once};
 
 /// Keys of one kind and mode that are not revoked.
 const MOST: usize = 8;
+
+/// What was asked of a new key.
+pub struct NewKey {
+    pub kind: KeyKind,
+    pub mode: Mode,
+    /// Taken over instead of made.
+    pub given: Option<Zeroizing<String>>,
+}
 
 impl Ops {
     /// A team's keys, oldest first; never their values.
@@ -30,30 +38,31 @@ impl Ops {
     /// the key's value, which is shown this once.
     ///
     /// # Errors
-    /// `not_found`, `invalid_request`, `key_state`, or the store's.
+    /// `not_found`, `invalid_request`, `key_state`, `idempotency_mismatch`, or the store's.
     pub async fn create_key(
         &self,
         actor: &Actor,
         team: &str,
-        kind: KeyKind,
-        mode: Mode,
-        given: Option<Zeroizing<String>>,
-    ) -> Result<(KeyRow, Zeroizing<String>), OpsError> {
+        new: NewKey,
+        once: Option<Once>,
+    ) -> Result<Creation<(KeyRow, Option<Zeroizing<String>>)>, OpsError> {
         self.team(team).await?;
-        let imported = given.is_some();
+        let NewKey { kind, mode, given } = new;
+        let how = if given.is_some() { "taken over" } else { "made" };
         let value = given.unwrap_or_else(|| mint(kind, mode));
         check(kind, mode, &value).map_err(|error| OpsError::InvalidRequest(error.to_string()))?;
         let row = self.sealed(team, kind, mode, KeyState::Created, &value);
-        let how = if imported { "taken over" } else { "made" };
         let audit = actor.entry("key.create", team, format!("{} {} {} {how}", row.id, kind.name(), mode.name()));
-        let decide = move |keys: Vec<KeyRow>, _| {
+        let refuse = move |keys: Vec<KeyRow>| {
             let open = keys.iter().filter(|key| is_alike(key, kind, mode) && key.state != KeyState::Revoked);
-            if open.count() >= MOST {
-                return Err(OpsError::KeyState(format!("there are {MOST} such keys already; revoke one first")));
-            }
-            Ok(row)
+            let full = open.count() >= MOST;
+            full.then(|| OpsError::KeyState(format!("there are {MOST} such keys already; revoke one first")))
         };
-        Ok((self.people.change_key(team, audit, decide).await??, value))
+        let made = self.people.create_key(row.clone(), once, audit, refuse).await??;
+        match created(made, || "there is such a key already".to_owned())? {
+            None => Ok(Creation::New((row, Some(value)))),
+            Some(id) => Ok(Creation::Repeated((self.key(team, &id).await?, None))),
+        }
     }
 
     /// Uses a key from now on, or from `at`.
@@ -188,12 +197,6 @@ fn is_alike(key: &KeyRow, kind: KeyKind, mode: Mode) -> bool {
 fn find(keys: &[KeyRow], id: &str) -> Result<KeyRow, OpsError> {
     let found = keys.iter().find(|key| key.id == id).cloned();
     found.ok_or_else(|| OpsError::NotFound(format!("the team has no key {id}")))
-}
-
-fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    aws_lc_rs::rand::fill(&mut bytes).expect("the system gives random bytes");
-    bytes
 }
 
 fn mint(kind: KeyKind, mode: Mode) -> Zeroizing<String> {

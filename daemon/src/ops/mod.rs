@@ -1,12 +1,16 @@
 //! What a person or another program may ask. API, CLI and dashboards call these functions and no other logic; each
 //! takes an [`Actor`], and each change writes an audit row.
 
+pub mod audit;
 pub mod callbacks;
+pub mod checks;
+pub mod endpoints;
 pub mod keys;
 pub mod retention;
 pub mod sources;
 pub mod status;
 pub mod teams;
+pub mod tokens;
 
 use std::sync::Arc;
 
@@ -15,13 +19,15 @@ use tokio::sync::{mpsc, watch};
 use crate::base::clock::Clock;
 use crate::base::metrics::Metrics;
 use crate::base::stop::Stop;
+use crate::base::telemetry::LogLevel;
 use crate::deliver::Engine;
 use crate::deliver::directory::Directory;
+use crate::deliver::lanes::Lanes;
 use crate::intake::KafkaState;
 use crate::intake::consumer::Ask;
 use crate::keyring::Keyring;
 use crate::store::StoreError;
-use crate::store::people::{AuditEntry, People};
+use crate::store::people::{AuditEntry, Made, People};
 use crate::store::reads::Reads;
 
 /// Who asks, and from where: for the audit.
@@ -56,6 +62,13 @@ pub enum OpsError {
     Conflict(String),
     #[error("{0}")]
     KeyState(String),
+    /// It was there, and is kept no longer.
+    #[error("{0}")]
+    Pruned(String),
+    #[error("this Idempotency-Key came with another request before")]
+    IdempotencyMismatch,
+    #[error("{0}")]
+    Unauthenticated(String),
     #[error("{0}")]
     NotReady(String),
     #[error(transparent)]
@@ -70,11 +83,54 @@ impl OpsError {
             Self::NotFound(_) => "not_found",
             Self::Conflict(_) => "conflict",
             Self::KeyState(_) => "key_state",
+            Self::Pruned(_) => "pruned",
+            Self::IdempotencyMismatch => "idempotency_mismatch",
+            Self::Unauthenticated(_) => "unauthenticated",
             Self::NotReady(_) => "not_ready",
             Self::Store(StoreError::Refused(_)) => "invalid_request",
             Self::Store(_) => "store_unavailable",
         }
     }
+}
+
+/// What a reload changes and operations look at.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub keep: retention::Keep,
+    /// Names that API requests may be made to.
+    pub hosts: Vec<String>,
+}
+
+/// What a request to make something came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Creation<T> {
+    New(T),
+    /// The same request, told by its `Idempotency-Key`, made it before; this is how it stands now.
+    Repeated(T),
+}
+
+impl<T> Creation<T> {
+    pub fn into_inner(self) -> T {
+        match self {
+            Self::New(value) | Self::Repeated(value) => value,
+        }
+    }
+}
+
+/// What the store says of a making: nothing where it is new, else the object that the same request made before.
+fn created(made: Made, exists: impl FnOnce() -> String) -> Result<Option<String>, OpsError> {
+    match made {
+        Made::Done => Ok(None),
+        Made::Repeated(object) => Ok(Some(object)),
+        Made::Exists => Err(OpsError::Conflict(exists())),
+        Made::Mismatch => Err(OpsError::IdempotencyMismatch),
+    }
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the system gives random bytes");
+    bytes
 }
 
 /// Everything that operations work on.
@@ -85,12 +141,16 @@ pub struct Ops {
     pub keyring: Arc<Keyring>,
     pub directory: Arc<Directory>,
     pub engine: Arc<Engine>,
+    pub lanes: Arc<Lanes>,
+    pub tokens: Arc<tokens::TokenBook>,
     pub clock: Arc<dyn Clock>,
     pub metrics: Arc<Metrics>,
     pub kafka: watch::Receiver<KafkaState>,
     pub store_up: watch::Receiver<bool>,
     pub asks: mpsc::Sender<Ask>,
     pub store_id: String,
+    pub settings: watch::Receiver<Settings>,
+    pub log_level: LogLevel,
     pub backlog: Arc<status::Backlog>,
     /// Why the daemon does not deliver though it runs, if so.
     pub draining: Stop,

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
+use super::Settings;
 use crate::base::clock::Clock;
 use crate::base::stop::Stop;
 use crate::store::{PruneAsk, Store};
@@ -20,9 +23,10 @@ pub struct Keep {
 }
 
 /// Prunes until `stop`.
-pub async fn run(store: Arc<dyn Store>, clock: Arc<dyn Clock>, keep: Keep, mut stop: Stop) {
+pub async fn run(store: Arc<dyn Store>, clock: Arc<dyn Clock>, settings: watch::Receiver<Settings>, mut stop: Stop) {
     let mut after = None;
     loop {
+        let keep = settings.borrow().keep;
         let now = clock.now();
         let ask = PruneAsk {
             settled_before: now.minus(keep.settled),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::{Actor, Ops, OpsError};
+use crate::base::clock::Timestamp;
 use crate::intake::consumer::Ask;
 use crate::intake::partitions::AcceptFrom;
 use crate::store::reads::SourceRow;
@@ -12,13 +13,28 @@ use crate::store::reads::SourceRow;
 /// The consumer's thread looks at questions at least this often, unless a rebalance holds it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// A partition as the store knows it, and as this daemon reads it.
+#[derive(Debug, Clone)]
+pub struct Source {
+    pub row: SourceRow,
+    /// Records between its watermark and its end; `None` for a partition that this daemon does not read.
+    pub lag: Option<i64>,
+    pub recorded_upto: Option<Timestamp>,
+}
+
 impl Ops {
     /// Every partition that the store knows.
     ///
     /// # Errors
     /// The store's.
-    pub async fn sources(&self) -> Result<Vec<SourceRow>, OpsError> {
-        Ok(self.reads.sources().await?)
+    pub async fn sources(&self) -> Result<Vec<Source>, OpsError> {
+        let rows = self.reads.sources().await?;
+        let kafka = self.kafka.borrow();
+        let with_lag = rows.into_iter().map(|row| {
+            let read = kafka.partitions.iter().find(|read| *read.source == row.source);
+            Source { row, lag: read.map(|read| read.lag), recorded_upto: read.and_then(|read| read.recorded_upto) }
+        });
+        Ok(with_lag.collect())
     }
 
     /// Starts the partitions that wait for it. Answers how many did.

@@ -2,15 +2,20 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Ops, OpsError};
+use super::endpoints::{Endpoint, EndpointState};
+use super::{Actor, Ops, OpsError};
 use crate::base::clock::Timestamp;
 use crate::store::StoreError;
-use crate::store::reads::Reads;
+use crate::store::reads::{InstanceRow, Reads};
 
 /// What the store says of its backlog, asked at most once a second, so that scrapes never crowd its readers.
 #[derive(Default)]
 pub struct Backlog(tokio::sync::Mutex<Option<(Instant, u64, Option<Timestamp>)>>);
 
+/// Failing endpoints that a status names.
+const WORST: usize = 5;
+/// Runs that are told.
+const INSTANCES: usize = 5;
 const FRESH: Duration = Duration::from_secs(1);
 
 impl Backlog {
@@ -52,6 +57,10 @@ pub struct Status {
     pub exhausted: u64,
     pub abandoned: u64,
     pub dead_letters: u64,
+    pub lag: i64,
+    pub recorded_upto: Option<Timestamp>,
+    pub worst: Vec<Endpoint>,
+    pub instances: Vec<InstanceRow>,
 }
 
 impl Ops {
@@ -87,6 +96,10 @@ impl Ops {
     /// The store's.
     pub async fn status(&self) -> Result<Status, OpsError> {
         let (pending, oldest_due) = self.backlog.look(&*self.reads).await?;
+        let (lag, recorded_upto) = {
+            let kafka = self.kafka.borrow();
+            (kafka.partitions.iter().map(|read| read.lag).sum(), kafka.recorded_upto())
+        };
         let ended = |state: &str| self.metrics.callbacks_total.with_label_values(&[state]).get();
         let dead = crate::model::dead_letter::Unreadable::ALL
             .iter()
@@ -105,7 +118,30 @@ impl Ops {
             exhausted: ended("exhausted"),
             abandoned: ended("abandoned"),
             dead_letters: dead,
+            lag,
+            recorded_upto,
+            worst: self.worst_endpoints(WORST).await?,
+            instances: self.instances().await?,
         })
+    }
+
+    /// The last runs on this store, the newest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn instances(&self) -> Result<Vec<InstanceRow>, OpsError> {
+        Ok(self.reads.instances(INSTANCES).await?)
+    }
+
+    /// Another level of the logs, until the next restart or reload that names one.
+    ///
+    /// # Errors
+    /// `invalid_request`, or the store's.
+    pub async fn set_log_level(&self, actor: &Actor, level: &str) -> Result<(), OpsError> {
+        crate::base::telemetry::check_level(level).map_err(OpsError::InvalidRequest)?;
+        self.people.note(actor.entry("log.level", "log", level)).await?;
+        self.log_level.set(level).map_err(OpsError::InvalidRequest)?;
+        Ok(())
     }
 
     /// The metrics page, with what only the store knows. While it is away, the last known values stand.
@@ -117,6 +153,11 @@ impl Ops {
                 self.metrics.oldest_due.set(due.millis() as f64 / 1000.0);
                 something_due = true;
             }
+        }
+        self.metrics.ready.set(i64::from(self.readiness().ready));
+        let (active, limited) = self.lanes.lane_states();
+        for (state, count) in [(EndpointState::Active, active), (EndpointState::Limited, limited)] {
+            self.metrics.endpoints.with_label_values(&[state.name()]).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
         self.metrics.store_up.set(i64::from(*self.store_up.borrow()));
         self.metrics.encode(something_due)

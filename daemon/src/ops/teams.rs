@@ -5,17 +5,16 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
 
-use super::{Actor, Ops, OpsError};
+use super::{Actor, Creation, Ops, OpsError, created};
 use crate::model::endpoint::Origin;
 use crate::model::team::{AuthForm, HttpPolicy, RetryOverride, Team};
 use crate::net::egress::{CUSTOMERS_REASON, judge, judge_name};
 use crate::net::target::{Target, TargetHost};
-use crate::store::people::Saved;
+use crate::store::people::Once;
 
 const MAX_ID: usize = 128;
 const MAX_NAME: usize = 200;
 const MAX_ORIGINS: usize = 100;
-const PAGE: usize = 100;
 
 /// What may be changed of a team; `None` leaves it, `Some(None)` takes it away.
 #[derive(Debug, Clone, Default)]
@@ -37,8 +36,14 @@ impl Ops {
     /// Makes a team, with its keys and signing secrets made and promoted.
     ///
     /// # Errors
-    /// `invalid_request`, `url_refused`, `conflict`, or the store's.
-    pub async fn create_team(&self, actor: &Actor, id: &str, change: TeamChange) -> Result<Team, OpsError> {
+    /// `invalid_request`, `url_refused`, `conflict`, `idempotency_mismatch`, or the store's.
+    pub async fn create_team(
+        &self,
+        actor: &Actor,
+        id: &str,
+        change: TeamChange,
+        once: Option<Once>,
+    ) -> Result<Creation<Team>, OpsError> {
         if id.is_empty() || id.len() > MAX_ID || id.chars().any(|c| c.is_control() || c.is_whitespace()) {
             return Err(OpsError::InvalidRequest(format!(
                 "a team id is 1 to {MAX_ID} bytes without white space or control characters"
@@ -58,12 +63,11 @@ impl Ops {
         let team = self.changed(blank, change)?;
         let keys = self.first_keys(&team.id);
         let audit = actor.entry("team.create", id, describe(&team));
-        match self.people.create_team(team.clone(), keys, audit).await? {
-            Saved::Done => {
-                self.directory.refresh();
-                Ok(team)
-            }
-            Saved::Exists => Err(OpsError::Conflict(format!("there is a team {id} already"))),
+        let made = self.people.create_team(team.clone(), keys, once, audit).await?;
+        self.directory.refresh();
+        match created(made, || format!("there is a team {id} already"))? {
+            None => Ok(Creation::New(team)),
+            Some(id) => Ok(Creation::Repeated(self.team(&id).await?)),
         }
     }
 
@@ -96,8 +100,8 @@ impl Ops {
     ///
     /// # Errors
     /// The store's.
-    pub async fn teams(&self, after: Option<String>, limit: Option<usize>) -> Result<Vec<Team>, OpsError> {
-        Ok(self.people.teams(after, limit.unwrap_or(PAGE).clamp(1, 1_000)).await?)
+    pub async fn teams(&self, after: Option<String>, limit: usize) -> Result<Vec<Team>, OpsError> {
+        Ok(self.people.teams(after, limit).await?)
     }
 
     fn changed(&self, mut team: Team, change: TeamChange) -> Result<Team, OpsError> {
@@ -148,7 +152,7 @@ impl Ops {
 
     /// Judges a URL as it is saved: its form, and its host where that needs no look-up. Names are judged again, with
     /// their addresses, at every connection.
-    fn judge_url(&self, team: &Team, url: &str) -> Result<(), OpsError> {
+    pub(super) fn judge_url(&self, team: &Team, url: &str) -> Result<(), OpsError> {
         let target = Target::parse(url).map_err(|error| OpsError::UrlRefused(error.to_string()))?;
         if !team.allows(&target.origin) {
             return Err(OpsError::UrlRefused(format!("{} is not among the team's allowed origins", target.origin)));
@@ -167,7 +171,7 @@ pub(super) fn no_team(id: &str) -> OpsError {
     OpsError::NotFound(format!("there is no team {}", crate::base::text::printable(id.as_bytes(), MAX_ID)))
 }
 
-fn origin(text: &str) -> Result<Origin, OpsError> {
+pub(super) fn origin(text: &str) -> Result<Origin, OpsError> {
     // Read as a callback's URL is, so that it matches what a callback's URL gives.
     let plain = |target: &Target| target.path.expose_secret() == "/" && target.authorization.is_none();
     let bare = !text.contains(['?', '#']);

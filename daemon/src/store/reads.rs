@@ -4,19 +4,73 @@ use bytes::Bytes;
 
 use super::Answer;
 use crate::base::clock::Timestamp;
+use crate::model::attempt::Outcome;
 use crate::model::callback::CallbackId;
 use crate::model::dead_letter::{DeadLetter, Unreadable};
 use crate::model::event::SourceKey;
 use crate::model::offsets::Reached;
+use crate::model::retry::Reason;
 use crate::model::settlement::{NumberedAttempt, Rows};
+use crate::model::team::Mode;
+
+/// The state of a callback, as people ask for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Pending,
+    Delivered,
+    Exhausted,
+    Abandoned,
+}
+
+impl State {
+    pub const ALL: [Self; 4] = [Self::Pending, Self::Delivered, Self::Exhausted, Self::Abandoned];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Delivered => "delivered",
+            Self::Exhausted => "exhausted",
+            Self::Abandoned => "abandoned",
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.name() == name)
+    }
+}
+
+/// A queue by its name, of one team or of all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueMatch {
+    pub team: Option<String>,
+    pub target: String,
+}
 
 /// Which callbacks; every given field must match.
 #[derive(Debug, Clone, Default)]
 pub struct CallbackFilter {
     pub team: Option<String>,
     pub task: Option<String>,
-    /// `pending`, `delivered`, `exhausted` or `abandoned`.
-    pub state: Option<String>,
+    /// One of these queues.
+    pub queues: Option<Vec<QueueMatch>>,
+    pub state: Option<State>,
+    pub reason: Option<Reason>,
+    /// Of the last attempt.
+    pub outcome: Option<Outcome>,
+    pub mode: Option<Mode>,
+    /// The event's time, at or after this, and before that.
+    pub since: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+}
+
+/// Which dead letters; every given field must match.
+#[derive(Debug, Clone, Default)]
+pub struct DeadLetterFilter {
+    pub team: Option<String>,
+    pub task: Option<String>,
+    pub reason: Option<Unreadable>,
+    pub since: Option<Timestamp>,
+    pub until: Option<Timestamp>,
 }
 
 /// A page of a list, newest event first, below the id `before`.
@@ -24,6 +78,14 @@ pub struct CallbackFilter {
 pub struct Page {
     pub before: Option<CallbackId>,
     pub limit: usize,
+}
+
+/// What a page holds. A read is bounded in time: it may end before the page is full, and `next` tells where to go on.
+#[derive(Debug, Clone)]
+pub struct Found<T> {
+    pub docs: Vec<T>,
+    /// More may follow below this id.
+    pub next: Option<CallbackId>,
 }
 
 #[derive(Debug, Clone)]
@@ -41,6 +103,29 @@ pub struct BuriedLetter {
     pub buried_at: Timestamp,
 }
 
+/// A queue with pending callbacks.
+#[derive(Debug, Clone)]
+pub struct QueueRow {
+    pub team: String,
+    pub target: String,
+    /// Counted up to the number that was asked for.
+    pub pending: u64,
+    /// When the first of them became, or becomes, due; `None` while all are under way.
+    pub oldest_due: Option<Timestamp>,
+    pub parked_bytes: u64,
+}
+
+/// A run of a daemon on this store.
+#[derive(Debug, Clone)]
+pub struct InstanceRow {
+    pub id: i64,
+    pub started_at: Timestamp,
+    /// Its last write.
+    pub seen_at: Timestamp,
+    /// It has ended, or was found dead by its successor.
+    pub ended: bool,
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct Totals {
     pub pending: u64,
@@ -55,10 +140,16 @@ pub trait Reads: Send + Sync {
     fn attempts(&self, id: CallbackId) -> Answer<'_, Vec<NumberedAttempt>>;
     /// The body, while its callback is pending.
     fn body(&self, id: CallbackId) -> Answer<'_, Option<Bytes>>;
-    fn callbacks(&self, filter: CallbackFilter, page: Page) -> Answer<'_, Vec<(CallbackId, Rows)>>;
-    fn dead_letters(&self, task: Option<String>, page: Page) -> Answer<'_, Vec<BuriedLetter>>;
+    fn callbacks(&self, filter: CallbackFilter, page: Page) -> Answer<'_, Found<(CallbackId, Rows)>>;
+    fn dead_letters(&self, filter: DeadLetterFilter, page: Page) -> Answer<'_, Found<BuriedLetter>>;
     fn dead_letter(&self, id: CallbackId) -> Answer<'_, Option<BuriedLetter>>;
+    /// Dead letters that name no task, at most `at_most` of them.
+    fn nameless_dead_letters(&self, at_most: usize) -> Answer<'_, usize>;
     fn sources(&self) -> Answer<'_, Vec<SourceRow>>;
+    /// Queues with pending callbacks, at most `at_most` of them, each counted up to `count_upto`.
+    fn queues(&self, team: Option<String>, at_most: usize, count_upto: usize) -> Answer<'_, Vec<QueueRow>>;
+    /// The newest runs first.
+    fn instances(&self, at_most: usize) -> Answer<'_, Vec<InstanceRow>>;
     /// Pending rows and the oldest due one: cheap enough for every scrape.
     fn backlog(&self) -> Answer<'_, (u64, Option<Timestamp>)>;
     /// Counts of everything: a scan, for a ledger at the end.

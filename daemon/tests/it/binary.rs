@@ -47,7 +47,7 @@ fn each_mistake_is_one_clear_sentence_and_status_2() {
         (vec!["run", "--nonsense"], "unexpected argument '--nonsense'"),
         (vec!["nonsense"], "unrecognized subcommand 'nonsense'"),
         (vec!["demo", "--events", "0"], "invalid value '0'"),
-        (vec!["status", "--api", "http://nowhere"], "is no API address; write unix:PATH"),
+        (vec!["status", "--api", "nowhere"], "is no address; write unix:PATH"),
         (vec!["keyring", "create", &unknown], "keyring: "),
     ] {
         let output = run(&arguments, &[]);
@@ -221,7 +221,11 @@ async fn every_question_has_an_answer_and_an_exit_status() {
         (vec!["callbacks", "get", "cb_01kav9ft00zkek0kfes3qvf608"], 3, "there is no callback"),
         (vec!["callbacks", "list", "--state", "odd"], 2, "state is one of"),
         (vec!["dead-letters", "get", "dl_01kav9ft00zkek0kfes3qvf608"], 3, "there is no dead letter"),
-        (vec!["tasks", "get", "unknown-task"], 3, "nothing is known of this task"),
+        (
+            vec!["tasks", "get", "unknown-task"],
+            3,
+            "nothing is known of task \"unknown-task\": its event was not produced, or not read yet (",
+        ),
         (vec!["offsets", "accept", "--from", "end"], 2, "no partition waits"),
         (vec!["keys", "revoke", "key_none", "--team", TEAM], 3, "has no key key_none"),
     ] {

@@ -269,7 +269,7 @@ async fn keys_rotate_without_a_refused_callback() {
     let ops = harness.app().ops.clone();
     let old = harness.key(TEAM, KeyKind::CallbackAuth, Mode::Live).await;
     let receiver = harness.accepting().await;
-    let (row, value) = ops.create_key(&actor(), TEAM, KeyKind::Signing, Mode::Live, None).await.unwrap();
+    let (row, value) = harness.new_key(KeyKind::Signing).await;
     ops.promote_key(&actor(), TEAM, &row.id, None).await.unwrap();
     harness.produce(&Event::new("task-1").to(receiver.url("/")));
     harness.ended("task-1").await;
@@ -280,7 +280,7 @@ async fn keys_rotate_without_a_refused_callback() {
     let pairs: Vec<_> = receipts[0].headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
     scale_callback_auth::Verifier::new(fresh).verify(&pairs[..], &receipts[0].body).unwrap();
     // The auth key carries one value: that of the key promoted last.
-    let (row, value) = ops.create_key(&actor(), TEAM, KeyKind::CallbackAuth, Mode::Live, None).await.unwrap();
+    let (row, value) = harness.new_key(KeyKind::CallbackAuth).await;
     harness.produce(&Event::new("task-2").to(receiver.url("/")));
     harness.ended("task-2").await;
     assert_eq!(receiver.receipts()[1].headers["scale-callback-auth"].to_str().unwrap(), old, "created is not used yet");
@@ -474,16 +474,21 @@ async fn clear_ends() {
     assert_eq!(shape("task-bad").await, ("exhausted", None, Some(false)));
     assert_eq!(shape("task-none").await, ("abandoned", Some("no_url"), None), "absent where there was no URL at all");
     assert_eq!(shape("task-url").await, ("abandoned", Some("url_invalid"), Some(false)));
-    let history = harness.app().ops.task("task-unknown").await.unwrap();
-    assert!(history.callbacks.is_empty() && history.dead_letters.is_empty());
+    // Not read yet, or never produced: it says up to when everything is recorded.
+    let ops = &harness.app().ops;
+    harness.until("both partitions are recorded to their ends", async || ops.kafka.borrow().recorded_upto()).await;
+    let absent = ops.task("task-unknown").await.err().unwrap();
+    assert_eq!(absent.code(), "not_found");
+    assert!(absent.to_string().contains("all 2 partitions are recorded up to 20"), "{absent}");
+    // Older than what is kept: its id begins with its time.
+    assert_eq!(ops.task("4d0000000000000000000000").await.err().unwrap().code(), "pruned");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_locked_by_another_program_is_waited_for() {
     let harness = Harness::start().await;
     let receiver = harness.accepting().await;
-    let other = rusqlite::Connection::open(harness.store().join("callbackd.db")).unwrap();
-    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let other = crate::harness::hold(&harness.store().join("callbackd.db")).await;
     harness.produce(&Event::new("task-1").to(receiver.url("/")));
     harness.until("it is noticed", async || (!harness.app().ops.readiness().ready).then_some(())).await;
     other.execute_batch("ROLLBACK").unwrap();

@@ -14,8 +14,10 @@ use callbackd::model::team::{KeyKind, Mode};
 use callbackd::net::egress::{AllowRule, Allowed, Net};
 use callbackd::ops::Actor;
 use callbackd::ops::teams::TeamChange;
+use callbackd::ops::tokens::NewToken;
 use callbackd::store::Store;
-use callbackd::store::reads::{BuriedLetter, CallbackFilter, Page};
+use callbackd::store::people::Scope;
+use callbackd::store::reads::{BuriedLetter, CallbackFilter, DeadLetterFilter, Page};
 use callbackd_bench::recorder::{Recorder, Rule};
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
@@ -126,6 +128,7 @@ pub fn settings(folder: &Path, brokers: &str) -> Vec<(String, String)> {
         ("DELIVER__TOTAL_TIMEOUT", "2s".to_owned()),
         ("DELIVER__PARK_AFTER", "300ms".to_owned()),
         ("SHUTDOWN__GRACE", "5s".to_owned()),
+        ("API__LISTEN", String::new()),
         ("LOG__LEVEL", "off".to_owned()),
     ]
     .into_iter()
@@ -209,9 +212,24 @@ impl Harness {
 
     async fn teams(&self) {
         let ops = &self.app().ops;
-        ops.create_team(&actor(), TEAM, TeamChange::default()).await.unwrap();
+        ops.create_team(&actor(), TEAM, TeamChange::default(), None).await.unwrap();
         let hmac = TeamChange { auth_form: Some("hmac".to_owned()), ..TeamChange::default() };
-        ops.create_team(&actor(), HMAC_TEAM, hmac).await.unwrap();
+        ops.create_team(&actor(), HMAC_TEAM, hmac, None).await.unwrap();
+    }
+
+    /// A new live key of the first team, not used yet.
+    pub async fn new_key(&self, kind: KeyKind) -> (callbackd::store::people::KeyRow, String) {
+        let new = callbackd::ops::keys::NewKey { kind, mode: Mode::Live, given: None };
+        let made = self.app().ops.create_key(&actor(), TEAM, new, None).await.unwrap();
+        let (row, value) = made.into_inner();
+        (row, value.unwrap().to_string())
+    }
+
+    /// A token of the API's.
+    pub async fn token(&self, scope: Scope) -> String {
+        let new = NewToken { name: scope.name().to_owned(), scope, valid_for: Duration::from_secs(3_600) };
+        let made = self.app().ops.create_token(&actor(), new, None).await.unwrap();
+        made.into_inner().1.unwrap().to_string()
     }
 
     /// A key's value.
@@ -279,14 +297,21 @@ impl Harness {
 
     pub async fn callbacks(&self, task: &str) -> Vec<(CallbackId, Rows)> {
         let filter = CallbackFilter { task: Some(task.to_owned()), ..CallbackFilter::default() };
-        self.app().ops.reads.callbacks(filter, Page { before: None, limit: 100 }).await.unwrap_or_default()
+        let page = Page { before: None, limit: 100 };
+        self.app().ops.reads.callbacks(filter, page).await.map(|found| found.docs).unwrap_or_default()
     }
 
     /// Every dead letter, once there are at least `count`.
     pub async fn dead_letters(&self, count: usize) -> Vec<BuriedLetter> {
         self.until("dead letters", async || {
             let page = Page { before: None, limit: 1000 };
-            let found = self.app().ops.reads.dead_letters(None, page).await.unwrap_or_default();
+            let all = DeadLetterFilter::default();
+            let reads = &self.app().ops.reads;
+            let mut found = reads.dead_letters(all, page).await.map(|found| found.docs).unwrap_or_default();
+            // A list holds the begin of each value.
+            for row in &mut found {
+                *row = reads.dead_letter(row.letter.id).await.ok()??;
+            }
             (found.len() >= count).then_some(found)
         })
         .await
@@ -337,6 +362,14 @@ fn set(settings: &mut Vec<(String, String)>, over: &[(&str, &str)]) {
         settings.retain(|(known, _)| *known != name);
         settings.push((name, (*value).to_owned()));
     }
+}
+
+/// Holds the store's lock, as another program would, until it is dropped.
+pub async fn hold(file: &Path) -> rusqlite::Connection {
+    let other = rusqlite::Connection::open(file).unwrap();
+    other.busy_timeout(Duration::from_secs(5)).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    other
 }
 
 pub fn actor() -> Actor {

@@ -20,7 +20,7 @@ use scale_callback::samples::{self, Kind, Seed, Wanted};
 use crate::harness::{Harness, TEAM, until};
 
 /// A broker of a test's own, to stop and start.
-fn own_broker() -> Broker {
+pub fn own_broker() -> Broker {
     let libs = std::env::var("CALLBACKD_TEST_KAFKA_LIBS")
         .map_or_else(|_| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/kafka/libs"), PathBuf::from);
     Broker::start(&libs).expect("a real Kafka; say: make test")
@@ -123,7 +123,7 @@ fn each_once(receiver: &Recorder, count: usize) {
     assert!(receiver.refused().is_empty(), "{:?}", receiver.refused());
 }
 
-async fn at_the_end(harness: &Harness, servers: &str, partitions: i32) {
+pub async fn at_the_end(harness: &Harness, servers: &str, partitions: i32) {
     let probe: BaseConsumer = client(servers).create().unwrap();
     harness
         .until("the watermarks stand at the ends", async || {

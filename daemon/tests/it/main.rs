@@ -9,6 +9,7 @@
     reason = "a test may"
 )]
 
+mod api;
 mod binary;
 mod crash;
 mod delivery;

@@ -3,11 +3,15 @@
 //! Every change raises a version and writes an audit row in the same transaction.
 
 mod keys;
+mod once;
 mod teams;
+mod tokens;
 
 use std::sync::Arc;
 
 use rusqlite::{Connection, params};
+
+pub use tokens::{Scope, TokenRow};
 
 use super::Answer;
 use super::sqlite::{Failure, SqliteStore};
@@ -63,11 +67,30 @@ pub struct AuditRow {
     pub change: String,
 }
 
-/// What a change found: someone may have been faster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Saved {
+/// An `Idempotency-Key` with the fingerprint of the request that carried it.
+#[derive(Debug, Clone)]
+pub struct Once {
+    pub key: String,
+    pub fingerprint: [u8; 32],
+}
+
+/// What a making found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Made {
     Done,
+    /// Someone was faster.
     Exists,
+    /// The same request made this object before.
+    Repeated(String),
+    /// The key came with another request before.
+    Mismatch,
+}
+
+/// Which audit rows; every given field must match.
+#[derive(Debug, Clone, Default)]
+pub struct AuditFilter {
+    pub object: Option<String>,
+    pub actor: Option<String>,
 }
 
 #[derive(Clone)]
@@ -87,12 +110,18 @@ impl People {
 
     pub fn team(&self, id: &str) -> Answer<'_, Option<Team>> {
         let id = id.to_owned();
-        self.0.read(move |connection| teams::load(connection, &id))
+        self.0.ask(move |connection| teams::load(connection, &id))
     }
 
     /// Teams in the order of their ids, after `after`.
     pub fn teams(&self, after: Option<String>, limit: usize) -> Answer<'_, Vec<Team>> {
-        self.0.read(move |connection| teams::list(connection, after.as_deref(), limit))
+        self.0.ask(move |connection| teams::list(connection, after.as_deref(), limit))
+    }
+
+    /// Teams whose default URLs name this host somewhere: candidates, to be parsed by the caller.
+    pub fn teams_with_default(&self, host: &str, of: Option<String>) -> Answer<'_, Vec<Team>> {
+        let host = host.to_owned();
+        self.0.ask(move |connection| teams::with_default(connection, &host, of.as_deref()))
     }
 
     /// A team with its keys, as delivery needs it.
@@ -104,15 +133,46 @@ impl People {
         })
     }
 
-    pub fn create_team(&self, team: Team, keys: Vec<KeyRow>, audit: AuditEntry) -> Answer<'_, Saved> {
-        self.change(audit, move |connection, now| {
+    pub fn create_team(
+        &self,
+        team: Team,
+        keys: Vec<KeyRow>,
+        once: Option<Once>,
+        audit: AuditEntry,
+    ) -> Answer<'_, Made> {
+        self.make(team.id.to_string(), once, audit, move |connection, now| {
             if !teams::insert(connection, &team, now)? {
-                return Ok(Saved::Exists);
+                return Ok(false);
             }
             for key in &keys {
                 keys::insert(connection, key)?;
             }
-            Ok(Saved::Done)
+            Ok(true)
+        })
+    }
+
+    /// Makes one object in one transaction, with its audit row; what the same request made before, it finds again.
+    fn make(
+        &self,
+        object: String,
+        once: Option<Once>,
+        audit: AuditEntry,
+        job: impl FnOnce(&Connection, Timestamp) -> Result<bool, Failure> + Send + 'static,
+    ) -> Answer<'_, Made> {
+        self.0.in_transaction(move |transaction, _, now| {
+            if let Some(once) = &once
+                && let Some(found) = once::find(transaction, &audit.actor, once, now)?
+            {
+                return Ok(found);
+            }
+            if !job(transaction, now)? {
+                return Ok(Made::Exists);
+            }
+            if let Some(once) = &once {
+                once::keep(transaction, &audit.actor, once, &object, now)?;
+            }
+            note(transaction, &audit, now)?;
+            Ok(Made::Done)
         })
     }
 
@@ -138,10 +198,36 @@ impl People {
 
     pub fn keys(&self, team: &str) -> Answer<'_, Vec<KeyRow>> {
         let team = team.to_owned();
-        self.0.read(move |connection| keys::list(connection, &team))
+        self.0.ask(move |connection| keys::list(connection, &team))
     }
 
-    /// Changes or adds one key, decided on all keys of its team as they stand in the transaction.
+    /// Adds a key, unless `refuse` says why not, decided on all keys of its team as they stand in the transaction.
+    pub fn create_key<E: Send + 'static>(
+        &self,
+        key: KeyRow,
+        once: Option<Once>,
+        audit: AuditEntry,
+        refuse: impl FnOnce(Vec<KeyRow>) -> Option<E> + Send + 'static,
+    ) -> Answer<'_, Result<Made, E>> {
+        self.0.in_transaction(move |transaction, _, now| {
+            if let Some(once) = &once
+                && let Some(found) = once::find(transaction, &audit.actor, once, now)?
+            {
+                return Ok(Ok(found));
+            }
+            if let Some(refusal) = refuse(keys::list(transaction, &key.team)?) {
+                return Ok(Err(refusal));
+            }
+            keys::insert(transaction, &key)?;
+            if let Some(once) = &once {
+                once::keep(transaction, &audit.actor, once, &key.id, now)?;
+            }
+            note(transaction, &audit, now)?;
+            Ok(Ok(Made::Done))
+        })
+    }
+
+    /// Changes one key, decided on all keys of its team as they stand in the transaction.
     pub fn change_key<E: Send + 'static>(
         &self,
         team: &str,
@@ -154,27 +240,46 @@ impl People {
                 Ok(key) => key,
                 Err(refusal) => return Ok(Err(refusal)),
             };
-            if !keys::update(transaction, &key)? {
-                keys::insert(transaction, &key)?;
-            }
+            keys::update(transaction, &key)?;
             note(transaction, &audit, now)?;
             Ok(Ok(key))
         })
     }
 
+    /// All tokens, revoked and expired ones included, newest first; at most [`tokens::MOST`].
+    pub fn tokens(&self) -> Answer<'_, Vec<TokenRow>> {
+        self.0.ask(tokens::list)
+    }
+
+    /// `Exists`: there are as many tokens as there may be.
+    pub fn create_token(&self, token: TokenRow, once: Option<Once>, audit: AuditEntry) -> Answer<'_, Made> {
+        self.make(token.id.clone(), once, audit, move |connection, now| tokens::insert(connection, &token, now))
+    }
+
+    /// Revokes a token; the row after it, or `None` where there is none.
+    pub fn revoke_token(&self, id: &str, audit: AuditEntry) -> Answer<'_, Option<TokenRow>> {
+        let id = id.to_owned();
+        self.0.in_transaction(move |transaction, _, now| {
+            let Some(row) = tokens::revoke(transaction, &id, now)? else { return Ok(None) };
+            note(transaction, &audit, now)?;
+            Ok(Some(row))
+        })
+    }
+
     /// Writes an audit row alone: for what reads a secret.
-    pub fn note(&self, audit: AuditEntry) -> Answer<'_, Saved> {
-        self.change(audit, |_, _| Ok(Saved::Done))
+    pub fn note(&self, audit: AuditEntry) -> Answer<'_, ()> {
+        self.0.in_transaction(move |transaction, _, now| note(transaction, &audit, now))
     }
 
     /// The newest audit rows below `before`.
-    pub fn audit(&self, before: Option<i64>, limit: usize) -> Answer<'_, Vec<AuditRow>> {
-        self.0.read(move |connection| {
+    pub fn audit(&self, filter: AuditFilter, before: Option<i64>, limit: usize) -> Answer<'_, Vec<AuditRow>> {
+        self.0.ask(move |connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT id, at, actor, origin, action, object, change FROM audit
-                 WHERE ?1 IS NULL OR id < ?1 ORDER BY id DESC LIMIT ?2",
+                 WHERE (?1 IS NULL OR id < ?1) AND (?3 IS NULL OR object = ?3) AND (?4 IS NULL OR actor = ?4)
+                 ORDER BY id DESC LIMIT ?2",
             )?;
-            let rows = statement.query_map(params![before, limit], |row| {
+            let rows = statement.query_map(params![before, limit, filter.object, filter.actor], |row| {
                 Ok(AuditRow {
                     id: row.get(0)?,
                     at: Timestamp::from_millis(row.get(1)?),
@@ -186,20 +291,6 @@ impl People {
                 })
             })?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
-        })
-    }
-
-    fn change(
-        &self,
-        audit: AuditEntry,
-        job: impl FnOnce(&Connection, Timestamp) -> Result<Saved, Failure> + Send + 'static,
-    ) -> Answer<'_, Saved> {
-        self.0.in_transaction(move |transaction, _, now| {
-            let saved = job(transaction, now)?;
-            if saved == Saved::Done {
-                note(transaction, &audit, now)?;
-            }
-            Ok(saved)
         })
     }
 }

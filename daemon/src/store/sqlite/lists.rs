@@ -1,29 +1,31 @@
 //! What people ask: pages by id, newest event first, and the counts.
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, ToSql, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::rows::{self, Books};
-use super::{Failure, SqliteStore, sources};
+use super::{Failure, SqliteStore, scan, sources};
 use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
 use crate::model::dead_letter::{DeadLetter, Unreadable};
 use crate::model::event::{RecordRef, SourceKey};
 use crate::model::settlement::{NumberedAttempt, Rows};
 use crate::store::Answer;
-use crate::store::reads::{BuriedLetter, CallbackFilter, Page, Reads, SourceRow, Totals};
+use crate::store::reads::{
+    BuriedLetter, CallbackFilter, DeadLetterFilter, Found, InstanceRow, Page, QueueRow, Reads, SourceRow, Totals,
+};
 
 impl Reads for SqliteStore {
     fn rows(&self, id: CallbackId) -> Answer<'_, Rows> {
-        self.read(move |connection| rows::load(connection, &mut Books::default(), id))
+        self.ask(move |connection| rows::load(connection, &mut Books::default(), id))
     }
 
     fn attempts(&self, id: CallbackId) -> Answer<'_, Vec<NumberedAttempt>> {
-        self.read(move |connection| rows::attempts(connection, id))
+        self.ask(move |connection| rows::attempts(connection, id))
     }
 
     fn body(&self, id: CallbackId) -> Answer<'_, Option<Bytes>> {
-        self.read(move |connection| {
+        self.ask(move |connection| {
             let body: Option<Vec<u8>> = connection
                 .prepare_cached("SELECT bytes FROM body WHERE id = ?1")?
                 .query_row([id.as_bytes()], |row| row.get(0))
@@ -32,16 +34,23 @@ impl Reads for SqliteStore {
         })
     }
 
-    fn callbacks(&self, filter: CallbackFilter, page: Page) -> Answer<'_, Vec<(CallbackId, Rows)>> {
-        self.read(move |connection| callbacks(connection, &filter, &page))
+    fn callbacks(&self, filter: CallbackFilter, page: Page) -> Answer<'_, Found<(CallbackId, Rows)>> {
+        self.ask(move |connection| callbacks(connection, &filter, &page))
     }
 
-    fn dead_letters(&self, task: Option<String>, page: Page) -> Answer<'_, Vec<BuriedLetter>> {
-        self.read(move |connection| dead_letters(connection, task.as_deref(), &page))
+    fn dead_letters(&self, filter: DeadLetterFilter, page: Page) -> Answer<'_, Found<BuriedLetter>> {
+        self.ask(move |connection| dead_letters(connection, &filter, &page))
+    }
+
+    fn nameless_dead_letters(&self, at_most: usize) -> Answer<'_, usize> {
+        self.ask(move |connection| {
+            let sql = "SELECT count(*) FROM (SELECT 1 FROM dead_letter WHERE task IS NULL LIMIT ?1)";
+            Ok(connection.prepare_cached(sql)?.query_row([at_most], |row| row.get(0))?)
+        })
     }
 
     fn dead_letter(&self, id: CallbackId) -> Answer<'_, Option<BuriedLetter>> {
-        self.read(move |connection| {
+        self.ask(move |connection| {
             let mut statement = connection.prepare_cached(&format!("{DEAD_LETTER} WHERE id = ?1"))?;
             let mut found = statement.query([id.as_bytes()])?;
             found.next()?.map(|row| dead_letter(connection, row)).transpose()
@@ -49,15 +58,35 @@ impl Reads for SqliteStore {
     }
 
     fn sources(&self) -> Answer<'_, Vec<SourceRow>> {
-        self.read(source_rows)
+        self.ask(source_rows)
+    }
+
+    fn queues(&self, team: Option<String>, at_most: usize, count_upto: usize) -> Answer<'_, Vec<QueueRow>> {
+        self.ask(move |connection| queues(connection, team.as_deref(), at_most, count_upto))
+    }
+
+    fn instances(&self, at_most: usize) -> Answer<'_, Vec<InstanceRow>> {
+        self.ask(move |connection| {
+            let sql = "SELECT id, started_at, heartbeat, clean FROM process ORDER BY id DESC LIMIT ?1";
+            let mut statement = connection.prepare_cached(sql)?;
+            let rows = statement.query_map([at_most], |row| {
+                Ok(InstanceRow {
+                    id: row.get(0)?,
+                    started_at: Timestamp::from_millis(row.get(1)?),
+                    seen_at: Timestamp::from_millis(row.get(2)?),
+                    ended: row.get(3)?,
+                })
+            })?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
     }
 
     fn backlog(&self) -> Answer<'_, (u64, Option<Timestamp>)> {
-        self.read(backlog)
+        self.ask(backlog)
     }
 
     fn totals(&self) -> Answer<'_, Totals> {
-        self.read(|connection| {
+        self.ask(|connection| {
             let (pending, oldest_due) = backlog(connection)?;
             let settled = connection
                 .prepare("SELECT state, reason, count(*) FROM settled GROUP BY state, reason ORDER BY state, reason")?
@@ -80,62 +109,49 @@ fn callbacks(
     connection: &Connection,
     filter: &CallbackFilter,
     page: &Page,
-) -> Result<Vec<(CallbackId, Rows)>, Failure> {
-    let before = page.before.map(|id| *id.as_bytes());
-    let mut conditions = String::from("(:before IS NULL OR id < :before)");
-    let task = filter.task.as_ref().map(|task| task.as_bytes());
-    let mut values: Vec<(&str, &dyn ToSql)> = vec![(":before", &before)];
-    if let Some(team) = &filter.team {
-        conditions.push_str(" AND team = :team");
-        values.push((":team", team));
-    }
-    if let Some(task) = &task {
-        conditions.push_str(" AND task = :task");
-        values.push((":task", task));
-    }
-    let of = |table: &str, more: &str| {
-        format!(
-            "SELECT id FROM (SELECT id FROM {table} WHERE {conditions}{more} ORDER BY id DESC LIMIT {})",
-            page.limit
-        )
-    };
-    let sql = match filter.state.as_deref() {
-        Some("pending") => of("pending", ""),
-        Some(state) => {
-            values.push((":state", state_value(state)?));
-            of("settled", " AND state = :state")
-        }
-        None => format!("{} UNION {}", of("pending", ""), of("settled", "")),
-    };
-    let ids: Vec<CallbackId> = connection
-        .prepare_cached(&format!("SELECT id FROM ({sql}) ORDER BY id DESC LIMIT {}", page.limit))?
-        .query_map(&values[..], |row| row.get::<_, [u8; 16]>(0).map(CallbackId::from_bytes))?
-        .collect::<rusqlite::Result<_>>()?;
+) -> Result<Found<(CallbackId, Rows)>, Failure> {
+    let found = scan::scan(connection, filter, page)?;
     let mut books = Books::default();
-    ids.into_iter().map(|id| Ok((id, rows::load(connection, &mut books, id)?))).collect()
-}
-
-fn state_value(state: &str) -> Result<&'static &'static str, Failure> {
-    ["delivered", "exhausted", "abandoned"]
-        .iter()
-        .find(|known| **known == state)
-        .ok_or_else(|| Failure::Refused(format!("no state {state:?}")))
+    let docs = found.docs.into_iter().map(|id| Ok((id, rows::load(connection, &mut books, id)?)));
+    Ok(Found { docs: docs.collect::<Result<_, Failure>>()?, next: found.next })
 }
 
 const DEAD_LETTER: &str = "SELECT id, src, off, record_at, reason, detail, team, task, event_id, value, value_len, buried_at FROM dead_letter";
+/// The same with the begin of the value: a page of whole ones would be megabytes.
+const DEAD_LETTER_IN_LIST: &str = "SELECT id, src, off, record_at, reason, detail, team, task, event_id, substr(value, 1, 256), value_len, buried_at FROM dead_letter";
 
-fn dead_letters(connection: &Connection, task: Option<&str>, page: &Page) -> Result<Vec<BuriedLetter>, Failure> {
-    let before = page.before.map(|id| *id.as_bytes());
+fn dead_letters(
+    connection: &Connection,
+    filter: &DeadLetterFilter,
+    page: &Page,
+) -> Result<Found<BuriedLetter>, Failure> {
+    let time = |at: Timestamp| at.millis().max(0).to_be_bytes()[2..].to_vec();
+    let before = page.before.map(|id| id.as_bytes().to_vec());
+    let values = params![
+        before,
+        filter.task.as_deref().map(str::as_bytes),
+        filter.team.as_deref().map(str::as_bytes),
+        filter.reason.map(Unreadable::name),
+        filter.since.map(time),
+        filter.until.map(time),
+        page.limit + 1,
+    ];
+    let by_task = if filter.task.is_some() { "INDEXED BY dead_letter_task" } else { "" };
+    let task = if filter.task.is_some() { "task = ?2" } else { "?2 IS NULL" };
     let mut statement = connection.prepare_cached(&format!(
-        "{DEAD_LETTER} WHERE (?1 IS NULL OR id < ?1) AND (?2 IS NULL OR task = ?2) ORDER BY id DESC LIMIT {}",
-        page.limit
+        "{DEAD_LETTER_IN_LIST} {by_task} WHERE {task} AND (?1 IS NULL OR id < ?1) AND (?3 IS NULL OR team = ?3)
+             AND (?4 IS NULL OR reason = ?4) AND (?5 IS NULL OR id >= ?5) AND (?6 IS NULL OR id < ?6)
+         ORDER BY id DESC LIMIT ?7"
     ))?;
-    let mut found = statement.query(params![before, task.map(str::as_bytes)])?;
-    let mut letters = Vec::new();
-    while let Some(row) = found.next()? {
-        letters.push(dead_letter(connection, row)?);
+    let mut rows = statement.query(values)?;
+    let mut docs = Vec::new();
+    while let Some(row) = rows.next()? {
+        docs.push(dead_letter(connection, row)?);
     }
-    Ok(letters)
+    let more = docs.len() > page.limit;
+    docs.truncate(page.limit);
+    let next = if more { docs.last().map(|row| row.letter.id) } else { None };
+    Ok(Found { docs, next })
 }
 
 fn dead_letter(connection: &Connection, row: &rusqlite::Row<'_>) -> Result<BuriedLetter, Failure> {
@@ -178,6 +194,32 @@ fn source_rows(connection: &Connection) -> Result<Vec<SourceRow>, Failure> {
             owner: row.get(4)?,
             moved_at: Timestamp::from_millis(row.get(5)?),
             reached: sources::reached(row, 6)?,
+        })
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Queues whose rows say that something of theirs waits or is under way.
+fn queues(
+    connection: &Connection,
+    team: Option<&str>,
+    at_most: usize,
+    count_upto: usize,
+) -> Result<Vec<QueueRow>, Failure> {
+    let mut statement = connection.prepare_cached(
+        "SELECT team, target, parked_bytes,
+                (SELECT count(*) FROM (SELECT 1 FROM pending WHERE pending.queue = queue.id AND token IS NULL LIMIT ?3)),
+                (SELECT min(due) FROM pending WHERE pending.queue = queue.id AND token IS NULL)
+         FROM queue WHERE (next_at IS NOT NULL OR parked_bytes > 0) AND (?1 IS NULL OR team = ?1)
+         ORDER BY team, target LIMIT ?2",
+    )?;
+    let rows = statement.query_map(params![team, at_most, count_upto], |row| {
+        Ok(QueueRow {
+            team: row.get(0)?,
+            target: row.get(1)?,
+            parked_bytes: row.get(2)?,
+            pending: row.get(3)?,
+            oldest_due: row.get::<_, Option<i64>>(4)?.map(Timestamp::from_millis),
         })
     })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)

@@ -3,9 +3,12 @@
 //!
 //! WAL with `synchronous=FULL`: a commit that was answered is on the disk. Files are 0600 in a 0700 directory.
 
+pub mod check;
 mod claim;
+pub mod inspect;
 mod lists;
 mod rows;
+mod scan;
 mod sources;
 mod upkeep;
 mod write;
@@ -30,13 +33,21 @@ use rows::Books;
 
 /// How long one read may run: a longer one would keep checkpoints from finishing.
 const READ_LIMIT: Duration = Duration::from_secs(2);
+/// Reading connections of the engine, and of people: whatever people ask, delivery never waits for it.
 const READERS: usize = 2;
+const ASKERS: usize = 2;
+/// How long a question waits for its turn behind others.
+const TURN: Duration = Duration::from_secs(5);
 /// Jobs that wait for the writer.
 const WRITER_QUEUE: usize = 64;
 
-const MIGRATIONS: [(&str, &str); 2] = [
+const FILE: &str = "callbackd.db";
+const LOCK: &str = "callbackd.lock";
+
+const MIGRATIONS: [(&str, &str); 3] = [
     ("0001_engine", include_str!("../../../migrations/sqlite/0001_engine.sql")),
     ("0002_people", include_str!("../../../migrations/sqlite/0002_people.sql")),
+    ("0003_surface", include_str!("../../../migrations/sqlite/0003_surface.sql")),
 ];
 
 #[derive(Debug, Clone)]
@@ -63,6 +74,7 @@ type Job = Box<dyn FnOnce(&mut Writer) + Send>;
 pub struct SqliteStore {
     jobs: mpsc::Sender<Job>,
     readers: Arc<Readers>,
+    askers: Arc<Readers>,
     /// Held while the process lives; the kernel lets go of it at any death.
     _lock: File,
 }
@@ -87,7 +99,7 @@ impl SqliteStore {
     /// [`OpenError`], a sentence for a person.
     pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let lock = prepare_directory(&config.directory)?;
-        let path = config.directory.join("callbackd.db");
+        let path = config.directory.join(FILE);
         let unusable = |error: rusqlite::Error| OpenError::Unusable { path: path.clone(), reason: error.to_string() };
         let mut connection = Connection::open(&path).map_err(unusable)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
@@ -100,8 +112,8 @@ impl SqliteStore {
             .name("store-writer".to_owned())
             .spawn(move || run_writer(writer, queue))
             .map_err(|source| OpenError::Directory { path: path.clone(), source })?;
-        let permits = tokio::sync::Semaphore::new(READERS);
-        Ok(Self { jobs, readers: Arc::new(Readers { path, idle: Mutex::default(), permits }), _lock: lock })
+        let (readers, askers) = (Readers::new(path.clone(), READERS), Readers::new(path, ASKERS));
+        Ok(Self { jobs, readers, askers, _lock: lock })
     }
 
     /// Runs `job` on the writer thread, in a transaction that commits if it answers well.
@@ -121,17 +133,31 @@ impl SqliteStore {
         })
     }
 
-    /// Runs `job` on a reading connection, for at most [`READ_LIMIT`].
+    /// Runs `job` on one of the engine's reading connections, for at most [`READ_LIMIT`].
     pub(crate) fn read<T: Send + 'static>(
         &self,
         job: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
     ) -> Answer<'_, T> {
         let readers = Arc::clone(&self.readers);
         Box::pin(async move {
-            let ended = |_| StoreError::Unavailable("a read was given up".to_owned());
             let permit = readers.permits.acquire().await.map_err(|_| StoreError::Broken("it is closed".to_owned()))?;
-            let own = Arc::clone(&readers);
-            let result = tokio::task::spawn_blocking(move || own.run(job)).await.map_err(ended)?;
+            let result = readers.run_apart(job).await;
+            drop(permit);
+            result
+        })
+    }
+
+    /// Runs `job` on one of the people's reading connections, for at most [`READ_LIMIT`], after at most [`TURN`].
+    pub(crate) fn ask<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
+    ) -> Answer<'_, T> {
+        let askers = Arc::clone(&self.askers);
+        Box::pin(async move {
+            let turn = tokio::time::timeout(TURN, askers.permits.acquire()).await;
+            let busy = || StoreError::Unavailable("too much is asked of it at once".to_owned());
+            let permit = turn.map_err(|_| busy())?.map_err(|_| StoreError::Broken("it is closed".to_owned()))?;
+            let result = askers.run_apart(job).await;
             drop(permit);
             result
         })
@@ -139,6 +165,19 @@ impl SqliteStore {
 }
 
 impl Readers {
+    fn new(path: PathBuf, count: usize) -> Arc<Self> {
+        Arc::new(Self { path, idle: Mutex::default(), permits: tokio::sync::Semaphore::new(count) })
+    }
+
+    async fn run_apart<T: Send + 'static>(
+        self: &Arc<Self>,
+        job: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let own = Arc::clone(self);
+        let ended = |_| StoreError::Unavailable("a read was given up".to_owned());
+        tokio::task::spawn_blocking(move || own.run(job)).await.map_err(ended)?
+    }
+
     fn run<T>(&self, job: impl FnOnce(&Connection) -> Result<T, Failure>) -> Result<T, StoreError> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut connection = match idle {
@@ -197,18 +236,18 @@ fn run_writer(mut writer: Writer, mut queue: mpsc::Receiver<Job>) {
 fn prepare_directory(directory: &Path) -> Result<File, OpenError> {
     let failed = |source| OpenError::Directory { path: directory.to_owned(), source };
     DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
-    let lock_path = directory.join("callbackd.lock");
-    let lock = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&lock_path)
-        .map_err(|source| OpenError::Directory { path: lock_path, source })?;
+    lock(directory)
+}
+
+/// The lock of a store: whoever holds it is alone.
+fn lock(directory: &Path) -> Result<File, OpenError> {
+    let path = directory.join(LOCK);
+    let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+    let lock = lock.map_err(|source| OpenError::Directory { path, source })?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse { path: directory.to_owned() }),
-        Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
+        Err(std::fs::TryLockError::Error(source)) => Err(OpenError::Directory { path: directory.to_owned(), source }),
     }
 }
 

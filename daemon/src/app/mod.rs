@@ -1,12 +1,19 @@
 //! Builds everything, then starts everything, supervises, and drains in order: readiness off, intake off, attempts in
 //! flight end within the grace, leases released, the last batch, offsets, the store.
 
-use std::net::{IpAddr, SocketAddr};
+mod check;
+mod egress;
+mod reload;
+
+pub use check::check;
+
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use scale_callback::tls::ServerTls;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -15,6 +22,7 @@ use crate::api;
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::metrics::{Labels, Metrics};
 use crate::base::stop::{Stop, Switch};
+use crate::base::telemetry::LogLevel;
 use crate::config::Config;
 use crate::deliver::Engine;
 use crate::deliver::bell::{FeedBell, Tokens};
@@ -32,7 +40,6 @@ use crate::model::attempt::Outcome;
 use crate::model::dead_letter::Unreadable;
 use crate::model::retry::Reason;
 use crate::model::settlement::Change;
-use crate::net::egress::Policy;
 use crate::net::exchange::Client;
 use crate::ops::{Ops, retention};
 use crate::store::batch::{BatchWriter, StoreUp};
@@ -56,13 +63,17 @@ pub struct Extras {
     pub notices: Option<mpsc::Sender<Notice>>,
     /// Around the engine's store: faults.
     pub wrap_store: Option<WrapStore>,
+    pub log_level: Option<LogLevel>,
 }
 
 /// The running daemon.
 pub struct App {
     pub ops: Ops,
     pub ops_address: Option<SocketAddr>,
+    /// Where `/admin/v1` listens on TCP, if it did at the start.
+    pub api_address: Option<SocketAddr>,
     pub api_socket: PathBuf,
+    live: reload::Live,
     lanes: Arc<Lanes>,
     inflight: Arc<Inflight>,
     settler: Settler,
@@ -128,9 +139,13 @@ impl App {
             metrics.repeats_possible_total.with_label_values(&["unclean_stop"]).inc();
         }
         // Listeners before any work: a port in use is told at once.
-        let (socket, user) = api::bind_unix(&config.api_socket)
+        let (socket, user) = api::bind_unix(&config.api.socket)
             .await
-            .with_context(|| format!("api.socket: {}", config.api_socket.display()))?;
+            .with_context(|| format!("api.socket: {}", config.api.socket.display()))?;
+        let tls = config.api.tls.as_ref().map(|(cert, key)| ServerTls::load(cert, key)).transpose();
+        let tls = tls.map_err(|why| anyhow!("api.tls_cert: {why}"))?.map(Arc::new);
+        let api_listener = api_listener(&config, &people, clock.as_ref()).await?;
+        let api_address = api_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let ops_listener = match config.ops_listen {
             None => None,
             Some(address) => Some(TcpListener::bind(address).await.with_context(|| format!("ops.listen: {address}"))?),
@@ -153,7 +168,8 @@ impl App {
             bell: bell.clone(),
             notices: extras.notices,
         });
-        let policy = policy(&config, ops_address).await;
+        let ours: Vec<_> = [ops_address, api_address.or(config.api.listen)].into_iter().flatten().collect();
+        let policy = egress::policy(&config, &ours).await;
         let client = Client::new(&config.exchange, policy).map_err(|why| anyhow!(why))?;
         let engine = Arc::new(Engine {
             client,
@@ -166,7 +182,6 @@ impl App {
                 .parse()
                 .map_err(|_| anyhow!("deliver.contact: it can't be sent in a header"))?,
             park_after: config.park_after,
-            retry: config.retry,
             cut_off: switches.cut_off.stop(),
         });
         let runtime = tokio::runtime::Handle::current();
@@ -206,6 +221,7 @@ impl App {
             batches: batches_seen,
             stop: switches.stop_work.stop(),
         };
+        metrics.expect_topics(&config.intake.topics);
         let (kafka, kafka_seen) = watch::channel(KafkaState::default());
         let (asks, asks_seen) = mpsc::channel(4);
         let make_context = context_maker(ContextParts {
@@ -218,6 +234,7 @@ impl App {
             stalled,
             metrics: Arc::clone(&metrics),
             kafka,
+            clock: Arc::clone(&clock),
             grace: config.intake.rebalance_grace,
             deadline,
         });
@@ -230,12 +247,18 @@ impl App {
             quiet: switches.draining.stop(),
             stop: switches.stop_consumer.stop(),
         };
+        let (settings, settings_seen) = watch::channel(reload::settings(&config));
+        let log_level = extras.log_level.unwrap_or_else(LogLevel::none);
         let ops = Ops {
             people,
             reads: Arc::clone(&sqlite) as Arc<dyn crate::store::reads::Reads>,
             keyring,
             directory: Arc::clone(&directory),
             engine: Arc::clone(&engine),
+            lanes: Arc::clone(&lanes),
+            tokens: Arc::default(),
+            settings: settings_seen.clone(),
+            log_level: log_level.clone(),
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
             kafka: kafka_seen,
@@ -245,12 +268,15 @@ impl App {
             backlog: Arc::default(),
             draining: switches.draining.stop(),
         };
-        let keep = retention::Keep {
-            settled: config.retention.settled,
-            dead_letters: config.retention.dead_letters,
-            event_ids: config.retention.event_ids,
+        let live = reload::Live {
+            engine: Arc::clone(&engine),
+            directory: Arc::clone(&directory),
+            lanes: Arc::clone(&lanes),
+            settings,
+            log_level,
+            tls: tls.clone(),
+            ours,
         };
-
         let stop = || switches.stop_work.stop();
         let tasks = vec![
             tokio::spawn({
@@ -259,12 +285,21 @@ impl App {
             }),
             tokio::spawn(feed.run(stop())),
             tokio::spawn(admit.run()),
-            tokio::spawn(retention::run(Arc::clone(&store), clock, keep, stop())),
+            tokio::spawn(retention::run(Arc::clone(&store), clock, settings_seen, stop())),
             tokio::spawn(follow_store(store_up_seen, Arc::clone(&lanes), stop())),
             tokio::spawn(sweep_connections(engine, stop())),
         ];
         let settling = tokio::spawn(settle_task.run(switches.stop_settling.stop()));
-        let mut servers = vec![tokio::spawn(api::serve_admin(socket, user, ops.clone(), switches.stop_servers.stop()))];
+        let mut servers =
+            vec![tokio::spawn(api::serve_socket(socket, user, ops.clone(), switches.stop_servers.stop()))];
+        let stop_api = switches.stop_servers.stop();
+        match (api_listener, config.api.listen) {
+            (Some(listener), _) => servers.push(tokio::spawn(api::serve_tcp(listener, tls, ops.clone(), stop_api))),
+            (None, Some(address)) => {
+                servers.push(tokio::spawn(api::listen_once_there_is_a_token(address, tls, ops.clone(), stop_api)))
+            }
+            (None, None) => {}
+        }
         if let Some(listener) = ops_listener {
             servers.push(tokio::spawn(api::serve_ops(listener, ops.clone(), switches.stop_servers.stop())));
         }
@@ -280,7 +315,9 @@ impl App {
         Ok(Self {
             ops,
             ops_address,
-            api_socket: config.api_socket,
+            api_address,
+            api_socket: config.api.socket,
+            live,
             lanes,
             inflight,
             settler,
@@ -293,6 +330,14 @@ impl App {
             servers,
             consumer_ended,
         })
+    }
+
+    /// Takes what a running daemon can of another configuration.
+    ///
+    /// # Errors
+    /// A sentence; nothing changed.
+    pub async fn reload(&self, config: &Config) -> Result<(), String> {
+        self.live.take(config).await
     }
 
     /// Waits until the store breaks, which ends the process.
@@ -348,6 +393,17 @@ impl App {
     }
 }
 
+/// Bound at the start where a token is there, so that a port in use is told at once.
+async fn api_listener(config: &Config, people: &People, clock: &dyn Clock) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = config.api.listen else { return Ok(None) };
+    let tokens = people.tokens().await.context("read the tokens")?;
+    if !tokens.iter().any(|token| token.is_valid(clock.now())) {
+        return Ok(None);
+    }
+    let listener = TcpListener::bind(address).await.with_context(|| format!("api.listen: {address}"))?;
+    Ok(Some(listener))
+}
+
 /// Waits until every attempt is settled; cuts off what outlives the grace.
 async fn end_attempts(lanes: &Lanes, inflight: &Inflight, grace: Duration, cut_off: &Switch) -> usize {
     if tokio::time::timeout(grace, lanes.settled()).await.is_ok() {
@@ -384,53 +440,6 @@ async fn check_keyring(people: &People, keyring: &Keyring) -> anyhow::Result<()>
     Ok(())
 }
 
-async fn policy(config: &Config, ops_address: Option<SocketAddr>) -> Policy {
-    let mut never: Vec<SocketAddr> = ops_address.into_iter().collect();
-    for broker in config.intake.brokers.split(',').map(str::trim) {
-        match tokio::net::lookup_host(broker).await {
-            Ok(addresses) => never.extend(addresses),
-            Err(error) => {
-                tracing::warn!(broker, %error, "a broker's name has no address: egress can't refuse it by address")
-            }
-        }
-    }
-    Policy {
-        allow: config.egress.allow.clone(),
-        never,
-        own: own_addresses(),
-        nat64: config.egress.nat64.clone(),
-        http: config.egress.http,
-        generation: 1,
-    }
-}
-
-/// Addresses of this machine's interfaces, as the kernel lists them.
-fn own_addresses() -> Vec<IpAddr> {
-    let mut own = Vec::new();
-    if let Ok(table) = std::fs::read_to_string("/proc/net/fib_trie") {
-        let mut last = None;
-        for line in table.lines() {
-            let line = line.trim();
-            if let Some(address) = line.strip_prefix("|-- ") {
-                last = address.parse::<IpAddr>().ok();
-            } else if line.starts_with("/32 host LOCAL") {
-                own.extend(last);
-            }
-        }
-    }
-    if let Ok(table) = std::fs::read_to_string("/proc/net/if_inet6") {
-        let addresses = table.lines().filter_map(|line| line.split_whitespace().next());
-        own.extend(
-            addresses
-                .filter_map(|digits| u128::from_str_radix(digits, 16).ok())
-                .map(|bits| IpAddr::V6(std::net::Ipv6Addr::from_bits(bits))),
-        );
-    }
-    own.sort();
-    own.dedup();
-    own
-}
-
 struct ContextParts {
     store: Arc<dyn Store>,
     store_id: String,
@@ -441,6 +450,7 @@ struct ContextParts {
     stalled: Arc<Stalled>,
     metrics: Arc<Metrics>,
     kafka: watch::Sender<KafkaState>,
+    clock: Arc<dyn Clock>,
     grace: Duration,
     deadline: Duration,
 }
@@ -459,6 +469,7 @@ fn context_maker(parts: ContextParts) -> Box<dyn Fn(Arc<str>) -> Context + Send>
         metrics: Arc::clone(&parts.metrics),
         state: parts.kafka.clone(),
         cluster,
+        clock: Arc::clone(&parts.clock),
         grace: parts.grace,
         deadline: parts.deadline,
         partitions: std::sync::Mutex::default(),

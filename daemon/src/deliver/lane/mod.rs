@@ -5,10 +5,15 @@
 //! then between fresh callbacks and due rows. A lane that can't go on leaves the ring until what blocked it is free,
 //! so that a turn costs the same beside a thousand blocked lanes.
 
+mod seen;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use seen::LaneSeen;
+
+use super::recent::Recent;
 use crate::model::endpoint::{Origin, QueueTarget};
 
 /// An endpoint that answered within this time is trusted with all fast permits.
@@ -85,6 +90,7 @@ struct Lane<T> {
     /// It stands in a list of lanes that wait for an origin or an unproven permit; once.
     blocked: bool,
     queues: Vec<QueueTarget>,
+    recent: Recent,
 }
 
 #[derive(Default)]
@@ -415,6 +421,25 @@ impl<T> Scheduler<T> {
             .collect()
     }
 
+    /// Other caps from now on.
+    pub fn set_caps(&mut self, caps: Caps) {
+        self.caps = caps;
+        // Whatever an old cap held back looks again.
+        for id in 0..self.lanes.len() {
+            self.enter_ring(id);
+        }
+        let teams: Vec<_> = self.teams.keys().cloned().collect();
+        for team in &teams {
+            self.enter_team(team);
+        }
+        let origins: Vec<_> = self.origins.keys().cloned().collect();
+        for origin in &origins {
+            while self.origins.get(origin).is_some_and(|entry| !entry.blocked.is_empty()) {
+                self.wake_origin(origin);
+            }
+        }
+    }
+
     /// Drops lanes that have been out of use for as long as their trust would last.
     pub fn sweep(&mut self, now: Instant) {
         for id in 0..self.lanes.len() {
@@ -460,6 +485,7 @@ impl<T> Scheduler<T> {
             in_ring: false,
             blocked: false,
             queues: Vec::new(),
+            recent: Recent::default(),
         };
         let id = self.free.pop().unwrap_or_else(|| {
             self.lanes.push(None);

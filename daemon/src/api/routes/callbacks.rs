@@ -1,0 +1,142 @@
+//! Callbacks, their attempts and bodies; tasks.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse as _, Response};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::super::extract::{Answer, Nothing, Place, Query, time};
+use super::super::paging::Paging;
+use super::super::problem::Problem;
+use super::super::shapes::{AttemptShape, AttemptsShape, CallbackShape, DeadLetterShape, Page, TaskShape};
+use super::dead_letters::VALUE_IN_LIST;
+use crate::ops::Ops;
+use crate::ops::callbacks::CallbackQuery;
+use crate::store::reads;
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "limit and next_token stand here for the document; Paging reads them")]
+pub(super) struct CallbacksQuery {
+    /// Of this team.
+    team: Option<String>,
+    /// Of this task.
+    task: Option<String>,
+    /// To this origin (scheme, host and port), or following a default: default:live, default:test.
+    endpoint: Option<String>,
+    /// pending, delivered, exhausted or abandoned.
+    state: Option<String>,
+    /// Why it was abandoned.
+    reason: Option<String>,
+    /// What its last attempt came to.
+    outcome: Option<String>,
+    /// live or test.
+    mode: Option<String>,
+    /// Whose event is of this time or later, RFC 3339.
+    since: Option<String>,
+    /// Whose event is older than this, RFC 3339.
+    until: Option<String>,
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
+    limit: Option<String>,
+    next_token: Option<String>,
+}
+
+/// Callbacks that match, newest event first.
+///
+/// Every given field must match. A search that finds little ends within its time with what it found, which may be
+/// nothing: has_more then says that there is more to look at.
+#[utoipa::path(get, path = "/callbacks", tag = "callbacks", params(CallbacksQuery), security(("token" = ["read"])),
+    responses((status = 200, body = Page<CallbackShape>)))]
+pub(super) async fn callbacks(
+    State(ops): State<Ops>,
+    Query(query): Query<CallbacksQuery>,
+    paging: Paging,
+) -> Answer<Page<CallbackShape>> {
+    let query = CallbackQuery {
+        team: query.team,
+        task: query.task,
+        endpoint: query.endpoint,
+        state: query.state,
+        reason: query.reason,
+        outcome: query.outcome,
+        mode: query.mode,
+        since: query.since.as_deref().map(time).transpose()?,
+        until: query.until.as_deref().map(time).transpose()?,
+    };
+    let found = ops.callbacks(query, reads::Page { before: paging.position()?, limit: paging.limit }).await?;
+    let docs = found.docs.iter().filter_map(|(id, rows)| CallbackShape::new(*id, rows)).collect();
+    Ok(Json(paging.page(docs, found.next.as_ref())))
+}
+
+/// One callback.
+#[utoipa::path(get, path = "/callbacks/{id}", tag = "callbacks", security(("token" = ["read"])),
+    params(("id" = String, Path, description = "Its id, which is its webhook-id.")),
+    responses((status = 200, body = CallbackShape)))]
+pub(super) async fn callback(
+    State(ops): State<Ops>,
+    Place(id): Place<String>,
+    Query(_): Query<Nothing>,
+) -> Answer<CallbackShape> {
+    let (id, rows) = ops.callback(&id).await?;
+    Ok(Json(shape(id, &rows)?))
+}
+
+/// What each attempt of a callback came to.
+#[utoipa::path(get, path = "/callbacks/{id}/attempts", tag = "callbacks", security(("token" = ["read"])),
+    params(("id" = String, Path, description = "The callback's id.")),
+    responses((status = 200, body = AttemptsShape)))]
+pub(super) async fn attempts(
+    State(ops): State<Ops>,
+    Place(id): Place<String>,
+    Query(_): Query<Nothing>,
+) -> Answer<AttemptsShape> {
+    let (id, rows, attempts) = ops.attempts(&id).await?;
+    Ok(Json(AttemptsShape { callback: shape(id, &rows)?, docs: attempts.iter().map(AttemptShape::new).collect() }))
+}
+
+/// The body of a pending callback, byte for byte as it is sent.
+///
+/// Errors: pruned once the callback has ended.
+#[utoipa::path(get, path = "/callbacks/{id}/payload", tag = "callbacks", security(("token" = ["read"])),
+    params(("id" = String, Path, description = "The callback's id.")),
+    responses((status = 200, body = serde_json::Value, content_type = "application/json")))]
+pub(super) async fn payload(
+    State(ops): State<Ops>,
+    Place(id): Place<String>,
+    Query(_): Query<Nothing>,
+) -> Result<Response, Problem> {
+    let body = ops.payload(&id).await?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// Everything that happened to a task.
+///
+/// Errors: not_found with how far partitions are recorded, when nothing is known of it; pruned when it is older than
+/// what is kept.
+#[utoipa::path(get, path = "/tasks/{task}", tag = "tasks", security(("token" = ["read"])),
+    params(("task" = String, Path, description = "The task's id.")),
+    responses((status = 200, body = TaskShape)))]
+pub(super) async fn task(
+    State(ops): State<Ops>,
+    Place(task): Place<String>,
+    Query(_): Query<Nothing>,
+) -> Answer<TaskShape> {
+    let history = ops.task(&task).await?;
+    let letters = history.dead_letters.into_iter().map(|letter| DeadLetterShape::new(letter, VALUE_IN_LIST));
+    Ok(Json(TaskShape {
+        callbacks: history.callbacks.iter().filter_map(|(id, rows)| CallbackShape::new(*id, rows)).collect(),
+        dead_letters: letters.collect(),
+        task_id: task,
+    }))
+}
+
+fn shape(
+    id: crate::model::callback::CallbackId,
+    rows: &crate::model::settlement::Rows,
+) -> Result<CallbackShape, Problem> {
+    // Between two reads its row may have gone.
+    CallbackShape::new(id, rows)
+        .ok_or_else(|| crate::ops::OpsError::NotFound(format!("there is no callback {id}")).into())
+}

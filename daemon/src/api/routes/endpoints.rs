@@ -1,0 +1,59 @@
+//! Endpoints: where callbacks go, and how that goes.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::super::extract::{Answer, Nothing, Place, Query};
+use super::super::paging::Paging;
+use super::super::shapes::{EndpointShape, Page};
+use crate::ops::Ops;
+use crate::ops::endpoints::Endpoint;
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "limit and next_token stand here for the document; Paging reads them")]
+pub(super) struct EndpointsQuery {
+    /// Of this team.
+    team: Option<String>,
+    /// active or limited.
+    state: Option<String>,
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
+    limit: Option<String>,
+    next_token: Option<String>,
+}
+
+/// Endpoints in use lately or with pending callbacks, by team and origin.
+#[utoipa::path(get, path = "/endpoints", tag = "endpoints", params(EndpointsQuery), security(("token" = ["read"])),
+    responses((status = 200, body = Page<EndpointShape>)))]
+pub(super) async fn endpoints(
+    State(ops): State<Ops>,
+    Query(query): Query<EndpointsQuery>,
+    paging: Paging,
+) -> Answer<Page<EndpointShape>> {
+    let after: Option<String> = paging.position()?;
+    let mut found = ops.endpoints(query.team.as_deref(), query.state.as_deref()).await?;
+    if let Some(after) = after {
+        found.retain(|endpoint| position(endpoint) > after);
+    }
+    found.truncate(paging.limit.saturating_add(1));
+    Ok(Json(paging.page_of(found, position, EndpointShape::new)))
+}
+
+fn position(endpoint: &Endpoint) -> String {
+    format!("{}\n{}", endpoint.team, endpoint.origin)
+}
+
+/// One endpoint.
+#[utoipa::path(get, path = "/endpoints/{team}/{origin}", tag = "endpoints", security(("token" = ["read"])),
+    params(("team" = String, Path, description = "The team's id."),
+           ("origin" = String, Path, description = "Scheme, host and port, percent-encoded.")),
+    responses((status = 200, body = EndpointShape)))]
+pub(super) async fn endpoint(
+    State(ops): State<Ops>,
+    Place((team, origin)): Place<(String, String)>,
+    Query(_): Query<Nothing>,
+) -> Answer<EndpointShape> {
+    Ok(Json(EndpointShape::new(&ops.endpoint(&team, &origin).await?)))
+}

@@ -1,0 +1,156 @@
+//! Callbacks, their attempts, and tasks.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::DeadLetterShape;
+use crate::base::clock::Timestamp;
+use crate::base::text::printable;
+use crate::model::callback::CallbackId;
+use crate::model::lease::Facts;
+use crate::model::settlement::{NumberedAttempt, Pending, Rows, Settled};
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CallbackShape {
+    pub callback_id: String,
+    /// pending, delivered, exhausted or abandoned.
+    pub state: &'static str,
+    /// Why it was abandoned.
+    pub reason: Option<&'static str>,
+    /// As the platform's task has it: null until the callback ends, and where there was no URL at all.
+    pub callback_succeeded: Option<bool>,
+    pub team_id: String,
+    pub task_id: String,
+    pub event_id: Option<String>,
+    pub event_type: String,
+    /// live or test.
+    pub mode: &'static str,
+    /// What it waits in: the origin of its task's own URL, or default:live / default:test.
+    pub queue: String,
+    pub attempts: u32,
+    pub last_status: Option<u16>,
+    pub last_outcome: Option<&'static str>,
+    /// When the next attempt is due.
+    pub due: Option<String>,
+    pub first_attempt_at: Option<String>,
+    pub settled_at: Option<String>,
+    /// Rises whenever a settled callback changes; 0 while it is pending.
+    pub revision: u32,
+    /// cluster/topic/partition of the record, and its offset.
+    pub source: String,
+    pub offset: i64,
+    pub record_at: Option<String>,
+}
+
+impl CallbackShape {
+    pub fn new(id: CallbackId, rows: &Rows) -> Option<Self> {
+        match (&rows.settled, rows.live()) {
+            (Some(settled), _) => Some(Self::settled(id, settled)),
+            (None, Some(pending)) => Some(Self::pending(id, pending)),
+            (None, None) => None,
+        }
+    }
+
+    fn facts(id: CallbackId, facts: &Facts) -> Self {
+        Self {
+            callback_id: id.to_string(),
+            state: "pending",
+            reason: None,
+            callback_succeeded: None,
+            team_id: facts.team.to_string(),
+            task_id: facts.task_id.to_string(),
+            event_id: facts.event_id.as_ref().map(ToString::to_string),
+            event_type: facts.event_type.to_string(),
+            mode: facts.mode.name(),
+            queue: facts.queue.target.name(),
+            attempts: 0,
+            last_status: None,
+            last_outcome: None,
+            due: None,
+            first_attempt_at: None,
+            settled_at: None,
+            revision: 0,
+            source: facts.record.source.to_string(),
+            offset: facts.record.offset,
+            record_at: (facts.record.timestamp > 0).then(|| Timestamp::from_millis(facts.record.timestamp).to_string()),
+        }
+    }
+
+    fn settled(id: CallbackId, row: &Settled) -> Self {
+        let reason = row.ended.reason();
+        let delivered = row.ended == crate::model::settlement::Ended::Delivered;
+        let had_url = reason != Some(crate::model::retry::Reason::NoUrl);
+        Self {
+            state: row.ended.name(),
+            reason: reason.map(|reason| reason.name()),
+            callback_succeeded: had_url.then_some(delivered),
+            attempts: row.attempts,
+            last_status: row.status,
+            last_outcome: Some(row.outcome.name()),
+            first_attempt_at: Some(row.first_at.to_string()),
+            settled_at: Some(row.settled_at.to_string()),
+            revision: row.revision,
+            ..Self::facts(id, &row.facts)
+        }
+    }
+
+    fn pending(id: CallbackId, row: &Pending) -> Self {
+        Self {
+            attempts: row.progress.attempts,
+            last_outcome: row.last_outcome.map(|outcome| outcome.name()),
+            due: Some(row.due.to_string()),
+            first_attempt_at: row.progress.since.map(|since| since.to_string()),
+            ..Self::facts(id, &row.facts)
+        }
+    }
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AttemptShape {
+    /// From 1.
+    pub attempt: u32,
+    pub outcome: &'static str,
+    /// Whether any byte of the request left.
+    pub sent: bool,
+    pub status: Option<u16>,
+    pub begun_at: String,
+    pub duration_ms: u64,
+    pub peer: Option<String>,
+    /// A kept connection handed the request back unsent, and a fresh one took it.
+    pub redialed: bool,
+    /// The begin of the answer, or the reason of a refusal; control characters escaped.
+    pub answer: String,
+}
+
+impl AttemptShape {
+    pub fn new(row: &NumberedAttempt) -> Self {
+        let attempt = &row.attempt;
+        Self {
+            attempt: row.n,
+            outcome: attempt.outcome.name(),
+            sent: attempt.sent,
+            status: attempt.status,
+            begun_at: attempt.begun_at.to_string(),
+            duration_ms: u64::try_from(attempt.took.as_millis()).unwrap_or(u64::MAX),
+            peer: attempt.peer.map(|peer| peer.to_string()),
+            redialed: attempt.redialed,
+            answer: printable(&attempt.snippet, 1024),
+        }
+    }
+}
+
+/// A callback and what each of its attempts came to. A first delivery has no attempt of its own: it stands in the
+/// callback.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AttemptsShape {
+    pub callback: CallbackShape,
+    pub docs: Vec<AttemptShape>,
+}
+
+/// Everything that is known of one task.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TaskShape {
+    pub task_id: String,
+    pub callbacks: Vec<CallbackShape>,
+    pub dead_letters: Vec<DeadLetterShape>,
+}

@@ -1,0 +1,63 @@
+//! Endpoints.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::time;
+use crate::ops::endpoints::Endpoint;
+
+/// An endpoint in use lately, or with pending callbacks.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EndpointShape {
+    pub team_id: String,
+    /// Scheme, host and port.
+    pub origin: String,
+    /// active, or limited: work waits because a cap is reached.
+    pub state: &'static str,
+    pub in_flight: usize,
+    /// Callbacks in memory that wait for a slot.
+    pub waiting: usize,
+    /// Callbacks in the store that are not under way; counted up to a thousand for each queue in lists.
+    pub pending: u64,
+    /// When the oldest of them became, or the next becomes, due.
+    pub oldest_due: Option<String>,
+    pub parked_bytes: u64,
+    /// Failures in a row, since this daemon started or the last success.
+    pub consecutive_failures: u32,
+    pub last_outcome: Option<&'static str>,
+    pub last_attempt_at: Option<String>,
+    pub last_success_at: Option<String>,
+    /// The last 20 attempts by outcome.
+    pub recent: Vec<OutcomeCount>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OutcomeCount {
+    pub outcome: &'static str,
+    pub count: usize,
+}
+
+impl EndpointShape {
+    pub fn new(endpoint: &Endpoint) -> Self {
+        let recent = &endpoint.recent;
+        let counts = recent.counts();
+        Self {
+            team_id: endpoint.team.to_string(),
+            origin: endpoint.origin.to_string(),
+            state: endpoint.state.name(),
+            in_flight: endpoint.in_flight,
+            waiting: endpoint.waiting,
+            pending: endpoint.pending,
+            oldest_due: time(endpoint.oldest_due),
+            parked_bytes: endpoint.parked_bytes,
+            consecutive_failures: recent.failures,
+            last_outcome: recent.last().map(|outcome| outcome.name()),
+            last_attempt_at: time(recent.last_at),
+            last_success_at: time(recent.last_success_at),
+            recent: counts
+                .iter()
+                .map(|(outcome, count)| OutcomeCount { outcome: outcome.name(), count: *count })
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Teams, their keys, and the check of a team's receiver.
+
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
+
+use crate::base::clock::Timestamp;
+use crate::model::team::{KeyState, Team};
+use crate::ops::checks::Checked;
+use crate::ops::teams::TeamChange;
+use crate::store::people::KeyRow;
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TeamShape {
+    pub team_id: String,
+    pub name: String,
+    pub default_url: Option<String>,
+    pub default_url_test: Option<String>,
+    pub allowed_origins: Vec<String>,
+    /// The form of scale-callback-auth: key or hmac.
+    pub auth_form: &'static str,
+    pub origin_forms: Vec<OriginForm>,
+    /// What to do with http:// URLs: allow, hmac-only or refuse; null follows the installation.
+    pub http: Option<&'static str>,
+    /// Null follows the installation, as in the next two.
+    pub retries: Option<u32>,
+    pub horizon_seconds: Option<u64>,
+    pub end_on_gone: Option<bool>,
+}
+
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OriginForm {
+    pub origin: String,
+    pub auth_form: String,
+}
+
+impl TeamShape {
+    pub fn new(team: &Team) -> Self {
+        Self {
+            team_id: team.id.to_string(),
+            name: team.name.clone(),
+            default_url: team.default_url.clone(),
+            default_url_test: team.default_url_test.clone(),
+            allowed_origins: team.allowed_origins.iter().map(ToString::to_string).collect(),
+            auth_form: team.auth_form.name(),
+            origin_forms: team
+                .origin_forms
+                .iter()
+                .map(|(origin, form)| OriginForm { origin: origin.to_string(), auth_form: form.name().to_owned() })
+                .collect(),
+            http: team.http.map(|http| http.name()),
+            retries: team.retry.retries,
+            horizon_seconds: team.retry.horizon.map(|horizon| horizon.as_secs()),
+            end_on_gone: team.retry.end_on_gone,
+        }
+    }
+}
+
+/// What is given changes; null takes away.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TeamPatch {
+    /// For a new team alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub team_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub default_url: Option<Option<String>>,
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub default_url_test: Option<Option<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_origins: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth_form: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin_forms: Option<Vec<OriginForm>>,
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub http: Option<Option<String>>,
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u32>)]
+    pub retries: Option<Option<u32>>,
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub horizon_seconds: Option<Option<u64>>,
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<bool>)]
+    pub end_on_gone: Option<Option<bool>>,
+}
+
+/// Tells null from absent.
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+impl From<TeamPatch> for TeamChange {
+    fn from(patch: TeamPatch) -> Self {
+        let forms = |forms: Vec<OriginForm>| forms.into_iter().map(|form| (form.origin, form.auth_form)).collect();
+        Self {
+            name: patch.name,
+            default_url: patch.default_url,
+            default_url_test: patch.default_url_test,
+            allowed_origins: patch.allowed_origins,
+            auth_form: patch.auth_form,
+            origin_forms: patch.origin_forms.map(forms),
+            http: patch.http,
+            retries: patch.retries,
+            horizon: patch.horizon_seconds.map(|seconds| seconds.map(std::time::Duration::from_secs)),
+            end_on_gone: patch.end_on_gone,
+        }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct KeyShape {
+    pub key_id: String,
+    pub kind: &'static str,
+    pub mode: &'static str,
+    /// created, active or revoked.
+    pub state: &'static str,
+    pub last4: String,
+    pub created_at: String,
+    pub promoted_at: Option<String>,
+    pub revoked_at: Option<String>,
+    /// Only in the answer to its making, and to `reveal`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+}
+
+impl KeyShape {
+    pub fn new(row: &KeyRow, now: Timestamp) -> Self {
+        // A key promoted for a date is active once that has come.
+        let active = row.state == KeyState::Created && row.is_used(now);
+        Self {
+            key_id: row.id.clone(),
+            kind: row.kind.name(),
+            mode: row.mode.name(),
+            state: if active { KeyState::Active.name() } else { row.state.name() },
+            last4: row.last4.clone(),
+            created_at: row.made_at.to_string(),
+            promoted_at: row.promote_at.map(|at| at.to_string()),
+            revoked_at: row.revoked_at.map(|at| at.to_string()),
+            value: None,
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewKeyShape {
+    /// callback-auth, hmac or signing.
+    pub kind: String,
+    /// live or test.
+    pub mode: String,
+    /// Takes over a key that was handed out before; made where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Promotion {
+    /// RFC 3339; now where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Revocation {
+    #[serde(default)]
+    /// Even the last usable one of its kind and mode: callbacks then wait for another.
+    pub force: bool,
+}
+
+/// A key's value. It was audited.
+#[derive(Serialize, ToSchema)]
+pub struct RevealedKey {
+    pub key_id: String,
+    pub value: String,
+}
+
+/// What to try.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TeamCheck {
+    /// Another URL than the team's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// With the keys of this mode: test unless said otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+}
+
+/// What a signed test callback came to, step by step. It says of itself that it is a test (`callback.test`).
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CheckShape {
+    pub succeeded: bool,
+    pub team_id: String,
+    pub origin: Option<String>,
+    pub callback_id: String,
+    pub mode: &'static str,
+    pub steps: Vec<StepShape>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct StepShape {
+    /// url, dns, egress, connect, tls or post.
+    pub step: &'static str,
+    pub ok: bool,
+    pub duration_ms: u64,
+    /// What was found, or why it failed.
+    pub detail: String,
+    /// The outcome that a callback's attempt would have here.
+    pub outcome: Option<&'static str>,
+}
+
+impl CheckShape {
+    pub fn new(team: &str, checked: &Checked) -> Self {
+        let steps = checked.steps.iter().map(|step| StepShape {
+            step: step.name,
+            ok: step.failed.is_none(),
+            duration_ms: u64::try_from(step.took.as_millis()).unwrap_or(u64::MAX),
+            detail: step.detail.clone(),
+            outcome: step.failed.map(|outcome| outcome.name()),
+        });
+        Self {
+            succeeded: checked.succeeded(),
+            team_id: team.to_owned(),
+            origin: checked.origin.clone(),
+            callback_id: checked.callback_id.clone(),
+            mode: checked.mode.name(),
+            steps: steps.collect(),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Tokens of this API, and the audit.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::time;
+use crate::base::clock::Timestamp;
+use crate::base::text::printable;
+use crate::store::people::{AuditRow, TokenRow};
+
+/// A bearer token, without its value.
+#[derive(Serialize, ToSchema)]
+pub struct TokenShape {
+    pub token_id: String,
+    pub name: String,
+    /// read or operate; operate includes read.
+    pub scope: &'static str,
+    /// valid, expired or revoked.
+    pub state: &'static str,
+    pub last4: String,
+    pub created_at: String,
+    pub expires_at: String,
+    pub revoked_at: Option<String>,
+    /// Only in the answer to its making.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+}
+
+impl TokenShape {
+    pub fn new(row: &TokenRow, now: Timestamp) -> Self {
+        let state = match row.revoked_at {
+            Some(_) => "revoked",
+            None if row.is_valid(now) => "valid",
+            None => "expired",
+        };
+        Self {
+            token_id: row.id.clone(),
+            name: row.name.clone(),
+            scope: row.scope.name(),
+            state,
+            last4: row.last4.clone(),
+            created_at: row.made_at.to_string(),
+            expires_at: row.expires_at.to_string(),
+            revoked_at: time(row.revoked_at),
+            value: None,
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewTokenShape {
+    /// Whose it is, for people; it stands in the audit.
+    pub name: String,
+    /// read or operate.
+    pub scope: String,
+    /// 90 days unless said otherwise; at least 60 seconds, at most 366 days.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 60, maximum = 31_622_400)]
+    pub valid_for_seconds: Option<u64>,
+}
+
+/// Who changed what, when, and from where.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AuditShape {
+    pub audit_id: i64,
+    pub at: String,
+    pub actor: String,
+    pub origin: String,
+    pub action: String,
+    pub object: String,
+    /// Before and after, without secrets.
+    pub change: String,
+}
+
+impl AuditShape {
+    pub fn new(row: &AuditRow) -> Self {
+        let text = |text: &str| printable(text.as_bytes(), 4096);
+        Self {
+            audit_id: row.id,
+            at: row.at.to_string(),
+            actor: text(&row.actor),
+            origin: text(&row.origin),
+            action: row.action.clone(),
+            object: text(&row.object),
+            change: text(&row.change),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Everything that would keep the daemon from its work, looked at before it runs: each room's own look, joined.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use scale_callback::tls::ServerTls;
+
+use crate::base::clock::{Clock as _, SystemClock};
+use crate::base::finding::Finding;
+use crate::config::Config;
+use crate::keyring::Keyring;
+use crate::store::people::People;
+use crate::store::sqlite::{self, SqliteStore};
+use crate::{intake, net};
+
+/// Looks at everything; takes seconds. Changes nothing.
+pub async fn check(config: &Config) -> Vec<Finding> {
+    let now = SystemClock.now();
+    let mut found = vec![Finding::ok("configuration", "it can be read")];
+    found.extend(kafka(config).await);
+    let looked = sqlite::check::check(&config.store, now);
+    found.extend(looked.findings);
+    found.push(keyring(config, looked.whole).await);
+    found.extend(net::check::check(&config.exchange, config.egress.http, &config.egress.allow).await);
+    if looked.in_use {
+        found.push(Finding::ok("listeners", "held by the callbackd that runs on this store"));
+    } else {
+        found.extend(listeners(config));
+    }
+    found
+}
+
+async fn kafka(config: &Config) -> Vec<Finding> {
+    if config.intake.brokers.is_empty() {
+        let fix = "say where the brokers are: kafka.brokers = \"host:port\"";
+        return vec![Finding::failed("kafka", "kafka.brokers is empty", fix)];
+    }
+    let (intake, horizon, now) = (config.intake.clone(), config.retry.horizon, SystemClock.now());
+    let looked = tokio::task::spawn_blocking(move || intake::check::check(&intake, horizon, now)).await;
+    looked.unwrap_or_else(|_| vec![Finding::failed("kafka", "the look at it broke off", "look again")])
+}
+
+async fn keyring(config: &Config, store_is_whole: bool) -> Finding {
+    let what = "keyring";
+    if config.keyring_file.as_os_str().is_empty() {
+        let fix = "make one: callbackd keyring create FILE, and name it as keyring.file";
+        return Finding::failed(what, "keyring.file is empty", fix);
+    }
+    let ring = match Keyring::from_file(&config.keyring_file) {
+        Ok(ring) => ring,
+        Err(error) => return Finding::failed(what, error.to_string(), "make one with: callbackd keyring create FILE"),
+    };
+    let detail = format!("{} sealing keys in {}", ring.ids().len(), config.keyring_file.display());
+    if !store_is_whole {
+        return Finding::ok(what, detail);
+    }
+    let opened = match SqliteStore::open(&config.store, Arc::new(SystemClock)) {
+        Ok(store) => super::check_keyring(&People::new(Arc::new(store)), &ring).await,
+        Err(error) => Err(error.into()),
+    };
+    match opened {
+        Ok(()) => Finding::ok(what, format!("{detail}; it opens the store's keys")),
+        Err(error) => {
+            Finding::failed(what, error.to_string(), "name the keyring that the store's keys were sealed with")
+        }
+    }
+}
+
+fn listeners(config: &Config) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for (what, address) in [("ops.listen", config.ops_listen), ("api.listen", config.api.listen)] {
+        found.extend(address.map(|address| port(what, address)));
+    }
+    if let Some((cert, key)) = &config.api.tls {
+        found.push(match ServerTls::load(cert, key) {
+            Ok(_) => Finding::ok("api.tls_cert", format!("{} and its key fit", cert.display())),
+            Err(why) => Finding::failed("api.tls_cert", why, "name a PEM chain and the key that belongs to it"),
+        });
+    }
+    found.push(socket(&config.api.socket));
+    found
+}
+
+fn port(what: &str, address: SocketAddr) -> Finding {
+    match TcpListener::bind(address) {
+        Ok(_) => Finding::ok(what, format!("{address} is free")),
+        Err(error) => Finding::failed(what, format!("{address}: {error}"), "stop what listens there, or name another"),
+    }
+}
+
+fn socket(path: &Path) -> Finding {
+    let what = "api.socket";
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            Finding::failed(what, format!("{} is there and no socket", path.display()), "name another path")
+        }
+        Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
+            let fix = "stop that one, or name another path";
+            Finding::failed(what, format!("a program listens at {}", path.display()), fix)
+        }
+        _ => Finding::ok(what, format!("{} is free", path.display())),
+    }
+}

@@ -1,0 +1,54 @@
+//! What the egress rules of this installation are: the operator's, and what is always refused.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::config::Config;
+use crate::net::egress::Policy;
+
+/// `ours`: the daemon's own listeners.
+pub(super) async fn policy(config: &Config, ours: &[SocketAddr]) -> Policy {
+    let mut never = ours.to_vec();
+    for broker in config.intake.brokers.split(',').map(str::trim) {
+        match tokio::net::lookup_host(broker).await {
+            Ok(addresses) => never.extend(addresses),
+            Err(error) => {
+                tracing::warn!(broker, %error, "a broker's name has no address: egress can't refuse it by address")
+            }
+        }
+    }
+    Policy {
+        allow: config.egress.allow.clone(),
+        never,
+        own: own_addresses(),
+        nat64: config.egress.nat64.clone(),
+        http: config.egress.http,
+        generation: 1,
+    }
+}
+
+/// Addresses of this machine's interfaces, as the kernel lists them.
+fn own_addresses() -> Vec<IpAddr> {
+    let mut own = Vec::new();
+    if let Ok(table) = std::fs::read_to_string("/proc/net/fib_trie") {
+        let mut last = None;
+        for line in table.lines() {
+            let line = line.trim();
+            if let Some(address) = line.strip_prefix("|-- ") {
+                last = address.parse::<IpAddr>().ok();
+            } else if line.starts_with("/32 host LOCAL") {
+                own.extend(last);
+            }
+        }
+    }
+    if let Ok(table) = std::fs::read_to_string("/proc/net/if_inet6") {
+        let addresses = table.lines().filter_map(|line| line.split_whitespace().next());
+        own.extend(
+            addresses
+                .filter_map(|digits| u128::from_str_radix(digits, 16).ok())
+                .map(|bits| IpAddr::V6(std::net::Ipv6Addr::from_bits(bits))),
+        );
+    }
+    own.sort();
+    own.dedup();
+    own
+}

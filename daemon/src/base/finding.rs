@@ -1,0 +1,44 @@
+//! What a look before the start finds.
+
+/// Whether the daemon could do its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Ok,
+    /// It would run; someone should know.
+    Warning,
+    Failed,
+}
+
+impl Verdict {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone)]
+pub struct Finding {
+    pub verdict: Verdict,
+    pub what: String,
+    pub detail: String,
+    /// What to do, where something is to be done.
+    pub fix: Option<String>,
+}
+
+impl Finding {
+    pub fn ok(what: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Ok, what: what.into(), detail: detail.into(), fix: None }
+    }
+
+    pub fn warning(what: impl Into<String>, detail: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Warning, fix: Some(fix.into()), ..Self::ok(what, detail) }
+    }
+
+    pub fn failed(what: impl Into<String>, detail: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Failed, fix: Some(fix.into()), ..Self::ok(what, detail) }
+    }
+}

@@ -1,0 +1,249 @@
+//! From arguments to calls of the API.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::super::args::{
+    AuditCommand, CallbacksCommand, Command, ConfigCommand, DeadLettersCommand, EndpointsCommand, Filters, KeysCommand,
+    Letters, OffsetsCommand, PageArgs, TasksCommand, TeamFields, TeamsCommand, TokensCommand,
+};
+use super::super::{Failure, duration, secret_from};
+use super::views::{self, View};
+use crate::base::clock::{Clock as _, SystemClock};
+
+/// One call of the API.
+pub(super) struct Call {
+    pub(super) method: Method,
+    pub(super) path: String,
+    pub(super) body: Option<Value>,
+    pub(super) view: View,
+    /// A member of the answer that tells whether what was asked went well.
+    pub(super) fails_unless: Option<&'static str>,
+    /// Documents that are wanted in all, where pages are followed.
+    pub(super) at_most: Option<usize>,
+}
+
+impl Call {
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self.view, View::List(_))
+    }
+}
+
+pub(super) fn get(path: impl Into<String>, view: View) -> Call {
+    Call { method: Method::GET, path: path.into(), body: None, view, fails_unless: None, at_most: None }
+}
+
+fn send(method: Method, path: impl Into<String>, body: Value, view: View) -> Call {
+    Call { method, path: path.into(), body: Some(body), view, fails_unless: None, at_most: None }
+}
+
+fn post(path: impl Into<String>, body: Value, view: View) -> Call {
+    send(Method::POST, path, body, view)
+}
+
+/// `streams`: pages are followed, so the limit is the caller's and each page is as large as may be.
+pub(super) fn of(command: Command, streams: bool) -> Result<Call, Failure> {
+    let list = |path: &str, members: Vec<Member>, page: &PageArgs, columns| list(path, members, page, columns, streams);
+    Ok(match command {
+        Command::Status(_) => get("/status", View::Status),
+        Command::Tasks(TasksCommand::Get { task }) => get(format!("/tasks/{}", escaped(&task)), View::Task),
+        Command::Callbacks(CallbacksCommand::List { filters, page }) => {
+            list("/callbacks", filter_members(&filters)?, &page, &views::CALLBACKS)
+        }
+        Command::Callbacks(CallbacksCommand::Get { id }) => get(format!("/callbacks/{}", escaped(&id)), View::Record),
+        Command::Callbacks(CallbacksCommand::Attempts { id }) => {
+            get(format!("/callbacks/{}/attempts", escaped(&id)), View::Attempts)
+        }
+        Command::Endpoints(EndpointsCommand::List { team, state, page }) => {
+            list("/endpoints", vec![("team", team), ("state", state)], &page, &views::ENDPOINTS)
+        }
+        Command::Endpoints(EndpointsCommand::Get { team, origin }) => {
+            get(format!("/endpoints/{}/{}", escaped(&team), escaped(&origin)), View::Record)
+        }
+        Command::Endpoints(EndpointsCommand::Check { team, url, mode }) => check(&team, Some(url), &mode),
+        Command::DeadLetters(DeadLettersCommand::List { letters, page }) => {
+            list("/dead_letters", letter_members(&letters)?, &page, &views::DEAD_LETTERS)
+        }
+        Command::DeadLetters(DeadLettersCommand::Get { id }) => {
+            get(format!("/dead_letters/{}", escaped(&id)), View::Record)
+        }
+        Command::Offsets(OffsetsCommand::Show) => get("/sources", View::List(&views::SOURCES)),
+        Command::Offsets(OffsetsCommand::Accept { from }) => {
+            post("/sources/accept", json!({ "from": from }), View::Record)
+        }
+        Command::Teams(TeamsCommand::List { page }) => list("/teams", Vec::new(), &page, &views::TEAMS),
+        Command::Teams(command) => teams(command)?,
+        Command::Keys(command) => keys(command)?,
+        Command::Tokens(command) => tokens(command)?,
+        Command::Audit(AuditCommand::List { object, actor, page }) => {
+            list("/audit", vec![("object", object), ("actor", actor)], &page, &views::AUDIT)
+        }
+        Command::Config(ConfigCommand::LogLevel { level: None }) => get("/log_level", View::Record),
+        Command::Config(ConfigCommand::LogLevel { level: Some(level) }) => {
+            send(Method::PUT, "/log_level", json!({ "level": level }), View::Record)
+        }
+        _ => return Err(Failure::new(Failure::REFUSED, "this command asks no daemon")),
+    })
+}
+
+fn check(team: &str, url: Option<String>, mode: &str) -> Call {
+    let mut body = json!({ "mode": mode });
+    if let Some(url) = url {
+        body["url"] = json!(url);
+    }
+    let call = post(format!("/teams/{}/check", escaped(team)), body, View::Check);
+    Call { fails_unless: Some("succeeded"), ..call }
+}
+
+fn teams(command: TeamsCommand) -> Result<Call, Failure> {
+    Ok(match command {
+        TeamsCommand::List { .. } => return Err(Failure::new(Failure::REFUSED, "a list is asked for as one")),
+        TeamsCommand::Get { team } => get(format!("/teams/{}", escaped(&team)), View::Record),
+        TeamsCommand::Create { team, fields } => {
+            let mut body = patch(fields)?;
+            body["team_id"] = json!(team);
+            post("/teams", body, View::Record)
+        }
+        TeamsCommand::Update { team, fields } => {
+            send(Method::PATCH, format!("/teams/{}", escaped(&team)), patch(fields)?, View::Record)
+        }
+        TeamsCommand::Check { team, url, mode } => check(&team, url, &mode),
+    })
+}
+
+/// What was given, as the API takes it; "" takes a value away.
+fn patch(fields: TeamFields) -> Result<Value, Failure> {
+    let mut body = json!({});
+    let nullable = |text: String| if text.is_empty() { Value::Null } else { json!(text) };
+    for (name, value) in [
+        ("name", fields.name.map(|name| json!(name))),
+        ("default_url", fields.default_url.map(nullable)),
+        ("default_url_test", fields.default_url_test.map(nullable)),
+        ("auth_form", fields.auth_form.map(|form| json!(form))),
+        ("http", fields.http.map(nullable)),
+        ("retries", fields.retries.map(|retries| json!(retries))),
+        ("horizon_seconds", fields.horizon_hours.map(|hours| json!(hours.saturating_mul(3600)))),
+        ("end_on_gone", fields.end_on_gone.map(|end| json!(end))),
+    ] {
+        if let Some(value) = value {
+            body[name] = value;
+        }
+    }
+    if !fields.allow_origin.is_empty() {
+        let origins: Vec<_> = fields.allow_origin.into_iter().filter(|origin| !origin.is_empty()).collect();
+        body["allowed_origins"] = json!(origins);
+    }
+    if !fields.origin_form.is_empty() {
+        let given = fields.origin_form.iter().filter(|text| !text.is_empty());
+        let forms = given.map(|text| match text.rsplit_once('=') {
+            Some((origin, form)) => Ok(json!({ "origin": origin, "auth_form": form })),
+            None => {
+                Err(Failure::new(Failure::REFUSED, format!("--origin-form {text}: write ORIGIN=key or ORIGIN=hmac")))
+            }
+        });
+        body["origin_forms"] = Value::Array(forms.collect::<Result<_, _>>()?);
+    }
+    Ok(body)
+}
+
+fn keys(command: KeysCommand) -> Result<Call, Failure> {
+    let of = |team: &str, key: &str, verb: &str| format!("/teams/{}/keys/{}/{verb}", escaped(team), escaped(key));
+    Ok(match command {
+        KeysCommand::List { team } => get(format!("/teams/{}/keys", escaped(&team)), View::List(&views::KEYS)),
+        KeysCommand::Create { team, kind, mode, from_file } => {
+            let mut body = json!({ "kind": kind, "mode": mode });
+            if let Some(file) = from_file {
+                body["value"] = json!(secret_from(&file)?.as_str());
+            }
+            post(format!("/teams/{}/keys", escaped(&team)), body, View::Record)
+        }
+        KeysCommand::Promote { key, team, at } => {
+            let body = at.map_or_else(|| json!({}), |at| json!({ "at": at }));
+            post(of(&team, &key, "promote"), body, View::Record)
+        }
+        KeysCommand::Revoke { key, team, force } => {
+            post(of(&team, &key, "revoke"), json!({ "force": force }), View::Record)
+        }
+        KeysCommand::Reveal { key, team } => post(of(&team, &key, "reveal"), json!({}), View::Member("value")),
+    })
+}
+
+fn tokens(command: TokensCommand) -> Result<Call, Failure> {
+    Ok(match command {
+        TokensCommand::List => get("/tokens", View::List(&views::TOKENS)),
+        TokensCommand::Create { name, scope, valid_for, value_only, .. } => {
+            let valid_for = duration(&valid_for)?;
+            let body = json!({ "name": name, "scope": scope, "valid_for_seconds": valid_for.as_secs() });
+            post("/tokens", body, if value_only { View::Member("value") } else { View::Record })
+        }
+        TokensCommand::Revoke { token } => post(format!("/tokens/{}/revoke", escaped(&token)), json!({}), View::Record),
+    })
+}
+
+type Member = (&'static str, Option<String>);
+
+pub(super) fn filter_members(filters: &Filters) -> Result<Vec<Member>, Failure> {
+    let f = filters.clone();
+    Ok(vec![
+        ("team", f.team),
+        ("task", f.task),
+        ("endpoint", f.endpoint),
+        ("state", f.state),
+        ("reason", f.reason),
+        ("outcome", f.outcome),
+        ("mode", f.mode),
+        ("since", f.since.map(time).transpose()?),
+        ("until", f.until.map(time).transpose()?),
+    ])
+}
+
+fn letter_members(letters: &Letters) -> Result<Vec<Member>, Failure> {
+    let l = letters.clone();
+    Ok(vec![
+        ("team", l.team),
+        ("task", l.task),
+        ("reason", l.reason),
+        ("since", l.since.map(time).transpose()?),
+        ("until", l.until.map(time).transpose()?),
+    ])
+}
+
+/// `2h` is that long ago; anything else is left to the API.
+fn time(text: String) -> Result<String, Failure> {
+    let relative = text.ends_with(|c: char| c.is_ascii_lowercase());
+    if !relative {
+        return Ok(text);
+    }
+    Ok(SystemClock.now().minus(duration(&text)?).to_string())
+}
+
+/// The largest page that the API gives.
+pub(super) const PAGE: usize = 1_000;
+
+fn list(path: &str, mut members: Vec<Member>, page: &PageArgs, columns: views::Columns, streams: bool) -> Call {
+    let limit = if streams { Some(page.limit.unwrap_or(PAGE).clamp(1, PAGE)) } else { page.limit };
+    members.push(("limit", limit.map(|limit| limit.to_string())));
+    members.push(("next_token", page.next.clone()));
+    let call = get(format!("{path}{}", query(&members)), View::List(columns));
+    Call { at_most: page.limit.filter(|_| streams), ..call }
+}
+
+/// A path segment with everything but letters, digits and `-._~` percent-encoded.
+pub(super) fn escaped(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut path, byte| {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            path.push(char::from(byte));
+        } else {
+            path.push_str(&format!("%{byte:02X}"));
+        }
+        path
+    })
+}
+
+pub(super) fn query(members: &[(&str, Option<String>)]) -> String {
+    let given: Vec<_> = members
+        .iter()
+        .filter_map(|(name, value)| value.as_ref().map(|value| format!("{name}={}", escaped(value))))
+        .collect();
+    if given.is_empty() { String::new() } else { format!("?{}", given.join("&")) }
+}

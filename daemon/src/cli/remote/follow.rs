@@ -1,0 +1,217 @@
+//! Commands that ask more than once: all pages of a list, an export, a watch.
+
+use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::io::{BufWriter, IsTerminal as _, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::Value;
+
+use super::super::Failure;
+use super::super::args::{ExportFormat, Filters};
+use super::super::table::{Look, cell, say};
+use super::calls::{self, Call, filter_members, get, query};
+use super::client::Client;
+use super::views::{self, View};
+
+/// Between two looks.
+const PACE: Duration = Duration::from_secs(2);
+/// Callbacks that a watch keeps an eye on.
+const WATCHED: usize = 500;
+
+/// Follows a list to its end, or to as many documents as are wanted.
+fn each_page(
+    client: &Client,
+    call: &Call,
+    mut page: impl FnMut(&[Value]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let (mut left, mut token) = (call.at_most.unwrap_or(usize::MAX), None::<String>);
+    loop {
+        let path = match &token {
+            None => call.path.clone(),
+            Some(token) => {
+                format!("{}{}next_token={token}", call.path, if call.path.contains('?') { '&' } else { '?' })
+            }
+        };
+        let answer = client.ask(&get(path, View::Record))?;
+        let docs = answer["docs"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let docs = &docs[..docs.len().min(left)];
+        page(docs)?;
+        left = left.saturating_sub(docs.len());
+        token = answer["next_token"].as_str().map(str::to_owned);
+        if token.is_none() || left == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// A count on standard error, where a person looks on.
+fn progress(client: &Client, what: &'static str) -> ProgressBar {
+    let bar = ProgressBar::no_length();
+    if client.remote.quiet || !std::io::stderr().is_terminal() {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    let style = ProgressStyle::with_template("{spinner} {pos} {msg}, {elapsed}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    bar.set_message(what);
+    bar
+}
+
+pub(super) fn all_pages(client: &Client, call: &Call) -> Result<ExitCode, Failure> {
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    // Lines on a terminal are progress enough.
+    let bar = if std::io::stdout().is_terminal() { ProgressBar::hidden() } else { progress(client, "documents") };
+    each_page(client, call, |docs| {
+        for doc in docs {
+            writeln!(out, "{doc}").map_err(unwritten)?;
+        }
+        bar.inc(docs.len() as u64);
+        out.flush().map_err(unwritten)
+    })?;
+    bar.finish_and_clear();
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn export(
+    client: &Client,
+    filters: &Filters,
+    format: ExportFormat,
+    output: Option<&Path>,
+) -> Result<ExitCode, Failure> {
+    let mut members = filter_members(filters)?;
+    members.push(("limit", Some(calls::PAGE.to_string())));
+    let call = get(format!("/callbacks{}", query(&members)), View::List(&views::CALLBACKS));
+    let mut out: Box<dyn Write> = match output {
+        None => Box::new(std::io::stdout().lock()),
+        Some(path) => {
+            let file = OpenOptions::new().write(true).create_new(true).open(path);
+            Box::new(file.map_err(|error| Failure::new(Failure::FAILED, format!("{}: {error}", path.display())))?)
+        }
+    };
+    let mut out = BufWriter::new(&mut out);
+    let bar = progress(client, "callbacks");
+    let mut header = None::<Vec<String>>;
+    each_page(client, &call, |docs| {
+        for doc in docs {
+            match format {
+                ExportFormat::Jsonl => writeln!(out, "{doc}"),
+                ExportFormat::Csv => csv_line(&mut out, &mut header, doc),
+            }
+            .map_err(unwritten)?;
+        }
+        bar.inc(docs.len() as u64);
+        Ok(())
+    })?;
+    out.flush().map_err(unwritten)?;
+    bar.finish_and_clear();
+    Ok(ExitCode::SUCCESS)
+}
+
+/// RFC 4180; the first line names the members of the first document.
+fn csv_line(out: &mut impl Write, header: &mut Option<Vec<String>>, doc: &Value) -> std::io::Result<()> {
+    if header.is_none() {
+        let names: Vec<String> = doc.as_object().map(|doc| doc.keys().cloned().collect()).unwrap_or_default();
+        write!(out, "{}\r\n", names.join(","))?;
+        *header = Some(names);
+    }
+    let names = header.as_deref().unwrap_or_default();
+    let cells: Vec<_> = names
+        .iter()
+        .map(|name| match &doc[name] {
+            Value::Null => String::new(),
+            value => quoted(&cell(value)),
+        })
+        .collect();
+    write!(out, "{}\r\n", cells.join(","))
+}
+
+/// A cell that a spreadsheet would take for a formula is told apart by a leading quote.
+fn quoted(text: &str) -> String {
+    let formula = text.starts_with(['=', '+', '-', '@']);
+    let text = if formula { format!("'{text}") } else { text.to_owned() };
+    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
+}
+
+/// Prints callbacks as they come and change: those of the newest that match.
+pub(super) fn watch(client: &Client, filters: &Filters, count: Option<u64>) -> Result<ExitCode, Failure> {
+    let mut members = filter_members(filters)?;
+    members.push(("limit", Some(WATCHED.to_string())));
+    let call = get(format!("/callbacks{}", query(&members)), View::List(&views::CALLBACKS));
+    let mut known: HashMap<String, String> = HashMap::new();
+    let (mut first, mut printed) = (true, 0_u64);
+    loop {
+        let answer = client.ask(&call)?;
+        let mut docs = answer["docs"].as_array().cloned().unwrap_or_default();
+        docs.reverse();
+        let seen: HashMap<String, String> = docs
+            .iter()
+            .map(|doc| (cell(&doc["callback_id"]), format!("{}{}", doc["state"], doc["attempts"])))
+            .collect();
+        for doc in &docs {
+            let id = cell(&doc["callback_id"]);
+            if !first && known.get(&id) != seen.get(&id) || first && count.is_some() {
+                say(&line(client, doc));
+                printed += 1;
+                if count.is_some_and(|count| printed >= count) {
+                    return Ok(ExitCode::SUCCESS);
+                }
+            }
+        }
+        known = seen;
+        first = false;
+        client.sleep(PACE);
+    }
+}
+
+fn line(client: &Client, doc: &Value) -> String {
+    if client.remote.json || client.remote.jsonl {
+        return doc.to_string();
+    }
+    let at = if doc["settled_at"].is_null() { &doc["first_attempt_at"] } else { &doc["settled_at"] };
+    let parts = [at, &doc["state"], &doc["callback_id"], &doc["team_id"], &doc["task_id"]];
+    let shown: Vec<_> = parts.iter().map(|part| cell(part)).collect();
+    format!("{}  attempts {}, last {}", shown.join("  "), doc["attempts"], cell(&doc["last_outcome"]))
+}
+
+/// The status again and again, over itself on a terminal.
+pub(super) fn status(client: &Client, times: Option<u64>) -> Result<ExitCode, Failure> {
+    let over = std::io::stdout().is_terminal() && !client.remote.json;
+    let mut shown = 0_u64;
+    loop {
+        let answer = client.ask(&get("/status", View::Status))?;
+        if client.remote.json || client.remote.jsonl {
+            say(&answer.to_string());
+        } else {
+            let text = views::shown(&View::Status, &answer, Look::of_stdout(), true);
+            say(&format!("{}{text}{}", if over { "\u{1b}[2J\u{1b}[H" } else { "" }, if over { "" } else { "\n" }));
+        }
+        shown += 1;
+        if times.is_some_and(|times| shown >= times) {
+            return Ok(ExitCode::SUCCESS);
+        }
+        client.sleep(PACE);
+    }
+}
+
+fn unwritten(error: std::io::Error) -> Failure {
+    Failure::new(Failure::FAILED, format!("the output can't be written: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn csv_is_quoted_and_holds_no_formula() {
+        let (mut out, mut header) = (Vec::new(), None);
+        for doc in [json!({"a": "x,y", "b": "=cmd()"}), json!({"a": "q\"q", "b": null})] {
+            csv_line(&mut out, &mut header, &doc).expect("a vector takes everything");
+        }
+        assert_eq!(String::from_utf8(out).expect("text"), "a,b\r\n\"x,y\",'=cmd()\r\n\"q\"\"q\",\r\n");
+    }
+}

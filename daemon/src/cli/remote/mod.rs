@@ -1,0 +1,57 @@
+//! Commands that ask a running daemon through its API: each is one call, and a view of its answer.
+
+mod calls;
+mod client;
+mod follow;
+mod views;
+
+use std::process::ExitCode;
+
+use super::Failure;
+use super::args::{CallbacksCommand, Command, Remote};
+use super::table::{Look, say};
+use client::Client;
+
+pub(super) fn run(remote: &Remote, command: Command) -> Result<ExitCode, Failure> {
+    let client = Client::new(remote)?;
+    match command {
+        Command::Status(args) if args.watch => follow::status(&client, args.times),
+        Command::Callbacks(CallbacksCommand::Watch { filters, count }) => follow::watch(&client, &filters, count),
+        Command::Callbacks(CallbacksCommand::Export { filters, format, output }) => {
+            follow::export(&client, &filters, format, output.as_deref())
+        }
+        Command::Callbacks(CallbacksCommand::Payload { id }) => payload(&client, &id),
+        command => one(&client, calls::of(command, remote.jsonl)?),
+    }
+}
+
+fn one(client: &Client, call: calls::Call) -> Result<ExitCode, Failure> {
+    if client.remote.jsonl {
+        if !call.is_list() {
+            return Err(Failure::new(Failure::REFUSED, "--jsonl is for lists; say --json"));
+        }
+        return follow::all_pages(client, &call);
+    }
+    let answer = client.ask(&call)?;
+    if client.remote.json {
+        say(&serde_json::to_string_pretty(&answer).unwrap_or_default());
+    } else {
+        say(&views::shown(&call.view, &answer, Look::of_stdout(), client.remote.quiet));
+    }
+    let failed = call.fails_unless.is_some_and(|member| answer[member] != true);
+    Ok(if failed { ExitCode::from(Failure::FAILED) } else { ExitCode::SUCCESS })
+}
+
+/// A body as it is sent; on a terminal with what that would obey escaped.
+fn payload(client: &Client, id: &str) -> Result<ExitCode, Failure> {
+    use std::io::{IsTerminal as _, Write as _};
+    let body = client.bytes(&format!("/callbacks/{}/payload", calls::escaped(id)))?;
+    let mut out = std::io::stdout().lock();
+    let written = if out.is_terminal() {
+        writeln!(out, "{}", crate::base::text::printable(&body, body.len()))
+    } else {
+        out.write_all(&body)
+    };
+    written.map_err(|error| Failure::new(Failure::FAILED, error.to_string()))?;
+    Ok(ExitCode::SUCCESS)
+}

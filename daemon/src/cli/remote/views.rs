@@ -1,0 +1,174 @@
+//! How answers are shown to people.
+
+use serde_json::Value;
+
+use super::super::table::{Column, Look, record, table};
+
+pub(super) type Columns = &'static [Column];
+
+pub(super) const CALLBACKS: [Column; 8] = [
+    ("CALLBACK", "callback_id"),
+    ("TEAM", "team_id"),
+    ("TASK", "task_id"),
+    ("STATE", "state"),
+    ("REASON", "reason"),
+    ("ATTEMPTS", "attempts"),
+    ("LAST", "last_outcome"),
+    ("DUE", "due"),
+];
+const ATTEMPTS: [Column; 7] = [
+    ("#", "attempt"),
+    ("BEGUN", "begun_at"),
+    ("OUTCOME", "outcome"),
+    ("STATUS", "status"),
+    ("MS", "duration_ms"),
+    ("PEER", "peer"),
+    ("ANSWER", "answer"),
+];
+pub(super) const DEAD_LETTERS: [Column; 6] = [
+    ("DEAD LETTER", "dead_letter_id"),
+    ("REASON", "reason"),
+    ("DETAIL", "detail"),
+    ("TASK", "task_id"),
+    ("SOURCE", "source"),
+    ("OFFSET", "offset"),
+];
+pub(super) const SOURCES: [Column; 8] = [
+    ("TOPIC", "topic"),
+    ("PARTITION", "partition"),
+    ("WATERMARK", "done_upto"),
+    ("SEEN", "seen_upto"),
+    ("LAG", "lag"),
+    ("EPOCH", "epoch"),
+    ("OWNED", "owned"),
+    ("RECORDED UP TO", "recorded_upto"),
+];
+pub(super) const TEAMS: [Column; 5] = [
+    ("TEAM", "team_id"),
+    ("NAME", "name"),
+    ("AUTH FORM", "auth_form"),
+    ("DEFAULT URL", "default_url"),
+    ("FOR TEST TASKS", "default_url_test"),
+];
+pub(super) const KEYS: [Column; 7] = [
+    ("KEY", "key_id"),
+    ("KIND", "kind"),
+    ("MODE", "mode"),
+    ("STATE", "state"),
+    ("ENDS IN", "last4"),
+    ("PROMOTED", "promoted_at"),
+    ("REVOKED", "revoked_at"),
+];
+
+pub(super) const ENDPOINTS: [Column; 9] = [
+    ("TEAM", "team_id"),
+    ("ORIGIN", "origin"),
+    ("STATE", "state"),
+    ("IN FLIGHT", "in_flight"),
+    ("PENDING", "pending"),
+    ("OLDEST DUE", "oldest_due"),
+    ("FAILED IN A ROW", "consecutive_failures"),
+    ("LAST", "last_outcome"),
+    ("RECENT", "recent"),
+];
+const WORST: [Column; 5] = [
+    ("TEAM", "team_id"),
+    ("ORIGIN", "origin"),
+    ("FAILED IN A ROW", "consecutive_failures"),
+    ("LAST", "last_outcome"),
+    ("LAST SUCCESS", "last_success_at"),
+];
+const INSTANCES: [Column; 4] =
+    [("INSTANCE", "instance_id"), ("STATE", "state"), ("STARTED", "started_at"), ("SEEN", "seen_at")];
+const STEPS: [Column; 5] =
+    [("STEP", "step"), ("OK", "ok"), ("MS", "duration_ms"), ("OUTCOME", "outcome"), ("DETAIL", "detail")];
+pub(super) const TOKENS: [Column; 7] = [
+    ("TOKEN", "token_id"),
+    ("NAME", "name"),
+    ("SCOPE", "scope"),
+    ("STATE", "state"),
+    ("ENDS IN", "last4"),
+    ("CREATED", "created_at"),
+    ("EXPIRES", "expires_at"),
+];
+pub(super) const AUDIT: [Column; 6] = [
+    ("AT", "at"),
+    ("ACTOR", "actor"),
+    ("FROM", "origin"),
+    ("ACTION", "action"),
+    ("OBJECT", "object"),
+    ("CHANGE", "change"),
+];
+
+/// How an answer is shown.
+pub(super) enum View {
+    Record,
+    List(Columns),
+    Status,
+    Attempts,
+    Task,
+    Check,
+    /// One member, alone.
+    Member(&'static str),
+}
+
+pub(super) fn shown(view: &View, answer: &Value, look: Look, quiet: bool) -> String {
+    let docs = |member: &str| answer[member].as_array().cloned().unwrap_or_default();
+    let titled = |title: &str, member: &str, columns: &[Column]| {
+        let docs = docs(member);
+        (!docs.is_empty()).then(|| format!("{title}\n{}", table(&docs, columns, look)))
+    };
+    match view {
+        View::Record => record(answer),
+        View::Member(member) => answer[*member].as_str().unwrap_or_default().to_owned(),
+        View::List(columns) => {
+            let mut text = table(&docs("docs"), columns, look);
+            if let Some(token) = answer["next_token"].as_str().filter(|_| !quiet) {
+                let found = if docs("docs").is_empty() {
+                    "Nothing found so far; there is more to look at"
+                } else {
+                    "More follow"
+                };
+                text.push_str(&format!("\n\n{found}: --next {token}"));
+            }
+            text
+        }
+        View::Status => {
+            let parts = [
+                Some(record(answer)),
+                titled("Endpoints that fail", "worst_endpoints", &WORST),
+                titled("Instances", "instances", &INSTANCES),
+            ];
+            parts.into_iter().flatten().collect::<Vec<_>>().join("\n\n")
+        }
+        View::Attempts => {
+            format!("{}\n\n{}", record(&answer["callback"]), attempts(&docs("docs"), &answer["callback"], look))
+        }
+        View::Task => {
+            let parts =
+                [titled("Callbacks", "callbacks", &CALLBACKS), titled("Dead letters", "dead_letters", &DEAD_LETTERS)];
+            parts.into_iter().flatten().collect::<Vec<_>>().join("\n\n")
+        }
+        View::Check => {
+            let verdict = if answer["succeeded"] == true {
+                "The receiver took it."
+            } else {
+                "The receiver did not take it; the last step says why."
+            };
+            format!("{}\n\n{verdict}", table(&docs("steps"), &STEPS, look))
+        }
+    }
+}
+
+/// The attempts; a first delivery has no row of its own, and is told by the callback.
+fn attempts(docs: &[Value], callback: &Value, look: Look) -> String {
+    let mut text = table(docs, &ATTEMPTS, look);
+    if callback["state"] == "delivered" {
+        text.push_str(&format!(
+            "\nThe delivery itself stands in the callback: status {}, settled at {}.",
+            callback["last_status"],
+            callback["settled_at"].as_str().unwrap_or_default()
+        ));
+    }
+    text
+}

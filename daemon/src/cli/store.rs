@@ -1,0 +1,118 @@
+//! Commands that work on the store itself, under its lock: no daemon may run on it meanwhile.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::args::{MigrateArgs, Remote, StoreCommand};
+use super::table::{Look, record, say, table};
+use super::{Failure, duration};
+use crate::base::clock::SystemClock;
+use crate::config::Config;
+use crate::ops::tokens::{self, NewToken};
+use crate::store::people::{People, Scope};
+use crate::store::sqlite::{SqliteStore, inspect};
+
+fn refused(error: impl ToString) -> Failure {
+    Failure::new(Failure::REFUSED, error.to_string())
+}
+
+fn failed(error: impl ToString) -> Failure {
+    Failure::new(Failure::FAILED, error.to_string())
+}
+
+fn wait<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?.block_on(work))
+}
+
+/// `callbackd migrate`.
+pub(super) fn migrate(file: Option<&Path>, args: &MigrateArgs) -> Result<ExitCode, Failure> {
+    let config = Config::load(file).map_err(refused)?;
+    let before = inspect::migrations(&config.store).map_err(refused)?;
+    let waiting = before.iter().filter(|(_, applied)| !applied).count();
+    if args.status || args.dry_run {
+        let state = |applied: bool| match (applied, args.dry_run) {
+            (true, _) => "applied",
+            (false, true) => "would be applied",
+            (false, false) => "not applied",
+        };
+        let docs: Vec<_> =
+            before.iter().map(|(name, applied)| json!({ "name": name, "is": state(*applied) })).collect();
+        say(&table(&docs, &[("MIGRATION", "name"), ("IS", "is")], Look::of_stdout()));
+        return Ok(ExitCode::SUCCESS);
+    }
+    SqliteStore::open(&config.store, Arc::new(SystemClock)).map_err(refused)?;
+    say(&match waiting {
+        0 => "nothing to do: the schema is this program's".to_owned(),
+        count => format!("{count} migrations were applied"),
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `callbackd store ...`.
+pub(super) fn look(remote: &Remote, command: &StoreCommand) -> Result<ExitCode, Failure> {
+    let config = Config::load(remote.config.as_deref()).map_err(refused)?;
+    match command {
+        StoreCommand::Info => {
+            let info = inspect::info(&config.store).map_err(refused)?;
+            let doc = json!({
+                "path": config.store.directory.display().to_string(),
+                "store_id": info.store_id,
+                "created_at": info.made_at.to_string(),
+                "schema": info.schema,
+                "file_bytes": info.file_bytes,
+                "pending": info.pending,
+                "settled": info.settled,
+                "attempts": info.attempts,
+                "dead_letters": info.dead_letters,
+                "teams": info.teams,
+            });
+            say(&if remote.json { doc.to_string() } else { record(&doc) });
+            Ok(ExitCode::SUCCESS)
+        }
+        StoreCommand::Verify => {
+            let wrong = inspect::verify(&config.store).map_err(refused)?;
+            if remote.json {
+                say(&json!({ "ok": wrong.is_empty(), "wrong": wrong }).to_string());
+            } else if wrong.is_empty() {
+                say("the store is whole: its pages, its indexes, and its rows fit together");
+            } else {
+                wrong.iter().for_each(|sentence| say(sentence));
+            }
+            Ok(if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(Failure::FAILED) })
+        }
+    }
+}
+
+/// `callbackd tokens create --bootstrap`.
+pub(super) fn bootstrap(
+    remote: &Remote,
+    name: String,
+    scope: &str,
+    valid_for: &str,
+    value_only: bool,
+) -> Result<ExitCode, Failure> {
+    let config = Config::load(remote.config.as_deref()).map_err(refused)?;
+    let scope = Scope::parse(scope).ok_or_else(|| refused("scope is one of read, operate"))?;
+    let new = NewToken { name, scope, valid_for: duration(valid_for)? };
+    let store = SqliteStore::open(&config.store, Arc::new(SystemClock)).map_err(|error| match error {
+        in_use @ crate::store::sqlite::OpenError::InUse { .. } => {
+            refused(format!("{in_use}. To ask the running one, leave --bootstrap out"))
+        }
+        other => refused(other),
+    })?;
+    let people = People::new(Arc::new(store));
+    let (row, value) = wait(tokens::bootstrap(&people, &SystemClock, &new))?.map_err(failed)?;
+    let doc = json!({
+        "token_id": row.id, "name": row.name, "scope": row.scope.name(), "expires_at": row.expires_at.to_string(),
+        "value": value.as_str(),
+    });
+    say(&match (value_only, remote.json) {
+        (true, _) => value.to_string(),
+        (false, true) => doc.to_string(),
+        (false, false) => record(&doc),
+    });
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,100 @@
+//! One POST step by step, for a person who asks where it fails: the same parts as an attempt's, on a connection of its
+//! own.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::conn::{Connection, PoolKey};
+use super::dial::{self, Failed};
+use super::exchange::{Client, Exchange, Outgoing};
+use super::target::TargetHost;
+use crate::base::clock::Timestamp;
+use crate::model::attempt::Outcome;
+
+/// One step on the way, in the order they are taken.
+#[derive(Debug, Clone)]
+pub struct Step {
+    pub name: &'static str,
+    pub took: Duration,
+    /// What was found, or why it failed.
+    pub detail: String,
+    /// The outcome that an attempt would have had here.
+    pub failed: Option<Outcome>,
+}
+
+struct Steps {
+    steps: Vec<Step>,
+    since: Instant,
+}
+
+impl Steps {
+    fn done(&mut self, name: &'static str, detail: impl Into<String>) {
+        self.push(name, detail.into(), None);
+    }
+
+    fn failed(mut self, name: &'static str, failed: &Failed) -> Vec<Step> {
+        self.push(name, failed.why.clone(), Some(failed.outcome));
+        self.steps
+    }
+
+    fn push(&mut self, name: &'static str, detail: String, failed: Option<Outcome>) {
+        let now = Instant::now();
+        self.steps.push(Step { name, took: now.duration_since(self.since), detail, failed });
+        self.since = now;
+    }
+}
+
+impl Client {
+    /// Sends one POST that is over by `end`, and tells each step: dns, egress, connect, tls, post.
+    pub async fn probe(&self, outgoing: &Outgoing, now: Timestamp, end: Instant) -> Vec<Step> {
+        let (target, team, policy) = (&outgoing.target, &*outgoing.team, self.policy());
+        let mut steps = Steps { steps: Vec::new(), since: Instant::now() };
+        let found = match self.dialer.lookup(target, team, &policy, end).await {
+            Ok(found) => found,
+            Err(failed) if failed.outcome == Outcome::AddressDenied => return steps.failed("egress", &failed),
+            Err(failed) => return steps.failed("dns", &failed),
+        };
+        let listed: Vec<_> = found.iter().map(ToString::to_string).collect();
+        steps.done(
+            "dns",
+            match target.host {
+                TargetHost::Name(_) => listed.join(", "),
+                TargetHost::Address(_) => "an address, not a name".to_owned(),
+            },
+        );
+        let addresses = match dial::allowed(target, team, &policy, &found) {
+            Ok(addresses) => addresses,
+            Err(failed) => return steps.failed("egress", &failed),
+        };
+        steps.done("egress", "every address may be called");
+        let (stream, peer) = match self.dialer.connect(&addresses, target, team, &policy, end).await {
+            Ok(connected) => connected,
+            Err(failed) => return steps.failed("connect", &failed),
+        };
+        steps.done("connect", peer.to_string());
+        let dialed = match self.dialer.secure(target, stream, peer, end).await {
+            Ok(dialed) => dialed,
+            Err(failed) => return steps.failed("tls", &failed),
+        };
+        match &dialed.tls {
+            Some(version) => {
+                steps.done("tls", format!("{version}, {}", if dialed.http2 { "HTTP/2" } else { "HTTP/1.1" }))
+            }
+            None => steps.done("tls", "none: the URL is http, so the body and a key travel in clear"),
+        }
+        let exchange = match Connection::over(dialed).await {
+            Ok(connection) => {
+                // A key of its own: an attempt's connections are not mixed with a test's.
+                let key = PoolKey { team: "".into(), origin: target.origin.clone(), generation: policy.generation };
+                self.converse(connection, outgoing, &key, now, end).await.unwrap_or_else(|unsent| unsent)
+            }
+            Err(error) => Exchange::refused(Outcome::ConnectFailed, error),
+        };
+        let answer = crate::base::text::printable(&exchange.snippet, 300);
+        let status = exchange.status.map_or_else(String::new, |status| format!("status {status}"));
+        let detail = [status, answer].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
+        steps.push("post", detail, Some(exchange.outcome).filter(|outcome| *outcome != Outcome::Ok));
+        steps.steps
+    }
+}

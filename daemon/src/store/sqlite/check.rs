@@ -1,0 +1,145 @@
+//! A look at the store's place before the start: directory, lock, file system, room, schema, clock.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::{Config, FILE, MIGRATIONS, OpenError, lock};
+use crate::base::clock::Timestamp;
+use crate::base::finding::Finding;
+
+const WHAT: &str = "store";
+const GIB: u64 = 1 << 30;
+
+/// What was found, and whether a daemon runs on the store now.
+pub struct Looked {
+    pub findings: Vec<Finding>,
+    pub in_use: bool,
+    /// It is there, free, and of this program's schema.
+    pub whole: bool,
+}
+
+pub fn check(config: &Config, now: Timestamp) -> Looked {
+    let directory = &config.directory;
+    let mut looked = Looked { findings: Vec::new(), in_use: false, whole: false };
+    let place = existing(directory);
+    if let Some(finding) = writable(&place) {
+        looked.findings.push(finding);
+        return looked;
+    }
+    looked.findings.extend(file_system(&place));
+    looked.findings.extend(room(&place));
+    if !directory.join(FILE).exists() {
+        looked.findings.push(Finding::ok(WHAT, format!("{} is free: a new store will be made", directory.display())));
+        return looked;
+    }
+    let _lock = match lock(directory) {
+        Ok(lock) => lock,
+        Err(OpenError::InUse { .. }) => {
+            looked.in_use = true;
+            let fix = "to look at all of it, stop that one";
+            let detail = format!("a callbackd runs on {}: schema and keys were not looked at", directory.display());
+            looked.findings.push(Finding::warning(WHAT, detail, fix));
+            return looked;
+        }
+        Err(error) => {
+            looked.findings.push(Finding::failed(WHAT, error.to_string(), "make it ours: chown and chmod 700"));
+            return looked;
+        }
+    };
+    match read(directory) {
+        Ok((found, _)) if found > MIGRATIONS.len() => {
+            let detail = format!("its schema is {found}, newer than this program's {}", MIGRATIONS.len());
+            looked.findings.push(Finding::failed(WHAT, detail, "run the newer callbackd"));
+        }
+        Ok((found, newest)) => {
+            looked.whole = found == MIGRATIONS.len();
+            let detail = match MIGRATIONS.len() - found {
+                0 => {
+                    "its schema is this program's; every commit is on the disk before it counts (WAL, synchronous=FULL)"
+                        .to_owned()
+                }
+                count => format!("{count} migrations will be applied at the start"),
+            };
+            looked.findings.push(Finding::ok(WHAT, detail));
+            looked.findings.push(clock(newest, now));
+        }
+        Err(error) => {
+            let fix = "restore a backup, or see: callbackd store verify";
+            looked.findings.push(Finding::failed(WHAT, format!("{}: {error}", directory.join(FILE).display()), fix));
+        }
+    }
+    looked
+}
+
+/// The clock may not stand before what the store recorded.
+fn clock(newest: Timestamp, now: Timestamp) -> Finding {
+    if newest > now {
+        let detail = format!("it says {now}, and the store was written at {newest}");
+        return Finding::failed("clock", detail, "set the clock: retries and leases would wait for it to catch up");
+    }
+    Finding::ok("clock", now.to_string())
+}
+
+fn read(directory: &Path) -> rusqlite::Result<(usize, Timestamp)> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(directory.join(FILE), flags)?;
+    connection.pragma_update(None, "query_only", true)?;
+    let found = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let newest: Option<i64> = connection.query_row("SELECT max(heartbeat) FROM process", [], |row| row.get(0))?;
+    Ok((found, Timestamp::from_millis(newest.unwrap_or(0))))
+}
+
+/// The directory, or the nearest above it that is there.
+fn existing(directory: &Path) -> std::path::PathBuf {
+    let mut ancestors = directory.ancestors();
+    ancestors.find(|path| path.as_os_str().is_empty() || path.exists()).unwrap_or(directory).to_owned()
+}
+
+fn writable(place: &Path) -> Option<Finding> {
+    let failed = |detail: String, fix: &str| Some(Finding::failed(WHAT, detail, fix));
+    match std::fs::metadata(place) {
+        Err(error) => failed(format!("{}: {error}", place.display()), "make the directory of store.path"),
+        Ok(found) if !found.is_dir() => failed(format!("{} is no directory", place.display()), "mend store.path"),
+        Ok(found) => {
+            let access = rustix::fs::access(place, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK);
+            let fix = "give it to the daemon's user: chown";
+            let detail = || format!("{} belongs to user {} and can't be written", place.display(), found.uid());
+            access.is_err().then(|| Finding::failed(WHAT, detail(), fix))
+        }
+    }
+}
+
+/// File systems that forget, or on which a lock or an fsync may not be what it says.
+fn file_system(place: &Path) -> Option<Finding> {
+    let kind = rustix::fs::statfs(place).ok()?.f_type;
+    let fix = "put store.path on a local disk";
+    match kind {
+        0x6969 | 0xff53_4d42 | 0xfe53_4d42 => {
+            Some(Finding::failed("store, file system", "it lies on a network: SQLite's locks are not safe there", fix))
+        }
+        0x0102_1994 | 0x8584_58f6 => {
+            Some(Finding::warning("store, file system", "it lies in memory: a reboot loses it", fix))
+        }
+        0x794c_7630 => Some(Finding::warning(
+            "store, file system",
+            "it lies in a container's own layer: it goes with the container",
+            "mount a volume at store.path",
+        )),
+        _ => None,
+    }
+}
+
+fn room(place: &Path) -> Option<Finding> {
+    let space = rustix::fs::statvfs(place).ok()?;
+    let free = space.f_bavail.saturating_mul(space.f_frsize);
+    let percent = space.f_bavail.saturating_mul(100) / space.f_blocks.max(1);
+    let detail = format!("{:.1} GiB free, {percent} %", free as f64 / GIB as f64);
+    let fix = "make room: a full disk stops delivery until there is some";
+    Some(match free {
+        0..GIB => Finding::failed("store, disk", detail, fix),
+        _ if percent < 10 => Finding::warning("store, disk", detail, fix),
+        _ => Finding::ok("store, disk", detail),
+    })
+}
