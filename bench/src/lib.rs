@@ -3,5 +3,7 @@
 
 pub mod broker;
 pub mod dns;
+pub mod http2;
 pub mod raw;
 pub mod recorder;
+pub mod tls;

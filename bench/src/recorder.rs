@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use scale_callback::receiver::{self, Handler, Received, Reply};
+use scale_callback::server::Listener;
+use scale_callback::tls::ServerTls;
 use scale_callback_auth::Verifier;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
@@ -68,13 +70,27 @@ impl Recorder {
     /// The system's.
     pub fn on(listener: TcpListener, verifier: Verifier, rule: Rule) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
+        Ok(Self::serving(Listener::Tcp(listener), address, verifier, rule))
+    }
+
+    /// Starts one on loopback behind TLS: HTTP/2 for who wants it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub async fn behind_tls(tls: Arc<ServerTls>, verifier: Verifier, rule: Rule) -> std::io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        Ok(Self::serving(Listener::Tls(listener, tls), address, verifier, rule))
+    }
+
+    fn serving(listener: Listener, address: SocketAddr, verifier: Verifier, rule: Rule) -> Self {
         let state = Arc::new(State::default());
         let counts: Mutex<HashMap<String, u32>> = Mutex::default();
         let shared = Arc::clone(&state);
         let handler: Handler = Arc::new(move |received| shared.record(received, &counts, &rule));
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(receiver::run(listener, verifier, handler, stopped));
-        Ok(Self { address, state, _stop: stop, task })
+        Self { address, state, _stop: stop, task }
     }
 
     /// A URL of it.

@@ -12,7 +12,6 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use scale_callback_auth::{Headers, Mode, Verifier, VerifyError};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::body::whole;
@@ -93,14 +92,14 @@ pub type Handler = Arc<dyn Fn(&Received) -> Reply + Send + Sync>;
 
 /// Serves `handler` on `listener` until `stop`. What does not verify is answered 401 and handed to `handler` as well,
 /// whose reply is then not used.
-pub async fn run(listener: TcpListener, verifier: Verifier, handler: Handler, stop: watch::Receiver<bool>) {
+pub async fn run(listener: Listener, verifier: Verifier, handler: Handler, stop: watch::Receiver<bool>) {
     let verifier = Arc::new(verifier);
     let limits = Limits { connections: 8_192, ..Limits::default() };
     let make = move |_| {
         let (verifier, handler) = (Arc::clone(&verifier), Arc::clone(&handler));
         service_fn(move |request| respond(request, Arc::clone(&verifier), Arc::clone(&handler)))
     };
-    serve(Listener::Tcp(listener), limits, make, stop).await;
+    serve(listener, limits, make, stop).await;
 }
 
 type Responding = Pin<Box<dyn Future<Output = Result<Response<Full<Bytes>>, Infallible>> + Send>>;

@@ -58,19 +58,28 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { Failure::REFUSED } else { 0 });
         }
     };
+    let json = arguments.remote.json;
     match dispatch(arguments) {
         Ok(code) => code,
         Err(failure) => {
-            complain(&failure);
+            complain(&failure, json);
             ExitCode::from(failure.status)
         }
     }
 }
 
 #[expect(clippy::print_stderr, reason = "the one place where a command's failure is told")]
-fn complain(failure: &Failure) {
+fn complain(failure: &Failure, json: bool) {
     match &failure.problem {
         Some(problem) => eprintln!("{problem}"),
+        // What failed on this side has no request and no code, but the same members.
+        None if json => {
+            let sentence = &failure.sentence;
+            eprintln!(
+                "{}",
+                serde_json::json!({ "detail": sentence, "error": sentence, "exit_status": failure.status })
+            );
+        }
         None => eprintln!("callbackd: {}", failure.sentence),
     }
 }

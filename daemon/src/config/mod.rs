@@ -25,10 +25,12 @@ use raw::Raw;
 /// The complete, commented configuration that is compiled in.
 pub const DEFAULTS: &str = include_str!("../../../config/callbackd.toml");
 
-/// The comment above a section or key (as `section.key`) in the defaults, with the line itself.
+/// The comment above a section or key (as `section.key`) in the defaults, with the line itself. Keys that follow one
+/// another share a comment.
 pub fn explain(wanted: &str) -> Option<String> {
     let mut section = "";
     let mut comment: Vec<&str> = Vec::new();
+    let mut used = false;
     for line in DEFAULTS.lines() {
         let name = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         let key = line.split_once(" = ").map(|(key, _)| key).filter(|_| !line.starts_with('#'));
@@ -43,11 +45,14 @@ pub fn explain(wanted: &str) -> Option<String> {
         if found {
             return Some(comment.into_iter().chain([line]).collect::<Vec<_>>().join("\n"));
         }
+        if (line.starts_with('#') && used) || name.is_some() || line.is_empty() {
+            comment.clear();
+            used = false;
+        }
         if line.starts_with('#') {
             comment.push(line);
-        } else {
-            comment.clear();
         }
+        used |= key.is_some();
     }
     None
 }
@@ -59,7 +64,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 
 /// Whether SIGHUP takes a key: its comment, or its section's, says so.
 pub fn is_reloadable(key: &str) -> bool {
-    let says = |name: &str| explain(name).is_some_and(|text| text.contains("(SIGHUP"));
+    let says = |name: &str| explain(name).is_some_and(|text| text.contains("SIGHUP"));
     let section = key.split_once('.').map_or(key, |(section, _)| section);
     says(key) || (says(section) && key != "egress.ca_file")
 }
@@ -379,6 +384,26 @@ mod tests {
         assert_eq!(config.exchange.deadlines.total, Duration::from_secs(15));
         assert_eq!(config.retention.settled, Duration::from_secs(30 * 86_400));
         assert_eq!(config.caps.team, 192);
+    }
+
+    #[test]
+    fn the_comments_say_what_a_reload_takes() {
+        for (key, taken) in [
+            ("log.level", true),
+            ("deliver.fast", true),
+            ("deliver.per_origin", true),
+            ("deliver.park_after", false),
+            ("retry.first", true),
+            ("egress.allow", true),
+            ("egress.ca_file", false),
+            ("api.hosts", true),
+            ("api.listen", false),
+            ("retention.settled", true),
+            ("kafka.brokers", false),
+            ("deliver.lease", false),
+        ] {
+            assert_eq!(is_reloadable(key), taken, "{key}");
+        }
     }
 
     #[test]

@@ -81,7 +81,9 @@ impl Engine {
             retry_after: tried.exchange.retry_after,
         };
         let next = retry::next(&report, &lease.progress, &tried.retry, lease.now(), jitter());
-        slot.ended(report.outcome, lease.now());
+        if report.outcome.is_of_the_endpoint() {
+            slot.ended(report.outcome, lease.now());
+        }
         // The customer's slot never waits for our disk.
         drop(slot);
         permit.to_settling();

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use scale_callback::receiver::{self, Handler, Received, Reply};
+use scale_callback::server::Listener;
 use scale_callback_auth::Verifier;
 use tokio::net::TcpListener;
 
@@ -54,5 +55,5 @@ impl Books {
 
 pub(super) async fn run(listener: TcpListener, verifier: Verifier, books: Arc<Books>, stop: Stop) {
     let handler: Handler = Arc::new(move |received| books.answer(received));
-    receiver::run(listener, verifier, handler, stop.into_receiver()).await;
+    receiver::run(Listener::Tcp(listener), verifier, handler, stop.into_receiver()).await;
 }

@@ -57,6 +57,13 @@ outcomes! {
 }
 
 impl Outcome {
+    /// Whether it tells something of the endpoint; the others never came so far, or are ours.
+    pub fn is_of_the_endpoint(self) -> bool {
+        let refused = [Self::UrlInvalid, Self::OriginNotAllowed, Self::HttpNotAllowed, Self::NoUrl, Self::NoKey];
+        let ours = [Self::RecordChanged, Self::BodyGone, Self::Panicked, Self::Interrupted, Self::StoreRejected];
+        !refused.contains(&self) && !ours.contains(&self)
+    }
+
     /// The outcome of a whole response head.
     pub fn of_status(status: u16) -> Self {
         match status {

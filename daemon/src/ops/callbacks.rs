@@ -136,7 +136,9 @@ impl Ops {
         let nameless = self.reads.nameless_dead_letters(NAMELESS).await?;
         let letters = match nameless {
             0 => String::new(),
-            count => format!("; {count}{} dead letters name no task", if count == NAMELESS { " or more" } else { "" }),
+            1 => "; one dead letter names no task".to_owned(),
+            NAMELESS => format!("; {NAMELESS} or more dead letters name no task"),
+            count => format!("; {count} dead letters name no task"),
         };
         let kept = self.settings.borrow().keep.settled;
         let oldest = self.clock.now().minus(kept);

@@ -151,6 +151,12 @@ impl Ops {
                 keys.push(self.sealed(team, kind, mode, KeyState::Active, &mint(kind, mode)));
             }
         }
+        // One time for all: they are listed by kind and mode.
+        let now = self.clock.now();
+        for key in &mut keys {
+            key.made_at = now;
+            key.promote_at = Some(now);
+        }
         keys
     }
 

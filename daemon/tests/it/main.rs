@@ -11,9 +11,11 @@
 
 mod api;
 mod binary;
+mod cli;
 mod crash;
 mod delivery;
 mod harness;
+mod http2;
 mod kafka;
 mod outcomes;
 mod process;

@@ -11,7 +11,7 @@ use callbackd::keyring::Keyring;
 use scale_callback::client::{Remote, call};
 use serde_json::Value;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_callbackd");
+pub const BINARY: &str = env!("CARGO_BIN_EXE_callbackd");
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// A folder with a configuration, and the daemon that may run on it.
@@ -33,7 +33,7 @@ impl Process {
         let config = format!(
             "[kafka]\nbrokers = \"{brokers}\"\ngroup = \"{topic}\"\ntopics = [\"{topic}\"]\n\
              [kafka.properties]\n\"session.timeout.ms\" = \"1500\"\n\"heartbeat.interval.ms\" = \"300\"\n\
-             [store]\npath = \"{}\"\n[keyring]\nfile = \"{}\"\n[ops]\nlisten = \"{ops}\"\n\
+             [store]\npath = \"{}\"\n[keyring]\nfile = \"{}\"\n[ops]\nlisten = \"{ops}\"\n[api]\nlisten = \"\"\n\
              [[egress.allow]]\nnet = \"127.0.0.0/8\"\n[log]\nformat = \"human\"\n{more}",
             at("store"),
             at("keyring"),
@@ -153,8 +153,12 @@ impl Process {
     }
 
     pub fn key(&self, team: &str, kind: &str) -> String {
+        self.key_of(team, kind, "live")
+    }
+
+    pub fn key_of(&self, team: &str, kind: &str, mode: &str) -> String {
         let keys = self.json(&["keys", "list", "--team", team]);
-        let found = keys["docs"].as_array().unwrap().iter().find(|key| key["kind"] == kind && key["mode"] == "live");
+        let found = keys["docs"].as_array().unwrap().iter().find(|key| key["kind"] == kind && key["mode"] == mode);
         let id = found.unwrap()["key_id"].as_str().unwrap();
         let value = self.json(&["keys", "reveal", id, "--team", team]);
         value["value"].as_str().unwrap().to_owned()

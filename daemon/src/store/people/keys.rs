@@ -10,7 +10,7 @@ use crate::store::sqlite::Failure;
 pub(super) fn list(connection: &Connection, team: &str) -> Result<Vec<KeyRow>, Failure> {
     let mut statement = connection.prepare_cached(
         "SELECT id, team, kind, mode, state, keyring, sealed, last4, made_at, promote_at, revoked_at
-         FROM team_key WHERE team = ?1 ORDER BY made_at, id",
+         FROM team_key WHERE team = ?1 ORDER BY made_at, mode, kind, id",
     )?;
     let mut rows = statement.query([team])?;
     let mut keys = Vec::new();

@@ -1,0 +1,65 @@
+//! A certificate authority of the tests' own, in a folder, with one certificate for loopback.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use scale_callback::tls::ServerTls;
+use tokio_rustls::TlsAcceptor;
+
+/// Where the authority's certificate, the server's chain and its key lie.
+pub struct Certificates {
+    /// What clients trust.
+    pub ca_file: PathBuf,
+    /// The server's certificate.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+impl Certificates {
+    /// Makes them in `folder`, for 127.0.0.1 and localhost.
+    ///
+    /// # Errors
+    /// The system's, or the generator's.
+    pub fn make(folder: &Path) -> anyhow::Result<Self> {
+        let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+        let made = rcgen::generate_simple_self_signed(names)?;
+        let at = |name: &str, text: String| -> std::io::Result<PathBuf> {
+            let path = folder.join(name);
+            std::fs::write(&path, text)?;
+            Ok(path)
+        };
+        Ok(Self {
+            ca_file: at("ca.pem", made.cert.pem())?,
+            cert: at("cert.pem", made.cert.pem())?,
+            key: at("key.pem", made.signing_key.serialize_pem())?,
+        })
+    }
+
+    /// For a server of ours.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn server(&self) -> Result<Arc<ServerTls>, String> {
+        Ok(Arc::new(ServerTls::load(&self.cert, &self.key)?))
+    }
+
+    /// For a server that chooses `protocol` whatever it speaks then.
+    ///
+    /// # Errors
+    /// The files'.
+    pub fn acceptor(&self, protocol: &str) -> anyhow::Result<TlsAcceptor> {
+        let chain = CertificateDer::pem_file_iter(&self.cert)?.collect::<Result<Vec<_>, _>>()?;
+        let key = PrivateKeyDer::from_pem_file(&self.key)?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)?;
+        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+}
