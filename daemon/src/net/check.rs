@@ -7,8 +7,9 @@ use super::tls;
 use crate::base::finding::Finding;
 use crate::model::team::HttpPolicy;
 
-/// A name that exists nowhere (RFC 6761): whoever answers "no such name" works.
-const NOWHERE: &str = "callbackd-check.invalid";
+/// A name that exists nowhere (RFC 2606): whoever answers "no such name" works. Not under `.invalid`, which our
+/// resolver answers by itself.
+const NOWHERE: &str = "callbackd-check.example";
 /// Blocks wider than this are hardly meant.
 const WIDE_V4: &str = "10.0.0.0/8";
 

@@ -59,11 +59,15 @@ impl Process {
     }
 
     fn spawn(&mut self, fault: Option<&str>, level: &str) {
-        let mut child = Command::new(BINARY)
+        let mut command = Command::new(BINARY);
+        // A variable would go over the file's own.
+        if !level.is_empty() {
+            command.env("CALLBACKD_LOG__LEVEL", level);
+        }
+        let mut child = command
             .args(["run", "--config"])
             .arg(self.config())
             .env("CALLBACKD_FAULT", fault.unwrap_or_default())
-            .env("CALLBACKD_LOG__LEVEL", level)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -131,6 +135,13 @@ impl Process {
             assert!(Instant::now() < end, "it does not end: {}", self.log_text());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Changes the configuration file, as an editor would.
+    pub fn edit(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(self.config()).unwrap();
+        assert!(text.contains(from), "{from:?} is in the configuration");
+        std::fs::write(self.config(), text.replace(from, to)).unwrap();
     }
 
     /// Runs a command against this daemon.

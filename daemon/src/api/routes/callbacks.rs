@@ -10,6 +10,7 @@ use utoipa::IntoParams;
 use super::super::extract::{Answer, Nothing, Place, Query, time};
 use super::super::paging::Paging;
 use super::super::problem::Problem;
+use super::super::shapes::names::{ModeName, StateName};
 use super::super::shapes::{AttemptShape, AttemptsShape, CallbackShape, DeadLetterShape, Page, TaskShape};
 use super::dead_letters::VALUE_IN_LIST;
 use crate::ops::Ops;
@@ -27,16 +28,20 @@ pub(super) struct CallbacksQuery {
     /// To this origin (scheme, host and port), or following a default: default:live, default:test.
     endpoint: Option<String>,
     /// pending, delivered, exhausted or abandoned.
+    #[param(inline, value_type = Option<StateName>)]
     state: Option<String>,
     /// Why it was abandoned.
     reason: Option<String>,
     /// What its last attempt came to.
     outcome: Option<String>,
     /// live or test.
+    #[param(inline, value_type = Option<ModeName>)]
     mode: Option<String>,
     /// Whose event is of this time or later, RFC 3339.
+    #[param(format = DateTime)]
     since: Option<String>,
     /// Whose event is older than this, RFC 3339.
+    #[param(format = DateTime)]
     until: Option<String>,
     #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
     limit: Option<String>,
@@ -72,7 +77,7 @@ pub(super) async fn callbacks(
 
 /// One callback.
 #[utoipa::path(get, path = "/callbacks/{id}", tag = "callbacks", security(("token" = ["read"])),
-    params(("id" = String, Path, description = "Its id, which is its webhook-id.")),
+    params(("id" = String, Path, pattern = "^cb_[0-7][0-9a-hjkmnp-tv-z]{25}$", description = "Its id, which is its webhook-id.")),
     responses((status = 200, body = CallbackShape)))]
 pub(super) async fn callback(
     State(ops): State<Ops>,
@@ -85,7 +90,7 @@ pub(super) async fn callback(
 
 /// What each attempt of a callback came to.
 #[utoipa::path(get, path = "/callbacks/{id}/attempts", tag = "callbacks", security(("token" = ["read"])),
-    params(("id" = String, Path, description = "The callback's id.")),
+    params(("id" = String, Path, pattern = "^cb_[0-7][0-9a-hjkmnp-tv-z]{25}$", description = "The callback's id.")),
     responses((status = 200, body = AttemptsShape)))]
 pub(super) async fn attempts(
     State(ops): State<Ops>,
@@ -100,7 +105,7 @@ pub(super) async fn attempts(
 ///
 /// Errors: pruned once the callback has ended.
 #[utoipa::path(get, path = "/callbacks/{id}/payload", tag = "callbacks", security(("token" = ["read"])),
-    params(("id" = String, Path, description = "The callback's id.")),
+    params(("id" = String, Path, pattern = "^cb_[0-7][0-9a-hjkmnp-tv-z]{25}$", description = "The callback's id.")),
     responses((status = 200, body = serde_json::Value, content_type = "application/json")))]
 pub(super) async fn payload(
     State(ops): State<Ops>,

@@ -27,8 +27,10 @@ pub(super) struct DeadLettersQuery {
     /// Why it can't become a callback.
     reason: Option<String>,
     /// Of a record of this time or later, RFC 3339.
+    #[param(format = DateTime)]
     since: Option<String>,
     /// Of a record older than this, RFC 3339.
+    #[param(format = DateTime)]
     until: Option<String>,
     #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
     limit: Option<String>,
@@ -57,7 +59,7 @@ pub(super) async fn dead_letters(
 
 /// One dead letter, with its bytes as text.
 #[utoipa::path(get, path = "/dead_letters/{id}", tag = "dead letters", security(("token" = ["read"])),
-    params(("id" = String, Path, description = "Its id, dl_ and 26 characters.")),
+    params(("id" = String, Path, pattern = "^dl_[0-7][0-9a-hjkmnp-tv-z]{25}$", description = "Its id, dl_ and 26 characters.")),
     responses((status = 200, body = DeadLetterShape)))]
 pub(super) async fn dead_letter(
     State(ops): State<Ops>,

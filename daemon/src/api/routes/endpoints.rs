@@ -7,6 +7,7 @@ use utoipa::IntoParams;
 
 use super::super::extract::{Answer, Nothing, Place, Query};
 use super::super::paging::Paging;
+use super::super::shapes::names::EndpointStateName;
 use super::super::shapes::{EndpointShape, Page};
 use crate::ops::Ops;
 use crate::ops::endpoints::Endpoint;
@@ -18,6 +19,7 @@ pub(super) struct EndpointsQuery {
     /// Of this team.
     team: Option<String>,
     /// active or limited.
+    #[param(inline, value_type = Option<EndpointStateName>)]
     state: Option<String>,
     #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
     limit: Option<String>,

@@ -4,6 +4,7 @@
 mod callbacks;
 mod dead_letters;
 mod endpoints;
+pub mod names;
 mod status;
 mod teams;
 mod tokens;

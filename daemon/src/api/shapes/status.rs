@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::names::StartName;
 use super::{EndpointShape, time};
 use crate::ops::sources::Source;
 use crate::ops::status::Status;
@@ -124,6 +125,7 @@ impl InstanceShape {
 #[serde(deny_unknown_fields)]
 pub struct Acceptance {
     /// earliest (repeats what the lost store had sent), committed (may lose what it had not), or end.
+    #[schema(value_type = StartName)]
     pub from: String,
 }
 

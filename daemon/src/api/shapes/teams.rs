@@ -3,6 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
+use super::names::{AuthFormName, HttpName, KindName, ModeName};
 use crate::base::clock::Timestamp;
 use crate::model::team::{KeyState, Team};
 use crate::ops::checks::Checked;
@@ -31,6 +32,7 @@ pub struct TeamShape {
 #[serde(deny_unknown_fields)]
 pub struct OriginForm {
     pub origin: String,
+    #[schema(value_type = AuthFormName)]
     pub auth_form: String,
 }
 
@@ -62,6 +64,7 @@ impl TeamShape {
 pub struct TeamPatch {
     /// For a new team alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 128)]
     pub team_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -74,14 +77,15 @@ pub struct TeamPatch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_origins: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<AuthFormName>)]
     pub auth_form: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin_forms: Option<Vec<OriginForm>>,
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<HttpName>)]
     pub http: Option<Option<String>>,
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<u32>)]
+    #[schema(value_type = Option<u32>, maximum = 1000)]
     pub retries: Option<Option<u32>>,
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]
@@ -152,8 +156,10 @@ impl KeyShape {
 #[serde(deny_unknown_fields)]
 pub struct NewKeyShape {
     /// callback-auth, hmac or signing.
+    #[schema(value_type = KindName)]
     pub kind: String,
     /// live or test.
+    #[schema(value_type = ModeName)]
     pub mode: String,
     /// Takes over a key that was handed out before; made where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -192,6 +198,7 @@ pub struct TeamCheck {
     pub url: Option<String>,
     /// With the keys of this mode: test unless said otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<ModeName>)]
     pub mode: Option<String>,
 }
 

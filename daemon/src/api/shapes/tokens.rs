@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::names::ScopeName;
 use super::time;
 use crate::base::clock::Timestamp;
 use crate::base::text::printable;
@@ -51,8 +52,10 @@ impl TokenShape {
 #[serde(deny_unknown_fields)]
 pub struct NewTokenShape {
     /// Whose it is, for people; it stands in the audit.
+    #[schema(min_length = 1, max_length = 200)]
     pub name: String,
     /// read or operate.
+    #[schema(value_type = ScopeName)]
     pub scope: String,
     /// 90 days unless said otherwise; at least 60 seconds, at most 366 days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
