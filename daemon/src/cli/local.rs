@@ -182,7 +182,7 @@ pub(super) fn demo(events: Option<u64>) -> Result<ExitCode, Failure> {
     })
     .map_err(refused)?;
     let stay = events.is_none() && std::io::stdout().is_terminal();
-    let balanced = runtime()?.block_on(demo::run(demo::Options { events, stay }))?;
+    let balanced = runtime()?.block_on(demo::run(demo::Options { events, stay, quiet: false }))?;
     Ok(if balanced { ExitCode::SUCCESS } else { ExitCode::from(Failure::FAILED) })
 }
 

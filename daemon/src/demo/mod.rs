@@ -48,6 +48,8 @@ pub struct Options {
     pub events: Option<u64>,
     /// A person watches: go on after the ledger until Ctrl-C.
     pub stay: bool,
+    /// Print nothing.
+    pub quiet: bool,
 }
 
 /// The teams of the demo.
@@ -59,6 +61,21 @@ pub(crate) const GLOBEX: &str = "team_globex";
 /// # Errors
 /// What could not be set up.
 pub async fn run(options: Options) -> anyhow::Result<bool> {
+    run_watched(options, |_| {}, async |_, _| Ok(())).await
+}
+
+/// What the store's side of the ledger says: how many callbacks and dead letters came to each end.
+pub type Ends = std::collections::BTreeMap<String, u64>;
+
+/// The same, for someone who looks on: told when it runs, and once everything has come to its end, while it still runs.
+///
+/// # Errors
+/// What could not be set up, or what the onlooker says.
+pub async fn run_watched(
+    options: Options,
+    started: impl FnOnce(&App),
+    ended: impl AsyncFnOnce(&App, Ends) -> anyhow::Result<()>,
+) -> anyhow::Result<bool> {
     let folder = Folder::new()?;
     let broker = Broker::start(TOPIC, PARTITIONS).context("start the mock broker")?;
     let listener = TcpListener::bind("127.0.0.1:0").await.context("listen for callbacks")?;
@@ -70,13 +87,15 @@ pub async fn run(options: Options) -> anyhow::Result<bool> {
     let stop_receiver = Switch::new();
     let books = Arc::new(receiver::Books::default());
     let receiver = tokio::spawn(receiver::run(listener, verifier, Arc::clone(&books), stop_receiver.stop()));
-    let mut screen = Screen::new(options.stay);
+    let mut screen = Screen::new(options.stay, options.quiet);
     screen.banner(&app, receiver_at, &folder.0);
+    started(&app);
 
     let mut producer = Producer::new(&broker.servers, receiver_at)?;
     let ending = drive(&mut app, &mut producer, &books, &mut noticed, &mut screen, options).await?;
     let ledger = Ledger::draw(&producer, &books, &app).await?;
     screen.ledger(&ledger);
+    ended(&app, ledger.lines.iter().map(|line| (line.what.clone(), line.stored)).collect()).await?;
     if options.stay && ending == Ending::Balanced {
         screen.commands(&app, &producer, &folder.0);
         stay(&mut app, &mut producer, &books, &mut noticed, &mut screen).await?;

@@ -14,6 +14,7 @@ use crate::deliver::settle::Notice;
 use crate::model::settlement::{Ended, Verdict};
 
 pub(super) struct Screen {
+    quiet: bool,
     terminal: bool,
     color: bool,
     footer: bool,
@@ -29,14 +30,17 @@ const RED: &str = "31";
 const GREY: &str = "90";
 
 impl Screen {
-    pub(super) fn new(person: bool) -> Self {
+    pub(super) fn new(person: bool, quiet: bool) -> Self {
         let terminal = person && std::io::stdout().is_terminal();
         let color = terminal && std::env::var_os("NO_COLOR").is_none();
-        Self { terminal, color, footer: false, delivered: 0, retried: 0, ended: 0, buried: 0 }
+        Self { quiet, terminal, color, footer: false, delivered: 0, retried: 0, ended: 0, buried: 0 }
     }
 
     /// Writes lines; a reader that has gone does not end the demo.
     fn put(&mut self, text: &str) {
+        if self.quiet {
+            return;
+        }
         let mut out = std::io::stdout().lock();
         if self.footer {
             let _ = write!(out, "\r\x1b[2K");

@@ -1,0 +1,181 @@
+//! What an installation is made of: image, unit, compose file and sample configurations, each read by a test. Nothing
+//! is built or started here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use callbackd::config::{Config, Layers};
+use regex::Regex;
+
+use crate::process::BINARY;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
+}
+
+fn text(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The libraries that the binary asks for beyond the C library's own, and the Debian package of each in the image.
+const LIBRARIES: [(&str, &str); 4] = [
+    ("libssl.so.3", "libssl3t64"),
+    ("libcrypto.so.3", "libssl3t64"),
+    ("libz.so.1", "zlib1g"),
+    ("libgcc_s.so.1", "libgcc-s1"),
+];
+
+#[test]
+fn the_image_holds_what_the_binary_needs_and_no_root_and_no_shell_health() {
+    let file = text("Dockerfile");
+    let stages: Vec<_> = file.split("\nFROM ").collect();
+    let runtime = stages.last().unwrap();
+    assert_eq!(stages.len(), 3, "comment, builder, runtime");
+    // What is copied is there, or comes from a stage.
+    let copy = Regex::new(r"(?m)^COPY (--from=(\S+) )?(\S+) \S+").unwrap();
+    let ignored = text(".dockerignore");
+    for found in copy.captures_iter(&file) {
+        let source = &found[3];
+        match found.get(2) {
+            Some(stage) => assert!(file.contains(&format!(" AS {}", stage.as_str())), "{source}"),
+            None => assert!(root().join(source).exists(), "{source} is copied and not there"),
+        }
+    }
+    // Whatever is compiled in is not left out of the build's context.
+    for needed in ["daemon", "gate", "sdk", "bench", "config", "Cargo.toml", "Cargo.lock"] {
+        assert!(!ignored.lines().any(|line| line.trim_matches('/') == needed), "{needed} is ignored");
+    }
+    let output = Command::new("ldd").arg(BINARY).output().unwrap();
+    let linked = String::from_utf8_lossy(&output.stdout).into_owned();
+    let needed: BTreeSet<_> = linked
+        .lines()
+        .filter_map(|line| line.trim().split(" => ").next())
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    let base = ["linux-vdso", "ld-linux", "/lib", "libc.so", "libm.so", "libpthread", "libdl", "librt"];
+    for library in needed.iter().filter(|name| !base.iter().any(|base| name.starts_with(base))) {
+        let package = LIBRARIES.iter().find(|(name, _)| name == library);
+        let (_, package) = package.unwrap_or_else(|| panic!("the binary needs {library}; which package brings it?"));
+        // libgcc is part of every Debian image.
+        assert!(*package == "libgcc-s1" || runtime.contains(package), "{library} needs {package} in the runtime stage");
+    }
+    assert!(runtime.contains("\nUSER 10001"), "not as root");
+    assert!(runtime.contains(r#"CMD ["callbackd", "healthcheck"]"#), "health needs no shell");
+    assert!(runtime.contains("ENTRYPOINT [\"callbackd\"]") && runtime.contains("STOPSIGNAL SIGTERM"));
+    assert!(runtime.contains("ca-certificates"), "for TLS to Kafka");
+}
+
+/// A unit's settings by section and name; a name may stand more than once.
+fn unit(path: &str) -> BTreeMap<(String, String), Vec<String>> {
+    let (mut section, mut settings) = (String::new(), BTreeMap::new());
+    for line in text(path).lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            name.clone_into(&mut section);
+            continue;
+        }
+        let (name, value) = line.split_once('=').unwrap_or_else(|| panic!("{path}: {line}"));
+        let entry: &mut Vec<String> = settings.entry((section.clone(), name.to_owned())).or_default();
+        entry.push(value.to_owned());
+    }
+    settings
+}
+
+#[test]
+fn the_unit_is_hardened_and_waits_for_the_grace() {
+    let unit = unit("config/systemd/callbackd.service");
+    let of = |name: &str| {
+        unit.get(&("Service".to_owned(), name.to_owned())).unwrap_or_else(|| panic!("{name} is not set"))[0].as_str()
+    };
+    let config = Config::from_layers(&Layers::read(None, std::iter::empty()).unwrap()).unwrap();
+    let stop: u64 = of("TimeoutStopSec").trim_end_matches('s').parse().unwrap();
+    assert!(stop > config.grace.as_secs() + 25, "the drain ends before systemd loses patience");
+    for (name, value) in [
+        ("NoNewPrivileges", "yes"),
+        ("ProtectSystem", "strict"),
+        ("ProtectHome", "yes"),
+        ("PrivateTmp", "yes"),
+        ("PrivateDevices", "yes"),
+        ("LimitCORE", "0"),
+        ("MemoryDenyWriteExecute", "yes"),
+        ("RestartPreventExitStatus", "2"),
+        ("StateDirectory", "callbackd"),
+    ] {
+        assert_eq!(of(name), value, "{name}");
+    }
+    assert!(of("ExecStart").ends_with("callbackd run"));
+    let reload = &unit[&("Service".to_owned(), "ExecReload".to_owned())];
+    assert!(reload.last().unwrap().contains("-HUP"), "{reload:?}");
+    assert!(!text("config/systemd/callbackd.service").contains("ProcSubset=pid\n"), "egress reads /proc/net");
+}
+
+#[test]
+fn the_compose_file_names_files_that_are_there() {
+    let tool = root().join("target/tools/bin/python");
+    let python = std::env::var_os("CALLBACKD_TEST_PYTHON").map_or(tool, PathBuf::from);
+    let script = "import json, sys, yaml; print(json.dumps(yaml.safe_load(open(sys.argv[1]))))";
+    let read = |path: &str| -> serde_json::Value {
+        let output = Command::new(&python).args(["-c", script]).arg(root().join(path)).output();
+        let output = output.unwrap_or_else(|error| panic!("{}: {error}; say: make test", python.display()));
+        assert!(output.status.success(), "{path}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let compose = read("config/compose/compose.yaml");
+    let services = compose["services"].as_object().unwrap();
+    assert_eq!(
+        services.keys().map(String::as_str).collect::<Vec<_>>(),
+        ["kafka", "topic", "keyring", "callbackd", "prometheus", "grafana"]
+    );
+    let volumes = compose["volumes"].as_object().unwrap();
+    for (name, service) in services {
+        for volume in service["volumes"].as_array().into_iter().flatten() {
+            let source = volume.as_str().unwrap().split(':').next().unwrap();
+            let known = if source.starts_with('.') {
+                root().join("config/compose").join(source).exists()
+            } else {
+                volumes.contains_key(source)
+            };
+            assert!(known, "{name}: {source}");
+        }
+        for port in service["ports"].as_array().into_iter().flatten() {
+            assert!(port.as_str().unwrap().starts_with("127.0.0.1:"), "{name}: {port} is published to everybody");
+        }
+        for other in service["depends_on"].as_object().into_iter().flat_map(|others| others.keys()) {
+            assert!(services.contains_key(other), "{name}: {other}");
+        }
+    }
+    for path in [
+        "config/compose/prometheus.yml",
+        "config/compose/grafana-datasource.yaml",
+        "config/compose/grafana-dashboards.yaml",
+    ] {
+        assert!(read(path).is_object(), "{path}");
+    }
+    let grace = services["callbackd"]["stop_grace_period"].as_str().unwrap();
+    assert_eq!(grace, "60s");
+}
+
+#[test]
+fn every_sample_configuration_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "a password\n").unwrap();
+    let samples = std::fs::read_dir(root().join("config/samples")).unwrap().map(|entry| entry.unwrap().path());
+    let mut seen = 0;
+    for path in samples.chain([root().join("config/compose/callbackd.toml"), root().join("config/callbackd.toml")]) {
+        let sample = std::fs::read_to_string(&path).unwrap();
+        // Files that a secret is read from are the operator's.
+        let files = Regex::new(r#"(?m)^("[a-z.]+password" = )"[^"]+""#).unwrap();
+        let sample = files.replace_all(&sample, format!("${{1}}\"{}\"", secret.display()));
+        let copy = folder.path().join("sample.toml");
+        std::fs::write(&copy, sample.as_bytes()).unwrap();
+        let layers =
+            Layers::read(Some(&copy), std::iter::empty()).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let config = Config::from_layers(&layers).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        if !path.ends_with("config/callbackd.toml") {
+            config.check_runnable().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 6);
+}
