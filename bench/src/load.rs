@@ -1,0 +1,259 @@
+//! What the figures of speed share: a receiver in a process of its own, events in a real Kafka, and the daemon's own
+//! binary on them.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
+use scale_callback::body::whole;
+use scale_callback::client::{Remote, call};
+use scale_callback::samples::{self, Kind, Seed, Wanted};
+use scale_callback::server::{Limits, Listener, serve};
+use tokio::net::TcpListener;
+
+/// The topic of the figures.
+pub const TOPIC: &str = "rate";
+/// Their team.
+pub const TEAM: &str = "team_rate";
+/// Loopback addresses that are called: so many endpoints of one receiver.
+pub const ENDPOINTS: u64 = 8;
+const PARTITIONS: i32 = 8;
+
+/// Answers 204 to every POST, and the count of them to a GET.
+///
+/// # Errors
+/// The system's.
+#[expect(clippy::print_stdout, reason = "its address is told to the parent")]
+pub async fn receiver() -> anyhow::Result<()> {
+    let first = TcpListener::bind("127.0.0.1:0").await?;
+    let address = first.local_addr()?;
+    let mut listeners = vec![first];
+    for n in 2..=ENDPOINTS {
+        listeners.push(TcpListener::bind(format!("127.0.0.{n}:{}", address.port())).await?);
+    }
+    println!("{address}");
+    let count = Arc::new(AtomicU64::new(0));
+    let (_stop, stopped) = tokio::sync::watch::channel(false);
+    let make = move |_| {
+        let count = Arc::clone(&count);
+        service_fn(move |request: Request<hyper::body::Incoming>| {
+            let count = Arc::clone(&count);
+            async move {
+                let mut response = Response::new(Full::new(Bytes::new()));
+                if request.method() == hyper::Method::GET {
+                    *response.body_mut() = Full::from(count.load(Ordering::Relaxed).to_string());
+                } else {
+                    let _ = whole(request.into_body(), 16 << 20).await;
+                    count.fetch_add(1, Ordering::Relaxed);
+                    *response.status_mut() = hyper::StatusCode::NO_CONTENT;
+                }
+                Ok::<_, Infallible>(response)
+            }
+        })
+    };
+    let limits = Limits { connections: 4096, ..Limits::default() };
+    let serving =
+        listeners.into_iter().map(|listener| serve(Listener::Tcp(listener), limits, make.clone(), stopped.clone()));
+    futures_util::future::join_all(serving).await;
+    Ok(())
+}
+
+/// Starts this very program as the receiver; gives its address.
+///
+/// # Errors
+/// The system's.
+pub fn start_receiver() -> anyhow::Result<(Child, SocketAddr)> {
+    use std::io::BufRead as _;
+    let mut child = Command::new(std::env::current_exe()?).arg("receiver").stdout(Stdio::piped()).spawn()?;
+    let mut line = String::new();
+    std::io::BufReader::new(child.stdout.take().context("its output")?).read_line(&mut line)?;
+    Ok((child, line.trim().parse()?))
+}
+
+/// How many POSTs the receiver has taken.
+///
+/// # Errors
+/// It does not answer.
+pub async fn count(address: SocketAddr) -> anyhow::Result<u64> {
+    let answer = call(
+        &Remote::Tcp(address),
+        http::Method::GET,
+        "/",
+        http::HeaderMap::new(),
+        Bytes::new(),
+        Duration::from_secs(5),
+    )
+    .await?;
+    Ok(String::from_utf8_lossy(&answer.body).parse()?)
+}
+
+/// The n-th event: its task id and its envelope.
+#[must_use]
+pub fn event(n: u64, address: SocketAddr) -> (String, String) {
+    let mut seed = Seed::new(n);
+    let task_id = format!("{n:024x}");
+    // One of several ports would be another receiver; several loopback addresses are several endpoints of one.
+    let url = format!("http://127.0.0.{}:{}/callbacks", 1 + n % ENDPOINTS, address.port());
+    let wanted = Wanted { kind: Kind::Image, task_id: &task_id, callback_url: Some(&url), is_test: false, items: 5 };
+    let task = samples::task(&wanted, &mut seed);
+    let id = samples::uuid_v7(1_764_000_000_000 + n, &mut seed);
+    (task_id, samples::envelope(TEAM, Some(&id), &task))
+}
+
+/// Makes events in Kafka.
+pub struct Source {
+    producer: ThreadedProducer<DefaultProducerContext>,
+    address: SocketAddr,
+    next: u64,
+}
+
+impl Source {
+    /// Makes the topic.
+    ///
+    /// # Errors
+    /// Kafka's.
+    pub async fn start(servers: &str, address: SocketAddr) -> anyhow::Result<Self> {
+        let client: ClientConfig =
+            [("bootstrap.servers", servers), ("linger.ms", "20"), ("queue.buffering.max.messages", "1000000")]
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .collect();
+        let admin: rdkafka::admin::AdminClient<rdkafka::client::DefaultClientContext> = client.create()?;
+        let topic = rdkafka::admin::NewTopic::new(TOPIC, PARTITIONS, rdkafka::admin::TopicReplication::Fixed(1));
+        admin.create_topics(&[topic], &rdkafka::admin::AdminOptions::new()).await?;
+        Ok(Self { producer: client.create()?, address, next: 0 })
+    }
+
+    /// Makes so many more events, and waits until Kafka has them.
+    ///
+    /// # Errors
+    /// Kafka's.
+    pub fn produce(&mut self, events: u64) -> anyhow::Result<()> {
+        for _ in 0..events {
+            self.send()?;
+        }
+        self.producer.flush(Duration::from_secs(120))?;
+        Ok(())
+    }
+
+    /// One more event, on its way.
+    ///
+    /// # Errors
+    /// The producer's.
+    pub fn send(&mut self) -> anyhow::Result<()> {
+        let (key, value) = event(self.next, self.address);
+        let partition = i32::try_from(self.next % 8)?;
+        let record = BaseRecord::to(TOPIC).partition(partition).key(&key).payload(&value);
+        self.producer.send(record).map_err(|(error, _)| error)?;
+        self.next += 1;
+        Ok(())
+    }
+}
+
+/// Makes the daemon's keyring.
+///
+/// # Errors
+/// The system's.
+pub fn keyring(binary: &Path, folder: &Path) -> anyhow::Result<bool> {
+    let file = folder.join("keyring");
+    Ok(Command::new(binary).args(["keyring", "create"]).arg(file).stdout(Stdio::null()).status()?.success())
+}
+
+/// The daemon's own binary, at work; ends when dropped.
+pub struct Daemon {
+    child: Child,
+    /// Where its API listens.
+    pub socket: PathBuf,
+}
+
+impl Daemon {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn start(binary: &Path, folder: &Path, servers: &str) -> anyhow::Result<Self> {
+        let config = folder.join("callbackd.toml");
+        std::fs::write(
+            &config,
+            format!(
+                "[kafka]\nbrokers = \"{servers}\"\ntopics = [\"{TOPIC}\"]\n[store]\npath = \"{0}/store\"\n[keyring]\nfile = \"{0}/keyring\"\n[ops]\nlisten = \"\"\n[api]\nlisten = \"\"\n[deliver]\nper_team_percent = 100\n[log]\nlevel = \"warn\"\n[[egress.allow]]\nnet = \"127.0.0.0/8\"\n",
+                folder.display()
+            ),
+        )?;
+        let child = Command::new(binary).args(["run", "--config"]).arg(&config).spawn()?;
+        Ok(Self { child, socket: folder.join("store/callbackd.sock") })
+    }
+
+    /// Makes the figures' team.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn team(&self, binary: &Path) -> anyhow::Result<()> {
+        let end = Instant::now() + Duration::from_secs(20);
+        while !self.socket.exists() {
+            anyhow::ensure!(Instant::now() < end, "the daemon does not answer");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let api = format!("unix:{}", self.socket.display());
+        anyhow::ensure!(
+            Command::new(binary)
+                .args(["--api", &api, "teams", "create", TEAM])
+                .stdout(Stdio::null())
+                .status()?
+                .success()
+        );
+        Ok(())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The binary beside this program.
+///
+/// # Errors
+/// The system's.
+pub fn binary() -> anyhow::Result<PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name("callbackd"))
+}
+
+/// Where a real Kafka's jars are.
+#[must_use]
+pub fn kafka_libs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/kafka/libs")
+}
+
+/// Deliveries a second, from the first one seen to the last of `events`.
+///
+/// # Errors
+/// The receiver does not answer.
+pub async fn rate(address: SocketAddr, before: u64, events: u64) -> anyhow::Result<f64> {
+    let mut first = None;
+    loop {
+        let done = count(address).await?.saturating_sub(before);
+        let now = Instant::now();
+        match first {
+            None if done > 0 => first = Some((now, done)),
+            Some((begun, at)) if done >= events => {
+                return Ok((done - at) as f64 / now.duration_since(begun).as_secs_f64());
+            }
+            _ => {}
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
