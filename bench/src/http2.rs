@@ -42,6 +42,12 @@ pub enum Act {
     Greet(Vec<u8>),
     /// Begins the answer's head, and sends it a byte a second.
     DripHead,
+    /// Takes one request at a time, and 400 ms for each.
+    OneAtATime,
+    /// Lets no byte of a body through, and answers 200 at once.
+    AnswerUnread,
+    /// Lets all of a body through, reads the request's head, and then nothing any more.
+    Deaf,
 }
 
 /// A running receiver; ends when dropped.
@@ -95,11 +101,31 @@ async fn perform(stream: TcpStream, acceptor: TlsAcceptor, act: Act) -> anyhow::
         Act::DripHead => return drip_head(stream).await,
         _ => {}
     }
-    let mut connection: Connection<TlsStream<TcpStream>, Bytes> = h2::server::handshake(stream).await?;
+    let mut server = h2::server::Builder::new();
+    match act {
+        Act::OneAtATime => server.max_concurrent_streams(1),
+        Act::AnswerUnread => server.initial_window_size(0),
+        Act::Deaf => server.initial_window_size(1 << 26).initial_connection_window_size(1 << 26),
+        _ => &mut server,
+    };
+    let mut connection: Connection<TlsStream<TcpStream>, Bytes> = server.handshake(stream).await?;
     while let Some(request) = connection.accept().await {
         let (request, answer) = request?;
         match act {
             Act::Close => return Ok(()),
+            Act::Deaf => {
+                std::future::pending::<()>().await;
+                drop((request, answer));
+            }
+            Act::AnswerUnread => {
+                let mut answer = answer;
+                answer.send_response(Response::new(()), true)?;
+                // It stays half open: nobody says that the body is not wanted.
+                tokio::spawn(async move {
+                    std::future::pending::<()>().await;
+                    drop((request, answer));
+                });
+            }
             Act::GoAway => connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM),
             _ => {
                 let act = act.clone();
@@ -126,6 +152,10 @@ async fn answer_one(request: Request<RecvStream>, mut answer: SendResponse<Bytes
     match act {
         Act::Status(status) => {
             answer.send_response(head(status)?, true)?;
+        }
+        Act::OneAtATime => {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            answer.send_response(head(204)?, true)?;
         }
         Act::EndlessBody => {
             let mut body = answer.send_response(head(200)?, false)?;

@@ -4,6 +4,9 @@ CREATE INDEX settled_failed_queue  ON settled (queue, id)  WHERE state <> 'deliv
 CREATE INDEX settled_failed_state  ON settled (state, id)  WHERE state <> 'delivered';
 CREATE INDEX settled_failed_reason ON settled (reason, id) WHERE state <> 'delivered';
 
+-- Records that name no task: why nothing may be known of one.
+CREATE INDEX dead_letter_nameless ON dead_letter (id) WHERE task IS NULL;
+
 -- Bearer tokens of /admin/v1: 256 random bits, of which only the SHA-256 is kept.
 CREATE TABLE token (
     id         TEXT PRIMARY KEY,

@@ -3,7 +3,6 @@
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
-use std::sync::Arc;
 
 use scale_callback::tls::ServerTls;
 
@@ -11,8 +10,8 @@ use crate::base::clock::{Clock as _, SystemClock};
 use crate::base::finding::Finding;
 use crate::config::Config;
 use crate::keyring::Keyring;
-use crate::store::people::People;
-use crate::store::sqlite::{self, SqliteStore};
+use crate::store::people::KeyRow;
+use crate::store::sqlite;
 use crate::{intake, net};
 
 /// Looks at everything; takes seconds. Changes nothing.
@@ -22,7 +21,7 @@ pub async fn check(config: &Config) -> Vec<Finding> {
     found.extend(kafka(config).await);
     let looked = sqlite::check::check(&config.store, now);
     found.extend(looked.findings);
-    found.push(keyring(config, looked.whole).await);
+    found.push(keyring(config, &looked.keys));
     found.extend(net::check::check(&config.exchange, config.egress.http, &config.egress.allow).await);
     if looked.in_use {
         found.push(Finding::ok("listeners", "held by the callbackd that runs on this store"));
@@ -42,7 +41,7 @@ async fn kafka(config: &Config) -> Vec<Finding> {
     looked.unwrap_or_else(|_| vec![Finding::failed("kafka", "the look at it broke off", "look again")])
 }
 
-async fn keyring(config: &Config, store_is_whole: bool) -> Finding {
+fn keyring(config: &Config, keys: &[KeyRow]) -> Finding {
     let what = "keyring";
     if config.keyring_file.as_os_str().is_empty() {
         let fix = "make one: callbackd keyring create FILE, and name it as keyring.file";
@@ -52,15 +51,12 @@ async fn keyring(config: &Config, store_is_whole: bool) -> Finding {
         Ok(ring) => ring,
         Err(error) => return Finding::failed(what, error.to_string(), "make one with: callbackd keyring create FILE"),
     };
-    let detail = format!("{} sealing keys in {}", ring.ids().len(), config.keyring_file.display());
-    if !store_is_whole {
-        return Finding::ok(what, detail);
-    }
-    let opened = match SqliteStore::open(&config.store, Arc::new(SystemClock)) {
-        Ok(store) => super::check_keyring(&People::new(Arc::new(store)), &ring).await,
-        Err(error) => Err(error.into()),
+    let detail = match ring.ids().len() {
+        1 => format!("a sealing key in {}", config.keyring_file.display()),
+        count => format!("{count} sealing keys in {}", config.keyring_file.display()),
     };
-    match opened {
+    match super::check_keyring(keys, &ring) {
+        Ok(()) if keys.is_empty() => Finding::ok(what, detail),
         Ok(()) => Finding::ok(what, format!("{detail}; it opens the store's keys")),
         Err(error) => {
             Finding::failed(what, error.to_string(), "name the keyring that the store's keys were sealed with")
@@ -70,8 +66,10 @@ async fn keyring(config: &Config, store_is_whole: bool) -> Finding {
 
 fn listeners(config: &Config) -> Vec<Finding> {
     let mut found = Vec::new();
+    // Held until all were tried: two that want the same address can't both have it.
+    let mut held = Vec::new();
     for (what, address) in [("ops.listen", config.ops_listen), ("api.listen", config.api.listen)] {
-        found.extend(address.map(|address| port(what, address)));
+        found.extend(address.map(|address| port(what, address, &mut held)));
     }
     if let Some((cert, key)) = &config.api.tls {
         found.push(match ServerTls::load(cert, key) {
@@ -83,9 +81,12 @@ fn listeners(config: &Config) -> Vec<Finding> {
     found
 }
 
-fn port(what: &str, address: SocketAddr) -> Finding {
+fn port(what: &str, address: SocketAddr, held: &mut Vec<TcpListener>) -> Finding {
     match TcpListener::bind(address) {
-        Ok(_) => Finding::ok(what, format!("{address} is free")),
+        Ok(listener) => {
+            held.push(listener);
+            Finding::ok(what, format!("{address} is free"))
+        }
         Err(error) => Finding::failed(what, format!("{address}: {error}"), "stop what listens there, or name another"),
     }
 }

@@ -5,15 +5,22 @@ use std::net::{IpAddr, SocketAddr};
 use crate::config::Config;
 use crate::net::egress::Policy;
 
+/// For the addresses of the brokers, all at once.
+const LOOK_UP: std::time::Duration = std::time::Duration::from_secs(3);
+
 /// `ours`: the daemon's own listeners.
 pub(super) async fn policy(config: &Config, ours: &[SocketAddr]) -> Policy {
     let mut never = ours.to_vec();
-    for broker in config.intake.brokers.split(',').map(str::trim) {
-        match tokio::net::lookup_host(broker).await {
-            Ok(addresses) => never.extend(addresses),
-            Err(error) => {
-                tracing::warn!(broker, %error, "a broker's name has no address: egress can't refuse it by address")
-            }
+    let brokers: Vec<_> = config.intake.brokers.split(',').map(str::trim).collect();
+    let looked_up = futures_util::future::join_all(
+        brokers
+            .iter()
+            .map(|broker| async move { tokio::time::timeout(LOOK_UP, tokio::net::lookup_host(*broker)).await }),
+    );
+    for (broker, found) in brokers.iter().zip(looked_up.await) {
+        match found {
+            Ok(Ok(addresses)) => never.extend(addresses),
+            _ => tracing::warn!(broker, "a broker's name has no address now: egress can't refuse it by address"),
         }
     }
     Policy {

@@ -43,7 +43,7 @@ use crate::model::settlement::Change;
 use crate::net::exchange::Client;
 use crate::ops::{Ops, retention};
 use crate::store::batch::{BatchWriter, StoreUp};
-use crate::store::people::People;
+use crate::store::people::{KeyRow, People};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{ProcessId, Store};
 
@@ -127,7 +127,7 @@ impl App {
         let metrics = Arc::new(metrics());
         let sqlite = Arc::new(SqliteStore::open(&config.store, Arc::clone(&clock))?);
         let people = People::new(Arc::clone(&sqlite));
-        check_keyring(&people, &keyring).await?;
+        check_keyring(&people.some_keys().await.context("read the keys")?, &keyring)?;
         let engine_store: Arc<dyn Store> = Arc::clone(&sqlite) as Arc<dyn Store>;
         let store = match extras.wrap_store {
             Some(wrap) => wrap(engine_store),
@@ -274,6 +274,7 @@ impl App {
             lanes: Arc::clone(&lanes),
             settings,
             log_level,
+            level: std::sync::Mutex::new(config.log.level.clone()),
             tls: tls.clone(),
             ours,
         };
@@ -427,15 +428,13 @@ fn metrics() -> Metrics {
 }
 
 /// A keyring that does not open the store's keys is found at the start, not at the first callback.
-async fn check_keyring(people: &People, keyring: &Keyring) -> anyhow::Result<()> {
-    for team in people.teams(None, 10).await.context("read the teams")? {
-        for key in people.keys(&team.id).await.context("read the keys")? {
-            let sealed = Sealed { keyring_id: key.keyring.clone(), bytes: key.sealed.clone() };
-            let place = Place { team: &team.id, kind: key.kind, mode: key.mode, key_id: &key.id };
-            keyring.open(&sealed, &place).map_err(|error| {
-                anyhow!("keyring.file: key {} of team {} can't be opened: {error}", key.id, team.id)
-            })?;
-        }
+fn check_keyring(keys: &[KeyRow], keyring: &Keyring) -> anyhow::Result<()> {
+    for key in keys {
+        let sealed = Sealed { keyring_id: key.keyring.clone(), bytes: key.sealed.clone() };
+        let place = Place { team: &key.team, kind: key.kind, mode: key.mode, key_id: &key.id };
+        keyring
+            .open(&sealed, &place)
+            .map_err(|error| anyhow!("keyring.file: key {} of team {} can't be opened: {error}", key.id, key.team))?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! What a running daemon takes of a changed configuration: everything of it, or nothing.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use scale_callback::tls::ServerTls;
 use tokio::sync::watch;
@@ -22,6 +22,8 @@ pub(super) struct Live {
     pub(super) lanes: Arc<Lanes>,
     pub(super) settings: watch::Sender<Settings>,
     pub(super) log_level: LogLevel,
+    /// The level that the configuration named last.
+    pub(super) level: Mutex<String>,
     pub(super) tls: Option<Arc<ServerTls>>,
     /// Our own listeners.
     pub(super) ours: Vec<SocketAddr>,
@@ -34,11 +36,22 @@ impl Live {
         if let Some(tls) = &self.tls {
             tls.reload().map_err(|why| format!("api.tls_cert: {why}"))?;
         }
-        self.engine.client.set_policy(egress::policy(config, &self.ours).await);
+        // What was ours is still: the brokers that are read from stay refused, whatever the file says by now.
+        let mut policy = egress::policy(config, &self.ours).await;
+        policy.never.extend_from_slice(&self.engine.client.policy().never);
+        policy.never.sort_unstable();
+        policy.never.dedup();
+        self.engine.client.set_policy(policy);
         self.directory.set_retry(config.retry);
         self.lanes.set_caps(config.caps);
         self.settings.send_replace(settings(config));
-        self.log_level.set(&config.log.level)
+        // A level that was turned by hand stays, unless the file has another one than it had.
+        let mut level = self.level.lock().unwrap_or_else(PoisonError::into_inner);
+        if *level != config.log.level {
+            self.log_level.set(&config.log.level)?;
+            level.clone_from(&config.log.level);
+        }
+        Ok(())
     }
 }
 

@@ -94,7 +94,6 @@ pub struct Api {
     pub listen: Option<SocketAddr>,
     /// Certificate chain and key.
     pub tls: Option<(PathBuf, PathBuf)>,
-    pub behind_tls_proxy: bool,
     pub hosts: Vec<String>,
 }
 
@@ -237,7 +236,6 @@ fn api_config(raw: &Raw, store: &Path, wrong: &Wrong<'_>) -> Result<Api, ConfigE
         socket: given(&api.socket).map_or_else(|| store.join("callbackd.sock"), PathBuf::from),
         listen,
         tls,
-        behind_tls_proxy: api.behind_tls_proxy,
         hosts: api.hosts.clone(),
     })
 }

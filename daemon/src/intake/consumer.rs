@@ -10,15 +10,15 @@ use rdkafka::Message as _;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{BorrowedMessage, Headers as _};
+use rdkafka::message::BorrowedMessage;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::context::Context;
-use super::decode::{self, CloudEvent, Headers, Raw};
+use super::decode::{self, Raw};
+use super::headers::headers;
 use super::partitions::{AcceptFrom, Standing};
-use super::{Config, Incoming, Tombstones, settings};
-use crate::base::clock::Timestamp;
+use super::{Config, Incoming, Tombstones, lag, settings};
 use crate::base::pace::Pace;
 use crate::base::stop::Stop;
 use crate::model::event::RecordRef;
@@ -194,7 +194,7 @@ impl<'s> Session<'s> {
             // The record was removed by retention: nothing to compare with.
             partition.standing = Standing::Reading;
         }
-        partition.progress.read(record.offset, record.timestamp);
+        partition.progress.read(record.offset, record.timestamp, context.clock.now());
         let epoch = partition.epoch;
         drop(partitions);
         tracing::trace!(source = %record.source, offset = record.offset, "a record was read");
@@ -310,7 +310,7 @@ impl<'s> Session<'s> {
         self.verify_what_is_silent();
         self.pass_positions();
         self.pause_and_resume();
-        self.measure_lag();
+        lag::measure(self.context());
         let taken = self.owner.config.body_budget.saturating_sub(self.owner.budget.available_permits());
         self.context().metrics.body_bytes.set(i64::try_from(taken).unwrap_or(i64::MAX));
         let context = self.context();
@@ -360,36 +360,6 @@ impl<'s> Session<'s> {
         }
     }
 
-    fn measure_lag(&self) {
-        let context = self.context();
-        let ends = context.ends.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut by_topic = std::collections::HashMap::<Arc<str>, i64>::new();
-        let mut oldest = None;
-        for ((topic, number), partition) in context.partitions().iter_mut() {
-            let reached = context.inflight.reached(&partition.source).map_or(0, |reached| reached.done_upto);
-            let end = ends.of.get(&(topic.to_string(), *number)).copied();
-            let lag = end.map_or(0, |end| end.saturating_sub(reached).max(0));
-            partition.lag = lag;
-            *by_topic.entry(Arc::clone(topic)).or_default() += lag;
-            partition.progress.recorded(reached, ends.at.filter(|_| end.is_some_and(|end| end <= reached)));
-            if lag > 0 {
-                let newest = partition.progress.newest();
-                oldest = match (oldest, newest) {
-                    (Some(oldest), Some(newest)) => Some(std::cmp::min::<Timestamp>(oldest, newest)),
-                    (oldest, newest) => oldest.or(newest),
-                };
-            }
-        }
-        for (topic, lag) in by_topic {
-            context.metrics.kafka_lag_records.with_label_values(&[&*topic]).set(lag);
-        }
-        let behind = oldest.map_or(0.0, |oldest| context.clock.now().since(oldest).as_secs_f64());
-        context.metrics.kafka_lag_seconds.set(behind);
-        for (topic, age) in context.inflight.watermark_ages() {
-            context.metrics.watermark_age_seconds.with_label_values(&[&*topic]).set(age.as_secs_f64());
-        }
-    }
-
     fn trouble(&mut self, error: &KafkaError) {
         self.context().trouble(error);
         match error {
@@ -423,31 +393,6 @@ fn commit(consumer: &BaseConsumer<Context>, mode: CommitMode) {
             partition.committed = -1;
         }
     }
-}
-
-fn headers<'m>(message: &'m BorrowedMessage<'_>) -> Headers<'m> {
-    let mut found = Headers::default();
-    let Some(all) = message.headers() else { return found };
-    let (mut cloud_event, mut version) = (CloudEvent::default(), None);
-    for header in all.iter() {
-        let slot = match header.key {
-            "event-id" => &mut found.event_id,
-            "event-type" => &mut found.event_type,
-            "team-id" => &mut found.team_id,
-            "ce_specversion" => &mut version,
-            "ce_id" => &mut cloud_event.id,
-            "ce_source" => &mut cloud_event.source,
-            "ce_type" => &mut cloud_event.kind,
-            "ce_teamid" => &mut cloud_event.team,
-            _ => continue,
-        };
-        if slot.is_some() && *slot != header.value {
-            found.conflict = true;
-        }
-        *slot = header.value;
-    }
-    found.cloud_event = version.map(|_| cloud_event);
-    found
 }
 
 /// A body with its place in the budget.

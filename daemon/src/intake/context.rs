@@ -45,17 +45,24 @@ pub struct Context {
     pub deadline: Duration,
     pub partitions: Mutex<Partitions>,
     pub troubles: Mutex<HashMap<&'static str, Instant>>,
-    /// Ends of the partitions (last stable offsets), by the client's statistics.
+    /// Ends of the partitions, by the client's statistics.
     pub ends: Mutex<Ends>,
     pub clock: Arc<dyn Clock>,
 }
 
-#[derive(Default)]
-pub struct Ends {
-    pub of: HashMap<(String, i32), i64>,
-    /// When they were seen.
-    pub at: Option<Timestamp>,
+/// Ends by topic and number.
+pub type Ends = HashMap<(String, i32), End>;
+
+/// Where a partition's log ends (its high watermark), and until when it was seen to end there: known only while it is
+/// fetched from a broker that is up.
+#[derive(Debug, Clone, Copy)]
+pub struct End {
+    pub offset: i64,
+    pub seen_until: Option<Timestamp>,
 }
+
+/// An answer to a fetch may be that old: `fetch.wait.max.ms`, and the way.
+const FETCH_AGE: Duration = Duration::from_secs(1);
 
 impl Context {
     pub fn partitions(&self) -> MutexGuard<'_, Partitions> {
@@ -189,6 +196,8 @@ impl Context {
 
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
         self.metrics.rebalances_total.inc();
+        // What was seen of them before may be long ago.
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let end = Instant::now() + self.grace;
         let committed = committed(consumer, list);
         let mut assignment = TopicPartitionList::new();
@@ -347,16 +356,21 @@ impl ClientContext for Context {
     }
 
     fn stats(&self, statistics: Statistics) {
+        let now = self.clock.now();
+        let is_up =
+            |leader: i32| statistics.brokers.values().any(|broker| broker.nodeid == leader && broker.state == "UP");
         let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
-        for (topic, of_topic) in statistics.topics {
-            for (number, partition) in of_topic.partitions {
-                let end = partition.ls_offset.max(partition.hi_offset);
-                if number >= 0 && end >= 0 {
-                    ends.of.insert((topic.clone(), number), end);
+        for (topic, of_topic) in &statistics.topics {
+            for (number, partition) in &of_topic.partitions {
+                let offset = partition.ls_offset.max(partition.hi_offset);
+                let fetched = partition.fetch_state == "active" && is_up(partition.leader);
+                if *number >= 0 && offset >= 0 {
+                    let seen_until = fetched.then(|| now.minus(FETCH_AGE));
+                    ends.insert((topic.clone(), *number), End { offset, seen_until });
                 }
             }
         }
-        ends.at = Some(self.clock.now());
+        drop(ends);
         if statistics.brokers.values().any(|broker| broker.state == "UP" && broker.nodeid >= 0) {
             self.set_reachable(true);
         }

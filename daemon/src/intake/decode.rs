@@ -139,9 +139,9 @@ fn read<'v>(raw: &Raw<'v>, max_bytes: usize, identity: &mut Identity<'v>) -> Res
     let [event_id, event_type, team_id, task, response] = envelope.values;
     let mut headers = raw.headers;
     let cloud_event = headers.cloud_event.unwrap_or_default();
-    headers.conflict |= !(agree(&mut headers.event_id, cloud_event.id)
-        && agree(&mut headers.event_type, cloud_event.kind)
-        && agree(&mut headers.team_id, cloud_event.team));
+    let agreed = agree(&mut headers.event_id, cloud_event.id)
+        & agree(&mut headers.event_type, cloud_event.kind)
+        & agree(&mut headers.team_id, cloud_event.team);
     if headers.conflict {
         return Err(wrong(Unreadable::ConflictingIdentity, "a Kafka header stands twice with different values"));
     }
@@ -162,12 +162,16 @@ fn read<'v>(raw: &Raw<'v>, max_bytes: usize, identity: &mut Identity<'v>) -> Res
     if inner.duplicate {
         return Err(wrong(Unreadable::DuplicateField, "an identity field of the task stands twice"));
     }
+    if !agreed {
+        let detail = "a CloudEvent's attribute differs from the record's own header";
+        return Err(wrong(Unreadable::ConflictingIdentity, detail));
+    }
     let team = team?.ok_or_else(|| wrong(Unreadable::MissingTeamId, "neither envelope nor header names a team"))?;
     let task_id = task_id?.ok_or_else(|| wrong(Unreadable::MissingTaskId, "the task has no task_id"))?;
     let event_id = event_id?;
     let event_id = match headers.cloud_event {
         None => event_id,
-        Some(of) => Some(cloud_event_id(of.source, event_id)?),
+        Some(of) => Some(cloud_event_id(of, event_id)?),
     };
     let event_type = field("event_type", event_type, headers.event_type, MAX_EVENT_TYPE)?;
     let mode = mode_of(is_test)?;
@@ -244,8 +248,9 @@ fn agree<'r>(header: &mut Option<&'r [u8]>, attribute: Option<&'r [u8]>) -> bool
 }
 
 /// CloudEvents are themselves by source and id: both, with a line feed between, which neither can hold.
-fn cloud_event_id<'v>(source: Option<&'v [u8]>, id: Option<Cow<'v, str>>) -> Result<Cow<'v, str>, Wrong> {
-    let source = field("ce_source", None, source, MAX_EVENT_ID)?;
+fn cloud_event_id<'v>(event: CloudEvent<'v>, id: Option<Cow<'v, str>>) -> Result<Cow<'v, str>, Wrong> {
+    let source = field("ce_source", None, event.source, MAX_EVENT_ID)?;
+    let id = id.filter(|_| event.id.is_some_and(|id| !id.is_empty()));
     let (Some(source), Some(id)) = (source, id) else {
         return Err(wrong(Unreadable::InvalidId, "a CloudEvent needs both ce_source and ce_id"));
     };
@@ -544,5 +549,9 @@ mod tests {
         assert_eq!(refused(CloudEvent { id: Some(b"a\nb"), ..ce }, plain, value), Unreadable::InvalidId);
         assert_eq!(refused(CloudEvent { source: None, ..ce }, plain, value), Unreadable::InvalidId);
         assert_eq!(refused(CloudEvent { id: None, ..ce }, plain, value), Unreadable::InvalidId);
+        assert_eq!(refused(CloudEvent { id: None, ..ce }, plain, same), Unreadable::InvalidId);
+        // The letter names the task all the same.
+        let letter = event(ce, Headers { team_id: Some(b"team_b"), ..plain }, value).expect_err("refused");
+        assert_eq!(letter.task_id.as_deref(), Some("t1"));
     }
 }

@@ -6,6 +6,8 @@ pub mod check;
 pub mod consumer;
 pub mod context;
 pub mod decode;
+mod headers;
+mod lag;
 pub mod partitions;
 pub mod settings;
 pub mod standing;

@@ -56,9 +56,9 @@ pub struct Progress {
 const SAMPLES: usize = 256;
 
 impl Progress {
-    /// A record was read; without a time of its own it says nothing.
-    pub fn read(&mut self, offset: i64, millis: i64) {
-        if millis > 0 {
+    /// A record was read; without a time of its own, or with one that lies ahead, it says nothing.
+    pub fn read(&mut self, offset: i64, millis: i64, now: Timestamp) {
+        if millis > 0 && millis <= now.millis() {
             self.newest = Some((offset, Timestamp::from_millis(millis)));
         }
     }
@@ -127,19 +127,23 @@ mod tests {
     #[test]
     fn a_partition_is_recorded_up_to_its_watermark_and_no_further() {
         let at = Timestamp::from_millis;
+        let now = at(10_000);
         let mut progress = Progress::default();
         progress.recorded(0, None);
         assert_eq!(progress.upto(), None);
-        progress.read(7, 1_000);
+        progress.read(7, 1_000, now);
         progress.recorded(7, None);
         assert_eq!(progress.upto(), None, "record 7 is not below 7");
-        progress.read(9, 3_000);
+        progress.read(9, 3_000, now);
         progress.recorded(8, None);
         assert_eq!(progress.upto(), Some(at(1_000)));
         progress.recorded(10, Some(at(9_000)));
         assert_eq!(progress.upto(), Some(at(9_000)), "caught up: everything until the end was seen");
-        progress.read(10, 2_000);
+        progress.read(10, 2_000, now);
         progress.recorded(11, None);
         assert_eq!(progress.upto(), Some(at(9_000)), "an old record takes nothing back");
+        progress.read(11, 4_102_444_800_000, now);
+        progress.recorded(12, None);
+        assert_eq!(progress.upto(), Some(at(9_000)), "a record of the future says nothing");
     }
 }

@@ -9,7 +9,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::consumer::Session;
 use super::context::committed;
-use super::partitions::{AcceptFrom, Partition, Standing};
+use super::partitions::{AcceptFrom, Partition, Progress, Standing};
 use crate::model::event::SourceKey;
 
 const CALL: Duration = Duration::from_secs(5);
@@ -120,6 +120,7 @@ impl Session<'_> {
             let Some(partition) = partitions.get_mut(&(Arc::clone(&source.topic), source.partition)) else {
                 return false;
             };
+            partition.progress = Progress::default();
             context.start_reading(partition, &taken)
         };
         self.reposition(source, offset);

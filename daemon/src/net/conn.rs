@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,9 +12,10 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::rt::Executor;
 use hyper::{Response, body::Incoming};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::task::AbortHandle;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::task::JoinSet;
 
 use super::dial::Dialed;
 use super::watched::{Watch, Watched};
@@ -51,13 +54,34 @@ struct Shared {
     watch: Arc<Watch>,
     peer: SocketAddr,
     born: Instant,
-    /// Ends with us: a receiver that never reads would keep it, and the body it holds, for ever.
-    driver: AbortHandle,
+    /// End with us: a receiver that never reads would keep them, and the bodies they hold, for ever.
+    tasks: Tasks,
+    /// Requests that the receiver takes at once, as it said last.
+    streams: Arc<AtomicUsize>,
+}
+
+/// The tasks of one connection. HTTP/2 has several: one owns the socket, and others feed it bodies.
+#[derive(Clone, Default)]
+struct Tasks(Arc<Mutex<JoinSet<()>>>);
+
+impl Tasks {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
+    }
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Tasks {
+    fn execute(&self, task: F) {
+        self.spawn(async move { drop(task.await) });
+    }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.driver.abort();
+        // The library's own tasks hold the set as well: it does not end by being dropped here.
+        self.tasks.0.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
     }
 }
 
@@ -74,9 +98,10 @@ impl Connection {
     pub(crate) async fn over(dialed: Dialed) -> hyper::Result<Self> {
         let watch = Arc::new(Watch::default());
         let io = TokioIo::new(Watched::new(dialed.stream, Arc::clone(&watch)));
+        let (tasks, streams) = (Tasks::default(), Arc::new(AtomicUsize::new(STREAMS)));
         // How a connection ends shows in the exchange that uses it; an idle one may end as it likes.
-        let (sender, driver) = if dialed.http2 {
-            let (sender, driver) = http2::Builder::new(TokioExecutor::new())
+        let sender = if dialed.http2 {
+            let (sender, mut driver) = http2::Builder::new(tasks.clone())
                 .timer(TokioTimer::new())
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
@@ -84,14 +109,21 @@ impl Connection {
                 .max_send_buf_size(SEND_BUFFER)
                 .handshake(io)
                 .await?;
-            (Sender::Http2(sender), tokio::spawn(async move { drop(driver.await) }))
+            let streams = Arc::clone(&streams);
+            tasks.spawn(std::future::poll_fn(move |context| {
+                let ended = Pin::new(&mut driver).poll(context).map(drop);
+                streams.store(driver.current_max_send_streams(), Ordering::Relaxed);
+                ended
+            }));
+            Sender::Http2(sender)
         } else {
             let (sender, driver) =
                 http1::Builder::new().max_buf_size(BUFFER).max_headers(MAX_HEADERS).handshake(io).await?;
-            (Sender::Http1(sender), tokio::spawn(async move { drop(driver.await) }))
+            tasks.spawn(async move { drop(driver.await) });
+            Sender::Http1(sender)
         };
         let now = Instant::now();
-        let shared = Shared { watch, peer: dialed.peer, born: now, driver: driver.abort_handle() };
+        let shared = Shared { watch, peer: dialed.peer, born: now, tasks: tasks, streams };
         Ok(Self { sender, shared: Arc::new(shared), idle_since: now, reused: false })
     }
 
@@ -148,6 +180,11 @@ impl Connection {
         Arc::strong_count(&self.shared).saturating_sub(1)
     }
 
+    /// Whether the receiver takes one more request now.
+    fn has_room(&self) -> bool {
+        self.users() < STREAMS.min(self.shared.streams.load(Ordering::Relaxed)).max(1)
+    }
+
     fn usable(&self, now: Instant) -> bool {
         let idle = now.duration_since(self.idle_since) >= IDLE && self.users() == 0;
         !self.is_closed() && !idle && now.duration_since(self.shared.born) < AGE
@@ -185,7 +222,7 @@ impl Pool {
         let kept = by_key.get_mut(key)?;
         if let Some(shared) = &kept.shared {
             if shared.usable(now) {
-                return if shared.users() < STREAMS { shared.share() } else { None };
+                return if shared.has_room() { shared.share() } else { None };
             }
             kept.shared = None;
             *count = count.saturating_sub(1);
@@ -205,6 +242,16 @@ impl Pool {
     pub(crate) fn offer(&self, key: &PoolKey, connection: &Connection) {
         if let Some(share) = connection.share() {
             self.put(key.clone(), share);
+        }
+    }
+
+    /// Nobody new has a share in this connection: something went wrong on it.
+    pub(crate) fn retire(&self, key: &PoolKey, connection: &Connection) {
+        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Idle { by_key, count } = &mut *idle;
+        let Some(kept) = by_key.get_mut(key) else { return };
+        if kept.shared.take_if(|shared| Arc::ptr_eq(&shared.shared, &connection.shared)).is_some() {
+            *count = count.saturating_sub(1);
         }
     }
 

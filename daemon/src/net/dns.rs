@@ -7,6 +7,7 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig};
 use hickory_resolver::name_server::TokioConnectionProvider;
 use hickory_resolver::proto::ProtoErrorKind;
+use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::xfer::Protocol;
 use hickory_resolver::{Name, ResolveError, ResolveErrorKind};
 
@@ -73,12 +74,17 @@ impl Dns {
 }
 
 fn classify(error: &ResolveError) -> DnsError {
-    if error.is_no_records_found() || error.is_nx_domain() {
-        return DnsError::NotFound;
-    }
-    match error.kind() {
-        ResolveErrorKind::Proto(proto) if matches!(proto.kind(), ProtoErrorKind::Timeout) => DnsError::Timeout,
-        kind => DnsError::Failed(kind.to_string()),
+    let ResolveErrorKind::Proto(proto) = error.kind() else { return DnsError::Failed(error.kind().to_string()) };
+    match proto.kind() {
+        // Servers that refuse or fail have no records either.
+        ProtoErrorKind::NoRecordsFound { response_code: ResponseCode::NXDomain | ResponseCode::NoError, .. } => {
+            DnsError::NotFound
+        }
+        ProtoErrorKind::NoRecordsFound { response_code, .. } => {
+            DnsError::Failed(format!("the name servers answered: {response_code}"))
+        }
+        ProtoErrorKind::Timeout => DnsError::Timeout,
+        other => DnsError::Failed(other.to_string()),
     }
 }
 

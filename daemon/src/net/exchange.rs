@@ -179,7 +179,9 @@ impl Client {
         end: Instant,
     ) -> Result<Exchange, Exchange> {
         let http2 = connection.is_http2();
-        let Some(request) = request(outgoing, http2) else {
+        // Told apart from the caller's: whether the connection has let go of it.
+        let (body, held) = watched_body(&outgoing.body);
+        let Some(request) = request(outgoing, body, http2) else {
             return Ok(Exchange::refused(Outcome::UrlInvalid, "the URL's path can't be sent"));
         };
         let written_before = connection.watch().written();
@@ -192,7 +194,10 @@ impl Client {
             ..Exchange::refused(Outcome::HeadTimeout, "no whole head within its deadline")
         };
         match answer {
-            Err(_) => Ok(exchange),
+            Err(_) => {
+                self.pool.retire(key, &connection);
+                Ok(exchange)
+            }
             Ok(Ok(response)) => {
                 exchange.sent = true;
                 let status = response.status().as_u16();
@@ -202,13 +207,18 @@ impl Client {
                 let (kept, whole) = read_body(response.into_body(), end).await;
                 exchange.snippet = without_secrets(kept, &outgoing.headers);
                 // Kept only once our request is out as well: an answer may come before it was read.
-                let reusable = http2 || (whole && status != 101);
+                let is_out = Arc::strong_count(&held) == 1;
+                if http2 && !is_out {
+                    self.pool.retire(key, &connection);
+                }
+                let reusable = if http2 { is_out } else { whole && status != 101 };
                 if reusable && matches!(timeout_at(end, connection.ready()).await, Ok(Ok(()))) {
                     self.pool.put(key.clone(), connection);
                 }
                 Ok(exchange)
             }
             Ok(Err(mut refused)) => {
+                self.pool.retire(key, &connection);
                 let unsent = refused.take_message().is_some() && (http2 || !exchange.sent);
                 exchange.sent &= !unsent;
                 exchange.outcome = failed_head(refused.error(), &connection);
@@ -219,9 +229,22 @@ impl Client {
     }
 }
 
-fn request(outgoing: &Outgoing, http2: bool) -> Option<Request<Full<Bytes>>> {
+/// The same bytes, with a count of who holds them: over HTTP/2 an answer may come while a receiver lets none of them
+/// through.
+fn watched_body(body: &Bytes) -> (Bytes, Arc<()>) {
+    struct Watched(Bytes, #[expect(dead_code, reason = "it is counted")] Arc<()>);
+    impl AsRef<[u8]> for Watched {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+    let held = Arc::new(());
+    (Bytes::from_owner(Watched(body.clone(), Arc::clone(&held))), held)
+}
+
+fn request(outgoing: &Outgoing, body: Bytes, http2: bool) -> Option<Request<Full<Bytes>>> {
     let path = outgoing.target.path.expose_secret();
-    let mut request = Request::new(Full::new(outgoing.body.clone()));
+    let mut request = Request::new(Full::new(body));
     *request.method_mut() = Method::POST;
     *request.headers_mut() = outgoing.headers.clone();
     if http2 {
@@ -243,7 +266,7 @@ fn failed_head(error: &hyper::Error, connection: &Connection) -> Outcome {
         return Outcome::HeadInvalid;
     }
     // TLS 1.3 tells of a certificate it wants only when the first answer is read.
-    if is_tls(error) {
+    if is_tls(error) || connection.watch().tls_failed() {
         return Outcome::TlsFailed;
     }
     if let Some(outcome) = failed_http2(error) {

@@ -13,6 +13,7 @@ pub(crate) struct Watch {
     written: AtomicU64,
     read: AtomicU64,
     write_failed: AtomicBool,
+    tls_failed: AtomicBool,
 }
 
 impl Watch {
@@ -22,6 +23,11 @@ impl Watch {
 
     pub(crate) fn read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
+    }
+
+    /// TLS itself broke off: HTTP/2 keeps no such cause in its errors.
+    pub(crate) fn tls_failed(&self) -> bool {
+        self.tls_failed.load(Ordering::Relaxed)
     }
 
     pub(crate) fn write_failed(&self) -> bool {
@@ -54,6 +60,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if let Poll::Ready(Err(error)) = &result
+            && error.get_ref().is_some_and(|cause| cause.is::<rustls::Error>())
+        {
+            self.watch.tls_failed.store(true, Ordering::Relaxed);
+        }
         let count = buffer.filled().len().saturating_sub(before);
         self.watch.read.fetch_add(count as u64, Ordering::Relaxed);
         result

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::{Ops, OpsError};
 use crate::base::clock::Timestamp;
 use crate::base::text::printable;
+use crate::intake::KafkaState;
 use crate::model::attempt::Outcome;
 use crate::model::callback::CallbackId;
 use crate::model::dead_letter::Unreadable;
@@ -47,6 +48,8 @@ pub struct DeadLetterQuery {
 pub struct TaskHistory {
     pub callbacks: Vec<(CallbackId, Rows)>,
     pub dead_letters: Vec<BuriedLetter>,
+    /// There are more of one or the other: lists show all.
+    pub more: bool,
 }
 
 impl Ops {
@@ -115,23 +118,25 @@ impl Ops {
     /// `not_found` or `pruned`, with what that may mean; or the store's.
     pub async fn task(&self, task: &str) -> Result<TaskHistory, OpsError> {
         let page = || Page { before: None, limit: OF_A_TASK };
+        // How far Kafka was read before the look-ups: what is stored between them is found, or counts as unread.
+        let kafka = self.kafka.borrow().clone();
         let filter = CallbackFilter { task: Some(task.to_owned()), ..CallbackFilter::default() };
-        let callbacks = self.reads.callbacks(filter, page()).await?.docs;
+        let callbacks = self.reads.callbacks(filter, page()).await?;
         let filter = DeadLetterFilter { task: Some(task.to_owned()), ..DeadLetterFilter::default() };
-        let dead_letters = self.reads.dead_letters(filter, page()).await?.docs;
-        if callbacks.is_empty() && dead_letters.is_empty() {
-            return Err(self.absent(task).await?);
+        let dead_letters = self.reads.dead_letters(filter, page()).await?;
+        if callbacks.docs.is_empty() && dead_letters.docs.is_empty() {
+            return Err(self.absent(task, &kafka).await?);
         }
-        Ok(TaskHistory { callbacks, dead_letters })
+        let more = callbacks.next.is_some() || dead_letters.next.is_some();
+        Ok(TaskHistory { callbacks: callbacks.docs, dead_letters: dead_letters.docs, more })
     }
 
     /// Why nothing is known of a task.
-    async fn absent(&self, task: &str) -> Result<OpsError, OpsError> {
-        let kafka = self.kafka.borrow().clone();
+    async fn absent(&self, task: &str, kafka: &KafkaState) -> Result<OpsError, OpsError> {
         let read = match kafka.recorded_upto() {
             _ if kafka.assigned == 0 => "no partition is being read now".to_owned(),
-            Some(upto) => format!("all {} partitions are recorded up to {upto}", kafka.assigned),
-            None => format!("of {} partitions not all were read yet", kafka.assigned),
+            Some(upto) => format!("every partition, {} of them, is recorded up to {upto}", kafka.assigned),
+            None => format!("not every partition, {} of them, was read yet", kafka.assigned),
         };
         let nameless = self.reads.nameless_dead_letters(NAMELESS).await?;
         let letters = match nameless {
@@ -146,7 +151,7 @@ impl Ops {
         if time_of_task(task).is_some_and(|at| at < oldest) {
             let days = kept.as_secs() / 86_400;
             return Ok(OpsError::Pruned(format!(
-                "nothing is known of task {shown:?} any more: by its id it is older than the {days} days that ended callbacks are kept{letters}"
+                "nothing is known of task {shown:?} any more: by its id it is older than the {days} days that ended callbacks are kept; or its event was not read yet ({read}){letters}"
             )));
         }
         Ok(OpsError::NotFound(format!(

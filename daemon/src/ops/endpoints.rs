@@ -8,16 +8,20 @@ use std::sync::Arc;
 
 use super::{Ops, OpsError};
 use crate::base::clock::Timestamp;
+use crate::deliver::lane::LaneSeen;
 use crate::deliver::recent::Recent;
 use crate::model::endpoint::{Origin, QueueTarget};
+use crate::model::team::{Mode, Team};
 use crate::net::target::Target;
-use crate::store::reads::{QueueMatch, QueueRow};
+use crate::store::reads::{QueueAsk, QueueMatch, QueueRow, Queues};
 
 /// Queues that are looked at for one answer.
 const QUEUES: usize = 20_000;
 /// Pending callbacks of a queue are counted up to this in a list, and up to that for one endpoint.
 const COUNT_IN_LIST: usize = 1_000;
-const COUNT_ALONE: usize = 1_000_000;
+const COUNT_ALONE: usize = 100_000;
+/// Teams that are looked at in one read.
+const TEAMS: usize = 1_000;
 
 /// How an endpoint stands, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,49 +55,117 @@ pub struct Endpoint {
     pub oldest_due: Option<Timestamp>,
     pub parked_bytes: u64,
     pub recent: Recent,
+    /// The queues with callbacks for it, by team and target.
+    queues: Vec<(String, String)>,
+}
+
+impl Endpoint {
+    /// Team and origin: what endpoints are ordered by.
+    pub fn name(&self) -> String {
+        format!("{}\n{}", self.team, self.origin)
+    }
 }
 
 type Key = (Arc<str>, Origin);
 
+/// Endpoints by team and origin, in the order of their names.
+pub struct Endpoints {
+    pub docs: Vec<Endpoint>,
+    /// Teams behind the last one were not looked at.
+    pub more: bool,
+}
+
 impl Ops {
-    /// Endpoints in use lately or with pending callbacks, by team and origin; of one team or of all, in one state or
-    /// any.
+    /// Endpoints in use lately or with pending callbacks; of one team, or of all from `from` on; in one state or any.
+    /// Their callbacks are not counted: [`count`](Self::count) does that, for those that are shown.
     ///
     /// # Errors
     /// `invalid_request`, or the store's.
-    pub async fn endpoints(&self, team: Option<&str>, state: Option<&str>) -> Result<Vec<Endpoint>, OpsError> {
+    pub async fn endpoints(
+        &self,
+        team: Option<&str>,
+        state: Option<&str>,
+        from: Option<&str>,
+    ) -> Result<Endpoints, OpsError> {
         if state.is_some_and(|state| EndpointState::ALL.iter().all(|known| known.name() != state)) {
             return Err(OpsError::InvalidRequest("state is one of active, limited".to_owned()));
         }
-        let queues = self.reads.queues(team.map(str::to_owned), QUEUES, COUNT_IN_LIST).await?;
-        let mut endpoints = self.joined(team, queues).await?;
-        endpoints.retain(|endpoint| state.is_none_or(|state| endpoint.state.name() == state));
-        Ok(endpoints)
+        let which = match team {
+            Some(team) => Queues::Of(team.to_owned()),
+            None => Queues::From { team: from.map(str::to_owned), at_most: QUEUES },
+        };
+        let mut queues = self.reads.queues(QueueAsk { which, count_upto: 0 }).await?;
+        let mut lanes = self.lanes.seen();
+        lanes.retain(|lane| team.is_none_or(|team| *team == *lane.key.team));
+        let more = team.is_none() && queues.len() == QUEUES;
+        if more && let Some(last) = queues.last().map(|queue| queue.team.clone()) {
+            // Whole teams only; a team larger than that is shown as far as it was read.
+            if queues.first().is_some_and(|first| first.team != last) {
+                queues.retain(|queue| queue.team != last);
+                lanes.retain(|lane| *lane.key.team < *last);
+            }
+        }
+        let mut docs = self.joined(lanes, queues).await?;
+        docs.retain(|endpoint| state.is_none_or(|state| endpoint.state.name() == state));
+        docs.sort_by_cached_key(Endpoint::name);
+        Ok(Endpoints { docs, more })
     }
 
-    /// One endpoint.
+    /// One endpoint, with its callbacks counted.
     ///
     /// # Errors
     /// `invalid_request`, `not_found`, or the store's.
     pub async fn endpoint(&self, team: &str, origin: &str) -> Result<Endpoint, OpsError> {
         let origin = super::teams::origin(origin)?;
-        let queues = self.reads.queues(Some(team.to_owned()), QUEUES, COUNT_ALONE).await?;
-        let found = self.joined(Some(team), queues).await?.into_iter().find(|endpoint| endpoint.origin == origin);
+        let targets = self.queues_of(Some(team), &origin.to_string()).await?;
+        let these = targets.into_iter().map(|queue| (team.to_owned(), queue.target)).collect();
+        let queues = self.reads.queues(QueueAsk { which: Queues::These(these), count_upto: COUNT_ALONE }).await?;
+        let mut lanes = self.lanes.seen();
+        lanes.retain(|lane| *team == *lane.key.team && lane.key.origin.as_ref() == Some(&origin));
+        let found = self.joined(lanes, queues).await?.into_iter().find(|endpoint| endpoint.origin == origin);
         found.ok_or_else(|| {
             OpsError::NotFound(format!("{origin} is no endpoint of that team in use lately or with pending callbacks"))
         })
     }
 
-    /// Those that fail, the longest row of failures first.
+    /// Those that fail, the longest row of failures first, with their callbacks counted.
     ///
     /// # Errors
     /// The store's.
     pub async fn worst_endpoints(&self, at_most: usize) -> Result<Vec<Endpoint>, OpsError> {
-        let mut failing = self.endpoints(None, None).await?;
-        failing.retain(|endpoint| endpoint.recent.failures > 0);
+        let mut lanes = self.lanes.seen();
+        lanes.retain(|lane| lane.recent.failures > 0 && lane.key.origin.is_some());
+        lanes.sort_by_key(|lane| std::cmp::Reverse(lane.recent.failures));
+        lanes.truncate(at_most);
+        let mut these = Vec::new();
+        for lane in &lanes {
+            let Some(origin) = &lane.key.origin else { continue };
+            let targets = self.queues_of(Some(&lane.key.team), &origin.to_string()).await?;
+            these.extend(targets.into_iter().map(|queue| (lane.key.team.to_string(), queue.target)));
+        }
+        let queues = self.reads.queues(QueueAsk { which: Queues::These(these), count_upto: COUNT_IN_LIST }).await?;
+        let mut failing = self.joined(lanes, queues).await?;
         failing.sort_by_key(|endpoint| (std::cmp::Reverse(endpoint.recent.failures), endpoint.oldest_due));
-        failing.truncate(at_most);
         Ok(failing)
+    }
+
+    /// Counts the callbacks of these endpoints, each queue up to a bound.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn count(&self, endpoints: &mut [Endpoint]) -> Result<(), OpsError> {
+        let these: Vec<_> = endpoints.iter().flat_map(|endpoint| endpoint.queues.iter().cloned()).collect();
+        if these.is_empty() {
+            return Ok(());
+        }
+        let counted = self.reads.queues(QueueAsk { which: Queues::These(these), count_upto: COUNT_IN_LIST }).await?;
+        for endpoint in endpoints {
+            let own = counted
+                .iter()
+                .filter(|row| endpoint.queues.iter().any(|(team, target)| *team == row.team && *target == row.target));
+            endpoint.pending = own.map(|row| row.pending).sum();
+        }
+        Ok(())
     }
 
     /// The queues in which callbacks of an endpoint wait: those of the origin itself, and the defaults that name it.
@@ -102,26 +174,37 @@ impl Ops {
             return Ok(vec![QueueMatch { team: None, target: QueueTarget::Default(mode).name() }]);
         }
         let origin = super::teams::origin(endpoint)?;
-        let mut queues = vec![QueueMatch { team: None, target: origin.to_string() }];
-        for team in self.people.teams_with_default(&origin.host, team.map(str::to_owned)).await? {
-            for mode in [crate::model::team::Mode::Live, crate::model::team::Mode::Test] {
+        let mut queues = vec![QueueMatch { team: team.map(str::to_owned), target: origin.to_string() }];
+        let defaults = |team: &Team, queues: &mut Vec<QueueMatch>| {
+            for mode in [Mode::Live, Mode::Test] {
                 let default = team.default_url(mode).and_then(|url| Target::parse(url).ok());
                 if default.is_some_and(|target| target.origin == origin) {
                     let target = QueueTarget::Default(mode).name();
                     queues.push(QueueMatch { team: Some(team.id.to_string()), target });
                 }
             }
+        };
+        if let Some(team) = team {
+            if let Some(entry) = self.directory.team(team).await? {
+                defaults(&entry.team, &mut queues);
+            }
+            return Ok(queues);
         }
-        Ok(queues)
+        let mut after = None;
+        loop {
+            let teams = self.people.teams(after, TEAMS).await?;
+            teams.iter().for_each(|team| defaults(team, &mut queues));
+            match teams.last().filter(|_| teams.len() == TEAMS) {
+                Some(last) => after = Some(last.id.to_string()),
+                None => return Ok(queues),
+            }
+        }
     }
 
-    async fn joined(&self, team: Option<&str>, queues: Vec<QueueRow>) -> Result<Vec<Endpoint>, OpsError> {
+    async fn joined(&self, lanes: Vec<LaneSeen>, queues: Vec<QueueRow>) -> Result<Vec<Endpoint>, OpsError> {
         let mut endpoints: BTreeMap<Key, Endpoint> = BTreeMap::new();
-        for lane in self.lanes.seen() {
+        for lane in lanes {
             let Some(origin) = lane.key.origin.clone() else { continue };
-            if team.is_some_and(|team| team != &*lane.key.team) {
-                continue;
-            }
             let state = if lane.limited { EndpointState::Limited } else { EndpointState::Active };
             let key = (Arc::clone(&lane.key.team), origin);
             let endpoint = blank(&key);
@@ -138,6 +221,7 @@ impl Ops {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
             };
+            endpoint.queues.push((queue.team, queue.target));
         }
         Ok(endpoints.into_values().collect())
     }
@@ -167,5 +251,6 @@ fn blank(key: &Key) -> Endpoint {
         oldest_due: None,
         parked_bytes: 0,
         recent: Recent::default(),
+        queues: Vec::new(),
     }
 }

@@ -49,7 +49,7 @@ impl Actor {
     }
 }
 
-/// Why an operation did nothing. Each has a code for programs and a sentence for people.
+/// Why an operation did nothing: a kind for programs and a sentence for people.
 #[derive(Debug, thiserror::Error)]
 pub enum OpsError {
     #[error("{0}")]
@@ -73,24 +73,6 @@ pub enum OpsError {
     NotReady(String),
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-impl OpsError {
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::InvalidRequest(_) => "invalid_request",
-            Self::UrlRefused(_) => "url_refused",
-            Self::NotFound(_) => "not_found",
-            Self::Conflict(_) => "conflict",
-            Self::KeyState(_) => "key_state",
-            Self::Pruned(_) => "pruned",
-            Self::IdempotencyMismatch => "idempotency_mismatch",
-            Self::Unauthenticated(_) => "unauthenticated",
-            Self::NotReady(_) => "not_ready",
-            Self::Store(StoreError::Refused(_)) => "invalid_request",
-            Self::Store(_) => "store_unavailable",
-        }
-    }
 }
 
 /// What a reload changes and operations look at.

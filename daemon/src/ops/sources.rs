@@ -54,6 +54,8 @@ impl Ops {
         if self.kafka.borrow().blocked.is_none() {
             return Err(OpsError::Conflict("no partition waits for its offsets to be accepted".to_owned()));
         }
+        // Before it is done: whatever comes of it, someone asked for it.
+        self.people.note(actor.entry("offsets.accept", from, "")).await?;
         let (answer, answered) = oneshot::channel();
         let silent = || OpsError::NotReady("the Kafka consumer does not answer; see /readyz".to_owned());
         self.asks.send(Ask::Accept(place, answer)).await.map_err(|_| silent())?;
@@ -62,7 +64,6 @@ impl Ops {
             .map_err(|_| silent())?
             .map_err(|_| silent())?
             .map_err(OpsError::NotReady)?;
-        self.people.note(actor.entry("offsets.accept", from, format!("{started} partitions"))).await?;
         Ok(started)
     }
 }

@@ -65,7 +65,11 @@ impl Ops {
                 }
                 // While the store is away, what is known is the best there is.
                 Err(error) if book.is_none() => return Err(error.into()),
-                Err(_) => {}
+                Err(_) => {
+                    if let Some(book) = book.as_mut() {
+                        book.read_at = Instant::now();
+                    }
+                }
             }
         }
         let row = book.as_ref().and_then(|book| book.tokens.get(&hash)).filter(|row| row.is_valid(self.clock.now()));

@@ -33,10 +33,6 @@ impl State {
             Self::Abandoned => "abandoned",
         }
     }
-
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.name() == name)
-    }
 }
 
 /// A queue by its name, of one team or of all.
@@ -103,6 +99,23 @@ pub struct BuriedLetter {
     pub buried_at: Timestamp,
 }
 
+/// Which queues, and how far their callbacks are counted: not at all where 0.
+#[derive(Debug, Clone)]
+pub struct QueueAsk {
+    pub which: Queues,
+    pub count_upto: usize,
+}
+
+#[derive(Debug, Clone)]
+pub enum Queues {
+    /// Of this team and those behind it, or of all.
+    From { team: Option<String>, at_most: usize },
+    /// Of one team.
+    Of(String),
+    /// These, by team and target.
+    These(Vec<(String, String)>),
+}
+
 /// A queue with pending callbacks.
 #[derive(Debug, Clone)]
 pub struct QueueRow {
@@ -146,8 +159,8 @@ pub trait Reads: Send + Sync {
     /// Dead letters that name no task, at most `at_most` of them.
     fn nameless_dead_letters(&self, at_most: usize) -> Answer<'_, usize>;
     fn sources(&self) -> Answer<'_, Vec<SourceRow>>;
-    /// Queues with pending callbacks, at most `at_most` of them, each counted up to `count_upto`.
-    fn queues(&self, team: Option<String>, at_most: usize, count_upto: usize) -> Answer<'_, Vec<QueueRow>>;
+    /// Queues with pending callbacks, by team and target.
+    fn queues(&self, ask: QueueAsk) -> Answer<'_, Vec<QueueRow>>;
     /// The newest runs first.
     fn instances(&self, at_most: usize) -> Answer<'_, Vec<InstanceRow>>;
     /// Pending rows and the oldest due one: cheap enough for every scrape.

@@ -145,6 +145,7 @@ fn same_for_all_runs(text: &str, folder: &Path) -> String {
         (r"(?m)^(version|file_bytes)( +)\S+$", "${1}${2}N"),
         (r"\bk[0-9a-f]{8}\b", "kID"),
         (r"(?m)(true|false)  +-$", "${1}  TIME"),
+        (r"(every|not every) partition, 1 of them, [a-z ]+( TIME)?", "HOW FAR PARTITIONS WERE READ"),
         // Columns are as wide as what they hold.
         (r"  +", "  "),
         (r"(?m) +$", ""),

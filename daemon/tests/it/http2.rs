@@ -71,6 +71,41 @@ async fn every_fault_of_a_receiver_is_told_over_http2_as_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_takes_no_body_keeps_none_of_our_memory() {
+    let (harness, certificates, _folder) = started(&[("RETRY__RETRIES", "0")]).await;
+    let large = format!("\"{}\"", "x".repeat(2 << 20));
+    for (act, ends) in [(Act::AnswerUnread, Ended::Delivered), (Act::Deaf, Ended::Exhausted)] {
+        let receiver = Http2::start(&certificates, act.clone()).await.unwrap();
+        for n in 0..4 {
+            let task = format!("{act:?}-{n}");
+            harness.produce(&Event::new(&task).to(format!("https://{}/", receiver.address)).response(&large));
+            let (_, rows, attempts) = harness.ended(&task).await;
+            assert_eq!(rows.settled.unwrap().ended, ends, "{attempts:?}");
+        }
+        assert!(receiver.connections.load(Ordering::SeqCst) >= 4, "no connection is used again on which a body waits");
+        let held = &harness.app().ops.metrics.body_bytes;
+        harness.until("the bodies are let go", async || (held.get() == 0).then_some(())).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_takes_one_request_at_a_time_is_given_one() {
+    let (harness, certificates, _folder) = started(&[]).await;
+    let receiver = Http2::start(&certificates, Act::OneAtATime).await.unwrap();
+    let url = format!("https://{}/", receiver.address);
+    harness.produce(&Event::new("first").to(url.clone()));
+    harness.ended("first").await;
+    for n in 0..12 {
+        harness.produce(&Event::new(&format!("more-{n}")).to(url.clone()));
+    }
+    for n in 0..12 {
+        let (_, rows, attempts) = harness.ended(&format!("more-{n}")).await;
+        assert_eq!(rows.settled.unwrap().ended, Ended::Delivered);
+        assert!(attempts.is_empty(), "none waited behind another in vain: {attempts:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn callbacks_share_an_http2_connection_and_every_one_verifies() {
     let (harness, certificates, _folder) = started(&[]).await;
     let rule = Arc::new(|_: &_, seen| Reply::status(if seen == 0 { 503 } else { 204 }));

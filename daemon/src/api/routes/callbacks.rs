@@ -133,6 +133,7 @@ pub(super) async fn task(
     Ok(Json(TaskShape {
         callbacks: history.callbacks.iter().filter_map(|(id, rows)| CallbackShape::new(*id, rows)).collect(),
         dead_letters: letters.collect(),
+        has_more: history.more,
         task_id: task,
     }))
 }

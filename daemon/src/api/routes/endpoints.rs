@@ -35,16 +35,14 @@ pub(super) async fn endpoints(
     paging: Paging,
 ) -> Answer<Page<EndpointShape>> {
     let after: Option<String> = paging.position()?;
-    let mut found = ops.endpoints(query.team.as_deref(), query.state.as_deref()).await?;
-    if let Some(after) = after {
-        found.retain(|endpoint| position(endpoint) > after);
-    }
-    found.truncate(paging.limit.saturating_add(1));
-    Ok(Json(paging.page_of(found, position, EndpointShape::new)))
-}
-
-fn position(endpoint: &Endpoint) -> String {
-    format!("{}\n{}", endpoint.team, endpoint.origin)
+    let from = after.as_deref().and_then(|after| after.split_once('\n')).map(|(team, _)| team);
+    let mut found = ops.endpoints(query.team.as_deref(), query.state.as_deref(), from).await?;
+    found.docs.retain(|endpoint| after.as_ref().is_none_or(|after| endpoint.name() > *after));
+    let more = found.more || found.docs.len() > paging.limit;
+    found.docs.truncate(paging.limit);
+    ops.count(&mut found.docs).await?;
+    let next = found.docs.last().filter(|_| more).map(Endpoint::name);
+    Ok(Json(paging.page(found.docs.iter().map(EndpointShape::new).collect(), next.as_ref())))
 }
 
 /// One endpoint.

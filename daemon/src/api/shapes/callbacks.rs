@@ -153,4 +153,6 @@ pub struct TaskShape {
     pub task_id: String,
     pub callbacks: Vec<CallbackShape>,
     pub dead_letters: Vec<DeadLetterShape>,
+    /// There are more of one or the other: the lists by task show all.
+    pub has_more: bool,
 }

@@ -41,8 +41,8 @@ impl TeamShape {
         Self {
             team_id: team.id.to_string(),
             name: team.name.clone(),
-            default_url: team.default_url.clone(),
-            default_url_test: team.default_url_test.clone(),
+            default_url: team.default_url.as_deref().map(without_userinfo),
+            default_url_test: team.default_url_test.as_deref().map(without_userinfo),
             allowed_origins: team.allowed_origins.iter().map(ToString::to_string).collect(),
             auth_form: team.auth_form.name(),
             origin_forms: team
@@ -55,6 +55,17 @@ impl TeamShape {
             horizon_seconds: team.retry.horizon.map(|horizon| horizon.as_secs()),
             end_on_gone: team.retry.end_on_gone,
         }
+    }
+}
+
+/// A user and password in a URL are not shown.
+fn without_userinfo(url: &str) -> String {
+    match url::Url::parse(url) {
+        Ok(mut parsed) if !parsed.username().is_empty() || parsed.password().is_some() => {
+            let hidden = parsed.set_username("redacted").and_then(|()| parsed.set_password(None));
+            hidden.map_or_else(|()| "(not shown)".to_owned(), |()| parsed.to_string())
+        }
+        _ => url.to_owned(),
     }
 }
 

@@ -86,7 +86,7 @@ pub(in crate::cli) enum CallbacksCommand {
         /// The callback's id.
         id: String,
     },
-    /// Print callbacks as they come and change, until Ctrl-C.
+    /// Print the last ten callbacks that match, and then each as it comes or changes, until Ctrl-C.
     #[command(after_help = "Example:\n  callbackd callbacks watch --team team_acme --count 2")]
     Watch {
         #[command(flatten)]

@@ -21,20 +21,28 @@ pub(super) struct Call {
     pub(super) fails_unless: Option<&'static str>,
     /// Documents that are wanted in all, where pages are followed.
     pub(super) at_most: Option<usize>,
+    /// The page to begin with.
+    pub(super) next: Option<String>,
 }
 
 impl Call {
+    /// Its path at a page.
+    pub(super) fn path_at(&self, page: Option<&str>) -> String {
+        let joint = if self.path.contains('?') { '&' } else { '?' };
+        page.map_or_else(|| self.path.clone(), |page| format!("{}{joint}next_token={}", self.path, escaped(page)))
+    }
+
     pub(super) fn is_list(&self) -> bool {
         matches!(self.view, View::List(_))
     }
 }
 
 pub(super) fn get(path: impl Into<String>, view: View) -> Call {
-    Call { method: Method::GET, path: path.into(), body: None, view, fails_unless: None, at_most: None }
+    Call { method: Method::GET, path: path.into(), body: None, view, fails_unless: None, at_most: None, next: None }
 }
 
 fn send(method: Method, path: impl Into<String>, body: Value, view: View) -> Call {
-    Call { method, path: path.into(), body: Some(body), view, fails_unless: None, at_most: None }
+    Call { method, path: path.into(), body: Some(body), view, fails_unless: None, at_most: None, next: None }
 }
 
 fn post(path: impl Into<String>, body: Value, view: View) -> Call {
@@ -223,9 +231,8 @@ pub(super) const PAGE: usize = 1_000;
 fn list(path: &str, mut members: Vec<Member>, page: &PageArgs, columns: views::Columns, streams: bool) -> Call {
     let limit = if streams { Some(page.limit.unwrap_or(PAGE).clamp(1, PAGE)) } else { page.limit };
     members.push(("limit", limit.map(|limit| limit.to_string())));
-    members.push(("next_token", page.next.clone()));
     let call = get(format!("{path}{}", query(&members)), View::List(columns));
-    Call { at_most: page.limit.filter(|_| streams), ..call }
+    Call { at_most: page.limit.filter(|_| streams), next: page.next.clone(), ..call }
 }
 
 /// A path segment with everything but letters, digits and `-._~` percent-encoded.

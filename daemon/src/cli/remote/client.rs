@@ -39,7 +39,7 @@ impl Client {
 
     /// The answer's JSON.
     pub(super) fn ask(&self, call: &Call) -> Result<Value, Failure> {
-        let body = self.exchange(call.method.clone(), &call.path, call.body.as_ref())?;
+        let body = self.exchange(call.method.clone(), &call.path_at(call.next.as_deref()), call.body.as_ref())?;
         serde_json::from_slice(&body)
             .map_err(|_| Failure::new(Failure::FAILED, format!("what answers at {} is no callbackd", self.address)))
     }

@@ -21,6 +21,8 @@ use super::views::{self, View};
 const PACE: Duration = Duration::from_secs(2);
 /// Callbacks that a watch keeps an eye on.
 const WATCHED: usize = 500;
+/// Of those, the last are printed at the begin.
+const TAIL: usize = 10;
 
 /// Follows a list to its end, or to as many documents as are wanted.
 fn each_page(
@@ -28,15 +30,9 @@ fn each_page(
     call: &Call,
     mut page: impl FnMut(&[Value]) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let (mut left, mut token) = (call.at_most.unwrap_or(usize::MAX), None::<String>);
+    let (mut left, mut token) = (call.at_most.unwrap_or(usize::MAX), call.next.clone());
     loop {
-        let path = match &token {
-            None => call.path.clone(),
-            Some(token) => {
-                format!("{}{}next_token={token}", call.path, if call.path.contains('?') { '&' } else { '?' })
-            }
-        };
-        let answer = client.ask(&get(path, View::Record))?;
+        let answer = client.ask(&get(call.path_at(token.as_deref()), View::Record))?;
         let docs = answer["docs"].as_array().map(Vec::as_slice).unwrap_or_default();
         let docs = &docs[..docs.len().min(left)];
         page(docs)?;
@@ -135,7 +131,7 @@ fn quoted(text: &str) -> String {
     if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
 }
 
-/// Prints callbacks as they come and change: those of the newest that match.
+/// Prints the last callbacks that match, and then each as it comes or changes, as long as it is among the newest.
 pub(super) fn watch(client: &Client, filters: &Filters, count: Option<u64>) -> Result<ExitCode, Failure> {
     let mut members = filter_members(filters)?;
     members.push(("limit", Some(WATCHED.to_string())));
@@ -150,9 +146,10 @@ pub(super) fn watch(client: &Client, filters: &Filters, count: Option<u64>) -> R
             .iter()
             .map(|doc| (cell(&doc["callback_id"]), format!("{}{}", doc["state"], doc["attempts"])))
             .collect();
-        for doc in &docs {
+        let skipped = if first { docs.len().saturating_sub(TAIL) } else { 0 };
+        for doc in docs.iter().skip(skipped) {
             let id = cell(&doc["callback_id"]);
-            if !first && known.get(&id) != seen.get(&id) || first && count.is_some() {
+            if known.get(&id) != seen.get(&id) {
                 say(&line(client, doc));
                 printed += 1;
                 if count.is_some_and(|count| printed >= count) {

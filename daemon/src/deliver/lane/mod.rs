@@ -421,9 +421,9 @@ impl<T> Scheduler<T> {
             .collect()
     }
 
-    /// Other caps from now on.
+    /// Other caps from now on; the bytes that may wait in a lane are a share of a budget that stays.
     pub fn set_caps(&mut self, caps: Caps) {
-        self.caps = caps;
+        self.caps = Caps { lane_bytes: self.caps.lane_bytes, ..caps };
         // Whatever an old cap held back looks again.
         for id in 0..self.lanes.len() {
             self.enter_ring(id);

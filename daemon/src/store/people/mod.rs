@@ -118,12 +118,6 @@ impl People {
         self.0.ask(move |connection| teams::list(connection, after.as_deref(), limit))
     }
 
-    /// Teams whose default URLs name this host somewhere: candidates, to be parsed by the caller.
-    pub fn teams_with_default(&self, host: &str, of: Option<String>) -> Answer<'_, Vec<Team>> {
-        let host = host.to_owned();
-        self.0.ask(move |connection| teams::with_default(connection, &host, of.as_deref()))
-    }
-
     /// A team with its keys, as delivery needs it.
     pub fn team_with_keys(&self, id: &str) -> Answer<'_, Option<(Team, Vec<KeyRow>)>> {
         let id = id.to_owned();
@@ -246,9 +240,14 @@ impl People {
         })
     }
 
+    /// The keys of a few teams: enough to see whether a keyring opens them.
+    pub fn some_keys(&self) -> Answer<'_, Vec<KeyRow>> {
+        self.0.read(some_keys)
+    }
+
     /// All tokens, revoked and expired ones included, newest first; at most [`tokens::MOST`].
     pub fn tokens(&self) -> Answer<'_, Vec<TokenRow>> {
-        self.0.ask(tokens::list)
+        self.0.read(tokens::list)
     }
 
     /// `Exists`: there are as many tokens as there may be.
@@ -274,25 +273,39 @@ impl People {
     /// The newest audit rows below `before`.
     pub fn audit(&self, filter: AuditFilter, before: Option<i64>, limit: usize) -> Answer<'_, Vec<AuditRow>> {
         self.0.ask(move |connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT id, at, actor, origin, action, object, change FROM audit
-                 WHERE (?1 IS NULL OR id < ?1) AND (?3 IS NULL OR object = ?3) AND (?4 IS NULL OR actor = ?4)
-                 ORDER BY id DESC LIMIT ?2",
+            let by_object = filter.object.is_some();
+            let (index, object) =
+                if by_object { ("INDEXED BY audit_object", "object = ?3") } else { ("", "?3 IS NULL") };
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT id, at, actor, origin, action, object, change FROM audit {index}
+                 WHERE {object} AND id < ?1 AND (?4 IS NULL OR actor = ?4) ORDER BY id DESC LIMIT ?2"
+            ))?;
+            let rows = statement.query_map(
+                params![before.unwrap_or(i64::MAX), limit, filter.object, filter.actor],
+                |row| {
+                    Ok(AuditRow {
+                        id: row.get(0)?,
+                        at: Timestamp::from_millis(row.get(1)?),
+                        actor: row.get(2)?,
+                        origin: row.get(3)?,
+                        action: row.get(4)?,
+                        object: row.get(5)?,
+                        change: row.get(6)?,
+                    })
+                },
             )?;
-            let rows = statement.query_map(params![before, limit, filter.object, filter.actor], |row| {
-                Ok(AuditRow {
-                    id: row.get(0)?,
-                    at: Timestamp::from_millis(row.get(1)?),
-                    actor: row.get(2)?,
-                    origin: row.get(3)?,
-                    action: row.get(4)?,
-                    object: row.get(5)?,
-                    change: row.get(6)?,
-                })
-            })?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
     }
+}
+
+/// The keys of a few teams: enough to see whether a keyring opens them.
+pub(crate) fn some_keys(connection: &Connection) -> Result<Vec<KeyRow>, Failure> {
+    let mut found = Vec::new();
+    for team in teams::list(connection, None, 10)? {
+        found.extend(keys::list(connection, &team.id)?);
+    }
+    Ok(found)
 }
 
 /// Raises the version, and writes who did what.

@@ -32,20 +32,6 @@ pub(super) fn list(connection: &Connection, after: Option<&str>, limit: usize) -
     Ok(teams)
 }
 
-/// Punycode and case are the URL's affair: names are compared without case, and the caller parses.
-pub(super) fn with_default(connection: &Connection, host: &str, of: Option<&str>) -> Result<Vec<Team>, Failure> {
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM team WHERE (?2 IS NULL OR id = ?2)
-             AND (instr(lower(default_url), ?1) > 0 OR instr(lower(default_url_test), ?1) > 0) LIMIT 1000"
-    ))?;
-    let mut rows = statement.query(params![host, of])?;
-    let mut teams = Vec::new();
-    while let Some(row) = rows.next()? {
-        teams.push(read(row)?);
-    }
-    Ok(teams)
-}
-
 pub(super) fn insert(connection: &Connection, team: &Team, now: Timestamp) -> Result<bool, Failure> {
     let sql = format!(
         "INSERT INTO team ({COLUMNS}, made_at, changed_at)

@@ -5,9 +5,11 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{Config, FILE, MIGRATIONS, OpenError, lock};
+use super::{Config, FILE, Failure, MIGRATIONS, OpenError, lock};
 use crate::base::clock::Timestamp;
 use crate::base::finding::Finding;
+use crate::store::StoreError;
+use crate::store::people::{KeyRow, some_keys};
 
 const WHAT: &str = "store";
 const GIB: u64 = 1 << 30;
@@ -16,13 +18,13 @@ const GIB: u64 = 1 << 30;
 pub struct Looked {
     pub findings: Vec<Finding>,
     pub in_use: bool,
-    /// It is there, free, and of this program's schema.
-    pub whole: bool,
+    /// A few of the keys that stand in it, where it is there and free.
+    pub keys: Vec<KeyRow>,
 }
 
 pub fn check(config: &Config, now: Timestamp) -> Looked {
     let directory = &config.directory;
-    let mut looked = Looked { findings: Vec::new(), in_use: false, whole: false };
+    let mut looked = Looked { findings: Vec::new(), in_use: false, keys: Vec::new() };
     let place = existing(directory);
     if let Some(finding) = writable(&place) {
         looked.findings.push(finding);
@@ -49,12 +51,12 @@ pub fn check(config: &Config, now: Timestamp) -> Looked {
         }
     };
     match read(directory) {
-        Ok((found, _)) if found > MIGRATIONS.len() => {
+        Ok(Seen { schema: found, .. }) if found > MIGRATIONS.len() => {
             let detail = format!("its schema is {found}, newer than this program's {}", MIGRATIONS.len());
             looked.findings.push(Finding::failed(WHAT, detail, "run the newer callbackd"));
         }
-        Ok((found, newest)) => {
-            looked.whole = found == MIGRATIONS.len();
+        Ok(Seen { schema: found, newest, keys }) => {
+            looked.keys = keys;
             let detail = match MIGRATIONS.len() - found {
                 0 => {
                     "its schema is this program's; every commit is on the disk before it counts (WAL, synchronous=FULL)"
@@ -67,7 +69,11 @@ pub fn check(config: &Config, now: Timestamp) -> Looked {
         }
         Err(error) => {
             let fix = "restore a backup, or see: callbackd store verify";
-            looked.findings.push(Finding::failed(WHAT, format!("{}: {error}", directory.join(FILE).display()), fix));
+            looked.findings.push(Finding::failed(
+                WHAT,
+                format!("{}: {}", directory.join(FILE).display(), StoreError::from(error)),
+                fix,
+            ));
         }
     }
     looked
@@ -82,13 +88,27 @@ fn clock(newest: Timestamp, now: Timestamp) -> Finding {
     Finding::ok("clock", now.to_string())
 }
 
-fn read(directory: &Path) -> rusqlite::Result<(usize, Timestamp)> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+struct Seen {
+    schema: usize,
+    newest: Timestamp,
+    keys: Vec<KeyRow>,
+}
+
+/// Reads without the right to write: not even the log is folded into the file.
+fn read(directory: &Path) -> Result<Seen, Failure> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(directory.join(FILE), flags)?;
-    connection.pragma_update(None, "query_only", true)?;
-    let found = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let newest: Option<i64> = connection.query_row("SELECT max(heartbeat) FROM process", [], |row| row.get(0))?;
-    Ok((found, Timestamp::from_millis(newest.unwrap_or(0))))
+    let schema = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let mut seen = Seen { schema, newest: Timestamp::default(), keys: Vec::new() };
+    // A file that was made and not filled is migrated at the start.
+    if schema > 0 {
+        let newest: Option<i64> = connection.query_row("SELECT max(heartbeat) FROM process", [], |row| row.get(0))?;
+        seen.newest = Timestamp::from_millis(newest.unwrap_or(0));
+    }
+    if schema == MIGRATIONS.len() {
+        seen.keys = some_keys(&connection)?;
+    }
+    Ok(seen)
 }
 
 /// The directory, or the nearest above it that is there.

@@ -132,18 +132,15 @@ fn whole(config: &Config) -> Result<(std::fs::File, Connection), OpenError> {
 }
 
 fn open(config: &Config) -> Result<Connection, OpenError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(config.directory.join(super::FILE), flags)
-        .map_err(|error| unusable(config, &error))?;
-    connection.pragma_update(None, "query_only", true).map_err(|error| unusable(config, &error))?;
-    Ok(connection)
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(config.directory.join(super::FILE), flags).map_err(|error| unusable(config, &error))
 }
 
 fn schema(connection: &Connection) -> rusqlite::Result<usize> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
-pub(super) fn bytes(directory: &Path) -> u64 {
+fn bytes(directory: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
     entries
         .flatten()

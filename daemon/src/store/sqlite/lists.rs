@@ -1,6 +1,9 @@
 //! What people ask: pages by id, newest event first, and the counts.
 
+use std::time::Instant;
+
 use bytes::Bytes;
+use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::rows::{self, Books};
@@ -12,7 +15,8 @@ use crate::model::event::{RecordRef, SourceKey};
 use crate::model::settlement::{NumberedAttempt, Rows};
 use crate::store::Answer;
 use crate::store::reads::{
-    BuriedLetter, CallbackFilter, DeadLetterFilter, Found, InstanceRow, Page, QueueRow, Reads, SourceRow, Totals,
+    BuriedLetter, CallbackFilter, DeadLetterFilter, Found, InstanceRow, Page, QueueAsk, QueueRow, Queues, Reads,
+    SourceRow, Totals,
 };
 
 impl Reads for SqliteStore {
@@ -44,7 +48,7 @@ impl Reads for SqliteStore {
 
     fn nameless_dead_letters(&self, at_most: usize) -> Answer<'_, usize> {
         self.ask(move |connection| {
-            let sql = "SELECT count(*) FROM (SELECT 1 FROM dead_letter WHERE task IS NULL LIMIT ?1)";
+            let sql = "SELECT count(*) FROM (SELECT 1 FROM dead_letter INDEXED BY dead_letter_nameless WHERE task IS NULL LIMIT ?1)";
             Ok(connection.prepare_cached(sql)?.query_row([at_most], |row| row.get(0))?)
         })
     }
@@ -61,8 +65,8 @@ impl Reads for SqliteStore {
         self.ask(source_rows)
     }
 
-    fn queues(&self, team: Option<String>, at_most: usize, count_upto: usize) -> Answer<'_, Vec<QueueRow>> {
-        self.ask(move |connection| queues(connection, team.as_deref(), at_most, count_upto))
+    fn queues(&self, ask: QueueAsk) -> Answer<'_, Vec<QueueRow>> {
+        self.ask(move |connection| queues(connection, &ask))
     }
 
     fn instances(&self, at_most: usize) -> Answer<'_, Vec<InstanceRow>> {
@@ -120,38 +124,46 @@ const DEAD_LETTER: &str = "SELECT id, src, off, record_at, reason, detail, team,
 /// The same with the begin of the value: a page of whole ones would be megabytes.
 const DEAD_LETTER_IN_LIST: &str = "SELECT id, src, off, record_at, reason, detail, team, task, event_id, substr(value, 1, 256), value_len, buried_at FROM dead_letter";
 
+/// A page of dead letters. What no index answers is decided row by row, within the time of a page.
 fn dead_letters(
     connection: &Connection,
     filter: &DeadLetterFilter,
     page: &Page,
 ) -> Result<Found<BuriedLetter>, Failure> {
-    let time = |at: Timestamp| at.millis().max(0).to_be_bytes()[2..].to_vec();
-    let before = page.before.map(|id| id.as_bytes().to_vec());
-    let values = params![
-        before,
-        filter.task.as_deref().map(str::as_bytes),
-        filter.team.as_deref().map(str::as_bytes),
-        filter.reason.map(Unreadable::name),
-        filter.since.map(time),
-        filter.until.map(time),
-        page.limit + 1,
-    ];
-    let by_task = if filter.task.is_some() { "INDEXED BY dead_letter_task" } else { "" };
-    let task = if filter.task.is_some() { "task = ?2" } else { "?2 IS NULL" };
+    let deadline = Instant::now() + scan::BUDGET;
+    let (floor, ceiling) = scan::bounds(filter.since, filter.until, page.before);
+    let task = filter.task.as_deref().map_or(Value::Null, |task| Value::Blob(task.as_bytes().to_vec()));
+    let (index, of_task) = match filter.task {
+        Some(_) => ("INDEXED BY dead_letter_task", "task = ?3"),
+        None => ("", "?3 IS NULL"),
+    };
     let mut statement = connection.prepare_cached(&format!(
-        "{DEAD_LETTER_IN_LIST} {by_task} WHERE {task} AND (?1 IS NULL OR id < ?1) AND (?3 IS NULL OR team = ?3)
-             AND (?4 IS NULL OR reason = ?4) AND (?5 IS NULL OR id >= ?5) AND (?6 IS NULL OR id < ?6)
-         ORDER BY id DESC LIMIT ?7"
+        "SELECT id, team, reason FROM dead_letter {index} WHERE {of_task} AND id >= ?1 AND id < ?2 ORDER BY id DESC"
     ))?;
-    let mut rows = statement.query(values)?;
-    let mut docs = Vec::new();
+    let mut whole = connection.prepare_cached(&format!("{DEAD_LETTER_IN_LIST} WHERE id = ?1"))?;
+    let mut rows = statement.query(params![floor, ceiling, task])?;
+    let mut found = Found { docs: Vec::new(), next: None };
+    let mut looked = 0_usize;
     while let Some(row) = rows.next()? {
-        docs.push(dead_letter(connection, row)?);
+        let id: [u8; 16] = row.get(0)?;
+        let team: Option<Vec<u8>> = row.get(1)?;
+        let matches = filter.team.as_ref().is_none_or(|own| team.as_deref() == Some(own.as_bytes()))
+            && filter.reason.is_none_or(|reason| row.get_ref(2).is_ok_and(|name| name.as_str() == Ok(reason.name())));
+        if matches {
+            if found.docs.len() == page.limit {
+                found.next = found.docs.last().map(|letter: &BuriedLetter| letter.letter.id);
+                return Ok(found);
+            }
+            let mut letters = whole.query([id])?;
+            found.docs.extend(letters.next()?.map(|row| dead_letter(connection, row)).transpose()?);
+        }
+        looked += 1;
+        if looked.is_multiple_of(scan::STRIDE) && Instant::now() >= deadline {
+            found.next = Some(CallbackId::from_bytes(id));
+            return Ok(found);
+        }
     }
-    let more = docs.len() > page.limit;
-    docs.truncate(page.limit);
-    let next = if more { docs.last().map(|row| row.letter.id) } else { None };
-    Ok(Found { docs, next })
+    Ok(found)
 }
 
 fn dead_letter(connection: &Connection, row: &rusqlite::Row<'_>) -> Result<BuriedLetter, Failure> {
@@ -200,20 +212,16 @@ fn source_rows(connection: &Connection) -> Result<Vec<SourceRow>, Failure> {
 }
 
 /// Queues whose rows say that something of theirs waits or is under way.
-fn queues(
-    connection: &Connection,
-    team: Option<&str>,
-    at_most: usize,
-    count_upto: usize,
-) -> Result<Vec<QueueRow>, Failure> {
-    let mut statement = connection.prepare_cached(
-        "SELECT team, target, parked_bytes,
-                (SELECT count(*) FROM (SELECT 1 FROM pending WHERE pending.queue = queue.id AND token IS NULL LIMIT ?3)),
-                (SELECT min(due) FROM pending WHERE pending.queue = queue.id AND token IS NULL)
-         FROM queue WHERE (next_at IS NOT NULL OR parked_bytes > 0) AND (?1 IS NULL OR team = ?1)
-         ORDER BY team, target LIMIT ?2",
-    )?;
-    let rows = statement.query_map(params![team, at_most, count_upto], |row| {
+fn queues(connection: &Connection, ask: &QueueAsk) -> Result<Vec<QueueRow>, Failure> {
+    let sql = |condition: &str| {
+        format!(
+            "SELECT team, target, parked_bytes,
+                    (SELECT count(*) FROM (SELECT 1 FROM pending WHERE pending.queue = queue.id AND token IS NULL LIMIT ?1)),
+                    (SELECT min(due) FROM pending WHERE pending.queue = queue.id AND token IS NULL)
+             FROM queue WHERE (next_at IS NOT NULL OR parked_bytes > 0) AND {condition}"
+        )
+    };
+    let read = |row: &rusqlite::Row<'_>| {
         Ok(QueueRow {
             team: row.get(0)?,
             target: row.get(1)?,
@@ -221,8 +229,28 @@ fn queues(
             pending: row.get(3)?,
             oldest_due: row.get::<_, Option<i64>>(4)?.map(Timestamp::from_millis),
         })
-    })?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    };
+    let count = ask.count_upto;
+    let mut found = Vec::new();
+    match &ask.which {
+        Queues::From { team, at_most } => {
+            let mut statement = connection.prepare_cached(&sql("team >= ?2 ORDER BY team, target LIMIT ?3"))?;
+            let rows = statement.query_map(params![count, team.as_deref().unwrap_or_default(), at_most], read)?;
+            found.extend(rows.collect::<rusqlite::Result<Vec<_>>>()?);
+        }
+        Queues::Of(team) => {
+            let mut statement = connection.prepare_cached(&sql("team = ?2 ORDER BY target LIMIT 20000"))?;
+            found.extend(statement.query_map(params![count, team], read)?.collect::<rusqlite::Result<Vec<_>>>()?);
+        }
+        Queues::These(queues) => {
+            let mut statement = connection.prepare_cached(&sql("team = ?2 AND target = ?3"))?;
+            for (team, target) in queues {
+                let rows = statement.query_map(params![count, team, target], read)?;
+                found.extend(rows.collect::<rusqlite::Result<Vec<_>>>()?);
+            }
+        }
+    }
+    Ok(found)
 }
 
 fn backlog(connection: &Connection) -> Result<(u64, Option<Timestamp>), Failure> {

@@ -15,9 +15,9 @@ use crate::model::callback::CallbackId;
 use crate::store::reads::{CallbackFilter, Found, Page, QueueMatch, State};
 
 /// A page is answered within this, full or not.
-const BUDGET: Duration = Duration::from_millis(500);
+pub(super) const BUDGET: Duration = Duration::from_millis(500);
 /// Rows between two looks at the clock.
-const STRIDE: usize = 256;
+pub(super) const STRIDE: usize = 256;
 /// Queues that get a cursor each; a filter that means more is decided row by row.
 const CURSORS: usize = 8;
 
@@ -50,7 +50,7 @@ pub(super) fn scan(
             found.docs.push(id);
         }
         last = Some(id);
-        if looked % STRIDE == 0 && Instant::now() >= deadline {
+        if looked.is_multiple_of(STRIDE) && Instant::now() >= deadline {
             found.next = last;
             return Ok(found);
         }
@@ -128,7 +128,8 @@ impl<'f> Prepared<'f> {
         connection: &'c Connection,
         before: Option<CallbackId>,
     ) -> Result<Vec<(CachedStatement<'c>, Vec<Value>)>, Failure> {
-        let bounds = [Value::Blob(self.floor()), Value::Blob(self.ceiling(before))];
+        let (floor, ceiling) = bounds(self.filter.since, self.filter.until, before);
+        let bounds = [Value::Blob(floor), Value::Blob(ceiling)];
         let drivers = self.drivers();
         drivers
             .into_iter()
@@ -175,17 +176,17 @@ impl<'f> Prepared<'f> {
         }
         drivers
     }
+}
 
-    /// Ids begin with the event's time.
-    fn floor(&self) -> Vec<u8> {
-        self.filter.since.map_or(Vec::new(), time_prefix)
-    }
-
-    fn ceiling(&self, before: Option<CallbackId>) -> Vec<u8> {
-        let until = self.filter.until.map(time_prefix);
-        let before = before.map(|id| id.as_bytes().to_vec());
-        [until, before].into_iter().flatten().min().unwrap_or_else(|| vec![0xff; 17])
-    }
+/// The ids between two times and below another: at or above the first, below the second. Ids begin with their time.
+pub(super) fn bounds(
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+    before: Option<CallbackId>,
+) -> (Vec<u8>, Vec<u8>) {
+    let time = |at: Timestamp| at.millis().max(0).to_be_bytes()[2..].to_vec();
+    let ends = [until.map(time), before.map(|id| id.as_bytes().to_vec())];
+    (since.map_or(Vec::new(), time), ends.into_iter().flatten().min().unwrap_or_else(|| vec![0xff; 17]))
 }
 
 #[derive(Clone, Copy)]
@@ -224,10 +225,6 @@ impl Driver {
              WHERE id >= ?1 AND id < ?2{condition} ORDER BY id DESC"
         )
     }
-}
-
-fn time_prefix(at: Timestamp) -> Vec<u8> {
-    at.millis().max(0).to_be_bytes()[2..].to_vec()
 }
 
 fn queue_numbers(connection: &Connection, queues: &[QueueMatch]) -> Result<HashSet<i64>, Failure> {
