@@ -11,8 +11,7 @@ use axum::{Extension, extract::DefaultBodyLimit};
 
 use zeroize::Zeroizing;
 
-use super::problem::{Code, Problem};
-use crate::base::text::hex;
+use super::problem::{Code, Problem, RequestId};
 use crate::ops::{Actor, Ops};
 use crate::store::people::Scope;
 
@@ -39,18 +38,6 @@ pub(super) enum Arrival {
 pub(super) struct Caller {
     pub(super) actor: Actor,
     scope: Scope,
-}
-
-/// Names a request in its answer and in our log.
-#[derive(Debug, Clone)]
-pub(super) struct RequestId(pub(super) String);
-
-impl RequestId {
-    pub(super) fn new() -> Self {
-        let mut id = [0; 8];
-        aws_lc_rs::rand::fill(&mut id).expect("the system gives random bytes");
-        Self(format!("req_{}", hex(&id)))
-    }
 }
 
 /// Around everything: a deadline, a request id, the count of answers.

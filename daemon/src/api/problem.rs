@@ -6,9 +6,21 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::access::RequestId;
+use crate::base::text::hex;
 use crate::ops::OpsError;
 use crate::store::StoreError;
+
+/// Names a request in its answer and in our log.
+#[derive(Debug, Clone)]
+pub(super) struct RequestId(pub(super) String);
+
+impl RequestId {
+    pub(super) fn new() -> Self {
+        let mut id = [0; 8];
+        aws_lc_rs::rand::fill(&mut id).expect("the system gives random bytes");
+        Self(format!("req_{}", hex(&id)))
+    }
+}
 
 /// Every error's code: a closed set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]

@@ -123,7 +123,7 @@ impl Connection {
             Sender::Http1(sender)
         };
         let now = Instant::now();
-        let shared = Shared { watch, peer: dialed.peer, born: now, tasks: tasks, streams };
+        let shared = Shared { watch, peer: dialed.peer, born: now, tasks, streams };
         Ok(Self { sender, shared: Arc::new(shared), idle_since: now, reused: false })
     }
 

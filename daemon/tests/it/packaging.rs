@@ -161,11 +161,11 @@ fn every_sample_configuration_is_one() {
     let secret = folder.path().join("secret");
     std::fs::write(&secret, "a password\n").unwrap();
     let samples = std::fs::read_dir(root().join("config/samples")).unwrap().map(|entry| entry.unwrap().path());
+    let files = Regex::new(r#"(?m)^("[a-z.]+password" = )"[^"]+""#).unwrap();
     let mut seen = 0;
     for path in samples.chain([root().join("config/compose/callbackd.toml"), root().join("config/callbackd.toml")]) {
         let sample = std::fs::read_to_string(&path).unwrap();
         // Files that a secret is read from are the operator's.
-        let files = Regex::new(r#"(?m)^("[a-z.]+password" = )"[^"]+""#).unwrap();
         let sample = files.replace_all(&sample, format!("${{1}}\"{}\"", secret.display()));
         let copy = folder.path().join("sample.toml");
         std::fs::write(&copy, sample.as_bytes()).unwrap();

@@ -245,7 +245,7 @@ impl People {
         self.0.read(some_keys)
     }
 
-    /// All tokens, revoked and expired ones included, newest first; at most [`tokens::MOST`].
+    /// All tokens, revoked and expired ones included, newest first; a bounded number.
     pub fn tokens(&self) -> Answer<'_, Vec<TokenRow>> {
         self.0.read(tokens::list)
     }
