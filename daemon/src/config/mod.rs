@@ -453,6 +453,11 @@ mod tests {
                 "[kafka.properties]\n\"group.id\" = \"x\"\n",
                 "my.toml, line 1: kafka.properties: group.id can't be set: it is kafka.group",
             ),
+            (
+                "[api]\nlisten = \"0.0.0.0:9465\"\n",
+                "my.toml, line 2: api.listen: an address other than loopback needs api.tls_cert and api.tls_key",
+            ),
+            ("[api]\ntls_cert = \"a.pem\"\n", "my.toml, line 2: api.tls_cert: it needs api.tls_key beside it"),
             ("[kafka\n", "my.toml, line 1: it is not TOML: "),
         ] {
             let error = load(text, &[]).expect_err(text);

@@ -143,6 +143,17 @@ async fn what_can_not_be_had_is_told_at_the_start() {
     let file = run(&["run", "--config", &config], &variables);
     assert_eq!(file.status.code(), Some(1));
     assert_eq!(std::fs::read_to_string(&precious).unwrap(), "keep me");
+    // Two daemons, each with a store of its own, on one socket.
+    let taken = first.folder.path().join("store/callbackd.sock").display().to_string();
+    let variables = [
+        ("CALLBACKD_STORE__PATH", store.as_str()),
+        ("CALLBACKD_API__SOCKET", &taken),
+        ("CALLBACKD_OPS__LISTEN", "127.0.0.1:0"),
+    ];
+    let shared = run(&["run", "--config", &config], &variables);
+    assert_eq!(shared.status.code(), Some(1));
+    assert!(text(&shared.stderr).contains("another callbackd listens there"), "{}", text(&shared.stderr));
+    assert_eq!(first.json(&["status"])["version"], env!("CARGO_PKG_VERSION"), "the first one is still there");
     // Another keyring than the store's keys were sealed with.
     first.json(&["teams", "create", "team_keyring"]);
     first.signal("TERM");

@@ -145,7 +145,7 @@ fn same_for_all_runs(text: &str, folder: &Path) -> String {
         (r"(?m)^(version|file_bytes)( +)\S+$", "${1}${2}N"),
         (r"\bk[0-9a-f]{8}\b", "kID"),
         (r"(?m)(true|false)  +-$", "${1}  TIME"),
-        (r"(every|not every) partition, 1 of them, [a-z ]+( TIME)?", "HOW FAR PARTITIONS WERE READ"),
+        (r"(every|not every) partition, 1 of them, [a-z ]+(TIME)?", "HOW FAR PARTITIONS WERE READ"),
         // Columns are as wide as what they hold.
         (r"  +", "  "),
         (r"(?m) +$", ""),
@@ -287,6 +287,60 @@ async fn the_api_is_reached_over_tcp_with_a_token_and_not_without() {
     assert_eq!(asked(&["status"]).status.code(), Some(4), "no token");
     assert_eq!(asked(&["--token-file", &token, "teams", "create", "t"]).status.code(), Some(4), "it may only read");
     assert_eq!(asked(&["--token-file", "/nonexistent", "status"]).status.code(), Some(1));
+    // A password in a default URL is not shown.
+    process.json(&["teams", "create", "team_basic", "--default-url", "https://user:hidden-word@a.example/x"]);
+    let shown = asked(&["--token-file", &token, "teams", "get", "team_basic"]);
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("https://redacted@a.example/x") && !shown.contains("hidden-word"), "{shown}");
     let by_variable = crate::process::run(&["--api", &api, "teams", "list"], &[("CALLBACKD_TOKEN_FILE", &token)]);
     assert!(by_variable.status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_speaks_tls_and_takes_new_certificates_on_a_reload() {
+    let broker = Broker::start(TOPIC, 1).unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut process = Process::new(&broker.servers, TOPIC, "");
+    let folder = process.folder.path().to_owned();
+    let first = callbackd_bench::tls::Certificates::make(&folder).unwrap();
+    let at = |path: &Path| path.display().to_string();
+    process.edit(
+        "[api]\nlisten = \"\"",
+        &format!(
+            "[api]\nlisten = \"127.0.0.1:{port}\"\ntls_cert = \"{}\"\ntls_key = \"{}\"",
+            at(&first.cert),
+            at(&first.key)
+        ),
+    );
+    let config = at(&process.config());
+    let made = crate::process::run(
+        &["tokens", "create", "--bootstrap", "--name", "t", "--scope", "read", "--value-only", "--config", &config],
+        &[],
+    );
+    let token = folder.join("token");
+    std::fs::write(&token, made.stdout).unwrap();
+    process.start(None, "info").await;
+    let api = format!("https://127.0.0.1:{port}");
+    let ask = |ca_file: &Path| {
+        let arguments = ["--api", &api, "--api-ca-file", &at(ca_file), "--token-file", &at(&token), "teams", "list"]
+            .map(str::to_owned);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        crate::process::run(&arguments, &[]).status.code()
+    };
+    assert_eq!(ask(&first.ca_file), Some(0));
+    let plain = crate::process::run(&["--api", &api.replace("https", "http"), "teams", "list"], &[]);
+    assert_eq!(plain.status.code(), Some(5), "it speaks TLS alone");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let second = callbackd_bench::tls::Certificates::make(elsewhere.path()).unwrap();
+    assert_eq!(ask(&second.ca_file), Some(5), "a certificate of nobody's");
+    // A bad file keeps the old one.
+    std::fs::write(&first.key, "no key").unwrap();
+    process.signal("HUP");
+    until("it is refused", async || process.log_text().contains("refused: nothing changed").then_some(())).await;
+    assert_eq!(ask(&first.ca_file), Some(0));
+    std::fs::copy(&second.cert, &first.cert).unwrap();
+    std::fs::copy(&second.key, &first.key).unwrap();
+    process.signal("HUP");
+    until("it is taken", async || (ask(&second.ca_file) == Some(0)).then_some(())).await;
+    assert_eq!(ask(&first.ca_file), Some(5), "the old one is gone");
 }

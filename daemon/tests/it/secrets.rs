@@ -39,6 +39,17 @@ async fn no_secret_leaks() {
     let servers = shared_broker();
     create_topic(&servers, "secrets", 1).await;
     let mut process = Process::new(&servers, "secrets", "[retry]\nretries = 1\nfirst = \"50ms\"\n");
+    // The API's token goes over TCP, with everything logged.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    process.edit("[api]\nlisten = \"\"", &format!("[api]\nlisten = \"127.0.0.1:{port}\""));
+    let config = process.config().display().to_string();
+    let bootstrap =
+        ["tokens", "create", "--bootstrap", "--name", "t", "--scope", "operate", "--value-only", "--config"];
+    let made = crate::process::run(&[&bootstrap[..], &[&config]].concat(), &[]);
+    let token = String::from_utf8(made.stdout).unwrap().trim().to_owned();
+    assert!(token.starts_with("cbt_"), "{}", String::from_utf8_lossy(&made.stderr));
+    let token_file = process.folder.path().join("token");
+    std::fs::write(&token_file, &token).unwrap();
     process.start(Some("panic"), "trace").await;
     process.json(&["teams", "create", TEAM]);
     for (kind, value) in [("callback-auth", AUTH), ("hmac", HMAC), ("signing", SIGNING)] {
@@ -80,7 +91,7 @@ async fn no_secret_leaks() {
     })
     .await;
 
-    let keys = [AUTH, HMAC, SIGNING, &SIGNING["whsec_".len()..]];
+    let keys = [AUTH, HMAC, SIGNING, &SIGNING["whsec_".len()..], &token];
     let locations = [PATH, QUERY, PASSWORD, SNIPPET];
     let mut answers = Vec::new();
     for arguments in [
@@ -89,8 +100,20 @@ async fn no_secret_leaks() {
         vec!["keys", "list", "--team", TEAM],
         vec!["callbacks", "list"],
         vec!["offsets", "show"],
+        vec!["tokens", "list"],
+        vec!["audit", "list", "--limit", "1000"],
+        vec!["endpoints", "list"],
+        vec!["teams", "check", TEAM],
+        vec!["config", "log-level"],
     ] {
         answers.extend(process.cli(&arguments).stdout);
+        let over_tcp =
+            ["--api", &format!("http://127.0.0.1:{port}"), "--token-file", &token_file.display().to_string()]
+                .map(str::to_owned);
+        let all: Vec<&str> = over_tcp.iter().map(String::as_str).chain(arguments).collect();
+        let output = crate::process::run(&all, &[]);
+        answers.extend(output.stdout);
+        answers.extend(output.stderr);
     }
     let listed = process.json(&["callbacks", "list"]);
     for doc in listed["docs"].as_array().unwrap() {

@@ -20,12 +20,15 @@ const ORDER: [&[&str]; 13] = [
 ];
 
 /// A library, the files that may use it, and nobody else.
-const FENCES: [(&str, &[&str]); 8] = [
+const FENCES: [(&str, &[&str]); 11] = [
     ("rdkafka::", &["intake/", "demo/"]),
     ("rusqlite::", &["store/sqlite/", "store/people/"]),
     ("hyper::", &["net/"]),
     ("hyper_util::", &["net/", "api/mod.rs"]),
     ("axum::", &["api/"]),
+    ("utoipa", &["api/"]),
+    ("h2::", &["net/"]),
+    ("indicatif::", &["cli/"]),
     ("backoff::", &["base/pace.rs"]),
     ("hickory_resolver::", &["net/dns.rs"]),
     ("SystemTime", &["base/clock.rs"]),
