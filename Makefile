@@ -4,7 +4,7 @@ SHELL := /bin/bash
 KAFKA_LIBS := target/kafka/libs
 KAFKA := CALLBACKD_TEST_KAFKA_LIBS=$(CURDIR)/$(KAFKA_LIBS)
 # One profile for demo and tests, and fault switches compiled into test builds alone.
-TEST_FLAGS := --workspace --features callbackd/faults
+TEST_FLAGS := --workspace --features callbackd/faults,scale-callback-auth/axum,scale-callback-auth/testing
 
 .PHONY: help demo test lint fmt clippy docs deny kafka prometheus system-packages bench bench-pages clean
 

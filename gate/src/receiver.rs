@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use scale_callback_auth::{Headers, Mode, Verifier, VerifyError};
+use scale_callback_auth::{Mode, Verifier, VerifyError};
 use tokio::sync::watch;
 
 use crate::body::whole;
@@ -128,7 +128,7 @@ fn respond(request: Request<Incoming>, verifier: Arc<Verifier>, handler: Handler
 }
 
 fn verify(verifier: &Verifier, headers: &HeaderMap, body: &[u8]) -> Result<Proven, VerifyError> {
-    let verified = verifier.verify(&Map(headers), body)?;
+    let verified = verifier.verify(headers, body)?;
     let task_id = verified.callback().map(|callback| callback.task_id().to_owned()).unwrap_or_default();
     Ok(Proven { id: verified.id().to_owned(), task_id, mode: verified.mode() })
 }
@@ -137,13 +137,4 @@ fn plain(status: StatusCode) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::default());
     *response.status_mut() = status;
     response
-}
-
-/// A header map as the SDK reads headers.
-struct Map<'m>(&'m HeaderMap);
-
-impl Headers for Map<'_> {
-    fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
-        self.0.get_all(name).iter().map(HeaderValue::as_bytes)
-    }
 }

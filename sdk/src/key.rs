@@ -9,6 +9,13 @@ use crate::mac::Keyed;
 use crate::{KeyError, Mode};
 
 /// `whsec_` + base64 of 24 to 64 bytes: the key of `webhook-signature`.
+///
+/// It can't be printed, and nothing gives it back:
+///
+/// ```compile_fail
+/// let secret = scale_callback_auth::SigningSecret::parse("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD").unwrap();
+/// println!("{secret}");
+/// ```
 #[derive(Clone)]
 pub struct SigningSecret(pub(crate) Keyed);
 

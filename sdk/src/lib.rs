@@ -22,25 +22,75 @@
 //! (300 s each way), then for each credential its signature, its key, or both. The wire forms are those of
 //! [Standard Webhooks 1.0](https://www.standardwebhooks.com) plus the platform's `scale-callback-auth` header.
 //!
-//! A repeat of a callback carries the same `webhook-id`: handle each id once, in your own transaction.
+//! # Keys from the environment
+//!
+//! [`Verifier::from_env`] reads them from variables or files, live and test apart, several while they rotate.
+//!
+//! # With a framework
+//!
+//! | feature | what |
+//! |---|---|
+//! | `http` | [`Headers`] for header maps of the `http` crate |
+//! | `tower` | a layer for any `tower` service |
+//! | `axum` | an extractor and the layer for `axum` 0.8 |
+//! | `testing` | signed, tampered, stale, forged requests in one line, and a clock to turn by hand |
+//!
+//! Each reads at most 12 MiB (a framework's own limit is often less than a callback), and answers 401, 413 or 400
+//! without a word more.
+//!
+//! # Repeats
+//!
+//! A repeat of a callback carries the same `webhook-id` and the same body. The platform retries over 24 hours: only a
+//! claim of the id in the handler's own transaction stops double handling. [`replay`] keeps captured requests that are
+//! sent again away from it.
+//!
+//! # Order
+//!
+//! Callbacks of one task may come in any order. Keep the [`EventTime`] of the newest that was handled, and let
+//! [`Verified::is_older_than`] say when one comes late.
+//!
+//! # Rotation
+//!
+//! Signing secrets overlap: both sign while they rotate, so add the new one with [`Verifier::and`] before or after the
+//! platform does. The plain key of `scale-callback-auth` can't overlap: the header carries one value. Accept both
+//! (two credentials) until the platform sends the new one.
+//!
+//! # Coming from the plain header
+//!
+//! Whoever compares `scale-callback-auth` with a key knows that the sender has the key, and nothing of the body. Take
+//! the signing secret and [`Credential::signed`]; the header no longer matters then.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs, clippy::arithmetic_side_effects)]
 
+#[cfg(feature = "http")]
+mod adapters;
 mod callback;
 mod credential;
+mod env;
 mod error;
 mod headers;
 mod key;
 mod mac;
+mod order;
+pub mod replay;
 pub mod sign;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod verify;
+
+#[cfg(feature = "axum")]
+pub use adapters::axum;
+#[cfg(feature = "tower")]
+pub use adapters::{BODY_LIMIT, ProvenCallback, Rejection, tower};
 
 pub use callback::Callback;
 pub use credential::{Credential, Mode};
+pub use env::{EnvError, EnvProblem};
 pub use error::{KeyError, ParseError, VerifyError};
 pub use headers::Headers;
 pub use key::{CallbackAuthKey, HmacKey, SigningSecret};
+pub use order::EventTime;
 pub use verify::{Verified, Verifier};
 
 /// Names of the headers a callback carries, in lower case.

@@ -13,7 +13,7 @@ const MAX_SIGNATURE_BYTES: usize = 4096;
 /// Bytes of `scale-callback-auth`.
 const MAX_AUTH_BYTES: usize = 256;
 /// Seconds that `webhook-timestamp` may lie from now, each way.
-const TOLERANCE: u64 = 300;
+pub(crate) const TOLERANCE: u64 = 300;
 
 /// Decides whether a request is a callback from the platform.
 #[derive(Debug, Clone)]
@@ -30,6 +30,12 @@ pub struct Verifier {
 #[derive(Debug, Clone, Copy)]
 pub struct Verified<'b> {
     body: &'b [u8],
+    stamp: Stamp,
+}
+
+/// A proof apart from its body: what adapters keep beside a body that they own.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stamp {
     id: [u8; 64],
     id_len: usize,
     timestamp: u64,
@@ -62,11 +68,8 @@ impl Verifier {
     ///
     /// # Errors
     /// [`VerifyError`]: answer 401.
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock; `verify_at` is given it")]
     pub fn verify<'b, H: Headers + ?Sized>(&self, headers: &H, body: &'b [u8]) -> Result<Verified<'b>, VerifyError> {
-        // A clock before 1970 reads as 0: every callback is then too new, and refused.
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        self.verify_at(headers, body, now)
+        self.verify_at(headers, body, now())
     }
 
     /// Verifies as if the clock showed `now`, in unix seconds.
@@ -97,8 +100,14 @@ impl Verifier {
     /// The credential that accepted a request.
     #[must_use]
     pub fn credential(&self, verified: &Verified<'_>) -> Option<&Credential> {
-        self.credentials.get(verified.credential)
+        self.credentials.get(verified.stamp.credential)
     }
+}
+
+/// Unix seconds. A clock before 1970 reads as 0: every callback is then too new, and refused.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the clock; `verify_at` is given it")]
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 impl<'b> Verified<'b> {
@@ -111,19 +120,29 @@ impl<'b> Verified<'b> {
     /// `webhook-id`: the same for every attempt of one callback.
     #[must_use]
     pub fn id(&self) -> &str {
-        core::str::from_utf8(&self.id[..self.id_len]).expect("an id is ASCII")
+        core::str::from_utf8(&self.stamp.id[..self.stamp.id_len]).expect("an id is ASCII")
     }
 
     /// `webhook-timestamp`: unix seconds of this attempt.
     #[must_use]
     pub fn timestamp(&self) -> u64 {
-        self.timestamp
+        self.stamp.timestamp
     }
 
     /// Live or test, by the credential that accepted it.
     #[must_use]
     pub fn mode(&self) -> Mode {
-        self.mode
+        self.stamp.mode
+    }
+
+    #[cfg(feature = "tower")]
+    pub(crate) fn with(body: &'b [u8], stamp: Stamp) -> Self {
+        Self { body, stamp }
+    }
+
+    #[cfg(feature = "tower")]
+    pub(crate) fn stamp(&self) -> Stamp {
+        self.stamp
     }
 
     /// Reads the body as a callback; the task and its response stay opaque.
@@ -241,7 +260,7 @@ impl<'r, 'b> Request<'r, 'b> {
     fn verified(&self, timestamp: u64, mode: Mode, credential: usize) -> Verified<'b> {
         let mut id = [0; 64];
         id[..self.id.len()].copy_from_slice(self.id);
-        Verified { body: self.body, id, id_len: self.id.len(), timestamp, mode, credential }
+        Verified { body: self.body, stamp: Stamp { id, id_len: self.id.len(), timestamp, mode, credential } }
     }
 }
 
