@@ -4,7 +4,7 @@ SHELL := /bin/bash
 KAFKA_LIBS := target/kafka/libs
 KAFKA := CALLBACKD_TEST_KAFKA_LIBS=$(CURDIR)/$(KAFKA_LIBS)
 # One profile for demo and tests, and fault switches compiled into test builds alone.
-TEST_FLAGS := --workspace --features callbackd/faults,scale-callback-auth/axum,scale-callback-auth/testing
+TEST_FLAGS := --workspace --features callbackd/faults,scale-callback-auth/axum,scale-callback-auth/testing,scale-callback-auth/conformance
 
 .PHONY: help demo test lint fmt clippy docs deny kafka prometheus system-packages bench bench-pages clean
 
@@ -21,6 +21,7 @@ test: system-packages kafka prometheus target/tools/.done ## Everything that is 
 	# Kills are timed: they have the machine to themselves.
 	$(KAFKA) cargo test --locked $(TEST_FLAGS) --test it -- crash:: --test-threads=1
 	python3 sdk/testdata/vectors.py --check sdk/testdata/vectors.json
+	python3 sdk/testdata/conformance.py --check sdk/testdata/conformance.json
 
 lint: system-packages fmt clippy docs deny ## Format, lints, docs, licences
 
@@ -31,7 +32,7 @@ clippy:
 	cargo clippy --locked $(TEST_FLAGS) --all-targets -- -D warnings
 
 docs:
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(TEST_FLAGS) --no-deps --document-private-items
 
 deny: target/tools/.done
 	PATH="$(CURDIR)/target/tools/bin:$$PATH" cargo deny --locked check licenses bans sources

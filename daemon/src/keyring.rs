@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -22,8 +22,10 @@ const MAX_FILE_BYTES: u64 = 64 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeyringError {
-    #[error("keyring: {path}: {source}")]
-    Io { path: String, source: std::io::Error },
+    #[error("keyring: {path}: {why}")]
+    Io { path: String, why: std::io::Error },
+    #[error("keyring: {path} is there already, and is never overwritten")]
+    Exists { path: String },
     #[error("keyring: {path} can be read by others (mode {mode:o}); say: chmod 600 {path}")]
     Readable { path: String, mode: u32 },
     #[error("keyring: {place}, line {line}: expected \"<id> <base64 of 32 bytes>\"")]
@@ -65,7 +67,7 @@ impl Keyring {
     /// A sentence that names the file.
     pub fn from_file(path: &Path) -> Result<Self, KeyringError> {
         let shown = path.display().to_string();
-        let io = |source| KeyringError::Io { path: shown.clone(), source };
+        let io = |why| KeyringError::Io { path: shown.clone(), why };
         let file = File::open(path).map_err(io)?;
         let mode = file.metadata().map_err(io)?.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
@@ -107,8 +109,12 @@ impl Keyring {
     /// # Errors
     /// A sentence that names the file.
     pub fn create(path: &Path) -> Result<(), KeyringError> {
-        let io = |source| KeyringError::Io { path: path.display().to_string(), source };
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
+        let io = |why| KeyringError::Io { path: path.display().to_string(), why };
+        let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        let mut file = created.map_err(|source| match source.kind() {
+            ErrorKind::AlreadyExists => KeyringError::Exists { path: path.display().to_string() },
+            _ => io(source),
+        })?;
         let mut key = Zeroizing::new([0_u8; 32]);
         aws_lc_rs::rand::fill(&mut key[..]).expect("the system gives random bytes");
         let mut id = [0_u8; 4];

@@ -84,11 +84,36 @@ impl Verifier {
     ) -> Result<Verified<'b>, VerifyError> {
         let request = Request::read(headers, body)?;
         let timestamp = fresh(request.timestamp, now)?;
+        let (index, mode) = self.judge(|proof| request.satisfies(proof))?;
+        Ok(request.verified(timestamp, mode, index))
+    }
+
+    /// Whether a request could be accepted, by its headers alone: what can be refused before a body is read should be.
+    /// It proves nothing; [`verify`](Self::verify) does.
+    ///
+    /// # Errors
+    /// [`VerifyError`]: `verify` would refuse it as well, whatever the body is.
+    pub fn check_headers<H: Headers + ?Sized>(&self, headers: &H) -> Result<(), VerifyError> {
+        self.check_headers_at(headers, now())
+    }
+
+    /// The same, as if the clock showed `now`, in unix seconds.
+    ///
+    /// # Errors
+    /// As [`check_headers`](Self::check_headers).
+    pub fn check_headers_at<H: Headers + ?Sized>(&self, headers: &H, now: u64) -> Result<(), VerifyError> {
+        let request = Request::read(headers, b"")?;
+        fresh(request.timestamp, now)?;
+        self.judge(|proof| request.could_satisfy(proof)).map(drop)
+    }
+
+    /// The first credential, by its place, that `satisfies`.
+    fn judge(&self, satisfies: impl Fn(&Proof) -> Result<(), VerifyError>) -> Result<(usize, Mode), VerifyError> {
         let mut refusal = VerifyError::SignatureMismatch;
         for (index, credential) in self.credentials.iter().enumerate() {
-            match request.satisfies(&credential.proof) {
+            match satisfies(&credential.proof) {
                 Ok(()) if self.live_only && credential.mode == Mode::Test => refusal = VerifyError::TestRefused,
-                Ok(()) => return Ok(request.verified(timestamp, credential.mode, index)),
+                Ok(()) => return Ok((index, credential.mode)),
                 // The first credential's reason is the one to tell, unless a later one knew better.
                 Err(error) if index == 0 => refusal = error,
                 Err(_) => {}
@@ -227,13 +252,29 @@ impl<'r, 'b> Request<'r, 'b> {
         }
     }
 
+    /// What does not depend on the body.
+    fn could_satisfy(&self, proof: &Proof) -> Result<(), VerifyError> {
+        match proof {
+            Proof::Signed(_) => self.has_signatures(),
+            Proof::SignedAndKeyed(_, key) => {
+                self.has_signatures()?;
+                self.keyed_by(key)
+            }
+            Proof::HmacHeader(_) => self.hmac_form().map(drop),
+            Proof::StaticKey(key) => self.keyed_by(key),
+        }
+    }
+
+    fn has_signatures(&self) -> Result<(), VerifyError> {
+        match (self.signature_seen, self.signature_count) {
+            (false, _) => Err(VerifyError::SignatureMissing),
+            (true, 0) => Err(VerifyError::SignatureMismatch),
+            _ => Ok(()),
+        }
+    }
+
     fn signed_by(&self, secret: &crate::SigningSecret) -> Result<(), VerifyError> {
-        if !self.signature_seen {
-            return Err(VerifyError::SignatureMissing);
-        }
-        if self.signature_count == 0 {
-            return Err(VerifyError::SignatureMismatch);
-        }
+        self.has_signatures()?;
         let expected = secret.0.signature(self.id, self.timestamp, self.body);
         let given = &self.signatures[..self.signature_count];
         // No early end: how many signatures stand before the right one does not show in the time.
@@ -246,12 +287,18 @@ impl<'r, 'b> Request<'r, 'b> {
         if key.is(given) { Ok(()) } else { Err(VerifyError::AuthMismatch) }
     }
 
-    fn authenticated_by(&self, key: &crate::HmacKey) -> Result<(), VerifyError> {
+    /// The one or two HMACs, where the rest of the header is right.
+    fn hmac_form(&self) -> Result<(&'r [u8], Option<&'r [u8]>), VerifyError> {
         let given = self.auth.ok_or(VerifyError::AuthMissing)?;
         let (timestamp, first, second) = hmac_form(given).ok_or(VerifyError::AuthMalformed)?;
         if timestamp != self.timestamp {
             return Err(VerifyError::AuthTimestampDiffers);
         }
+        Ok((first, second))
+    }
+
+    fn authenticated_by(&self, key: &crate::HmacKey) -> Result<(), VerifyError> {
+        let (first, second) = self.hmac_form()?;
         let expected = key.keyed.auth(self.id, self.timestamp, self.body);
         let matches = equal(&expected, first) | second.is_some_and(|second| equal(&expected, second));
         if matches { Ok(()) } else { Err(VerifyError::AuthMismatch) }

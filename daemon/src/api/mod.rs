@@ -113,11 +113,9 @@ pub async fn serve_tcp(listener: TcpListener, tls: Option<Arc<ServerTls>>, ops: 
 
 /// Listens on TCP as soon as there is a token, and not before: without one nobody could be answered.
 pub async fn listen_once_there_is_a_token(address: SocketAddr, tls: Option<Arc<ServerTls>>, ops: Ops, mut stop: Stop) {
-    while !ops.has_tokens().await.unwrap_or(false) {
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs(1)) => {}
-            () = stop.stopped() => return,
-        }
+    tokio::select! {
+        () = ops.first_token() => {}
+        () = stop.stopped() => return,
     }
     match TcpListener::bind(address).await {
         Ok(listener) => {

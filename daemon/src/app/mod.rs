@@ -133,11 +133,6 @@ impl App {
             Some(wrap) => wrap(engine_store),
             None => engine_store,
         };
-        let begun = store.begin().await.context("register with the store")?;
-        if begun.unclean {
-            tracing::warn!("the last run did not end cleanly: what was in flight then may be repeated");
-            metrics.repeats_possible_total.with_label_values(&["unclean_stop"]).inc();
-        }
         // Listeners before any work: a port in use is told at once.
         let (socket, user) = api::bind_unix(&config.api.socket)
             .await
@@ -151,6 +146,12 @@ impl App {
             Some(address) => Some(TcpListener::bind(address).await.with_context(|| format!("ops.listen: {address}"))?),
         };
         let ops_address = ops_listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        // A start that is refused leaves no trace in the store.
+        let begun = store.begin().await.context("register with the store")?;
+        if begun.unclean {
+            tracing::warn!("the last run did not end cleanly: what was in flight then may be repeated");
+            metrics.repeats_possible_total.with_label_values(&["unclean_stop"]).inc();
+        }
 
         let switches = Switches::new();
         let store_up = Arc::new(StoreUp::new());
@@ -312,7 +313,17 @@ impl App {
                 let _ = ended.send(());
             })
             .context("start the consumer's thread")?;
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), store = ops.store_id, "callbackd runs");
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            store = ops.store_id,
+            path = %config.store.directory.display(),
+            brokers = config.intake.brokers,
+            topics = config.intake.topics.join(","),
+            api = api_address.map(tracing::field::display),
+            ops = ops_address.map(tracing::field::display),
+            socket = %config.api.socket.display(),
+            "callbackd runs"
+        );
         Ok(Self {
             ops,
             ops_address,

@@ -25,6 +25,7 @@ pub struct Metrics {
     pub unsettled: IntGauge,
     pub waiting: IntGauge,
     pub ready: IntGauge,
+    pub partitions: IntGauge,
     pub endpoints: IntGaugeVec,
     pub api_requests_total: IntCounterVec,
     pub config_reloads_total: IntCounterVec,
@@ -133,6 +134,11 @@ impl Metrics {
                 &r,
                 "ready",
                 "1 while /readyz says so: the store answers, no partition waits for an operator.",
+            ),
+            partitions: gauge(
+                &r,
+                "partitions",
+                "Partitions that are assigned to this daemon; with none, nothing is read.",
             ),
             endpoints: states,
             api_requests_total: counters(

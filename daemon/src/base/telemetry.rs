@@ -28,8 +28,16 @@ pub fn check_level(level: &str) -> Result<(), String> {
     filter(level).map(drop)
 }
 
+/// A word by itself is a level: the library would take any other for the name of a part, and log nothing.
 fn filter(level: &str) -> Result<EnvFilter, String> {
-    EnvFilter::try_new(level).map_err(|_| format!("{level:?} is not a level or filter; say for example \"info\""))
+    let wrong = || format!("{level:?} is not a level or filter; say for example \"info\" or \"callbackd=debug,info\"");
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    let is_level = |word: &str| levels.iter().any(|level| level.eq_ignore_ascii_case(word));
+    let bare = |part: &&str| !part.contains('=');
+    if level.split(',').map(str::trim).filter(bare).any(|word| !is_level(word)) {
+        return Err(wrong());
+    }
+    EnvFilter::try_new(level).map_err(|_| wrong())
 }
 
 /// A panic's payload may quote customers' data or a secret: the place is enough to find it.
@@ -95,4 +103,19 @@ pub fn start(config: &Config) -> Result<LogLevel, String> {
         let _ = handle.reload(filter);
     };
     Ok(LogLevel { turn: Arc::new(turn), current: Arc::new(Mutex::new(config.level.clone())) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused() {
+        for good in ["off", "info", "DEBUG", "callbackd=debug,info", "info,hyper=off"] {
+            assert_eq!(check_level(good), Ok(()), "{good}");
+        }
+        for wrong in ["", "infoo", "wran", "nonsense", "callbackd=loud", "info,nonsense", "=info="] {
+            assert!(check_level(wrong).is_err(), "{wrong}");
+        }
+    }
 }

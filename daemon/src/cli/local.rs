@@ -49,12 +49,13 @@ pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
         let mut hang_up = listen(SignalKind::hangup())?;
         let extras = Extras { log_level: Some(log_level), ..Extras::default() };
         let mut app = App::start(config, extras).await?;
-        let mut layers = layers;
+        // What was taken at the start or since; the rest runs as it was started.
+        let mut running = layers;
         loop {
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                _ = hang_up.recv() => layers = reload(&app, file, layers).await,
+                _ = hang_up.recv() => reload(&app, file, &mut running).await,
                 error = app.broken() => {
                     tracing::error!(%error, "the store is broken: ending at once");
                     return Err(Failure::new(Failure::FAILED, error.to_string()));
@@ -73,8 +74,8 @@ pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
     })
 }
 
-/// Reads the configuration again and takes what a running daemon can. Gives what stands from now on.
-async fn reload(app: &App, file: Option<&Path>, old: Layers) -> Layers {
+/// Reads the configuration again and takes what a running daemon can; `running` is what it runs with.
+async fn reload(app: &App, file: Option<&Path>, running: &mut Layers) {
     let read = Layers::read(file, std::env::vars_os())
         .and_then(|layers| Config::from_layers(&layers).map(|config| (layers, config)))
         .map_err(|error| error.to_string());
@@ -85,19 +86,18 @@ async fn reload(app: &App, file: Option<&Path>, old: Layers) -> Layers {
     let metric = &app.ops.metrics.config_reloads_total;
     match taken {
         Ok(layers) => {
-            let changed = old.changed(&layers);
+            let changed = running.changed(&layers);
             let (taken, waiting): (Vec<_>, Vec<_>) = changed.into_iter().partition(|key| is_reloadable(key));
+            running.take(&layers, &taken);
             metric.with_label_values(&["ok"]).inc();
             tracing::info!(changed = taken.join(" "), "the configuration was read again");
             if !waiting.is_empty() {
                 tracing::warn!(keys = waiting.join(" "), "these changes need a restart");
             }
-            layers
         }
         Err(why) => {
             metric.with_label_values(&["refused"]).inc();
             tracing::error!(why, "the configuration was read again and refused: nothing changed");
-            old
         }
     }
 }

@@ -129,6 +129,9 @@ fn secret_from(file: &Path) -> Result<Zeroizing<String>, Failure> {
         std::fs::File::open(file).and_then(|file| file.take(MAX_SECRET_BYTES).read_to_string(&mut text))
     };
     read.map_err(|error| Failure::new(Failure::FAILED, format!("{}: {error}", file.display())))?;
+    if text.trim().is_empty() {
+        return Err(Failure::new(Failure::REFUSED, format!("{}: it is empty", file.display())));
+    }
     Ok(Zeroizing::new(text.trim().to_owned()))
 }
 

@@ -92,9 +92,9 @@ fn cut(text: &str, width: usize) -> String {
 /// States and verdicts in the colours that people expect.
 fn coloured(member: &str, text: &str) -> String {
     let colour = match (member, text.trim_end()) {
-        ("state", "delivered" | "active" | "valid" | "running") | ("verdict", "ok") | ("ok", "true") => "32",
+        ("state", "delivered" | "active" | "valid" | "running") | ("verdict", "ok") | ("ok", "yes") => "32",
         ("state", "pending" | "created" | "limited") | ("verdict", "warning") => "33",
-        ("state", "exhausted" | "abandoned") | ("verdict", "failed") | ("ok", "false") => "31",
+        ("state", "exhausted" | "abandoned") | ("verdict", "failed") | ("ok", "no") => "31",
         _ => return text.to_owned(),
     };
     format!("\u{1b}[{colour}m{text}\u{1b}[0m")
@@ -120,6 +120,7 @@ fn is_documents(value: &Value) -> bool {
 pub(super) fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
+        Value::Bool(yes) => if *yes { "yes" } else { "no" }.to_owned(),
         Value::String(text) => printable(text.as_bytes(), 64 * 1024),
         Value::Array(items) if items.is_empty() => "-".to_owned(),
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(", "),

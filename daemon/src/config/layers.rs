@@ -47,6 +47,9 @@ pub struct Layers {
     origins: BTreeMap<String, Origin>,
 }
 
+/// Values that are paths: in a file they are taken from that file's directory.
+const PATHS: [&str; 6] = ["store.path", "keyring.file", "egress.ca_file", "api.socket", "api.tls_cert", "api.tls_key"];
+
 /// Tables whose keys are the operator's.
 const FREE: [&str; 2] = ["kafka.properties", "kafka.property_files"];
 
@@ -105,7 +108,10 @@ impl Layers {
             }
         }
         self.origins.extend(found);
-        let values: toml::Table = text.parse().map_err(|error| ConfigError(format!("{name}: {error}")))?;
+        let mut values: toml::Table = text.parse().map_err(|error| ConfigError(format!("{name}: {error}")))?;
+        if let Some(directory) = Path::new(name).parent() {
+            paths_from(&mut values, directory);
+        }
         merge(&mut self.merged, values, "");
         Ok(())
     }
@@ -186,6 +192,17 @@ impl Layers {
         changed
     }
 
+    /// Takes `keys` over from `other`.
+    pub fn take(&mut self, other: &Self, keys: &[String]) {
+        for path in keys {
+            let Some((section, key)) = path.split_once('.') else { continue };
+            let value = other.merged.get(section).and_then(|table| table.get(key));
+            if let (Some(Value::Table(table)), Some(value)) = (self.merged.get_mut(section), value) {
+                table.insert(key.to_owned(), value.clone());
+            }
+        }
+    }
+
     /// Every key with its value as TOML and where it came from; what may be secret is not shown.
     pub fn values(&self) -> Vec<(String, String, Origin)> {
         let mut values = Vec::new();
@@ -231,6 +248,26 @@ fn variable_value(default: &Value, text: &str) -> Option<Value> {
         Value::Integer(_) => text.trim().parse().ok().map(Value::Integer),
         Value::Boolean(_) => text.trim().parse().ok().map(Value::Boolean),
         Value::Float(_) | Value::Datetime(_) => None,
+    }
+}
+
+/// Relative paths begin at `directory`, wherever the process was started.
+fn paths_from(values: &mut toml::Table, directory: &Path) {
+    let absolute = |value: &mut Value| {
+        if let Value::String(text) = value
+            && !text.is_empty()
+        {
+            *text = directory.join(&*text).display().to_string();
+        }
+    };
+    for (section, key) in PATHS.iter().filter_map(|path| path.split_once('.')) {
+        if let Some(value) = values.get_mut(section).and_then(|table| table.get_mut(key)) {
+            absolute(value);
+        }
+    }
+    let files = values.get_mut("kafka").and_then(|kafka| kafka.get_mut("property_files"));
+    if let Some(Value::Table(files)) = files {
+        files.iter_mut().for_each(|(_, value)| absolute(value));
     }
 }
 

@@ -168,7 +168,7 @@ fn build(raw: &Raw, wrong: &Wrong<'_>) -> Result<Config, ConfigError> {
     };
     telemetry::check_level(&raw.log.level).map_err(|why| wrong("log.level", &why))?;
     let nat64 = raw.egress.nat64.iter().map(|text| Net::parse(text).filter(Net::is_nat64)).collect::<Option<Vec<_>>>();
-    let allow = raw.egress.allow.iter().map(allow_rule).collect::<Option<Vec<_>>>();
+    let allow = raw.egress.allow.iter().map(allow_rule).collect::<Result<Vec<_>, _>>();
     let store = PathBuf::from(&raw.store.path);
     if !(1..=100).contains(&d.per_team_percent) {
         return Err(wrong("deliver.per_team_percent", "between 1 and 100"));
@@ -197,8 +197,7 @@ fn build(raw: &Raw, wrong: &Wrong<'_>) -> Result<Config, ConfigError> {
         },
         egress: Egress {
             http,
-            allow: allow
-                .ok_or_else(|| wrong("egress.allow", "each rule has either net (\"10.0.0.0/8\") or host (a name)"))?,
+            allow: allow.map_err(|why| wrong("egress.allow", &why))?,
             nat64: nat64.ok_or_else(|| wrong("egress.nat64", "write prefixes of 96 bits, such as \"64:ff9b::/96\""))?,
         },
         keyring_file: PathBuf::from(&raw.keyring.file),
@@ -281,17 +280,21 @@ fn caps(raw: &Raw) -> Caps {
     }
 }
 
-fn allow_rule(rule: &raw::Allow) -> Option<AllowRule> {
+fn allow_rule(rule: &raw::Allow) -> Result<AllowRule, String> {
     let what = match (&rule.net, &rule.host) {
-        (Some(net), None) => Allowed::Net(Net::parse(net)?),
+        (Some(net), None) => {
+            let parsed = Net::parse(net);
+            Allowed::Net(parsed.ok_or_else(|| format!("{net:?} is no net; write for example \"10.0.0.0/8\""))?)
+        }
         // A host is named as a URL's host is read.
-        (None, Some(host)) => match Target::parse(&format!("https://{host}/")).ok()?.host {
-            TargetHost::Name(name) => Allowed::Host(name.to_string()),
-            TargetHost::Address(_) => return None,
+        (None, Some(host)) => match Target::parse(&format!("https://{host}/")).map(|target| target.host) {
+            Ok(TargetHost::Name(name)) => Allowed::Host(name.to_string()),
+            Ok(TargetHost::Address(_)) => return Err(format!("{host:?} is an address; name it as net")),
+            Err(_) => return Err(format!("{host:?} is no host name")),
         },
-        _ => return None,
+        _ => return Err("each rule has either net (\"10.0.0.0/8\") or host (a name)".to_owned()),
     };
-    Some(AllowRule { what, ports: rule.ports.clone(), teams: rule.teams.clone() })
+    Ok(AllowRule { what, ports: rule.ports.clone(), teams: rule.teams.clone() })
 }
 
 fn addresses(texts: &[String]) -> Option<Vec<SocketAddr>> {
@@ -385,6 +388,21 @@ mod tests {
     }
 
     #[test]
+    fn a_relative_path_begins_at_its_file() {
+        let text = "[store]\npath = \"store\"\n[keyring]\nfile = \"/etc/ring\"\n[api]\ntls_cert = \"a.pem\"\ntls_key = \"a.key\"";
+        let layers = Layers::parse(
+            Some(("/opt/cb/my.toml", text)),
+            [("CALLBACKD_EGRESS__CA_FILE".into(), "ca.pem".into())].into_iter(),
+        );
+        let config = Config::from_layers(&layers.expect("it is read")).expect("it holds");
+        assert_eq!(config.store.directory, Path::new("/opt/cb/store"));
+        assert_eq!(config.api.socket, Path::new("/opt/cb/store/callbackd.sock"));
+        assert_eq!(config.keyring_file, Path::new("/etc/ring"));
+        assert_eq!(config.api.tls, Some(("/opt/cb/a.pem".into(), "/opt/cb/a.key".into())));
+        assert_eq!(config.exchange.ca_file.as_deref(), Some(Path::new("ca.pem")), "a variable has no file");
+    }
+
+    #[test]
     fn the_comments_say_what_a_reload_takes() {
         for (key, taken) in [
             ("log.level", true),
@@ -446,6 +464,10 @@ mod tests {
             ("[egress]\nhttp = \"no\"\n", "my.toml, line 2: egress.http: say \"allow\", \"hmac-only\" or \"refuse\""),
             (
                 "[[egress.allow]]\nnet = \"10.0.0.1/8\"\n",
+                "my.toml, line 1: egress.allow: \"10.0.0.1/8\" is no net; write for example \"10.0.0.0/8\"",
+            ),
+            (
+                "[[egress.allow]]\nports = [80]\n",
                 "my.toml, line 1: egress.allow: each rule has either net (\"10.0.0.0/8\") or host (a name)",
             ),
             ("[[egress.allow]]\nnett = \"10.0.0.0/8\"\n", "my.toml, line 2: egress.allow.nett: there is no such key"),

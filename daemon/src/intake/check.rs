@@ -59,7 +59,9 @@ pub fn check(config: &Config, horizon: Duration, now: Timestamp) -> Vec<Finding>
             }
         };
         if at == 0 {
-            let detail = format!("{} brokers answer at {}", metadata.brokers().len(), config.brokers);
+            let brokers = metadata.brokers().len();
+            let answer = if brokers == 1 { "broker answers" } else { "brokers answer" };
+            let detail = format!("{brokers} {answer} at {}", config.brokers);
             found.push(Finding::ok("kafka", detail));
         }
         let partitions: Vec<i32> = metadata

@@ -101,9 +101,9 @@ impl Dialer {
         judge_name(name, target.origin.port, team, policy).map_err(|denied| Failed::denied(denied, true))?;
         match timeout_at(end.min(Instant::now() + self.deadlines.dns), self.dns.lookup(name)).await {
             Ok(Ok(addresses)) => Ok(addresses),
-            Ok(Err(error @ DnsError::Timeout)) => Err(Failed::new(Outcome::DnsTimeout, error)),
-            Ok(Err(error)) => Err(Failed::new(Outcome::DnsFailed, error)),
-            Err(_) => Err(Failed::new(Outcome::DnsTimeout, DnsError::Timeout)),
+            Ok(Err(error @ DnsError::Timeout)) => Err(Failed::new(Outcome::DnsTimeout, format!("{name}: {error}"))),
+            Ok(Err(error)) => Err(Failed::new(Outcome::DnsFailed, format!("{name}: {error}"))),
+            Err(_) => Err(Failed::new(Outcome::DnsTimeout, format!("{name}: {}", DnsError::Timeout))),
         }
     }
 

@@ -92,6 +92,20 @@ impl Ops {
         Ok((id, rows))
     }
 
+    /// The status that the last recorded attempt of each came to; a settled one has it in its row.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn last_statuses(&self, callbacks: &[(CallbackId, Rows)]) -> Result<Vec<Option<u16>>, OpsError> {
+        let pending: Vec<_> = callbacks.iter().filter(|(_, rows)| rows.pending.is_some()).map(|(id, _)| *id).collect();
+        let mut found = self.reads.last_statuses(pending).await?.into_iter();
+        let status = |rows: &Rows| match (&rows.pending, &rows.settled) {
+            (Some(_), _) => found.next().flatten(),
+            (None, settled) => settled.as_ref().and_then(|settled| settled.status),
+        };
+        Ok(callbacks.iter().map(|(_, rows)| rows).map(status).collect())
+    }
+
     /// One callback and its attempts.
     ///
     /// # Errors
@@ -148,10 +162,14 @@ impl Ops {
         let kept = self.settings.borrow().keep.settled;
         let oldest = self.clock.now().minus(kept);
         let shown = printable(task.as_bytes(), 256);
+        if CallbackId::parse(task).is_some() {
+            let sentence = format!("{shown} is a callback's id, not a task's: ask for the callback");
+            return Ok(OpsError::NotFound(sentence));
+        }
         if time_of_task(task).is_some_and(|at| at < oldest) {
             let days = kept.as_secs() / 86_400;
             return Ok(OpsError::Pruned(format!(
-                "nothing is known of task {shown:?} any more: by its id it is older than the {days} days that ended callbacks are kept; or its event was not read yet ({read}){letters}"
+                "nothing is known of task {shown:?}: its event was not produced, or not read yet ({read}); or it is pruned: by its id the task is older than the {days} days that ended callbacks are kept{letters}"
             )));
         }
         Ok(OpsError::NotFound(format!(

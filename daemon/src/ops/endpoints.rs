@@ -10,6 +10,7 @@ use super::{Ops, OpsError};
 use crate::base::clock::Timestamp;
 use crate::deliver::lane::LaneSeen;
 use crate::deliver::recent::Recent;
+use crate::model::attempt::Outcome;
 use crate::model::endpoint::{Origin, QueueTarget};
 use crate::model::team::{Mode, Team};
 use crate::net::target::Target;
@@ -55,11 +56,22 @@ pub struct Endpoint {
     pub oldest_due: Option<Timestamp>,
     pub parked_bytes: u64,
     pub recent: Recent,
+    /// From the store, while this run has made no attempt: the last outcome of its oldest callback, and its failures.
+    stored: Option<(Outcome, u32)>,
     /// The queues with callbacks for it, by team and target.
     queues: Vec<(String, String)>,
 }
 
 impl Endpoint {
+    pub fn last_outcome(&self) -> Option<Outcome> {
+        self.recent.last().or(self.stored.map(|(outcome, _)| outcome))
+    }
+
+    /// Failures in a row.
+    pub fn failures(&self) -> u32 {
+        self.stored.map_or(self.recent.failures, |(_, tries)| tries)
+    }
+
     /// Team and origin: what endpoints are ordered by.
     pub fn name(&self) -> String {
         format!("{}\n{}", self.team, self.origin)
@@ -137,6 +149,14 @@ impl Ops {
         lanes.retain(|lane| lane.recent.failures > 0 && lane.key.origin.is_some());
         lanes.sort_by_key(|lane| std::cmp::Reverse(lane.recent.failures));
         lanes.truncate(at_most);
+        if lanes.is_empty() {
+            // Soon after a start the lanes know little: the store knows who failed before.
+            let mut failing = self.endpoints(None, None, None).await?.docs;
+            failing.retain(|endpoint| endpoint.failures() > 0);
+            failing.sort_by_key(|endpoint| std::cmp::Reverse(endpoint.failures()));
+            failing.truncate(at_most);
+            return Ok(failing);
+        }
         let mut these = Vec::new();
         for lane in &lanes {
             let Some(origin) = &lane.key.origin else { continue };
@@ -221,6 +241,12 @@ impl Ops {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
             };
+            // Before its first attempt of this run, what the store knows of the oldest one tells more than nothing.
+            if let Some(outcome) = queue.last_outcome.filter(|outcome| outcome.is_of_the_endpoint())
+                && endpoint.recent.last().is_none()
+            {
+                endpoint.stored = Some((outcome, queue.tries));
+            }
             endpoint.queues.push((queue.team, queue.target));
         }
         Ok(endpoints.into_values().collect())
@@ -251,6 +277,7 @@ fn blank(key: &Key) -> Endpoint {
         oldest_due: None,
         parked_bytes: 0,
         recent: Recent::default(),
+        stored: None,
         queues: Vec::new(),
     }
 }

@@ -48,6 +48,7 @@ pub struct Status {
     pub version: &'static str,
     pub store_id: String,
     pub readiness: Readiness,
+    pub note: Option<String>,
     pub pending: u64,
     pub oldest_due: Option<Timestamp>,
     pub in_flight: i64,
@@ -57,7 +58,8 @@ pub struct Status {
     pub exhausted: u64,
     pub abandoned: u64,
     pub dead_letters: u64,
-    pub lag: i64,
+    /// `None` while nothing is read: how far behind we are is not known then.
+    pub lag: Option<i64>,
     pub recorded_upto: Option<Timestamp>,
     pub worst: Vec<Endpoint>,
     pub instances: Vec<InstanceRow>,
@@ -90,6 +92,20 @@ impl Ops {
         }
     }
 
+    /// What keeps it from reading, though it is ready: a sentence, for people.
+    fn note(&self) -> Option<String> {
+        let kafka = self.kafka.borrow();
+        let note = match (kafka.reachable, kafka.assigned) {
+            _ if kafka.blocked.is_some() || self.draining.is_on() => return None,
+            (false, _) => "Kafka is not reached: no event is read, retries go on; it is tried again and again",
+            (true, 0) => {
+                "no partition is assigned: the group may wait for a member that died (session.timeout.ms, 45 s unless set), or others have them all"
+            }
+            _ => return None,
+        };
+        Some(note.to_owned())
+    }
+
     /// How the daemon stands now; counts are of this run.
     ///
     /// # Errors
@@ -98,7 +114,8 @@ impl Ops {
         let (pending, oldest_due) = self.backlog.look(&*self.reads).await?;
         let (lag, recorded_upto) = {
             let kafka = self.kafka.borrow();
-            (kafka.partitions.iter().map(|read| read.lag).sum(), kafka.recorded_upto())
+            let reads = kafka.reachable && !kafka.partitions.is_empty();
+            (reads.then(|| kafka.partitions.iter().map(|read| read.lag).sum()), kafka.recorded_upto())
         };
         let ended = |state: &str| self.metrics.callbacks_total.with_label_values(&[state]).get();
         let dead = crate::model::dead_letter::Unreadable::ALL
@@ -109,6 +126,7 @@ impl Ops {
             version: env!("CARGO_PKG_VERSION"),
             store_id: self.store_id.clone(),
             readiness: self.readiness(),
+            note: self.note(),
             pending,
             oldest_due,
             in_flight: self.metrics.in_flight.get(),
@@ -154,6 +172,7 @@ impl Ops {
                 something_due = true;
             }
         }
+        self.metrics.partitions.set(i64::try_from(self.kafka.borrow().assigned).unwrap_or(i64::MAX));
         self.metrics.ready.set(i64::from(self.readiness().ready));
         let (active, limited) = self.lanes.lane_states();
         for (state, count) in [(EndpointState::Active, active), (EndpointState::Limited, limited)] {

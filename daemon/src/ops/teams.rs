@@ -8,7 +8,7 @@ use secrecy::ExposeSecret as _;
 use super::{Actor, Creation, Ops, OpsError, created};
 use crate::model::endpoint::Origin;
 use crate::model::team::{AuthForm, HttpPolicy, RetryOverride, Team};
-use crate::net::egress::{CUSTOMERS_REASON, judge, judge_name};
+use crate::net::egress::{CUSTOMERS_REASON, Denied, judge, judge_name};
 use crate::net::target::{Target, TargetHost};
 use crate::store::people::Once;
 
@@ -163,7 +163,13 @@ impl Ops {
             TargetHost::Address(ip) => judge(&target.host, *ip, port, &team.id, &policy),
             TargetHost::Name(name) => judge_name(name, port, &team.id, &policy),
         };
-        judged.map_err(|denied| OpsError::UrlRefused(format!("{CUSTOMERS_REASON} ({denied})")))
+        judged.map_err(|denied| {
+            let meant = match denied {
+                Denied::Special(_) | Denied::SpecialName(_) => "; an [[egress.allow]] rule would allow it",
+                Denied::OwnService | Denied::OwnAddress | Denied::Metadata => "",
+            };
+            OpsError::UrlRefused(format!("{CUSTOMERS_REASON} ({denied}{meant})"))
+        })
     }
 }
 
@@ -191,8 +197,9 @@ fn describe(team: &Team) -> String {
     };
     let origins: Vec<_> = team.allowed_origins.iter().map(ToString::to_string).collect();
     let forms: Vec<_> = team.origin_forms.iter().map(|(origin, form)| format!("{origin}={}", form.name())).collect();
+    let retry = team.retry;
     format!(
-        "name={:?} default={} default_test={} allowed=[{}] form={} forms=[{}] http={} retries={:?} horizon={:?} end_on_gone={:?}",
+        "name={:?} default={} default_test={} allowed=[{}] form={} forms=[{}] http={} retries={} horizon={} end_on_gone={}",
         team.name,
         origin_of(&team.default_url),
         origin_of(&team.default_url_test),
@@ -200,8 +207,13 @@ fn describe(team: &Team) -> String {
         team.auth_form.name(),
         forms.join(" "),
         team.http.map_or("installation", HttpPolicy::name),
-        team.retry.retries,
-        team.retry.horizon,
-        team.retry.end_on_gone,
+        or_installation(retry.retries),
+        or_installation(retry.horizon.map(|horizon| format!("{}s", horizon.as_secs()))),
+        or_installation(retry.end_on_gone),
     )
+}
+
+/// What a team does not say for itself, the configuration says for all.
+fn or_installation(value: Option<impl ToString>) -> String {
+    value.map_or("installation".to_owned(), |value| value.to_string())
 }

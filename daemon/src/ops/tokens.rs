@@ -31,7 +31,11 @@ pub struct NewToken {
 /// The valid tokens by their hash, read at most once a second: requests never crowd the store's readers, and a token
 /// that is revoked elsewhere is refused within that second.
 #[derive(Default)]
-pub struct TokenBook(tokio::sync::Mutex<Option<Book>>);
+pub struct TokenBook {
+    book: tokio::sync::Mutex<Option<Book>>,
+    /// A token was made here.
+    made: tokio::sync::Notify,
+}
 
 struct Book {
     read_at: Instant,
@@ -41,7 +45,7 @@ struct Book {
 impl TokenBook {
     /// What was changed here counts at once.
     async fn forget(&self) {
-        *self.0.lock().await = None;
+        *self.book.lock().await = None;
     }
 }
 
@@ -56,7 +60,7 @@ impl Ops {
             return Err(unknown());
         }
         let hash = hash(token);
-        let mut book = self.tokens.0.lock().await;
+        let mut book = self.tokens.book.lock().await;
         if book.as_ref().is_none_or(|book| book.read_at.elapsed() >= FRESH) {
             match self.people.tokens().await {
                 Ok(rows) => {
@@ -85,6 +89,18 @@ impl Ops {
         Ok(self.people.tokens().await?.iter().any(|token| token.is_valid(now)))
     }
 
+    /// Waits until anybody could come with a token.
+    pub async fn first_token(&self) {
+        loop {
+            let made = self.tokens.made.notified();
+            if self.has_tokens().await.unwrap_or(false) {
+                return;
+            }
+            // One that is made in the store by another program is seen within a second.
+            let _ = tokio::time::timeout(FRESH, made).await;
+        }
+    }
+
     /// All tokens, newest first; never their values.
     ///
     /// # Errors
@@ -107,6 +123,7 @@ impl Ops {
         let audit = actor.entry("token.create", &row.id, describe(&row));
         let made = self.people.create_token(row.clone(), once, audit).await?;
         self.tokens.forget().await;
+        self.tokens.made.notify_waiters();
         match created(made, || "there are as many valid tokens as there may be; revoke one first".to_owned())? {
             None => Ok(Creation::New((row, Some(value)))),
             Some(id) => {

@@ -126,6 +126,9 @@ pub struct QueueRow {
     /// When the first of them became, or becomes, due; `None` while all are under way.
     pub oldest_due: Option<Timestamp>,
     pub parked_bytes: u64,
+    /// What the last attempt of that oldest one came to, and its failures.
+    pub last_outcome: Option<Outcome>,
+    pub tries: u32,
 }
 
 /// A run of a daemon on this store.
@@ -135,8 +138,15 @@ pub struct InstanceRow {
     pub started_at: Timestamp,
     /// Its last write.
     pub seen_at: Timestamp,
-    /// It has ended, or was found dead by its successor.
-    pub ended: bool,
+    /// `None` while it runs.
+    pub end: Option<RunEnd>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunEnd {
+    Clean,
+    /// Its successor found that it had not ended cleanly.
+    Died,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -151,6 +161,8 @@ pub struct Totals {
 pub trait Reads: Send + Sync {
     fn rows(&self, id: CallbackId) -> Answer<'_, Rows>;
     fn attempts(&self, id: CallbackId) -> Answer<'_, Vec<NumberedAttempt>>;
+    /// The status that the last recorded attempt of each came to.
+    fn last_statuses(&self, ids: Vec<CallbackId>) -> Answer<'_, Vec<Option<u16>>>;
     /// The body, while its callback is pending.
     fn body(&self, id: CallbackId) -> Answer<'_, Option<Bytes>>;
     fn callbacks(&self, filter: CallbackFilter, page: Page) -> Answer<'_, Found<(CallbackId, Rows)>>;

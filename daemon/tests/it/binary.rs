@@ -248,6 +248,9 @@ async fn every_question_has_an_answer_and_an_exit_status() {
     let problem = process.cli(&["--json", "teams", "get", "team_nobody"]);
     let problem: serde_json::Value = serde_json::from_slice(&problem.stderr).unwrap();
     assert_eq!((problem["code"].as_str(), problem["status_code"].as_u64()), (Some("not_found"), Some(404)));
+    // What looks again and again does so.
+    let watched = process.cli(&["status", "--watch", "--times", "2"]);
+    assert_eq!(text(&watched.stdout).matches("store_id").count(), 2, "{}", text(&watched.stderr));
     // A team's life, as an operator types it.
     let updated = process.json(&[
         "teams",

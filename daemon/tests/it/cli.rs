@@ -144,7 +144,7 @@ fn same_for_all_runs(text: &str, folder: &Path) -> String {
         (r"callbackd \d+\.\d+\.\d+", "callbackd VERSION"),
         (r"(?m)^(version|file_bytes)( +)\S+$", "${1}${2}N"),
         (r"\bk[0-9a-f]{8}\b", "kID"),
-        (r"(?m)(true|false)  +-$", "${1}  TIME"),
+        (r"(?m)(yes|no)  +-$", "${1}  TIME"),
         (r"(every|not every) partition, 1 of them, [a-z ]+(TIME)?", "HOW FAR PARTITIONS WERE READ"),
         // Columns are as wide as what they hold.
         (r"  +", "  "),
@@ -156,7 +156,7 @@ fn same_for_all_runs(text: &str, folder: &Path) -> String {
     let last4 =
         Regex::new(r"(?m)^((?:key|tok)_ID  .*?  (?:created|active|revoked|valid|expired)  )\S{4}(  |$)").unwrap();
     text = last4.replace_all(&text, "${1}LAST${2}").into_owned();
-    let step = Regex::new(r"(?m)^(url|dns|egress|connect|tls|post)  (true|false)  \d+").unwrap();
+    let step = Regex::new(r"(?m)^(url|dns|egress|connect|tls|post)  (yes|no)  \d+").unwrap();
     text = step.replace_all(&text, "${1}  ${2}  MS").into_owned();
     let attempt = Regex::new(r"(?m)^(\d+  TIME  \w+  \S+  )\d+").unwrap();
     attempt.replace_all(&text, "${1}MS").into_owned()
@@ -189,7 +189,7 @@ async fn transcripts_are_as_they_stand() {
 async fn every_command_has_an_example_and_every_example_runs() {
     let furnished = furnished().await;
     // A keyring is never overwritten, and a lost store is not at hand: each has a test of its own.
-    let refused = [("keyring create", "File exists"), ("offsets accept", "no partition waits")];
+    let refused = [("keyring create", "never overwritten"), ("offsets accept", "no partition waits")];
     // They run for long, or need the store alone: each has a test of its own.
     let elsewhere = ["run", "demo", "migrate", "store info", "store verify"];
     let mut ran = 0;

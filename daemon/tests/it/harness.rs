@@ -207,7 +207,14 @@ impl Harness {
 
     /// Stops the app cleanly; answers how many attempts were cut off.
     pub async fn stop(&mut self) -> usize {
-        self.app.take().expect("it runs").stop().await.unwrap()
+        let cut_off = self.app.take().expect("it runs").stop().await.unwrap();
+        // The last connection takes the log with it. A process's end does as well, but this process goes on.
+        let log = self.store().join("callbackd.db-wal");
+        let end = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+        while log.exists() && tokio::time::Instant::now() < end {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        cut_off
     }
 
     async fn teams(&self) {

@@ -47,6 +47,19 @@ async fn sighup_takes_what_its_comments_say_and_a_mistake_changes_nothing() {
     assert!(process.log_text().contains(" DEBUG "), "the level was turned");
     assert_eq!(process.metric("callbackd_config_reloads_total{result=\"ok\"}").await, Some(1.0));
 
+    // What waits for a restart waits still, as long as the file and the running daemon differ.
+    let warnings = || process.log_text().matches("these changes need a restart").count();
+    assert_eq!(warnings(), 1);
+    process.signal("HUP");
+    until("it is warned of again", async || (warnings() == 2).then_some(())).await;
+    process.edit("group = \"another\"", "group = \"reload\"");
+    process.signal("HUP");
+    until("it was read", async || {
+        (process.metric("callbackd_config_reloads_total{result=\"ok\"}").await == Some(3.0)).then_some(())
+    })
+    .await;
+    assert_eq!(warnings(), 2, "the file says what runs");
+
     // A mistake changes nothing, and says so.
     process.edit("retries = 0", "retries = \"many\"");
     process.signal("HUP");
@@ -58,13 +71,62 @@ async fn sighup_takes_what_its_comments_say_and_a_mistake_changes_nothing() {
     process.edit("[kafka.property_files]\n", "[[egress.allow]]\nnet = \"127.0.0.0/8\"\n");
     process.signal("HUP");
     until("it was read once more", async || {
-        (process.metric("callbackd_config_reloads_total{result=\"ok\"}").await == Some(2.0)).then_some(())
+        (process.metric("callbackd_config_reloads_total{result=\"ok\"}").await == Some(4.0)).then_some(())
     })
     .await;
     produce(&servers, "reload", 1, &[event("again", &receiver.url("/"))]);
     assert_eq!(until("again ends", async || state("again")).await, "delivered");
     process.json(&["config", "log-level", "warn"]);
     assert_eq!(process.json(&["config", "log-level"])["level"], "warn");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_knows_what_failed_before_and_how_the_last_run_ended() {
+    let servers = shared_broker();
+    create_topic(&servers, "restarted", 1).await;
+    let mut process = Process::new(&servers, "restarted", "[retry]\nfirst = \"1h\"\n");
+    // A start that is refused is no run.
+    let held = std::net::TcpListener::bind(process.ops).unwrap();
+    let refused = run(&["run", "--config", &process.config().display().to_string()], &[]);
+    assert_eq!(refused.status.code(), Some(1), "{}", String::from_utf8_lossy(&refused.stderr));
+    drop(held);
+    process.start(None, "info").await;
+    assert!(!process.log_text().contains("did not end cleanly"), "{}", process.log_text());
+
+    let (signing, auth) = process.team(TEAM);
+    let verifier = Verifier::new(Credential::signed_and_keyed("acme", &signing, &auth).unwrap());
+    let rule: Rule = std::sync::Arc::new(|_, _| Reply::status(503));
+    let receiver = Recorder::start(verifier, rule).await.unwrap();
+    produce(&servers, "restarted", 1, &[event("fails", &receiver.url("/"))]);
+    let failed = |process: &Process| {
+        let listed = process.json(&["callbacks", "list", "--task", "fails"]);
+        let callback = listed["docs"].get(0)?.clone();
+        (callback["attempts"] == 1 && callback["in_flight"] == false).then_some(callback)
+    };
+    let before = until("its attempt is recorded", async || failed(&process)).await;
+    assert_eq!((before["last_status"].as_u64(), before["state"].as_str()), (Some(503), Some("pending")), "{before}");
+
+    process.kill();
+    process.start(None, "info").await;
+    assert!(process.log_text().contains("did not end cleanly"), "{}", process.log_text());
+    assert_eq!(failed(&process).unwrap(), before);
+    let endpoint = process.json(&["endpoints", "list"])["docs"][0].clone();
+    assert_eq!(endpoint["last_outcome"], "server_error", "{endpoint}");
+    assert_eq!(endpoint["consecutive_failures"], 1, "{endpoint}");
+    let status = process.json(&["status"]);
+    assert_eq!(status["worst_endpoints"][0]["origin"], endpoint["origin"], "{status}");
+    let runs: Vec<_> = status["instances"].as_array().unwrap().iter().map(|run| run["state"].clone()).collect();
+    assert_eq!(runs, ["running", "died"], "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_kafka_the_lag_is_not_known_and_a_note_says_why() {
+    let mut process = Process::new("127.0.0.1:9", "away", "");
+    process.start(None, "info").await;
+    let status = process.json(&["status"]);
+    assert!(status["ready"] == true && status["lag"].is_null(), "{status}");
+    assert!(status["note"].as_str().is_some_and(|note| note.contains("Kafka is not reached")), "{status}");
+    assert_eq!(process.metric("callbackd_partitions").await, Some(0.0));
 }
 
 /// The findings of `check`, by what was looked at, and its exit status.
@@ -110,6 +172,19 @@ async fn check_names_what_would_fail_and_how_to_mend_it() {
         assert_ne!(said(what), "failed", "{what}: {found:?}");
     }
     assert!(!process.folder.path().join("store").exists(), "it changes nothing");
+
+    // A relative path begins where its file is, also where that is the working directory.
+    let absolute = std::fs::read_to_string(process.config()).unwrap();
+    let folder = process.folder.path();
+    std::fs::write(process.config(), absolute.replace(&format!("{}/", folder.display()), "")).unwrap();
+    let inside = std::process::Command::new(crate::process::BINARY)
+        .args(["check", "--config", "callbackd.toml"])
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    assert!(inside.status.success(), "{}", String::from_utf8_lossy(&inside.stdout));
+    assert_eq!(check(&process).1, 0, "and from elsewhere");
+    std::fs::write(process.config(), absolute).unwrap();
 
     // With a daemon on it, what that one holds is no failure.
     process.start(None, "info").await;

@@ -13,8 +13,10 @@ use super::super::problem::Problem;
 use super::super::shapes::names::{ModeName, StateName};
 use super::super::shapes::{AttemptShape, AttemptsShape, CallbackShape, DeadLetterShape, Page, TaskShape};
 use super::dead_letters::VALUE_IN_LIST;
-use crate::ops::Ops;
+use crate::model::callback::CallbackId;
+use crate::model::settlement::Rows;
 use crate::ops::callbacks::CallbackQuery;
+use crate::ops::{Ops, OpsError};
 use crate::store::reads;
 
 #[derive(Deserialize, IntoParams)]
@@ -71,7 +73,7 @@ pub(super) async fn callbacks(
         until: query.until.as_deref().map(time).transpose()?,
     };
     let found = ops.callbacks(query, reads::Page { before: paging.position()?, limit: paging.limit }).await?;
-    let docs = found.docs.iter().filter_map(|(id, rows)| CallbackShape::new(*id, rows)).collect();
+    let docs = shapes(&ops, &found.docs).await?;
     Ok(Json(paging.page(docs, found.next.as_ref())))
 }
 
@@ -84,8 +86,8 @@ pub(super) async fn callback(
     Place(id): Place<String>,
     Query(_): Query<Nothing>,
 ) -> Answer<CallbackShape> {
-    let (id, rows) = ops.callback(&id).await?;
-    Ok(Json(shape(id, &rows)?))
+    let callback = ops.callback(&id).await?;
+    Ok(Json(shape(&ops, callback).await?))
 }
 
 /// What each attempt of a callback came to.
@@ -98,7 +100,8 @@ pub(super) async fn attempts(
     Query(_): Query<Nothing>,
 ) -> Answer<AttemptsShape> {
     let (id, rows, attempts) = ops.attempts(&id).await?;
-    Ok(Json(AttemptsShape { callback: shape(id, &rows)?, docs: attempts.iter().map(AttemptShape::new).collect() }))
+    let callback = shape(&ops, (id, rows)).await?;
+    Ok(Json(AttemptsShape { callback, docs: attempts.iter().map(AttemptShape::new).collect() }))
 }
 
 /// The body of a pending callback, byte for byte as it is sent.
@@ -131,18 +134,24 @@ pub(super) async fn task(
     let history = ops.task(&task).await?;
     let letters = history.dead_letters.into_iter().map(|letter| DeadLetterShape::new(letter, VALUE_IN_LIST));
     Ok(Json(TaskShape {
-        callbacks: history.callbacks.iter().filter_map(|(id, rows)| CallbackShape::new(*id, rows)).collect(),
+        callbacks: shapes(&ops, &history.callbacks).await?,
         dead_letters: letters.collect(),
         has_more: history.more,
         task_id: task,
     }))
 }
 
-fn shape(
-    id: crate::model::callback::CallbackId,
-    rows: &crate::model::settlement::Rows,
-) -> Result<CallbackShape, Problem> {
+async fn shapes(ops: &Ops, callbacks: &[(CallbackId, Rows)]) -> Result<Vec<CallbackShape>, Problem> {
+    let statuses = ops.last_statuses(callbacks).await?;
+    let shape = |((id, rows), status): (&(CallbackId, Rows), Option<u16>)| {
+        CallbackShape::new(*id, rows).map(|shape| shape.with_status(status))
+    };
+    Ok(callbacks.iter().zip(statuses).filter_map(shape).collect())
+}
+
+async fn shape(ops: &Ops, callback: (CallbackId, Rows)) -> Result<CallbackShape, Problem> {
+    let id = callback.0;
     // Between two reads its row may have gone.
-    CallbackShape::new(id, rows)
-        .ok_or_else(|| crate::ops::OpsError::NotFound(format!("there is no callback {id}")).into())
+    let gone = || OpsError::NotFound(format!("there is no callback {id}"));
+    Ok(shapes(ops, &[callback]).await?.pop().ok_or_else(gone)?)
 }

@@ -30,6 +30,8 @@ pub struct CallbackShape {
     pub attempts: u32,
     pub last_status: Option<u16>,
     pub last_outcome: Option<&'static str>,
+    /// It is in memory: an attempt is under way, or waits for its turn at its endpoint.
+    pub in_flight: bool,
     /// When the next attempt is due.
     pub due: Option<String>,
     pub first_attempt_at: Option<String>,
@@ -51,6 +53,12 @@ impl CallbackShape {
         }
     }
 
+    /// With the status of its last attempt, which a pending row does not hold.
+    #[must_use]
+    pub fn with_status(self, status: Option<u16>) -> Self {
+        Self { last_status: self.last_status.or(status), ..self }
+    }
+
     fn facts(id: CallbackId, facts: &Facts) -> Self {
         Self {
             callback_id: id.to_string(),
@@ -66,6 +74,7 @@ impl CallbackShape {
             attempts: 0,
             last_status: None,
             last_outcome: None,
+            in_flight: false,
             due: None,
             first_attempt_at: None,
             settled_at: None,
@@ -98,7 +107,8 @@ impl CallbackShape {
         Self {
             attempts: row.progress.attempts,
             last_outcome: row.last_outcome.map(|outcome| outcome.name()),
-            due: Some(row.due.to_string()),
+            in_flight: row.token.is_some(),
+            due: row.token.is_none().then(|| row.due.to_string()),
             first_attempt_at: row.progress.since.map(|since| since.to_string()),
             ..Self::facts(id, &row.facts)
         }

@@ -22,7 +22,8 @@ pub struct EndpointShape {
     /// When the oldest of them became, or the next becomes, due.
     pub oldest_due: Option<String>,
     pub parked_bytes: u64,
-    /// Failures in a row, since this daemon started or the last success.
+    /// Failures in a row, since this daemon started or the last success; before its first attempt, those of the oldest
+    /// callback that waits.
     pub consecutive_failures: u32,
     pub last_outcome: Option<&'static str>,
     pub last_attempt_at: Option<String>,
@@ -50,8 +51,8 @@ impl EndpointShape {
             pending: endpoint.pending,
             oldest_due: time(endpoint.oldest_due),
             parked_bytes: endpoint.parked_bytes,
-            consecutive_failures: recent.failures,
-            last_outcome: recent.last().map(|outcome| outcome.name()),
+            consecutive_failures: endpoint.failures(),
+            last_outcome: endpoint.last_outcome().map(|outcome| outcome.name()),
             last_attempt_at: time(recent.last_at),
             last_success_at: time(recent.last_success_at),
             recent: counts

@@ -7,7 +7,7 @@ use super::names::StartName;
 use super::{EndpointShape, time};
 use crate::ops::sources::Source;
 use crate::ops::status::Status;
-use crate::store::reads::InstanceRow;
+use crate::store::reads::{InstanceRow, RunEnd};
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct SourceShape {
@@ -51,6 +51,8 @@ pub struct StatusShape {
     pub store_id: String,
     pub ready: bool,
     pub troubles: Vec<String>,
+    /// What keeps it from reading, though it is ready.
+    pub note: Option<String>,
     pub kafka_reachable: bool,
     pub partitions: usize,
     pub pending: u64,
@@ -58,13 +60,15 @@ pub struct StatusShape {
     pub in_flight: i64,
     pub unsettled: i64,
     pub waiting: i64,
-    /// Counts of this run.
+    /// When this run began; the counts behind it are of this run.
+    pub counted_since: Option<String>,
     pub delivered: u64,
     pub exhausted: u64,
     pub abandoned: u64,
     pub dead_letters: u64,
     /// Records between watermarks and the ends of the logs.
-    pub lag: i64,
+    /// Null while nothing is read: how far behind is not known then.
+    pub lag: Option<i64>,
     /// Every partition is recorded up to this time.
     pub recorded_upto: Option<String>,
     /// Endpoints that fail, the longest row of failures first; at most five.
@@ -79,6 +83,7 @@ impl StatusShape {
             store_id: status.store_id,
             ready: status.readiness.ready,
             troubles: status.readiness.troubles,
+            note: status.note,
             kafka_reachable: status.readiness.kafka_reachable,
             partitions: status.readiness.partitions,
             pending: status.pending,
@@ -86,6 +91,7 @@ impl StatusShape {
             in_flight: status.in_flight,
             unsettled: status.unsettled,
             waiting: status.waiting,
+            counted_since: status.instances.first().map(|run| run.started_at.to_string()),
             delivered: status.delivered,
             exhausted: status.exhausted,
             abandoned: status.abandoned,
@@ -105,7 +111,7 @@ pub struct InstanceShape {
     pub started_at: String,
     /// Its last write to the store.
     pub seen_at: String,
-    /// running or ended.
+    /// running, ended, or died: it did not end cleanly.
     pub state: &'static str,
 }
 
@@ -115,7 +121,11 @@ impl InstanceShape {
             instance_id: row.id,
             started_at: row.started_at.to_string(),
             seen_at: row.seen_at.to_string(),
-            state: if row.ended { "ended" } else { "running" },
+            state: match row.end {
+                None => "running",
+                Some(RunEnd::Clean) => "ended",
+                Some(RunEnd::Died) => "died",
+            },
         }
     }
 }

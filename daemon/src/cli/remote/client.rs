@@ -51,7 +51,7 @@ impl Client {
 
     /// Waits, for what asks again and again.
     pub(super) fn sleep(&self, time: Duration) {
-        self.runtime.block_on(tokio::time::sleep(time));
+        self.runtime.block_on(async { tokio::time::sleep(time).await });
     }
 
     fn exchange(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Bytes, Failure> {
@@ -85,7 +85,11 @@ impl Client {
         };
         let detail = problem["detail"].as_str();
         let detail = detail.map_or_else(|| format!("{} answered {}", self.address, answer.status), str::to_owned);
-        let failure = Failure::new(status, crate::base::text::printable(detail.as_bytes(), 2_000));
+        let mut sentence = crate::base::text::printable(detail.as_bytes(), 2_000);
+        if answer.status == 401 && self.token.is_none() {
+            sentence.push_str(" (name a file with one: --token-file, or the variable CALLBACKD_TOKEN_FILE)");
+        }
+        let failure = Failure::new(status, sentence);
         Err(if self.remote.json { failure.with_problem(problem.to_string()) } else { failure })
     }
 

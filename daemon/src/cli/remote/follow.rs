@@ -84,7 +84,11 @@ pub(super) fn export(
         None => Box::new(std::io::stdout().lock()),
         Some(path) => {
             let file = OpenOptions::new().write(true).create_new(true).open(path);
-            Box::new(file.map_err(|error| Failure::new(Failure::FAILED, format!("{}: {error}", path.display())))?)
+            Box::new(file.map_err(|error| {
+                let never =
+                    if error.kind() == std::io::ErrorKind::AlreadyExists { ", and is never overwritten" } else { "" };
+                Failure::new(Failure::FAILED, format!("{}: {error}{never}", path.display()))
+            })?)
         }
     };
     let mut out = BufWriter::new(&mut out);
@@ -118,6 +122,7 @@ fn csv_line(out: &mut impl Write, header: &mut Option<Vec<String>>, doc: &Value)
         .iter()
         .map(|name| match &doc[name] {
             Value::Null => String::new(),
+            Value::Bool(value) => value.to_string(),
             value => quoted(&cell(value)),
         })
         .collect();
@@ -206,9 +211,9 @@ mod tests {
     #[test]
     fn csv_is_quoted_and_holds_no_formula() {
         let (mut out, mut header) = (Vec::new(), None);
-        for doc in [json!({"a": "x,y", "b": "=cmd()"}), json!({"a": "q\"q", "b": null})] {
+        for doc in [json!({"a": "x,y", "b": "=cmd()"}), json!({"a": true, "b": 1}), json!({"a": "q\"q", "b": null})] {
             csv_line(&mut out, &mut header, &doc).expect("a vector takes everything");
         }
-        assert_eq!(String::from_utf8(out).expect("text"), "a,b\r\n\"x,y\",'=cmd()\r\n\"q\"\"q\",\r\n");
+        assert_eq!(String::from_utf8(out).expect("text"), "a,b\r\n\"x,y\",'=cmd()\r\ntrue,1\r\n\"q\"\"q\",\r\n");
     }
 }

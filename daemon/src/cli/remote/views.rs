@@ -6,8 +6,9 @@ use super::super::table::{Column, Look, record, table};
 
 pub(super) type Columns = &'static [Column];
 
-pub(super) const CALLBACKS: [Column; 8] = [
+pub(super) const CALLBACKS: [Column; 9] = [
     ("CALLBACK", "callback_id"),
+    ("EVENT AT", "record_at"),
     ("TEAM", "team_id"),
     ("TASK", "task_id"),
     ("STATE", "state"),
@@ -25,10 +26,12 @@ const ATTEMPTS: [Column; 7] = [
     ("PEER", "peer"),
     ("ANSWER", "answer"),
 ];
-pub(super) const DEAD_LETTERS: [Column; 6] = [
+pub(super) const DEAD_LETTERS: [Column; 8] = [
     ("DEAD LETTER", "dead_letter_id"),
+    ("BURIED", "buried_at"),
     ("REASON", "reason"),
     ("DETAIL", "detail"),
+    ("TEAM", "team_id"),
     ("TASK", "task_id"),
     ("SOURCE", "source"),
     ("OFFSET", "offset"),
@@ -55,7 +58,7 @@ pub(super) const KEYS: [Column; 7] = [
     ("KIND", "kind"),
     ("MODE", "mode"),
     ("STATE", "state"),
-    ("ENDS IN", "last4"),
+    ("LAST 4", "last4"),
     ("PROMOTED", "promoted_at"),
     ("REVOKED", "revoked_at"),
 ];
@@ -87,7 +90,7 @@ pub(super) const TOKENS: [Column; 7] = [
     ("NAME", "name"),
     ("SCOPE", "scope"),
     ("STATE", "state"),
-    ("ENDS IN", "last4"),
+    ("LAST 4", "last4"),
     ("CREATED", "created_at"),
     ("EXPIRES", "expires_at"),
 ];
@@ -113,7 +116,11 @@ pub(super) enum View {
 }
 
 pub(super) fn shown(view: &View, answer: &Value, look: Look, quiet: bool) -> String {
-    let docs = |member: &str| answer[member].as_array().cloned().unwrap_or_default();
+    let docs = |member: &str| {
+        let mut docs = answer[member].as_array().cloned().unwrap_or_default();
+        docs.iter_mut().filter(|doc| doc["in_flight"] == true).for_each(|doc| doc["due"] = "now".into());
+        docs
+    };
     let titled = |title: &str, member: &str, columns: &[Column]| {
         let docs = docs(member);
         (!docs.is_empty()).then(|| format!("{title}\n{}", table(&docs, columns, look)))
@@ -162,13 +169,15 @@ pub(super) fn shown(view: &View, answer: &Value, look: Look, quiet: bool) -> Str
 
 /// The attempts; a first delivery has no row of its own, and is told by the callback.
 fn attempts(docs: &[Value], callback: &Value, look: Look) -> String {
-    let mut text = table(docs, &ATTEMPTS, look);
+    let mut text = if docs.is_empty() { String::new() } else { format!("{}\n", table(docs, &ATTEMPTS, look)) };
     if callback["state"] == "delivered" {
         text.push_str(&format!(
-            "\nThe delivery itself stands in the callback: status {}, settled at {}.",
+            "The delivery itself stands in the callback: status {}, settled at {}.",
             callback["last_status"],
             callback["settled_at"].as_str().unwrap_or_default()
         ));
+    } else if docs.is_empty() {
+        text.push_str("No attempt has ended yet.");
     }
-    text
+    text.trim_end().to_owned()
 }

@@ -113,8 +113,9 @@ fn read(directory: &Path) -> Result<Seen, Failure> {
 
 /// The directory, or the nearest above it that is there.
 fn existing(directory: &Path) -> std::path::PathBuf {
-    let mut ancestors = directory.ancestors();
-    ancestors.find(|path| path.as_os_str().is_empty() || path.exists()).unwrap_or(directory).to_owned()
+    let here = Path::new(".");
+    let named = directory.ancestors().map(|path| if path.as_os_str().is_empty() { here } else { path });
+    named.into_iter().find(|path| path.exists()).unwrap_or(directory).to_owned()
 }
 
 fn writable(place: &Path) -> Option<Finding> {

@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::rows::{self, Books};
 use super::{Failure, SqliteStore, scan, sources};
 use crate::base::clock::Timestamp;
+use crate::model::attempt::Outcome;
 use crate::model::callback::CallbackId;
 use crate::model::dead_letter::{DeadLetter, Unreadable};
 use crate::model::event::{RecordRef, SourceKey};
@@ -16,7 +17,7 @@ use crate::model::settlement::{NumberedAttempt, Rows};
 use crate::store::Answer;
 use crate::store::reads::{
     BuriedLetter, CallbackFilter, DeadLetterFilter, Found, InstanceRow, Page, QueueAsk, QueueRow, Queues, Reads,
-    SourceRow, Totals,
+    RunEnd, SourceRow, Totals,
 };
 
 impl Reads for SqliteStore {
@@ -26,6 +27,17 @@ impl Reads for SqliteStore {
 
     fn attempts(&self, id: CallbackId) -> Answer<'_, Vec<NumberedAttempt>> {
         self.ask(move |connection| rows::attempts(connection, id))
+    }
+
+    fn last_statuses(&self, ids: Vec<CallbackId>) -> Answer<'_, Vec<Option<u16>>> {
+        self.ask(move |connection| {
+            let sql = "SELECT status FROM attempt WHERE id = ?1 ORDER BY n DESC LIMIT 1";
+            let mut statement = connection.prepare_cached(sql)?;
+            let status = |id: &CallbackId| -> rusqlite::Result<Option<u16>> {
+                Ok(statement.query_row([id.as_bytes()], |row| row.get(0)).optional()?.flatten())
+            };
+            Ok(ids.iter().map(status).collect::<rusqlite::Result<_>>()?)
+        })
     }
 
     fn body(&self, id: CallbackId) -> Answer<'_, Option<Bytes>> {
@@ -78,7 +90,11 @@ impl Reads for SqliteStore {
                     id: row.get(0)?,
                     started_at: Timestamp::from_millis(row.get(1)?),
                     seen_at: Timestamp::from_millis(row.get(2)?),
-                    ended: row.get(3)?,
+                    end: match row.get(3)? {
+                        0 => None,
+                        1 => Some(RunEnd::Clean),
+                        _ => Some(RunEnd::Died),
+                    },
                 })
             })?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -215,10 +231,11 @@ fn source_rows(connection: &Connection) -> Result<Vec<SourceRow>, Failure> {
 fn queues(connection: &Connection, ask: &QueueAsk) -> Result<Vec<QueueRow>, Failure> {
     let sql = |condition: &str| {
         format!(
-            "SELECT team, target, parked_bytes,
+            "SELECT queue.team, target, parked_bytes,
                     (SELECT count(*) FROM (SELECT 1 FROM pending WHERE pending.queue = queue.id AND token IS NULL LIMIT ?1)),
-                    (SELECT min(due) FROM pending WHERE pending.queue = queue.id AND token IS NULL)
-             FROM queue WHERE (next_at IS NOT NULL OR parked_bytes > 0) AND {condition}"
+                    first.due, first.last_outcome, first.tries
+             FROM queue LEFT JOIN pending AS first ON first.id =
+                 (SELECT id FROM pending WHERE pending.queue = queue.id AND token IS NULL ORDER BY due LIMIT 1) WHERE (next_at IS NOT NULL OR parked_bytes > 0) AND {condition}"
         )
     };
     let read = |row: &rusqlite::Row<'_>| {
@@ -228,22 +245,25 @@ fn queues(connection: &Connection, ask: &QueueAsk) -> Result<Vec<QueueRow>, Fail
             parked_bytes: row.get(2)?,
             pending: row.get(3)?,
             oldest_due: row.get::<_, Option<i64>>(4)?.map(Timestamp::from_millis),
+            last_outcome: row.get::<_, Option<String>>(5)?.and_then(|name| Outcome::parse(&name)),
+            tries: row.get::<_, Option<u32>>(6)?.unwrap_or(0),
         })
     };
     let count = ask.count_upto;
     let mut found = Vec::new();
     match &ask.which {
         Queues::From { team, at_most } => {
-            let mut statement = connection.prepare_cached(&sql("team >= ?2 ORDER BY team, target LIMIT ?3"))?;
+            let mut statement =
+                connection.prepare_cached(&sql("queue.team >= ?2 ORDER BY queue.team, target LIMIT ?3"))?;
             let rows = statement.query_map(params![count, team.as_deref().unwrap_or_default(), at_most], read)?;
             found.extend(rows.collect::<rusqlite::Result<Vec<_>>>()?);
         }
         Queues::Of(team) => {
-            let mut statement = connection.prepare_cached(&sql("team = ?2 ORDER BY target LIMIT 20000"))?;
+            let mut statement = connection.prepare_cached(&sql("queue.team = ?2 ORDER BY target LIMIT 20000"))?;
             found.extend(statement.query_map(params![count, team], read)?.collect::<rusqlite::Result<Vec<_>>>()?);
         }
         Queues::These(queues) => {
-            let mut statement = connection.prepare_cached(&sql("team = ?2 AND target = ?3"))?;
+            let mut statement = connection.prepare_cached(&sql("queue.team = ?2 AND target = ?3"))?;
             for (team, target) in queues {
                 let rows = statement.query_map(params![count, team, target], read)?;
                 found.extend(rows.collect::<rusqlite::Result<Vec<_>>>()?);

@@ -12,7 +12,8 @@ pub(super) fn begin(connection: &Connection, now: Timestamp) -> Result<Begun, Fa
     let store_id: String = connection.query_row("SELECT id FROM store", [], |row| row.get(0))?;
     let unclean: bool =
         connection.query_row("SELECT EXISTS (SELECT 1 FROM process WHERE clean = 0)", [], |row| row.get(0))?;
-    connection.execute("UPDATE process SET clean = 1", [])?;
+    // 1: it ended cleanly; 2: it was found not to have.
+    connection.execute("UPDATE process SET clean = 2 WHERE clean = 0", [])?;
     // Earlier instances are kept for the record, the last hundred of them.
     connection.execute("DELETE FROM process WHERE id <= (SELECT max(id) - 100 FROM process)", [])?;
     connection.execute("UPDATE source SET owner = NULL", [])?;

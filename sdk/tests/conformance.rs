@@ -1,0 +1,150 @@
+//! The corpus, which a program of its own made: the verifier agrees with every case, and makes each again as it was.
+
+#![cfg(feature = "conformance")]
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test may")]
+
+use std::collections::BTreeSet;
+
+use scale_callback_auth::conformance::{Case, Corpus, OwnKeys, Request};
+use scale_callback_auth::sign::{AuthHeader, Signer};
+use scale_callback_auth::{CallbackAuthKey, HmacKey, SigningSecret, Verifier};
+
+const ID: &str = "cb_01kav9ft00zkek0kfes3qvf608";
+
+/// Why a request is refused, the body's own reasons included.
+fn refusal(verifier: &Verifier, request: &Request, now: u64) -> Option<&'static str> {
+    match verifier.verify_at(&request.headers[..], &request.body, now) {
+        Err(error) => Some(error.code()),
+        Ok(verified) => verified.callback().err().map(|error| error.code()),
+    }
+}
+
+#[test]
+fn the_corpus_is_as_large_as_it_says() {
+    let corpus = Corpus::embedded();
+    let inputs: BTreeSet<_> = corpus
+        .cases()
+        .map(|case| {
+            let request = case.recorded();
+            (case.verifier().to_owned(), request.headers, request.body)
+        })
+        .collect();
+    assert_eq!(inputs.len(), corpus.cases().count(), "each input is there once");
+    assert!(inputs.len() >= 200, "{}", inputs.len());
+    let refusals: Vec<_> = corpus.cases().filter_map(|case| case.refusal()).collect();
+    assert!(refusals.len() >= 90, "{}", refusals.len());
+    let reasons: BTreeSet<_> = refusals.into_iter().collect();
+    assert!(reasons.len() >= 20, "{reasons:?}");
+    assert!(corpus.cases().any(|case| !case.is_http()) && corpus.cases().filter(Case::is_http).count() > 200);
+}
+
+#[test]
+fn the_verifier_agrees_with_every_case() {
+    let corpus = Corpus::embedded();
+    for case in corpus.cases() {
+        let (verifier, request) = (corpus.verifier(case.verifier()), case.recorded());
+        assert_eq!(
+            refusal(&verifier, &request, corpus.now()),
+            case.refusal(),
+            "{}: {:?}",
+            case.name(),
+            request.headers
+        );
+        // What the headers alone tell is never another thing than what the whole tells.
+        match verifier.check_headers_at(&request.headers[..], corpus.now()) {
+            Ok(()) => assert!(
+                case.refusal().is_none_or(|why| why.ends_with("mismatch") || why.starts_with("not_")),
+                "{} can be refused by its headers",
+                case.name()
+            ),
+            // Of two reasons, the whole may tell the one that takes the body to find.
+            Err(early) => assert!(
+                case.refusal().is_some_and(|why| why == early.code() || why.ends_with("mismatch")),
+                "{}: {early}",
+                case.name()
+            ),
+        }
+    }
+}
+
+#[test]
+fn a_case_is_made_again_as_it_was_and_with_other_keys_at_another_time() {
+    let corpus = Corpus::embedded();
+    let own = OwnKeys {
+        signing: Some("whsec_b3duIGtleXMgb2YgdGhpcyByZWNlaXZlciwgMzIgYiE=".to_owned()),
+        auth: Some("live_auth_99999999999999999999999999999999".to_owned()),
+        hmac: Some(format!("live_hmac_{}", "9".repeat(64))),
+    };
+    let single = |name: &str| match name {
+        "signed" => Some(scale_callback_auth::Credential::signed(
+            "own",
+            scale_callback_auth::Mode::Live,
+            own.signing.as_deref().unwrap(),
+        )),
+        "keyed" => Some(scale_callback_auth::Credential::signed_and_keyed(
+            "own",
+            own.signing.as_deref().unwrap(),
+            own.auth.as_deref().unwrap(),
+        )),
+        "hmac" => Some(scale_callback_auth::Credential::hmac_header("own", own.hmac.as_deref().unwrap())),
+        _ => None,
+    };
+    let later = corpus.now() + 1_000_000;
+    let mut sent = 0;
+    for case in corpus.cases() {
+        let again = case.request(&OwnKeys::default(), ID, corpus.now()).unwrap();
+        assert_eq!(again, case.recorded(), "{}", case.name());
+        let Some(credential) = single(case.verifier()).filter(|_| case.is_http()) else { continue };
+        sent += 1;
+        let request = case.request(&own, "cb_01kav9ft00zkek0kfes3qvf609", later).unwrap();
+        let verifier = Verifier::new(credential.unwrap());
+        assert_eq!(refusal(&verifier, &request, later), case.refusal(), "{}: {:?}", case.name(), request.headers);
+    }
+    assert!(sent > 200, "{sent}");
+}
+
+#[test]
+fn the_signer_makes_the_accepted_ones_byte_for_byte() {
+    let whole: serde_json::Value = serde_json::from_str(include_str!("../testdata/conformance.json")).unwrap();
+    let key = |kind: &str, name: &serde_json::Value| whole["keys"][kind][name.as_str().unwrap()].as_str().unwrap();
+    let corpus = Corpus::embedded();
+    let mut compared = 0;
+    for (case, raw) in corpus.cases().zip(whole["cases"].as_array().unwrap()) {
+        let recipe = &raw["recipe"];
+        let lines = recipe["signatures"].as_array().unwrap();
+        let plain = |entry: &serde_json::Value| entry.as_object().unwrap().keys().eq(["secret"]);
+        let of_the_platform = lines.len() == 1
+            && lines[0].as_array().unwrap().iter().all(plain)
+            && recipe["timestamp"]["offset"] == 0
+            && recipe["over"].is_null()
+            && recipe["more"].is_null()
+            && recipe["id"] == ID;
+        if !of_the_platform {
+            continue;
+        }
+        let secrets = lines[0].as_array().unwrap().iter().map(|entry| key("signing", &entry["secret"]));
+        let auth = match recipe["auth"].as_object() {
+            None => AuthHeader::Absent,
+            Some(auth) if auth.keys().eq(["key"]) => {
+                AuthHeader::Key(CallbackAuthKey::parse(key("auth", &auth["key"])).unwrap())
+            }
+            Some(auth) if auth.keys().eq(["hmac"]) => {
+                let names = auth["hmac"].as_array().unwrap();
+                let mut keys = names.iter().map(|name| HmacKey::parse(key("hmac", name)).unwrap());
+                let (first, second) = (keys.next().unwrap(), keys.next());
+                if keys.next().is_some() {
+                    continue;
+                }
+                AuthHeader::Hmac(first, second)
+            }
+            Some(_) => continue,
+        };
+        let secrets = secrets.map(|secret| SigningSecret::parse(secret).unwrap()).collect();
+        let recorded = case.recorded();
+        let signed = Signer::new(secrets, auth).sign(ID, corpus.now(), &recorded.body).to_pairs(ID);
+        let signed: Vec<_> = signed.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        assert_eq!(signed, recorded.headers, "{}", case.name());
+        compared += 1;
+    }
+    assert!(compared > 100, "{compared}");
+}
