@@ -1,6 +1,9 @@
 //! Sample tasks of the shapes that the platform sends, made from a seed: for demos, tests and a receiver's first try.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
+
+use serde_json::value::RawValue;
 
 /// The kinds of sample tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -185,6 +188,25 @@ fn page(seed: &mut Seed, index: u64) -> String {
     )
 }
 
+/// A callback's body around a task, as the platform composes it; `None` if `task` is no JSON object with a `task_id`.
+#[must_use]
+pub fn callback(task: &str) -> Option<String> {
+    let members: HashMap<&str, &RawValue> = serde_json::from_str(task).ok()?;
+    let id = members.get("task_id")?.get();
+    let response = members.get("response").map(|raw| format!(r#","response":{}"#, raw.get())).unwrap_or_default();
+    Some(format!(r#"{{"task":{task}{response},"task_id":{id}}}"#))
+}
+
+/// A callback's id with that time inside.
+#[must_use]
+pub fn callback_id(unix_millis: u64, seed: &mut Seed) -> String {
+    const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+    let (high, low) = (u128::from(unix_millis & 0xffff_ffff_ffff), u128::from(seed.next_u64()));
+    let number = high << 80 | u128::from(seed.next_u64() & 0xffff) << 64 | low;
+    let digit = |place: u32| char::from(ALPHABET[(number >> (5 * place) & 31) as usize]);
+    format!("cb_{}", (0..26).rev().map(digit).collect::<String>())
+}
+
 /// The envelope of a task event around a task.
 #[must_use]
 pub fn envelope(team: &str, event_id: Option<&str>, task: &str) -> String {
@@ -233,6 +255,12 @@ mod tests {
             let whole: Result<&serde_json::value::RawValue, _> = serde_json::from_str(&one);
             assert!(whole.is_ok(), "{one}");
         }
+        let body = callback(r#"{"task_id":"t1","response":{"x":1.50}}"#);
+        assert_eq!(
+            body.as_deref(),
+            Some(r#"{"task":{"task_id":"t1","response":{"x":1.50}},"response":{"x":1.50},"task_id":"t1"}"#)
+        );
+        assert!(callback_id(1_764_000_000_000, &mut Seed::new(1)).starts_with("cb_01kav9ft00"));
         let id = uuid_v7(1_764_000_000_000, &mut Seed::new(1));
         assert_eq!((id.len(), &id[..13], &id[14..15]), (36, "019ab697-e800", "7"));
     }

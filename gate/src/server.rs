@@ -6,30 +6,38 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
+use hyper::header::{self, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::tls::ServerTls;
+use crate::wire::Strict;
 
 /// Bounds of an HTTP/2 connection: the library's own are large.
 const WINDOW: u32 = 64 * 1024;
 const STREAMS: u32 = 32;
+/// Headers of one HTTP/1.1 request.
+const HEADERS: usize = 64;
 
 /// Bounds of every connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections open at once; one more waits to be accepted.
+    /// Connections open at once.
     pub connections: usize,
+    /// One more is closed at once, where it would wait to be accepted otherwise.
+    pub refuse_more: bool,
     /// For a whole request head; also how long an idle connection is kept.
     pub head: Duration,
     /// Bytes of a request head.
@@ -44,6 +52,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 1_024,
+            refuse_more: false,
             head: Duration::from_secs(10),
             head_bytes: 16 * 1024,
             life: Duration::from_secs(3_600),
@@ -127,17 +136,22 @@ where
 {
     let places = Arc::new(Semaphore::new(limits.connections));
     loop {
-        let place = tokio::select! {
-            place = Arc::clone(&places).acquire_owned() => place,
-            _ = stop.wait_for(|stop| *stop) => break,
+        let place = if limits.refuse_more {
+            None
+        } else {
+            let place = tokio::select! {
+                place = Arc::clone(&places).acquire_owned() => place,
+                _ = stop.wait_for(|stop| *stop) => break,
+            };
+            place.ok()
         };
-        let Ok(place) = place else { break };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = stop.wait_for(|stop| *stop) => break,
         };
         match accepted {
             Ok((stream, peer)) => {
+                let Some(place) = place.or_else(|| Arc::clone(&places).try_acquire_owned().ok()) else { continue };
                 let service = make(peer);
                 let stop = stop.clone();
                 tokio::spawn(async move {
@@ -165,7 +179,6 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let Some((stream, is_http2)) = accepted.secured(limits.head).await else { return };
-    let io = TokioIo::new(stream);
     if is_http2 {
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -175,15 +188,55 @@ where
             .initial_connection_window_size(WINDOW)
             .max_concurrent_streams(STREAMS)
             .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
-            .serve_connection(io, service);
+            .serve_connection(TokioIo::new(stream), service);
         until_stopped(connection, http2::Connection::graceful_shutdown, limits, stop).await;
     } else {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.head)
             .max_buf_size(limits.head_bytes.max(8 * 1024))
-            .serve_connection(io, service);
+            .max_headers(HEADERS)
+            .serve_connection(TokioIo::new(Strict::new(stream)), LastIfChunked(service));
         until_stopped(connection, http1::Connection::graceful_shutdown, limits, stop).await;
+    }
+}
+
+/// A chunked request ends its connection: where its body ends is for the library alone to say, and what comes behind it
+/// is looked at by nobody else.
+struct LastIfChunked<S>(S);
+
+impl<S, B> Service<Request<Incoming>> for LastIfChunked<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+{
+    type Response = Response<B>;
+    type Error = Infallible;
+    type Future = MaybeLast<S::Future>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let last = request.headers().contains_key(header::TRANSFER_ENCODING);
+        MaybeLast { answering: self.0.call(request), last }
+    }
+}
+
+pin_project! {
+    struct MaybeLast<F> {
+        #[pin]
+        answering: F,
+        last: bool,
+    }
+}
+
+impl<F: Future<Output = Result<Response<B>, Infallible>>, B> Future for MaybeLast<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut answer = ready!(this.answering.poll(cx));
+        if let (true, Ok(response)) = (*this.last, answer.as_mut()) {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        Poll::Ready(answer)
     }
 }
 

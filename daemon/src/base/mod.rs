@@ -6,4 +6,5 @@ pub mod metrics;
 pub mod pace;
 pub mod stop;
 pub mod telemetry;
-pub mod text;
+
+pub use scale_callback::text;

@@ -99,6 +99,14 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Tokens(TokensCommand::Create { name, scope, valid_for, value_only, bootstrap: true }) => {
             store::bootstrap(remote, name, &scope, &valid_for, value_only)
         }
+        Command::Receivers(command) => {
+            crate::base::telemetry::start(&crate::base::telemetry::Config {
+                format: crate::base::telemetry::Format::Human,
+                level: "info".to_owned(),
+            })
+            .map_err(|why| Failure::new(Failure::FAILED, why))?;
+            scale_callback::cli::run(command).map_err(|failure| Failure::new(failure.status, failure.sentence))
+        }
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "callbackd", &mut script);
@@ -136,7 +144,7 @@ fn secret_from(file: &Path) -> Result<Zeroizing<String>, Failure> {
 }
 
 fn duration(text: &str) -> Result<Duration, Failure> {
-    crate::config::parse_duration(text).ok_or_else(|| {
+    crate::base::text::duration(text).ok_or_else(|| {
         let shown = crate::base::text::printable(text.as_bytes(), 64);
         Failure::new(
             Failure::REFUSED,

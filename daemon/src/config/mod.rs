@@ -57,11 +57,6 @@ pub fn explain(wanted: &str) -> Option<String> {
     None
 }
 
-/// Reads a duration as the configuration writes it: "30s", "5m", "24h", "90d".
-pub fn parse_duration(text: &str) -> Option<Duration> {
-    raw::parse_span(text)
-}
-
 /// Whether SIGHUP takes a key: its comment, or its section's, says so.
 pub fn is_reloadable(key: &str) -> bool {
     let says = |name: &str| explain(name).is_some_and(|text| text.contains("SIGHUP"));

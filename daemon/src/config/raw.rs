@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
 
+use crate::base::text::duration;
+
 #[derive(Debug, Deserialize)]
 pub(super) struct Raw {
     pub(super) kafka: Kafka,
@@ -149,7 +151,7 @@ pub(super) struct Size(pub(super) usize);
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        parse_span(&text).map(Self).ok_or_else(|| {
+        duration(&text).map(Self).ok_or_else(|| {
             de::Error::custom(format!("{text:?} is no duration; write for example \"30s\", \"5m\" or \"24h\""))
         })
     }
@@ -162,20 +164,6 @@ impl<'de> Deserialize<'de> for Size {
             .map(Self)
             .ok_or_else(|| de::Error::custom(format!("{text:?} is no size; write for example \"64KiB\" or \"5MiB\"")))
     }
-}
-
-/// A number and one of `ms`, `s`, `m`, `h`, `d`.
-pub(super) fn parse_span(text: &str) -> Option<Duration> {
-    let (number, unit) = split(text)?;
-    let millis = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    number.checked_mul(millis).map(Duration::from_millis)
 }
 
 fn parse_size(text: &str) -> Option<usize> {

@@ -117,6 +117,8 @@ pub(super) enum Command {
     /// Who changed what, when, and from where.
     #[command(subcommand)]
     Audit(AuditCommand),
+    #[command(flatten)]
+    Receivers(scale_callback::cli::Command),
     /// Print a script that completes commands in a shell.
     #[command(after_help = "Example:\n  callbackd completion bash")]
     Completion {

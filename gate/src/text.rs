@@ -1,8 +1,10 @@
-//! Text from outside, made safe to show: control bytes escaped, length bounded.
+//! Text from outside, made safe to show: control bytes escaped, length bounded. And durations, as people write them.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 /// `bytes` as text for a person: invalid UTF-8 and control characters escaped, cut after `limit` bytes of input.
+#[must_use]
 pub fn printable(bytes: &[u8], limit: usize) -> String {
     let mut shown = String::new();
     for chunk in bytes[..bytes.len().min(limit)].utf8_chunks() {
@@ -26,11 +28,28 @@ pub fn printable(bytes: &[u8], limit: usize) -> String {
 }
 
 /// Lower-case hex.
+#[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len().saturating_mul(2)), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+/// A number and one of `ms`, `s`, `m`, `h`, `d`: "30s".
+#[must_use]
+pub fn duration(text: &str) -> Option<Duration> {
+    let end = text.bytes().position(|byte| !byte.is_ascii_digit())?;
+    let (number, unit) = text.split_at(end);
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(millis).map(Duration::from_millis)
 }
 
 #[cfg(test)]

@@ -1,0 +1,81 @@
+//! `verify`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{Failure, KeyArgs, say};
+use crate::conformance::unix_millis;
+use crate::diagnosis::{Capture, Finding};
+use crate::text::printable;
+
+/// The largest capture that is read.
+const MOST_BYTES: u64 = 64 << 20;
+
+/// The arguments.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The request's headers as they were captured, a line each; a request line may stand before them.
+    #[arg(long, value_name = "FILE")]
+    headers: PathBuf,
+    /// The request's body, byte for byte.
+    #[arg(long, value_name = "FILE")]
+    body: PathBuf,
+    #[command(flatten)]
+    keys: KeyArgs,
+}
+
+pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode, Failure> {
+    let source = args.keys.source();
+    let variables = source.look().map_err(Failure::refused)?;
+    let verifier = source.verifier(&variables).map_err(Failure::refused)?;
+    let shown = args.headers.display();
+    let text = String::from_utf8_lossy(&read(&args.headers)?).into_owned();
+    let headers = Capture::headers(&text).map_err(|why| Failure::failed(format!("{shown}: {why}")))?;
+    let capture = Capture { headers, body: read(&args.body)? };
+    let valid = match capture.verdict(&verifier) {
+        Finding::Valid { id, mode, task } => {
+            let task = task.map_or_else(
+                || "its body is no callback".to_owned(),
+                |task| format!("task {}", printable(task.as_bytes(), 256)),
+            );
+            say(&format!("valid at its own time: {id}, {mode} keys, {} bytes, {task}", capture.body.len()));
+            true
+        }
+        Finding::Invalid(why) => {
+            say(&format!("not valid: {why} ({})", why.code()));
+            for sentence in capture.explain(&verifier, why) {
+                say(&format!("  {sentence}"));
+            }
+            false
+        }
+    };
+    if let Some(time) = capture.time() {
+        say(&age(time, u64::try_from(unix_millis() / 1_000).unwrap_or_default()));
+    }
+    Ok(ExitCode::from(u8::from(!valid)))
+}
+
+fn age(time: u64, now: u64) -> String {
+    let told = |seconds: u64| match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7_199 => format!("{} min", seconds / 60),
+        7_200..=172_799 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    };
+    match (now.saturating_sub(time), time.saturating_sub(now)) {
+        (0..=300, 0) => format!("sent {} ago: a receiver takes it now", told(now.saturating_sub(time))),
+        (past, 0) => format!("sent {} ago: a receiver refuses it now, as older than 300 s", told(past)),
+        (_, 1..=300) => "its time lies a little ahead of this clock: a receiver takes it now".to_owned(),
+        (_, ahead) => format!("its time lies {} ahead of this clock: one of the clocks is wrong", told(ahead)),
+    }
+}
+
+fn read(path: &PathBuf) -> Result<Vec<u8>, Failure> {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut bytes));
+    read.map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
+    Ok(bytes)
+}

@@ -1,0 +1,185 @@
+//! Holds a running receiver to the conformance corpus: what it wrongly accepts, what it wrongly refuses.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use scale_callback_auth::conformance::{Case, Corpus, OwnKeys};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::client::{self, Remote};
+use crate::samples::{Seed, callback_id};
+
+/// Requests under way at once.
+const AT_ONCE: usize = 4;
+/// For one answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the receiver holds, and so which cases apply to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// The signing secret.
+    Signed,
+    /// The signing secret and the callback auth key.
+    Keyed,
+    /// The key of the `hmac` form.
+    Hmac,
+}
+
+impl Form {
+    /// As the corpus names the verifier.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Signed => "signed",
+            Self::Keyed => "keyed",
+            Self::Hmac => "hmac",
+        }
+    }
+}
+
+/// Where a receiver is: the server, and the path and query of its callbacks.
+#[derive(Debug, Clone)]
+pub struct ReceiverAt {
+    /// The server.
+    pub remote: Remote,
+    /// Path and query.
+    pub path: String,
+}
+
+impl ReceiverAt {
+    /// Reads `http[s]://HOST[:PORT][/PATH[?QUERY]]`.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn parse(url: &str, ca_file: Option<PathBuf>) -> Result<Self, String> {
+        let wrong = || format!("{url:?} is no URL of a receiver; write for example http://127.0.0.1:8080/callbacks");
+        let uri: http::Uri = url.parse().map_err(|_| wrong())?;
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return Err(wrong()) };
+        let remote = Remote::parse(&format!("{scheme}://{authority}"), ca_file).map_err(|_| wrong())?;
+        let path = uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
+        Ok(Self { remote, path })
+    }
+}
+
+/// What one case came to.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The case's name.
+    pub case: String,
+    /// What it came to.
+    pub verdict: Verdict,
+    /// The status, or why there was none.
+    pub answer: String,
+}
+
+/// Whether the receiver did as it must.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It did.
+    Right,
+    /// It took what it must refuse, for this reason.
+    WronglyAccepted(String),
+    /// It refused what it must take.
+    WronglyRefused,
+    /// It failed: a status of 500 and above, or no answer at all.
+    Failed,
+}
+
+/// Sends every case that applies, each with an id of its own; `now` moves the corpus' times to the present.
+///
+/// # Errors
+/// One sentence: a key that can't be used, or a receiver that can't be reached.
+pub async fn hold(at: &ReceiverAt, form: Form, own: &OwnKeys) -> Result<Vec<Outcome>, String> {
+    let corpus = Arc::new(Corpus::embedded());
+    let names: Vec<String> =
+        corpus.cases().filter(|case| applies(case, form)).map(|case| case.name().to_owned()).collect();
+    let places = Arc::new(Semaphore::new(AT_ONCE));
+    let mut seed = Seed::new(u64::try_from(unix_millis()).unwrap_or_default());
+    let mut running = JoinSet::new();
+    for name in names {
+        let place = Arc::clone(&places).acquire_owned().await.map_err(|error| error.to_string())?;
+        let now = unix_millis();
+        let id = callback_id(u64::try_from(now).unwrap_or_default(), &mut seed);
+        let (corpus, at, own) = (Arc::clone(&corpus), at.clone(), own.clone());
+        running.spawn(async move {
+            let found = corpus.cases().find(|case| case.name() == name);
+            let case = found.ok_or_else(|| format!("the corpus has no case {name}"))?;
+            let outcome = send(&at, &case, &own, &id, u64::try_from(now / 1_000).unwrap_or_default()).await;
+            drop(place);
+            outcome
+        });
+    }
+    let mut outcomes = Vec::new();
+    while let Some(ended) = running.join_next().await {
+        outcomes.push(ended.map_err(|error| error.to_string())??);
+    }
+    outcomes.sort_by(|one, other| one.case.cmp(&other.case));
+    if outcomes.iter().all(|outcome| outcome.answer.starts_with("no connection")) {
+        let answer = outcomes.first().map_or("there is no case", |outcome| &outcome.answer);
+        return Err(format!("{}: {answer}", at.remote));
+    }
+    Ok(outcomes)
+}
+
+fn applies(case: &Case<'_>, form: Form) -> bool {
+    case.is_http() && case.verifier() == form.name()
+}
+
+async fn send(at: &ReceiverAt, case: &Case<'_>, own: &OwnKeys, id: &str, now: u64) -> Result<Outcome, String> {
+    let request = case.request(own, id, now).map_err(|error| error.to_string())?;
+    let mut headers = HeaderMap::new();
+    headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(
+        http::header::USER_AGENT,
+        HeaderValue::from_static(concat!("scale-callback/", env!("CARGO_PKG_VERSION"))),
+    );
+    for (name, value) in &request.headers {
+        let name: HeaderName = name.parse().map_err(|_| format!("{}: {name:?} can't be sent", case.name()))?;
+        let value = HeaderValue::from_str(value).map_err(|_| format!("{}: {name} can't be sent", case.name()))?;
+        headers.append(name, value);
+    }
+    let body = Bytes::from(request.body);
+    let answer = client::call(&at.remote, Method::POST, &at.path, headers, body, PATIENCE).await;
+    let (verdict, answer) = match answer {
+        Ok(answer) => (judge(case.refusal(), answer.status.as_u16()), answer.status.to_string()),
+        Err(error) => (Verdict::Failed, error.to_string()),
+    };
+    Ok(Outcome { case: case.name().to_owned(), verdict, answer })
+}
+
+/// A verified body that is no callback is the application's business: it may be taken or refused.
+fn judge(refusal: Option<&str>, status: u16) -> Verdict {
+    match (refusal, status) {
+        (_, 500..) => Verdict::Failed,
+        (None, 200..=299) => Verdict::Right,
+        (None, _) => Verdict::WronglyRefused,
+        (Some("not_json" | "not_a_callback"), _) => Verdict::Right,
+        (Some(why), 200..=299) => Verdict::WronglyAccepted(why.to_owned()),
+        (Some(_), _) => Verdict::Right,
+    }
+}
+
+/// What is left once known deviations are taken out: outcomes that are wrong, and known ones that did not show.
+#[must_use]
+pub fn against_known<'o>(outcomes: &'o [Outcome], known: &BTreeSet<String>) -> (Vec<&'o Outcome>, Vec<String>) {
+    let wrong = |outcome: &&Outcome| outcome.verdict != Verdict::Right;
+    let new = outcomes.iter().filter(wrong).filter(|outcome| !known.contains(&outcome.case)).collect();
+    let shown: BTreeSet<&str> = outcomes.iter().filter(wrong).map(|outcome| outcome.case.as_str()).collect();
+    let gone = known
+        .iter()
+        .filter(|name| !shown.contains(name.as_str()) && outcomes.iter().any(|outcome| outcome.case == **name))
+        .cloned()
+        .collect();
+    (new, gone)
+}
+
+/// Milliseconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "requests are signed for the real time")]
+pub(crate) fn unix_millis() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis())
+}

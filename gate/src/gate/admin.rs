@@ -1,0 +1,46 @@
+//! Health and metrics, on a listener of their own: callers of the gate never see them.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::{Inner, plain};
+use crate::server::{Limits, Listener, serve};
+
+pub(super) async fn run(listener: TcpListener, inner: Arc<Inner>, stop: watch::Receiver<bool>) {
+    let limits = Limits { connections: 64, ..Limits::default() };
+    let ready = stop.clone();
+    let make = move |_| {
+        let (inner, stop) = (Arc::clone(&inner), ready.clone());
+        service_fn(move |request: Request<Incoming>| {
+            let answer = answer(&inner, &request, *stop.borrow());
+            async move { Ok::<_, Infallible>(answer) }
+        })
+    };
+    serve(Listener::Tcp(listener), limits, make, stop).await;
+}
+
+fn answer(inner: &Inner, request: &Request<Incoming>, stopping: bool) -> Response<Full<Bytes>> {
+    if request.method() != Method::GET {
+        return plain(StatusCode::METHOD_NOT_ALLOWED);
+    }
+    match request.uri().path() {
+        "/livez" => plain(StatusCode::OK),
+        "/readyz" => plain(if stopping { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }),
+        "/metrics" => {
+            let mut response = Response::new(Full::new(Bytes::from(inner.metrics.page())));
+            let kind = HeaderValue::from_static("text/plain; version=0.0.4");
+            response.headers_mut().insert(header::CONTENT_TYPE, kind);
+            response
+        }
+        _ => plain(StatusCode::NOT_FOUND),
+    }
+}

@@ -1,0 +1,105 @@
+//! Reading a body: within its size, its time, a least rate, and the room that all bodies share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, header};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+use super::Bounds;
+use super::admission::Refusal;
+
+/// Room is counted in pieces of this many bytes.
+pub(super) const UNIT: usize = 4096;
+/// The least rate, in bytes a second, once [`GRACE`] has passed.
+const LEAST: u64 = 4096;
+const GRACE: Duration = Duration::from_secs(3);
+
+/// A body, and the room that it takes until it is dropped.
+pub(super) struct Held {
+    pub(super) bytes: Bytes,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+pub(super) async fn read(
+    mut body: Incoming,
+    headers: &HeaderMap,
+    room: &Arc<Semaphore>,
+    bounds: &Bounds,
+) -> Result<Held, Refusal> {
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > bounds.body) {
+        return Err(Refusal::TooLarge);
+    }
+    // Room is taken for what came, not for what was announced: an announcement costs its sender nothing.
+    let mut held = None;
+    let began = Instant::now();
+    let end = began + bounds.whole_body;
+    let mut whole = Pieces::default();
+    loop {
+        let due = end.min(began + GRACE + Duration::from_secs(whole.len() as u64 / LEAST));
+        let frame = match timeout_at(due, body.frame()).await {
+            Err(_) => return Err(Refusal::TooSlow),
+            Ok(None) => break,
+            Ok(Some(Err(_))) => return Err(Refusal::Broken),
+            Ok(Some(Ok(frame))) => frame,
+        };
+        // Trailers are nobody's: nothing signs them.
+        let Ok(data) = frame.into_data() else { continue };
+        if whole.len() + data.len() > bounds.body {
+            return Err(Refusal::TooLarge);
+        }
+        take(&mut held, room, whole.len() + data.len())?;
+        whole.push(data);
+    }
+    Ok(Held { bytes: whole.into_bytes(), _room: held })
+}
+
+/// Takes room for `bytes` in all.
+fn take(held: &mut Option<OwnedSemaphorePermit>, room: &Arc<Semaphore>, bytes: usize) -> Result<(), Refusal> {
+    let has = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+    let more = bytes.div_ceil(UNIT).saturating_sub(has);
+    if more == 0 {
+        return Ok(());
+    }
+    let more = u32::try_from(more).map_err(|_| Refusal::TooLarge)?;
+    let permit = Arc::clone(room).try_acquire_many_owned(more).map_err(|_| Refusal::Overloaded)?;
+    match held {
+        Some(held) => held.merge(permit),
+        None => *held = Some(permit),
+    }
+    Ok(())
+}
+
+/// A body as it comes: most come in one piece, which is not copied.
+#[derive(Default)]
+struct Pieces {
+    first: Bytes,
+    rest: BytesMut,
+}
+
+impl Pieces {
+    fn len(&self) -> usize {
+        self.first.len() + self.rest.len()
+    }
+
+    fn push(&mut self, data: Bytes) {
+        if self.first.is_empty() && self.rest.is_empty() {
+            self.first = data;
+            return;
+        }
+        if self.rest.is_empty() {
+            self.rest.extend_from_slice(&self.first);
+            self.first = Bytes::new();
+        }
+        self.rest.extend_from_slice(&data);
+    }
+
+    fn into_bytes(self) -> Bytes {
+        if self.rest.is_empty() { self.first } else { self.rest.freeze() }
+    }
+}

@@ -1,0 +1,295 @@
+//! The gate: a proxy that lets verified callbacks through and nothing else, for receivers in any language.
+//!
+//! No header map is ever forwarded: the upstream request is made from what was verified and a short list of names.
+
+mod admin;
+mod admission;
+mod body;
+mod metrics;
+mod upstream;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use scale_callback_auth::replay::{Claim, MemoryGuard, ReplayGuard as _, Token as _};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use zeroize::Zeroizing;
+
+use crate::keys::{Change, KeySource, LiveKeys};
+use crate::receiver::BODY_LIMIT;
+use crate::server::{Limits, Listener, serve};
+use crate::tls::ServerTls;
+use admission::Refusal;
+use metrics::Metrics;
+use upstream::Upstream;
+pub use upstream::UpstreamAt;
+
+/// What a gate is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where callbacks come in.
+    pub listen: SocketAddr,
+    /// The certificate chain and its key, PEM; the listener speaks TLS with them.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Where health and metrics are asked for.
+    pub admin: Option<SocketAddr>,
+    /// The path and query that callbacks are sent to, compared as it is written.
+    pub path: String,
+    /// Where verified callbacks go.
+    pub upstream: UpstreamAt,
+    /// A file with a token for the upstream, sent as `authorization: Bearer`, so that only this gate can call it.
+    pub upstream_token: Option<PathBuf>,
+    /// The keys.
+    pub keys: KeySource,
+    /// Forward `scale-callback-auth` as well, which may be a secret.
+    pub keep_auth_header: bool,
+    /// Bounds.
+    pub bounds: Bounds,
+}
+
+/// Bounds of a gate.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Connections open at once; one more is closed.
+    pub connections: usize,
+    /// Bytes of one body.
+    pub body: usize,
+    /// Bytes of all bodies that are held at once; a request above it is answered 503.
+    pub bodies: usize,
+    /// For TLS and for a request head.
+    pub head: Duration,
+    /// For a whole body.
+    pub whole_body: Duration,
+    /// For the upstream's whole answer.
+    pub upstream: Duration,
+    /// For open requests once the gate stops.
+    pub drain: Duration,
+    /// Callbacks that are remembered, so that a captured one that is sent again is not handled again.
+    pub remembered: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            connections: 1_024,
+            body: BODY_LIMIT,
+            bodies: 64 << 20,
+            head: Duration::from_secs(10),
+            whole_body: Duration::from_secs(30),
+            upstream: Duration::from_secs(14),
+            drain: Duration::from_secs(20),
+            remembered: 200_000,
+        }
+    }
+}
+
+/// A gate that listens.
+pub struct Gate {
+    /// Where callbacks come in.
+    pub address: SocketAddr,
+    /// Where health and metrics are asked for.
+    pub admin_address: Option<SocketAddr>,
+    listener: TcpListener,
+    admin: Option<TcpListener>,
+    inner: Arc<Inner>,
+    tls: Option<Arc<ServerTls>>,
+}
+
+struct Inner {
+    path: String,
+    keys: LiveKeys,
+    guard: MemoryGuard,
+    upstream: Upstream,
+    room: Arc<Semaphore>,
+    bounds: Bounds,
+    metrics: Metrics,
+}
+
+impl Gate {
+    /// Reads keys and files and takes the ports.
+    ///
+    /// # Errors
+    /// One sentence that says what and where.
+    pub async fn bind(config: Config) -> Result<Self, String> {
+        let keys = LiveKeys::load(config.keys)?;
+        let tls = config.tls.as_ref().map(|(cert, key)| ServerTls::load(cert, key)).transpose()?.map(Arc::new);
+        let token = config.upstream_token.as_ref().map(read_token).transpose()?;
+        let bind = async |address: SocketAddr| {
+            TcpListener::bind(address).await.map_err(|error| format!("can't listen at {address}: {error}"))
+        };
+        let listener = bind(config.listen).await?;
+        let admin = match config.admin {
+            None => None,
+            Some(address) => Some(bind(address).await?),
+        };
+        let local = |listener: &TcpListener| listener.local_addr().map_err(|error| error.to_string());
+        let bounds = config.bounds;
+        let lease = bounds.upstream.as_secs().saturating_add(5);
+        let inner = Inner {
+            upstream: Upstream::new(config.upstream, &config.path, token, config.keep_auth_header, bounds.upstream)?,
+            path: config.path,
+            keys,
+            guard: MemoryGuard::new(bounds.remembered, lease),
+            room: Arc::new(Semaphore::new(bounds.bodies / body::UNIT)),
+            bounds,
+            metrics: Metrics::new(),
+        };
+        Ok(Self {
+            address: local(&listener)?,
+            admin_address: admin.as_ref().map(local).transpose()?,
+            listener,
+            admin,
+            inner: Arc::new(inner),
+            tls,
+        })
+    }
+
+    /// Looks at keys and certificate again; what can't be used changes nothing.
+    pub fn reloader(&self) -> impl Fn() + Send + Sync + 'static {
+        let (inner, tls) = (Arc::clone(&self.inner), self.tls.clone());
+        move || {
+            tell(&inner.metrics, &inner.keys.reload());
+            if let Some(tls) = &tls
+                && let Err(why) = tls.reload()
+            {
+                inner.metrics.reload("refused");
+                tracing::error!(why, "the certificate was read again and refused: the old one stays");
+            }
+        }
+    }
+
+    /// Serves until `stop`, then lets open requests end.
+    pub async fn run(self, stop: watch::Receiver<bool>) {
+        let bounds = self.inner.bounds;
+        let limits = Limits {
+            connections: bounds.connections,
+            refuse_more: true,
+            head: bounds.head,
+            drain: bounds.drain,
+            ..Limits::default()
+        };
+        let follow = {
+            let (keys, inner) = (self.inner.keys.clone(), Arc::clone(&self.inner));
+            tokio::spawn(async move { keys.follow(|change| tell(&inner.metrics, &change)).await })
+        };
+        let admin =
+            self.admin.map(|listener| tokio::spawn(admin::run(listener, Arc::clone(&self.inner), stop.clone())));
+        let listener = match self.tls {
+            None => Listener::Tcp(self.listener),
+            Some(tls) => Listener::Tls(self.listener, tls),
+        };
+        let inner = self.inner;
+        let make = move |_| {
+            let inner = Arc::clone(&inner);
+            inner.metrics.connections.inc();
+            service_fn(move |request| boxed(Arc::clone(&inner), request))
+        };
+        serve(listener, limits, make, stop).await;
+        follow.abort();
+        if let Some(admin) = admin {
+            let _ = admin.await;
+        }
+    }
+}
+
+fn tell(metrics: &Metrics, change: &Change) {
+    match change {
+        Change::None => {}
+        Change::Taken => {
+            metrics.reload("ok");
+            tracing::info!("other keys are in force");
+        }
+        Change::Refused(why) => {
+            metrics.reload("refused");
+            tracing::error!(why, "the keys were read again and refused: the old ones stay in force");
+        }
+    }
+}
+
+fn read_token(path: &PathBuf) -> Result<Zeroizing<String>, String> {
+    let shown = path.display();
+    let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| format!("{shown}: {error}"))?);
+    let token = Zeroizing::new(text.trim().to_owned());
+    let sendable = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    if sendable { Ok(token) } else { Err(format!("{shown}: a token is one line of printable ASCII")) }
+}
+
+type Answering = Pin<Box<dyn Future<Output = Result<Response<Full<Bytes>>, Infallible>> + Send>>;
+
+fn boxed(inner: Arc<Inner>, request: Request<Incoming>) -> Answering {
+    Box::pin(async move {
+        Ok(match inner.admit(request).await {
+            Ok(response) => response,
+            Err(refusal) => {
+                inner.metrics.refused(refusal.reason());
+                refusal.response()
+            }
+        })
+    })
+}
+
+impl Inner {
+    /// Verifies a request and passes it on.
+    async fn admit(self: &Arc<Self>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Refusal> {
+        let (head, body) = request.into_parts();
+        admission::shape(&head, &self.path)?;
+        let verifier = self.keys.verifier();
+        verifier.check_headers(&head.headers).map_err(Refusal::Unproven)?;
+        let held = body::read(body, &head.headers, &self.room, &self.bounds).await?;
+        let verified = verifier.verify(&head.headers, &held.bytes).map_err(Refusal::Unproven)?;
+        // Every verified request names the credential that accepted it.
+        let credential = verifier.credential(&verified).ok_or(Refusal::Overloaded)?;
+        let token = match self.guard.claim(credential, &verified) {
+            Claim::Fresh(token) => token,
+            Claim::Done => {
+                self.metrics.repeats.inc();
+                return Ok(Response::new(Full::default()));
+            }
+            Claim::InFlight => return Err(Refusal::InFlight),
+            Claim::Full => return Err(Refusal::Overloaded),
+        };
+        let forward = self.upstream.request(&head.headers, verified.mode(), held.bytes.clone());
+        // A client that goes away now changes nothing: what was begun comes to its end, and its claim is kept.
+        let own = Arc::clone(self);
+        let forwarding = tokio::spawn(async move {
+            let answer = own.upstream.send(forward).await;
+            match &answer {
+                Ok(answer) => {
+                    own.metrics.forwarded(answer.status());
+                    if answer.status().is_success() {
+                        token.done();
+                    }
+                }
+                Err(failure) => own.metrics.failed(failure.name()),
+            }
+            drop(held);
+            answer
+        });
+        match forwarding.await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(failure)) => Ok(plain(failure.status())),
+            Err(_) => Ok(plain(StatusCode::BAD_GATEWAY)),
+        }
+    }
+}
+
+fn plain(status: StatusCode) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = status;
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+    }
+    response
+}

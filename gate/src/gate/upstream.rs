@@ -1,0 +1,318 @@
+//! The way to the receiver behind the gate: requests made from scratch, kept connections, one attempt each.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use scale_callback_auth::Mode;
+use tokio::net::{TcpStream, UnixStream};
+use zeroize::Zeroizing;
+
+/// Connections that are kept for the next request, and for how long: many servers close an idle one after 5 s.
+const KEPT: usize = 64;
+const KEPT_FOR: Duration = Duration::from_secs(4);
+/// For a connection to come about.
+const CONNECT: Duration = Duration::from_secs(3);
+/// The largest answer that is passed back.
+const ANSWER: usize = 1 << 20;
+/// What is passed on of a verified request. Everything else stays here.
+const PASSED_ON: [&str; 7] = [
+    "content-type",
+    "user-agent",
+    scale_callback_auth::header::ID,
+    scale_callback_auth::header::TIMESTAMP,
+    scale_callback_auth::header::SIGNATURE,
+    scale_callback_auth::header::ATTEMPT,
+    "traceparent",
+];
+/// What an answer's connection is about, and never its end.
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Where the receiver is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamAt {
+    /// `host:port`, or a socket in the file system.
+    pub place: Place,
+    /// Path and query; those of the gate where there are none.
+    pub path: Option<String>,
+}
+
+/// How the receiver is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// TCP, in clear: on this machine or a network of one's own.
+    Tcp(String),
+    /// A socket in the file system, which nobody else can reach.
+    Unix(PathBuf),
+}
+
+impl UpstreamAt {
+    /// Reads `http://HOST:PORT[/PATH[?QUERY]]` or `unix:PATH`.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
+            return Ok(Self { place: Place::Unix(PathBuf::from(path)), path: None });
+        }
+        let wrong =
+            || format!("{text:?} is no upstream; write http://HOST:PORT, with a path if it is another, or unix:PATH");
+        let uri: Uri = text.parse().map_err(|_| wrong())?;
+        let authority = uri.authority().filter(|authority| !authority.as_str().contains('@')).ok_or_else(wrong)?;
+        if uri.scheme_str() != Some("http") {
+            return Err(wrong());
+        }
+        let port = authority.port_u16().unwrap_or(80);
+        let path = uri.path_and_query().map(ToString::to_string).filter(|path| path != "/");
+        Ok(Self { place: Place::Tcp(format!("{}:{port}", authority.host())), path })
+    }
+}
+
+/// Why there is no answer of the receiver to pass back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failure {
+    Unreachable,
+    Timeout,
+    Broken,
+    /// It switched protocols, or said something before its answer.
+    Unasked,
+}
+
+impl Failure {
+    pub(super) fn status(self) -> StatusCode {
+        match self {
+            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Unreachable | Self::Broken | Self::Unasked => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Timeout => "timeout",
+            Self::Broken => "broken",
+            Self::Unasked => "unasked",
+        }
+    }
+}
+
+struct Kept {
+    sender: SendRequest<Full<Bytes>>,
+    since: Instant,
+}
+
+pub(super) struct Upstream {
+    place: Place,
+    path: Uri,
+    host: HeaderValue,
+    authorization: Option<HeaderValue>,
+    keep_auth: bool,
+    timeout: Duration,
+    kept: Mutex<Vec<Kept>>,
+}
+
+impl Upstream {
+    pub(super) fn new(
+        at: UpstreamAt,
+        path: &str,
+        token: Option<Zeroizing<String>>,
+        keep_auth: bool,
+        timeout: Duration,
+    ) -> Result<Self, String> {
+        let host = match &at.place {
+            Place::Tcp(host) => host.clone(),
+            Place::Unix(_) => "localhost".to_owned(),
+        };
+        let wrong = |_| format!("{} can't be called", at.path.as_deref().unwrap_or(path));
+        let authorization = token.map(|token| {
+            let value = HeaderValue::from_str(&Zeroizing::new(format!("Bearer {}", token.as_str())));
+            value.map(|mut value| {
+                value.set_sensitive(true);
+                value
+            })
+        });
+        Ok(Self {
+            path: at.path.as_deref().unwrap_or(path).parse().map_err(wrong)?,
+            host: HeaderValue::from_str(&host).map_err(|_| format!("{host:?} is no host"))?,
+            authorization: authorization.transpose().map_err(|_| "the upstream's token can't be sent".to_owned())?,
+            place: at.place,
+            keep_auth,
+            timeout,
+            kept: Mutex::default(),
+        })
+    }
+
+    /// A request of our own, with what was verified.
+    pub(super) fn request(&self, headers: &HeaderMap, mode: Mode, body: Bytes) -> Request<Full<Bytes>> {
+        let length = HeaderValue::from(body.len());
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = Method::POST;
+        request.uri_mut().clone_from(&self.path);
+        let own = request.headers_mut();
+        own.reserve(PASSED_ON.len() + 4);
+        own.insert(header::HOST, self.host.clone());
+        own.insert(header::CONTENT_LENGTH, length);
+        for name in PASSED_ON {
+            // Signatures may stand in several lines; of anything else the first is passed on.
+            let several = name == scale_callback_auth::header::SIGNATURE;
+            for value in headers.get_all(name).iter().take(if several { usize::MAX } else { 1 }) {
+                own.append(HeaderName::from_static(name), value.clone());
+            }
+        }
+        if self.keep_auth
+            && let Some(value) = headers.get(scale_callback_auth::header::AUTH)
+        {
+            own.insert(HeaderName::from_static(scale_callback_auth::header::AUTH), value.clone());
+        }
+        own.insert(HeaderName::from_static("scale-callback-verified"), HeaderValue::from_static(mode.name()));
+        if let Some(authorization) = &self.authorization {
+            own.insert(header::AUTHORIZATION, authorization.clone());
+        }
+        request
+    }
+
+    /// Sends a request once and reads the whole answer.
+    pub(super) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Full<Bytes>>, Failure> {
+        tokio::time::timeout(self.timeout, self.exchange(request)).await.map_err(|_| Failure::Timeout)?
+    }
+
+    async fn exchange(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Full<Bytes>>, Failure> {
+        let unasked = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&unasked);
+        hyper::ext::on_informational(&mut request, move |_| seen.store(true, Ordering::Relaxed));
+        let mut sender = match self.take().await {
+            Some(sender) => sender,
+            None => self.connect().await?,
+        };
+        let response = loop {
+            match sender.try_send_request(request).await {
+                Ok(response) => break response,
+                Err(mut error) => match error.take_message() {
+                    // A kept connection that was closed meanwhile gave the request back, unsent: that is no attempt.
+                    Some(unsent) => {
+                        request = unsent;
+                        sender = self.connect().await?;
+                    }
+                    None => return Err(Failure::Broken),
+                },
+            }
+        };
+        let (mut head, mut body) = response.into_parts();
+        if head.status.is_informational() || unasked.load(Ordering::Relaxed) {
+            return Err(Failure::Unasked);
+        }
+        let mut whole = BytesMut::new();
+        let mut complete = true;
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(|_| Failure::Broken)?.into_data() else { continue };
+            let room = ANSWER.saturating_sub(whole.len());
+            whole.extend_from_slice(&data[..data.len().min(room)]);
+            if data.len() > room {
+                complete = false;
+                break;
+            }
+        }
+        // A connection serves again only once its answer was read to the end.
+        if complete {
+            self.keep(sender);
+        }
+        end_to_end(&mut head.headers);
+        Ok(Response::from_parts(head, Full::new(whole.freeze())))
+    }
+
+    /// A kept connection that can still take a request, the one used last first.
+    async fn take(&self) -> Option<SendRequest<Full<Bytes>>> {
+        loop {
+            let last = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            let Kept { mut sender, since } = last;
+            if since.elapsed() < KEPT_FOR && sender.ready().await.is_ok() {
+                return Some(sender);
+            }
+        }
+    }
+
+    fn keep(&self, sender: SendRequest<Full<Bytes>>) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if !sender.is_closed() && kept.len() < KEPT {
+            kept.push(Kept { sender, since: Instant::now() });
+        }
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Failure> {
+        let connecting = async {
+            match &self.place {
+                Place::Tcp(host) => {
+                    let stream = TcpStream::connect(host).await.map_err(|_| Failure::Unreachable)?;
+                    stream.set_nodelay(true).map_err(|_| Failure::Unreachable)?;
+                    shake_hands(TokioIo::new(stream)).await
+                }
+                Place::Unix(path) => {
+                    let stream = UnixStream::connect(path).await.map_err(|_| Failure::Unreachable)?;
+                    shake_hands(TokioIo::new(stream)).await
+                }
+            }
+        };
+        tokio::time::timeout(CONNECT, connecting).await.map_err(|_| Failure::Unreachable)?
+    }
+}
+
+async fn shake_hands<I>(io: I) -> Result<SendRequest<Full<Bytes>>, Failure>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let (sender, connection) = http1::handshake(io).await.map_err(|_| Failure::Unreachable)?;
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+/// Leaves what is for the sender of the callback.
+fn end_to_end(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+    headers.remove(header::CONTENT_LENGTH);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upstreams_are_read_and_others_refused() {
+        let read = |text: &str| UpstreamAt::parse(text).map(|at| (at.place, at.path));
+        let tcp = |host: &str| Place::Tcp(host.to_owned());
+        assert_eq!(read("http://127.0.0.1:3000"), Ok((tcp("127.0.0.1:3000"), None)));
+        assert_eq!(read("http://app/hooks?x=1"), Ok((tcp("app:80"), Some("/hooks?x=1".to_owned()))));
+        assert_eq!(read("unix:/run/app.sock"), Ok((Place::Unix(PathBuf::from("/run/app.sock")), None)));
+        for wrong in ["", "unix:", "127.0.0.1:3000", "https://a", "http://u:p@a", "ftp://a", "/path"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! `scale-callback`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    scale_callback::cli::main()
+}

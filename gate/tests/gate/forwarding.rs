@@ -1,0 +1,167 @@
+//! What becomes of verified callbacks: passed on once, the answer passed back, repeats not handled again.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+
+use crate::kit::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_comes_back_as_it_is() {
+    let recorder = Recorder::start(|n| match n {
+        0 => Act::Say("HTTP/1.1 503 Busy\r\nretry-after: 7\r\nx-own: y\r\nconnection: x-own, keep-alive\r\ncontent-length: 4\r\n\r\nbusy"),
+        1 => Act::Say("HTTP/1.1 410 Gone\r\ntransfer-encoding: chunked\r\n\r\n3\r\nbye\r\n0\r\nx: y\r\n\r\n"),
+        _ => Act::Say("HTTP/1.1 204 No Content\r\n\r\n"),
+    })
+    .await;
+    let gate = Setup::before(&recorder).start().await;
+    let first = exchange(gate.address, good(&fresh_id()).as_bytes()).await;
+    assert!(first.starts_with("HTTP/1.1 503") && first.ends_with("\r\n\r\nbusy"), "{first}");
+    assert!(
+        first.contains("retry-after: 7\r\n") && !first.contains("x-own") && !first.contains("keep-alive"),
+        "{first}"
+    );
+    let second = exchange(gate.address, good(&fresh_id()).as_bytes()).await;
+    assert!(second.starts_with("HTTP/1.1 410") && second.ends_with("\r\n\r\nbye"), "{second}");
+    assert!(second.contains("content-length: 3"), "{second}");
+    let third = exchange(gate.address, good(&fresh_id()).as_bytes()).await;
+    assert!(third.starts_with("HTTP/1.1 204"), "{third}");
+    assert_eq!(recorder.connections.load(Ordering::SeqCst), 1, "each answer was read to its end");
+    assert_eq!(gate.metric("scale_callback_gate_forwarded_total{status=\"5xx\"}").await, 1);
+    gate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_handled_is_not_handled_again_and_what_was_not_is() {
+    let recorder =
+        Recorder::start(
+            |n| if n == 0 { Act::Say("HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n") } else { Act::Say(OK) },
+        )
+        .await;
+    let gate = Setup::before(&recorder).start().await;
+    let id = fresh_id();
+    let send = async || status(&exchange(gate.address, good(&id).as_bytes()).await);
+    assert_eq!(send().await, 500);
+    assert_eq!(send().await, 200, "a failure is tried again");
+    assert_eq!(send().await, 200, "a repeat is answered");
+    assert_eq!(recorder.count(), 2, "and not handled again");
+    assert_eq!(gate.metric("scale_callback_gate_repeats_total").await, 1);
+    gate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callback_that_is_being_handled_waits_and_a_client_that_leaves_changes_nothing() {
+    let recorder = Recorder::start(|_| Act::After(Duration::from_millis(1_500))).await;
+    let gate = Setup::before(&recorder).start().await;
+    let id = fresh_id();
+    let mut stream = TcpStream::connect(gate.address).await.unwrap();
+    stream.write_all(good(&id).as_bytes()).await.unwrap();
+    until("it is forwarded", || recorder.count() == 1).await;
+    let again = exchange(gate.address, good(&id).as_bytes()).await;
+    assert_eq!(status(&again), 503, "{again}");
+    assert!(again.contains("retry-after: "), "{again}");
+    // The client leaves while the receiver works.
+    drop(stream);
+    for _ in 0..100 {
+        if gate.metric("scale_callback_gate_forwarded_total{status=\"2xx\"}").await == 1 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(status(&exchange(gate.address, good(&id).as_bytes()).await), 200, "it was handled all the same");
+    assert_eq!(recorder.count(), 1);
+    gate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_hangs_answers_nonsense_or_is_away() {
+    let recorder = Recorder::start(|n| match n {
+        0 => Act::Hang,
+        1 => Act::Say("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n"),
+        2 => Act::Say("HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"),
+        3 => Act::SayAndClose("nonsense\r\n\r\n"),
+        4 => Act::SayAndClose("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nshort"),
+        5 => Act::SayAndClose(""),
+        _ => Act::Say(OK),
+    })
+    .await;
+    let mut setup = Setup::before(&recorder);
+    setup.config.bounds.upstream = Duration::from_millis(500);
+    let gate = setup.start().await;
+    let id = fresh_id();
+    for (what, expected) in [
+        ("hangs", 504),
+        ("switches protocols", 502),
+        ("says something before its answer", 502),
+        ("answers nonsense", 502),
+        ("breaks off", 502),
+        ("closes without an answer", 502),
+        ("answers", 200),
+    ] {
+        // The same id each time: the claim is released whenever it was not handled.
+        let answer = exchange(gate.address, good(&id).as_bytes()).await;
+        assert_eq!(status(&answer), expected, "{what}: {answer}");
+    }
+    assert_eq!(recorder.count(), 7, "one attempt each, no hidden retry");
+    gate.stop().await;
+
+    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = gone.local_addr().unwrap();
+    drop(gone);
+    let gate = Setup::new(&format!("http://{address}")).start().await;
+    assert_eq!(status(&exchange(gate.address, good(&fresh_id()).as_bytes()).await), 502);
+    assert_eq!(gate.metric("scale_callback_gate_upstream_failures_total{failure=\"unreachable\"}").await, 1);
+    gate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_connection_that_was_closed_costs_no_failure() {
+    let recorder = Recorder::start(|_| Act::SayAndClose(OK)).await;
+    let gate = Setup::before(&recorder).start().await;
+    for _ in 0..20 {
+        let answer = exchange(gate.address, format!("{}", good(&fresh_id())).as_bytes()).await;
+        assert_eq!(status(&answer), 200, "{answer}");
+    }
+    assert_eq!(recorder.count(), 20);
+    gate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gate_that_stops_lets_what_was_begun_end() {
+    let recorder = Recorder::start(|_| Act::After(Duration::from_millis(400))).await;
+    let gate = Setup::before(&recorder).start().await;
+    let (address, request) = (gate.address, good(&fresh_id()));
+    let open = tokio::spawn(async move { exchange(address, request.as_bytes()).await });
+    until("it is forwarded", || recorder.count() == 1).await;
+    gate.stop().await;
+    assert_eq!(status(&open.await.unwrap()), 200);
+    assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_receiver_can_tell_the_gate_from_anybody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("app.sock");
+    let token = folder.path().join("token");
+    std::fs::write(&token, "a-token-of-32-random-characters\n").unwrap();
+    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    let mut setup = Setup::new(&format!("unix:{}", socket.display()));
+    setup.config.upstream_token = Some(token);
+    setup.config.keep_auth_header = true;
+    let gate = setup.start().await;
+    let serving = tokio::spawn(async move {
+        use tokio::io::AsyncReadExt as _;
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = vec![0; 8_192];
+        let count = stream.read(&mut request).await.unwrap();
+        stream.write_all(OK.as_bytes()).await.unwrap();
+        String::from_utf8_lossy(&request[..count]).into_owned()
+    });
+    assert_eq!(status(&exchange(gate.address, good(&fresh_id()).as_bytes()).await), 200);
+    let request = serving.await.unwrap();
+    assert!(request.contains("authorization: Bearer a-token-of-32-random-characters\r\n"), "{request}");
+    assert!(request.contains(&format!("scale-callback-auth: {AUTH}\r\n")), "it was asked for: {request}");
+    gate.stop().await;
+}

@@ -1,0 +1,11 @@
+//! The gate, over raw sockets, before a receiver that records every byte.
+
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub, clippy::too_many_lines, reason = "tests may")]
+
+mod kit;
+
+mod admission;
+mod forwarding;
+mod keys;
+mod secure;
+mod strict;

@@ -1,0 +1,155 @@
+//! TLS, HTTP/2, and what the admin listener alone shows.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::kit::*;
+
+/// A certificate for localhost in `folder`, and the roots that trust it.
+fn certificate(folder: &std::path::Path) -> ((PathBuf, PathBuf), rustls::RootCertStore) {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    ((cert, key), roots)
+}
+
+async fn tls(
+    address: std::net::SocketAddr,
+    roots: rustls::RootCertStore,
+    alpn: &[u8],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![alpn.to_vec()];
+    let stream = TcpStream::connect(address).await?;
+    TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await
+}
+
+fn request(id: &str, authority: &str) -> http::Request<()> {
+    let mut request = http::Request::post(format!("https://{authority}/callbacks")).body(()).unwrap();
+    *request.version_mut() = http::Version::HTTP_2;
+    for line in proof(id, BODY).lines() {
+        let (name, value) = line.split_once(": ").unwrap();
+        request.headers_mut().append(name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap());
+    }
+    request
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http2_is_served_over_tls_and_held_to_the_same_rules() {
+    let folder = tempfile::tempdir().unwrap();
+    let (files, roots) = certificate(folder.path());
+    let recorder = Recorder::start(|_| Act::Say(OK)).await;
+    let mut setup = Setup::before(&recorder);
+    setup.config.tls = Some(files);
+    let gate = setup.start().await;
+    let stream = tls(gate.address, roots, b"h2").await.unwrap();
+    let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let mut send = async |request: http::Request<()>, body: &'static str| {
+        let (answer, mut sending) = sender.send_request(request, false).unwrap();
+        // Refused before its body, it may be reset.
+        let _ = sending.send_data(Bytes::from_static(body.as_bytes()), true);
+        answer.await.map(|answer| answer.status().as_u16())
+    };
+    assert_eq!(send(request(&fresh_id(), "localhost"), BODY).await.unwrap(), 200);
+    assert_eq!(send(request(&fresh_id(), "localhost"), "tampered").await.unwrap(), 401);
+    let mut two_hosts = request(&fresh_id(), "localhost");
+    two_hosts.headers_mut().insert("host", "other".parse().unwrap());
+    assert_eq!(send(two_hosts, BODY).await.unwrap(), 400);
+    let mut twice = request(&fresh_id(), "localhost");
+    twice.headers_mut().append("webhook-id", "cb_2".parse().unwrap());
+    assert_eq!(send(twice, BODY).await.unwrap(), 400);
+    let mut other = request(&fresh_id(), "localhost");
+    *other.uri_mut() = "https://localhost/other".parse().unwrap();
+    assert_eq!(send(other, BODY).await.unwrap(), 404);
+    let mut large = request(&fresh_id(), "localhost");
+    large.headers_mut().insert("x-large", "y".repeat(20_000).parse().unwrap());
+    assert_ne!(send(large, BODY).await.ok(), Some(200), "16 KiB of headers at the most");
+    assert_eq!(recorder.count(), 1);
+    gate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_of_http2_that_drips_ends_its_connection() {
+    let folder = tempfile::tempdir().unwrap();
+    let (files, roots) = certificate(folder.path());
+    let recorder = Recorder::start(|_| Act::Say(OK)).await;
+    let mut setup = Setup::before(&recorder);
+    setup.config.tls = Some(files);
+    setup.config.bounds.head = Duration::from_millis(700);
+    let gate = setup.start().await;
+    let mut stream = tls(gate.address, roots, b"h2").await.unwrap();
+    // The preface, empty settings, and a HEADERS frame without END_HEADERS: the rest of the head never comes to an end.
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    stream.write_all(b"\0\0\x01\x01\0\0\0\0\x01\x83").await.unwrap();
+    let began = Instant::now();
+    let (mut reading, mut writing) = tokio::io::split(stream);
+    let drip = tokio::spawn(async move {
+        // A CONTINUATION of one byte: a header of the static table.
+        while writing.write_all(b"\0\0\x01\x09\0\0\0\0\x01\x84").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
+    let ended = async {
+        let mut chunk = [0; 4096];
+        while !matches!(reading.read(&mut chunk).await, Ok(0) | Err(_)) {}
+    };
+    tokio::time::timeout(Duration::from_secs(10), ended).await.expect("its connection ends");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    drip.abort();
+    gate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_taken_while_it_runs_and_a_bad_one_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (files, first) = certificate(folder.path());
+    let recorder = Recorder::start(|_| Act::Say(OK)).await;
+    let mut setup = Setup::before(&recorder);
+    setup.config.tls = Some(files.clone());
+    let gate = setup.start().await;
+    assert!(tls(gate.address, first.clone(), b"http/1.1").await.is_ok());
+    std::fs::write(&files.0, "no certificate").unwrap();
+    (gate.reload)();
+    assert!(tls(gate.address, first.clone(), b"http/1.1").await.is_ok(), "the old one stays");
+    let (_, second) = certificate(folder.path());
+    (gate.reload)();
+    assert!(tls(gate.address, first, b"http/1.1").await.is_err());
+    let mut stream = tls(gate.address, second, b"http/1.1").await.unwrap();
+    stream.write_all(good(&fresh_id()).as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    // Nobody who does not finish a handshake keeps a place.
+    gate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_and_metrics_are_on_the_admin_listener_alone() {
+    let recorder = Recorder::start(|_| Act::Say(OK)).await;
+    let gate = Setup::before(&recorder).start().await;
+    for path in ["/livez", "/readyz", "/metrics"] {
+        let ask = format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n");
+        assert_eq!(status(&exchange(gate.admin, ask.as_bytes()).await), 200, "{path}");
+        assert_eq!(status(&exchange(gate.address, ask.as_bytes()).await), 405, "{path}");
+    }
+    assert_eq!(gate.metric("scale_callback_gate_refused_total{reason=\"method\"}").await, 3);
+    assert_eq!(gate.metric("scale_callback_gate_refused_total{reason=\"signature_mismatch\"}").await, 0);
+    gate.stop().await;
+}
