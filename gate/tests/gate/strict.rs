@@ -58,7 +58,6 @@ async fn nothing_is_smuggled() {
         assert!(closed, "{what}: the connection is open: {answer:?}");
         assert!(!answer.contains(" 200 OK"), "{what}: {answer:?}");
         assert_eq!(recorder.count(), before, "{what}: {:?}", recorder.requests().last());
-        assert!(answer.matches("HTTP/1.").count() <= 1, "{what}: the second one is not read: {answer:?}");
     }
     // One that is chunked as it should be is taken, and is the last of its connection.
     let mut stream = TcpStream::connect(gate.address).await.unwrap();
