@@ -6,7 +6,7 @@ KAFKA := CALLBACKD_TEST_KAFKA_LIBS=$(CURDIR)/$(KAFKA_LIBS)
 # One profile for demo and tests, and fault switches compiled into test builds alone.
 TEST_FLAGS := --workspace --features callbackd/faults,scale-callback-auth/axum,scale-callback-auth/testing,scale-callback-auth/conformance
 
-.PHONY: help demo test lint fmt clippy docs deny kafka prometheus system-packages bench bench-pages clean
+.PHONY: help demo test lint fmt clippy docs deny kafka prometheus receivers system-packages bench bench-pages clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -16,7 +16,7 @@ demo: system-packages ## Watch callbacks arrive, fail, retry and recover; needs 
 	cargo build --quiet --locked --bin callbackd
 	@target/debug/callbackd demo $(DEMO)
 
-test: system-packages kafka prometheus target/tools/.done ## Everything that is tested, with a real Kafka and Prometheus
+test: system-packages kafka prometheus target/tools/.done receivers ## Everything that is tested, with a real Kafka and Prometheus
 	$(KAFKA) cargo test --locked $(TEST_FLAGS) -- --skip crash:: --test-threads=4
 	# Kills are timed: they have the machine to themselves.
 	$(KAFKA) cargo test --locked $(TEST_FLAGS) --test it -- crash:: --test-threads=1
@@ -45,6 +45,33 @@ target/tools/.done: daemon/tests/requirements.txt
 
 prometheus:
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null || $(MAKE) --no-print-directory apt-packages APT=prometheus
+
+# The example receivers, each with its language's usual client.
+RECEIVERS := target/receivers
+
+receivers: $(RECEIVERS)/python/.done $(RECEIVERS)/node.done $(RECEIVERS)/receiver-go $(RECEIVERS)/java.done
+	cargo build --quiet --locked -p receiver-axum -p receiver-actix
+
+$(RECEIVERS)/python/.done: examples/receiver-python/requirements.txt
+	@python3 -m venv $(RECEIVERS)/python 2>/dev/null || { $(MAKE) --no-print-directory apt-packages APT=python3-venv && python3 -m venv $(RECEIVERS)/python; }
+	$(RECEIVERS)/python/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+$(RECEIVERS)/node.done: examples/receiver-node/package-lock.json
+	@command -v npm >/dev/null || $(MAKE) --no-print-directory apt-packages APT="nodejs npm"
+	npm ci --prefix examples/receiver-node --no-audit --no-fund --ignore-scripts --loglevel=error
+	@mkdir -p $(@D) && touch $@
+
+$(RECEIVERS)/receiver-go: examples/receiver-go/main.go examples/receiver-go/go.sum
+	@command -v go >/dev/null || $(MAKE) --no-print-directory apt-packages APT=golang-go
+	@mkdir -p $(@D)
+	cd examples/receiver-go && go build -o $(CURDIR)/$@ .
+
+$(RECEIVERS)/java.done: examples/receiver-java/pom.xml examples/receiver-java/src/main/java/com/example/Receiver.java
+	@command -v javac >/dev/null || $(MAKE) --no-print-directory apt-packages APT=default-jdk-headless
+	@command -v mvn >/dev/null || $(MAKE) --no-print-directory apt-packages APT=maven
+	mvn -q -B -f examples/receiver-java/pom.xml package
+	@mkdir -p $(@D) && touch $@
 
 kafka: $(KAFKA_LIBS)/.done
 

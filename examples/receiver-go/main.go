@@ -84,7 +84,7 @@ func (rc *receiver) receive(w http.ResponseWriter, r *http.Request) int {
 
 // verify says why a request is not believed; nil if the platform signed it.
 func (rc *receiver) verify(header http.Header, body []byte) error {
-	for _, name := range []string{"webhook-id", "webhook-timestamp", "webhook-signature", "scale-callback-auth"} {
+	for _, name := range []string{"webhook-id", "webhook-timestamp", "scale-callback-auth"} {
 		if len(header.Values(name)) > 1 {
 			return fmt.Errorf("%s is repeated", name)
 		}
@@ -101,9 +101,12 @@ func (rc *receiver) verify(header http.Header, body []byte) error {
 	if rc.authKeys != nil && !slices.ContainsFunc(rc.authKeys, isKey) {
 		return errors.New("scale-callback-auth is not the key")
 	}
+	// Signatures may stand in several lines; the library looks at the first one.
+	signed := header.Clone()
+	signed.Set("webhook-signature", strings.Join(header.Values("webhook-signature"), " "))
 	var err error
 	for _, webhook := range rc.webhooks {
-		if err = webhook.Verify(body, header); err == nil {
+		if err = webhook.Verify(body, signed); err == nil {
 			return nil
 		}
 	}

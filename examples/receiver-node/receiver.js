@@ -43,7 +43,7 @@ function verify(req, body) {
   };
   const id = only("webhook-id");
   const timestamp = only("webhook-timestamp");
-  const signature = only("webhook-signature");
+  const signature = (req.headersDistinct["webhook-signature"] ?? []).join(" "); // may stand in several lines
   const auth = only("scale-callback-auth");
   if (!/^[A-Za-z0-9_-]{1,64}$/.test(id)) throw new Refused("webhook-id is missing or malformed");
   if (!/^[1-9][0-9]{0,11}$/.test(timestamp)) throw new Refused("webhook-timestamp is missing or malformed");

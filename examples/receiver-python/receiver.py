@@ -47,21 +47,24 @@ newest: dict[str, str] = {}  # task_id -> time of its newest event
 
 def verify(body: bytes) -> str:
     """Gives the webhook-id of a request that the platform signed."""
-    # Waitress joins a repeated header with commas. None of these values may hold one.
+    # Waitress joins a repeated header with ", ", which none of these values may hold.
     webhook_id = request.headers.get("webhook-id", "")
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", webhook_id):
         raise Refused("webhook-id is missing, repeated or malformed")
     if not re.fullmatch(r"[1-9][0-9]{0,11}", request.headers.get("webhook-timestamp", "")):
         raise Refused("webhook-timestamp is missing, repeated or malformed")
     auth = request.headers.get("scale-callback-auth", "")
-    if "," in auth:
+    if ", " in auth:
         raise Refused("scale-callback-auth is repeated")
     if AUTH_KEYS and not any(hmac.compare_digest(key.encode(), auth.encode()) for key in AUTH_KEYS):
         raise Refused("scale-callback-auth is not the key")
 
+    # Signatures may stand in several lines.
+    signature = request.headers.get("webhook-signature", "").replace(", ", " ")
+    signed = {**request.headers, "webhook-signature": signature}
     for webhook in WEBHOOKS:
         try:
-            webhook.verify(body, dict(request.headers), json_parse=False)
+            webhook.verify(body, signed, json_parse=False)
             return webhook_id
         except (WebhookVerificationError, ValueError) as error:  # ValueError: malformed base64, a body not in UTF-8
             reason = str(error)

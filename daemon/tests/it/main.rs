@@ -23,6 +23,7 @@ mod outcomes;
 mod packaging;
 mod process;
 mod prometheus;
+mod receivers;
 mod secrets;
 mod store_contract;
 mod tidy;

@@ -50,6 +50,8 @@ impl ProvenCallback {
         B: Body,
         B::Error: Into<Box<dyn core::error::Error + Send + Sync>>,
     {
+        // What its headers alone refuse is not read.
+        verifier.check_headers(headers).map_err(|_| Rejection::Unauthenticated)?;
         #[expect(clippy::disallowed_methods, reason = "it is limited")]
         let whole = Limited::new(body, limit).collect().await;
         let body = whole.map(http_body_util::Collected::to_bytes).map_err(|error| match error {

@@ -84,7 +84,7 @@ public final class Receiver {
 
     /** Gives the body of a request that the platform signed. */
     private String verify(Headers headers, byte[] body) throws WebhookVerificationException {
-        for (String name : List.of("webhook-id", "webhook-timestamp", "webhook-signature", "scale-callback-auth")) {
+        for (String name : List.of("webhook-id", "webhook-timestamp", "scale-callback-auth")) {
             if (headers.getOrDefault(name, List.of()).size() > 1) {
                 throw new WebhookVerificationException(name + " is repeated");
             }
@@ -107,10 +107,16 @@ public final class Receiver {
         } catch (CharacterCodingException e) {
             throw new WebhookVerificationException("the body is not UTF-8");
         }
+        // Signatures may stand in several lines; the library looks at the first one.
+        String signatures = String.join(" ", headers.getOrDefault("webhook-signature", List.of()));
+        var signed = Map.of(
+                "webhook-id", List.of(first(headers, "webhook-id")),
+                "webhook-timestamp", List.of(first(headers, "webhook-timestamp")),
+                "webhook-signature", List.of(signatures));
         var refusal = new WebhookVerificationException("no secret");
         for (Webhook webhook : webhooks) {
             try {
-                webhook.verify(text, headers);
+                webhook.verify(text, signed);
                 return text;
             } catch (WebhookVerificationException e) {
                 refusal = e;
