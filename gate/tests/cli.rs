@@ -1,0 +1,295 @@
+//! `scale-callback` as people use it: every example of its help, and what goes wrong.
+
+#![allow(clippy::unwrap_used, missing_docs, clippy::panic, reason = "a test may")]
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_scale-callback");
+const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+const OTHER: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const AUTH: &str = "live_auth_0123456789abcdef0123456789abcdef";
+const HMAC: &str = "live_hmac_0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+fn command(arguments: &[&str], keys: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(BINARY);
+    command.args(arguments);
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SCALE_CALLBACK_")) {
+        command.env_remove(name);
+    }
+    for (name, value) in keys {
+        command.env(format!("SCALE_CALLBACK_{name}"), value);
+    }
+    command
+}
+
+fn run(arguments: &[&str], keys: &[(&str, &str)]) -> (Option<i32>, String) {
+    let output: Output = command(arguments, keys).output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+}
+
+/// A command that goes on, its lines as they come.
+struct Going {
+    child: Child,
+    out: BufReader<std::process::ChildStdout>,
+}
+
+impl Going {
+    fn start(arguments: &[&str], keys: &[(&str, &str)]) -> Self {
+        let mut child = command(arguments, keys).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        Self { child, out }
+    }
+
+    /// The rest of the first line that has `begin` in it, up to the next space.
+    fn told(&mut self, begin: &str) -> String {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            assert!(self.out.read_line(&mut line).unwrap() > 0, "it ended without {begin}");
+            if let Some((_, rest)) = line.split_once(begin) {
+                return rest.split_whitespace().next().unwrap_or_default().to_owned();
+            }
+        }
+    }
+
+    fn end(mut self) -> (Option<i32>, String) {
+        let mut rest = String::new();
+        self.out.read_to_string(&mut rest).unwrap();
+        (self.child.wait().unwrap().code(), rest)
+    }
+
+    fn stop(self) -> (Option<i32>, String) {
+        assert!(Command::new("kill").arg(self.child.id().to_string()).status().unwrap().success());
+        self.end()
+    }
+}
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_first_callback_is_sent_and_received() {
+    let keys = [("SIGNING_SECRET", SECRET), ("AUTH_KEY", AUTH)];
+    let mut listening = Going::start(&["listen", "--listen", "127.0.0.1:0", "--count", "3", "--timeout", "60s"], &keys);
+    let url = listening.told("listening at ");
+    let (status, told) = run(&["send", &url, "--type", "namedentityrecognition"], &keys);
+    assert!(status == Some(0) && told.contains("204 No Content"), "{told}");
+    let (status, told) = run(&["send", &url], &[("SIGNING_SECRET", OTHER), ("AUTH_KEY", AUTH)]);
+    assert!(status == Some(1) && told.contains("401") && told.contains("same secret"), "{told}");
+    let (status, told) = run(&["send", &url, "--age", "10m"], &keys);
+    assert!(status == Some(1) && told.contains("401"), "{told}");
+    for kind in ["error", "lidarannotation"] {
+        assert_eq!(run(&["send", &url, "--type", kind, "--task-id", "t\u{202e}1"], &keys).0, Some(0));
+    }
+    let (status, lines) = listening.end();
+    assert_eq!(status, Some(0), "{lines}");
+    assert_eq!(lines.matches("  valid  ").count(), 3, "{lines}");
+    assert!(lines.contains("namedentityrecognition completed, live keys"), "{lines}");
+    assert!(lines.contains("no signature matches (signature_mismatch)"), "{lines}");
+    assert!(lines.contains("(timestamp_too_old)"), "{lines}");
+    assert!(lines.contains("task t\\u{202e}1 ") && !lines.contains('\u{202e}'), "{lines}");
+}
+
+#[test]
+fn without_keys_it_makes_some_and_says_how_to_use_them() {
+    let mut listening =
+        Going::start(&["listen", "--listen", "127.0.0.1:0", "--count", "1", "--timeout", "60s", "--print-body"], &[]);
+    let secret = listening.told("export SCALE_CALLBACK_SIGNING_SECRET=");
+    let key = listening.told("export SCALE_CALLBACK_AUTH_KEY=");
+    let url = listening.told("listening at ");
+    assert_eq!(run(&["send", &url], &[("SIGNING_SECRET", &secret), ("AUTH_KEY", &key)]).0, Some(0));
+    let (status, lines) = listening.end();
+    assert!(status == Some(0) && lines.contains(r#"{"task":{"task_id":"#), "{lines}");
+    let mut shown =
+        Going::start(&["listen", "--listen", "127.0.0.1:0", "--print-secret"], &[("SIGNING_SECRET", SECRET)]);
+    assert_eq!(shown.told("export SCALE_CALLBACK_SIGNING_SECRET="), SECRET);
+    assert_eq!(shown.stop().0, Some(0));
+}
+
+#[test]
+fn a_listener_answers_forwards_and_gives_up_as_it_is_told() {
+    let keys = [("SIGNING_SECRET", SECRET)];
+    let mut busy = Going::start(&["listen", "--listen", "127.0.0.1:0", "--status", "503", "--times", "2"], &keys);
+    let url = busy.told("listening at ");
+    let statuses: Vec<_> = (0..3).map(|_| run(&["send", &url], &keys).1).collect();
+    assert!(statuses[0].contains("503") && statuses[1].contains("503") && statuses[2].contains("204"), "{statuses:?}");
+    let mut before =
+        Going::start(&["listen", "--listen", "127.0.0.1:0", "--forward-to", &format!("{url}deep?x=1")], &keys);
+    let front = before.told("listening at ");
+    assert!(run(&["send", &front], &keys).1.contains("204"));
+    assert!(run(&["send", &front], &[("SIGNING_SECRET", OTHER)]).1.contains("401"));
+    let (_, lines) = busy.stop();
+    assert_eq!(lines.matches("  valid  ").count(), 4, "what does not verify goes no further: {lines}");
+    assert!(run(&["send", &front], &keys).1.contains("502"), "nobody is behind it any more");
+    before.stop();
+    let mut slow = Going::start(&["listen", "--listen", "127.0.0.1:0", "--delay", "1s"], &keys);
+    let url = slow.told("listening at ");
+    let (status, told) = run(&["send", &url, "--timeout", "200ms"], &keys);
+    assert!(status == Some(1) && told.contains("no answer in time"), "{told}");
+    slow.stop();
+    let (status, told) = run(&["listen", "--listen", "127.0.0.1:0", "--count", "1", "--timeout", "300ms"], &keys);
+    assert!(status == Some(1) && told.contains("0 of 1 verified callbacks came in time"), "{told}");
+}
+
+/// A capture of a request that was signed at a time long ago, with a body.
+fn capture(folder: &Path, lines: &str, body: &str) -> (String, String) {
+    let (headers, file) = (folder.join("headers.txt"), folder.join("body.json"));
+    std::fs::write(&headers, lines).unwrap();
+    std::fs::write(&file, body).unwrap();
+    (headers.display().to_string(), file.display().to_string())
+}
+
+#[test]
+fn a_captured_request_is_explained() {
+    use scale_callback_auth::SigningSecret;
+    use scale_callback_auth::sign::{AuthHeader, Signer};
+    let folder = tempfile::tempdir().unwrap();
+    let body = r#"{"task":{"task_id":"t1"},"task_id":"t1"}"#;
+    let signer = Signer::new(vec![SigningSecret::parse(SECRET).unwrap()], AuthHeader::Absent);
+    let pairs = signer.sign("cb_1", 1_764_000_000, body.as_bytes()).to_pairs("cb_1");
+    let good: String = pairs.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let good = format!("POST /callbacks HTTP/1.1\r\nHost: a\r\n{good}");
+    let keys = [("SIGNING_SECRET", SECRET)];
+    for (lines, body, keys, status, told) in [
+        (good.clone(), body.to_owned(), keys, 0, "valid at its own time: cb_1, live keys, 40 bytes, task t1"),
+        (good.clone(), body.to_owned(), keys, 0, "days ago: a receiver refuses it now"),
+        (good.clone(), format!("{body}\n"), keys, 1, "it has a line end more"),
+        (good.clone(), body.replace(':', ": "), keys, 1, "written anew, with white space"),
+        (good.clone(), body.to_owned(), [("SIGNING_SECRET", OTHER)], 1, "either the secret is another one"),
+        (good.replace("1764000000", "1764000000000"), body.to_owned(), keys, 1, "13 digits: milliseconds"),
+        (good.replace("webhook-signature", "x-other"), body.to_owned(), keys, 1, "webhook-signature is missing"),
+        (
+            good.replace("webhook-id: cb_1", "webhook-id: cb_1\r\n more"),
+            body.to_owned(),
+            keys,
+            1,
+            "line 4 continues the one before it",
+        ),
+        (
+            format!("{good}webhook-id: cb_2\r\n"),
+            body.to_owned(),
+            keys,
+            1,
+            "line 6: webhook-id stands a second time (first on line 3)",
+        ),
+        (good.clone(), body.to_owned(), [("HMAC_KEY", HMAC)], 1, "scale-callback-auth is missing"),
+    ] {
+        let (headers, file) = capture(folder.path(), &lines, &body);
+        let (seen, printed) = run(&["verify", "--headers", &headers, "--body", &file], &keys);
+        assert_eq!(seen, Some(status), "{told}: {printed}");
+        assert!(printed.contains(told), "{told}: {printed}");
+        assert!(!printed.contains(SECRET) && !printed.contains(&pairs[2].1), "{printed}");
+    }
+}
+
+#[test]
+fn a_gate_stands_before_a_receiver_and_the_corpus_finds_nothing() {
+    let keys = [("SIGNING_SECRET", SECRET), ("AUTH_KEY", AUTH)];
+    let mut receiver = Going::start(&["listen", "--listen", "127.0.0.1:0"], &keys);
+    // Behind the gate the receiver verifies once more, which takes the auth header too.
+    let behind = receiver.told("listening at ");
+    let mut gate = Going::start(
+        &[
+            "gate",
+            "--listen",
+            "127.0.0.1:0",
+            "--upstream",
+            behind.trim_end_matches('/'),
+            "--keep-auth-header",
+            "--admin",
+            "127.0.0.1:0",
+        ],
+        &keys,
+    );
+    let url = gate.told("the gate listens at ");
+    assert!(gate.told("health and metrics at ").starts_with("http://127.0.0.1:"));
+    assert_eq!(run(&["send", &url], &keys).0, Some(0));
+    let (status, told) = run(&["test-receiver", &url], &keys);
+    assert!(status == Some(0) && told.contains("0 wrongly accepted, 0 wrongly refused, 0 failed"), "{told}");
+    let (status, told) = run(&["test-receiver", &url, "--all"], &keys);
+    assert!(status == Some(0) && told.lines().count() > 70, "{told}");
+    // A receiver that believes everything is found out.
+    let known = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(known.path(), "# none\nsignature hex/keyed\n").unwrap();
+    let (status, told) = run(&["test-receiver", &url, "--known", known.path().to_str().unwrap()], &keys);
+    assert!(status == Some(1) && told.contains("known, and no longer so: signature hex/keyed"), "{told}");
+    assert_eq!(gate.stop().0, Some(0));
+    receiver.stop();
+    let (status, told) = run(&["test-receiver", &url], &keys);
+    assert!(status == Some(1) && told.contains("no connection"), "{told}");
+}
+
+#[test]
+fn each_mistake_is_one_sentence() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let signed = [("SIGNING_SECRET", SECRET)];
+    let both = [("SIGNING_SECRET", SECRET), ("HMAC_KEY", HMAC)];
+    type Case<'c> = (&'c [&'c str], &'c [(&'c str, &'c str)], i32, &'c str);
+    let cases: [Case<'_>; 16] = [
+        (&["gate", "--upstream", "http://127.0.0.1:1"], &[], 2, "SCALE_CALLBACK_SIGNING_SECRET is not set (nor"),
+        (&["gate", "--upstream", "https://a"], &signed, 2, "is no upstream; write http://HOST:PORT"),
+        (&["gate", "--upstream", "http://127.0.0.1:1", "--path", "callbacks"], &signed, 2, "a path begins with /"),
+        (&["gate", "--upstream", "http://127.0.0.1:1", "--listen", &taken], &signed, 2, "can't listen at"),
+        (
+            &["gate", "--upstream", "http://127.0.0.1:1", "--keys-file", "/nonexistent"],
+            &signed,
+            2,
+            "/nonexistent: No such file",
+        ),
+        (&["gate", "--upstream", "http://127.0.0.1:1", "--tls-cert", "/x"], &signed, 2, "--tls-key"),
+        (
+            &["gate", "--upstream", "http://127.0.0.1:1", "--tls-cert", "/x.pem", "--tls-key", "/y"],
+            &signed,
+            2,
+            "/x.pem: ",
+        ),
+        (&["listen", "--listen", &taken], &signed, 2, "can't listen at"),
+        (&["listen", "--times", "2"], &signed, 2, "--status"),
+        (&["listen", "--delay", "soon"], &signed, 2, "write for example 500ms, 30s or 5m"),
+        (&["send", "nonsense"], &signed, 2, "is no URL of a receiver"),
+        (&["send", "http://127.0.0.1:9/"], &[], 2, "SCALE_CALLBACK_SIGNING_SECRET is not set"),
+        (&["send", "http://127.0.0.1:9/"], &signed, 1, "no connection"),
+        (&["send", "http://127.0.0.1:9/", "--id", "a.b"], &signed, 2, "an id is 1 to 64 of"),
+        (&["test-receiver", "http://127.0.0.1:9/"], &both, 2, "say which one the receiver checks: --form"),
+        (&["verify", "--headers", "/nonexistent", "--body", "/dev/null"], &signed, 1, "/nonexistent: No such file"),
+    ];
+    for (arguments, keys, status, told) in cases {
+        let (seen, printed) = run(arguments, keys);
+        assert_eq!(seen, Some(status), "{arguments:?}: {printed}");
+        assert!(printed.contains(told), "{arguments:?}: {printed}");
+        assert!(!printed.contains("panicked") && !printed.contains(SECRET), "{printed}");
+    }
+}
+
+#[test]
+fn every_command_has_an_example_that_it_understands() {
+    let (_, help) = run(&["--help"], &[]);
+    let mut seen = 0;
+    for name in ["gate", "listen", "send", "verify", "test-receiver"] {
+        assert!(help.contains(name), "{help}");
+        let (status, help) = run(&[name, "--help"], &[]);
+        assert_eq!(status, Some(0));
+        let example = help.split_once("Example:\n").unwrap_or_else(|| panic!("{name} has no example: {help}")).1;
+        let words: Vec<_> = example.split_whitespace().collect();
+        assert_eq!(words[..2], ["scale-callback", name], "{example}");
+        // Understood: what it ends with is no complaint about its arguments. Without keys `listen` would go on.
+        let words: Vec<_> = words[1..].iter().map(|word| if *word == "30s" { "200ms" } else { word }).collect();
+        let words: Vec<_> =
+            words.iter().map(|word| if *word == "0.0.0.0:8080" { "127.0.0.1:0" } else { *word }).collect();
+        let mut words = words;
+        if name == "listen" {
+            words.extend(["--listen", "127.0.0.1:0"]);
+        }
+        let (_, printed) = run(&words, &[]);
+        assert!(!printed.contains("Usage:") && !printed.contains("unexpected"), "{words:?}: {printed}");
+        seen += 1;
+    }
+    assert_eq!(seen, 5);
+}
