@@ -40,6 +40,20 @@ pub fn url_of<'u>(own: Option<&'u str>, entry: &'u TeamEntry, mode: Mode) -> Opt
 /// # Errors
 /// A [`Refusal`] with the outcome it stands for.
 pub fn resolve(own: Option<&str>, mode: Mode, entry: Arc<TeamEntry>, http: HttpPolicy) -> Result<Resolved, Refusal> {
+    resolve_in(own, mode, entry, http, None)
+}
+
+/// The same, in another form than the team's if one is given.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_in(
+    own: Option<&str>,
+    mode: Mode,
+    entry: Arc<TeamEntry>,
+    http: HttpPolicy,
+    form: Option<AuthForm>,
+) -> Result<Resolved, Refusal> {
     let url = url_of(own, &entry, mode)
         .ok_or_else(|| Refusal::new(Outcome::NoUrl, "neither the task nor its team has a callback URL"))?;
     let target = Target::parse(url).map_err(|error| Refusal::new(Outcome::UrlInvalid, error))?;
@@ -47,7 +61,7 @@ pub fn resolve(own: Option<&str>, mode: Mode, entry: Arc<TeamEntry>, http: HttpP
     if !entry.team.allows(&target.origin) {
         return Err(Refusal::new(Outcome::OriginNotAllowed, "the origin is not among the team's allowed origins"));
     }
-    let form = entry.team.form_for(&target.origin);
+    let form = form.unwrap_or_else(|| entry.team.form_for(&target.origin));
     if !target.origin.https {
         match entry.team.http.unwrap_or(http) {
             HttpPolicy::Allow => {}

@@ -7,10 +7,11 @@ use bytes::Bytes;
 use super::teams::no_team;
 use super::{Actor, Ops, OpsError, random};
 use crate::base::text::hex;
-use crate::deliver::resolve::{resolve, url_of};
+use crate::deliver::resolve::{resolve_in, url_of};
 use crate::deliver::sign::{Content, sign};
 use crate::model::callback::{CallbackId, EventKey};
-use crate::model::team::Mode;
+use crate::model::team::{AuthForm, Mode};
+use crate::net::exchange::Outgoing;
 use crate::net::probe::Step;
 
 /// What the receiver is told a test is.
@@ -45,6 +46,19 @@ impl Ops {
         url: Option<&str>,
         mode: Mode,
     ) -> Result<Checked, OpsError> {
+        self.try_callback(actor, team, url, mode, None, |_| {}).await
+    }
+
+    /// Sends one test callback, in `form` if that is another one than the team's, after `change`.
+    pub(super) async fn try_callback(
+        &self,
+        actor: &Actor,
+        team: &str,
+        url: Option<&str>,
+        mode: Mode,
+        form: Option<AuthForm>,
+        change: impl FnOnce(&mut Outgoing),
+    ) -> Result<Checked, OpsError> {
         let entry = self.directory.team(team).await?.ok_or_else(|| no_team(team))?;
         let task_id = format!("test_{}", hex(&random::<8>()));
         let now = self.clock.now();
@@ -56,7 +70,7 @@ impl Ops {
         self.people.note(actor.entry("team.check", team, audited)).await?;
         let checked = |steps| Checked { origin, callback_id: id.clone(), mode, steps };
         let begun = Instant::now();
-        let resolved = match resolve(wanted, mode, entry, self.engine.client.policy().http) {
+        let resolved = match resolve_in(wanted, mode, entry, self.engine.client.policy().http, form) {
             Ok(resolved) => resolved,
             Err(refusal) => {
                 let (took, failed) = (begun.elapsed(), Some(refusal.outcome));
@@ -66,7 +80,8 @@ impl Ops {
         let detail = format!("{}, {} keys, {} form", resolved.target.origin, mode.name(), resolved.form.name());
         let first = Step { name: "url", took: begun.elapsed(), detail, failed: None };
         let content = Content { id: &id, at: now, attempt: 1, body: body(&task_id, mode) };
-        let outgoing = sign(resolved, content, &self.engine.user_agent);
+        let mut outgoing = sign(resolved, content, &self.engine.user_agent);
+        change(&mut outgoing);
         let end = tokio::time::Instant::now() + self.engine.client.total_deadline();
         let rest = self.engine.client.probe(&outgoing, now, end).await;
         Ok(checked([vec![first], rest].concat()))

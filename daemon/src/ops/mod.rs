@@ -9,6 +9,7 @@ pub mod keys;
 pub mod retention;
 pub mod sources;
 pub mod status;
+pub mod switch;
 pub mod teams;
 pub mod tokens;
 

@@ -98,6 +98,7 @@ fn requests(ids: &BTreeMap<&str, String>) -> Vec<(&'static str, &'static str, St
         ("get", "/teams/{team}", team.clone(), Value::Null),
         ("patch", "/teams/{team}", team.clone(), json!({"retries": 3})),
         ("post", "/teams/{team}/check", format!("{team}/check"), json!({"url": id("url")})),
+        ("post", "/teams/{team}/switch_auth", format!("{team}/switch_auth"), json!({"to": "hmac", "url": id("url")})),
         ("get", "/teams/{team}/keys", format!("{team}/keys"), Value::Null),
         ("post", "/teams/{team}/keys", format!("{team}/keys"), json!({"kind": "hmac", "mode": "test"})),
         ("post", "/teams/{team}/keys/{key}/promote", format!("{key}/promote"), json!({})),

@@ -41,6 +41,7 @@ pub(super) fn all() -> OpenApiRouter<Ops> {
         .routes(routes!(teams::create_team))
         .routes(routes!(teams::update_team))
         .routes(routes!(teams::check_team))
+        .routes(routes!(teams::switch_auth))
         .routes(routes!(teams::create_key))
         .routes(routes!(teams::promote_key))
         .routes(routes!(teams::revoke_key))

@@ -12,11 +12,13 @@ use super::super::extract::{Answer, Body, Nothing, Place, Query, time};
 use super::super::paging::Paging;
 use super::super::problem::Problem;
 use super::super::shapes::{
-    CheckShape, KeyShape, NewKeyShape, Page, Promotion, RevealedKey, Revocation, TeamCheck, TeamPatch, TeamShape,
+    AuthSwitch, CheckShape, KeyShape, NewKeyShape, Page, Promotion, RevealedKey, Revocation, SwitchShape, TeamCheck,
+    TeamPatch, TeamShape,
 };
-use crate::model::team::{KeyKind, Mode, parse_mode};
+use crate::model::team::{AuthForm, KeyKind, Mode, parse_mode};
 use crate::ops::Ops;
 use crate::ops::keys::NewKey;
+use crate::ops::switch::Switch;
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -102,6 +104,27 @@ pub(super) async fn check_team(
     let mode = mode.as_deref().map_or(Ok(Mode::Test), mode_of)?;
     let checked = ops.check_team(&caller.actor, &team, url.as_deref(), mode).await?;
     Ok(Json(CheckShape::new(&team, &checked)))
+}
+
+/// Switch the form of scale-callback-auth, once the receiver is ready for it.
+///
+/// A right test callback in the new form must be taken and a spoiled one refused with 4xx; then the new form is used
+/// from now on. The answer is 200 whatever the receiver does; `switched` and `result` say what was done.
+/// Errors: conflict when that form is sent already, key_state without promoted keys of that form in both modes,
+/// url_refused.
+#[utoipa::path(post, path = "/teams/{team}/switch_auth", tag = "teams", request_body = AuthSwitch,
+    security(("token" = ["operate"])), params(("team" = String, Path, description = "The team's id.")),
+    responses((status = 200, body = SwitchShape)))]
+pub(super) async fn switch_auth(
+    State(ops): State<Ops>,
+    Extension(caller): Extension<Caller>,
+    Place(team): Place<String>,
+    body: Body<AuthSwitch>,
+) -> Answer<SwitchShape> {
+    let AuthSwitch { to, origin, url } = body.value;
+    let to = AuthForm::parse(&to).ok_or_else(|| Problem::invalid("to is \"key\" or \"hmac\""))?;
+    let switched = ops.switch_auth(&caller.actor, &team, Switch { to, origin, url }).await?;
+    Ok(Json(SwitchShape::new(&team, switched)))
 }
 
 /// A team's keys, without their values, oldest first.

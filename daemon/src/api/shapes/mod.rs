@@ -14,8 +14,8 @@ pub use dead_letters::DeadLetterShape;
 pub use endpoints::{EndpointShape, OutcomeCount};
 pub use status::{Acceptance, InstanceShape, LogLevelShape, SourceShape, StartedShape, StatusShape};
 pub use teams::{
-    CheckShape, KeyShape, NewKeyShape, OriginForm, Promotion, RevealedKey, Revocation, StepShape, TeamCheck, TeamPatch,
-    TeamShape,
+    AuthSwitch, CheckShape, KeyShape, NewKeyShape, OriginForm, Promotion, RevealedKey, Revocation, StepShape,
+    SwitchShape, TeamCheck, TeamPatch, TeamShape,
 };
 pub use tokens::{AuditShape, NewTokenShape, TokenShape};
 

@@ -7,6 +7,7 @@ use super::names::{AuthFormName, HttpName, KindName, ModeName};
 use crate::base::clock::Timestamp;
 use crate::model::team::{KeyState, Team};
 use crate::ops::checks::Checked;
+use crate::ops::switch::Switched;
 use crate::ops::teams::TeamChange;
 use crate::store::people::KeyRow;
 
@@ -222,6 +223,53 @@ pub struct CheckShape {
     pub callback_id: String,
     pub mode: &'static str,
     pub steps: Vec<StepShape>,
+}
+
+/// A switch of the form of scale-callback-auth.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AuthSwitch {
+    /// key or hmac.
+    #[schema(value_type = AuthFormName)]
+    pub to: String,
+    /// Of this origin alone; of the team otherwise, but for origins with a form of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
+    /// Where to try it; the team's default URL otherwise. With `origin`, a URL there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+}
+
+/// What a switch came to.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SwitchShape {
+    /// Whether the new form is used from now on.
+    pub switched: bool,
+    /// What was done, or why nothing was.
+    pub result: String,
+    pub team_id: String,
+    pub origin: Option<String>,
+    pub from: &'static str,
+    pub to: &'static str,
+    /// A right test callback in the new form, which must be taken.
+    pub right: CheckShape,
+    /// A spoiled one, which must be refused with 4xx; null if the right one was not taken.
+    pub spoiled: Option<CheckShape>,
+}
+
+impl SwitchShape {
+    pub fn new(team: &str, switched: Switched) -> Self {
+        Self {
+            switched: switched.switched,
+            result: switched.result,
+            team_id: team.to_owned(),
+            origin: switched.origin.map(|origin| origin.to_string()),
+            from: switched.from.name(),
+            to: switched.to.name(),
+            right: CheckShape::new(team, &switched.right),
+            spoiled: switched.spoiled.map(|spoiled| CheckShape::new(team, &spoiled)),
+        }
+    }
 }
 
 #[derive(Debug, Serialize, ToSchema)]

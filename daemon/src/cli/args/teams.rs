@@ -66,6 +66,24 @@ pub(in crate::cli) enum TeamsCommand {
         #[arg(long, default_value = "test")]
         mode: String,
     },
+    /// Send another form of scale-callback-auth from now on, if the receiver tells a right test callback in it from a
+    /// spoiled one.
+    #[command(
+        after_help = "Exit status 1 if nothing was switched.\n\nExample:\n  callbackd teams switch-auth team_acme --to hmac"
+    )]
+    SwitchAuth {
+        /// The team's id.
+        team: String,
+        /// key or hmac.
+        #[arg(long, value_name = "FORM")]
+        to: String,
+        /// Of this origin alone.
+        #[arg(long)]
+        origin: Option<String>,
+        /// Where to try it, instead of the team's default URL.
+        #[arg(long)]
+        url: Option<String>,
+    },
     /// Make a team; its keys are made and promoted.
     #[command(after_help = "Example:\n  callbackd teams create team_acme --default-url https://acme.example/callbacks")]
     Create {

@@ -116,6 +116,16 @@ fn teams(command: TeamsCommand) -> Result<Call, Failure> {
             send(Method::PATCH, format!("/teams/{}", escaped(&team)), patch(fields)?, View::Record)
         }
         TeamsCommand::Check { team, url, mode } => check(&team, url, &mode),
+        TeamsCommand::SwitchAuth { team, to, origin, url } => {
+            let mut body = json!({ "to": to });
+            for (name, value) in [("origin", origin), ("url", url)] {
+                if let Some(value) = value {
+                    body[name] = json!(value);
+                }
+            }
+            let call = post(format!("/teams/{}/switch_auth", escaped(&team)), body, View::Switch);
+            Call { fails_unless: Some("switched"), ..call }
+        }
     })
 }
 

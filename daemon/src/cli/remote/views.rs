@@ -111,6 +111,7 @@ pub(super) enum View {
     Attempts,
     Task,
     Check,
+    Switch,
     /// One member, alone.
     Member(&'static str),
 }
@@ -154,6 +155,18 @@ pub(super) fn shown(view: &View, answer: &Value, look: Look, quiet: bool) -> Str
         View::Task => {
             let parts =
                 [titled("Callbacks", "callbacks", &CALLBACKS), titled("Dead letters", "dead_letters", &DEAD_LETTERS)];
+            parts.into_iter().flatten().collect::<Vec<_>>().join("\n\n")
+        }
+        View::Switch => {
+            let steps = |title: &str, member: &str| {
+                let steps = answer[member]["steps"].as_array()?;
+                Some(format!("{title}\n{}", table(steps, &STEPS, look)))
+            };
+            let parts = [
+                steps("A right test callback, which must be taken", "right"),
+                steps("A spoiled one, which must be refused", "spoiled"),
+                answer["result"].as_str().map(str::to_owned),
+            ];
             parts.into_iter().flatten().collect::<Vec<_>>().join("\n\n")
         }
         View::Check => {
