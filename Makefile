@@ -6,7 +6,7 @@ KAFKA := CALLBACKD_TEST_KAFKA_LIBS=$(CURDIR)/$(KAFKA_LIBS)
 # One profile for demo and tests, and fault switches compiled into test builds alone.
 TEST_FLAGS := --workspace --features callbackd/faults,scale-callback-auth/axum,scale-callback-auth/testing,scale-callback-auth/conformance
 
-.PHONY: help demo test lint fmt clippy docs deny kafka prometheus receivers system-packages bench bench-pages clean
+.PHONY: help demo test lint fmt clippy docs deny kafka prometheus receivers system-packages bench bench-gate bench-verify bench-pages fuzz clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -99,6 +99,12 @@ apt-packages:
 bench: kafka ## The rough figure of speed: callbackd over a bare signed POST loop, in one run
 	cargo build --quiet --locked --release --bin callbackd --bin rate
 	target/release/rate
+
+fuzz: ## Fuzz the SDK, a minute a target; with FUZZ_SECONDS another time
+	cargo run --quiet --locked --release -p scale-callback-auth --features testing --example fuzz -- all $(or $(FUZZ_SECONDS),60)
+
+bench-verify: ## What verifying costs over the one HMAC that it can't do without
+	cargo bench --quiet --locked -p scale-callback-auth --features testing --bench verify
 
 bench-pages: kafka ## Pages of a store with a million callbacks, while it delivers at half its speed
 	cargo build --quiet --locked --release --bin callbackd --bin pages

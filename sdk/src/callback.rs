@@ -33,6 +33,8 @@ struct TaskFacts<'b> {
 impl<'b> Callback<'b> {
     pub(crate) fn read(body: &'b [u8]) -> Result<Self, ParseError> {
         let text = core::str::from_utf8(body).map_err(|_| ParseError::NotJson)?;
+        // Names are read as bytes below, which lets control characters pass that no JSON has.
+        serde_json::from_str::<IgnoredAny>(text).map_err(|_| ParseError::NotJson)?;
         let members = members(text, ["task_id", "task", "response"]).ok_or(ParseError::NotJson)?;
         let [Some(task_id), Some(task), response] = members else {
             return Err(ParseError::NotACallback);

@@ -2,7 +2,7 @@
 //!
 //! Every finished task owes its customer one HTTP POST, the *callback*. This crate answers the one
 //! question a receiver must ask before it believes a byte of it: is it from the platform, whole and
-//! fresh? It has no network, no runtime and no procedural macros, and allocates nothing on success.
+//! fresh? It has no network, no runtime and no procedural macros; verifying allocates nothing.
 //!
 //! ```
 //! # use scale_callback_auth::{Credential, Verifier, Mode, sign::{AuthHeader, Signer}, SigningSecret};
