@@ -41,12 +41,11 @@ impl Remote {
         }
         let wrong = || format!("{url:?} is no address; write unix:PATH, http://HOST:PORT or https://HOST:PORT");
         let uri: http::Uri = url.parse().map_err(|_| wrong())?;
-        let authority = uri.authority().filter(|_| matches!(uri.path(), "" | "/")).ok_or_else(wrong)?;
-        let at = |port: u16| format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(port));
+        let authority = uri.authority().filter(|_| matches!(uri.path(), "" | "/") && uri.query().is_none());
+        let at = |port: u16| authority.and_then(|authority| host_and_port(authority, port)).ok_or_else(wrong);
         match uri.scheme_str() {
-            _ if authority.as_str().contains('@') || uri.query().is_some() => Err(wrong()),
-            Some("http") => Ok(Self::Http(at(80))),
-            Some("https") => Ok(Self::Https(at(443), ca_file)),
+            Some("http") => Ok(Self::Http(at(80)?)),
+            Some("https") => Ok(Self::Https(at(443)?, ca_file)),
             _ => Err(wrong()),
         }
     }
@@ -60,6 +59,16 @@ impl std::fmt::Display for Remote {
             Self::Https(host, _) => write!(f, "https://{host}"),
             Self::Unix(path) => write!(f, "{}", path.display()),
         }
+    }
+}
+
+/// `host:port`; `None` where there is a user, or a port that is none.
+pub(crate) fn host_and_port(authority: &http::uri::Authority, usual: u16) -> Option<String> {
+    let host = authority.host();
+    match authority.port_u16() {
+        Some(port) if authority.as_str() == format!("{host}:{port}") => Some(format!("{host}:{port}")),
+        None if authority.as_str() == host => Some(format!("{host}:{usual}")),
+        _ => None,
     }
 }
 
@@ -117,10 +126,13 @@ async fn exchange(
         Remote::Http(host) | Remote::Https(host, _) => host.clone(),
         Remote::Unix(_) => "localhost".to_owned(),
     };
+    let length = http::HeaderValue::from(body.len());
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = method;
     *request.uri_mut() = path.parse().map_err(broken)?;
     *request.headers_mut() = headers;
+    // The library leaves it out where there is no body.
+    request.headers_mut().insert(http::header::CONTENT_LENGTH, length);
     if !request.headers().contains_key(http::header::HOST) {
         request.headers_mut().insert(http::header::HOST, host.parse().map_err(broken)?);
     }
@@ -176,7 +188,9 @@ mod tests {
         assert_eq!(read("http://localhost").as_deref(), Ok("http://localhost:80"));
         assert_eq!(read("https://[::1]:9465/").as_deref(), Ok("https://[::1]:9465"));
         assert_eq!(read("unix:/run/x.sock").as_deref(), Ok("/run/x.sock"));
-        for wrong in ["", "unix:", "localhost:9465", "ftp://a", "http://a/path", "http://u@a", "http://a?x=1"] {
+        for wrong in
+            ["", "unix:", "localhost:9465", "ftp://a", "http://a/path", "http://u@a", "http://a?x=1", "http://a:99999"]
+        {
             assert!(read(wrong).is_err(), "{wrong}");
         }
     }

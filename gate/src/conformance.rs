@@ -126,6 +126,12 @@ pub async fn hold(at: &ReceiverAt, form: Form, own: &OwnKeys) -> Result<Vec<Outc
     Ok(outcomes)
 }
 
+/// Whether the corpus has a case of this name.
+#[must_use]
+pub fn is_case(name: &str) -> bool {
+    Corpus::embedded().cases().any(|case| case.name() == name)
+}
+
 fn applies(case: &Case<'_>, form: Form) -> bool {
     case.is_http() && case.verifier() == form.name()
 }

@@ -46,7 +46,8 @@ impl Capture {
                     "line {number} continues the one before it: a folded header, which no receiver reads"
                 ));
             }
-            let is_request_line = headers.is_empty() && line.ends_with(" HTTP/1.1") || line.ends_with(" HTTP/2");
+            let versions = [" HTTP/1.1", " HTTP/1.0", " HTTP/2", " HTTP/2.0"];
+            let is_request_line = headers.is_empty() && versions.iter().any(|version| line.ends_with(version));
             if is_request_line {
                 continue;
             }
@@ -75,16 +76,25 @@ impl Capture {
     /// Its own time, in unix seconds.
     #[must_use]
     pub fn time(&self) -> Option<u64> {
-        self.value(scale_callback_auth::header::TIMESTAMP)?.parse().ok()
+        let text = self.value(scale_callback_auth::header::TIMESTAMP)?;
+        let plain =
+            (1..=12).contains(&text.len()) && !text.starts_with('0') && text.bytes().all(|b| b.is_ascii_digit());
+        text.parse().ok().filter(|_| plain)
     }
 
-    /// The verdict as if it had come in at its own time.
+    /// The verdict as if it had come in at its own time. Of several credentials the one that it came furthest with tells
+    /// the reason: where its signature was right, the key is what is wrong.
     #[must_use]
     pub fn verdict(&self, verifier: &Verifier) -> Finding {
-        match self.verify(verifier, &self.body) {
-            Ok(finding) => finding,
-            Err(error) => Finding::Invalid(error),
-        }
+        let error = match self.verify(verifier, &self.body) {
+            Ok(finding) => return finding,
+            Err(error) => error,
+        };
+        let past_its_signature = |single: &Verifier| {
+            let refusal = self.verify(single, &self.body).err();
+            refusal.filter(|why| keyed(single) && matches!(why, VerifyError::AuthMismatch | VerifyError::AuthMissing))
+        };
+        Finding::Invalid(verifier.singles().iter().find_map(past_its_signature).unwrap_or(error))
     }
 
     fn verify(&self, verifier: &Verifier, body: &[u8]) -> Result<Finding, VerifyError> {
@@ -116,13 +126,17 @@ impl Capture {
             }
         }
         if found.is_empty() && may_be_the_body {
-            let signed = self.value(scale_callback_auth::header::SIGNATURE).is_some();
+            let versioned =
+                self.value(scale_callback_auth::header::SIGNATURE).is_some_and(|value| value.contains("v1,"));
             found.push(match refusal {
-                VerifyError::AuthMismatch if signed => {
-                    "the signature is right where one is asked for; scale-callback-auth is not one of your keys".to_owned()
+                VerifyError::AuthMismatch if verifier.singles().iter().any(keyed) => {
+                    "the signature is right; scale-callback-auth is not one of your keys".to_owned()
                 }
-                _ => "either the secret is another one (live and test differ; a rotation may be under way), or the body, \
-                      the id or the time was changed on the way"
+                VerifyError::SignatureMismatch if !versioned => {
+                    "webhook-signature holds no entry that begins with v1,".to_owned()
+                }
+                _ => "either the secret or key is another one (live and test differ; a rotation may be under way), or the \
+                      body, the id or the time was changed on the way"
                     .to_owned(),
             });
         }
@@ -144,6 +158,11 @@ impl Capture {
         }
         found
     }
+}
+
+/// Whether it asks for a signature and a key.
+fn keyed(single: &Verifier) -> bool {
+    single.forms().all(|form| form == "signed_and_keyed")
 }
 
 /// Bodies that were signed, if this one was changed in a usual way.
@@ -220,7 +239,7 @@ mod tests {
             (&br#"{"a": 1, "b": [1.50, "x, y: z\" "]}"#[..], "with white space"),
             (&b"{\"a\":1,\"b\":[1.50,\"x, y: z\\\" \"]}\n"[..], "a line end more"),
             (&b"\xef\xbb\xbf{\"a\":1,\"b\":[1.50,\"x, y: z\\\" \"]}"[..], "byte order mark"),
-            (&br#"{"a":2,"b":[]}"#[..], "either the secret is another one"),
+            (&br#"{"a":2,"b":[]}"#[..], "either the secret or key is another one"),
         ] {
             let (capture, verifier) = capture(signed, kept);
             assert_eq!(capture.verdict(&verifier), Finding::Invalid(VerifyError::SignatureMismatch));

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use scale_callback_auth::{Credential, Mode, Verifier};
@@ -92,8 +92,9 @@ impl KeySource {
         }
         // What stands in the files, so that a change of one is seen as a change. One that can't be read is told later.
         for name in NAMES.iter().map(|name| format!("{name}_FILE")) {
-            if let Some(path) = found.get(&name).and_then(|path| std::str::from_utf8(path).ok()) {
-                let content = read(&PathBuf::from(path)).unwrap_or_default();
+            if let Some(path) = found.get(&name).and_then(|path| std::str::from_utf8(path).ok())
+                && let Ok(content) = read(&PathBuf::from(path))
+            {
                 found.insert(format!("content of {name}"), content);
             }
         }
@@ -110,7 +111,7 @@ impl KeySource {
         }
         let mut all = None::<Verifier>;
         for (name, mode) in [("SCALE_CALLBACK_AUTH_KEY", Mode::Live), ("SCALE_CALLBACK_TEST_AUTH_KEY", Mode::Test)] {
-            for key in variables.values(name) {
+            for key in variables.values(name)? {
                 let made = Credential::static_key_authenticates_no_body(mode.name(), &key);
                 let made = made.map_err(|error| format!("{name}: {error}"))?;
                 if made.mode() != mode {
@@ -132,26 +133,45 @@ impl Variables {
         self.0.get(name).map(|value| OsString::from_vec(value.to_vec()))
     }
 
-    /// The keys of a variable, or of the file that it names.
-    fn values(&self, name: &str) -> Vec<Zeroizing<String>> {
-        let value = self.0.get(name).or_else(|| self.0.get(&format!("content of {name}_FILE")));
-        let text = value.map(|value| Zeroizing::new(String::from_utf8_lossy(value).into_owned())).unwrap_or_default();
-        text.split_whitespace().map(|key| Zeroizing::new(key.to_owned())).collect()
+    /// The keys of a variable, or of the file that it names; none where neither is set.
+    fn values(&self, name: &str) -> Result<Vec<Zeroizing<String>>, String> {
+        let file = format!("{name}_FILE");
+        let value = match (self.0.get(name), self.0.get(&file)) {
+            (Some(_), Some(_)) => return Err(format!("{name} is set, and {file} as well: set one of them")),
+            (Some(value), None) => value,
+            (None, Some(_)) => {
+                let content = self.0.get(&format!("content of {file}"));
+                content.ok_or_else(|| format!("the file that {file} names can't be read"))?
+            }
+            (None, None) => return Ok(Vec::new()),
+        };
+        let text = Zeroizing::new(String::from_utf8_lossy(value).into_owned());
+        let keys: Vec<_> = text.split_whitespace().map(|key| Zeroizing::new(key.to_owned())).collect();
+        if keys.is_empty() { Err(format!("{name} is blank")) } else { Ok(keys) }
     }
 
     /// Names and values, for a person who asked for them.
-    #[must_use]
-    pub fn shown(&self) -> Vec<(&'static str, Zeroizing<String>)> {
-        let of = |name: &'static str| self.values(name).into_iter().map(move |value| (name, value));
-        NAMES.iter().flat_map(|name| of(name)).collect()
+    ///
+    /// # Errors
+    /// One sentence that names the variable.
+    pub fn shown(&self) -> Result<Vec<(&'static str, Zeroizing<String>)>, String> {
+        let mut shown = Vec::new();
+        for name in NAMES {
+            shown.extend(self.values(name)?.into_iter().map(|value| (name, value)));
+        }
+        Ok(shown)
     }
 
     /// The first key of each kind, to sign with.
-    #[must_use]
-    pub fn of(&self, mode: Mode) -> ModeKeys {
+    ///
+    /// # Errors
+    /// One sentence that names the variable.
+    pub fn of(&self, mode: Mode) -> Result<ModeKeys, String> {
         let infix = if mode == Mode::Test { "TEST_" } else { "" };
-        let first = |kind: &str| self.values(&format!("SCALE_CALLBACK_{infix}{kind}")).into_iter().next();
-        ModeKeys { signing: first("SIGNING_SECRET"), auth: first("AUTH_KEY"), hmac: first("HMAC_KEY") }
+        let first = |kind: &str| -> Result<Option<_>, String> {
+            Ok(self.values(&format!("SCALE_CALLBACK_{infix}{kind}"))?.into_iter().next())
+        };
+        Ok(ModeKeys { signing: first("SIGNING_SECRET")?, auth: first("AUTH_KEY")?, hmac: first("HMAC_KEY")? })
     }
 }
 
@@ -160,7 +180,13 @@ impl Variables {
 pub struct LiveKeys {
     source: KeySource,
     current: Arc<RwLock<Arc<Verifier>>>,
-    seen: Arc<RwLock<Result<Variables, String>>>,
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    in_force: Variables,
+    /// What was told of the last look that could not be used.
+    refused: Option<String>,
 }
 
 /// What a look at the source changed.
@@ -180,9 +206,13 @@ impl LiveKeys {
     /// # Errors
     /// One sentence.
     pub fn load(source: KeySource) -> Result<Self, String> {
-        let seen = source.look()?;
-        let verifier = source.verifier(&seen)?;
-        Ok(Self { source, current: Arc::new(RwLock::new(Arc::new(verifier))), seen: Arc::new(RwLock::new(Ok(seen))) })
+        let in_force = source.look()?;
+        let verifier = source.verifier(&in_force)?;
+        Ok(Self {
+            source,
+            current: Arc::new(RwLock::new(Arc::new(verifier))),
+            state: Arc::new(Mutex::new(State { in_force, refused: None })),
+        })
     }
 
     /// The verifier in force.
@@ -191,34 +221,57 @@ impl LiveKeys {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Looks again, and takes what changed if all of it can be used.
+    /// Looks now, because somebody said so, and takes what changed if all of it can be used.
     pub fn reload(&self) -> Change {
-        let fresh = self.source.look();
-        {
-            let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
-            if *seen == fresh {
-                return Change::None;
-            }
-            seen.clone_from(&fresh);
-        }
-        match fresh.and_then(|variables| self.source.verifier(&variables)) {
-            Ok(verifier) => {
-                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(verifier);
-                Change::Taken
-            }
-            Err(why) => Change::Refused(why),
-        }
+        self.state().refused = None;
+        self.take(self.source.look())
     }
 
-    /// Looks every second; `told` hears of each change.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, fresh: Result<Variables, String>) -> Change {
+        let mut state = self.state();
+        let refused = match fresh {
+            Ok(variables) if variables == state.in_force => {
+                state.refused = None;
+                return Change::None;
+            }
+            Ok(variables) => match self.source.verifier(&variables) {
+                Ok(verifier) => {
+                    *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(verifier);
+                    *state = State { in_force: variables, refused: None };
+                    return Change::Taken;
+                }
+                Err(why) => why,
+            },
+            Err(why) => why,
+        };
+        // It is told once, however often it is looked at.
+        if state.refused.as_ref() == Some(&refused) {
+            return Change::None;
+        }
+        state.refused = Some(refused.clone());
+        Change::Refused(refused)
+    }
+
+    /// Looks every second; `told` hears of each change. A change counts once two looks agree on it: a file that is being
+    /// written may hold half of its keys.
     pub async fn follow(self, told: impl Fn(Change) + Send) {
+        let mut before = None;
         loop {
             tokio::time::sleep(LOOK).await;
-            let keys = self.clone();
+            let source = self.source.clone();
             // Files may stand on a disk that hangs.
-            match tokio::task::spawn_blocking(move || keys.reload()).await {
-                Ok(Change::None) | Err(_) => {}
-                Ok(change) => told(change),
+            let Ok(seen) = tokio::task::spawn_blocking(move || source.look()).await else { continue };
+            let settled = before.as_ref() == Some(&seen);
+            before = Some(seen.clone());
+            if settled {
+                match self.take(seen) {
+                    Change::None => {}
+                    change => told(change),
+                }
             }
         }
     }
@@ -227,6 +280,9 @@ impl LiveKeys {
 fn read(path: &PathBuf) -> std::io::Result<Zeroizing<Vec<u8>>> {
     use std::io::Read as _;
     let mut bytes = Zeroizing::new(Vec::new());
-    std::fs::File::open(path)?.take(MOST_BYTES).read_to_end(&mut bytes)?;
+    std::fs::File::open(path)?.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(std::io::Error::other("it is longer than any file of keys"));
+    }
     Ok(bytes)
 }

@@ -16,6 +16,7 @@ pub mod keys;
 pub mod receiver;
 pub mod samples;
 pub mod server;
+mod stall;
 pub mod text;
 pub mod tls;
 mod wire;

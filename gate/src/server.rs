@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -20,14 +21,18 @@ use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
+use crate::stall::Impatient;
 use crate::tls::ServerTls;
 use crate::wire::Strict;
 
 /// Bounds of an HTTP/2 connection: the library's own are large.
 const WINDOW: u32 = 64 * 1024;
 const STREAMS: u32 = 32;
+/// How long an idle connection may take to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// Headers of one HTTP/1.1 request.
 const HEADERS: usize = 64;
 
@@ -38,10 +43,13 @@ pub struct Limits {
     pub connections: usize,
     /// One more is closed at once, where it would wait to be accepted otherwise.
     pub refuse_more: bool,
-    /// For a whole request head; also how long an idle connection is kept.
+    /// For a whole request head; also how long a connection without a request is kept, and how long a client may take
+    /// nothing of an answer.
     pub head: Duration,
     /// Bytes of a request head.
     pub head_bytes: usize,
+    /// Requests at once on one HTTP/2 connection.
+    pub streams: u32,
     /// For one connection's whole life.
     pub life: Duration,
     /// How long open requests may take to end once the server stops.
@@ -55,6 +63,7 @@ impl Default for Limits {
             refuse_more: false,
             head: Duration::from_secs(10),
             head_bytes: 16 * 1024,
+            streams: STREAMS,
             life: Duration::from_secs(3_600),
             drain: Duration::from_secs(5),
         }
@@ -135,6 +144,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let places = Arc::new(Semaphore::new(limits.connections));
+    let mut complained: Option<Instant> = None;
     loop {
         let place = if limits.refuse_more {
             None
@@ -161,7 +171,10 @@ where
             }
             Err(error) => {
                 // Mostly: no file descriptor left. Others end in a moment.
-                tracing::warn!(%error, "a connection could not be accepted");
+                if complained.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    complained = Some(Instant::now());
+                }
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
@@ -179,6 +192,9 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let Some((stream, is_http2)) = accepted.secured(limits.head).await else { return };
+    let stream = Impatient::new(stream, limits.head);
+    let activity = Arc::new(Activity::default());
+    let service = Watched { service, activity: Arc::clone(&activity) };
     if is_http2 {
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -186,48 +202,78 @@ where
             .keep_alive_timeout(limits.head)
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
-            .max_concurrent_streams(STREAMS)
+            .max_concurrent_streams(limits.streams)
             .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
             .serve_connection(TokioIo::new(stream), service);
-        until_stopped(connection, http2::Connection::graceful_shutdown, limits, stop).await;
+        until_stopped(connection, http2::Connection::graceful_shutdown, limits, &activity, stop).await;
     } else {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.head)
             .max_buf_size(limits.head_bytes.max(8 * 1024))
             .max_headers(HEADERS)
-            .serve_connection(TokioIo::new(Strict::new(stream)), LastIfChunked(service));
-        until_stopped(connection, http1::Connection::graceful_shutdown, limits, stop).await;
+            .serve_connection(TokioIo::new(Strict::new(stream)), service);
+        until_stopped(connection, http1::Connection::graceful_shutdown, limits, &activity, stop).await;
     }
 }
 
-/// A chunked request ends its connection: where its body ends is for the library alone to say, and what comes behind it
-/// is looked at by nobody else.
-struct LastIfChunked<S>(S);
+/// What a connection's requests do.
+#[derive(Default)]
+struct Activity {
+    open: AtomicUsize,
+    /// Rises with every request that begins or ends.
+    turns: AtomicUsize,
+}
 
-impl<S, B> Service<Request<Incoming>> for LastIfChunked<S>
+/// An open request.
+struct Open(Arc<Activity>);
+
+impl Open {
+    fn new(activity: &Arc<Activity>) -> Self {
+        activity.open.fetch_add(1, Ordering::Relaxed);
+        activity.turns.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(activity))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.turns.fetch_add(1, Ordering::Relaxed);
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The service, with its open requests counted. A chunked request ends its connection: where its body ends is for the
+/// library alone to say, and what comes behind it is looked at by nobody else.
+struct Watched<S> {
+    service: S,
+    activity: Arc<Activity>,
+}
+
+impl<S, B> Service<Request<Incoming>> for Watched<S>
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
 {
     type Response = Response<B>;
     type Error = Infallible;
-    type Future = MaybeLast<S::Future>;
+    type Future = Answering<S::Future>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let last = request.headers().contains_key(header::TRANSFER_ENCODING);
-        MaybeLast { answering: self.0.call(request), last }
+        Answering { answering: self.service.call(request), last, _open: Open::new(&self.activity) }
     }
 }
 
 pin_project! {
-    struct MaybeLast<F> {
+    struct Answering<F> {
         #[pin]
         answering: F,
         last: bool,
+        _open: Open,
     }
 }
 
-impl<F: Future<Output = Result<Response<B>, Infallible>>, B> Future for MaybeLast<F> {
+impl<F: Future<Output = Result<Response<B>, Infallible>>, B> Future for Answering<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -240,21 +286,31 @@ impl<F: Future<Output = Result<Response<B>, Infallible>>, B> Future for MaybeLas
     }
 }
 
-/// Runs a connection to its end; from a stop, or the end of its life, open requests have the drain's time.
+/// Runs a connection to its end. One without an open request for as long as a head may take is closed; from a stop, or
+/// the end of its life, open requests have the drain's time.
 async fn until_stopped<C: Future>(
     connection: C,
     shut_down: impl Fn(Pin<&mut C>),
     limits: Limits,
+    activity: &Activity,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut connection = pin!(connection);
     let mut life = pin!(tokio::time::sleep(limits.life));
-    tokio::select! {
-        // How a peer ends its connection is its own business.
-        _ = connection.as_mut() => return,
-        _ = stop.wait_for(|stop| *stop) => {}
-        () = life.as_mut() => {}
-    }
+    let drain = loop {
+        let turns = activity.turns.load(Ordering::Relaxed);
+        tokio::select! {
+            // How a peer ends its connection is its own business.
+            _ = connection.as_mut() => return,
+            _ = stop.wait_for(|stop| *stop) => break limits.drain,
+            () = life.as_mut() => break limits.drain,
+            () = tokio::time::sleep(limits.head) => {}
+        }
+        let idle = activity.open.load(Ordering::Relaxed) == 0 && activity.turns.load(Ordering::Relaxed) == turns;
+        if idle {
+            break limits.drain.min(GOODBYE);
+        }
+    };
     shut_down(connection.as_mut());
-    let _ = tokio::time::timeout(limits.drain, connection).await;
+    let _ = tokio::time::timeout(drain, connection).await;
 }

@@ -10,7 +10,8 @@ pub fn printable(bytes: &[u8], limit: usize) -> String {
     for chunk in bytes[..bytes.len().min(limit)].utf8_chunks() {
         for c in chunk.valid().chars() {
             if c.is_control()
-                || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+                || matches!(c, '\u{61c}' | '\u{180e}' | '\u{feff}')
+                || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}')
             {
                 let _ = write!(shown, "{}", c.escape_default());
             } else {

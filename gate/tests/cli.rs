@@ -161,7 +161,7 @@ fn a_captured_request_is_explained() {
         (good.clone(), body.to_owned(), keys, 0, "days ago: a receiver refuses it now"),
         (good.clone(), format!("{body}\n"), keys, 1, "it has a line end more"),
         (good.clone(), body.replace(':', ": "), keys, 1, "written anew, with white space"),
-        (good.clone(), body.to_owned(), [("SIGNING_SECRET", OTHER)], 1, "either the secret is another one"),
+        (good.clone(), body.to_owned(), [("SIGNING_SECRET", OTHER)], 1, "either the secret or key is another one"),
         (good.replace("1764000000", "1764000000000"), body.to_owned(), keys, 1, "13 digits: milliseconds"),
         (good.replace("webhook-signature", "x-other"), body.to_owned(), keys, 1, "webhook-signature is missing"),
         (
@@ -179,6 +179,7 @@ fn a_captured_request_is_explained() {
             "line 6: webhook-id stands a second time (first on line 3)",
         ),
         (good.clone(), body.to_owned(), [("HMAC_KEY", HMAC)], 1, "scale-callback-auth is missing"),
+        (good.replace("v1,", "v2,"), body.to_owned(), keys, 1, "no entry that begins with v1,"),
     ] {
         let (headers, file) = capture(folder.path(), &lines, &body);
         let (seen, printed) = run(&["verify", "--headers", &headers, "--body", &file], &keys);

@@ -93,13 +93,19 @@ impl Credential {
     }
 }
 
+impl Proof {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Signed(_) => "signed",
+            Self::SignedAndKeyed(..) => "signed_and_keyed",
+            Self::HmacHeader(_) => "hmac_header",
+            Self::StaticKey(_) => "static_key",
+        }
+    }
+}
+
 impl fmt::Debug for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Signed(_) => "Signed",
-            Self::SignedAndKeyed(..) => "SignedAndKeyed",
-            Self::HmacHeader(_) => "HmacHeader",
-            Self::StaticKey(_) => "StaticKey",
-        })
+        f.write_str(self.name())
     }
 }

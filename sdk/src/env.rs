@@ -32,7 +32,7 @@ pub enum EnvProblem {
     Blank,
     /// It is set twice: by itself and as a file.
     Twice,
-    /// The file that it names can't be read.
+    /// The file that it names can't be read, or is longer than any file of keys.
     Unreadable,
     /// It holds more keys than a rotation has.
     TooMany,
@@ -177,8 +177,9 @@ fn keys(name: &str, get: &impl Fn(&str) -> Option<OsString>) -> Result<Vec<Zeroi
 fn read(path: &OsString) -> Option<Zeroizing<String>> {
     use std::io::Read as _;
     let mut text = Zeroizing::new(String::new());
-    std::fs::File::open(path).ok()?.take(MOST_BYTES).read_to_string(&mut text).ok()?;
-    Some(text)
+    std::fs::File::open(path).ok()?.take(MOST_BYTES + 1).read_to_string(&mut text).ok()?;
+    // A part of it might lack the key that makes the rest safe.
+    Some(text).filter(|text| u64::try_from(text.len()).is_ok_and(|length| length <= MOST_BYTES))
 }
 
 fn error(variable: &str, problem: EnvProblem) -> EnvError {

@@ -38,6 +38,7 @@ impl SigningSecret {
 #[derive(Clone)]
 pub struct CallbackAuthKey {
     text: Zeroizing<String>,
+    blinder: Keyed,
     blinded: [u8; 32],
     mode: Mode,
 }
@@ -49,7 +50,9 @@ impl CallbackAuthKey {
     /// [`KeyError`] says what is wrong with the text; it never quotes it.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         let mode = mode_of(text, "live_auth_", "test_auth_", 32)?;
-        Ok(Self { text: Zeroizing::new(text.to_owned()), blinded: blind(text.as_bytes()), mode })
+        let blinder = Keyed::new(b"scale-callback-auth comparison");
+        let blinded = blinder.over(&[text.as_bytes()]);
+        Ok(Self { text: Zeroizing::new(text.to_owned()), blinder, blinded, mode })
     }
 
     /// Live or test, by the prefix.
@@ -66,12 +69,8 @@ impl CallbackAuthKey {
 
     /// Compares under an HMAC, so that neither content nor length of the key shows in the time it takes.
     pub(crate) fn is(&self, given: &[u8]) -> bool {
-        crate::mac::equal(&self.blinded, &blind(given))
+        crate::mac::equal(&self.blinded, &self.blinder.over(&[given]))
     }
-}
-
-fn blind(text: &[u8]) -> [u8; 32] {
-    Keyed::new(b"scale-callback-auth comparison").over(&[text])
 }
 
 /// `live_hmac_` / `test_hmac_` + 64 hex digits: the key of the `hmac` form. It never travels.

@@ -11,6 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::verify::{TOLERANCE, now};
 use crate::{Credential, Mode, Verified};
 
+/// How much longer than it verifies a callback is remembered: clocks step, and threads wait.
+const MARGIN: u64 = 60;
+
 /// How a claim came out.
 #[derive(Debug)]
 pub enum Claim<T> {
@@ -106,6 +109,19 @@ impl Inner {
         }
     }
 
+    /// What was released leaves nothing behind.
+    fn forget_end(&mut self, key: &Key, end: u64) {
+        if let Some(keys) = self.ends.get_mut(&end) {
+            // It was most likely the last to come.
+            if let Some(place) = keys.iter().rposition(|known| known == key) {
+                keys.swap_remove(place);
+            }
+            if keys.is_empty() {
+                self.ends.remove(&end);
+            }
+        }
+    }
+
     fn keep_until(&mut self, key: &Key, end: u64) {
         if let Some(entry) = self.entries.get_mut(key)
             && entry.end < end
@@ -121,7 +137,7 @@ impl ReplayGuard for MemoryGuard {
 
     fn claim_at(&self, credential: &Credential, verified: &Verified<'_>, now: u64) -> Claim<MemoryToken> {
         let key: Key = (credential.name().into(), verified.mode(), verified.id().into());
-        let signed_until = verified.timestamp().saturating_add(TOLERANCE);
+        let signed_until = verified.timestamp().saturating_add(TOLERANCE).saturating_add(MARGIN);
         let leased_until = now.saturating_add(self.lease);
         let mut inner = self.lock();
         inner.forget(now);
@@ -147,7 +163,7 @@ impl ReplayGuard for MemoryGuard {
         }
         inner.keep_until(&key, signed_until.max(leased_until));
         drop(inner);
-        Claim::Fresh(MemoryToken { guard: self.clone(), key: Some(key), serial })
+        Claim::Fresh(MemoryToken { guard: self.clone(), key: Some(key), serial, until: signed_until })
     }
 }
 
@@ -157,15 +173,17 @@ pub struct MemoryToken {
     guard: MemoryGuard,
     key: Option<Key>,
     serial: u64,
+    /// Until when it is remembered once it was handled.
+    until: u64,
 }
 
 impl Token for MemoryToken {
     fn done(mut self) {
         let Some(key) = self.key.take() else { return };
-        // Handled is handled, even where its lease had run out and another took it on.
-        if let Some(entry) = self.guard.lock().entries.get_mut(&key) {
-            entry.claim = None;
-        }
+        // Handled is handled, even where its lease had run out and another took it on, and even where that one let go.
+        let mut inner = self.guard.lock();
+        inner.entries.entry(key.clone()).or_insert(Entry { claim: None, end: 0 }).claim = None;
+        inner.keep_until(&key, self.until);
     }
 }
 
@@ -175,8 +193,8 @@ impl Drop for MemoryToken {
         let mut inner = self.guard.lock();
         let own =
             inner.entries.get(&key).and_then(|entry| entry.claim).is_some_and(|(serial, _)| serial == self.serial);
-        if own {
-            inner.entries.remove(&key);
+        if own && let Some(entry) = inner.entries.remove(&key) {
+            inner.forget_end(&key, entry.end);
         }
     }
 }

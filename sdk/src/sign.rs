@@ -3,7 +3,6 @@
 use crate::{CallbackAuthKey, HmacKey, SigningSecret, header};
 
 /// What goes into `scale-callback-auth`.
-#[expect(clippy::large_enum_variant, reason = "made once a team, and read at every attempt")]
 #[derive(Debug, Clone)]
 pub enum AuthHeader {
     /// The callback auth key itself.

@@ -122,6 +122,25 @@ impl Verifier {
         Err(refusal)
     }
 
+    /// Each credential as a verifier of its own: for tools that explain a refusal.
+    #[must_use]
+    pub fn singles(&self) -> Vec<Self> {
+        let single =
+            |credential: &Credential| Self { credentials: vec![credential.clone()], live_only: self.live_only };
+        self.credentials.iter().map(single).collect()
+    }
+
+    /// What each credential proves: `signed`, `signed_and_keyed`, `hmac_header` or `static_key`.
+    pub fn forms(&self) -> impl Iterator<Item = &'static str> {
+        self.credentials.iter().map(|credential| credential.proof.name())
+    }
+
+    /// Whether it takes callbacks of this mode at all.
+    #[cfg(feature = "tower")]
+    pub(crate) fn admits(&self, mode: Mode) -> bool {
+        mode == Mode::Live || !self.live_only
+    }
+
     /// The credential that accepted a request.
     #[must_use]
     pub fn credential(&self, verified: &Verified<'_>) -> Option<&Credential> {

@@ -45,15 +45,16 @@ pub struct GateArgs {
     /// Accept the callback auth key alone, without a signature. Whoever saw one callback can make any other then.
     #[arg(long)]
     static_key_authenticates_no_body: bool,
-    /// Connections open at once; one more is refused.
-    #[arg(long, value_name = "N", default_value_t = 1_024)]
-    connections: usize,
+    /// Connections open at once; one more is refused. Each may take two file descriptors.
+    #[arg(long, value_name = "N", default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    connections: u32,
     /// For your server's whole answer; the platform waits 15s. Then 504.
     #[arg(long, value_name = "DURATION", default_value = "14s", value_parser = parse_duration)]
     upstream_timeout: Duration,
-    /// Callbacks that are remembered, so that one that is sent again is answered 200 and not handled again.
-    #[arg(long, value_name = "N", default_value_t = 200_000)]
-    remember: usize,
+    /// Callbacks that are remembered, for 6 minutes each, so that one that is sent again is answered 200 and not handled
+    /// again. Above it: 503, so this bounds the callbacks of 6 minutes. 100,000 take some 25 MB.
+    #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..))]
+    remember: u32,
 }
 
 fn parse_path(text: &str) -> Result<String, String> {
@@ -64,13 +65,30 @@ fn parse_path(text: &str) -> Result<String, String> {
     }
 }
 
+/// As many connections as there may be descriptors for, two each: as many as the system gives are asked for first.
+fn connections(wanted: usize) -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let possible = usize::try_from(descriptors.saturating_sub(64) / 2).unwrap_or(usize::MAX).max(1);
+    if possible < wanted {
+        say(&format!(
+            "warning: {descriptors} file descriptors are enough for {possible} connections, not for {wanted}"
+        ));
+    }
+    wanted.min(possible)
+}
+
 pub(super) async fn run(args: GateArgs) -> Result<ExitCode, Failure> {
     let static_key = args.static_key_authenticates_no_body;
+    let usual = Bounds::default();
     let bounds = Bounds {
-        connections: args.connections.max(1),
+        connections: connections(args.connections as usize),
         upstream: args.upstream_timeout,
-        remembered: args.remember,
-        ..Bounds::default()
+        remembered: args.remember as usize,
+        drain: usual.drain.max(args.upstream_timeout + Duration::from_secs(5)),
+        ..usual
     };
     let config = Config {
         listen: args.listen,
@@ -89,8 +107,11 @@ pub(super) async fn run(args: GateArgs) -> Result<ExitCode, Failure> {
     let reload = gate.reloader();
     let mut hang_up = signal(SignalKind::hangup()).map_err(|error| Failure::failed(error.to_string()))?;
     tokio::spawn(async move {
+        let reload = std::sync::Arc::new(reload);
         while hang_up.recv().await.is_some() {
-            reload();
+            let reload = std::sync::Arc::clone(&reload);
+            // It reads files.
+            let _ = tokio::task::spawn_blocking(move || reload()).await;
         }
     });
     say(&format!("the gate listens at {scheme}://{}{}", gate.address, args.path));

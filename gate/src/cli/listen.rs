@@ -30,6 +30,8 @@ use crate::text::{hex, printable};
 
 /// How much of a body is shown.
 const SHOWN: usize = 4_096;
+/// For a whole body.
+const BODY_TIME: Duration = Duration::from_secs(60);
 
 /// The arguments.
 #[derive(Debug, Args)]
@@ -152,7 +154,7 @@ fn keys(args: &ListenArgs) -> Result<Keys, Failure> {
     if args.keys.keys_file.is_some() || variables != crate::keys::Variables::default() {
         let keys = LiveKeys::load(source).map_err(Failure::refused)?;
         if args.print_secret {
-            for (name, value) in variables.shown() {
+            for (name, value) in variables.shown().map_err(Failure::refused)? {
                 say(&format!("export {name}={}", value.as_str()));
             }
         }
@@ -184,12 +186,15 @@ fn keys(args: &ListenArgs) -> Result<Keys, Failure> {
 
 async fn respond(listening: Arc<Listening>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
-    let Ok(body) = whole(body, BODY_LIMIT).await else {
-        say(&line("REFUSED", "the body is longer than 12 MiB, or broke off"));
+    let Ok(Ok(body)) = tokio::time::timeout(BODY_TIME, whole(body, BODY_LIMIT)).await else {
+        say(&line("REFUSED", "the body is longer than 12 MiB, too slow, or broke off"));
         return Ok(plain(StatusCode::PAYLOAD_TOO_LARGE));
     };
     if head.method != Method::POST {
-        say(&line("REFUSED", &format!("a {} request; callbacks are POST", head.method)));
+        say(&line(
+            "REFUSED",
+            &format!("a {} request; callbacks are POST", printable(head.method.as_str().as_bytes(), 16)),
+        ));
         return Ok(plain(StatusCode::METHOD_NOT_ALLOWED));
     }
     let verifier = listening.keys.verifier();

@@ -58,7 +58,7 @@ const KEYS_HELP: &str = "Keys come from variables, or from --keys-file with the 
     SCALE_CALLBACK_HMAC_KEY        live_hmac_...  or instead of it: the hmac form must be right\n  \
     SCALE_CALLBACK_TEST_...        the same three for test callbacks\n\
     Each may be ..._FILE, which names a file. While keys rotate, a variable holds several with white space between.\n\n\
-    Exit status: 0 done, 1 failed or not valid, 2 usage or refused, 130 Ctrl-C.";
+    Exit status: 0 done, 1 failed or not valid, 2 usage or refused, 130 stopped before it was done.";
 
 /// What receivers' side can do.
 #[derive(Debug, Subcommand)]
@@ -115,6 +115,12 @@ impl From<ModeArg> for Mode {
 /// Runs the command of this process's arguments.
 #[must_use]
 pub fn main() -> ExitCode {
+    // A core dump would hold keys, and a panic's payload may quote what came in: its place is enough.
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+    std::panic::set_hook(Box::new(|panic| {
+        complain(&format!("panicked at {}", panic.location().map_or_else(String::new, ToString::to_string)));
+    }));
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -124,7 +130,8 @@ pub fn main() -> ExitCode {
         }
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("SCALE_CALLBACK_LOG");
-    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    // The library warns of each connection that resets too much, which a forger can have as often as they like.
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,h2=error"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     match run(arguments.command) {
         Ok(code) => code,

@@ -140,7 +140,7 @@ pub(super) async fn run(args: SendArgs) -> Result<ExitCode, Failure> {
 fn signer(args: &SendArgs) -> Result<Signer, Failure> {
     let variables = args.keys.source().look().map_err(Failure::refused)?;
     let mode = Mode::from(args.mode);
-    let keys = variables.of(mode);
+    let keys = variables.of(mode).map_err(Failure::refused)?;
     let prefix = if mode == Mode::Test { "SCALE_CALLBACK_TEST_" } else { "SCALE_CALLBACK_" };
     let missing = |name: &str| Failure::refused(format!("{prefix}{name} is not set (nor {prefix}{name}_FILE)"));
     let wrong = |name: &str, error: scale_callback_auth::KeyError| Failure::refused(format!("{prefix}{name}: {error}"));

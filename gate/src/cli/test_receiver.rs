@@ -9,7 +9,7 @@ use scale_callback_auth::Mode;
 use scale_callback_auth::conformance::OwnKeys;
 
 use super::{Failure, KeyArgs, ModeArg, say};
-use crate::conformance::{Form, ReceiverAt, Verdict, against_known, hold};
+use crate::conformance::{Form, ReceiverAt, Verdict, against_known, hold, is_case};
 use crate::text::printable;
 
 /// The arguments.
@@ -49,7 +49,8 @@ enum FormArg {
 
 pub(super) async fn run(args: TestReceiverArgs) -> Result<ExitCode, Failure> {
     let at = ReceiverAt::parse(&args.url, args.ca_file.clone()).map_err(Failure::refused)?;
-    let keys = args.keys.source().look().map_err(Failure::refused)?.of(Mode::from(args.mode));
+    let keys = args.keys.source().look().and_then(|variables| variables.of(Mode::from(args.mode)));
+    let keys = keys.map_err(Failure::refused)?;
     let own = OwnKeys {
         signing: keys.signing.as_deref().cloned(),
         auth: keys.auth.as_deref().cloned(),
@@ -70,6 +71,7 @@ pub(super) async fn run(args: TestReceiverArgs) -> Result<ExitCode, Failure> {
         }
     };
     needed(form, &own)?;
+    usable(&own)?;
     let known = match &args.known {
         None => BTreeSet::new(),
         Some(path) => {
@@ -80,6 +82,10 @@ pub(super) async fn run(args: TestReceiverArgs) -> Result<ExitCode, Failure> {
         }
     };
     let outcomes = hold(&at, form, &own).await.map_err(Failure::failed)?;
+    // Those of another form may stand in the same file.
+    if let Some(name) = known.iter().find(|name| !is_case(name)) {
+        return Err(Failure::refused(format!("--known: there is no case {:?}", printable(name.as_bytes(), 200))));
+    }
     let (wrong, gone) = against_known(&outcomes, &known);
     for outcome in if args.all { outcomes.iter().collect() } else { wrong.clone() } {
         let told = match &outcome.verdict {
@@ -106,6 +112,20 @@ pub(super) async fn run(args: TestReceiverArgs) -> Result<ExitCode, Failure> {
         if known.is_empty() { String::new() } else { format!(", {} known", known.len()) },
     ));
     Ok(ExitCode::from(u8::from(!wrong.is_empty() || !gone.is_empty())))
+}
+
+/// Keys that can't be used are told by their names, before anything is sent.
+fn usable(own: &OwnKeys) -> Result<(), Failure> {
+    use scale_callback_auth::{CallbackAuthKey, HmacKey, SigningSecret};
+    let problems = [
+        ("the signing secret", own.signing.as_deref().and_then(|key| SigningSecret::parse(key).err())),
+        ("the callback auth key", own.auth.as_deref().and_then(|key| CallbackAuthKey::parse(key).err())),
+        ("the hmac key", own.hmac.as_deref().and_then(|key| HmacKey::parse(key).err())),
+    ];
+    match problems.into_iter().find_map(|(name, error)| error.map(|error| format!("{name}: {error}"))) {
+        None => Ok(()),
+        Some(sentence) => Err(Failure::refused(sentence)),
+    }
 }
 
 fn needed(form: Form, own: &OwnKeys) -> Result<(), Failure> {

@@ -52,12 +52,12 @@ pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode, Failure> {
         }
     };
     if let Some(time) = capture.time() {
-        say(&age(time, u64::try_from(unix_millis() / 1_000).unwrap_or_default()));
+        say(&age(valid, time, u64::try_from(unix_millis() / 1_000).unwrap_or_default()));
     }
     Ok(ExitCode::from(u8::from(!valid)))
 }
 
-fn age(time: u64, now: u64) -> String {
+fn age(valid: bool, time: u64, now: u64) -> String {
     let told = |seconds: u64| match seconds {
         0..=119 => format!("{seconds} s"),
         120..=7_199 => format!("{} min", seconds / 60),
@@ -65,6 +65,8 @@ fn age(time: u64, now: u64) -> String {
         _ => format!("{} days", seconds / 86_400),
     };
     match (now.saturating_sub(time), time.saturating_sub(now)) {
+        (past, 0) if !valid => format!("sent {} ago", told(past)),
+        (_, ahead) if !valid => format!("its time lies {} ahead of this clock", told(ahead)),
         (0..=300, 0) => format!("sent {} ago: a receiver takes it now", told(now.saturating_sub(time))),
         (past, 0) => format!("sent {} ago: a receiver refuses it now, as older than 300 s", told(past)),
         (_, 1..=300) => "its time lies a little ahead of this clock: a receiver takes it now".to_owned(),

@@ -15,17 +15,22 @@ use tokio::sync::watch;
 use super::{Inner, plain};
 use crate::server::{Limits, Listener, serve};
 
-pub(super) async fn run(listener: TcpListener, inner: Arc<Inner>, stop: watch::Receiver<bool>) {
-    let limits = Limits { connections: 64, ..Limits::default() };
-    let ready = stop.clone();
+/// Serves until `drained`; not ready from `stopping` on.
+pub(super) async fn run(
+    listener: TcpListener,
+    inner: Arc<Inner>,
+    stopping: watch::Receiver<bool>,
+    drained: watch::Receiver<bool>,
+) {
+    let limits = Limits { connections: 64, drain: std::time::Duration::from_secs(1), ..Limits::default() };
     let make = move |_| {
-        let (inner, stop) = (Arc::clone(&inner), ready.clone());
+        let (inner, stop) = (Arc::clone(&inner), stopping.clone());
         service_fn(move |request: Request<Incoming>| {
             let answer = answer(&inner, &request, *stop.borrow());
             async move { Ok::<_, Infallible>(answer) }
         })
     };
-    serve(Listener::Tcp(listener), limits, make, stop).await;
+    serve(Listener::Tcp(listener), limits, make, drained).await;
 }
 
 fn answer(inner: &Inner, request: &Request<Incoming>, stopping: bool) -> Response<Full<Bytes>> {

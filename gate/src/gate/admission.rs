@@ -28,7 +28,10 @@ pub(super) enum Refusal {
     Broken,
     Unproven(VerifyError),
     InFlight,
+    /// Too many bodies at once.
     Overloaded,
+    /// As many callbacks are remembered as may be.
+    Full,
 }
 
 impl Refusal {
@@ -48,6 +51,7 @@ impl Refusal {
             Self::Unproven(error) => error.code(),
             Self::InFlight => "in_flight",
             Self::Overloaded => "overloaded",
+            Self::Full => "remembers_full",
         }
     }
 
@@ -60,7 +64,7 @@ impl Refusal {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Unproven(_) => StatusCode::UNAUTHORIZED,
-            Self::InFlight | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::InFlight | Self::Overloaded | Self::Full => StatusCode::SERVICE_UNAVAILABLE,
         };
         let mut response = plain(status);
         if self == Self::Method {
@@ -74,7 +78,7 @@ impl Refusal {
     }
 
     fn ends_its_connection(self) -> bool {
-        !matches!(self, Self::Unproven(_) | Self::InFlight | Self::Overloaded)
+        !matches!(self, Self::Unproven(_) | Self::InFlight | Self::Overloaded | Self::Full)
     }
 }
 
@@ -92,7 +96,10 @@ pub(super) fn shape(head: &Parts, path: &str) -> Result<(), Refusal> {
         // The target of HTTP/2 always has its authority beside it; a Host that names another is a second story.
         Version::HTTP_2 => {
             let authority = head.uri.authority().map(http::uri::Authority::as_str).ok_or(Refusal::Host)?;
-            if another.is_some() || host.is_some_and(|host| host.as_bytes() != authority.as_bytes()) {
+            if authority.contains('@')
+                || another.is_some()
+                || host.is_some_and(|host| host.as_bytes() != authority.as_bytes())
+            {
                 return Err(Refusal::Host);
             }
         }

@@ -18,6 +18,8 @@ pub(super) const UNIT: usize = 4096;
 /// The least rate, in bytes a second, once [`GRACE`] has passed.
 const LEAST: u64 = 4096;
 const GRACE: Duration = Duration::from_secs(3);
+/// Bodies up to this size find room that larger ones leave to them.
+const SMALL: usize = 64 * 1024;
 
 /// A body, and the room that it takes until it is dropped.
 pub(super) struct Held {
@@ -25,23 +27,31 @@ pub(super) struct Held {
     _room: Option<OwnedSemaphorePermit>,
 }
 
+/// The length that was announced.
+pub(super) fn announced(headers: &HeaderMap) -> Option<usize> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
 pub(super) async fn read(
     mut body: Incoming,
-    headers: &HeaderMap,
+    announced: Option<usize>,
     room: &Arc<Semaphore>,
     bounds: &Bounds,
 ) -> Result<Held, Refusal> {
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > bounds.body) {
         return Err(Refusal::TooLarge);
     }
     // Room is taken for what came, not for what was announced: an announcement costs its sender nothing.
     let mut held = None;
+    // Its head is held as well.
+    take(&mut held, room, UNIT, bounds)?;
     let began = Instant::now();
     let end = began + bounds.whole_body;
+    let mut last = began;
     let mut whole = Pieces::default();
     loop {
-        let due = end.min(began + GRACE + Duration::from_secs(whole.len() as u64 / LEAST));
+        let rate = began + GRACE + Duration::from_secs(whole.len() as u64 / LEAST);
+        let due = end.min(rate).min(last + GRACE);
         let frame = match timeout_at(due, body.frame()).await {
             Err(_) => return Err(Refusal::TooSlow),
             Ok(None) => break,
@@ -53,18 +63,29 @@ pub(super) async fn read(
         if whole.len() + data.len() > bounds.body {
             return Err(Refusal::TooLarge);
         }
-        take(&mut held, room, whole.len() + data.len())?;
+        take(&mut held, room, UNIT + whole.len() + data.len(), bounds)?;
         whole.push(data);
+        last = Instant::now();
     }
     Ok(Held { bytes: whole.into_bytes(), _room: held })
 }
 
 /// Takes room for `bytes` in all.
-fn take(held: &mut Option<OwnedSemaphorePermit>, room: &Arc<Semaphore>, bytes: usize) -> Result<(), Refusal> {
+fn take(
+    held: &mut Option<OwnedSemaphorePermit>,
+    room: &Arc<Semaphore>,
+    bytes: usize,
+    bounds: &Bounds,
+) -> Result<(), Refusal> {
     let has = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
     let more = bytes.div_ceil(UNIT).saturating_sub(has);
     if more == 0 {
         return Ok(());
+    }
+    // A quarter of the room is for small bodies: few large ones do not keep everybody out.
+    let left = room.available_permits().saturating_sub(more);
+    if bytes > UNIT + SMALL && left < bounds.bodies / UNIT / 4 {
+        return Err(Refusal::Overloaded);
     }
     let more = u32::try_from(more).map_err(|_| Refusal::TooLarge)?;
     let permit = Arc::clone(room).try_acquire_many_owned(more).map_err(|_| Refusal::Overloaded)?;

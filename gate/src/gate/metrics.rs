@@ -5,7 +5,7 @@ use prometheus::{Encoder as _, IntCounter, IntCounterVec, Opts, Registry, TextEn
 use scale_callback_auth::VerifyError;
 
 /// Reasons of refusals beside those of the verifier.
-const REASONS: [&str; 12] = [
+const REASONS: [&str; 13] = [
     "method",
     "target",
     "path",
@@ -18,6 +18,7 @@ const REASONS: [&str; 12] = [
     "broken_off",
     "in_flight",
     "overloaded",
+    "remembers_full",
 ];
 const UNPROVEN: [VerifyError; 18] = [
     VerifyError::IdMissing,

@@ -27,6 +27,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use zeroize::Zeroizing;
 
+use crate::conformance::unix_millis;
 use crate::keys::{Change, KeySource, LiveKeys};
 use crate::receiver::BODY_LIMIT;
 use crate::server::{Limits, Listener, serve};
@@ -35,6 +36,11 @@ use admission::Refusal;
 use metrics::Metrics;
 use upstream::Upstream;
 pub use upstream::UpstreamAt;
+
+/// Requests at once on one HTTP/2 connection.
+const STREAMS: u32 = 16;
+/// Callbacks that are passed on at once; connections and room bound them long before.
+const FORWARDS: u32 = 1 << 16;
 
 /// What a gate is told.
 #[derive(Debug, Clone)]
@@ -113,6 +119,8 @@ struct Inner {
     guard: MemoryGuard,
     upstream: Upstream,
     room: Arc<Semaphore>,
+    /// A place for each callback that is being passed on, whether its client is still there or not.
+    forwards: Arc<Semaphore>,
     bounds: Bounds,
     metrics: Metrics,
 }
@@ -143,6 +151,7 @@ impl Gate {
             keys,
             guard: MemoryGuard::new(bounds.remembered, lease),
             room: Arc::new(Semaphore::new(bounds.bodies / body::UNIT)),
+            forwards: Arc::new(Semaphore::new(FORWARDS as usize)),
             bounds,
             metrics: Metrics::new(),
         };
@@ -161,11 +170,16 @@ impl Gate {
         let (inner, tls) = (Arc::clone(&self.inner), self.tls.clone());
         move || {
             tell(&inner.metrics, &inner.keys.reload());
-            if let Some(tls) = &tls
-                && let Err(why) = tls.reload()
-            {
-                inner.metrics.reload("refused");
-                tracing::error!(why, "the certificate was read again and refused: the old one stays");
+            match tls.as_ref().map(|tls| tls.reload()) {
+                None => {}
+                Some(Ok(())) => {
+                    inner.metrics.reload("ok");
+                    tracing::info!("the certificate was read again");
+                }
+                Some(Err(why)) => {
+                    inner.metrics.reload("refused");
+                    tracing::error!(why, "the certificate was read again and refused: the old one stays");
+                }
             }
         }
     }
@@ -176,6 +190,7 @@ impl Gate {
         let limits = Limits {
             connections: bounds.connections,
             refuse_more: true,
+            streams: STREAMS,
             head: bounds.head,
             drain: bounds.drain,
             ..Limits::default()
@@ -184,20 +199,26 @@ impl Gate {
             let (keys, inner) = (self.inner.keys.clone(), Arc::clone(&self.inner));
             tokio::spawn(async move { keys.follow(|change| tell(&inner.metrics, &change)).await })
         };
-        let admin =
-            self.admin.map(|listener| tokio::spawn(admin::run(listener, Arc::clone(&self.inner), stop.clone())));
+        // Health and metrics are told to the end of the drain.
+        let (drained, until_drained) = watch::channel(false);
+        let admin = self
+            .admin
+            .map(|listener| tokio::spawn(admin::run(listener, Arc::clone(&self.inner), stop.clone(), until_drained)));
         let listener = match self.tls {
             None => Listener::Tcp(self.listener),
             Some(tls) => Listener::Tls(self.listener, tls),
         };
-        let inner = self.inner;
+        let serving = Arc::clone(&self.inner);
         let make = move |_| {
-            let inner = Arc::clone(&inner);
+            let inner = Arc::clone(&serving);
             inner.metrics.connections.inc();
             service_fn(move |request| boxed(Arc::clone(&inner), request))
         };
         serve(listener, limits, make, stop).await;
+        // What a client began and left comes to its end as well.
+        let _ = tokio::time::timeout(bounds.drain, self.inner.forwards.acquire_many(FORWARDS)).await;
         follow.abort();
+        drained.send_replace(true);
         if let Some(admin) = admin {
             let _ = admin.await;
         }
@@ -247,22 +268,28 @@ impl Inner {
         admission::shape(&head, &self.path)?;
         let verifier = self.keys.verifier();
         verifier.check_headers(&head.headers).map_err(Refusal::Unproven)?;
-        let held = body::read(body, &head.headers, &self.room, &self.bounds).await?;
-        let verified = verifier.verify(&head.headers, &held.bytes).map_err(Refusal::Unproven)?;
+        let announced = body::announced(&head.headers);
+        let headers = upstream::wanted(&head.headers);
+        drop(head);
+        let held = body::read(body, announced, &self.room, &self.bounds).await?;
+        // One look at the clock for both: what still verifies is still remembered.
+        let now = u64::try_from(unix_millis() / 1_000).unwrap_or_default();
+        let verified = verifier.verify_at(&headers, &held.bytes, now).map_err(Refusal::Unproven)?;
         // Every verified request names the credential that accepted it.
         let credential = verifier.credential(&verified).ok_or(Refusal::Overloaded)?;
-        let token = match self.guard.claim(credential, &verified) {
+        let token = match self.guard.claim_at(credential, &verified, now) {
             Claim::Fresh(token) => token,
             Claim::Done => {
                 self.metrics.repeats.inc();
                 return Ok(Response::new(Full::default()));
             }
             Claim::InFlight => return Err(Refusal::InFlight),
-            Claim::Full => return Err(Refusal::Overloaded),
+            Claim::Full => return Err(Refusal::Full),
         };
-        let forward = self.upstream.request(&head.headers, verified.mode(), held.bytes.clone());
+        let forward = self.upstream.request(headers, verified.mode(), held.bytes.clone());
         // A client that goes away now changes nothing: what was begun comes to its end, and its claim is kept.
         let own = Arc::clone(self);
+        let place = Arc::clone(&self.forwards).acquire_owned().await.map_err(|_| Refusal::Overloaded)?;
         let forwarding = tokio::spawn(async move {
             let answer = own.upstream.send(forward).await;
             match &answer {
@@ -274,7 +301,7 @@ impl Inner {
                 }
                 Err(failure) => own.metrics.failed(failure.name()),
             }
-            drop(held);
+            drop((held, place));
             answer
         });
         match forwarding.await {

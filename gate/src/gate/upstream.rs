@@ -13,11 +13,16 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use scale_callback_auth::Mode;
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
+
+use crate::client::host_and_port;
 
 /// Connections that are kept for the next request, and for how long: many servers close an idle one after 5 s.
 const KEPT: usize = 64;
 const KEPT_FOR: Duration = Duration::from_secs(4);
+/// How long a kept connection may take to say that it is ready.
+const SOON: Duration = Duration::from_millis(20);
 /// For a connection to come about.
 const CONNECT: Duration = Duration::from_secs(3);
 /// The largest answer that is passed back.
@@ -32,6 +37,8 @@ const PASSED_ON: [&str; 7] = [
     scale_callback_auth::header::ATTEMPT,
     "traceparent",
 ];
+/// A longer value is not passed on; signatures have a bound of their own.
+const LONGEST: usize = 1024;
 /// What an answer's connection is about, and never its end.
 const HOP_BY_HOP: [&str; 9] = [
     "connection",
@@ -75,13 +82,12 @@ impl UpstreamAt {
         let wrong =
             || format!("{text:?} is no upstream; write http://HOST:PORT, with a path if it is another, or unix:PATH");
         let uri: Uri = text.parse().map_err(|_| wrong())?;
-        let authority = uri.authority().filter(|authority| !authority.as_str().contains('@')).ok_or_else(wrong)?;
+        let place = uri.authority().and_then(|authority| host_and_port(authority, 80)).ok_or_else(wrong)?;
         if uri.scheme_str() != Some("http") {
             return Err(wrong());
         }
-        let port = authority.port_u16().unwrap_or(80);
         let path = uri.path_and_query().map(ToString::to_string).filter(|path| path != "/");
-        Ok(Self { place: Place::Tcp(format!("{}:{port}", authority.host())), path })
+        Ok(Self { place: Place::Tcp(place), path })
     }
 }
 
@@ -113,9 +119,37 @@ impl Failure {
     }
 }
 
-struct Kept {
+/// A connection and what drives it, which ends with it: also where its request or answer was never finished.
+struct Link {
     sender: SendRequest<Full<Bytes>>,
+    driver: JoinHandle<()>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+struct Kept {
+    link: Link,
     since: Instant,
+}
+
+/// The headers that are verified or passed on, copied: what else came with them is let go before a body is waited for.
+pub(super) fn wanted(headers: &HeaderMap) -> HeaderMap {
+    let mut own = HeaderMap::with_capacity(PASSED_ON.len() + 5);
+    for name in PASSED_ON.into_iter().chain([scale_callback_auth::header::AUTH]) {
+        // Signatures may stand in several lines; of anything else the first is passed on.
+        let several = name == scale_callback_auth::header::SIGNATURE;
+        let values = headers.get_all(name).iter().take(if several { usize::MAX } else { 1 });
+        for value in values.filter(|value| several || value.len() <= LONGEST) {
+            if let Ok(copy) = HeaderValue::from_bytes(value.as_bytes()) {
+                own.append(HeaderName::from_static(name), copy);
+            }
+        }
+    }
+    own
 }
 
 pub(super) struct Upstream {
@@ -160,27 +194,18 @@ impl Upstream {
     }
 
     /// A request of our own, with what was verified.
-    pub(super) fn request(&self, headers: &HeaderMap, mode: Mode, body: Bytes) -> Request<Full<Bytes>> {
+    pub(super) fn request(&self, headers: HeaderMap, mode: Mode, body: Bytes) -> Request<Full<Bytes>> {
         let length = HeaderValue::from(body.len());
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         request.uri_mut().clone_from(&self.path);
         let own = request.headers_mut();
-        own.reserve(PASSED_ON.len() + 4);
+        *own = headers;
+        if !self.keep_auth {
+            own.remove(scale_callback_auth::header::AUTH);
+        }
         own.insert(header::HOST, self.host.clone());
         own.insert(header::CONTENT_LENGTH, length);
-        for name in PASSED_ON {
-            // Signatures may stand in several lines; of anything else the first is passed on.
-            let several = name == scale_callback_auth::header::SIGNATURE;
-            for value in headers.get_all(name).iter().take(if several { usize::MAX } else { 1 }) {
-                own.append(HeaderName::from_static(name), value.clone());
-            }
-        }
-        if self.keep_auth
-            && let Some(value) = headers.get(scale_callback_auth::header::AUTH)
-        {
-            own.insert(HeaderName::from_static(scale_callback_auth::header::AUTH), value.clone());
-        }
         own.insert(HeaderName::from_static("scale-callback-verified"), HeaderValue::from_static(mode.name()));
         if let Some(authorization) = &self.authorization {
             own.insert(header::AUTHORIZATION, authorization.clone());
@@ -197,18 +222,18 @@ impl Upstream {
         let unasked = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&unasked);
         hyper::ext::on_informational(&mut request, move |_| seen.store(true, Ordering::Relaxed));
-        let mut sender = match self.take().await {
-            Some(sender) => sender,
+        let mut link = match self.take().await {
+            Some(link) => link,
             None => self.connect().await?,
         };
         let response = loop {
-            match sender.try_send_request(request).await {
+            match link.sender.try_send_request(request).await {
                 Ok(response) => break response,
                 Err(mut error) => match error.take_message() {
                     // A kept connection that was closed meanwhile gave the request back, unsent: that is no attempt.
                     Some(unsent) => {
                         request = unsent;
-                        sender = self.connect().await?;
+                        link = self.connect().await?;
                     }
                     None => return Err(Failure::Broken),
                 },
@@ -231,31 +256,33 @@ impl Upstream {
         }
         // A connection serves again only once its answer was read to the end.
         if complete {
-            self.keep(sender);
+            self.keep(link);
         }
         end_to_end(&mut head.headers);
+        head.version = http::Version::HTTP_11;
         Ok(Response::from_parts(head, Full::new(whole.freeze())))
     }
 
     /// A kept connection that can still take a request, the one used last first.
-    async fn take(&self) -> Option<SendRequest<Full<Bytes>>> {
+    async fn take(&self) -> Option<Link> {
         loop {
-            let last = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
-            let Kept { mut sender, since } = last;
-            if since.elapsed() < KEPT_FOR && sender.ready().await.is_ok() {
-                return Some(sender);
+            let Kept { mut link, since } = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            // One that was answered before it had taken its whole request is not ready, and may never be.
+            let ready = tokio::time::timeout(SOON, link.sender.ready());
+            if since.elapsed() < KEPT_FOR && matches!(ready.await, Ok(Ok(()))) {
+                return Some(link);
             }
         }
     }
 
-    fn keep(&self, sender: SendRequest<Full<Bytes>>) {
+    fn keep(&self, link: Link) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if !sender.is_closed() && kept.len() < KEPT {
-            kept.push(Kept { sender, since: Instant::now() });
+        if !link.sender.is_closed() && kept.len() < KEPT {
+            kept.push(Kept { link, since: Instant::now() });
         }
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Failure> {
+    async fn connect(&self) -> Result<Link, Failure> {
         let connecting = async {
             match &self.place {
                 Place::Tcp(host) => {
@@ -273,13 +300,16 @@ impl Upstream {
     }
 }
 
-async fn shake_hands<I>(io: I) -> Result<SendRequest<Full<Bytes>>, Failure>
+async fn shake_hands<I>(io: I) -> Result<Link, Failure>
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
     let (sender, connection) = http1::handshake(io).await.map_err(|_| Failure::Unreachable)?;
-    tokio::spawn(connection);
-    Ok(sender)
+    let driver = tokio::spawn(async move {
+        // How it ends is seen by the request on it.
+        let _ = connection.await;
+    });
+    Ok(Link { sender, driver })
 }
 
 /// Leaves what is for the sender of the callback.
@@ -311,7 +341,17 @@ mod tests {
         assert_eq!(read("http://127.0.0.1:3000"), Ok((tcp("127.0.0.1:3000"), None)));
         assert_eq!(read("http://app/hooks?x=1"), Ok((tcp("app:80"), Some("/hooks?x=1".to_owned()))));
         assert_eq!(read("unix:/run/app.sock"), Ok((Place::Unix(PathBuf::from("/run/app.sock")), None)));
-        for wrong in ["", "unix:", "127.0.0.1:3000", "https://a", "http://u:p@a", "ftp://a", "/path"] {
+        for wrong in [
+            "",
+            "unix:",
+            "127.0.0.1:3000",
+            "https://a",
+            "http://u:p@a",
+            "ftp://a",
+            "/path",
+            "http://a:99999",
+            "http://a:",
+        ] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
     }

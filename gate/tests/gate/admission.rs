@@ -176,6 +176,47 @@ async fn the_slow_are_not_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_never_reads_answers_keeps_no_place() {
+    let recorder = Recorder::start(|_| Act::Say(OK)).await;
+    let mut setup = Setup::before(&recorder);
+    setup.config.bounds.head = Duration::from_millis(700);
+    let gate = setup.start().await;
+    let mut stream = TcpStream::connect(gate.address).await.unwrap();
+    let refused = "POST /callbacks HTTP/1.1\r\nhost: g\r\ncontent-length: 0\r\n\r\n".repeat(100);
+    // It sends until nothing is taken any more, and reads nothing.
+    let sending = async { while stream.write_all(refused.as_bytes()).await.is_ok() {} };
+    tokio::time::timeout(Duration::from_secs(30), sending).await.expect("its connection ends");
+    gate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_bodies_leave_room_for_small_ones_and_stalled_ones_end() {
+    let recorder = Recorder::start(|_| Act::Say(OK)).await;
+    let mut setup = Setup::before(&recorder);
+    setup.config.bounds.bodies = 4 << 20;
+    let gate = setup.start().await;
+    // Three megabytes of bodies that could be right, but for their last byte, which never comes.
+    let mut stalled = Vec::new();
+    for _ in 0..6 {
+        let mut stream = TcpStream::connect(gate.address).await.unwrap();
+        let head = with(&fresh_id(), "").replace(&format!("content-length: {}", BODY.len()), "content-length: 1000000");
+        let _ = stream.write_all(format!("{head}{}", "x".repeat(900_000)).as_bytes()).await;
+        stalled.push(stream);
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let answer = exchange(gate.address, good(&fresh_id()).as_bytes()).await;
+    assert_eq!(status(&answer), 200, "a small one finds room: {answer}");
+    let began = Instant::now();
+    for stream in &mut stalled {
+        let mut chunk = [0; 1024];
+        let reading = async { while !matches!(stream.read(&mut chunk).await, Ok(0) | Err(_)) {} };
+        tokio::time::timeout(Duration::from_secs(10), reading).await.expect("it is given up");
+    }
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    gate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_connection_more_is_refused() {
     let recorder = Recorder::start(|_| Act::Say(OK)).await;
     let mut setup = Setup::before(&recorder);

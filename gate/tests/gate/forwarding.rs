@@ -121,7 +121,7 @@ async fn a_kept_connection_that_was_closed_costs_no_failure() {
     let recorder = Recorder::start(|_| Act::SayAndClose(OK)).await;
     let gate = Setup::before(&recorder).start().await;
     for _ in 0..20 {
-        let answer = exchange(gate.address, format!("{}", good(&fresh_id())).as_bytes()).await;
+        let answer = exchange(gate.address, good(&fresh_id()).as_bytes()).await;
         assert_eq!(status(&answer), 200, "{answer}");
     }
     assert_eq!(recorder.count(), 20);
@@ -138,6 +138,72 @@ async fn a_gate_that_stops_lets_what_was_begun_end() {
     gate.stop().await;
     assert_eq!(status(&open.await.unwrap()), 200);
     assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gate_that_stops_waits_for_what_a_client_left() {
+    let recorder = Recorder::start(|_| Act::After(Duration::from_millis(700))).await;
+    let mut setup = Setup::before(&recorder);
+    setup.config.bounds.drain = Duration::from_secs(5);
+    let gate = setup.start().await;
+    let mut stream = TcpStream::connect(gate.address).await.unwrap();
+    stream.write_all(good(&fresh_id()).as_bytes()).await.unwrap();
+    until("it is forwarded", || recorder.count() == 1).await;
+    drop(stream);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let began = std::time::Instant::now();
+    gate.stop().await;
+    assert!(began.elapsed() > Duration::from_millis(400), "the receiver was still at work");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_before_its_request_was_taken_holds_up_nobody() {
+    // It answers as soon as it has a head, reads no more of a large body, and keeps the connection open.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        use tokio::io::AsyncReadExt as _;
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut head = [0; 512];
+                while let Ok(count @ 1..) = stream.read(&mut head).await {
+                    let _ = stream.write_all(OK.as_bytes()).await;
+                    if count == head.len() {
+                        std::future::pending::<()>().await;
+                    }
+                }
+            });
+        }
+    });
+    let gate = Setup::new(&format!("http://{address}")).start().await;
+    for _ in 0..4 {
+        let body = format!(r#"{{"task":{{}},"task_id":"t","x":"{}"}}"#, "y".repeat(8 << 20));
+        let proof = proof(&fresh_id(), &body);
+        let large =
+            format!("POST /callbacks HTTP/1.1\r\nhost: g\r\n{proof}content-length: {}\r\n\r\n{body}", body.len());
+        assert_eq!(status(&exchange(gate.address, large.as_bytes()).await), 200);
+        let began = std::time::Instant::now();
+        assert_eq!(status(&exchange(gate.address, good(&fresh_id()).as_bytes()).await), 200);
+        // `exchange` itself waits 700 ms for more.
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    }
+    gate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_be_remembered_is_not_taken() {
+    let recorder = Recorder::start(|_| Act::Say(OK)).await;
+    let mut setup = Setup::before(&recorder);
+    setup.config.bounds.remembered = 2;
+    let gate = setup.start().await;
+    let first = fresh_id();
+    for (id, expected) in [(first.clone(), 200), (fresh_id(), 200), (fresh_id(), 503), (first, 200)] {
+        assert_eq!(status(&exchange(gate.address, good(&id).as_bytes()).await), expected, "{id}");
+    }
+    assert_eq!(gate.metric("scale_callback_gate_refused_total{reason=\"remembers_full\"}").await, 1);
+    assert_eq!(recorder.count(), 2);
+    gate.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

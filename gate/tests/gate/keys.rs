@@ -55,6 +55,23 @@ async fn keys_change_while_it_runs_and_a_bad_file_keeps_the_old_ones() {
     (gate.reload)();
     assert_eq!(send().await, 200);
     assert!(gate.metric("scale_callback_gate_reloads_total{result=\"refused\"}").await >= 6);
+    // Half of a file that is being written: its second look is another.
+    std::fs::write(&path, format!("SCALE_CALLBACK_SIGNING_SECRET={SECRET}\n")).unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    std::fs::write(&path, format!("SCALE_CALLBACK_SIGNING_SECRET={SECRET}\nSCALE_CALLBACK_AUTH_KEY={AUTH}\n")).unwrap();
+    let wrong_key = good(&fresh_id()).replace(AUTH, "live_auth_00000000000000000000000000000000");
+    for _ in 0..15 {
+        assert_eq!(status(&exchange(gate.address, wrong_key.as_bytes()).await), 401, "the key is never forgotten");
+    }
+    // A file that is too long is no file of keys: its end might be the key.
+    let padding = "#".repeat(70_000);
+    std::fs::write(
+        &path,
+        format!("SCALE_CALLBACK_SIGNING_SECRET={SECRET}\n{padding}\nSCALE_CALLBACK_AUTH_KEY={AUTH}\n"),
+    )
+    .unwrap();
+    (gate.reload)();
+    assert_eq!(status(&exchange(gate.address, wrong_key.as_bytes()).await), 401);
     // Another secret, seen without being told.
     std::fs::write(&path, format!("SCALE_CALLBACK_SIGNING_SECRET={NEXT}\n")).unwrap();
     let mut refused = false;

@@ -181,6 +181,7 @@ impl Running {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "requests are signed for the real time")]
 pub fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
 }

@@ -117,6 +117,70 @@ async fn a_head_of_http2_that_drips_ends_its_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_says_nothing_over_tls_keeps_no_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let (files, roots) = certificate(folder.path());
+    let recorder = Recorder::start(|_| Act::Say(OK)).await;
+    let mut setup = Setup::before(&recorder);
+    setup.config.tls = Some(files);
+    setup.config.bounds.head = Duration::from_millis(600);
+    let gate = setup.start().await;
+    // No handshake; a handshake and silence; half a preface; a whole one and nothing but answers to pings.
+    let mut silent = Vec::new();
+    silent.push(tokio::spawn(ended(TcpStream::connect(gate.address).await.unwrap())));
+    for said in [&b""[..], b"PRI * HTTP/2.0\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"] {
+        let mut stream = tls(gate.address, roots.clone(), b"h2").await.unwrap();
+        stream.write_all(said).await.unwrap();
+        silent.push(tokio::spawn(ended(stream)));
+    }
+    let stream = tls(gate.address, roots, b"h2").await.unwrap();
+    let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+    silent.push(tokio::spawn(async move {
+        let _ = connection.await;
+        drop(sender);
+    }));
+    for (n, one) in silent.into_iter().enumerate() {
+        tokio::time::timeout(Duration::from_secs(8), one)
+            .await
+            .unwrap_or_else(|_| panic!("{n} is still there"))
+            .unwrap();
+    }
+    gate.stop().await;
+}
+
+/// Reads until the other end closes.
+async fn ended(mut stream: impl tokio::io::AsyncRead + Unpin) {
+    let mut chunk = [0; 4096];
+    while !matches!(stream.read(&mut chunk).await, Ok(0) | Err(_)) {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_of_http2_that_wait_for_bodies_take_bounded_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let (files, roots) = certificate(folder.path());
+    let recorder = Recorder::start(|_| Act::Say(OK)).await;
+    let mut setup = Setup::before(&recorder);
+    setup.config.tls = Some(files);
+    setup.config.bounds.bodies = 16 * 4096;
+    let gate = setup.start().await;
+    let stream = tls(gate.address, roots, b"h2").await.unwrap();
+    let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    // Sixteen hold their heads' room, a stream each; there is none for another connection's.
+    let mut held = Vec::new();
+    for _ in 0..16 {
+        sender = sender.ready().await.unwrap();
+        held.push(sender.send_request(request(&fresh_id(), "localhost"), false).unwrap());
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let first = held.remove(0);
+    drop(held);
+    let answered = tokio::time::timeout(Duration::from_secs(10), first.0).await.unwrap();
+    assert_eq!(answered.unwrap().status().as_u16(), 408, "a body that does not come is not waited for");
+    gate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_is_taken_while_it_runs_and_a_bad_one_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let (files, first) = certificate(folder.path());
@@ -136,7 +200,6 @@ async fn a_certificate_is_taken_while_it_runs_and_a_bad_one_is_not() {
     let mut answer = [0; 12];
     stream.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 200");
-    // Nobody who does not finish a handshake keeps a place.
     gate.stop().await;
 }
 

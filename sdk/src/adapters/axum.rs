@@ -42,10 +42,12 @@ where
     async fn from_request(request: Request, state: &S) -> Result<Self, Rejection> {
         let (head, body) = request.into_parts();
         // Behind the layer it was verified already.
+        let verifier = Arc::<Verifier>::from_ref(state);
         if let Some(proven) = head.extensions.get::<Self>() {
-            return Ok(proven.clone());
+            let admitted = verifier.admits(proven.verified().mode());
+            return if admitted { Ok(proven.clone()) } else { Err(Rejection::Unauthenticated) };
         }
-        Self::read(&head.headers, body, &Arc::<Verifier>::from_ref(state), BODY_LIMIT).await
+        Self::read(&head.headers, body, &verifier, BODY_LIMIT).await
     }
 }
 
