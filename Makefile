@@ -100,6 +100,10 @@ bench: kafka ## The rough figure of speed: callbackd over a bare signed POST loo
 	cargo build --quiet --locked --release --bin callbackd --bin rate
 	target/release/rate
 
+bench-gate: ## What the gate costs over a plain proxy, and what it bears of a hostile crowd
+	cargo build --quiet --locked --release -p scale-callback --bin scale-callback -p callbackd-bench --bin gate
+	target/release/gate
+
 fuzz: ## Fuzz the SDK, a minute a target; with FUZZ_SECONDS another time
 	cargo run --quiet --locked --release -p scale-callback-auth --features testing --example fuzz -- all $(or $(FUZZ_SECONDS),60)
 

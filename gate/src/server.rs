@@ -296,15 +296,19 @@ async fn until_stopped<C: Future>(
     mut stop: watch::Receiver<bool>,
 ) {
     let mut connection = pin!(connection);
-    let mut life = pin!(tokio::time::sleep(limits.life));
+    let mut stopped = pin!(stop.wait_for(|stop| *stop));
+    let end = Instant::now() + limits.life;
     let drain = loop {
         let turns = activity.turns.load(Ordering::Relaxed);
         tokio::select! {
+            biased;
             // How a peer ends its connection is its own business.
             _ = connection.as_mut() => return,
-            _ = stop.wait_for(|stop| *stop) => break limits.drain,
-            () = life.as_mut() => break limits.drain,
+            _ = stopped.as_mut() => break limits.drain,
             () = tokio::time::sleep(limits.head) => {}
+        }
+        if Instant::now() >= end {
+            break limits.drain;
         }
         let idle = activity.open.load(Ordering::Relaxed) == 0 && activity.turns.load(Ordering::Relaxed) == turns;
         if idle {

@@ -72,10 +72,7 @@ impl Watch {
         let mut at = 0;
         while at < bytes.len() {
             match self.place {
-                Place::Head => {
-                    self.see_head(bytes[at])?;
-                    at += 1;
-                }
+                Place::Head => at += self.see_head(&bytes[at..])?,
                 Place::Body(left) => {
                     let here = u64::try_from(bytes.len() - at).unwrap_or(u64::MAX).min(left);
                     at += usize::try_from(here).unwrap_or(usize::MAX);
@@ -88,27 +85,35 @@ impl Watch {
         Ok(())
     }
 
-    fn see_head(&mut self, byte: u8) -> Result<(), ()> {
-        match byte {
-            b'\n' if self.after_return => {
-                self.after_return = false;
-                self.end_line()?;
+    /// Looks at a piece of a head; gives how much of it was looked at.
+    fn see_head(&mut self, bytes: &[u8]) -> Result<usize, ()> {
+        if self.after_return {
+            // A return that no line feed follows.
+            if bytes.first() != Some(&b'\n') {
+                return self.refuse();
             }
-            // A line feed alone, or a return that none follows.
-            b'\n' => return self.refuse(),
-            _ if self.after_return => return self.refuse(),
-            b'\r' => self.after_return = true,
-            0 => return self.refuse(),
-            // Libraries drop a fragment, which nobody sends: the target is compared as it is written.
-            b'#' if self.lines == 0 => return self.refuse(),
-            _ => {
-                self.line_bytes += 1;
-                if self.line.len() < KEPT {
-                    self.line.push(byte);
-                }
-            }
+            self.after_return = false;
+            self.end_line()?;
+            return Ok(1);
         }
-        Ok(())
+        let plain = memchr::memchr3(b'\r', b'\n', 0, bytes).unwrap_or(bytes.len());
+        let text = &bytes[..plain];
+        // Libraries drop a fragment, which nobody sends: the target is compared as it is written.
+        if self.lines == 0 && text.contains(&b'#') {
+            return self.refuse();
+        }
+        self.line_bytes += text.len();
+        let room = KEPT - self.line.len();
+        self.line.extend_from_slice(&text[..room.min(text.len())]);
+        match bytes.get(plain) {
+            None => Ok(plain),
+            Some(b'\r') => {
+                self.after_return = true;
+                Ok(plain + 1)
+            }
+            // A line feed alone, or a zero.
+            Some(_) => self.refuse(),
+        }
     }
 
     fn end_line(&mut self) -> Result<(), ()> {
@@ -165,7 +170,7 @@ impl Watch {
         Ok(())
     }
 
-    fn refuse(&mut self) -> Result<(), ()> {
+    fn refuse<T>(&mut self) -> Result<T, ()> {
         self.place = Place::Refused;
         Err(())
     }

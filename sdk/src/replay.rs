@@ -5,7 +5,7 @@
 //! signed time, and a process that restarts forgets. Only a claim of `webhook-id` in the handler's own transaction
 //! stops double handling; this guard keeps the rest away from it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, hash_map};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::verify::{TOLERANCE, now};
@@ -56,7 +56,12 @@ pub struct MemoryGuard {
 }
 
 /// A callback of one credential. A credential is told by its name and mode, so that keys can rotate beneath it.
-type Key = (Box<str>, Mode, Box<str>);
+type Key = Arc<str>;
+
+fn key(name: &str, mode: Mode, id: &str) -> Key {
+    // An id has no white space, so that no two can be spelled alike.
+    [mode.name(), " ", id, " ", name].concat().into()
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -110,10 +115,10 @@ impl Inner {
     }
 
     /// What was released leaves nothing behind.
-    fn forget_end(&mut self, key: &Key, end: u64) {
+    fn forget_end(&mut self, key: &str, end: u64) {
         if let Some(keys) = self.ends.get_mut(&end) {
             // It was most likely the last to come.
-            if let Some(place) = keys.iter().rposition(|known| known == key) {
+            if let Some(place) = keys.iter().rposition(|known| **known == *key) {
                 keys.swap_remove(place);
             }
             if keys.is_empty() {
@@ -121,13 +126,13 @@ impl Inner {
             }
         }
     }
+}
 
-    fn keep_until(&mut self, key: &Key, end: u64) {
-        if let Some(entry) = self.entries.get_mut(key)
-            && entry.end < end
-        {
-            entry.end = end;
-            self.ends.entry(end).or_default().push(key.clone());
+impl Entry {
+    fn keep_until(&mut self, key: &Key, end: u64, ends: &mut BTreeMap<u64, Vec<Key>>) {
+        if self.end < end {
+            self.end = end;
+            ends.entry(end).or_default().push(Arc::clone(key));
         }
     }
 }
@@ -136,32 +141,35 @@ impl ReplayGuard for MemoryGuard {
     type Token = MemoryToken;
 
     fn claim_at(&self, credential: &Credential, verified: &Verified<'_>, now: u64) -> Claim<MemoryToken> {
-        let key: Key = (credential.name().into(), verified.mode(), verified.id().into());
+        let key = key(credential.name(), verified.mode(), verified.id());
         let signed_until = verified.timestamp().saturating_add(TOLERANCE).saturating_add(MARGIN);
         let leased_until = now.saturating_add(self.lease);
         let mut inner = self.lock();
         inner.forget(now);
-        match inner.entries.get(&key).map(|entry| entry.claim) {
-            Some(None) => {
-                inner.keep_until(&key, signed_until);
-                return Claim::Done;
+        let is_full = inner.entries.len() >= self.capacity;
+        let Inner { entries, ends, serial } = &mut *inner;
+        let entry = match entries.entry(Arc::clone(&key)) {
+            hash_map::Entry::Vacant(_) if is_full => return Claim::Full,
+            hash_map::Entry::Vacant(place) => place.insert(Entry { claim: None, end: 0 }),
+            hash_map::Entry::Occupied(known) => {
+                let entry = known.into_mut();
+                match entry.claim {
+                    None => {
+                        entry.keep_until(&key, signed_until, ends);
+                        return Claim::Done;
+                    }
+                    Some((_, until)) if now <= until => {
+                        entry.keep_until(&key, signed_until, ends);
+                        return Claim::InFlight;
+                    }
+                    Some(_) => entry,
+                }
             }
-            Some(Some((_, until))) if now <= until => {
-                inner.keep_until(&key, signed_until);
-                return Claim::InFlight;
-            }
-            Some(Some(_)) => {}
-            None if inner.entries.len() >= self.capacity => return Claim::Full,
-            None => {
-                inner.entries.insert(key.clone(), Entry { claim: None, end: 0 });
-            }
-        }
-        inner.serial = inner.serial.wrapping_add(1);
-        let serial = inner.serial;
-        if let Some(entry) = inner.entries.get_mut(&key) {
-            entry.claim = Some((serial, leased_until));
-        }
-        inner.keep_until(&key, signed_until.max(leased_until));
+        };
+        *serial = serial.wrapping_add(1);
+        let serial = *serial;
+        entry.claim = Some((serial, leased_until));
+        entry.keep_until(&key, signed_until.max(leased_until), ends);
         drop(inner);
         Claim::Fresh(MemoryToken { guard: self.clone(), key: Some(key), serial, until: signed_until })
     }
@@ -182,8 +190,10 @@ impl Token for MemoryToken {
         let Some(key) = self.key.take() else { return };
         // Handled is handled, even where its lease had run out and another took it on, and even where that one let go.
         let mut inner = self.guard.lock();
-        inner.entries.entry(key.clone()).or_insert(Entry { claim: None, end: 0 }).claim = None;
-        inner.keep_until(&key, self.until);
+        let Inner { entries, ends, .. } = &mut *inner;
+        let entry = entries.entry(Arc::clone(&key)).or_insert(Entry { claim: None, end: 0 });
+        entry.claim = None;
+        entry.keep_until(&key, self.until, ends);
     }
 }
 

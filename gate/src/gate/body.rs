@@ -1,12 +1,15 @@
 //! Reading a body: within its size, its time, a least rate, and the room that all bodies share.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Frame, Incoming};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
@@ -43,8 +46,6 @@ pub(super) async fn read(
     }
     // Room is taken for what came, not for what was announced: an announcement costs its sender nothing.
     let mut held = None;
-    // Its head is held as well.
-    take(&mut held, room, UNIT, bounds)?;
     let began = Instant::now();
     let end = began + bounds.whole_body;
     let mut last = began;
@@ -52,11 +53,18 @@ pub(super) async fn read(
     loop {
         let rate = began + GRACE + Duration::from_secs(whole.len() as u64 / LEAST);
         let due = end.min(rate).min(last + GRACE);
-        let frame = match timeout_at(due, body.frame()).await {
-            Err(_) => return Err(Refusal::TooSlow),
-            Ok(None) => break,
-            Ok(Some(Err(_))) => return Err(Refusal::Broken),
-            Ok(Some(Ok(frame))) => frame,
+        let frame = match at_once(&mut body).await {
+            Some(frame) => frame,
+            None => {
+                // Its head waits with it.
+                take(&mut held, room, UNIT + whole.len(), bounds)?;
+                timeout_at(due, body.frame()).await.map_err(|_| Refusal::TooSlow)?
+            }
+        };
+        let frame = match frame {
+            None => break,
+            Some(Err(_)) => return Err(Refusal::Broken),
+            Some(Ok(frame)) => frame,
         };
         // Trailers are nobody's: nothing signs them.
         let Ok(data) = frame.into_data() else { continue };
@@ -68,6 +76,15 @@ pub(super) async fn read(
         last = Instant::now();
     }
     Ok(Held { bytes: whole.into_bytes(), _room: held })
+}
+
+/// What is there without waiting: most often the whole body, which needs no timer then.
+async fn at_once(body: &mut Incoming) -> Option<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
+        Poll::Ready(frame) => Poll::Ready(Some(frame)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }
 
 /// Takes room for `bytes` in all.

@@ -5,14 +5,13 @@
 mod admin;
 mod admission;
 mod body;
+mod finishing;
 mod metrics;
 mod upstream;
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +32,7 @@ use crate::receiver::BODY_LIMIT;
 use crate::server::{Limits, Listener, serve};
 use crate::tls::ServerTls;
 use admission::Refusal;
+use finishing::Finishing;
 use metrics::Metrics;
 use upstream::Upstream;
 pub use upstream::UpstreamAt;
@@ -41,6 +41,9 @@ pub use upstream::UpstreamAt;
 const STREAMS: u32 = 16;
 /// Callbacks that are passed on at once; connections and room bound them long before.
 const FORWARDS: u32 = 1 << 16;
+
+/// A body above this is verified beside the others' work.
+const LARGE: usize = 256 * 1024;
 
 /// What a gate is told.
 #[derive(Debug, Clone)]
@@ -199,6 +202,10 @@ impl Gate {
             let (keys, inner) = (self.inner.keys.clone(), Arc::clone(&self.inner));
             tokio::spawn(async move { keys.follow(|change| tell(&inner.metrics, &change)).await })
         };
+        let sweep = {
+            let inner = Arc::clone(&self.inner);
+            tokio::spawn(async move { inner.upstream.sweep().await })
+        };
         // Health and metrics are told to the end of the drain.
         let (drained, until_drained) = watch::channel(false);
         let admin = self
@@ -212,12 +219,13 @@ impl Gate {
         let make = move |_| {
             let inner = Arc::clone(&serving);
             inner.metrics.connections.inc();
-            service_fn(move |request| boxed(Arc::clone(&inner), request))
+            service_fn(move |request| answer(Arc::clone(&inner), request))
         };
         serve(listener, limits, make, stop).await;
         // What a client began and left comes to its end as well.
         let _ = tokio::time::timeout(bounds.drain, self.inner.forwards.acquire_many(FORWARDS)).await;
         follow.abort();
+        sweep.abort();
         drained.send_replace(true);
         if let Some(admin) = admin {
             let _ = admin.await;
@@ -247,17 +255,13 @@ fn read_token(path: &PathBuf) -> Result<Zeroizing<String>, String> {
     if sendable { Ok(token) } else { Err(format!("{shown}: a token is one line of printable ASCII")) }
 }
 
-type Answering = Pin<Box<dyn Future<Output = Result<Response<Full<Bytes>>, Infallible>> + Send>>;
-
-fn boxed(inner: Arc<Inner>, request: Request<Incoming>) -> Answering {
-    Box::pin(async move {
-        Ok(match inner.admit(request).await {
-            Ok(response) => response,
-            Err(refusal) => {
-                inner.metrics.refused(refusal.reason());
-                refusal.response()
-            }
-        })
+async fn answer(inner: Arc<Inner>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    Ok(match inner.admit(request).await {
+        Ok(response) => response,
+        Err(refusal) => {
+            inner.metrics.refused(refusal.reason());
+            refusal.response()
+        }
     })
 }
 
@@ -274,7 +278,10 @@ impl Inner {
         let held = body::read(body, announced, &self.room, &self.bounds).await?;
         // One look at the clock for both: what still verifies is still remembered.
         let now = u64::try_from(unix_millis() / 1_000).unwrap_or_default();
-        let verified = verifier.verify_at(&headers, &held.bytes, now).map_err(Refusal::Unproven)?;
+        let verify = || verifier.verify_at(&headers, &held.bytes, now);
+        // A large body takes milliseconds: others are not to wait behind it.
+        let verified = if held.bytes.len() > LARGE { tokio::task::block_in_place(verify) } else { verify() };
+        let verified = verified.map_err(Refusal::Unproven)?;
         // Every verified request names the credential that accepted it.
         let credential = verifier.credential(&verified).ok_or(Refusal::Overloaded)?;
         let token = match self.guard.claim_at(credential, &verified, now) {
@@ -286,12 +293,12 @@ impl Inner {
             Claim::InFlight => return Err(Refusal::InFlight),
             Claim::Full => return Err(Refusal::Full),
         };
-        let forward = self.upstream.request(headers, verified.mode(), held.bytes.clone());
+        let mut forward = Some(self.upstream.request(headers, verified.mode(), held.bytes.clone()));
         // A client that goes away now changes nothing: what was begun comes to its end, and its claim is kept.
         let own = Arc::clone(self);
-        let place = Arc::clone(&self.forwards).acquire_owned().await.map_err(|_| Refusal::Overloaded)?;
-        let forwarding = tokio::spawn(async move {
-            let answer = own.upstream.send(forward).await;
+        let place = Arc::clone(&self.forwards).try_acquire_owned().map_err(|_| Refusal::Overloaded)?;
+        let work = async move {
+            let answer = own.upstream.send(&mut forward).await;
             match &answer {
                 Ok(answer) => {
                     own.metrics.forwarded(answer.status());
@@ -303,11 +310,11 @@ impl Inner {
             }
             drop((held, place));
             answer
-        });
+        };
+        let forwarding = Finishing::new(work);
         match forwarding.await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(failure)) => Ok(plain(failure.status())),
-            Err(_) => Ok(plain(StatusCode::BAD_GATEWAY)),
+            Ok(answer) => Ok(answer),
+            Err(failure) => Ok(plain(failure.status())),
         }
     }
 }

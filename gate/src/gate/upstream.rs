@@ -1,19 +1,21 @@
 //! The way to the receiver behind the gate: requests made from scratch, kept connections, one attempt each.
 
+use std::future::{Future, poll_fn};
 use std::path::PathBuf;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use scale_callback_auth::Mode;
 use tokio::net::{TcpStream, UnixStream};
-use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
 use crate::client::host_and_port;
@@ -28,28 +30,30 @@ const CONNECT: Duration = Duration::from_secs(3);
 /// The largest answer that is passed back.
 const ANSWER: usize = 1 << 20;
 /// What is passed on of a verified request. Everything else stays here.
-const PASSED_ON: [&str; 7] = [
-    "content-type",
-    "user-agent",
-    scale_callback_auth::header::ID,
-    scale_callback_auth::header::TIMESTAMP,
-    scale_callback_auth::header::SIGNATURE,
-    scale_callback_auth::header::ATTEMPT,
-    "traceparent",
+static PASSED_ON: [HeaderName; 7] = [
+    header::CONTENT_TYPE,
+    header::USER_AGENT,
+    HeaderName::from_static(scale_callback_auth::header::ID),
+    HeaderName::from_static(scale_callback_auth::header::TIMESTAMP),
+    SIGNATURE,
+    HeaderName::from_static(scale_callback_auth::header::ATTEMPT),
+    HeaderName::from_static("traceparent"),
 ];
+const SIGNATURE: HeaderName = HeaderName::from_static(scale_callback_auth::header::SIGNATURE);
+const AUTH: HeaderName = HeaderName::from_static(scale_callback_auth::header::AUTH);
 /// A longer value is not passed on; signatures have a bound of their own.
 const LONGEST: usize = 1024;
 /// What an answer's connection is about, and never its end.
-const HOP_BY_HOP: [&str; 9] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
+static HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
 ];
 
 /// Where the receiver is.
@@ -119,16 +123,38 @@ impl Failure {
     }
 }
 
-/// A connection and what drives it, which ends with it: also where its request or answer was never finished.
+/// A connection's own work; none once it has ended.
+type Connection = Option<Pin<Box<dyn Future<Output = ()> + Send>>>;
+
+/// A connection, driven by whoever waits for something on it. Dropped, it is closed.
 struct Link {
     sender: SendRequest<Full<Bytes>>,
-    driver: JoinHandle<()>,
+    connection: Connection,
 }
 
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.driver.abort();
+impl Link {
+    /// Whether it can take a request. One that was answered before it had taken its whole request can't, and may never.
+    async fn is_ready(&mut self) -> bool {
+        // Most are at once: no timer for them.
+        drive(&mut self.connection, pin!(std::future::ready(()))).await;
+        if self.sender.is_ready() {
+            return true;
+        }
+        let ready = pin!(poll_fn(|cx| self.sender.poll_ready(cx)));
+        matches!(tokio::time::timeout(SOON, drive(&mut self.connection, ready)).await, Ok(Ok(())))
     }
+}
+
+/// Waits for something that a connection brings about.
+async fn drive<T>(connection: &mut Connection, mut what: Pin<&mut impl Future<Output = T>>) -> T {
+    poll_fn(|cx| {
+        // How it ends is seen by what is waited for.
+        if connection.as_mut().is_some_and(|connection| connection.as_mut().poll(cx).is_ready()) {
+            *connection = None;
+        }
+        what.as_mut().poll(cx)
+    })
+    .await
 }
 
 struct Kept {
@@ -139,13 +165,15 @@ struct Kept {
 /// The headers that are verified or passed on, copied: what else came with them is let go before a body is waited for.
 pub(super) fn wanted(headers: &HeaderMap) -> HeaderMap {
     let mut own = HeaderMap::with_capacity(PASSED_ON.len() + 5);
-    for name in PASSED_ON.into_iter().chain([scale_callback_auth::header::AUTH]) {
+    let mut copies = BytesMut::with_capacity(512);
+    for name in PASSED_ON.iter().chain([&AUTH]) {
         // Signatures may stand in several lines; of anything else the first is passed on.
-        let several = name == scale_callback_auth::header::SIGNATURE;
+        let several = *name == SIGNATURE;
         let values = headers.get_all(name).iter().take(if several { usize::MAX } else { 1 });
         for value in values.filter(|value| several || value.len() <= LONGEST) {
-            if let Ok(copy) = HeaderValue::from_bytes(value.as_bytes()) {
-                own.append(HeaderName::from_static(name), copy);
+            copies.extend_from_slice(value.as_bytes());
+            if let Ok(copy) = HeaderValue::from_maybe_shared(copies.split().freeze()) {
+                own.append(name, copy);
             }
         }
     }
@@ -202,7 +230,7 @@ impl Upstream {
         let own = request.headers_mut();
         *own = headers;
         if !self.keep_auth {
-            own.remove(scale_callback_auth::header::AUTH);
+            own.remove(AUTH);
         }
         own.insert(header::HOST, self.host.clone());
         own.insert(header::CONTENT_LENGTH, length);
@@ -213,30 +241,29 @@ impl Upstream {
         request
     }
 
-    /// Sends a request once and reads the whole answer.
-    pub(super) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Full<Bytes>>, Failure> {
+    /// Takes a request, sends it once, and reads the whole answer.
+    pub(super) async fn send(
+        &self,
+        request: &mut Option<Request<Full<Bytes>>>,
+    ) -> Result<Response<Full<Bytes>>, Failure> {
         tokio::time::timeout(self.timeout, self.exchange(request)).await.map_err(|_| Failure::Timeout)?
     }
 
-    async fn exchange(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Full<Bytes>>, Failure> {
+    async fn exchange(&self, request: &mut Option<Request<Full<Bytes>>>) -> Result<Response<Full<Bytes>>, Failure> {
         let unasked = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&unasked);
-        hyper::ext::on_informational(&mut request, move |_| seen.store(true, Ordering::Relaxed));
+        if let Some(request) = request {
+            hyper::ext::on_informational(request, move |_| seen.store(true, Ordering::Relaxed));
+        }
         let mut link = match self.take().await {
             Some(link) => link,
-            None => self.connect().await?,
+            None => Box::pin(self.connect()).await?,
         };
         let response = loop {
-            match link.sender.try_send_request(request).await {
-                Ok(response) => break response,
-                Err(mut error) => match error.take_message() {
-                    // A kept connection that was closed meanwhile gave the request back, unsent: that is no attempt.
-                    Some(unsent) => {
-                        request = unsent;
-                        link = self.connect().await?;
-                    }
-                    None => return Err(Failure::Broken),
-                },
+            match ask(&mut link, request).await? {
+                Some(response) => break response,
+                // A kept connection that was closed meanwhile gave the request back, unsent: that is no attempt.
+                None => link = Box::pin(self.connect()).await?,
             }
         };
         let (mut head, mut body) = response.into_parts();
@@ -245,7 +272,7 @@ impl Upstream {
         }
         let mut whole = BytesMut::new();
         let mut complete = true;
-        while let Some(frame) = body.frame().await {
+        while let Some(frame) = drive(&mut link.connection, pin!(body.frame())).await {
             let Ok(data) = frame.map_err(|_| Failure::Broken)?.into_data() else { continue };
             let room = ANSWER.saturating_sub(whole.len());
             whole.extend_from_slice(&data[..data.len().min(room)]);
@@ -266,19 +293,29 @@ impl Upstream {
     /// A kept connection that can still take a request, the one used last first.
     async fn take(&self) -> Option<Link> {
         loop {
-            let Kept { mut link, since } = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
-            // One that was answered before it had taken its whole request is not ready, and may never be.
-            let ready = tokio::time::timeout(SOON, link.sender.ready());
-            if since.elapsed() < KEPT_FOR && matches!(ready.await, Ok(Ok(()))) {
+            let Kept { mut link, since } = self.kept().pop()?;
+            if since.elapsed() < KEPT_FOR && link.is_ready().await {
                 return Some(link);
             }
         }
     }
 
     fn keep(&self, link: Link) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if !link.sender.is_closed() && kept.len() < KEPT {
+        let mut kept = self.kept();
+        if link.connection.is_some() && kept.len() < KEPT {
             kept.push(Kept { link, since: Instant::now() });
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Vec<Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes connections that nobody needed for a while: nobody looks at them, also where their other end is gone.
+    pub(super) async fn sweep(&self) {
+        loop {
+            tokio::time::sleep(KEPT_FOR).await;
+            self.kept().retain(|kept| kept.since.elapsed() < KEPT_FOR);
         }
     }
 
@@ -300,16 +337,30 @@ impl Upstream {
     }
 }
 
+/// Sends a request; gives the head of its answer, or puts the request back where none of it was sent.
+async fn ask(
+    link: &mut Link,
+    request: &mut Option<Request<Full<Bytes>>>,
+) -> Result<Option<Response<Incoming>>, Failure> {
+    let asked = pin!(link.sender.try_send_request(request.take().ok_or(Failure::Broken)?));
+    match drive(&mut link.connection, asked).await {
+        Ok(response) => Ok(Some(response)),
+        Err(mut error) => {
+            *request = error.take_message();
+            if request.is_some() { Ok(None) } else { Err(Failure::Broken) }
+        }
+    }
+}
+
 async fn shake_hands<I>(io: I) -> Result<Link, Failure>
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
     let (sender, connection) = http1::handshake(io).await.map_err(|_| Failure::Unreachable)?;
-    let driver = tokio::spawn(async move {
-        // How it ends is seen by the request on it.
+    let connection = async move {
         let _ = connection.await;
-    });
-    Ok(Link { sender, driver })
+    };
+    Ok(Link { sender, connection: Some(Box::pin(connection)) })
 }
 
 /// Leaves what is for the sender of the callback.
@@ -324,7 +375,7 @@ fn end_to_end(headers: &mut HeaderMap) {
     for name in named {
         headers.remove(name);
     }
-    for name in HOP_BY_HOP {
+    for name in &HOP_BY_HOP {
         headers.remove(name);
     }
     headers.remove(header::CONTENT_LENGTH);

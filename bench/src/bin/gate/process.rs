@@ -1,0 +1,75 @@
+//! A process under measurement.
+
+use std::io::BufRead as _;
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::Context as _;
+
+use crate::requests::{AUTH, SECRET};
+
+/// Ends when dropped.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) address: SocketAddr,
+}
+
+impl Process {
+    /// Starts it, and reads its address from the first line that it prints.
+    fn start(command: &mut Command) -> anyhow::Result<Self> {
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let mut output = std::io::BufReader::new(child.stdout.take().context("its output")?);
+        let mut line = String::new();
+        output.read_line(&mut line)?;
+        // What it says later has a reader to its end.
+        std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
+        let address = line.trim().trim_start_matches(|c: char| !c.is_ascii_digit());
+        let address = address.split('/').next().unwrap_or_default();
+        Ok(Self { address: address.parse().with_context(|| line.clone())?, child })
+    }
+
+    /// This very program in another part.
+    pub(crate) fn own(arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::start(Command::new(std::env::current_exe()?).args(arguments))
+    }
+
+    /// The customers' binary, as a gate.
+    pub(crate) fn gate(upstream: SocketAddr, remember: u32) -> anyhow::Result<Self> {
+        Self::start(
+            Command::new(std::env::current_exe()?.with_file_name("scale-callback"))
+                .args(["gate", "--listen", "127.0.0.1:0", "--upstream"])
+                .arg(format!("http://{upstream}"))
+                .args(["--remember", &remember.to_string()])
+                .env("SCALE_CALLBACK_SIGNING_SECRET", SECRET)
+                .env("SCALE_CALLBACK_AUTH_KEY", AUTH),
+        )
+    }
+
+    /// CPU time in microseconds so far, of user and system: the sum that `getrusage` splits, in nanoseconds.
+    pub(crate) fn cpu(&self) -> anyhow::Result<f64> {
+        let mut nanoseconds = 0.0;
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let stat = std::fs::read_to_string(thread?.path().join("schedstat"))?;
+            nanoseconds += stat.split(' ').next().context("the time it ran")?.parse::<f64>()?;
+        }
+        Ok(nanoseconds / 1e3)
+    }
+
+    /// The most memory that it had, in MiB.
+    pub(crate) fn most_memory(&self) -> anyhow::Result<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("its memory")?;
+        Ok(line.trim_end_matches("kB").trim().parse::<f64>()? / 1024.0)
+    }
+
+    pub(crate) fn is_alive(&mut self) -> anyhow::Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
