@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Frame, Incoming};
+use memmap2::MmapMut;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
@@ -35,56 +36,76 @@ pub(super) fn announced(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-pub(super) async fn read(
-    mut body: Incoming,
-    announced: Option<usize>,
-    room: &Arc<Semaphore>,
-    bounds: &Bounds,
-) -> Result<Held, Refusal> {
-    if announced.is_some_and(|length| length > bounds.body) {
-        return Err(Refusal::TooLarge);
-    }
-    // Room is taken for what came, not for what was announced: an announcement costs its sender nothing.
-    let mut held = None;
-    let began = Instant::now();
-    let end = began + bounds.whole_body;
-    let mut last = began;
-    let mut whole = Pieces::default();
-    loop {
-        let rate = began + GRACE + Duration::from_secs(whole.len() as u64 / LEAST);
-        let due = end.min(rate).min(last + GRACE);
-        let frame = match at_once(&mut body).await {
-            Some(frame) => frame,
-            None => {
-                // Its head waits with it.
-                take(&mut held, room, UNIT + whole.len(), bounds)?;
-                timeout_at(due, body.frame()).await.map_err(|_| Refusal::TooSlow)?
-            }
-        };
-        let frame = match frame {
-            None => break,
-            Some(Err(_)) => return Err(Refusal::Broken),
-            Some(Ok(frame)) => frame,
-        };
-        // Trailers are nobody's: nothing signs them.
-        let Ok(data) = frame.into_data() else { continue };
-        if whole.len() + data.len() > bounds.body {
-            return Err(Refusal::TooLarge);
-        }
-        take(&mut held, room, UNIT + whole.len() + data.len(), bounds)?;
-        whole.push(data);
-        last = Instant::now();
-    }
-    Ok(Held { bytes: whole.into_bytes(), _room: held })
+/// A body as it comes in.
+pub(super) struct Reading<'r> {
+    body: Incoming,
+    room: &'r Arc<Semaphore>,
+    bounds: &'r Bounds,
+    held: Option<OwnedSemaphorePermit>,
+    whole: Pieces,
+    began: Instant,
+    last: Instant,
+    ended: bool,
 }
 
-/// What is there without waiting: most often the whole body, which needs no timer then.
-async fn at_once(body: &mut Incoming) -> Option<Option<Result<Frame<Bytes>, hyper::Error>>> {
-    poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
-        Poll::Ready(frame) => Poll::Ready(Some(frame)),
-        Poll::Pending => Poll::Ready(None),
-    })
-    .await
+impl<'r> Reading<'r> {
+    pub(super) fn new(body: Incoming, room: &'r Arc<Semaphore>, bounds: &'r Bounds) -> Self {
+        let began = Instant::now();
+        Self { body, room, bounds, held: None, whole: Pieces::default(), began, last: began, ended: false }
+    }
+
+    /// Takes what is there without waiting, and says whether that was all: most bodies need no timer.
+    pub(super) async fn is_there(&mut self) -> Result<bool, Refusal> {
+        while !self.ended {
+            let at_once = poll_fn(|cx| match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Ready(frame) => Poll::Ready(Some(frame)),
+                Poll::Pending => Poll::Ready(None),
+            });
+            match at_once.await {
+                Some(frame) => self.push(frame)?,
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Waits for the rest.
+    pub(super) async fn finish(mut self) -> Result<Held, Refusal> {
+        let end = self.began + self.bounds.whole_body;
+        while !self.is_there().await? {
+            // Its head waits with it.
+            self.take(0)?;
+            let rate = self.began + GRACE + Duration::from_secs(self.whole.len() as u64 / LEAST);
+            let due = end.min(rate).min(self.last + GRACE);
+            let frame = timeout_at(due, self.body.frame()).await.map_err(|_| Refusal::TooSlow)?;
+            self.push(frame)?;
+            self.last = Instant::now();
+        }
+        Ok(Held { bytes: self.whole.into_bytes(), _room: self.held })
+    }
+
+    fn push(&mut self, frame: Option<Result<Frame<Bytes>, hyper::Error>>) -> Result<(), Refusal> {
+        let frame = match frame {
+            None => {
+                self.ended = true;
+                return Ok(());
+            }
+            Some(frame) => frame.map_err(|_| Refusal::Broken)?,
+        };
+        // Trailers are nobody's: nothing signs them.
+        let Ok(data) = frame.into_data() else { return Ok(()) };
+        if self.whole.len() + data.len() > self.bounds.body {
+            return Err(Refusal::TooLarge);
+        }
+        self.take(data.len())?;
+        self.whole.push(data, self.bounds.body)
+    }
+
+    /// Takes room for so much more than is there. It is taken for what came, not for what was announced: an
+    /// announcement costs its sender nothing.
+    fn take(&mut self, more: usize) -> Result<(), Refusal> {
+        take(&mut self.held, self.room, UNIT + self.whole.len() + more, self.bounds)
+    }
 }
 
 /// Takes room for `bytes` in all.
@@ -113,31 +134,71 @@ fn take(
     Ok(())
 }
 
-/// A body as it comes: most come in one piece, which is not copied.
+/// What came of a body: most come in one piece, which is not copied. A large one has pages of its own, which go back
+/// to the system at once.
 #[derive(Default)]
 struct Pieces {
     first: Bytes,
     rest: BytesMut,
+    pages: Option<MmapMut>,
+    /// How much of the pages is filled.
+    filled: usize,
 }
 
 impl Pieces {
     fn len(&self) -> usize {
-        self.first.len() + self.rest.len()
+        self.first.len() + self.rest.len() + self.filled
     }
 
-    fn push(&mut self, data: Bytes) {
-        if self.first.is_empty() && self.rest.is_empty() {
+    /// Adds to it, up to `limit` bytes in all.
+    fn push(&mut self, data: Bytes, limit: usize) -> Result<(), Refusal> {
+        if let Some(pages) = &mut self.pages {
+            pages[self.filled..self.filled + data.len()].copy_from_slice(&data);
+            self.filled += data.len();
+            return Ok(());
+        }
+        if self.len() == 0 && data.len() <= SMALL {
             self.first = data;
-            return;
+            return Ok(());
         }
-        if self.rest.is_empty() {
-            self.rest.extend_from_slice(&self.first);
-            self.first = Bytes::new();
+        if self.len() + data.len() > SMALL {
+            // Pages that nothing was written to take no memory.
+            self.pages = Some(MmapMut::map_anon(limit).map_err(|_| Refusal::Overloaded)?);
+            for piece in [std::mem::take(&mut self.first), std::mem::take(&mut self.rest).freeze(), data] {
+                self.push(piece, limit)?;
+            }
+            return Ok(());
         }
+        self.rest.extend_from_slice(&std::mem::take(&mut self.first));
         self.rest.extend_from_slice(&data);
+        Ok(())
     }
 
     fn into_bytes(self) -> Bytes {
-        if self.rest.is_empty() { self.first } else { self.rest.freeze() }
+        match self.pages {
+            Some(pages) => Bytes::from_owner(pages).slice(..self.filled),
+            None if self.rest.is_empty() => self.first,
+            None => self.rest.freeze(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_the_same_whatever_the_pieces_it_comes_in() {
+        for length in [0, 1, 2_048, SMALL - 1, SMALL, SMALL + 1, 3 * SMALL, 300_000] {
+            let body: Vec<u8> = (0..length).map(|n| u8::try_from(n % 251).unwrap()).collect();
+            for size in [1, 7, 4_096, SMALL - 1, SMALL, SMALL + 1, 1 << 20] {
+                let mut pieces = Pieces::default();
+                for piece in body.chunks(size) {
+                    assert!(pieces.push(Bytes::copy_from_slice(piece), 300_000).is_ok());
+                }
+                assert_eq!(pieces.len(), length);
+                assert!(pieces.into_bytes() == body, "{length} bytes in pieces of {size}");
+            }
+        }
     }
 }

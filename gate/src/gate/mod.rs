@@ -32,6 +32,7 @@ use crate::receiver::BODY_LIMIT;
 use crate::server::{Limits, Listener, serve};
 use crate::tls::ServerTls;
 use admission::Refusal;
+use body::Reading;
 use finishing::Finishing;
 use metrics::Metrics;
 use upstream::Upstream;
@@ -187,7 +188,7 @@ impl Gate {
         }
     }
 
-    /// Serves until `stop`, then lets open requests end.
+    /// Serves until `stop`, then lets open requests end. It needs tokio's multi-thread runtime.
     pub async fn run(self, stop: watch::Receiver<bool>) {
         let bounds = self.inner.bounds;
         let limits = Limits {
@@ -271,11 +272,19 @@ impl Inner {
         let (head, body) = request.into_parts();
         admission::shape(&head, &self.path)?;
         let verifier = self.keys.verifier();
-        verifier.check_headers(&head.headers).map_err(Refusal::Unproven)?;
-        let announced = body::announced(&head.headers);
-        let headers = upstream::wanted(&head.headers);
+        if body::announced(&head.headers).is_some_and(|length| length > self.bounds.body) {
+            return Err(Refusal::TooLarge);
+        }
+        let mut reading = Reading::new(body, &self.room, &self.bounds);
+        // The first look at a body is what lets a client that asked first send it.
+        let asks_first = head.headers.contains_key(header::EXPECT);
+        let is_there = !asks_first && reading.is_there().await?;
+        if !is_there {
+            verifier.check_headers(&head.headers).map_err(Refusal::Unproven)?;
+        }
+        let headers = upstream::wanted(&head.headers, !is_there);
         drop(head);
-        let held = body::read(body, announced, &self.room, &self.bounds).await?;
+        let held = reading.finish().await?;
         // One look at the clock for both: what still verifies is still remembered.
         let now = u64::try_from(unix_millis() / 1_000).unwrap_or_default();
         let verify = || verifier.verify_at(&headers, &held.bytes, now);

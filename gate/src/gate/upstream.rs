@@ -162,15 +162,20 @@ struct Kept {
     since: Instant,
 }
 
-/// The headers that are verified or passed on, copied: what else came with them is let go before a body is waited for.
-pub(super) fn wanted(headers: &HeaderMap) -> HeaderMap {
+/// The headers that are verified or passed on. Copied, they leave nothing of what else came with them while a body is
+/// waited for.
+pub(super) fn wanted(headers: &HeaderMap, copied: bool) -> HeaderMap {
     let mut own = HeaderMap::with_capacity(PASSED_ON.len() + 5);
-    let mut copies = BytesMut::with_capacity(512);
+    let mut copies = BytesMut::new();
     for name in PASSED_ON.iter().chain([&AUTH]) {
         // Signatures may stand in several lines; of anything else the first is passed on.
         let several = *name == SIGNATURE;
         let values = headers.get_all(name).iter().take(if several { usize::MAX } else { 1 });
         for value in values.filter(|value| several || value.len() <= LONGEST) {
+            if !copied {
+                own.append(name, value.clone());
+                continue;
+            }
             copies.extend_from_slice(value.as_bytes());
             if let Ok(copy) = HeaderValue::from_maybe_shared(copies.split().freeze()) {
                 own.append(name, copy);
