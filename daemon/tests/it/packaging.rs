@@ -26,44 +26,67 @@ const LIBRARIES: [(&str, &str); 4] = [
     ("libgcc_s.so.1", "libgcc-s1"),
 ];
 
-#[test]
-fn the_image_holds_what_the_binary_needs_and_no_root_and_no_shell_health() {
-    let file = text("Dockerfile");
+/// The build stage and the last one.
+fn stages(file: &str) -> (&str, &str) {
     let stages: Vec<_> = file.split("\nFROM ").collect();
-    let runtime = stages.last().unwrap();
     assert_eq!(stages.len(), 3, "comment, builder, runtime");
     // What is copied is there, or comes from a stage.
     let copy = Regex::new(r"(?m)^COPY (--from=(\S+) )?(\S+) \S+").unwrap();
-    let ignored = text(".dockerignore");
-    for found in copy.captures_iter(&file) {
+    for found in copy.captures_iter(file) {
         let source = &found[3];
         match found.get(2) {
             Some(stage) => assert!(file.contains(&format!(" AS {}", stage.as_str())), "{source}"),
             None => assert!(root().join(source).exists(), "{source} is copied and not there"),
         }
     }
-    // Whatever is compiled in is not left out of the build's context.
-    for needed in ["daemon", "gate", "sdk", "bench", "config", "Cargo.toml", "Cargo.lock"] {
-        assert!(!ignored.lines().any(|line| line.trim_matches('/') == needed), "{needed} is ignored");
-    }
-    let output = Command::new("ldd").arg(BINARY).output().unwrap();
-    let linked = String::from_utf8_lossy(&output.stdout).into_owned();
-    let needed: BTreeSet<_> = linked
+    assert!(stages[2].contains("\nUSER 10001:10001") && stages[2].contains("\nSTOPSIGNAL SIGTERM"));
+    (stages[1], stages[2])
+}
+
+/// The libraries that a binary asks for beyond the C library's own.
+fn linked(binary: &str) -> BTreeSet<String> {
+    let output = Command::new("ldd").arg(binary).output().unwrap();
+    let base = ["linux-vdso", "ld-linux", "/lib", "libc.so", "libm.so", "libpthread", "libdl", "librt"];
+    String::from_utf8_lossy(&output.stdout)
         .lines()
         .filter_map(|line| line.trim().split(" => ").next())
         .filter_map(|line| line.split_whitespace().next())
-        .collect();
-    let base = ["linux-vdso", "ld-linux", "/lib", "libc.so", "libm.so", "libpthread", "libdl", "librt"];
-    for library in needed.iter().filter(|name| !base.iter().any(|base| name.starts_with(base))) {
-        let package = LIBRARIES.iter().find(|(name, _)| name == library);
+        .filter(|name| !base.iter().any(|base| name.starts_with(base)))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn the_image_holds_what_the_binary_needs_and_no_root_and_no_shell_health() {
+    let file = text("Dockerfile");
+    let (_, runtime) = stages(&file);
+    // Whatever is compiled in is not left out of the build's context.
+    let ignored = text(".dockerignore");
+    for needed in ["daemon", "gate", "sdk", "bench", "config", "examples", "Cargo.toml", "Cargo.lock"] {
+        assert!(!ignored.lines().any(|line| line.trim_matches('/') == needed), "{needed} is ignored");
+    }
+    for library in linked(BINARY) {
+        let package = LIBRARIES.iter().find(|(name, _)| *name == library);
         let (_, package) = package.unwrap_or_else(|| panic!("the binary needs {library}; which package brings it?"));
         // libgcc is part of every Debian image.
         assert!(*package == "libgcc-s1" || runtime.contains(package), "{library} needs {package} in the runtime stage");
     }
-    assert!(runtime.contains("\nUSER 10001"), "not as root");
     assert!(runtime.contains(r#"CMD ["callbackd", "healthcheck"]"#), "health needs no shell");
-    assert!(runtime.contains("ENTRYPOINT [\"callbackd\"]") && runtime.contains("STOPSIGNAL SIGTERM"));
+    assert!(runtime.contains("ENTRYPOINT [\"callbackd\"]"));
     assert!(runtime.contains("ca-certificates"), "for TLS to Kafka");
+}
+
+#[test]
+fn the_customers_image_is_one_static_binary() {
+    let file = text("gate/Dockerfile");
+    let (build, runtime) = stages(&file);
+    assert!(runtime.starts_with("scratch\n") && build.contains("+crt-static"), "nothing is there to link with");
+    assert!(runtime.contains("ENTRYPOINT [\"/scale-callback\"]"));
+    // What the C compiler's runtime has, the static link takes in; another library would be missing.
+    let binary = Path::new(BINARY).with_file_name("scale-callback");
+    assert!(binary.exists(), "`make test` builds it; alone: cargo build -p scale-callback");
+    let libraries = linked(&binary.display().to_string());
+    assert!(libraries.iter().all(|library| library == "libgcc_s.so.1"), "{libraries:?}");
 }
 
 /// A unit's settings by section and name; a name may stand more than once.
