@@ -39,16 +39,94 @@
 //! Each reads at most 12 MiB (a framework's own limit is often less than a callback), and answers 401, 413 or 400
 //! without a word more.
 //!
+#![cfg_attr(
+    feature = "axum",
+    doc = r#"
+## axum
+
+An argument of the handler verifies; what does not verify never reaches it.
+
+```
+use std::sync::Arc;
+use axum::{Router, http::StatusCode, routing::post};
+use scale_callback_auth::{EnvError, ProvenCallback, Verifier};
+
+async fn done(callback: ProvenCallback) -> StatusCode {
+    match callback.callback() {
+        Ok(callback) => { println!("task {} is done", callback.task_id()); StatusCode::NO_CONTENT }
+        Err(_) => StatusCode::BAD_REQUEST,
+    }
+}
+
+# fn app() -> Result<Router, EnvError> {
+let verifier = Arc::new(Verifier::from_env()?);
+Ok(Router::new().route("/callbacks", post(done)).with_state(verifier))
+# }
+```
+"#
+)]
+#![cfg_attr(
+    feature = "tower",
+    doc = r#"
+## tower
+
+A layer for any service whose requests have a body: [`tower::VerifyLayer`]. The service finds a [`ProvenCallback`] among the
+request's extensions.
+
+```
+use std::sync::Arc;
+use scale_callback_auth::{Verifier, tower::VerifyLayer};
+# fn layer<B>(verifier: Verifier) -> VerifyLayer<B> {
+VerifyLayer::new(Arc::new(verifier)) // ServiceBuilder::new().layer(...)
+# }
+```
+"#
+)]
+//!
+//! ## actix, and any other
+//!
+//! Read the body with a limit, give all headers and the bytes as they came, and answer by the error's kind:
+//!
+//! ```
+//! # use scale_callback_auth::Verifier;
+//! fn status(verifier: &Verifier, headers: &[(&str, &[u8])], body: &[u8]) -> u16 {
+//!     let Ok(verified) = verifier.verify(headers, body) else { return 401 };
+//!     let Ok(callback) = verified.callback() else { return 400 };
+//!     println!("task {} is done", callback.task_id());
+//!     204
+//! }
+//! ```
+//!
 //! # Repeats
 //!
 //! A repeat of a callback carries the same `webhook-id` and the same body. The platform retries over 24 hours: only a
 //! claim of the id in the handler's own transaction stops double handling. [`replay`] keeps captured requests that are
-//! sent again away from it.
+//! sent again away from it:
+//!
+//! ```
+//! use scale_callback_auth::{Verified, Verifier, replay::{Claim, MemoryGuard, ReplayGuard, Token}};
+//!
+//! fn answer(guard: &MemoryGuard, verifier: &Verifier, verified: &Verified<'_>) -> u16 {
+//!     let Some(credential) = verifier.credential(verified) else { return 401 };
+//!     match guard.claim(credential, verified) {
+//!         Claim::Fresh(token) => { /* the work; where it fails, drop the token */ token.done(); 204 }
+//!         Claim::Done => 200,
+//!         Claim::InFlight | Claim::Full => 503, // with retry-after
+//!     }
+//! }
+//! ```
 //!
 //! # Order
 //!
 //! Callbacks of one task may come in any order. Keep the [`EventTime`] of the newest that was handled, and let
-//! [`Verified::is_older_than`] say when one comes late.
+//! [`Verified::is_older_than`] say when one comes late:
+//!
+//! ```
+//! # use scale_callback_auth::{EventTime, Verified};
+//! fn is_news(verified: &Verified<'_>, newest_handled: Option<EventTime>) -> bool {
+//!     newest_handled.is_none_or(|newest| !verified.is_older_than(newest))
+//! }
+//! ```
 //!
 //! # Rotation
 //!
@@ -56,10 +134,25 @@
 //! platform does. The plain key of `scale-callback-auth` can't overlap: the header carries one value. Accept both
 //! (two credentials) until the platform sends the new one.
 //!
+//! ```
+//! # use scale_callback_auth::{Credential, KeyError, Mode, Verifier};
+//! # fn rotating(secret: &str, next_secret: &str) -> Result<Verifier, KeyError> {
+//! Ok(Verifier::new(Credential::signed("live", Mode::Live, secret)?)
+//!     .and(Credential::signed("live", Mode::Live, next_secret)?))
+//! # }
+//! ```
+//!
+//! # Testing your handler
+//!
+//! With the feature `testing`, `testing::Platform` makes requests as the platform sends them, and as it never would (tampered,
+//! stale, rotated, of another form), in a line each; `testing::FakeClock` is turned by hand.
+//!
 //! # Coming from the plain header
 //!
 //! Whoever compares `scale-callback-auth` with a key knows that the sender has the key, and nothing of the body. Take
-//! the signing secret and [`Credential::signed`]; the header no longer matters then.
+//! the signing secret and [`Credential::signed`]; the header no longer matters then. Where only a header can be compared, the
+//! platform can send the `hmac` form in it: install [`Credential::hmac_header`] beside the key, have the operator switch the
+//! form, then remove the key.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs, clippy::arithmetic_side_effects)]
