@@ -192,8 +192,8 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let Some((stream, is_http2)) = accepted.secured(limits.head).await else { return };
-    let stream = Impatient::new(stream, limits.head);
     let activity = Arc::new(Activity::default());
+    let stream = Impatient::new(stream, limits.head, Arc::clone(&activity));
     let service = Watched { service, activity: Arc::clone(&activity) };
     if is_http2 {
         let connection = http2::Builder::new(TokioExecutor::new())
@@ -219,10 +219,16 @@ where
 
 /// What a connection's requests do.
 #[derive(Default)]
-struct Activity {
+pub(crate) struct Activity {
     open: AtomicUsize,
-    /// Rises with every request that begins or ends.
+    /// Rises with every request that begins or ends, and with what is taken of an answer.
     turns: AtomicUsize,
+}
+
+impl Activity {
+    pub(crate) fn turn(&self) {
+        self.turns.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// An open request.
@@ -231,14 +237,14 @@ struct Open(Arc<Activity>);
 impl Open {
     fn new(activity: &Arc<Activity>) -> Self {
         activity.open.fetch_add(1, Ordering::Relaxed);
-        activity.turns.fetch_add(1, Ordering::Relaxed);
+        activity.turn();
         Self(Arc::clone(activity))
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.turns.fetch_add(1, Ordering::Relaxed);
+        self.0.turn();
         self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -298,23 +304,29 @@ async fn until_stopped<C: Future>(
     let mut connection = pin!(connection);
     let mut stopped = pin!(stop.wait_for(|stop| *stop));
     let end = Instant::now() + limits.life;
-    let drain = loop {
+    loop {
         let turns = activity.turns.load(Ordering::Relaxed);
         tokio::select! {
             biased;
             // How a peer ends its connection is its own business.
             _ = connection.as_mut() => return,
-            _ = stopped.as_mut() => break limits.drain,
+            _ = stopped.as_mut() => break,
             () = tokio::time::sleep(limits.head) => {}
         }
         if Instant::now() >= end {
-            break limits.drain;
+            break;
         }
-        let idle = activity.open.load(Ordering::Relaxed) == 0 && activity.turns.load(Ordering::Relaxed) == turns;
-        if idle {
-            break limits.drain.min(GOODBYE);
+        if activity.open.load(Ordering::Relaxed) == 0 && activity.turns.load(Ordering::Relaxed) == turns {
+            // It is idle, and hears goodbye. A request that was on its way by then is served all the same.
+            shut_down(connection.as_mut());
+            if tokio::time::timeout(GOODBYE.min(limits.drain), connection.as_mut()).await.is_ok()
+                || activity.open.load(Ordering::Relaxed) == 0
+            {
+                return;
+            }
+            break;
         }
-    };
+    }
     shut_down(connection.as_mut());
-    let _ = tokio::time::timeout(drain, connection).await;
+    let _ = tokio::time::timeout(limits.drain, connection).await;
 }

@@ -13,15 +13,20 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// The longest line whose begin is kept to look at; longer ones hold no length.
 const KEPT: usize = 64;
 
+/// No head and no method holds this byte: the library refuses it with 400, and reads the end then.
+const REFUSED: &[u8] = &[0];
+
 /// A stream whose request heads are looked at as they come in.
 pub(crate) struct Strict<S> {
     stream: S,
     watch: Watch,
+    /// The library is to read of a refused head next.
+    refusal_due: bool,
 }
 
 impl<S> Strict<S> {
     pub(crate) fn new(stream: S) -> Self {
-        Self { stream, watch: Watch::default() }
+        Self { stream, watch: Watch::default(), refusal_due: false }
     }
 }
 
@@ -67,22 +72,31 @@ impl Watch {
     /// Looks at bytes as they come.
     ///
     /// # Errors
-    /// One of them breaks a rule.
-    fn see(&mut self, bytes: &[u8]) -> Result<(), ()> {
+    /// A head breaks a rule; gives how many of the bytes stand before it.
+    fn see(&mut self, bytes: &[u8]) -> Result<(), usize> {
         let mut at = 0;
+        let mut head = 0;
         while at < bytes.len() {
             match self.place {
-                Place::Head => at += self.see_head(&bytes[at..])?,
+                Place::Head => at += self.see_head(&bytes[at..]).map_err(|()| head)?,
                 Place::Body(left) => {
                     let here = u64::try_from(bytes.len() - at).unwrap_or(u64::MAX).min(left);
                     at += usize::try_from(here).unwrap_or(usize::MAX);
                     self.place = if left > here { Place::Body(left - here) } else { Place::Head };
                 }
                 Place::Chunks => return Ok(()),
-                Place::Refused => return Err(()),
+                Place::Refused => return Err(head),
+            }
+            if self.place == Place::Head && self.is_between() {
+                head = at;
             }
         }
         Ok(())
+    }
+
+    /// Whether no byte of a head has come yet.
+    fn is_between(&self) -> bool {
+        self.lines == 0 && self.line_bytes == 0 && !self.after_return
     }
 
     /// Looks at a piece of a head; gives how much of it was looked at.
@@ -178,15 +192,22 @@ impl Watch {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if std::mem::take(&mut self.refusal_due) {
+            buf.put_slice(REFUSED);
+            return Poll::Ready(Ok(()));
+        }
         if self.watch.place == Place::Refused {
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        if self.watch.see(&buf.filled()[before..]).is_err() {
-            // No head and no method holds this byte: the library refuses it with 400, and reads the end then.
-            buf.set_filled(before);
-            buf.put_slice(&[0]);
+        if let Err(good) = self.watch.see(&buf.filled()[before..]) {
+            // What stands before it is another request's, and passes.
+            buf.set_filled(before + good);
+            self.refusal_due = good > 0;
+            if good == 0 {
+                buf.put_slice(REFUSED);
+            }
         }
         Poll::Ready(Ok(()))
     }

@@ -66,7 +66,7 @@ fn key(name: &str, mode: Mode, id: &str) -> Key {
 #[derive(Debug, Default)]
 struct Inner {
     entries: HashMap<Key, Entry>,
-    /// Keys by when they may be forgotten; one that was prolonged stands at an older time as well.
+    /// Keys by when they may be forgotten, each once.
     ends: BTreeMap<u64, Vec<Key>>,
     serial: u64,
 }
@@ -113,26 +113,27 @@ impl Inner {
             }
         }
     }
-
-    /// What was released leaves nothing behind.
-    fn forget_end(&mut self, key: &str, end: u64) {
-        if let Some(keys) = self.ends.get_mut(&end) {
-            // It was most likely the last to come.
-            if let Some(place) = keys.iter().rposition(|known| **known == *key) {
-                keys.swap_remove(place);
-            }
-            if keys.is_empty() {
-                self.ends.remove(&end);
-            }
-        }
-    }
 }
 
 impl Entry {
     fn keep_until(&mut self, key: &Key, end: u64, ends: &mut BTreeMap<u64, Vec<Key>>) {
         if self.end < end {
+            forget_end(key, self.end, ends);
             self.end = end;
             ends.entry(end).or_default().push(Arc::clone(key));
+        }
+    }
+}
+
+/// Takes a key from where it stands, if it does.
+fn forget_end(key: &Key, end: u64, ends: &mut BTreeMap<u64, Vec<Key>>) {
+    if let Some(keys) = ends.get_mut(&end) {
+        // It was most likely the last to come.
+        if let Some(place) = keys.iter().rposition(|known| known == key) {
+            keys.swap_remove(place);
+        }
+        if keys.is_empty() {
+            ends.remove(&end);
         }
     }
 }
@@ -201,10 +202,10 @@ impl Drop for MemoryToken {
     fn drop(&mut self) {
         let Some(key) = self.key.take() else { return };
         let mut inner = self.guard.lock();
-        let own =
-            inner.entries.get(&key).and_then(|entry| entry.claim).is_some_and(|(serial, _)| serial == self.serial);
-        if own && let Some(entry) = inner.entries.remove(&key) {
-            inner.forget_end(&key, entry.end);
+        let Inner { entries, ends, .. } = &mut *inner;
+        let own = entries.get(&key).and_then(|entry| entry.claim).is_some_and(|(serial, _)| serial == self.serial);
+        if own && let Some(entry) = entries.remove(&key) {
+            forget_end(&key, entry.end, ends);
         }
     }
 }

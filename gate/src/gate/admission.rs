@@ -55,7 +55,8 @@ impl Refusal {
         }
     }
 
-    pub(super) fn response(self) -> Response<Full<Bytes>> {
+    /// The answer; `is_read` says that nothing of the request is still to come.
+    pub(super) fn response(self, is_read: bool) -> Response<Full<Bytes>> {
         let status = match self {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Path => StatusCode::NOT_FOUND,
@@ -71,14 +72,10 @@ impl Refusal {
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
         }
         // What comes behind it on HTTP/1.1 belongs to a request that nobody reads.
-        if self.ends_its_connection() {
+        if !is_read {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
-    }
-
-    fn ends_its_connection(self) -> bool {
-        !matches!(self, Self::Unproven(_) | Self::InFlight | Self::Overloaded | Self::Full)
     }
 }
 

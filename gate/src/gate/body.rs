@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Frame, Incoming};
@@ -19,6 +19,10 @@ use super::admission::Refusal;
 
 /// Room is counted in pieces of this many bytes.
 pub(super) const UNIT: usize = 4096;
+/// A head that waits with its body, or the buffer that both came in.
+const HEAD: usize = 12 * 1024;
+/// How many pieces are taken without a pause.
+const AT_ONCE: usize = 64;
 /// The least rate, in bytes a second, once [`GRACE`] has passed.
 const LEAST: u64 = 4096;
 const GRACE: Duration = Duration::from_secs(3);
@@ -43,20 +47,35 @@ pub(super) struct Reading<'r> {
     bounds: &'r Bounds,
     held: Option<OwnedSemaphorePermit>,
     whole: Pieces,
+    announced: Option<usize>,
     began: Instant,
     last: Instant,
     ended: bool,
 }
 
 impl<'r> Reading<'r> {
-    pub(super) fn new(body: Incoming, room: &'r Arc<Semaphore>, bounds: &'r Bounds) -> Self {
+    /// # Errors
+    /// More was announced than a body may hold.
+    pub(super) fn new(
+        body: Incoming,
+        announced: Option<usize>,
+        room: &'r Arc<Semaphore>,
+        bounds: &'r Bounds,
+    ) -> Result<Self, Refusal> {
+        if announced.is_some_and(|length| length > bounds.body) {
+            return Err(Refusal::TooLarge);
+        }
         let began = Instant::now();
-        Self { body, room, bounds, held: None, whole: Pieces::default(), began, last: began, ended: false }
+        let whole = Pieces::new(announced.unwrap_or(bounds.body));
+        Ok(Self { body, room, bounds, held: None, whole, announced, began, last: began, ended: false })
     }
 
     /// Takes what is there without waiting, and says whether that was all: most bodies need no timer.
     pub(super) async fn is_there(&mut self) -> Result<bool, Refusal> {
-        while !self.ended {
+        for _ in 0..AT_ONCE {
+            if self.ended {
+                return Ok(true);
+            }
             let at_once = poll_fn(|cx| match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Ready(frame) => Poll::Ready(Some(frame)),
                 Poll::Pending => Poll::Ready(None),
@@ -66,7 +85,7 @@ impl<'r> Reading<'r> {
                 None => return Ok(false),
             }
         }
-        Ok(true)
+        Ok(self.ended)
     }
 
     /// Waits for the rest.
@@ -88,7 +107,9 @@ impl<'r> Reading<'r> {
         let frame = match frame {
             None => {
                 self.ended = true;
-                return Ok(());
+                // A stream of HTTP/2 may end early and say that nothing is wrong.
+                let is_whole = self.announced.is_none_or(|length| length == self.whole.len());
+                return if is_whole { Ok(()) } else { Err(Refusal::Broken) };
             }
             Some(frame) => frame.map_err(|_| Refusal::Broken)?,
         };
@@ -98,13 +119,13 @@ impl<'r> Reading<'r> {
             return Err(Refusal::TooLarge);
         }
         self.take(data.len())?;
-        self.whole.push(data, self.bounds.body)
+        self.whole.push(data)
     }
 
     /// Takes room for so much more than is there. It is taken for what came, not for what was announced: an
     /// announcement costs its sender nothing.
     fn take(&mut self, more: usize) -> Result<(), Refusal> {
-        take(&mut self.held, self.room, UNIT + self.whole.len() + more, self.bounds)
+        take(&mut self.held, self.room, HEAD + self.whole.len() + more, self.bounds)
     }
 }
 
@@ -122,7 +143,7 @@ fn take(
     }
     // A quarter of the room is for small bodies: few large ones do not keep everybody out.
     let left = room.available_permits().saturating_sub(more);
-    if bytes > UNIT + SMALL && left < bounds.bodies / UNIT / 4 {
+    if bytes > HEAD + SMALL && left < bounds.bodies / UNIT / 4 {
         return Err(Refusal::Overloaded);
     }
     let more = u32::try_from(more).map_err(|_| Refusal::TooLarge)?;
@@ -136,22 +157,29 @@ fn take(
 
 /// What came of a body: most come in one piece, which is not copied. A large one has pages of its own, which go back
 /// to the system at once.
-#[derive(Default)]
 struct Pieces {
+    /// As long as it may become.
+    longest: usize,
     first: Bytes,
-    rest: BytesMut,
+    rest: Vec<u8>,
     pages: Option<MmapMut>,
     /// How much of the pages is filled.
     filled: usize,
 }
 
 impl Pieces {
+    fn new(longest: usize) -> Self {
+        Self { longest, first: Bytes::new(), rest: Vec::new(), pages: None, filled: 0 }
+    }
+
     fn len(&self) -> usize {
         self.first.len() + self.rest.len() + self.filled
     }
 
-    /// Adds to it, up to `limit` bytes in all.
-    fn push(&mut self, data: Bytes, limit: usize) -> Result<(), Refusal> {
+    fn push(&mut self, data: Bytes) -> Result<(), Refusal> {
+        if self.len() + data.len() > self.longest {
+            return Err(Refusal::Broken);
+        }
         if let Some(pages) = &mut self.pages {
             pages[self.filled..self.filled + data.len()].copy_from_slice(&data);
             self.filled += data.len();
@@ -162,14 +190,16 @@ impl Pieces {
             return Ok(());
         }
         if self.len() + data.len() > SMALL {
-            // Pages that nothing was written to take no memory.
-            self.pages = Some(MmapMut::map_anon(limit).map_err(|_| Refusal::Overloaded)?);
-            for piece in [std::mem::take(&mut self.first), std::mem::take(&mut self.rest).freeze(), data] {
-                self.push(piece, limit)?;
+            self.pages = Some(pages(self.longest).map_err(|_| Refusal::Overloaded)?);
+            for piece in [std::mem::take(&mut self.first), std::mem::take(&mut self.rest).into(), data] {
+                self.push(piece)?;
             }
             return Ok(());
         }
-        self.rest.extend_from_slice(&std::mem::take(&mut self.first));
+        // No more than what came, and a little: it is room that was counted.
+        let first = std::mem::take(&mut self.first);
+        self.rest.reserve_exact((first.len() + data.len()).max(UNIT));
+        self.rest.extend_from_slice(&first);
         self.rest.extend_from_slice(&data);
         Ok(())
     }
@@ -178,9 +208,18 @@ impl Pieces {
         match self.pages {
             Some(pages) => Bytes::from_owner(pages).slice(..self.filled),
             None if self.rest.is_empty() => self.first,
-            None => self.rest.freeze(),
+            None => self.rest.into(),
         }
     }
+}
+
+/// Pages that take memory as they are written to, one small one after another.
+fn pages(length: usize) -> std::io::Result<MmapMut> {
+    let pages = MmapMut::map_anon(length)?;
+    // Without this the first byte may cost 2 MiB. A kernel that knows no huge pages refuses, and needs it not.
+    #[cfg(target_os = "linux")]
+    let _ = pages.advise(memmap2::Advice::NoHugePage);
+    Ok(pages)
 }
 
 #[cfg(test)]
@@ -192,11 +231,12 @@ mod tests {
         for length in [0, 1, 2_048, SMALL - 1, SMALL, SMALL + 1, 3 * SMALL, 300_000] {
             let body: Vec<u8> = (0..length).map(|n| u8::try_from(n % 251).unwrap()).collect();
             for size in [1, 7, 4_096, SMALL - 1, SMALL, SMALL + 1, 1 << 20] {
-                let mut pieces = Pieces::default();
+                let mut pieces = Pieces::new(length);
                 for piece in body.chunks(size) {
-                    assert!(pieces.push(Bytes::copy_from_slice(piece), 300_000).is_ok());
+                    assert!(pieces.push(Bytes::copy_from_slice(piece)).is_ok());
                 }
                 assert_eq!(pieces.len(), length);
+                assert!(pieces.push(Bytes::from_static(b"x")).is_err(), "more than was announced");
                 assert!(pieces.into_bytes() == body, "{length} bytes in pieces of {size}");
             }
         }

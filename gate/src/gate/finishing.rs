@@ -6,11 +6,15 @@ use std::task::{Context, Poll};
 
 use tokio::runtime::Handle;
 
-pub(super) struct Finishing<F: Future<Output: Send> + Send + 'static>(Option<Pin<Box<F>>>);
+pub(super) struct Finishing<F: Future<Output: Send> + Send + 'static> {
+    future: Option<Pin<Box<F>>>,
+    /// It is being polled, or its poll panicked.
+    polled: bool,
+}
 
 impl<F: Future<Output: Send> + Send + 'static> Finishing<F> {
     pub(super) fn new(future: F) -> Self {
-        Self(Some(Box::pin(future)))
+        Self { future: Some(Box::pin(future)), polled: false }
     }
 }
 
@@ -18,11 +22,13 @@ impl<F: Future<Output: Send> + Send + 'static> Future for Finishing<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let Some(future) = &mut self.0 else { return Poll::Pending };
+        self.polled = true;
+        let Some(future) = &mut self.future else { return Poll::Pending };
         let polled = future.as_mut().poll(cx);
         if polled.is_ready() {
-            self.0 = None;
+            self.future = None;
         }
+        self.polled = false;
         polled
     }
 }
@@ -30,8 +36,8 @@ impl<F: Future<Output: Send> + Send + 'static> Future for Finishing<F> {
 impl<F: Future<Output: Send> + Send + 'static> Drop for Finishing<F> {
     fn drop(&mut self) {
         // One whose poll panicked is not polled again.
-        if let Some(future) = self.0.take()
-            && !std::thread::panicking()
+        if let Some(future) = self.future.take()
+            && !self.polled
             && let Ok(runtime) = Handle::try_current()
         {
             runtime.spawn(future);

@@ -17,13 +17,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use scale_callback_auth::Verifier;
 use scale_callback_auth::replay::{Claim, MemoryGuard, ReplayGuard as _, Token as _};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::conformance::unix_millis;
@@ -32,7 +34,7 @@ use crate::receiver::BODY_LIMIT;
 use crate::server::{Limits, Listener, serve};
 use crate::tls::ServerTls;
 use admission::Refusal;
-use body::Reading;
+use body::{Held, Reading};
 use finishing::Finishing;
 use metrics::Metrics;
 use upstream::Upstream;
@@ -222,9 +224,18 @@ impl Gate {
             inner.metrics.connections.inc();
             service_fn(move |request| answer(Arc::clone(&inner), request))
         };
+        let end = {
+            let mut stop = stop.clone();
+            tokio::spawn(async move {
+                let _ = stop.wait_for(|stop| *stop).await;
+                Instant::now() + bounds.drain
+            })
+        };
         serve(listener, limits, make, stop).await;
-        // What a client began and left comes to its end as well.
-        let _ = tokio::time::timeout(bounds.drain, self.inner.forwards.acquire_many(FORWARDS)).await;
+        // What a client began and left comes to its end as well, within the same time.
+        if let Ok(end) = end.await {
+            let _ = tokio::time::timeout_at(end, self.inner.forwards.acquire_many(FORWARDS)).await;
+        }
         follow.abort();
         sweep.abort();
         drained.send_replace(true);
@@ -257,25 +268,30 @@ fn read_token(path: &PathBuf) -> Result<Zeroizing<String>, String> {
 }
 
 async fn answer(inner: Arc<Inner>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    Ok(match inner.admit(request).await {
-        Ok(response) => response,
-        Err(refusal) => {
-            inner.metrics.refused(refusal.reason());
-            refusal.response()
-        }
+    let refused = |refusal: Refusal, is_read: bool| {
+        inner.metrics.refused(refusal.reason());
+        refusal.response(is_read)
+    };
+    Ok(match inner.read(request).await {
+        Err(refusal) => refused(refusal, false),
+        Ok(read) => inner.pass_on(read).await.unwrap_or_else(|refusal| refused(refusal, true)),
     })
 }
 
+/// A request that was read to its end, and looks like a callback.
+struct Read {
+    verifier: Arc<Verifier>,
+    headers: HeaderMap,
+    held: Held,
+}
+
 impl Inner {
-    /// Verifies a request and passes it on.
-    async fn admit(self: &Arc<Self>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Refusal> {
+    /// Reads a request that may be a callback.
+    async fn read(&self, request: Request<Incoming>) -> Result<Read, Refusal> {
         let (head, body) = request.into_parts();
         admission::shape(&head, &self.path)?;
         let verifier = self.keys.verifier();
-        if body::announced(&head.headers).is_some_and(|length| length > self.bounds.body) {
-            return Err(Refusal::TooLarge);
-        }
-        let mut reading = Reading::new(body, &self.room, &self.bounds);
+        let mut reading = Reading::new(body, body::announced(&head.headers), &self.room, &self.bounds)?;
         // The first look at a body is what lets a client that asked first send it.
         let asks_first = head.headers.contains_key(header::EXPECT);
         let is_there = !asks_first && reading.is_there().await?;
@@ -284,7 +300,12 @@ impl Inner {
         }
         let headers = upstream::wanted(&head.headers, !is_there);
         drop(head);
-        let held = reading.finish().await?;
+        Ok(Read { verifier, headers, held: reading.finish().await? })
+    }
+
+    /// Verifies a request and passes it on.
+    async fn pass_on(self: &Arc<Self>, read: Read) -> Result<Response<Full<Bytes>>, Refusal> {
+        let Read { verifier, headers, held } = read;
         // One look at the clock for both: what still verifies is still remembered.
         let now = u64::try_from(unix_millis() / 1_000).unwrap_or_default();
         let verify = || verifier.verify_at(&headers, &held.bytes, now);

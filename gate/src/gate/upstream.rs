@@ -130,10 +130,12 @@ type Connection = Option<Pin<Box<dyn Future<Output = ()> + Send>>>;
 struct Link {
     sender: SendRequest<Full<Bytes>>,
     connection: Connection,
+    /// It has brought an answer before.
+    served: bool,
 }
 
 impl Link {
-    /// Whether it can take a request. One that was answered before it had taken its whole request can't, and may never.
+    /// Whether it can take a request still.
     async fn is_ready(&mut self) -> bool {
         // Most are at once: no timer for them.
         drive(&mut self.connection, pin!(std::future::ready(()))).await;
@@ -262,14 +264,17 @@ impl Upstream {
         }
         let mut link = match self.take().await {
             Some(link) => link,
-            None => Box::pin(self.connect()).await?,
+            None => self.connect_boxed().await?,
         };
-        let response = loop {
-            match ask(&mut link, request).await? {
-                Some(response) => break response,
-                // A kept connection that was closed meanwhile gave the request back, unsent: that is no attempt.
-                None => link = Box::pin(self.connect()).await?,
+        let response = match ask(&mut link, request).await? {
+            Some(response) => response,
+            // A kept connection that was closed meanwhile gave the request back, unsent: that is no attempt. One fresh
+            // connection is tried; a fresh one that does the same has no HTTP server behind it.
+            None if link.served => {
+                link = self.connect_boxed().await?;
+                ask(&mut link, request).await?.ok_or(Failure::Broken)?
             }
+            None => return Err(Failure::Broken),
         };
         let (mut head, mut body) = response.into_parts();
         if head.status.is_informational() || unasked.load(Ordering::Relaxed) {
@@ -286,8 +291,10 @@ impl Upstream {
                 break;
             }
         }
-        // A connection serves again only once its answer was read to the end.
-        if complete {
+        // A connection serves again only once its answer was read to the end, and its request taken whole.
+        drive(&mut link.connection, pin!(std::future::ready(()))).await;
+        if complete && link.sender.is_ready() {
+            link.served = true;
             self.keep(link);
         }
         end_to_end(&mut head.headers);
@@ -322,6 +329,11 @@ impl Upstream {
             tokio::time::sleep(KEPT_FOR).await;
             self.kept().retain(|kept| kept.since.elapsed() < KEPT_FOR);
         }
+    }
+
+    /// Rare, and large: kept out of the way of the others.
+    async fn connect_boxed(&self) -> Result<Link, Failure> {
+        Box::pin(self.connect()).await
     }
 
     async fn connect(&self) -> Result<Link, Failure> {
@@ -365,7 +377,7 @@ where
     let connection = async move {
         let _ = connection.await;
     };
-    Ok(Link { sender, connection: Some(Box::pin(connection)) })
+    Ok(Link { sender, connection: Some(Box::pin(connection)), served: false })
 }
 
 /// Leaves what is for the sender of the callback.

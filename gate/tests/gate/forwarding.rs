@@ -231,3 +231,30 @@ async fn the_receiver_can_tell_the_gate_from_anybody_else() {
     assert!(request.contains(&format!("scale-callback-auth: {AUTH}\r\n")), "it was asked for: {request}");
     gate.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_closes_or_greets_at_once_is_tried_once_and_told() {
+    for greeting in ["", "220 mail.example ESMTP\r\n"] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let connections = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let count = std::sync::Arc::clone(&connections);
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                count.fetch_add(1, Ordering::SeqCst);
+                let _ = stream.write_all(greeting.as_bytes()).await;
+            }
+        });
+        let gate = Setup::new(&format!("http://{address}")).start().await;
+        let callbacks = 20;
+        for _ in 0..callbacks {
+            assert_eq!(
+                status(&exchange(gate.address, with(&fresh_id(), "connection: close\r\n").as_bytes()).await),
+                502
+            );
+        }
+        assert_eq!(connections.load(Ordering::SeqCst), callbacks, "after {greeting:?}");
+        gate.stop().await;
+    }
+}

@@ -161,9 +161,9 @@ async fn heads_of_http2_that_wait_for_bodies_take_bounded_room() {
     let recorder = Recorder::start(|_| Act::Say(OK)).await;
     let mut setup = Setup::before(&recorder);
     setup.config.tls = Some(files);
-    setup.config.bounds.bodies = 16 * 4096;
+    setup.config.bounds.bodies = 16 * 12 * 1024;
     let gate = setup.start().await;
-    let stream = tls(gate.address, roots, b"h2").await.unwrap();
+    let stream = tls(gate.address, roots.clone(), b"h2").await.unwrap();
     let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
     // Sixteen hold their heads' room, a stream each; there is none for another connection's.
@@ -173,6 +173,12 @@ async fn heads_of_http2_that_wait_for_bodies_take_bounded_room() {
         held.push(sender.send_request(request(&fresh_id(), "localhost"), false).unwrap());
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
+    let stream = tls(gate.address, roots, b"h2").await.unwrap();
+    let (other, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let mut other = other.ready().await.unwrap();
+    let (one_more, _body) = other.send_request(request(&fresh_id(), "localhost"), false).unwrap();
+    assert_eq!(one_more.await.unwrap().status().as_u16(), 503);
     let first = held.remove(0);
     drop(held);
     let answered = tokio::time::timeout(Duration::from_secs(10), first.0).await.unwrap();

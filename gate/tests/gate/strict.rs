@@ -127,3 +127,29 @@ async fn connections_serve_again_and_pipelined_requests_are_each_looked_at() {
     assert_eq!(recorder.connections.load(std::sync::atomic::Ordering::SeqCst), 1, "one connection served all three");
     gate.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_before_a_bad_head_is_answered_however_the_bytes_come() {
+    let recorder = Recorder::start(|_| Act::Say(OK)).await;
+    let gate = Setup::before(&recorder).start().await;
+    for behind in ["\r\n", "\n", "POST /callbacks HTTP/1.1\nhost: inner\n\n", "\0"] {
+        let request = good(&fresh_id());
+        let whole = format!("{request}{behind}");
+        // In one piece, and with the body's last byte beside what stands behind it.
+        for split in [whole.len(), request.len(), request.len() - 1] {
+            let whole = format!("{}{behind}", good(&fresh_id()));
+            let before = recorder.count();
+            let mut stream = TcpStream::connect(gate.address).await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            stream.write_all(&whole.as_bytes()[..split]).await.unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+            let _ = stream.write_all(&whole.as_bytes()[split..]).await;
+            let (answer, closed) = read_all(&mut stream).await;
+            assert_eq!(status(&answer), 200, "{behind:?} at {split}: {answer:?}");
+            assert!(closed, "{behind:?} at {split}");
+            assert_eq!(recorder.count(), before + 1);
+            assert!(recorder.requests().last().unwrap().ends_with(BODY));
+        }
+    }
+    gate.stop().await;
+}
