@@ -175,7 +175,19 @@ where
 }
 
 fn broken(error: impl ToString) -> ClientError {
-    ClientError::Broken(error.to_string())
+    let said = error.to_string();
+    // What these libraries say helps nobody who does not know them.
+    let meaning = [
+        (
+            "CaUsedAsEndEntity",
+            "the server's certificate is a certificate authority's own: issue one for the server from it",
+        ),
+        ("UnknownIssuer", "the server's certificate is from an authority that is not trusted here; see --ca-file"),
+        ("InvalidContentType", "no TLS is spoken there; http://, perhaps"),
+        ("invalid HTTP version", "what is spoken there is no HTTP; https://, perhaps"),
+    ];
+    let meaning = meaning.into_iter().find(|(mark, _)| said.contains(mark));
+    ClientError::Broken(meaning.map_or(said, |(_, meaning)| meaning.to_owned()))
 }
 
 #[cfg(test)]

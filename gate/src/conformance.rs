@@ -57,7 +57,9 @@ impl ReceiverAt {
     /// # Errors
     /// One sentence.
     pub fn parse(url: &str, ca_file: Option<PathBuf>) -> Result<Self, String> {
-        let wrong = || format!("{url:?} is no URL of a receiver; write for example http://127.0.0.1:8080/callbacks");
+        // What stands before an @ may be a password.
+        let shown = url.rsplit_once('@').map_or_else(|| format!("{url:?}"), |(_, host)| format!("\"...@{host}\""));
+        let wrong = || format!("{shown} is no URL of a receiver; write for example http://127.0.0.1:8080/callbacks");
         let uri: http::Uri = url.parse().map_err(|_| wrong())?;
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return Err(wrong()) };
         let remote = Remote::parse(&format!("{scheme}://{authority}"), ca_file).map_err(|_| wrong())?;

@@ -117,6 +117,16 @@ impl Capture {
         }
         let may_be_the_body = matches!(refusal, VerifyError::SignatureMismatch | VerifyError::AuthMismatch);
         if may_be_the_body {
+            let length = self.value("content-length").and_then(|value| value.parse::<usize>().ok());
+            if let Some(length) = length.filter(|length| *length != self.body.len()) {
+                found.push(format!(
+                    "content-length says {length} bytes, and the file has {}: it was cut, or is another body",
+                    self.body.len()
+                ));
+            }
+            if self.body.starts_with(b"\x1f\x8b") {
+                found.push("the body is compressed: the platform sends none so, something on the way did".to_owned());
+            }
             let fits = |body: &[u8]| self.verify(verifier, body).is_ok();
             let changed = variants(&self.body).into_iter().find(|(body, _)| fits(body));
             if let Some((_, what)) = changed {
@@ -183,10 +193,68 @@ fn variants(body: &[u8]) -> Vec<(Vec<u8>, &'static str)> {
         found.push((text.replace('\n', "\r\n").into_bytes(), "its line ends were changed"));
     }
     if serde_json::from_slice::<&serde_json::value::RawValue>(body).is_ok() {
-        found.push((spaced(body, b"", b""), "its JSON was written anew, with white space"));
-        found.push((spaced(body, b" ", b" "), "its JSON was written anew, without white space"));
+        for (body, how) in [
+            (body.to_vec(), [SPACED, UNSPACED]),
+            // What Python writes unless it is told otherwise, and what becomes of it.
+            (unescaped(&text).into_bytes(), [ESCAPED; 2]),
+            (escaped(&text).into_bytes(), ["its JSON was written anew: characters that were escaped no longer are"; 2]),
+        ] {
+            found.push((spaced(&body, b"", b""), how[0]));
+            found.push((spaced(&body, b" ", b" "), how[1]));
+        }
     }
     found
+}
+
+const SPACED: &str = "its JSON was written anew, with white space";
+const UNSPACED: &str = "its JSON was written anew, without white space";
+const ESCAPED: &str = "its JSON was written anew: characters were escaped that were not (\\u...)";
+
+/// JSON with every character outside of ASCII escaped, as UTF-16.
+fn escaped(json: &str) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c.is_ascii() {
+            out.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        }
+    }
+    out
+}
+
+/// JSON with every escaped character outside of ASCII written out.
+fn unescaped(json: &str) -> String {
+    let unit = |text: &str| {
+        let digits =
+            text.strip_prefix("\\u")?.get(..4).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        u16::from_str_radix(digits, 16).ok().filter(|unit| *unit > 0x7f)
+    };
+    let mut out = String::with_capacity(json.len());
+    let mut rest = json;
+    while let Some(next) = rest.chars().next() {
+        let units = [unit(rest), rest.get(6..).and_then(unit)];
+        let one = units[0].and_then(|unit| char::from_u32(u32::from(unit)));
+        let two = units[0].zip(units[1]).and_then(|(high, low)| char::decode_utf16([high, low]).next()?.ok());
+        let (c, length) = match (one, two) {
+            (Some(c), _) => (c, 6),
+            (None, Some(c)) => (c, 12),
+            // An escaped backslash takes its neighbour along.
+            (None, None) if next == '\\' && rest.len() > 1 => {
+                let pair = 1 + rest[1..].chars().next().map_or(0, char::len_utf8);
+                out.push_str(&rest[..pair]);
+                rest = &rest[pair..];
+                continue;
+            }
+            (None, None) => (next, next.len_utf8()),
+        };
+        out.push(c);
+        rest = &rest[length..];
+    }
+    out
 }
 
 /// JSON without white space but what is given behind `:` and `,`.
@@ -246,6 +314,22 @@ mod tests {
             let explained = capture.explain(&verifier, VerifyError::SignatureMismatch);
             assert!(explained[0].contains(told), "{explained:?}");
         }
+        let signed = "{\"task\":{\"task_id\":\"t1\"},\"x\":\"Ü \\\\u00fc 📦 \\n\"}".as_bytes();
+        for (kept, told) in [
+            (
+                &br#"{"task": {"task_id": "t1"}, "x": "\u00dc \\u00fc \ud83d\udce6 \n"}"#[..],
+                "were escaped that were not",
+            ),
+            (&br#"{"task":{"task_id":"t1"},"x":"\u00dc \\u00fc \ud83d\udce6 \n"}"#[..], "were escaped that were not"),
+        ] {
+            let (capture, verifier) = capture(signed, kept);
+            let explained = capture.explain(&verifier, VerifyError::SignatureMismatch);
+            assert!(explained[0].contains(told), "{explained:?}");
+        }
+        let (mut cut, verifier) = capture(signed, &signed[..9]);
+        cut.headers.push(("content-length".to_owned(), signed.len().to_string(), 9));
+        let explained = cut.explain(&verifier, VerifyError::SignatureMismatch);
+        assert!(explained[0].contains("and the file has 9"), "{explained:?}");
         let (good, verifier) = capture(signed, signed);
         assert!(matches!(good.verdict(&verifier), Finding::Valid { mode: "live", task: None, .. }));
         let (pythons, verifier) = capture(br#"{"a": 1, "b": 2}"#, br#"{"a":1,"b":2}"#);

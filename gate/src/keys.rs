@@ -107,7 +107,8 @@ impl KeySource {
     /// One sentence that names the variable; never a value.
     pub fn verifier(&self, variables: &Variables) -> Result<Verifier, String> {
         if !self.static_key {
-            return Verifier::from_variables(|name| variables.os(name)).map_err(|error| error.to_string());
+            let verifier = Verifier::from_variables(|name| variables.os(name));
+            return verifier.map_err(|error| format!("{error}{}", variables.hint(&error.to_string())));
         }
         let mut all = None::<Verifier>;
         for (name, mode) in [("SCALE_CALLBACK_AUTH_KEY", Mode::Live), ("SCALE_CALLBACK_TEST_AUTH_KEY", Mode::Test)] {
@@ -131,6 +132,23 @@ impl Variables {
     fn os(&self, name: &str) -> Option<OsString> {
         use std::os::unix::ffi::OsStringExt as _;
         self.0.get(name).map(|value| OsString::from_vec(value.to_vec()))
+    }
+
+    /// What people do to a variable of which something else was said.
+    fn hint(&self, said: &str) -> &'static str {
+        let named = |name: &&String| said.contains(name.as_str());
+        let value = self.0.iter().find(|(name, _)| named(name)).map(|(_, value)| value.as_slice()).unwrap_or_default();
+        if value.iter().any(|byte| matches!(byte, b'"' | b'\'')) {
+            " (there is a quote in it)"
+        } else if value.contains(&b',') {
+            " (there is a comma in it: white space stands between keys)"
+        } else if self.0.keys().any(|name| name.contains("_TEST_"))
+            && !self.0.keys().any(|name| !name.contains("_TEST_"))
+        {
+            " (keys of test callbacks alone are set)"
+        } else {
+            ""
+        }
     }
 
     /// The keys of a variable, or of the file that it names; none where neither is set.

@@ -52,9 +52,13 @@ pub(crate) fn connector(ca_file: Option<&Path>) -> Result<TlsConnector, String> 
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some(path) = ca_file {
         let failed = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
+        let before = roots.len();
         for certificate in CertificateDer::pem_file_iter(path).map_err(|error| failed(&error))? {
             let certificate = certificate.map_err(|error| failed(&error))?;
             roots.add(certificate).map_err(|error| failed(&error))?;
+        }
+        if roots.len() == before {
+            return Err(failed(&"it holds no certificate"));
         }
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -76,7 +76,7 @@ impl Drop for Going {
 #[test]
 fn a_first_callback_is_sent_and_received() {
     let keys = [("SIGNING_SECRET", SECRET), ("AUTH_KEY", AUTH)];
-    let mut listening = Going::start(&["listen", "--listen", "127.0.0.1:0", "--count", "3", "--timeout", "60s"], &keys);
+    let mut listening = Going::start(&["listen", "--listen", "127.0.0.1:0", "--count", "5", "--timeout", "60s"], &keys);
     let url = listening.told("listening at ");
     let (status, told) = run(&["send", &url, "--type", "namedentityrecognition"], &keys);
     assert!(status == Some(0) && told.contains("204 No Content"), "{told}");
@@ -87,9 +87,18 @@ fn a_first_callback_is_sent_and_received() {
     for kind in ["error", "lidarannotation"] {
         assert_eq!(run(&["send", &url, "--type", kind, "--task-id", "t\u{202e}1"], &keys).0, Some(0));
     }
+    let junk = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(junk.path(), "hello").unwrap();
+    let (status, told) = run(&["send", &url, "--body", junk.path().to_str().unwrap()], &keys);
+    assert!(status == Some(1) && told.contains("400"), "signed, and no callback: {told}");
+    let same: Vec<_> = (0..2).map(|_| run(&["send", &url, "--id", "cb_same"], &keys).1).collect();
+    let bytes = |told: &str| told.split(", ").nth(1).map(str::to_owned);
+    assert_eq!(bytes(&same[0]), bytes(&same[1]), "the same id is the same callback");
     let (status, lines) = listening.end();
     assert_eq!(status, Some(0), "{lines}");
-    assert_eq!(lines.matches("  valid  ").count(), 3, "{lines}");
+    assert_eq!(lines.matches("  valid  ").count(), 5, "{lines}");
+    assert!(lines.contains("attempt 1, a repeat, answered 204"), "{lines}");
+    assert!(lines.contains("it is signed, but"), "{lines}");
     assert!(lines.contains("namedentityrecognition completed, live keys"), "{lines}");
     assert!(lines.contains("no signature matches (signature_mismatch)"), "{lines}");
     assert!(lines.contains("(timestamp_too_old)"), "{lines}");
@@ -168,14 +177,14 @@ fn a_captured_request_is_explained() {
             good.replace("webhook-id: cb_1", "webhook-id: cb_1\r\n more"),
             body.to_owned(),
             keys,
-            1,
+            2,
             "line 4 continues the one before it",
         ),
         (
             format!("{good}webhook-id: cb_2\r\n"),
             body.to_owned(),
             keys,
-            1,
+            2,
             "line 6: webhook-id stands a second time (first on line 3)",
         ),
         (good.clone(), body.to_owned(), [("HMAC_KEY", HMAC)], 1, "scale-callback-auth is missing"),
@@ -220,10 +229,35 @@ fn a_gate_stands_before_a_receiver_and_the_corpus_finds_nothing() {
     std::fs::write(known.path(), "# none\nsignature hex/keyed\n").unwrap();
     let (status, told) = run(&["test-receiver", &url, "--known", known.path().to_str().unwrap()], &keys);
     assert!(status == Some(1) && told.contains("known, and no longer so: signature hex/keyed"), "{told}");
+    let lax = lax_receiver();
+    let (status, told) = run(&["test-receiver", &lax], &keys);
+    assert!(status == Some(1) && told.contains("WRONGLY ACCEPTED, rule 4, timestamp_too_old"), "{told}");
+    assert!(told.contains("WRONGLY ACCEPTED, rule 5") && told.contains("WRONGLY ACCEPTED, rule 2"), "{told}");
+    let (status, told) = run(&["test-receiver", &url], &[("SIGNING_SECRET", OTHER), ("AUTH_KEY", AUTH)]);
+    assert!(status == Some(1) && told.contains("every request was refused") && told.lines().count() == 1, "{told}");
     assert_eq!(gate.stop().0, Some(0));
     receiver.stop();
     let (status, told) = run(&["test-receiver", &url], &keys);
     assert!(status == Some(1) && told.contains("no connection"), "{told}");
+}
+
+/// Answers 204 to everything, for as long as this process lives.
+fn lax_receiver() -> String {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/callbacks", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            std::thread::spawn(move || {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 65_536]);
+                let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n");
+                // It reads on until the sender is done.
+                let _ = std::io::copy(&mut stream, &mut std::io::sink());
+            });
+        }
+    });
+    url
 }
 
 #[test]
@@ -233,7 +267,10 @@ fn each_mistake_is_one_sentence() {
     let signed = [("SIGNING_SECRET", SECRET)];
     let both = [("SIGNING_SECRET", SECRET), ("HMAC_KEY", HMAC)];
     type Case<'c> = (&'c [&'c str], &'c [(&'c str, &'c str)], i32, &'c str);
-    let cases: [Case<'_>; 16] = [
+    let quoted_secret = format!("\"{SECRET}\"");
+    let quoted = [("SIGNING_SECRET", quoted_secret.as_str())];
+    let tests = [("TEST_SIGNING_SECRET", SECRET)];
+    let cases: [Case<'_>; 23] = [
         (&["gate", "--upstream", "http://127.0.0.1:1"], &[], 2, "SCALE_CALLBACK_SIGNING_SECRET is not set (nor"),
         (&["gate", "--upstream", "https://a"], &signed, 2, "is no upstream; write http://HOST:PORT"),
         (&["gate", "--upstream", "http://127.0.0.1:1", "--path", "callbacks"], &signed, 2, "a path begins with /"),
@@ -259,7 +296,14 @@ fn each_mistake_is_one_sentence() {
         (&["send", "http://127.0.0.1:9/"], &signed, 1, "no connection"),
         (&["send", "http://127.0.0.1:9/", "--id", "a.b"], &signed, 2, "an id is 1 to 64 of"),
         (&["test-receiver", "http://127.0.0.1:9/"], &both, 2, "say which one the receiver checks: --form"),
-        (&["verify", "--headers", "/nonexistent", "--body", "/dev/null"], &signed, 1, "/nonexistent: No such file"),
+        (&["verify", "--headers", "/nonexistent", "--body", "/dev/null"], &signed, 2, "/nonexistent: No such file"),
+        (&["listen", "--listen", "localhost:1"], &signed, 2, "write an address and a port"),
+        (&["send", "http://127.0.0.1:9/", "--ca-file", "/nonexistent"], &signed, 2, "--ca-file /nonexistent: "),
+        (&["send", "https://127.0.0.1:9/", "--ca-file", "/dev/null"], &signed, 2, "it holds no certificate"),
+        (&["send", "http://user:hush@host/"], &signed, 2, "\"...@host/\" is no URL of a receiver"),
+        (&["verify", "--headers", "/dev/null", "--body", "/dev/null"], &quoted, 2, "(there is a quote in it)"),
+        (&["gate", "--upstream", "http://127.0.0.1:1"], &tests, 2, "(keys of test callbacks alone are set)"),
+        (&["gate", "--upstream", "http://127.0.0.1:1", "--upstream-timeout", "0s"], &signed, 2, "100ms and 60s"),
     ];
     for (arguments, keys, status, told) in cases {
         let (seen, printed) = run(arguments, keys);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failure, KeyArgs, parse_duration, say, stop_on_signals};
+use super::{Failure, KeyArgs, parse_address, parse_duration, say, stop_on_signals};
 use crate::gate::{Bounds, Config, Gate, UpstreamAt};
 use crate::keys::KeySource;
 
@@ -16,7 +16,7 @@ use crate::keys::KeySource;
 #[derive(Debug, Args)]
 pub struct GateArgs {
     /// Where callbacks come in.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = parse_address)]
     listen: SocketAddr,
     /// Your server: http://HOST:PORT, with a path if it is another than --path, or unix:PATH.
     #[arg(long, value_name = "URL", value_parser = UpstreamAt::parse)]
@@ -33,7 +33,7 @@ pub struct GateArgs {
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
     /// Where /livez, /readyz and /metrics are.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     admin: Option<SocketAddr>,
     /// A file with a token that the gate sends to your server as `authorization: Bearer`, so that your server can refuse
     /// whoever walks around the gate. A unix socket needs none.
@@ -49,12 +49,18 @@ pub struct GateArgs {
     #[arg(long, value_name = "N", default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     connections: u32,
     /// For your server's whole answer; the platform waits 15s. Then 504.
-    #[arg(long, value_name = "DURATION", default_value = "14s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "14s", value_parser = parse_timeout)]
     upstream_timeout: Duration,
     /// Callbacks that are remembered, for 6 minutes each, so that one that is sent again is answered 200 and not handled
     /// again. Above it: 503, so this bounds the callbacks of 6 minutes. 100,000 take some 25 MB.
     #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..))]
     remember: u32,
+}
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let time = parse_duration(text)?;
+    let range = Duration::from_millis(100)..=Duration::from_secs(60);
+    if range.contains(&time) { Ok(time) } else { Err("it is between 100ms and 60s".to_owned()) }
 }
 
 fn parse_path(text: &str) -> Result<String, String> {
@@ -122,6 +128,12 @@ pub(super) async fn run(args: GateArgs) -> Result<ExitCode, Failure> {
         say("warning: only the key is compared; nothing proves the body");
     }
     say("what was handled is remembered by this process alone: claim webhook-id in your own transaction as well");
+    let mut stopping = stop.clone();
+    tokio::spawn(async move {
+        if stopping.wait_for(|stop| *stop).await.is_ok() {
+            say("stopping: requests under way end first; a second signal ends them");
+        }
+    });
     gate.run(stop).await;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,10 +1,11 @@
 //! `listen`.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use super::{Failure, KeyArgs, parse_duration, say, stop_on_signals};
+use super::{Failure, KeyArgs, parse_address, parse_duration, say, stop_on_signals};
 use crate::body::whole;
 use crate::client;
 use crate::conformance::{ReceiverAt, unix_millis};
@@ -30,6 +31,8 @@ use crate::text::{hex, printable};
 
 /// How much of a body is shown.
 const SHOWN: usize = 4_096;
+/// Ids of callbacks that are remembered, to tell repeats.
+const REMEMBERED: usize = 10_000;
 /// For a whole body.
 const BODY_TIME: Duration = Duration::from_secs(60);
 
@@ -37,7 +40,7 @@ const BODY_TIME: Duration = Duration::from_secs(60);
 #[derive(Debug, Args)]
 pub struct ListenArgs {
     /// Where to listen; any path is taken.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = parse_address)]
     listen: SocketAddr,
     #[command(flatten)]
     keys: KeyArgs,
@@ -76,6 +79,7 @@ struct Listening {
     delay: Duration,
     print_body: bool,
     verified: watch::Sender<u64>,
+    seen: Mutex<HashSet<String>>,
 }
 
 enum Keys {
@@ -121,6 +125,7 @@ pub(super) async fn run(args: ListenArgs) -> Result<ExitCode, Failure> {
         delay: args.delay.unwrap_or_default(),
         print_body: args.print_body,
         verified,
+        seen: Mutex::default(),
     });
     say(&format!("listening at http://{address}/ (any path)"));
     let (stop, stop_seen) = watch::channel(false);
@@ -201,15 +206,23 @@ async fn respond(listening: Arc<Listening>, request: Request<Incoming>) -> Resul
     match verifier.verify(&head.headers, &body) {
         Err(why) => {
             say(&line("REFUSED", &refused(&head.headers, why, &body)));
+            listening.show(&body);
             Ok(plain(StatusCode::UNAUTHORIZED))
         }
         Ok(verified) => {
             let told = accepted(&verified, &head.headers);
-            let answer = listening.answer(&head, &body).await;
-            say(&line("valid", &format!("{told}, answered {}", answer.status())));
-            if listening.print_body {
-                say(&format!("          {}", printable(&body, SHOWN)));
+            if let Err(why) = verified.callback() {
+                say(&line("REFUSED", &format!("{told}: it is signed, but {why}, answered 400")));
+                listening.show(&body);
+                return Ok(plain(StatusCode::BAD_REQUEST));
             }
+            let repeat = if listening.came_before(verified.id()) { ", a repeat" } else { "" };
+            if !listening.delay.is_zero() {
+                say(&line("valid", &format!("{told}{repeat}, to be answered after {:?}", listening.delay)));
+            }
+            let answer = listening.answer(&head, &body).await;
+            say(&line("valid", &format!("{told}{repeat}, answered {}", answer.status())));
+            listening.show(&body);
             listening.verified.send_modify(|count| *count += 1);
             Ok(answer)
         }
@@ -217,6 +230,21 @@ async fn respond(listening: Arc<Listening>, request: Request<Incoming>) -> Resul
 }
 
 impl Listening {
+    fn show(&self, body: &[u8]) {
+        if self.print_body {
+            say(&format!("          {}", printable(body, SHOWN)));
+        }
+    }
+
+    /// Whether a callback of this id came before, as far as is remembered.
+    fn came_before(&self, id: &str) -> bool {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= REMEMBERED {
+            seen.clear();
+        }
+        !seen.insert(id.to_owned())
+    }
+
     async fn answer(&self, head: &Parts, body: &Bytes) -> Response<Full<Bytes>> {
         if let Some(at) = &self.forward {
             return self.forwarded(at, head, body).await;
@@ -266,7 +294,7 @@ fn accepted(verified: &Verified<'_>, headers: &HeaderMap) -> String {
             printable(callback.task_type().unwrap_or("-").as_bytes(), 64),
             printable(callback.status().unwrap_or("-").as_bytes(), 32),
         ),
-        Err(error) => format!("but {error}"),
+        Err(_) => "no callback".to_owned(),
     };
     let attempt = headers.get(scale_callback_auth::header::ATTEMPT).and_then(|value| value.to_str().ok());
     let attempt = attempt.map(|n| format!(", attempt {}", printable(n.as_bytes(), 8))).unwrap_or_default();

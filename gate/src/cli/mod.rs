@@ -8,7 +8,8 @@ mod test_receiver;
 mod verify;
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use scale_callback_auth::Mode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::conformance::ReceiverAt;
 use crate::keys::KeySource;
 use crate::text::duration;
 
@@ -39,12 +41,25 @@ impl Failure {
     }
 }
 
+/// Where keys come from, and how commands end: below every command's options.
+macro_rules! keys_help {
+    () => {
+        "Keys come from variables, or from --keys-file with the same names, a line NAME=value each:\n  \
+    SCALE_CALLBACK_SIGNING_SECRET  whsec_...      the signature must be right\n  \
+    SCALE_CALLBACK_AUTH_KEY        live_auth_...  beside it: the key must be right as well\n  \
+    SCALE_CALLBACK_HMAC_KEY        live_hmac_...  or instead of it: the hmac form must be right\n  \
+    SCALE_CALLBACK_TEST_...        the same three for test callbacks\n\
+    Each may be ..._FILE, which names a file. While keys rotate, a variable holds several with white space between.\n\n\
+    Exit status: 0 done, 1 failed or not valid, 2 usage or refused, 130 stopped before it was done."
+    };
+}
+
 #[derive(Debug, Parser)]
 #[command(
     name = "scale-callback",
     version,
     about = "For receivers of callbacks: a verifying proxy for every language, and tools to build and test a receiver.",
-    after_help = KEYS_HELP,
+    after_help = concat!(keys_help!()),
     disable_help_subcommand = true
 )]
 struct Arguments {
@@ -52,33 +67,25 @@ struct Arguments {
     command: Command,
 }
 
-const KEYS_HELP: &str = "Keys come from variables, or from --keys-file with the same names, a line NAME=value each:\n  \
-    SCALE_CALLBACK_SIGNING_SECRET  whsec_...      the signature must be right\n  \
-    SCALE_CALLBACK_AUTH_KEY        live_auth_...  beside it: the key must be right as well\n  \
-    SCALE_CALLBACK_HMAC_KEY        live_hmac_...  or instead of it: the hmac form must be right\n  \
-    SCALE_CALLBACK_TEST_...        the same three for test callbacks\n\
-    Each may be ..._FILE, which names a file. While keys rotate, a variable holds several with white space between.\n\n\
-    Exit status: 0 done, 1 failed or not valid, 2 usage or refused, 130 stopped before it was done.";
-
 /// What receivers' side can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Let verified callbacks through to your server, and nothing else: verification for every language.
     #[command(
-        after_help = "Example:\n  scale-callback gate --listen 0.0.0.0:8080 --upstream http://127.0.0.1:3000 --path /callbacks"
+        after_help = concat!(keys_help!(), "\n\nExample:\n  scale-callback gate --listen 0.0.0.0:8080 --upstream http://127.0.0.1:3000 --path /callbacks")
     )]
     Gate(Box<gate::GateArgs>),
     /// Receive callbacks here, and print each with its verdict.
-    #[command(after_help = "Example:\n  scale-callback listen --count 1 --timeout 30s")]
+    #[command(after_help = concat!(keys_help!(), "\n\nExample:\n  scale-callback listen --count 1 --timeout 30s"))]
     Listen(listen::ListenArgs),
     /// Send a signed sample callback: a receiver's first test.
-    #[command(after_help = "Example:\n  scale-callback send http://127.0.0.1:8080/callbacks --type imageannotation")]
+    #[command(after_help = concat!(keys_help!(), "\n\nExample:\n  scale-callback send http://127.0.0.1:8080/callbacks --type imageannotation"))]
     Send(send::SendArgs),
     /// Explain a captured request: valid at its own time, or exactly why not.
-    #[command(after_help = "Example:\n  scale-callback verify --headers headers.txt --body body.json")]
+    #[command(after_help = concat!(keys_help!(), "\n\nExample:\n  scale-callback verify --headers headers.txt --body body.json"))]
     Verify(verify::VerifyArgs),
     /// Hold a running receiver to the conformance corpus: what it wrongly accepts or refuses. Exit status 1 if anything.
-    #[command(after_help = "Example:\n  scale-callback test-receiver http://127.0.0.1:8080/callbacks")]
+    #[command(after_help = concat!(keys_help!(), "\n\nExample:\n  scale-callback test-receiver http://127.0.0.1:8080/callbacks"))]
     TestReceiver(test_receiver::TestReceiverArgs),
 }
 
@@ -161,6 +168,27 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Verify(args) => verify::run(&args),
         Command::TestReceiver(args) => runtime.block_on(test_receiver::run(args)),
     }
+}
+
+/// The largest file that is read.
+const MOST_BYTES: u64 = 64 << 20;
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut bytes));
+    read.map_err(|error| Failure::refused(format!("{}: {error}", path.display())))?;
+    Ok(bytes)
+}
+
+/// A receiver to call; what can't be trusted is told before anything is sent.
+fn receiver_at(url: &str, ca_file: Option<&PathBuf>) -> Result<ReceiverAt, Failure> {
+    crate::tls::connector(ca_file.map(PathBuf::as_path)).map_err(|why| Failure::refused(format!("--ca-file {why}")))?;
+    ReceiverAt::parse(url, ca_file.cloned()).map_err(Failure::refused)
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write an address and a port, for example 127.0.0.1:8080 or [::]:8080".to_owned())
 }
 
 /// A line on standard output; a reader that has gone is no error.

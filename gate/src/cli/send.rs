@@ -10,9 +10,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use scale_callback_auth::sign::{AuthHeader, Signer};
 use scale_callback_auth::{CallbackAuthKey, HmacKey, Mode, SigningSecret};
 
-use super::{Failure, KeyArgs, ModeArg, parse_duration, say};
+use super::{Failure, KeyArgs, ModeArg, parse_duration, read, say};
 use crate::client;
-use crate::conformance::{ReceiverAt, unix_millis};
+use crate::conformance::unix_millis;
+use crate::receiver::BODY_LIMIT;
 use crate::samples::{self, Kind, Seed, Wanted};
 use crate::text::printable;
 
@@ -101,15 +102,23 @@ fn parse_id(text: &str) -> Result<String, String> {
 }
 
 pub(super) async fn run(args: SendArgs) -> Result<ExitCode, Failure> {
-    let at = ReceiverAt::parse(&args.url, args.ca_file.clone()).map_err(Failure::refused)?;
+    let at = super::receiver_at(&args.url, args.ca_file.as_ref())?;
     let signer = signer(&args)?;
     let now = u64::try_from(unix_millis()).unwrap_or_default();
     let mut seed = Seed::new(now ^ u64::from(std::process::id()) << 32);
     let id = args.id.clone().unwrap_or_else(|| samples::callback_id(now, &mut seed));
     let body = match &args.body {
-        Some(path) => std::fs::read(path).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?,
+        Some(path) => read(path)?,
+        // The same id is the same callback, byte for byte.
+        None if args.id.is_some() => sample(&args, 1_764_000_000_000, &mut Seed::new(of(&id)))?.into_bytes(),
         None => sample(&args, now, &mut seed)?.into_bytes(),
     };
+    if body.len() > BODY_LIMIT {
+        say(&format!(
+            "{} bytes are more than a callback may have, which is {BODY_LIMIT}: a receiver refuses them",
+            body.len()
+        ));
+    }
     let time = (now / 1_000).saturating_sub(args.age.map_or(0, |age| age.as_secs()));
     let headers = headers(&signer, &id, time, &body)?;
     say(&format!(
@@ -132,9 +141,31 @@ pub(super) async fn run(args: SendArgs) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     if answer.status == 401 {
-        say("401 says that it did not verify: do both sides have the same secret, and of the same mode?");
+        say(not_verified(&args));
     }
     Ok(ExitCode::from(1))
+}
+
+/// What a 401 says of what was sent.
+fn not_verified(args: &SendArgs) -> &'static str {
+    match (args.age, args.form) {
+        (Some(age), _) if age.as_secs() > 300 => "401 is right: what is older than 5 minutes is refused",
+        (_, Some(FormArg::None)) => {
+            "401 is right if the receiver wants scale-callback-auth as well; else the secret differs"
+        }
+        (_, Some(FormArg::Key)) => {
+            "401 says that it did not verify: do secret and key differ, or is the hmac form wanted?"
+        }
+        (_, Some(FormArg::Hmac)) => {
+            "401 says that it did not verify: does the hmac key differ, or is another form wanted?"
+        }
+        (_, None) => "401 says that it did not verify: do both sides have the same secret, and of the same mode?",
+    }
+}
+
+/// A number of a text.
+fn of(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 fn signer(args: &SendArgs) -> Result<Signer, Failure> {
@@ -188,6 +219,7 @@ fn sample(args: &SendArgs, now: u64, seed: &mut Seed) -> Result<String, Failure>
 fn headers(signer: &Signer, id: &str, time: u64, body: &[u8]) -> Result<HeaderMap, Failure> {
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(scale_callback_auth::header::ATTEMPT, HeaderValue::from_static("1"));
     headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("scale-callback/", env!("CARGO_PKG_VERSION"))));
     for (name, value) in signer.sign(id, time, body).to_pairs(id) {
         let mut value =

@@ -5,13 +5,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{Failure, KeyArgs, say};
+use super::{Failure, KeyArgs, read, say};
 use crate::conformance::unix_millis;
 use crate::diagnosis::{Capture, Finding};
 use crate::text::printable;
-
-/// The largest capture that is read.
-const MOST_BYTES: u64 = 64 << 20;
 
 /// The arguments.
 #[derive(Debug, Args)]
@@ -32,7 +29,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode, Failure> {
     let verifier = source.verifier(&variables).map_err(Failure::refused)?;
     let shown = args.headers.display();
     let text = String::from_utf8_lossy(&read(&args.headers)?).into_owned();
-    let headers = Capture::headers(&text).map_err(|why| Failure::failed(format!("{shown}: {why}")))?;
+    let headers = Capture::headers(&text).map_err(|why| Failure::refused(format!("{shown}: {why}")))?;
     let capture = Capture { headers, body: read(&args.body)? };
     let valid = match capture.verdict(&verifier) {
         Finding::Valid { id, mode, task } => {
@@ -72,12 +69,4 @@ fn age(valid: bool, time: u64, now: u64) -> String {
         (_, 1..=300) => "its time lies a little ahead of this clock: a receiver takes it now".to_owned(),
         (_, ahead) => format!("its time lies {} ahead of this clock: one of the clocks is wrong", told(ahead)),
     }
-}
-
-fn read(path: &PathBuf) -> Result<Vec<u8>, Failure> {
-    use std::io::Read as _;
-    let mut bytes = Vec::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut bytes));
-    read.map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
-    Ok(bytes)
 }

@@ -12,7 +12,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Frame, Incoming};
 use memmap2::MmapMut;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Bounds;
 use super::admission::Refusal;
@@ -26,6 +26,8 @@ const AT_ONCE: usize = 64;
 /// The least rate, in bytes a second, once [`GRACE`] has passed.
 const LEAST: u64 = 4096;
 const GRACE: Duration = Duration::from_secs(3);
+/// For the rest of a body that nobody reads.
+const A_MOMENT: Duration = Duration::from_millis(500);
 /// Bodies up to this size find room that larger ones leave to them.
 const SMALL: usize = 64 * 1024;
 
@@ -101,6 +103,20 @@ impl<'r> Reading<'r> {
             self.last = Instant::now();
         }
         Ok(Held { bytes: self.whole.into_bytes(), _room: self.held })
+    }
+
+    /// Reads on for a moment and keeps nothing: clients that still send lose an answer that comes before they are done.
+    pub(super) async fn discard(mut self) {
+        let rest = async {
+            let mut left = SMALL;
+            while let Some(Ok(frame)) = self.body.frame().await {
+                left = match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+                    Some(left) => left,
+                    None => break,
+                };
+            }
+        };
+        let _ = timeout(A_MOMENT, rest).await;
     }
 
     fn push(&mut self, frame: Option<Result<Frame<Bytes>, hyper::Error>>) -> Result<(), Refusal> {

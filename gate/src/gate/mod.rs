@@ -6,6 +6,7 @@ mod admin;
 mod admission;
 mod body;
 mod finishing;
+mod journal;
 mod metrics;
 mod upstream;
 
@@ -32,10 +33,12 @@ use crate::conformance::unix_millis;
 use crate::keys::{Change, KeySource, LiveKeys};
 use crate::receiver::BODY_LIMIT;
 use crate::server::{Limits, Listener, serve};
+use crate::text::printable;
 use crate::tls::ServerTls;
 use admission::Refusal;
 use body::{Held, Reading};
 use finishing::Finishing;
+use journal::Journal;
 use metrics::Metrics;
 use upstream::Upstream;
 pub use upstream::UpstreamAt;
@@ -129,6 +132,7 @@ struct Inner {
     forwards: Arc<Semaphore>,
     bounds: Bounds,
     metrics: Metrics,
+    journal: Journal,
 }
 
 impl Gate {
@@ -160,6 +164,7 @@ impl Gate {
             forwards: Arc::new(Semaphore::new(FORWARDS as usize)),
             bounds,
             metrics: Metrics::new(),
+            journal: Journal::default(),
         };
         Ok(Self {
             address: local(&listener)?,
@@ -175,7 +180,10 @@ impl Gate {
     pub fn reloader(&self) -> impl Fn() + Send + Sync + 'static {
         let (inner, tls) = (Arc::clone(&self.inner), self.tls.clone());
         move || {
-            tell(&inner.metrics, &inner.keys.reload());
+            match inner.keys.reload() {
+                Change::None => tracing::info!("the keys were read again: they are the same"),
+                change => tell(&inner.metrics, &change),
+            }
             match tls.as_ref().map(|tls| tls.reload()) {
                 None => {}
                 Some(Ok(())) => {
@@ -268,13 +276,9 @@ fn read_token(path: &PathBuf) -> Result<Zeroizing<String>, String> {
 }
 
 async fn answer(inner: Arc<Inner>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let refused = |refusal: Refusal, is_read: bool| {
-        inner.metrics.refused(refusal.reason());
-        refusal.response(is_read)
-    };
     Ok(match inner.read(request).await {
-        Err(refusal) => refused(refusal, false),
-        Ok(read) => inner.pass_on(read).await.unwrap_or_else(|refusal| refused(refusal, true)),
+        Err(refusal) => refusal.response(false),
+        Ok(read) => inner.pass_on(read).await.unwrap_or_else(|refusal| refusal.response(true)),
     })
 }
 
@@ -289,18 +293,43 @@ impl Inner {
     /// Reads a request that may be a callback.
     async fn read(&self, request: Request<Incoming>) -> Result<Read, Refusal> {
         let (head, body) = request.into_parts();
-        admission::shape(&head, &self.path)?;
         let verifier = self.keys.verifier();
-        let mut reading = Reading::new(body, body::announced(&head.headers), &self.room, &self.bounds)?;
+        let announced = body::announced(&head.headers);
+        let reading = Reading::new(body, announced, &self.room, &self.bounds);
+        let mut reading = reading.map_err(|refusal| self.told(refusal, &head.headers))?;
         // The first look at a body is what lets a client that asked first send it.
         let asks_first = head.headers.contains_key(header::EXPECT);
-        let is_there = !asks_first && reading.is_there().await?;
-        if !is_there {
-            verifier.check_headers(&head.headers).map_err(Refusal::Unproven)?;
+        let mut is_there = false;
+        let mut judged = admission::shape(&head, &self.path);
+        if judged.is_ok() && !asks_first {
+            is_there = reading.is_there().await.map_err(|refusal| self.told(refusal, &head.headers))?;
+        }
+        if judged.is_ok() && !is_there {
+            judged = verifier.check_headers(&head.headers).map_err(Refusal::Unproven);
+        }
+        if let Err(refusal) = judged {
+            let refusal = self.told(refusal, &head.headers);
+            if !asks_first {
+                reading.discard().await;
+            }
+            return Err(refusal);
         }
         let headers = upstream::wanted(&head.headers, !is_there);
         drop(head);
-        Ok(Read { verifier, headers, held: reading.finish().await? })
+        match reading.finish().await {
+            Ok(held) => Ok(Read { verifier, headers, held }),
+            Err(refusal) => Err(self.told(refusal, &headers)),
+        }
+    }
+
+    /// Counts a refusal and tells it to the log; the caller hears a status.
+    fn told(&self, refusal: Refusal, headers: &HeaderMap) -> Refusal {
+        self.metrics.refused(refusal.reason());
+        if let Some(untold) = self.journal.may() {
+            let id = headers.get(scale_callback_auth::header::ID).map_or(&b"-"[..], HeaderValue::as_bytes);
+            tracing::warn!(reason = refusal.reason(), id = printable(id, 64), untold, "refused");
+        }
+        refusal
     }
 
     /// Verifies a request and passes it on.
@@ -311,19 +340,21 @@ impl Inner {
         let verify = || verifier.verify_at(&headers, &held.bytes, now);
         // A large body takes milliseconds: others are not to wait behind it.
         let verified = if held.bytes.len() > LARGE { tokio::task::block_in_place(verify) } else { verify() };
-        let verified = verified.map_err(Refusal::Unproven)?;
+        let refused = |refusal| self.told(refusal, &headers);
+        let verified = verified.map_err(|why| refused(Refusal::Unproven(why)))?;
         // Every verified request names the credential that accepted it.
-        let credential = verifier.credential(&verified).ok_or(Refusal::Overloaded)?;
+        let credential = verifier.credential(&verified).ok_or_else(|| refused(Refusal::Overloaded))?;
         let token = match self.guard.claim_at(credential, &verified, now) {
             Claim::Fresh(token) => token,
             Claim::Done => {
                 self.metrics.repeats.inc();
                 return Ok(Response::new(Full::default()));
             }
-            Claim::InFlight => return Err(Refusal::InFlight),
-            Claim::Full => return Err(Refusal::Full),
+            Claim::InFlight => return Err(refused(Refusal::InFlight)),
+            Claim::Full => return Err(refused(Refusal::Full)),
         };
         let mut forward = Some(self.upstream.request(headers, verified.mode(), held.bytes.clone()));
+        let id = verified.id().to_owned();
         // A client that goes away now changes nothing: what was begun comes to its end, and its claim is kept.
         let own = Arc::clone(self);
         let place = Arc::clone(&self.forwards).try_acquire_owned().map_err(|_| Refusal::Overloaded)?;
@@ -336,7 +367,12 @@ impl Inner {
                         token.done();
                     }
                 }
-                Err(failure) => own.metrics.failed(failure.name()),
+                Err(failure) => {
+                    own.metrics.failed(failure.name());
+                    if let Some(untold) = own.journal.may() {
+                        tracing::warn!(failure = failure.name(), id, untold, "your server gave no answer");
+                    }
+                }
             }
             drop((held, place));
             answer
