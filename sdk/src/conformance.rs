@@ -1,4 +1,4 @@
-//! The conformance corpus (feature `conformance`): some six hundred requests, and what a receiver must say of each. An
+//! The conformance corpus (feature `conformance`): some seven hundred requests, and what a receiver must say of each. An
 //! independent program made them (`testdata/conformance.py`); this module makes each anew, with a receiver's own keys
 //! and at the present time, so that a running receiver can be asked.
 //!

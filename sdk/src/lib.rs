@@ -34,7 +34,7 @@
 //! | `tower` | a layer for any `tower` service |
 //! | `axum` | an extractor and the layer for `axum` 0.8 |
 //! | `testing` | signed, tampered, stale, forged requests in one line, and a clock to turn by hand |
-//! | `conformance` | the corpus of some six hundred requests that every receiver is held to |
+//! | `conformance` | the corpus of some seven hundred requests that every receiver is held to |
 //!
 //! Each reads at most 12 MiB (a framework's own limit is often less than a callback), and answers 401, 413 or 400
 //! without a word more.
