@@ -91,7 +91,7 @@ impl<'r> Reading<'r> {
     }
 
     /// Waits for the rest.
-    pub(super) async fn finish(mut self) -> Result<Held, Refusal> {
+    pub(super) async fn finish(&mut self) -> Result<(), Refusal> {
         let end = self.began + self.bounds.whole_body;
         while !self.is_there().await? {
             // Its head waits with it.
@@ -102,7 +102,12 @@ impl<'r> Reading<'r> {
             self.push(frame)?;
             self.last = Instant::now();
         }
-        Ok(Held { bytes: self.whole.into_bytes(), _room: self.held })
+        Ok(())
+    }
+
+    /// What came.
+    pub(super) fn into_held(self) -> Held {
+        Held { bytes: self.whole.into_bytes(), _room: self.held }
     }
 
     /// Reads on for a moment and keeps nothing: clients that still send lose an answer that comes before they are done.

@@ -310,16 +310,17 @@ impl Inner {
         if let Err(refusal) = judged {
             let refusal = self.told(refusal, &head.headers);
             if !asks_first {
-                reading.discard().await;
+                Box::pin(reading.discard()).await;
             }
             return Err(refusal);
         }
         let headers = upstream::wanted(&head.headers, !is_there);
         drop(head);
-        match reading.finish().await {
-            Ok(held) => Ok(Read { verifier, headers, held }),
-            Err(refusal) => Err(self.told(refusal, &headers)),
+        if !is_there {
+            // Whoever waits for a body has room for what waiting takes; the others don't carry it along.
+            Box::pin(reading.finish()).await.map_err(|refusal| self.told(refusal, &headers))?;
         }
+        Ok(Read { verifier, headers, held: reading.into_held() })
     }
 
     /// Counts a refusal and tells it to the log; the caller hears a status.
@@ -353,8 +354,8 @@ impl Inner {
             Claim::InFlight => return Err(refused(Refusal::InFlight)),
             Claim::Full => return Err(refused(Refusal::Full)),
         };
+        let id = headers.get(scale_callback_auth::header::ID).cloned();
         let mut forward = Some(self.upstream.request(headers, verified.mode(), held.bytes.clone()));
-        let id = verified.id().to_owned();
         // A client that goes away now changes nothing: what was begun comes to its end, and its claim is kept.
         let own = Arc::clone(self);
         let place = Arc::clone(&self.forwards).try_acquire_owned().map_err(|_| Refusal::Overloaded)?;
@@ -370,7 +371,13 @@ impl Inner {
                 Err(failure) => {
                     own.metrics.failed(failure.name());
                     if let Some(untold) = own.journal.may() {
-                        tracing::warn!(failure = failure.name(), id, untold, "your server gave no answer");
+                        let id = id.as_ref().map_or(&b"-"[..], HeaderValue::as_bytes);
+                        tracing::warn!(
+                            failure = failure.name(),
+                            id = printable(id, 64),
+                            untold,
+                            "your server gave no answer"
+                        );
                     }
                 }
             }

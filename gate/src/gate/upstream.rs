@@ -292,7 +292,9 @@ impl Upstream {
             }
         }
         // A connection serves again only once its answer was read to the end, and its request taken whole.
-        drive(&mut link.connection, pin!(std::future::ready(()))).await;
+        if complete && !link.sender.is_ready() {
+            drive(&mut link.connection, pin!(std::future::ready(()))).await;
+        }
         if complete && link.sender.is_ready() {
             link.served = true;
             self.keep(link);
