@@ -7,11 +7,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use scale_callback_auth::conformance::{Case, Corpus, OwnKeys};
+use scale_callback_auth::conformance::{Case, Corpus, OwnKeys, Request};
+use scale_callback_auth::sign::{AuthHeader, Signer};
+use scale_callback_auth::{CallbackAuthKey, HmacKey, KeyError, SigningSecret};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::client::{self, Remote};
+use crate::receiver::BODY_LIMIT;
 use crate::samples::{Seed, callback_id};
 
 /// Requests under way at once.
@@ -116,7 +119,16 @@ pub async fn hold(at: &ReceiverAt, form: Form, own: &OwnKeys) -> Result<Vec<Outc
             outcome
         });
     }
+    // One after the other: they are large.
     let mut outcomes = Vec::new();
+    for (name, length, refusal) in SIZES {
+        let millis = u64::try_from(unix_millis()).unwrap_or_default();
+        let (body, id) = (sized(length), callback_id(millis, &mut seed));
+        let headers = signer(form, own)?.sign(&id, millis / 1_000, &body).to_pairs(&id);
+        let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let name = format!("{name}/{}", form.name());
+        outcomes.push(post(at, name, refusal, Request { headers, body }).await?);
+    }
     while let Some(ended) = running.join_next().await {
         outcomes.push(ended.map_err(|error| error.to_string())??);
     }
@@ -128,10 +140,33 @@ pub async fn hold(at: &ReceiverAt, form: Form, own: &OwnKeys) -> Result<Vec<Outc
     Ok(outcomes)
 }
 
-/// Whether the corpus has a case of this name.
+/// Whether there is a case of this name.
 #[must_use]
 pub fn is_case(name: &str) -> bool {
-    Corpus::embedded().cases().any(|case| case.name() == name)
+    let sized = SIZES.iter().any(|(size, ..)| name.rsplit_once('/').is_some_and(|(name, _)| name == *size));
+    sized || Corpus::embedded().cases().any(|case| case.name() == name)
+}
+
+/// What the corpus is too small for: right callbacks as long as they may be, and longer.
+const SIZES: [(&str, usize, Option<&str>); 2] =
+    [("body of 12 MiB", BODY_LIMIT, None), ("body of 12 MiB and a byte", BODY_LIMIT + 1, Some("too_large"))];
+
+/// A callback of so many bytes.
+fn sized(length: usize) -> Vec<u8> {
+    let (begin, end) = (r#"{"task":{"task_id":"t1"},"response":{"x":""#, r#""},"task_id":"t1"}"#);
+    [begin.as_bytes(), &vec![b'x'; length.saturating_sub(begin.len() + end.len())], end.as_bytes()].concat()
+}
+
+fn signer(form: Form, own: &OwnKeys) -> Result<Signer, String> {
+    let said = |error: KeyError| error.to_string();
+    let missing = || "a key of the form is missing".to_owned();
+    let secret = own.signing.as_deref().map(SigningSecret::parse).transpose().map_err(said)?;
+    let auth = match form {
+        Form::Signed => AuthHeader::Absent,
+        Form::Keyed => AuthHeader::Key(CallbackAuthKey::parse(own.auth.as_deref().ok_or_else(missing)?).map_err(said)?),
+        Form::Hmac => AuthHeader::Hmac(HmacKey::parse(own.hmac.as_deref().ok_or_else(missing)?).map_err(said)?, None),
+    };
+    Ok(Signer::new(secret.into_iter().collect(), auth))
 }
 
 fn applies(case: &Case<'_>, form: Form) -> bool {
@@ -140,6 +175,11 @@ fn applies(case: &Case<'_>, form: Form) -> bool {
 
 async fn send(at: &ReceiverAt, case: &Case<'_>, own: &OwnKeys, id: &str, now: u64) -> Result<Outcome, String> {
     let request = case.request(own, id, now).map_err(|error| error.to_string())?;
+    post(at, case.name().to_owned(), case.refusal(), request).await
+}
+
+/// Sends one request, and judges what comes of it.
+async fn post(at: &ReceiverAt, case: String, refusal: Option<&str>, request: Request) -> Result<Outcome, String> {
     let mut headers = HeaderMap::new();
     headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(
@@ -147,17 +187,19 @@ async fn send(at: &ReceiverAt, case: &Case<'_>, own: &OwnKeys, id: &str, now: u6
         HeaderValue::from_static(concat!("scale-callback/", env!("CARGO_PKG_VERSION"))),
     );
     for (name, value) in &request.headers {
-        let name: HeaderName = name.parse().map_err(|_| format!("{}: {name:?} can't be sent", case.name()))?;
-        let value = HeaderValue::from_str(value).map_err(|_| format!("{}: {name} can't be sent", case.name()))?;
+        let name: HeaderName = name.parse().map_err(|_| format!("{case}: {name:?} can't be sent"))?;
+        let value = HeaderValue::from_str(value).map_err(|_| format!("{case}: {name} can't be sent"))?;
         headers.append(name, value);
     }
     let body = Bytes::from(request.body);
     let answer = client::call(&at.remote, Method::POST, &at.path, headers, body, PATIENCE).await;
     let (verdict, answer) = match answer {
-        Ok(answer) => (judge(case.refusal(), answer.status.as_u16()), answer.status.to_string()),
+        Ok(answer) => (judge(refusal, answer.status.as_u16()), answer.status.to_string()),
+        // Many servers close on who sends too much.
+        Err(error) if refusal == Some("too_large") => (Verdict::Right, error.to_string()),
         Err(error) => (Verdict::Failed, error.to_string()),
     };
-    Ok(Outcome { case: case.name().to_owned(), verdict, answer })
+    Ok(Outcome { case, verdict, answer })
 }
 
 /// A verified body that is no callback is the application's business: it may be taken or refused.

@@ -232,7 +232,7 @@ fn a_gate_stands_before_a_receiver_and_the_corpus_finds_nothing() {
     let lax = lax_receiver();
     let (status, told) = run(&["test-receiver", &lax], &keys);
     assert!(status == Some(1) && told.contains("WRONGLY ACCEPTED, rule 4, timestamp_too_old"), "{told}");
-    assert!(told.contains("WRONGLY ACCEPTED, rule 5") && told.contains("WRONGLY ACCEPTED, rule 2"), "{told}");
+    assert!(["rule 1,", "rule 2,", "rule 5,"].iter().all(|rule| told.contains(rule)), "{told}");
     let (status, told) = run(&["test-receiver", &url], &[("SIGNING_SECRET", OTHER), ("AUTH_KEY", AUTH)]);
     assert!(status == Some(1) && told.contains("every request was refused") && told.lines().count() == 1, "{told}");
     assert_eq!(gate.stop().0, Some(0));

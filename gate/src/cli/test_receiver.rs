@@ -112,6 +112,7 @@ pub(super) async fn run(args: TestReceiverArgs) -> Result<ExitCode, Failure> {
 /// The rule of docs/receivers.md that a refusal's reason belongs to.
 fn rule(why: &str) -> u8 {
     match why {
+        "too_large" => 1,
         "id_duplicate" | "timestamp_duplicate" | "auth_duplicate" | "too_many_signatures" | "header_too_long" => 2,
         "id_missing" | "id_invalid" | "timestamp_missing" | "timestamp_invalid" => 3,
         "timestamp_too_old" | "timestamp_too_new" => 4,
