@@ -13,7 +13,7 @@ use scale_callback_auth::{CallbackAuthKey, HmacKey, KeyError, SigningSecret};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::client::{self, Remote};
+use crate::client::{self, ClientError, Remote};
 use crate::receiver::BODY_LIMIT;
 use crate::samples::{Seed, callback_id};
 
@@ -196,7 +196,7 @@ async fn post(at: &ReceiverAt, case: String, refusal: Option<&str>, request: Req
     let (verdict, answer) = match answer {
         Ok(answer) => (judge(refusal, answer.status.as_u16()), answer.status.to_string()),
         // Many servers close on who sends too much.
-        Err(error) if refusal == Some("too_large") => (Verdict::Right, error.to_string()),
+        Err(error @ ClientError::Broken(_)) if refusal == Some("too_large") => (Verdict::Right, error.to_string()),
         Err(error) => (Verdict::Failed, error.to_string()),
     };
     Ok(Outcome { case, verdict, answer })

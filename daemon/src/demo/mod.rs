@@ -94,7 +94,7 @@ pub async fn run_watched(
     let mut producer = Producer::new(&broker.servers, receiver_at)?;
     let ending = drive(&mut app, &mut producer, &books, &mut noticed, &mut screen, options).await?;
     let ledger = Ledger::draw(&producer, &books, &app).await?;
-    screen.ledger(&ledger);
+    screen.ledger(&ledger, ending == Ending::Stopped);
     ended(&app, ledger.lines.iter().map(|line| (line.what.clone(), line.stored)).collect()).await?;
     if options.stay && ending == Ending::Balanced {
         screen.commands(&app, &producer, &folder.0);
@@ -103,15 +103,17 @@ pub async fn run_watched(
     app.stop().await?;
     stop_receiver.flip();
     let _ = receiver.await;
-    Ok(ledger.balances() && ending != Ending::Cut)
+    Ok(ledger.balances() && ending == Ending::Balanced)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
     /// Everything produced came to its end.
     Balanced,
-    /// Ctrl-C, or callbacks that did not end in time.
-    Cut,
+    /// Ctrl-C came first.
+    Stopped,
+    /// Callbacks did not end in time.
+    Stuck,
 }
 
 /// Produces, prints what happens, and waits until everything has come to its end.
@@ -139,7 +141,7 @@ async fn drive(
         }
         if quiet_since.elapsed() > SETTLE {
             screen.say("some callbacks did not come to their end in time");
-            return Ok(Ending::Cut);
+            return Ok(Ending::Stuck);
         }
         tokio::select! {
             notice = noticed.recv() => {
@@ -158,7 +160,7 @@ async fn drive(
                 }
                 screen.footer(app, producer, books);
             }
-            _ = tokio::signal::ctrl_c() => return Ok(Ending::Cut),
+            _ = tokio::signal::ctrl_c() => return Ok(Ending::Stopped),
             error = app.broken() => return Err(error),
         }
     }

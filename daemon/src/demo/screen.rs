@@ -142,7 +142,7 @@ impl Screen {
         self.footer = true;
     }
 
-    pub(super) fn ledger(&mut self, ledger: &Ledger) {
+    pub(super) fn ledger(&mut self, ledger: &Ledger, stopped: bool) {
         self.put("");
         self.put(&format!("{:<32} {:>10} {:>10} {:>10}", "LEDGER", "PRODUCED", "RECEIVED", "STORED"));
         let (mut produced, mut stored) = (0, 0);
@@ -150,7 +150,7 @@ impl Screen {
             produced += line.produced;
             stored += line.stored;
             let received = line.received.map_or_else(|| "-".to_owned(), |count| count.to_string());
-            let mark = if line.balances() { "" } else { "  <- differs" };
+            let mark = if line.balances() || stopped { "" } else { "  <- differs" };
             self.put(&format!("{:<32} {:>10} {received:>10} {:>10}{mark}", line.what, line.produced, line.stored));
         }
         self.put(&format!("{:<32} {produced:>10} {:>10} {stored:>10}", "in all", ""));
@@ -162,6 +162,8 @@ impl Screen {
         }
         let verdict = if ledger.balances() {
             self.paint(GREEN, "The ledger balances: every event came to its end, every delivery was verified.")
+        } else if stopped {
+            "Stopped half-way: it balances once every event has come to its end.".to_owned()
         } else {
             self.paint(RED, "The ledger does NOT balance.")
         };

@@ -354,11 +354,11 @@ impl Inner {
             Claim::InFlight => return Err(refused(Refusal::InFlight)),
             Claim::Full => return Err(refused(Refusal::Full)),
         };
+        let place = Arc::clone(&self.forwards).try_acquire_owned().map_err(|_| refused(Refusal::Overloaded))?;
         let id = headers.get(scale_callback_auth::header::ID).cloned();
         let mut forward = Some(self.upstream.request(headers, verified.mode(), held.bytes.clone()));
         // A client that goes away now changes nothing: what was begun comes to its end, and its claim is kept.
         let own = Arc::clone(self);
-        let place = Arc::clone(&self.forwards).try_acquire_owned().map_err(|_| Refusal::Overloaded)?;
         let work = async move {
             let answer = own.upstream.send(&mut forward).await;
             match &answer {

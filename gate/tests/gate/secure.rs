@@ -222,3 +222,29 @@ async fn health_and_metrics_are_on_the_admin_listener_alone() {
     assert_eq!(gate.metric("scale_callback_gate_refused_total{reason=\"signature_mismatch\"}").await, 0);
     gate.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_empty_pieces_does_not_outlast_the_time_for_a_body() {
+    let folder = tempfile::tempdir().unwrap();
+    let (files, roots) = certificate(folder.path());
+    let recorder = Recorder::start(|_| Act::Say(OK)).await;
+    let mut setup = Setup::before(&recorder);
+    setup.config.tls = Some(files);
+    setup.config.bounds.whole_body = Duration::from_millis(500);
+    let gate = setup.start().await;
+    let stream = tls(gate.address, roots, b"h2").await.unwrap();
+    let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let mut sender = sender.ready().await.unwrap();
+    let (answer, mut body) = sender.send_request(request(&fresh_id(), "localhost"), false).unwrap();
+    let flood = tokio::spawn(async move {
+        while body.send_data(bytes::Bytes::new(), false).is_ok() {
+            tokio::task::yield_now().await;
+        }
+    });
+    // Either the gate or the library ends it.
+    let ended = tokio::time::timeout(Duration::from_secs(5), answer).await.expect("it ends");
+    assert!(ended.is_err() || ended.unwrap().status().as_u16() == 408);
+    flood.abort();
+    gate.stop().await;
+}
