@@ -63,8 +63,9 @@ pub async fn receiver() -> anyhow::Result<()> {
         })
     };
     let limits = Limits { connections: 4096, ..Limits::default() };
-    let serving =
-        listeners.into_iter().map(|listener| serve(Listener::Tcp(listener), limits, make.clone(), stopped.clone()));
+    let serving = listeners
+        .into_iter()
+        .map(|listener| serve(Listener::Tcp(listener), limits.clone(), make.clone(), stopped.clone()));
     futures_util::future::join_all(serving).await;
     Ok(())
 }

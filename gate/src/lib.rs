@@ -13,6 +13,7 @@ pub mod conformance;
 pub mod diagnosis;
 pub mod gate;
 pub mod keys;
+pub mod pace;
 pub mod receiver;
 pub mod samples;
 pub mod server;

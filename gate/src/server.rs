@@ -5,8 +5,8 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -21,9 +21,10 @@ use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_rustls::TlsAcceptor;
 
+use crate::pace::{Pace, Paced, Refused};
 use crate::stall::Impatient;
 use crate::tls::ServerTls;
 use crate::wire::Strict;
@@ -33,11 +34,13 @@ const WINDOW: u32 = 64 * 1024;
 const STREAMS: u32 = 32;
 /// How long an idle connection may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// How long the next connection waits behind one that was closed because there are too many.
+const REST: Duration = Duration::from_millis(1);
 /// Headers of one HTTP/1.1 request.
 const HEADERS: usize = 64;
 
 /// Bounds of every connection.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Limits {
     /// Connections open at once.
     pub connections: usize,
@@ -54,6 +57,9 @@ pub struct Limits {
     pub life: Duration,
     /// How long open requests may take to end once the server stops.
     pub drain: Duration,
+    /// The pace of refusals: of heads that the library refuses, and of responses that are marked as [`Refused`]. Each
+    /// keeps its connection's place until it went out, or would have. Responses have to be in one piece then.
+    pub refusals: Option<Arc<Pace>>,
 }
 
 impl Default for Limits {
@@ -66,6 +72,7 @@ impl Default for Limits {
             streams: STREAMS,
             life: Duration::from_secs(3_600),
             drain: Duration::from_secs(5),
+            refusals: None,
         }
     }
 }
@@ -161,9 +168,13 @@ where
         };
         match accepted {
             Ok((stream, peer)) => {
-                let Some(place) = place.or_else(|| Arc::clone(&places).try_acquire_owned().ok()) else { continue };
+                let Some(place) = place.or_else(|| Arc::clone(&places).try_acquire_owned().ok()) else {
+                    drop(stream);
+                    tokio::time::sleep(REST).await;
+                    continue;
+                };
                 let service = make(peer);
-                let stop = stop.clone();
+                let (limits, stop) = (limits.clone(), stop.clone());
                 tokio::spawn(async move {
                     serve_one(stream, service, limits, stop).await;
                     drop(place);
@@ -192,7 +203,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let Some((stream, is_http2)) = accepted.secured(limits.head).await else { return };
-    let activity = Arc::new(Activity::default());
+    let activity = Arc::new(Activity { refusals: limits.refusals.clone(), ..Activity::default() });
     let stream = Impatient::new(stream, limits.head, Arc::clone(&activity));
     let service = Watched { service, activity: Arc::clone(&activity) };
     if is_http2 {
@@ -207,13 +218,18 @@ where
             .serve_connection(TokioIo::new(stream), service);
         until_stopped(connection, http2::Connection::graceful_shutdown, limits, &activity, stop).await;
     } else {
+        let stream = Paced::new(Strict::new(stream), Arc::clone(&activity));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.head)
             .max_buf_size(limits.head_bytes.max(8 * 1024))
             .max_headers(HEADERS)
-            .serve_connection(TokioIo::new(Strict::new(stream)), service);
+            .serve_connection(TokioIo::new(stream), service);
         until_stopped(connection, http1::Connection::graceful_shutdown, limits, &activity, stop).await;
+    }
+    // Who leaves before the answer gains nothing by it.
+    if let Some(due) = activity.due() {
+        sleep_until(due).await;
     }
 }
 
@@ -223,11 +239,44 @@ pub(crate) struct Activity {
     open: AtomicUsize,
     /// Rises with every request that begins or ends, and with what is taken of an answer.
     turns: AtomicUsize,
+    /// What is written next belongs to a request.
+    owes: AtomicBool,
+    refusals: Option<Arc<Pace>>,
+    /// When the last refusal goes out.
+    due: Mutex<Option<Instant>>,
 }
 
 impl Activity {
     pub(crate) fn turn(&self) {
         self.turns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn owes(&self) -> bool {
+        self.owes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn owe(&self) {
+        self.owes.store(true, Ordering::Relaxed);
+    }
+
+    /// When a refusal may go out; `None` if at once.
+    pub(crate) fn refuse(&self, refused: Refused) -> Option<Instant> {
+        let pace = self.refusals.as_ref()?;
+        let now = Instant::now();
+        let due = Some(pace.take(now, refused)).filter(|due| *due > now)?;
+        *self.due.lock().unwrap_or_else(PoisonError::into_inner) = Some(due);
+        Some(due)
+    }
+
+    fn due(&self) -> Option<Instant> {
+        *self.due.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything was written so far.
+    pub(crate) fn settle(&self) {
+        if self.open.load(Ordering::Relaxed) == 0 {
+            self.owes.store(false, Ordering::Relaxed);
+        }
     }
 }
 
@@ -238,6 +287,7 @@ impl Open {
     fn new(activity: &Arc<Activity>) -> Self {
         activity.open.fetch_add(1, Ordering::Relaxed);
         activity.turn();
+        activity.owe();
         Self(Arc::clone(activity))
     }
 }
@@ -262,33 +312,46 @@ where
 {
     type Response = Response<B>;
     type Error = Infallible;
-    type Future = Answering<S::Future>;
+    type Future = Answering<S::Future, B>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let last = request.headers().contains_key(header::TRANSFER_ENCODING);
-        Answering { answering: self.service.call(request), last, _open: Open::new(&self.activity) }
+        Answering { answering: self.service.call(request), last, refused: None, open: Open::new(&self.activity) }
     }
 }
 
 pin_project! {
-    struct Answering<F> {
+    struct Answering<F, B> {
         #[pin]
         answering: F,
         last: bool,
-        _open: Open,
+        // A refusal that waits.
+        refused: Option<(Pin<Box<Sleep>>, Response<B>)>,
+        open: Open,
     }
 }
 
-impl<F: Future<Output = Result<Response<B>, Infallible>>, B> Future for Answering<F> {
+impl<F: Future<Output = Result<Response<B>, Infallible>>, B> Future for Answering<F, B> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let mut answer = ready!(this.answering.poll(cx));
-        if let (true, Ok(response)) = (*this.last, answer.as_mut()) {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        if this.refused.is_none() {
+            let Ok(mut response) = ready!(this.answering.poll(cx));
+            if *this.last {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            let due = response.extensions().get::<Refused>().and_then(|refused| this.open.0.refuse(*refused));
+            let Some(due) = due else { return Poll::Ready(Ok(response)) };
+            *this.refused = Some((Box::pin(sleep_until(due)), response));
         }
-        Poll::Ready(answer)
+        if let Some((waiting, _)) = this.refused {
+            ready!(waiting.as_mut().poll(cx));
+        }
+        match this.refused.take() {
+            Some((_, response)) => Poll::Ready(Ok(response)),
+            None => Poll::Pending,
+        }
     }
 }
 

@@ -226,7 +226,8 @@ impl<'c> Case<'c> {
         let mut parts = vec![format!("t={}", auth["t"].as_str().unwrap_or(&signed.time))];
         for name in auth["hmac"].as_array().into_iter().flatten() {
             let key = HmacKey::parse(&self.corpus.key(own, "hmac", text(name)))?;
-            let digits = key.keyed.auth(signed.id.as_bytes(), signed.time.as_bytes(), &signed.body);
+            let (id, time) = (signed.id.as_bytes(), signed.time.as_bytes());
+            let digits = key.keyed.authenticating(id, time, &signed.body).hex();
             let digits = String::from_utf8_lossy(&digits).into_owned();
             let upper = auth["as"] == "upper_case";
             parts.push(format!("v1={}", if upper { digits.to_uppercase() } else { digits }));

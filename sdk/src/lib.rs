@@ -171,6 +171,7 @@ mod mac;
 mod order;
 pub mod replay;
 pub mod sign;
+mod steps;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod verify;
@@ -187,6 +188,7 @@ pub use error::{KeyError, ParseError, VerifyError};
 pub use headers::Headers;
 pub use key::{CallbackAuthKey, HmacKey, SigningSecret};
 pub use order::EventTime;
+pub use steps::Steps;
 pub use verify::{Verified, Verifier};
 
 /// Names of the headers a callback carries, in lower case.

@@ -19,29 +19,54 @@ impl Keyed {
     }
 
     pub(crate) fn over(&self, parts: &[&[u8]]) -> [u8; 32] {
+        self.begin(parts).tag()
+    }
+
+    fn begin(&self, parts: &[&[u8]]) -> Running {
         let mut mac = self.0.clone();
         for part in parts {
             mac.update(part);
         }
-        mac.finalize().into_bytes().into()
+        Running(mac)
     }
 
-    /// The Standard Webhooks signature over `id.timestamp.body`, without its `v1,`.
-    pub(crate) fn signature(&self, id: &[u8], timestamp: &[u8], body: &[u8]) -> [u8; BASE64_LEN] {
-        let tag = self.over(&[id, b".", timestamp, b".", body]);
+    /// The HMAC of the Standard Webhooks signature, over `id.timestamp.body`. With an empty body it is the begin of one
+    /// whose body is still to come.
+    pub(crate) fn signing(&self, id: &[u8], timestamp: &[u8], body: &[u8]) -> Running {
+        self.begin(&[id, b".", timestamp, b".", body])
+    }
+
+    /// The HMAC of the `hmac` form, over `scale-callback-auth;v1` LF T LF id LF body; the same of an empty body.
+    pub(crate) fn authenticating(&self, id: &[u8], timestamp: &[u8], body: &[u8]) -> Running {
+        self.begin(&[b"scale-callback-auth;v1\n", timestamp, b"\n", id, b"\n", body])
+    }
+}
+
+/// An HMAC that takes in its message.
+pub(crate) struct Running(Hmac<Sha256>);
+
+impl Running {
+    pub(crate) fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    /// As a signature, without its `v1,`.
+    pub(crate) fn base64(self) -> [u8; BASE64_LEN] {
         let mut out = [0; BASE64_LEN];
-        STANDARD.encode_slice(tag, &mut out).expect("32 bytes are 44 characters of base64");
+        STANDARD.encode_slice(self.tag(), &mut out).expect("32 bytes are 44 characters of base64");
         out
     }
 
-    /// The HMAC of the `hmac` form over `scale-callback-auth;v1` LF T LF id LF body.
-    pub(crate) fn auth(&self, id: &[u8], timestamp: &[u8], body: &[u8]) -> [u8; HEX_LEN] {
-        let tag = self.over(&[b"scale-callback-auth;v1\n", timestamp, b"\n", id, b"\n", body]);
+    pub(crate) fn hex(self) -> [u8; HEX_LEN] {
         let mut out = [0; HEX_LEN];
-        for (pair, byte) in out.chunks_exact_mut(2).zip(tag) {
+        for (pair, byte) in out.chunks_exact_mut(2).zip(self.tag()) {
             pair.copy_from_slice(&hex(byte));
         }
         out
+    }
+
+    fn tag(self) -> [u8; 32] {
+        self.0.finalize().into_bytes().into()
     }
 }
 

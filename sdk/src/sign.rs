@@ -50,7 +50,7 @@ impl Signer {
         let timestamp = timestamp.to_string();
         let mut signature = String::with_capacity(self.secrets.len().saturating_mul(48));
         for secret in &self.secrets {
-            let encoded = secret.0.signature(id.as_bytes(), timestamp.as_bytes(), body);
+            let encoded = secret.0.signing(id.as_bytes(), timestamp.as_bytes(), body).base64();
             if !signature.is_empty() {
                 signature.push(' ');
             }
@@ -62,7 +62,7 @@ impl Signer {
             AuthHeader::Hmac(key, second) => {
                 let mut value = format!("t={timestamp}");
                 for key in core::iter::once(key).chain(second) {
-                    let digits = key.keyed.auth(id.as_bytes(), timestamp.as_bytes(), body);
+                    let digits = key.keyed.authenticating(id.as_bytes(), timestamp.as_bytes(), body).hex();
                     value.push_str(",v1=");
                     value.push_str(core::str::from_utf8(&digits).expect("hex is ASCII"));
                 }

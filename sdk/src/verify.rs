@@ -3,7 +3,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::credential::Proof;
-use crate::mac::{HEX_LEN, equal};
+use crate::mac::{HEX_LEN, Running, equal};
+use crate::steps::Steps;
 use crate::{Callback, Credential, Headers, Mode, ParseError, VerifyError, header};
 
 /// Signatures looked at in one request.
@@ -83,9 +84,22 @@ impl Verifier {
         now: u64,
     ) -> Result<Verified<'b>, VerifyError> {
         let request = Request::read(headers, body)?;
-        let timestamp = fresh(request.timestamp, now)?;
+        let timestamp = request.fresh_at(now)?;
         let (index, mode) = self.judge(|proof| request.satisfies(proof))?;
         Ok(request.verified(timestamp, mode, index))
+    }
+
+    /// Verifies as [`verify_at`](Self::verify_at) does, a piece of the body at a time.
+    ///
+    /// # Errors
+    /// [`VerifyError`]: the headers alone refuse it; answer 401.
+    pub fn in_steps_at<'v, 'r, 'b, H: Headers + ?Sized>(
+        &'v self,
+        headers: &'r H,
+        body: &'b [u8],
+        now: u64,
+    ) -> Result<Steps<'v, 'r, 'b>, VerifyError> {
+        Steps::new(self, headers, body, now)
     }
 
     /// Whether a request could be accepted, by its headers alone: what can be refused before a body is read should be.
@@ -103,7 +117,7 @@ impl Verifier {
     /// As [`check_headers`](Self::check_headers).
     pub fn check_headers_at<H: Headers + ?Sized>(&self, headers: &H, now: u64) -> Result<(), VerifyError> {
         let request = Request::read(headers, b"")?;
-        fresh(request.timestamp, now)?;
+        request.fresh_at(now)?;
         self.judge(|proof| request.could_satisfy(proof)).map(drop)
     }
 
@@ -111,15 +125,33 @@ impl Verifier {
     fn judge(&self, satisfies: impl Fn(&Proof) -> Result<(), VerifyError>) -> Result<(usize, Mode), VerifyError> {
         let mut refusal = VerifyError::SignatureMismatch;
         for (index, credential) in self.credentials.iter().enumerate() {
-            match satisfies(&credential.proof) {
-                Ok(()) if self.live_only && credential.mode == Mode::Test => refusal = VerifyError::TestRefused,
-                Ok(()) => return Ok((index, credential.mode)),
-                // The first credential's reason is the one to tell, unless a later one knew better.
-                Err(error) if index == 0 => refusal = error,
-                Err(_) => {}
+            if self.weigh(index, credential.mode, satisfies(&credential.proof), &mut refusal) {
+                return Ok((index, credential.mode));
             }
         }
         Err(refusal)
+    }
+
+    /// Whether what a credential says lets a request in; otherwise `refusal` is the reason to tell so far.
+    pub(crate) fn weigh(
+        &self,
+        index: usize,
+        mode: Mode,
+        outcome: Result<(), VerifyError>,
+        refusal: &mut VerifyError,
+    ) -> bool {
+        match outcome {
+            Ok(()) if self.live_only && mode == Mode::Test => *refusal = VerifyError::TestRefused,
+            Ok(()) => return true,
+            // The first credential's reason is the one to tell, unless a later one knew better.
+            Err(error) if index == 0 => *refusal = error,
+            Err(_) => {}
+        }
+        false
+    }
+
+    pub(crate) fn credentials(&self) -> &[Credential] {
+        &self.credentials
     }
 
     /// Each credential as a verifier of its own: for tools that explain a refusal.
@@ -199,18 +231,19 @@ impl<'b> Verified<'b> {
 }
 
 /// The parts of a request that take part in a proof, each checked for its form.
-struct Request<'r, 'b> {
+pub(crate) struct Request<'r, 'b> {
     id: &'r [u8],
     timestamp: &'r [u8],
     signatures: [&'r [u8]; MAX_SIGNATURES],
     signature_count: usize,
     signature_seen: bool,
     auth: Option<&'r [u8]>,
-    body: &'b [u8],
+    pub(crate) body: &'b [u8],
 }
 
 impl<'r, 'b> Request<'r, 'b> {
-    fn read<H: Headers + ?Sized>(headers: &'r H, body: &'b [u8]) -> Result<Self, VerifyError> {
+    #[inline]
+    pub(crate) fn read<H: Headers + ?Sized>(headers: &'r H, body: &'b [u8]) -> Result<Self, VerifyError> {
         use VerifyError as E;
         let id = only(headers, header::ID, E::IdDuplicate)?.ok_or(E::IdMissing)?;
         let in_alphabet = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
@@ -259,14 +292,44 @@ impl<'r, 'b> Request<'r, 'b> {
         Ok(())
     }
 
-    fn satisfies(&self, proof: &Proof) -> Result<(), VerifyError> {
+    pub(crate) fn satisfies(&self, proof: &Proof) -> Result<(), VerifyError> {
+        let (id, timestamp, body) = (self.id, self.timestamp, self.body);
         match proof {
-            Proof::Signed(secret) => self.signed_by(secret),
-            Proof::SignedAndKeyed(secret, key) => {
-                self.signed_by(secret)?;
+            Proof::Signed(secret) | Proof::SignedAndKeyed(secret, _) => {
+                self.satisfies_by(proof, || secret.0.signing(id, timestamp, body))
+            }
+            Proof::HmacHeader(key) => self.satisfies_by(proof, || key.keyed.authenticating(id, timestamp, body)),
+            Proof::StaticKey(key) => self.keyed_by(key),
+        }
+    }
+
+    /// A proof's HMAC up to where the body begins; none for a proof that takes none.
+    ///
+    /// # Errors
+    /// The proof fails whatever the body is.
+    pub(crate) fn begin(&self, proof: &Proof) -> Result<Option<Running>, VerifyError> {
+        match proof {
+            Proof::Signed(secret) | Proof::SignedAndKeyed(secret, _) => {
+                self.has_signatures()?;
+                Ok(Some(secret.0.signing(self.id, self.timestamp, b"")))
+            }
+            Proof::HmacHeader(key) => {
+                self.hmac_form()?;
+                Ok(Some(key.keyed.authenticating(self.id, self.timestamp, b"")))
+            }
+            Proof::StaticKey(_) => Ok(None),
+        }
+    }
+
+    /// What a proof says, with its HMAC over the whole request, which is asked for only where it decides.
+    pub(crate) fn satisfies_by(&self, proof: &Proof, hmac: impl FnOnce() -> Running) -> Result<(), VerifyError> {
+        match proof {
+            Proof::Signed(_) => self.signed_by(hmac),
+            Proof::SignedAndKeyed(_, key) => {
+                self.signed_by(hmac)?;
                 self.keyed_by(key)
             }
-            Proof::HmacHeader(key) => self.authenticated_by(key),
+            Proof::HmacHeader(_) => self.authenticated_by(hmac),
             Proof::StaticKey(key) => self.keyed_by(key),
         }
     }
@@ -292,9 +355,9 @@ impl<'r, 'b> Request<'r, 'b> {
         }
     }
 
-    fn signed_by(&self, secret: &crate::SigningSecret) -> Result<(), VerifyError> {
+    fn signed_by(&self, hmac: impl FnOnce() -> Running) -> Result<(), VerifyError> {
         self.has_signatures()?;
-        let expected = secret.0.signature(self.id, self.timestamp, self.body);
+        let expected = hmac().base64();
         let given = &self.signatures[..self.signature_count];
         // No early end: how many signatures stand before the right one does not show in the time.
         let matches = given.iter().fold(false, |found, given| found | equal(&expected, given));
@@ -316,14 +379,26 @@ impl<'r, 'b> Request<'r, 'b> {
         Ok((first, second))
     }
 
-    fn authenticated_by(&self, key: &crate::HmacKey) -> Result<(), VerifyError> {
+    fn authenticated_by(&self, hmac: impl FnOnce() -> Running) -> Result<(), VerifyError> {
         let (first, second) = self.hmac_form()?;
-        let expected = key.keyed.auth(self.id, self.timestamp, self.body);
+        let expected = hmac().hex();
         let matches = equal(&expected, first) | second.is_some_and(|second| equal(&expected, second));
         if matches { Ok(()) } else { Err(VerifyError::AuthMismatch) }
     }
 
-    fn verified(&self, timestamp: u64, mode: Mode, credential: usize) -> Verified<'b> {
+    /// The time it was signed at, where that is near enough to `now`.
+    pub(crate) fn fresh_at(&self, now: u64) -> Result<u64, VerifyError> {
+        let timestamp = plain_number(self.timestamp).ok_or(VerifyError::TimestampInvalid)?;
+        if now.saturating_sub(timestamp) > TOLERANCE {
+            return Err(VerifyError::TimestampTooOld);
+        }
+        if timestamp.saturating_sub(now) > TOLERANCE {
+            return Err(VerifyError::TimestampTooNew);
+        }
+        Ok(timestamp)
+    }
+
+    pub(crate) fn verified(&self, timestamp: u64, mode: Mode, credential: usize) -> Verified<'b> {
         let mut id = [0; 64];
         id[..self.id.len()].copy_from_slice(self.id);
         Verified { body: self.body, stamp: Stamp { id, id_len: self.id.len(), timestamp, mode, credential } }
@@ -362,22 +437,12 @@ fn only<'h, H: Headers + ?Sized>(
     if values.next().is_some() { Err(duplicate) } else { Ok(first) }
 }
 
-fn fresh(timestamp: &[u8], now: u64) -> Result<u64, VerifyError> {
-    let timestamp = plain_number(timestamp).ok_or(VerifyError::TimestampInvalid)?;
-    if now.saturating_sub(timestamp) > TOLERANCE {
-        return Err(VerifyError::TimestampTooOld);
-    }
-    if timestamp.saturating_sub(now) > TOLERANCE {
-        return Err(VerifyError::TimestampTooNew);
-    }
-    Ok(timestamp)
-}
-
 /// `[1-9][0-9]{0,11}`.
 fn plain_number(text: &[u8]) -> Option<u64> {
-    let well_formed = (1..=12).contains(&text.len()) && text[0] != b'0' && text.iter().all(u8::is_ascii_digit);
-    if !well_formed {
+    if !(1..=12).contains(&text.len()) || text[0] == b'0' {
         return None;
     }
-    core::str::from_utf8(text).ok()?.parse().ok()
+    text.iter().try_fold(0_u64, |number, digit| {
+        digit.is_ascii_digit().then(|| number.saturating_mul(10).saturating_add(u64::from(digit & 15)))
+    })
 }

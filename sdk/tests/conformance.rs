@@ -7,13 +7,28 @@ use std::collections::BTreeSet;
 
 use scale_callback_auth::conformance::{Case, Corpus, OwnKeys, Request};
 use scale_callback_auth::sign::{AuthHeader, Signer};
-use scale_callback_auth::{CallbackAuthKey, HmacKey, SigningSecret, Verifier};
+use scale_callback_auth::{CallbackAuthKey, HmacKey, SigningSecret, Verified, Verifier, VerifyError};
 
 const ID: &str = "cb_01kav9ft00zkek0kfes3qvf608";
 
+fn in_steps<'r>(verifier: &Verifier, request: &'r Request, now: u64, size: usize) -> Result<Verified<'r>, VerifyError> {
+    let mut steps = verifier.in_steps_at(&request.headers[..], &request.body, now)?;
+    for _ in 0..100_000 {
+        if let Some(verdict) = steps.step(size) {
+            assert!(steps.step(size).is_some_and(|again| again.is_err()), "a verdict is given once");
+            return verdict;
+        }
+    }
+    panic!("steps of {size} come to no end");
+}
+
 /// Why a request is refused, the body's own reasons included.
 fn refusal(verifier: &Verifier, request: &Request, now: u64) -> Option<&'static str> {
-    match verifier.verify_at(&request.headers[..], &request.body, now) {
+    let verdict = verifier.verify_at(&request.headers[..], &request.body, now);
+    for size in [0, 7, 64, 1 << 20] {
+        assert_eq!(format!("{:?}", in_steps(verifier, request, now, size)), format!("{verdict:?}"), "steps of {size}");
+    }
+    match verdict {
         Err(error) => Some(error.code()),
         Ok(verified) => verified.callback().err().map(|error| error.code()),
     }

@@ -8,6 +8,7 @@ use http_body_util::Full;
 use scale_callback_auth::VerifyError;
 
 use super::plain;
+use crate::pace::Refused;
 
 /// Headers that may stand once at the most.
 const ONCE: [&str; 3] =
@@ -55,8 +56,8 @@ impl Refusal {
         }
     }
 
-    /// The answer; `is_read` says that nothing of the request is still to come.
-    pub(super) fn response(self, is_read: bool) -> Response<Full<Bytes>> {
+    /// The answer. `is_read` says that nothing of the request is still to come, `bytes` how much was read of its body.
+    pub(super) fn response(self, is_read: bool, bytes: usize) -> Response<Full<Bytes>> {
         let status = match self {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Path => StatusCode::NOT_FOUND,
@@ -68,6 +69,7 @@ impl Refusal {
             Self::InFlight | Self::Overloaded | Self::Full => StatusCode::SERVICE_UNAVAILABLE,
         };
         let mut response = plain(status);
+        response.extensions_mut().insert(Refused(bytes));
         if self == Self::Method {
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
         }

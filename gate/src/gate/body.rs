@@ -14,14 +14,16 @@ use memmap2::MmapMut;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::Bounds;
 use super::admission::Refusal;
+use super::{Bounds, Inner};
 
 /// Room is counted in pieces of this many bytes.
 pub(super) const UNIT: usize = 4096;
 /// A head that waits with its body, or the buffer that both came in.
 const HEAD: usize = 12 * 1024;
-/// How many pieces are taken without a pause.
+/// Bytes of a large body that are read, or verified, without a rest.
+pub(super) const STRETCH: usize = 64 * 1024;
+/// How many pieces are taken without a look at the time.
 const AT_ONCE: usize = 64;
 /// The least rate, in bytes a second, once [`GRACE`] has passed.
 const LEAST: u64 = 4096;
@@ -45,13 +47,16 @@ pub(super) fn announced(headers: &HeaderMap) -> Option<usize> {
 /// A body as it comes in.
 pub(super) struct Reading<'r> {
     body: Incoming,
-    room: &'r Arc<Semaphore>,
-    bounds: &'r Bounds,
+    gate: &'r Inner,
     held: Option<OwnedSemaphorePermit>,
     whole: Pieces,
     announced: Option<usize>,
     began: Instant,
     last: Instant,
+    /// How much came in all, also where it was too much.
+    taken: &'r mut usize,
+    /// How much had come at the last rest.
+    rested: usize,
     ended: bool,
 }
 
@@ -61,15 +66,15 @@ impl<'r> Reading<'r> {
     pub(super) fn new(
         body: Incoming,
         announced: Option<usize>,
-        room: &'r Arc<Semaphore>,
-        bounds: &'r Bounds,
+        taken: &'r mut usize,
+        gate: &'r Inner,
     ) -> Result<Self, Refusal> {
-        if announced.is_some_and(|length| length > bounds.body) {
+        if announced.is_some_and(|length| length > gate.bounds.body) {
             return Err(Refusal::TooLarge);
         }
         let began = Instant::now();
-        let whole = Pieces::new(announced.unwrap_or(bounds.body));
-        Ok(Self { body, room, bounds, held: None, whole, announced, began, last: began, ended: false })
+        let whole = Pieces::new(announced.unwrap_or(gate.bounds.body));
+        Ok(Self { body, gate, taken, held: None, whole, announced, began, last: began, rested: 0, ended: false })
     }
 
     /// Takes what is there without waiting, and says whether that was all: most bodies need no timer.
@@ -77,6 +82,9 @@ impl<'r> Reading<'r> {
         for _ in 0..AT_ONCE {
             if self.ended {
                 return Ok(true);
+            }
+            if self.whole.len() - self.rested >= STRETCH {
+                break;
             }
             let at_once = poll_fn(|cx| match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Ready(frame) => Poll::Ready(Some(frame)),
@@ -92,8 +100,13 @@ impl<'r> Reading<'r> {
 
     /// Waits for the rest.
     pub(super) async fn finish(&mut self) -> Result<(), Refusal> {
-        let end = self.began + self.bounds.whole_body;
+        let end = self.began + self.gate.bounds.whole_body;
         while !self.is_there().await? {
+            if self.whole.len() - self.rested >= STRETCH {
+                self.gate.refusals.rest().await;
+                self.rested = self.whole.len();
+                continue;
+            }
             // Its head waits with it.
             self.take(0)?;
             let rate = self.began + GRACE + Duration::from_secs(self.whole.len() as u64 / LEAST);
@@ -136,7 +149,8 @@ impl<'r> Reading<'r> {
         };
         // Trailers are nobody's: nothing signs them.
         let Ok(data) = frame.into_data() else { return Ok(()) };
-        if self.whole.len() + data.len() > self.bounds.body {
+        *self.taken += data.len();
+        if self.whole.len() + data.len() > self.gate.bounds.body {
             return Err(Refusal::TooLarge);
         }
         self.take(data.len())?;
@@ -146,7 +160,7 @@ impl<'r> Reading<'r> {
     /// Takes room for so much more than is there. It is taken for what came, not for what was announced: an
     /// announcement costs its sender nothing.
     fn take(&mut self, more: usize) -> Result<(), Refusal> {
-        take(&mut self.held, self.room, HEAD + self.whole.len() + more, self.bounds)
+        take(&mut self.held, &self.gate.room, HEAD + self.whole.len() + more, &self.gate.bounds)
     }
 }
 

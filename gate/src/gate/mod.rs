@@ -22,8 +22,8 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use scale_callback_auth::Verifier;
 use scale_callback_auth::replay::{Claim, MemoryGuard, ReplayGuard as _, Token as _};
+use scale_callback_auth::{Verified, Verifier, VerifyError};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
@@ -31,12 +31,13 @@ use zeroize::Zeroizing;
 
 use crate::conformance::unix_millis;
 use crate::keys::{Change, KeySource, LiveKeys};
+use crate::pace::Pace;
 use crate::receiver::BODY_LIMIT;
 use crate::server::{Limits, Listener, serve};
 use crate::text::printable;
 use crate::tls::ServerTls;
 use admission::Refusal;
-use body::{Held, Reading};
+use body::{Held, Reading, STRETCH};
 use finishing::Finishing;
 use journal::Journal;
 use metrics::Metrics;
@@ -47,9 +48,6 @@ pub use upstream::UpstreamAt;
 const STREAMS: u32 = 16;
 /// Callbacks that are passed on at once; connections and room bound them long before.
 const FORWARDS: u32 = 1 << 16;
-
-/// A body above this is verified beside the others' work.
-const LARGE: usize = 256 * 1024;
 
 /// What a gate is told.
 #[derive(Debug, Clone)]
@@ -91,6 +89,8 @@ pub struct Bounds {
     pub upstream: Duration,
     /// For open requests once the gate stops.
     pub drain: Duration,
+    /// Refusals a second, over all connections: beyond it they wait, so that a crowd leaves the machine to the callbacks.
+    pub refusals: u32,
     /// Callbacks that are remembered, so that a captured one that is sent again is not handled again.
     pub remembered: usize,
 }
@@ -105,6 +105,8 @@ impl Default for Bounds {
             whole_body: Duration::from_secs(30),
             upstream: Duration::from_secs(14),
             drain: Duration::from_secs(20),
+            // The last of a full house waits a second.
+            refusals: 1_000,
             remembered: 200_000,
         }
     }
@@ -131,6 +133,7 @@ struct Inner {
     /// A place for each callback that is being passed on, whether its client is still there or not.
     forwards: Arc<Semaphore>,
     bounds: Bounds,
+    refusals: Arc<Pace>,
     metrics: Metrics,
     journal: Journal,
 }
@@ -163,6 +166,7 @@ impl Gate {
             room: Arc::new(Semaphore::new(bounds.bodies / body::UNIT)),
             forwards: Arc::new(Semaphore::new(FORWARDS as usize)),
             bounds,
+            refusals: Arc::new(Pace::new(bounds.refusals)),
             metrics: Metrics::new(),
             journal: Journal::default(),
         };
@@ -198,7 +202,7 @@ impl Gate {
         }
     }
 
-    /// Serves until `stop`, then lets open requests end. It needs tokio's multi-thread runtime.
+    /// Serves until `stop`, then lets open requests end.
     pub async fn run(self, stop: watch::Receiver<bool>) {
         let bounds = self.inner.bounds;
         let limits = Limits {
@@ -207,6 +211,7 @@ impl Gate {
             streams: STREAMS,
             head: bounds.head,
             drain: bounds.drain,
+            refusals: Some(Arc::clone(&self.inner.refusals)),
             ..Limits::default()
         };
         let follow = {
@@ -276,9 +281,10 @@ fn read_token(path: &PathBuf) -> Result<Zeroizing<String>, String> {
 }
 
 async fn answer(inner: Arc<Inner>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    Ok(match inner.read(request).await {
-        Err(refusal) => refusal.response(false),
-        Ok(read) => inner.pass_on(read).await.unwrap_or_else(|refusal| refusal.response(true)),
+    let mut taken = 0;
+    Ok(match inner.read(request, &mut taken).await {
+        Err(refusal) => refusal.response(false, taken),
+        Ok(read) => inner.pass_on(read).await.unwrap_or_else(|refusal| refusal.response(true, taken)),
     })
 }
 
@@ -290,12 +296,12 @@ struct Read {
 }
 
 impl Inner {
-    /// Reads a request that may be a callback.
-    async fn read(&self, request: Request<Incoming>) -> Result<Read, Refusal> {
+    /// Reads a request that may be a callback; `taken` tells how much of its body came.
+    async fn read(&self, request: Request<Incoming>, taken: &mut usize) -> Result<Read, Refusal> {
         let (head, body) = request.into_parts();
         let verifier = self.keys.verifier();
         let announced = body::announced(&head.headers);
-        let reading = Reading::new(body, announced, &self.room, &self.bounds);
+        let reading = Reading::new(body, announced, taken, self);
         let mut reading = reading.map_err(|refusal| self.told(refusal, &head.headers))?;
         // The first look at a body is what lets a client that asked first send it.
         let asks_first = head.headers.contains_key(header::EXPECT);
@@ -333,14 +339,33 @@ impl Inner {
         refusal
     }
 
+    /// Verifies a large body: that takes milliseconds, and others are not to wait behind it.
+    async fn in_stretches<'b>(
+        &self,
+        verifier: &Verifier,
+        headers: &HeaderMap,
+        body: &'b [u8],
+        now: u64,
+    ) -> Result<Verified<'b>, VerifyError> {
+        let mut steps = verifier.in_steps_at(headers, body, now)?;
+        loop {
+            if let Some(verdict) = steps.step(STRETCH) {
+                return verdict;
+            }
+            self.refusals.rest().await;
+        }
+    }
+
     /// Verifies a request and passes it on.
     async fn pass_on(self: &Arc<Self>, read: Read) -> Result<Response<Full<Bytes>>, Refusal> {
         let Read { verifier, headers, held } = read;
         // One look at the clock for both: what still verifies is still remembered.
         let now = u64::try_from(unix_millis() / 1_000).unwrap_or_default();
-        let verify = || verifier.verify_at(&headers, &held.bytes, now);
-        // A large body takes milliseconds: others are not to wait behind it.
-        let verified = if held.bytes.len() > LARGE { tokio::task::block_in_place(verify) } else { verify() };
+        let verified = if held.bytes.len() > STRETCH {
+            self.in_stretches(&verifier, &headers, &held.bytes, now).await
+        } else {
+            verifier.verify_at(&headers, &held.bytes, now)
+        };
         let refused = |refusal| self.told(refusal, &headers);
         let verified = verified.map_err(|why| refused(Refusal::Unproven(why)))?;
         // Every verified request names the credential that accepted it.

@@ -180,6 +180,7 @@ async fn who_never_reads_answers_keeps_no_place() {
     let recorder = Recorder::start(|_| Act::Say(OK)).await;
     let mut setup = Setup::before(&recorder);
     setup.config.bounds.head = Duration::from_millis(700);
+    setup.config.bounds.refusals = u32::MAX;
     let gate = setup.start().await;
     let mut stream = TcpStream::connect(gate.address).await.unwrap();
     let refused = "POST /callbacks HTTP/1.1\r\nhost: g\r\ncontent-length: 0\r\n\r\n".repeat(100);

@@ -7,5 +7,6 @@ mod kit;
 mod admission;
 mod forwarding;
 mod keys;
+mod pace;
 mod secure;
 mod strict;

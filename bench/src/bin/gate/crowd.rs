@@ -20,18 +20,8 @@ const DRIP: Duration = Duration::from_millis(500);
 /// The largest body there may be.
 const LARGE: usize = 12 << 20;
 
-/// How the crowd behaves.
-#[derive(Clone, Copy)]
-pub(crate) struct Manners {
-    /// Requests in all.
-    pub(crate) requests: u64,
-    /// Requests a second; as many as go for 0.
-    pub(crate) rate: u64,
-    /// One in so many is as large as it may be; none for 0.
-    pub(crate) large: u64,
-}
-
-pub(crate) async fn run(gate: SocketAddr, manners: Manners) -> anyhow::Result<()> {
+/// Sends so many requests in all; one in `large` of them is as large as it may be, none for 0.
+pub(crate) async fn run(gate: SocketAddr, requests: u64, large: u64) -> anyhow::Result<()> {
     let dripped = Arc::new(AtomicU64::new(0));
     for n in 0..DRIPPING {
         let dripped = Arc::clone(&dripped);
@@ -48,14 +38,14 @@ pub(crate) async fn run(gate: SocketAddr, manners: Manners) -> anyhow::Result<()
     let kinds = Arc::new(kinds()?);
     let next = Arc::new(AtomicU64::new(0));
     let began = Instant::now();
-    let workers = (0..WORKERS).map(|_| tokio::spawn(work(gate, manners, began, Arc::clone(&next), Arc::clone(&kinds))));
+    let workers =
+        (0..WORKERS).map(|_| tokio::spawn(work(gate, requests, large, Arc::clone(&next), Arc::clone(&kinds))));
     let mut answers: BTreeMap<String, u64> = BTreeMap::new();
     for worker in workers.collect::<Vec<_>>() {
         for (answer, count) in worker.await?? {
             *answers.entry(answer).or_default() += count;
         }
     }
-    let requests = manners.requests;
     let rate = requests as f64 / began.elapsed().as_secs_f64();
     println!("crowd: {requests} hostile requests of {} kinds, {rate:.0} /s, answered {answers:?}", kinds.len());
     println!("crowd: {DRIPPING} dripping connections, opened {} times", dripped.load(Ordering::Relaxed));
@@ -107,8 +97,8 @@ type Answers = BTreeMap<String, u64>;
 /// Sends its share. A request that is accepted ends everything.
 async fn work(
     gate: SocketAddr,
-    manners: Manners,
-    began: Instant,
+    requests: u64,
+    large_ones: u64,
     next: Arc<AtomicU64>,
     kinds: Arc<Vec<Vec<u8>>>,
 ) -> anyhow::Result<Answers> {
@@ -122,13 +112,10 @@ async fn work(
     };
     loop {
         let n = next.fetch_add(1, Ordering::Relaxed);
-        if n >= manners.requests {
+        if n >= requests {
             return Ok(answers);
         }
-        if let Some(due) = (n * 1_000_000).checked_div(manners.rate) {
-            tokio::time::sleep_until((began + Duration::from_micros(due)).into()).await;
-        }
-        let is_large = manners.large > 0 && n % manners.large == manners.large - 1;
+        let is_large = large_ones > 0 && n % large_ones == large_ones - 1;
         let request = if is_large { &large } else { &kinds[n as usize % kinds.len()] };
         let mut stream = match connection.take() {
             Some(stream) => stream,

@@ -9,37 +9,32 @@ use callbackd_bench::load;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
-use crate::crowd::Manners;
 use crate::process::Process;
 use crate::requests::{body, connect, exchange, signed, signer};
 
 /// The gate's own cap.
 const CONNECTIONS: usize = 1_024;
 const REQUESTS: u64 = 100_000;
-const UNDISTURBED: Duration = Duration::from_secs(10);
+const UNDISTURBED: Duration = Duration::from_secs(30);
 /// The good client's pace.
 const PACE: Duration = Duration::from_millis(5);
 
-/// The crowd in three manners. The last two keep both processors of a small machine busy, so that whoever wants to run
-/// waits for the kernel's turn.
-const CROWDS: [(&str, Manners); 3] = [
-    ("5,000 /s", Manners { requests: REQUESTS, rate: 5_000, large: 0 }),
-    ("5,000 /s, one in 1,000 with 12 MiB", Manners { requests: REQUESTS, rate: 5_000, large: 1_000 }),
-    ("as fast as it goes, one in 1,000 with 12 MiB", Manners { requests: REQUESTS, rate: 0, large: 1_000 }),
-];
+/// How many of a crowd's requests there are for one with a body of 12 MiB; 0 for none. Each crowd goes as fast as the
+/// gate lets it.
+const CROWDS: [(&str, u64); 2] = [("small ones", 0), ("one in 1,000 with 12 MiB", 1_000)];
 
 pub(crate) async fn measure() -> anyhow::Result<()> {
     let receiver = Process::own(&["receiver"])?;
     let mut gate = Process::gate(receiver.address, 1 << 20)?;
     let mut sent = 0;
-    for (name, manners) in CROWDS {
-        println!("\n{REQUESTS} hostile requests, {name}");
+    for (name, large) in CROWDS {
+        println!("\n{REQUESTS} hostile requests: {name}");
         let mut good = Good { stream: connect(gate.address).await?, sent };
         // Its first requests warm up.
         good.run(Instant::now() + Duration::from_secs(1)).await?;
         let undisturbed = good.run(Instant::now() + UNDISTURBED).await?;
         println!("good client, undisturbed: {undisturbed}");
-        let crowded = crowd(gate.address, manners, &mut good).await?;
+        let crowded = crowd(gate.address, large, &mut good).await?;
         println!("good client, in the crowd: {crowded}");
         println!("p99 over undisturbed: {:.2}", crowded.at(0.99) / undisturbed.at(0.99));
         ensure!(gate.is_alive()?, "the gate has ended");
@@ -54,8 +49,8 @@ pub(crate) async fn measure() -> anyhow::Result<()> {
 }
 
 /// How long the good client waits while the crowd is there.
-async fn crowd(gate: SocketAddr, manners: Manners, good: &mut Good) -> anyhow::Result<Waits> {
-    let numbers = [manners.requests, manners.rate, manners.large].map(|number| number.to_string());
+async fn crowd(gate: SocketAddr, large: u64, good: &mut Good) -> anyhow::Result<Waits> {
+    let numbers = [REQUESTS, large].map(|number| number.to_string());
     let mut crowd = Command::new(std::env::current_exe()?).args(["crowd", &gate.to_string()]).args(numbers).spawn()?;
     let mut waits = Waits::default();
     let began = Instant::now();

@@ -19,9 +19,8 @@ fn main() -> anyhow::Result<()> {
     match arguments[..] {
         ["receiver"] => runtime.block_on(callbackd_bench::load::receiver()),
         ["proxy", upstream, kind] => runtime.block_on(proxy::run(upstream, kind)),
-        ["crowd", gate, requests, rate, large] => {
-            let manners = crowd::Manners { requests: requests.parse()?, rate: rate.parse()?, large: large.parse()? };
-            runtime.block_on(crowd::run(gate.parse()?, manners))
+        ["crowd", gate, requests, large] => {
+            runtime.block_on(crowd::run(gate.parse()?, requests.parse()?, large.parse()?))
         }
         ["cost"] => runtime.block_on(cost::measure()),
         ["hostile"] => runtime.block_on(hostile::measure()),
