@@ -320,13 +320,18 @@ where
     }
 }
 
+struct Waiting<B> {
+    until_due: Pin<Box<Sleep>>,
+    response: Response<B>,
+}
+
 pin_project! {
     struct Answering<F, B> {
         #[pin]
         answering: F,
         last: bool,
-        // A refusal that waits.
-        refused: Option<(Pin<Box<Sleep>>, Response<B>)>,
+        // A refusal that waits: rare, and out of the way of the others.
+        refused: Option<Box<Waiting<B>>>,
         open: Open,
     }
 }
@@ -343,13 +348,13 @@ impl<F: Future<Output = Result<Response<B>, Infallible>>, B> Future for Answerin
             }
             let due = response.extensions().get::<Refused>().and_then(|refused| this.open.0.refuse(*refused));
             let Some(due) = due else { return Poll::Ready(Ok(response)) };
-            *this.refused = Some((Box::pin(sleep_until(due)), response));
+            *this.refused = Some(Box::new(Waiting { until_due: Box::pin(sleep_until(due)), response }));
         }
-        if let Some((waiting, _)) = this.refused {
-            ready!(waiting.as_mut().poll(cx));
+        if let Some(waiting) = this.refused {
+            ready!(waiting.until_due.as_mut().poll(cx));
         }
         match this.refused.take() {
-            Some((_, response)) => Poll::Ready(Ok(response)),
+            Some(waiting) => Poll::Ready(Ok(waiting.response)),
             None => Poll::Pending,
         }
     }
