@@ -34,8 +34,8 @@ const WINDOW: u32 = 64 * 1024;
 const STREAMS: u32 = 32;
 /// How long an idle connection may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// How long the next connection waits behind one that was closed because there are too many.
-const REST: Duration = Duration::from_millis(1);
+/// So many connections are closed, because there are too many, without a rest of a millisecond.
+const CLOSED_AT_ONCE: usize = 8;
 /// Headers of one HTTP/1.1 request.
 const HEADERS: usize = 64;
 
@@ -151,6 +151,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let places = Arc::new(Semaphore::new(limits.connections));
+    let mut closed = 0_usize;
     let mut complained: Option<Instant> = None;
     loop {
         let place = if limits.refuse_more {
@@ -170,7 +171,10 @@ where
             Ok((stream, peer)) => {
                 let Some(place) = place.or_else(|| Arc::clone(&places).try_acquire_owned().ok()) else {
                     drop(stream);
-                    tokio::time::sleep(REST).await;
+                    closed += 1;
+                    if closed.is_multiple_of(CLOSED_AT_ONCE) {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
                     continue;
                 };
                 let service = make(peer);

@@ -4,7 +4,7 @@ use crate::mac::Running;
 use crate::verify::Request;
 use crate::{Headers, Verified, Verifier, VerifyError};
 
-/// A verification under way, made by [`Verifier::in_steps_at`].
+/// A verification under way, made by [`Verifier::in_steps`].
 ///
 /// The largest callback takes milliseconds to verify, long enough to be felt by everything else that an asynchronous
 /// server does on the same thread:
@@ -13,9 +13,9 @@ use crate::{Headers, Verified, Verifier, VerifyError};
 /// # use scale_callback_auth::{Verified, Verifier, VerifyError};
 /// # async fn yield_now() {}
 /// async fn verify<'b>(
-///     verifier: &Verifier, headers: &[(String, String)], body: &'b [u8], now: u64,
+///     verifier: &Verifier, headers: &[(String, String)], body: &'b [u8],
 /// ) -> Result<Verified<'b>, VerifyError> {
-///     let mut steps = verifier.in_steps_at(headers, body, now)?;
+///     let mut steps = verifier.in_steps(headers, body)?;
 ///     loop {
 ///         match steps.step(64 * 1024) {
 ///             Some(verdict) => return verdict,
@@ -71,7 +71,7 @@ impl<'v, 'r, 'b> Steps<'v, 'r, 'b> {
                     let rest = &self.request.body[self.at..];
                     let piece = &rest[..rest.len().min(left)];
                     running.update(piece);
-                    (self.at, left) = (self.at + piece.len(), left - piece.len());
+                    (self.at, left) = (self.at.saturating_add(piece.len()), left.saturating_sub(piece.len()));
                     if piece.len() < rest.len() {
                         self.running = Some(running);
                         return None;
@@ -80,7 +80,7 @@ impl<'v, 'r, 'b> Steps<'v, 'r, 'b> {
                 }
             };
             let index = self.index;
-            (self.index, self.at) = (index + 1, 0);
+            (self.index, self.at) = (index.saturating_add(1), 0);
             if self.verifier.weigh(index, credential.mode, outcome, &mut self.refusal) {
                 self.index = usize::MAX;
                 return Some(Ok(self.request.verified(self.timestamp, credential.mode, index)));

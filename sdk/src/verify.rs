@@ -13,6 +13,16 @@ const MAX_SIGNATURES: usize = 16;
 const MAX_SIGNATURE_BYTES: usize = 4096;
 /// Bytes of `scale-callback-auth`.
 const MAX_AUTH_BYTES: usize = 256;
+/// The bytes that an id is made of.
+const IN_IDS: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        byte = byte.saturating_add(1);
+    }
+    table
+};
 /// Seconds that `webhook-timestamp` may lie from now, each way.
 pub(crate) const TOLERANCE: u64 = 300;
 
@@ -89,10 +99,22 @@ impl Verifier {
         Ok(request.verified(timestamp, mode, index))
     }
 
-    /// Verifies as [`verify_at`](Self::verify_at) does, a piece of the body at a time.
+    /// Verifies against this machine's clock, a piece of the body at a time: for large bodies among other work.
     ///
     /// # Errors
     /// [`VerifyError`]: the headers alone refuse it; answer 401.
+    pub fn in_steps<'v, 'r, 'b, H: Headers + ?Sized>(
+        &'v self,
+        headers: &'r H,
+        body: &'b [u8],
+    ) -> Result<Steps<'v, 'r, 'b>, VerifyError> {
+        self.in_steps_at(headers, body, now())
+    }
+
+    /// The same, as if the clock showed `now`, in unix seconds.
+    ///
+    /// # Errors
+    /// As [`in_steps`](Self::in_steps).
     pub fn in_steps_at<'v, 'r, 'b, H: Headers + ?Sized>(
         &'v self,
         headers: &'r H,
@@ -246,8 +268,9 @@ impl<'r, 'b> Request<'r, 'b> {
     pub(crate) fn read<H: Headers + ?Sized>(headers: &'r H, body: &'b [u8]) -> Result<Self, VerifyError> {
         use VerifyError as E;
         let id = only(headers, header::ID, E::IdDuplicate)?.ok_or(E::IdMissing)?;
-        let in_alphabet = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
-        if id.is_empty() || id.len() > 64 || !id.iter().all(in_alphabet) {
+        // No early end: a loop without one costs a fraction.
+        let in_alphabet = |id: &[u8]| id.iter().fold(true, |all, byte| all & IN_IDS[usize::from(*byte)]);
+        if id.is_empty() || id.len() > 64 || !in_alphabet(id) {
             return Err(E::IdInvalid);
         }
         let timestamp = only(headers, header::TIMESTAMP, E::TimestampDuplicate)?.ok_or(E::TimestampMissing)?;
@@ -277,7 +300,19 @@ impl<'r, 'b> Request<'r, 'b> {
             if bytes > MAX_SIGNATURE_BYTES {
                 return Err(VerifyError::HeaderTooLong);
             }
-            for entry in value.split(|b| *b == b' ').filter(|entry| !entry.is_empty()) {
+            // Most hold one, which needs no splitting.
+            let several = value.iter().fold(false, |found, byte| found | (*byte == b' '));
+            let mut rest = Some(value);
+            while let Some(left) = rest {
+                let end = if several { left.iter().position(|byte| *byte == b' ') } else { None };
+                let (entry, behind) = match end {
+                    Some(end) => (&left[..end], left.get(end.saturating_add(1)..)),
+                    None => (left, None),
+                };
+                rest = behind;
+                if entry.is_empty() {
+                    continue;
+                }
                 seen = seen.saturating_add(1);
                 if seen > MAX_SIGNATURES {
                     return Err(VerifyError::TooManySignatures);

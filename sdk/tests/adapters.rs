@@ -3,6 +3,8 @@
 #![cfg(feature = "axum")]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, reason = "a test may")]
 
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -103,6 +105,24 @@ async fn a_body_above_the_limit_or_broken_off_goes_no_further() {
     let limited = scale_callback_auth::axum::VerifyLayer::new(Arc::new(platform.verifier())).body_limit(10);
     let app = Router::new().route("/", post(|| async {})).layer(limited);
     assert_eq!(sent(app, &request).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn others_have_their_turn_while_a_large_body_is_verified() {
+    let (platform, clock) = (Platform::live(), clock());
+    let turns = async |bytes: usize| {
+        let request = platform.signed(&vec![b' '; bytes], &clock);
+        let mut sending = pin!(sent(with_extractor(), &request));
+        let mut turns = 0;
+        let answer = poll_fn(|context| {
+            turns += 1;
+            sending.as_mut().poll(context)
+        });
+        assert_eq!(answer.await.0, StatusCode::OK);
+        turns
+    };
+    assert_eq!(turns(64 * 1024).await, 1, "a small one is verified at once");
+    assert!(turns(12 << 20).await > 180);
 }
 
 #[tokio::test]
