@@ -8,7 +8,9 @@ mod oracle;
 mod source;
 
 use scale_callback_auth::sign::{AuthHeader, Signer};
-use scale_callback_auth::{CallbackAuthKey, Credential, HmacKey, KeyError, Mode, SigningSecret, Verifier};
+use scale_callback_auth::{
+    CallbackAuthKey, Credential, HmacKey, KeyError, Mode, SigningSecret, Verified, Verifier, VerifyError,
+};
 
 use oracle::{Holds, Receiver, Request, base64, judge};
 use source::{Source, change};
@@ -106,6 +108,17 @@ pub fn verify(data: &[u8]) -> String {
     let own = verifier.verify_at(&headers[..], &body, now);
     let other = judge(&receiver, &Request { headers: &headers, body: &body }, now);
     let early = verifier.check_headers_at(&headers[..], now);
+    let in_steps = verifier.in_steps_at(&headers[..], &body, now).and_then(|mut steps| {
+        loop {
+            if let Some(verdict) = steps.step(17) {
+                break verdict;
+            }
+        }
+    });
+    let told = |verdict: &Result<Verified<'_>, VerifyError>| {
+        (*verdict).map(|verified| (verified.mode(), verified.timestamp()))
+    };
+    assert_eq!(told(&own), told(&in_steps), "in steps it is another verdict");
     match (&own, other) {
         (Ok(verified), Ok(_)) => {
             assert_eq!(verified.body(), &body[..]);
