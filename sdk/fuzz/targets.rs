@@ -108,17 +108,10 @@ pub fn verify(data: &[u8]) -> String {
     let own = verifier.verify_at(&headers[..], &body, now);
     let other = judge(&receiver, &Request { headers: &headers, body: &body }, now);
     let early = verifier.check_headers_at(&headers[..], now);
-    let in_steps = verifier.in_steps_at(&headers[..], &body, now).and_then(|mut steps| {
-        loop {
-            if let Some(verdict) = steps.step(17) {
-                break verdict;
-            }
-        }
-    });
-    let told = |verdict: &Result<Verified<'_>, VerifyError>| {
-        (*verdict).map(|verified| (verified.mode(), verified.timestamp()))
-    };
-    assert_eq!(told(&own), told(&in_steps), "in steps it is another verdict");
+    let stepped = in_steps(&verifier, &headers, &body, now);
+    let told =
+        |verdict: &Result<Verified<'_>, VerifyError>| verdict.map(|verified| (verified.mode(), verified.timestamp()));
+    assert_eq!(told(&own), told(&stepped), "in steps it is another verdict");
     match (&own, other) {
         (Ok(verified), Ok(_)) => {
             assert_eq!(verified.body(), &body[..]);
@@ -127,6 +120,20 @@ pub fn verify(data: &[u8]) -> String {
         }
         (Err(error), Err(why)) if error.code() == why => why.to_owned(),
         _ => panic!("the SDK says {own:?}, the oracle {other:?}: {headers:?} at {now}"),
+    }
+}
+
+fn in_steps<'b>(
+    verifier: &Verifier,
+    headers: &[(String, Vec<u8>)],
+    body: &'b [u8],
+    now: u64,
+) -> Result<Verified<'b>, VerifyError> {
+    let mut steps = verifier.in_steps_at(headers, body, now)?;
+    loop {
+        if let Some(verdict) = steps.step(17) {
+            return verdict;
+        }
     }
 }
 
