@@ -21,7 +21,7 @@ async fn timed(gate: std::net::SocketAddr, request: String) -> (u16, Duration) {
 async fn refusals_of_every_kind_share_one_pace_and_callbacks_do_not_wait() {
     let recorder = Recorder::start(|_| Act::Say(OK)).await;
     let mut setup = Setup::before(&recorder);
-    setup.config.bounds.refusals = 20;
+    setup.config.bounds.refusals = 10;
     let gate = setup.start().await;
     let tampered = || good(&fresh_id()).replace("\"t1\"", "\"t2\"");
     let kinds: [(u16, String); 8] = [
@@ -37,8 +37,8 @@ async fn refusals_of_every_kind_share_one_pace_and_callbacks_do_not_wait() {
     ];
     // Alone, none waits.
     let (refused, took) = timed(gate.address, tampered()).await;
-    assert!(refused == 401 && took < Duration::from_millis(300), "{took:?}");
-    tokio::time::sleep(Duration::from_millis(60)).await;
+    assert!(refused == 401 && took < Duration::from_millis(500), "{took:?}");
+    tokio::time::sleep(Duration::from_millis(110)).await;
     let (began, address) = (Instant::now(), gate.address);
     let crowd = kinds.map(|(expected, request)| {
         tokio::spawn(async move { (expected, timed(address, request).await.0, began.elapsed()) })
@@ -46,7 +46,7 @@ async fn refusals_of_every_kind_share_one_pace_and_callbacks_do_not_wait() {
     // Callbacks come in between.
     for _ in 0..5 {
         let (answer, took) = timed(gate.address, good(&fresh_id())).await;
-        assert!(answer == 200 && took < Duration::from_millis(200), "{answer} {took:?}");
+        assert!(answer == 200 && took < Duration::from_millis(500), "{answer} {took:?}");
     }
     let mut answered = Vec::new();
     for one in crowd {
@@ -56,7 +56,7 @@ async fn refusals_of_every_kind_share_one_pace_and_callbacks_do_not_wait() {
     }
     answered.sort();
     for (n, at) in (0_u32..).zip(&answered) {
-        assert!(*at >= Duration::from_millis(50) * n, "number {n} of {answered:?}");
+        assert!(*at >= Duration::from_millis(100) * n, "number {n} of {answered:?}");
     }
     assert_eq!(recorder.count(), 5);
     gate.stop().await;
