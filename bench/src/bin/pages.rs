@@ -36,7 +36,7 @@ fn main() -> anyhow::Result<()> {
 async fn measure() -> anyhow::Result<()> {
     let (mut child, address) = load::start_receiver()?;
     let broker = Broker::start(&load::kafka_libs())?;
-    let mut source = Source::start(&broker.servers(), address).await?;
+    let mut partition = Source::start(&broker.servers(), address).await?;
     let (folder, binary) = (tempfile::tempdir()?, load::binary()?);
     anyhow::ensure!(load::keyring(&binary, folder.path())?, "no keyring");
     let idle = Daemon::start(&binary, folder.path(), "127.0.0.1:9")?;
@@ -46,16 +46,16 @@ async fn measure() -> anyhow::Result<()> {
     fill(&folder.path().join("store/callbackd.db"))?;
     println!("{ROWS} settled rows were written in {:.0?}", begun.elapsed());
 
-    source.produce(FULL)?;
+    partition.produce(FULL)?;
     let daemon = Daemon::start(&binary, folder.path(), &broker.servers())?;
     let full = load::rate(address, 0, FULL).await?;
     println!("full speed              {full:>8.0} /s");
     let half = (full / 2.0) as u64;
-    let alone = paced(&mut source, address, half).await?;
+    let alone = paced(&mut partition, address, half).await?;
     println!("half speed, alone       {alone:>8.0} /s  (wanted {half})");
     let api = Remote::Unix(daemon.socket.clone());
     let asking = tokio::spawn(ask(api));
-    let asked = paced(&mut source, address, half).await?;
+    let asked = paced(&mut partition, address, half).await?;
     let pages = asking.await??;
     println!(
         "half speed, asked       {asked:>8.0} /s  ({} pages in {PHASE:?})",
@@ -75,14 +75,14 @@ async fn measure() -> anyhow::Result<()> {
 }
 
 /// Produces at a pace for a phase; deliveries a second meanwhile, with those that came within a second after it.
-async fn paced(source: &mut Source, address: SocketAddr, pace: u64) -> anyhow::Result<f64> {
+async fn paced(partition: &mut Source, address: SocketAddr, pace: u64) -> anyhow::Result<f64> {
     let before = load::count(address).await?;
     let begun = Instant::now();
     let mut sent = 0;
     while begun.elapsed() < PHASE {
         let wanted = (begun.elapsed().as_secs_f64() * pace as f64) as u64;
         while sent < wanted {
-            source.send()?;
+            partition.send()?;
             sent += 1;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -173,7 +173,7 @@ fn fill(file: &Path) -> anyhow::Result<()> {
     let mut connection = Connection::open(file)?;
     let transaction = connection.transaction()?;
     transaction.execute(
-        "INSERT INTO source (id, cluster, topic, partition, done_upto, seen_upto, epoch, moved_at)
+        "INSERT INTO partition_offsets (id, cluster, topic, partition, watermark, seen_upto, epoch, moved_at)
          VALUES (1000, 'filled', 'filled', 0, 0, 0, 0, 0)",
         [],
     )?;
@@ -190,7 +190,7 @@ fn fill(file: &Path) -> anyhow::Result<()> {
         }
     }
     let mut insert = transaction.prepare(
-        "INSERT INTO settled (id, src, off, record_at, team, task, event_type, queue, test, content_hash, builder,
+        "INSERT INTO settled (id, partition, off, record_at, team, task, event_type, queue, test, content_hash, builder,
              state, reason, attempts, status, outcome, round, first_at, settled_at, revision)
          VALUES (?1, 1000, ?2, ?3, ?4, ?5, 'task.completed', ?6, 0, zeroblob(32), 1, ?7, ?8, 1, 200, ?9, 0, ?3, ?3, 1)",
     )?;

@@ -12,8 +12,8 @@ use axum::{Extension, extract::DefaultBodyLimit};
 use zeroize::Zeroizing;
 
 use super::problem::{Code, Problem, RequestId};
-use crate::ops::{Actor, Ops};
-use crate::store::people::Scope;
+use crate::ops::{Caller, Ops};
+use crate::store::admin::Scope;
 
 /// Bytes of a request's body.
 pub(super) const BODY_LIMIT: usize = 64 * 1024;
@@ -35,8 +35,8 @@ pub(super) enum Arrival {
 
 /// Whoever asks, once known.
 #[derive(Debug, Clone)]
-pub(super) struct Caller {
-    pub(super) actor: Actor,
+pub(super) struct Asker {
+    pub(super) caller: Caller,
     scope: Scope,
 }
 
@@ -79,7 +79,7 @@ pub(super) async fn known(
 }
 
 /// The operations behind this need the operate scope.
-pub(super) async fn operators(Extension(caller): Extension<Caller>, request: Request, next: Next) -> Response {
+pub(super) async fn operators(Extension(caller): Extension<Asker>, request: Request, next: Next) -> Response {
     if caller.scope < Scope::Operate {
         let detail = "this needs a token of the operate scope; this one may only read";
         return Problem::new(StatusCode::FORBIDDEN, Code::Forbidden, detail).into_response();
@@ -102,11 +102,11 @@ impl Asked {
     }
 }
 
-async fn caller(ops: &Ops, arrival: &Arrival, asked: Asked) -> Result<Caller, Problem> {
+async fn caller(ops: &Ops, arrival: &Arrival, asked: Asked) -> Result<Asker, Problem> {
     let (peer, listen) = match arrival {
         Arrival::Unix(Some(user)) => {
-            let actor = Actor { name: format!("uid:{user}"), origin: "unix socket".to_owned() };
-            return Ok(Caller { actor, scope: Scope::Operate });
+            let caller = Caller { name: format!("uid:{user}"), origin: "unix socket".to_owned() };
+            return Ok(Asker { caller, scope: Scope::Operate });
         }
         Arrival::Unix(None) => {
             let detail = "this socket is for the daemon's own user and root";
@@ -123,7 +123,7 @@ async fn caller(ops: &Ops, arrival: &Arrival, asked: Asked) -> Result<Caller, Pr
         return Err(Problem::new(StatusCode::UNAUTHORIZED, Code::Unauthenticated, detail));
     };
     let (name, scope) = ops.authenticate(&token).await?;
-    Ok(Caller { actor: Actor { name, origin: peer.to_string() }, scope })
+    Ok(Asker { caller: Caller { name, origin: peer.to_string() }, scope })
 }
 
 /// The one host that a request names, without its port: HTTP/2 has it in the request line.

@@ -14,7 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::problem::{Code, Problem};
 use crate::base::clock::Timestamp;
 use crate::base::text::printable;
-use crate::store::people::Once;
+use crate::store::admin::IdempotencyKey;
 
 /// The header that makes a repeated request make nothing twice.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -23,7 +23,7 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 pub(super) struct Body<T> {
     pub(super) value: T,
     /// The request's `Idempotency-Key`, with what it was sent for.
-    pub(super) once: Option<Once>,
+    pub(super) once: Option<IdempotencyKey>,
 }
 
 impl<S: Send + Sync, T: DeserializeOwned + ToSchema> FromRequest<S> for Body<T> {
@@ -43,7 +43,7 @@ impl<S: Send + Sync, T: DeserializeOwned + ToSchema> FromRequest<S> for Body<T> 
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidRequest, detail));
         }
         fingerprint.update(&bytes);
-        let once = key.map(|key| Once { key, fingerprint: fingerprint.finalize().into() });
+        let once = key.map(|key| IdempotencyKey { key, fingerprint: fingerprint.finalize().into() });
         let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
         let value = serde_json::from_slice(text).map_err(not_json)?;
         only_known(&value, &members::<T>())?;

@@ -10,7 +10,7 @@ use crate::base::clock::{Clock as _, SystemClock};
 use crate::base::finding::Finding;
 use crate::config::Config;
 use crate::keyring::Keyring;
-use crate::store::people::KeyRow;
+use crate::store::admin::KeyRow;
 use crate::store::sqlite;
 use crate::{intake, net};
 

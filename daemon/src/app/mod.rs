@@ -25,11 +25,12 @@ use crate::base::stop::{Stop, Switch};
 use crate::base::telemetry::LogLevel;
 use crate::config::Config;
 use crate::deliver::Engine;
-use crate::deliver::bell::{FeedBell, Tokens};
+use crate::deliver::claim_waker::ClaimWaker;
 use crate::deliver::directory::Directory;
 use crate::deliver::feed::Feed;
 use crate::deliver::inflight::Inflight;
 use crate::deliver::lanes::Lanes;
+use crate::deliver::lease_tokens::LeaseTokens;
 use crate::deliver::settle::{self, Notice, SettleDeps, Settler};
 use crate::intake::admit::Admit;
 use crate::intake::consumer::Consumer;
@@ -42,10 +43,10 @@ use crate::model::retry::Reason;
 use crate::model::settlement::Change;
 use crate::net::exchange::Client;
 use crate::ops::{Ops, retention};
+use crate::store::admin::{Admin, KeyRow};
 use crate::store::batch::{BatchWriter, StoreUp};
-use crate::store::people::{KeyRow, People};
 use crate::store::sqlite::SqliteStore;
-use crate::store::{ProcessId, Store};
+use crate::store::{InstanceId, Store};
 
 /// Batches between the consumer's thread and admission.
 const BATCH_QUEUE: usize = 4;
@@ -59,7 +60,7 @@ pub type WrapStore = Box<dyn FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send>;
 
 /// What tests put in the place of real parts, and what the demo listens to.
 #[derive(Default)]
-pub struct Extras {
+pub struct TestHooks {
     pub notices: Option<mpsc::Sender<Notice>>,
     /// Around the engine's store: faults.
     pub wrap_store: Option<WrapStore>,
@@ -78,7 +79,7 @@ pub struct App {
     inflight: Arc<Inflight>,
     settler: Settler,
     store: Arc<dyn Store>,
-    process: ProcessId,
+    instance: InstanceId,
     grace: Duration,
     switches: Switches,
     tasks: Vec<JoinHandle<()>>,
@@ -116,7 +117,7 @@ impl App {
     /// # Errors
     /// One sentence: what could not be had, and what to do.
     #[expect(clippy::too_many_lines, reason = "the list of everything, in the order it is built")]
-    pub async fn start(config: Config, extras: Extras) -> anyhow::Result<Self> {
+    pub async fn start(config: Config, extras: TestHooks) -> anyhow::Result<Self> {
         anyhow::ensure!(!config.intake.brokers.is_empty(), "kafka.brokers: say where the brokers are, \"host:port\"");
         anyhow::ensure!(
             !config.keyring_file.as_os_str().is_empty(),
@@ -126,8 +127,8 @@ impl App {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let metrics = Arc::new(metrics());
         let sqlite = Arc::new(SqliteStore::open(&config.store, Arc::clone(&clock))?);
-        let people = People::new(Arc::clone(&sqlite));
-        check_keyring(&people.some_keys().await.context("read the keys")?, &keyring)?;
+        let admin = Admin::new(Arc::clone(&sqlite));
+        check_keyring(&admin.some_keys().await.context("read the keys")?, &keyring)?;
         let engine_store: Arc<dyn Store> = Arc::clone(&sqlite) as Arc<dyn Store>;
         let store = match extras.wrap_store {
             Some(wrap) => wrap(engine_store),
@@ -139,7 +140,7 @@ impl App {
             .with_context(|| format!("api.socket: {}", config.api.socket.display()))?;
         let tls = config.api.tls.as_ref().map(|(cert, key)| ServerTls::load(cert, key)).transpose();
         let tls = tls.map_err(|why| anyhow!("api.tls_cert: {why}"))?.map(Arc::new);
-        let api_listener = api_listener(&config, &people, clock.as_ref()).await?;
+        let api_listener = api_listener(&config, &admin, clock.as_ref()).await?;
         let api_address = api_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let ops_listener = match config.ops_listen {
             None => None,
@@ -155,18 +156,17 @@ impl App {
 
         let switches = Switches::new();
         let store_up = Arc::new(StoreUp::new());
-        let store_up_seen = store_up.watch();
-        let directory =
-            Arc::new(Directory::new(people.clone(), Arc::clone(&keyring), Arc::clone(&clock), config.retry));
+        let store_up_rx = store_up.watch();
+        let directory = Arc::new(Directory::new(admin.clone(), Arc::clone(&keyring), Arc::clone(&clock), config.retry));
         let inflight = Arc::new(Inflight::default());
         let lanes = Lanes::new(config.caps, Arc::clone(&metrics));
-        let bell = FeedBell::new(Arc::clone(&clock));
-        let writer = BatchWriter::new(Arc::clone(&store), begun.process, Arc::clone(&metrics), Arc::clone(&store_up));
+        let waker = ClaimWaker::new(Arc::clone(&clock));
+        let writer = BatchWriter::new(Arc::clone(&store), begun.instance, Arc::clone(&metrics), Arc::clone(&store_up));
         let (settler, settle_task) = settle::build(SettleDeps {
             writer,
             inflight: Arc::clone(&inflight),
             metrics: Arc::clone(&metrics),
-            bell: bell.clone(),
+            waker: waker.clone(),
             notices: extras.notices,
         });
         let ours: Vec<_> = [ops_address, api_address.or(config.api.listen)].into_iter().flatten().collect();
@@ -191,23 +191,23 @@ impl App {
             runtime.spawn(Arc::clone(&starting).attempt(start));
         }));
 
-        let tokens = Arc::new(Tokens::new());
+        let tokens = Arc::new(LeaseTokens::new());
         let deadline = config.exchange.deadlines.total;
         let feed = Feed {
             store: Arc::clone(&store),
-            process: begun.process,
+            instance: begun.instance,
             lanes: Arc::clone(&lanes),
             inflight: Arc::clone(&inflight),
             directory: Arc::clone(&directory),
             settler: settler.clone(),
             tokens: Arc::clone(&tokens),
-            bell,
+            waker,
             metrics: Arc::clone(&metrics),
             lease: config.lease,
             store_up,
         };
         let stalled = Arc::new(Stalled::default());
-        let (batches, batches_seen) = mpsc::channel(BATCH_QUEUE);
+        let (batches, batches_rx) = mpsc::channel(BATCH_QUEUE);
         let admit = Admit {
             store: Arc::clone(&store),
             clock: Arc::clone(&clock),
@@ -219,16 +219,16 @@ impl App {
             stalled: Arc::clone(&stalled),
             metrics: Arc::clone(&metrics),
             park_after: config.park_after,
-            batches: batches_seen,
+            batches: batches_rx,
             stop: switches.stop_work.stop(),
         };
         metrics.expect_topics(&config.intake.topics);
-        let (kafka, kafka_seen) = watch::channel(KafkaState::default());
-        let (asks, asks_seen) = mpsc::channel(4);
+        let (kafka, kafka_rx) = watch::channel(KafkaState::default());
+        let (asks, asks_rx) = mpsc::channel(4);
         let make_context = context_maker(ContextParts {
             store: Arc::clone(&store),
             store_id: begun.store_id.clone(),
-            process: begun.process,
+            instance: begun.instance,
             inflight: Arc::clone(&inflight),
             lanes: Arc::clone(&lanes),
             settler: settler.clone(),
@@ -244,26 +244,26 @@ impl App {
             config: config.intake.clone(),
             make_context,
             batches,
-            asks: asks_seen,
+            asks: asks_rx,
             quiet: switches.draining.stop(),
             stop: switches.stop_consumer.stop(),
         };
-        let (settings, settings_seen) = watch::channel(reload::settings(&config));
+        let (settings, settings_rx) = watch::channel(reload::settings(&config));
         let log_level = extras.log_level.unwrap_or_else(LogLevel::none);
         let ops = Ops {
-            people,
+            admin,
             reads: Arc::clone(&sqlite) as Arc<dyn crate::store::reads::Reads>,
             keyring,
             directory: Arc::clone(&directory),
             engine: Arc::clone(&engine),
             lanes: Arc::clone(&lanes),
             tokens: Arc::default(),
-            settings: settings_seen.clone(),
+            settings: settings_rx.clone(),
             log_level: log_level.clone(),
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
-            kafka: kafka_seen,
-            store_up: store_up_seen.clone(),
+            kafka: kafka_rx,
+            store_up: store_up_rx.clone(),
             asks,
             store_id: begun.store_id,
             backlog: Arc::default(),
@@ -287,8 +287,8 @@ impl App {
             }),
             tokio::spawn(feed.run(stop())),
             tokio::spawn(admit.run()),
-            tokio::spawn(retention::run(Arc::clone(&store), clock, settings_seen, stop())),
-            tokio::spawn(follow_store(store_up_seen, Arc::clone(&lanes), stop())),
+            tokio::spawn(retention::run(Arc::clone(&store), clock, settings_rx, stop())),
+            tokio::spawn(follow_store(store_up_rx, Arc::clone(&lanes), stop())),
             tokio::spawn(sweep_connections(engine, stop())),
         ];
         let settling = tokio::spawn(settle_task.run(switches.stop_settling.stop()));
@@ -334,7 +334,7 @@ impl App {
             inflight,
             settler,
             store,
-            process: begun.process,
+            instance: begun.instance,
             grace: config.grace,
             switches,
             tasks,
@@ -392,7 +392,7 @@ impl App {
         for server in self.servers {
             let _ = server.await;
         }
-        let ended = tokio::time::timeout(STORE_PATIENCE, self.store.end(self.process)).await;
+        let ended = tokio::time::timeout(STORE_PATIENCE, self.store.end(self.instance)).await;
         if !matches!(ended, Ok(Ok(()))) {
             tracing::warn!("the end of this run was not recorded");
         }
@@ -406,9 +406,9 @@ impl App {
 }
 
 /// Bound at the start where a token is there, so that a port in use is told at once.
-async fn api_listener(config: &Config, people: &People, clock: &dyn Clock) -> anyhow::Result<Option<TcpListener>> {
+async fn api_listener(config: &Config, admin: &Admin, clock: &dyn Clock) -> anyhow::Result<Option<TcpListener>> {
     let Some(address) = config.api.listen else { return Ok(None) };
-    let tokens = people.tokens().await.context("read the tokens")?;
+    let tokens = admin.tokens().await.context("read the tokens")?;
     if !tokens.iter().any(|token| token.is_valid(clock.now())) {
         return Ok(None);
     }
@@ -453,7 +453,7 @@ fn check_keyring(keys: &[KeyRow], keyring: &Keyring) -> anyhow::Result<()> {
 struct ContextParts {
     store: Arc<dyn Store>,
     store_id: String,
-    process: ProcessId,
+    instance: InstanceId,
     inflight: Arc<Inflight>,
     lanes: Arc<Lanes>,
     settler: Settler,
@@ -471,7 +471,7 @@ fn context_maker(parts: ContextParts) -> Box<dyn Fn(Arc<str>) -> Context + Send>
         runtime: runtime.clone(),
         store: Arc::clone(&parts.store),
         store_id: parts.store_id.clone(),
-        process: parts.process,
+        instance: parts.instance,
         inflight: Arc::clone(&parts.inflight),
         lanes: Arc::clone(&parts.lanes),
         settler: parts.settler.clone(),

@@ -13,7 +13,7 @@ use crate::deliver::Engine;
 use crate::deliver::directory::Directory;
 use crate::deliver::lanes::Lanes;
 use crate::ops::Settings;
-use crate::ops::retention::Keep;
+use crate::ops::retention::Retention;
 
 /// The parts that can be turned while they run.
 pub(super) struct Live {
@@ -58,7 +58,7 @@ impl Live {
 pub(super) fn settings(config: &Config) -> Settings {
     let kept = &config.retention;
     Settings {
-        keep: Keep { settled: kept.settled, dead_letters: kept.dead_letters, event_ids: kept.event_ids },
+        keep: Retention { settled: kept.settled, dead_letters: kept.dead_letters, event_ids: kept.event_ids },
         hosts: config.api.hosts.clone(),
     }
 }

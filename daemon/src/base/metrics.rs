@@ -36,8 +36,8 @@ pub struct Metrics {
     pub watermark_age_seconds: GaugeVec,
     pub rebalances_total: IntCounter,
     pub records_lost_total: IntCounter,
-    pub sources_started_anew_total: IntCounter,
-    pub sources_fenced_total: IntCounter,
+    pub partitions_started_anew_total: IntCounter,
+    pub partitions_fenced_total: IntCounter,
     pub repeats_possible_total: IntCounterVec,
     pub http_key_exposed_total: IntCounter,
     pub store_up: IntGauge,
@@ -186,14 +186,14 @@ impl Metrics {
                 "records_lost_to_retention_total",
                 "Records that Kafka deleted before they were read.",
             ),
-            sources_started_anew_total: counter(
+            partitions_started_anew_total: counter(
                 &r,
-                "sources_started_anew_total",
+                "partitions_started_anew_total",
                 "Partitions found re-created or truncated, and read from their begin.",
             ),
-            sources_fenced_total: counter(
+            partitions_fenced_total: counter(
                 &r,
-                "sources_fenced_total",
+                "partitions_fenced_total",
                 "Writes that found their partition's epoch gone.",
             ),
             repeats_possible_total: counters(

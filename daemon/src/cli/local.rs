@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Failure;
 use super::args::{ConfigCommand, KeyringCommand, Remote};
 use super::table::{Column, Look, cell, say, table};
-use crate::app::{App, Extras};
+use crate::app::{App, TestHooks};
 use crate::base::finding::Verdict;
 use crate::base::telemetry;
 use crate::config::{Config, DEFAULTS, Layers, explain, is_reloadable};
@@ -47,7 +47,7 @@ pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
         let listen = |kind| signal(kind).map_err(|error| Failure::from(anyhow::anyhow!(error)));
         let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
         let mut hang_up = listen(SignalKind::hangup())?;
-        let extras = Extras { log_level: Some(log_level), ..Extras::default() };
+        let extras = TestHooks { log_level: Some(log_level), ..TestHooks::default() };
         let mut app = App::start(config, extras).await?;
         // What was taken at the start or since; the rest runs as it was started.
         let mut running = layers;

@@ -12,7 +12,7 @@ use super::{Failure, duration};
 use crate::base::clock::SystemClock;
 use crate::config::Config;
 use crate::ops::tokens::{self, NewToken};
-use crate::store::people::{People, Scope};
+use crate::store::admin::{Admin, Scope};
 use crate::store::sqlite::{SqliteStore, inspect};
 
 fn refused(error: impl ToString) -> Failure {
@@ -60,7 +60,7 @@ pub(super) fn look(remote: &Remote, command: &StoreCommand) -> Result<ExitCode, 
             let doc = json!({
                 "path": config.store.directory.display().to_string(),
                 "store_id": info.store_id,
-                "created_at": info.made_at.to_string(),
+                "created_at": info.created_at.to_string(),
                 "schema": info.schema,
                 "file_bytes": info.file_bytes,
                 "pending": info.pending,
@@ -103,8 +103,8 @@ pub(super) fn bootstrap(
         }
         other => refused(other),
     })?;
-    let people = People::new(Arc::new(store));
-    let (row, value) = wait(tokens::bootstrap(&people, &SystemClock, &new))?.map_err(failed)?;
+    let admin = Admin::new(Arc::new(store));
+    let (row, value) = wait(tokens::bootstrap(&admin, &SystemClock, &new))?.map_err(failed)?;
     let doc = json!({
         "token_id": row.id, "name": row.name, "scope": row.scope.name(), "expires_at": row.expires_at.to_string(),
         "value": value.as_str(),

@@ -18,7 +18,7 @@ use crate::keyring::{Keyring, Place, Sealed};
 use crate::model::retry::RetryPolicy;
 use crate::model::team::{AuthForm, KeyKind, KeyState, Mode, Team};
 use crate::store::StoreError;
-use crate::store::people::{KeyRow, People};
+use crate::store::admin::{Admin, KeyRow};
 
 /// How often the version is looked at.
 const REFRESH: Duration = Duration::from_millis(500);
@@ -26,7 +26,7 @@ const REFRESH: Duration = Duration::from_millis(500);
 const CACHE_LIMIT: usize = 50_000;
 
 pub struct Directory {
-    people: People,
+    admin: Admin,
     keyring: Arc<Keyring>,
     clock: Arc<dyn Clock>,
     retry: RwLock<RetryPolicy>,
@@ -63,9 +63,9 @@ impl TeamEntry {
 }
 
 impl Directory {
-    pub fn new(people: People, keyring: Arc<Keyring>, clock: Arc<dyn Clock>, retry: RetryPolicy) -> Self {
+    pub fn new(admin: Admin, keyring: Arc<Keyring>, clock: Arc<dyn Clock>, retry: RetryPolicy) -> Self {
         let retry = RwLock::new(retry);
-        Self { people, keyring, clock, retry, cache: RwLock::default(), generation: AtomicU64::new(0) }
+        Self { admin, keyring, clock, retry, cache: RwLock::default(), generation: AtomicU64::new(0) }
     }
 
     /// The team, if there is one.
@@ -79,7 +79,7 @@ impl Directory {
             return Ok(Some(entry));
         }
         let generation = self.generation.load(Ordering::SeqCst);
-        let Some((team, keys)) = self.people.team_with_keys(id).await? else { return Ok(None) };
+        let Some((team, keys)) = self.admin.team_with_keys(id).await? else { return Ok(None) };
         let entry = Arc::new(self.open(team, &keys, now));
         let mut cache = self.cache.write().unwrap_or_else(PoisonError::into_inner);
         if self.generation.load(Ordering::SeqCst) != generation {
@@ -114,7 +114,7 @@ impl Directory {
         let mut known = None;
         loop {
             // While the store is away, what is kept is the best there is.
-            if let Ok(version) = self.people.version().await {
+            if let Ok(version) = self.admin.version().await {
                 if known.is_some_and(|known| known != version) {
                     self.refresh();
                 }

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::bell::{FeedBell, LOOK, Tokens};
+use super::claim_waker::{ClaimWaker, LONGEST_WAIT};
 use super::directory::Directory;
 use super::inflight::{Begin, Inflight};
 use super::lane::Side;
 use super::lanes::Lanes;
+use super::lease_tokens::LeaseTokens;
 use super::resolve::lane_of;
 use super::settle::Settler;
 use crate::base::metrics::Metrics;
@@ -18,7 +19,7 @@ use crate::model::endpoint::QueueKey;
 use crate::model::lease::{Lease, Right};
 use crate::model::settlement::Change;
 use crate::store::batch::StoreUp;
-use crate::store::{ClaimAsk, Claimed, ProcessId, Store, StoreError};
+use crate::store::{ClaimAsk, Claimed, InstanceId, Store, StoreError};
 
 /// Rows taken in one claim, and the bytes of their bodies.
 const ROWS: usize = 128;
@@ -31,13 +32,13 @@ const SWEEP: Duration = Duration::from_secs(60);
 
 pub struct Feed {
     pub store: Arc<dyn Store>,
-    pub process: ProcessId,
+    pub instance: InstanceId,
     pub lanes: Arc<Lanes>,
     pub inflight: Arc<Inflight>,
     pub directory: Arc<Directory>,
     pub settler: Settler,
-    pub tokens: Arc<Tokens>,
-    pub bell: FeedBell,
+    pub tokens: Arc<LeaseTokens>,
+    pub waker: ClaimWaker,
     pub metrics: Arc<Metrics>,
     /// How long a claimed row is ours.
     pub lease: Duration,
@@ -72,7 +73,7 @@ impl Feed {
             };
             tokio::select! {
                 () = tokio::time::sleep(wait.max(BREATH)) => {}
-                () = self.bell.rung() => tokio::time::sleep(BREATH).await,
+                () = self.waker.woken() => tokio::time::sleep(BREATH).await,
                 () = self.lanes.due_progress.notified() => tokio::time::sleep(BREATH).await,
                 () = stop.stopped() => return,
             }
@@ -109,7 +110,7 @@ impl Feed {
         // The lease is measured from before the claim: it is never longer here than in the store.
         let born = Instant::now();
         let ask = ClaimAsk {
-            process: self.process,
+            instance: self.instance,
             at_most,
             bytes: BYTES,
             lease: self.lease,
@@ -121,12 +122,12 @@ impl Feed {
         let (now, next_at, taken) = (claimed.now, claimed.next_at, claimed.rows.len());
         self.offer(claimed, born).await;
         Ok(match next_at {
-            _ if at_most == 0 => LOOK,
+            _ if at_most == 0 => LONGEST_WAIT,
             _ if taken == at_most => Duration::ZERO,
             // What is due and was not taken has no room: a slot that comes free tells.
             Some(at) if at <= now => Duration::from_millis(100),
-            Some(at) => at.since(now).min(LOOK),
-            None => LOOK,
+            Some(at) => at.since(now).min(LONGEST_WAIT),
+            None => LONGEST_WAIT,
         })
     }
 

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use crate::model::callback::{CallbackId, Hash};
-use crate::model::event::{RecordRef, SourceKey};
+use crate::model::event::{PartitionKey, RecordRef};
 use crate::model::lease::{Lease, Token};
-use crate::model::offsets::{Offsets, Reached};
+use crate::model::offsets::{Offsets, Watermark};
 use crate::model::settlement::{Change, Verdict};
-use crate::store::Mark;
+use crate::store::PartitionWatermark;
 
 #[derive(Default)]
 pub struct Inflight {
@@ -24,17 +24,17 @@ pub struct Inflight {
 
 #[derive(Default)]
 struct State {
-    sources: HashMap<Arc<SourceKey>, Owned>,
+    partitions: HashMap<Arc<PartitionKey>, Owned>,
     flights: HashMap<CallbackId, Flight>,
     /// Partitions whose records were settled by nobody, or whose epoch is gone: to be taken anew.
-    again: HashSet<Arc<SourceKey>>,
+    again: HashSet<Arc<PartitionKey>>,
 }
 
 struct Owned {
     epoch: i64,
     offsets: Offsets,
     /// What the store has: Kafka's committed offset follows it.
-    stored: Reached,
+    stored: Watermark,
     /// It was given up: nothing of it begins, but what ends still counts.
     leaving: bool,
     /// When the oldest outstanding record was received.
@@ -76,11 +76,11 @@ impl Inflight {
     }
 
     /// A partition is ours from here on.
-    pub fn take(&self, source: Arc<SourceKey>, epoch: i64, reached: Reached) {
+    pub fn take(&self, partition: Arc<PartitionKey>, epoch: i64, watermark: Watermark) {
         let owned = Owned {
             epoch,
-            offsets: Offsets::new(reached),
-            stored: reached,
+            offsets: Offsets::new(watermark),
+            stored: watermark,
             leaving: false,
             oldest_since: None,
             lane: 0,
@@ -88,28 +88,28 @@ impl Inflight {
             seen: 0,
         };
         let mut state = self.state();
-        state.again.remove(&source);
-        state.sources.insert(source, owned);
+        state.again.remove(&partition);
+        state.partitions.insert(partition, owned);
     }
 
     /// A partition is being given up: nothing of it begins any more. Gives the leases of its records whose attempt has
     /// begun and which have no row. Until [`gone`](Self::gone) what they come to still raises its marks.
-    pub fn give_up(&self, source: &SourceKey) -> Vec<Arc<Lease>> {
+    pub fn give_up(&self, partition: &PartitionKey) -> Vec<Arc<Lease>> {
         let mut state = self.state();
-        let State { sources, flights, again } = &mut *state;
-        if let Some(owned) = sources.get_mut(source) {
+        let State { partitions, flights, again } = &mut *state;
+        if let Some(owned) = partitions.get_mut(partition) {
             owned.leaving = true;
         }
         let of_source =
-            |flight: &Flight| flight.lease.epoch().is_some() && *flight.lease.facts.record.source == *source;
+            |flight: &Flight| flight.lease.epoch().is_some() && *flight.lease.facts.record.partition == *partition;
         flights.retain(|_, flight| {
             let forgotten = !flight.started && of_source(flight);
             if forgotten {
                 let current = |record: &RecordRef, epoch: i64| {
-                    sources.get(&record.source).is_some_and(|owned| owned.epoch == epoch && !owned.leaving)
+                    partitions.get(&record.partition).is_some_and(|owned| owned.epoch == epoch && !owned.leaving)
                 };
                 let waiting = flight.repeats.iter().filter(|(record, epoch)| current(record, *epoch));
-                again.extend(waiting.map(|(record, _)| Arc::clone(&record.source)));
+                again.extend(waiting.map(|(record, _)| Arc::clone(&record.partition)));
             }
             !forgotten
         });
@@ -123,52 +123,52 @@ impl Inflight {
     }
 
     /// What was under way when the partition was given up is durable, or will not be.
-    pub fn gone(&self, source: &SourceKey) {
+    pub fn gone(&self, partition: &PartitionKey) {
         let mut state = self.state();
-        if state.sources.get(source).is_some_and(|owned| owned.leaving) {
-            state.sources.remove(source);
+        if state.partitions.get(partition).is_some_and(|owned| owned.leaving) {
+            state.partitions.remove(partition);
         }
     }
 
     /// Partitions that must be taken anew, each once.
-    pub fn take_again(&self) -> Vec<Arc<SourceKey>> {
+    pub fn take_again(&self) -> Vec<Arc<PartitionKey>> {
         self.state().again.drain().collect()
     }
 
     /// A write found this epoch of a partition gone. True if it is still the one we work under.
-    pub fn fenced(&self, source: &Arc<SourceKey>, epoch: i64) -> bool {
+    pub fn fenced(&self, partition: &Arc<PartitionKey>, epoch: i64) -> bool {
         let mut state = self.state();
-        let current = state.sources.get(source).is_some_and(|owned| owned.epoch == epoch && !owned.leaving);
+        let current = state.partitions.get(partition).is_some_and(|owned| owned.epoch == epoch && !owned.leaving);
         if current {
-            state.again.insert(Arc::clone(source));
+            state.again.insert(Arc::clone(partition));
         }
         current
     }
 
-    pub fn epoch(&self, source: &SourceKey) -> Option<i64> {
-        self.state().sources.get(source).filter(|owned| !owned.leaving).map(|owned| owned.epoch)
+    pub fn epoch(&self, partition: &PartitionKey) -> Option<i64> {
+        self.state().partitions.get(partition).filter(|owned| !owned.leaving).map(|owned| owned.epoch)
     }
 
     /// What the store has of a partition.
-    pub fn stored(&self, source: &SourceKey) -> Option<Reached> {
-        self.state().sources.get(source).map(|owned| owned.stored)
+    pub fn stored(&self, partition: &PartitionKey) -> Option<Watermark> {
+        self.state().partitions.get(partition).map(|owned| owned.stored)
     }
 
     /// These marks are in the store.
-    pub fn store(&self, marks: &[Mark]) {
+    pub fn durable_upto(&self, watermarks: &[PartitionWatermark]) {
         let mut state = self.state();
-        for mark in marks {
-            if let Some(owned) = state.sources.get_mut(&mark.source).filter(|owned| owned.epoch == mark.epoch) {
-                owned.stored = mark.reached;
+        for mark in watermarks {
+            if let Some(owned) = state.partitions.get_mut(&mark.partition).filter(|owned| owned.epoch == mark.epoch) {
+                owned.stored = mark.watermark;
             }
         }
     }
 
     /// Takes a record in; false when it is not to be looked at. Tells whether its id must be looked up.
-    pub fn receive(&self, source: &SourceKey, epoch: i64, offset: i64, hash: Hash) -> Option<Received> {
+    pub fn receive(&self, partition: &PartitionKey, epoch: i64, offset: i64, hash: Hash) -> Option<Received> {
         let mut state = self.state();
-        let owned = state.sources.get_mut(source).filter(|owned| owned.epoch == epoch && !owned.leaving)?;
-        let below_seen = offset < owned.offsets.reached().seen_upto;
+        let owned = state.partitions.get_mut(partition).filter(|owned| owned.epoch == epoch && !owned.leaving)?;
+        let below_seen = offset < owned.offsets.watermark().seen_upto;
         if !owned.offsets.receive(offset, hash) {
             return None;
         }
@@ -178,27 +178,27 @@ impl Inflight {
         Some(Received { below_seen })
     }
 
-    pub fn outstanding(&self, source: &SourceKey) -> usize {
-        self.state().sources.get(source).map_or(0, |owned| owned.offsets.outstanding())
+    pub fn outstanding(&self, partition: &PartitionKey) -> usize {
+        self.state().partitions.get(partition).map_or(0, |owned| owned.offsets.outstanding())
     }
 
-    pub fn at_position(&self, source: &SourceKey, position: i64) {
-        if let Some(owned) = self.state().sources.get_mut(source) {
+    pub fn at_position(&self, partition: &PartitionKey, position: i64) {
+        if let Some(owned) = self.state().partitions.get_mut(partition) {
             owned.offsets.at_position(position);
         }
         self.news.notify_one();
     }
 
-    pub fn reached(&self, source: &SourceKey) -> Option<Reached> {
-        self.state().sources.get(source).map(|owned| owned.offsets.reached())
+    pub fn watermark(&self, partition: &PartitionKey) -> Option<Watermark> {
+        self.state().partitions.get(partition).map(|owned| owned.offsets.watermark())
     }
 
     /// The longest time that a partition's oldest record has been under way, by topic.
     pub fn watermark_ages(&self) -> HashMap<Arc<str>, Duration> {
         let mut ages = HashMap::new();
-        for (source, owned) in &self.state().sources {
+        for (partition, owned) in &self.state().partitions {
             let age = owned.oldest_since.map_or(Duration::ZERO, |(_, since)| since.elapsed());
-            let entry: &mut Duration = ages.entry(Arc::clone(&source.topic)).or_default();
+            let entry: &mut Duration = ages.entry(Arc::clone(&partition.topic)).or_default();
             *entry = (*entry).max(age);
         }
         ages
@@ -209,7 +209,7 @@ impl Inflight {
         let facts = &lease.facts;
         let mut state = self.state();
         if let Some(epoch) = lease.epoch() {
-            let owned = state.sources.get(&facts.record.source);
+            let owned = state.partitions.get(&facts.record.partition);
             let ours = owned.is_some_and(|owned| owned.epoch == epoch && !owned.leaving);
             if !ours {
                 return Begin::NotOurs;
@@ -281,12 +281,12 @@ impl Inflight {
 
     /// The partition of this record is taken anew, and read from its watermark.
     pub fn read_again(&self, record: &RecordRef) {
-        self.state().again.insert(Arc::clone(&record.source));
+        self.state().again.insert(Arc::clone(&record.partition));
     }
 
     /// Notes the lane that a record led to.
-    pub fn note_lane(&self, source: &SourceKey, lane: u64) {
-        if let Some(owned) = self.state().sources.get_mut(source) {
+    pub fn note_lane(&self, partition: &PartitionKey, lane: u64) {
+        if let Some(owned) = self.state().partitions.get_mut(partition) {
             if owned.lane == lane {
                 owned.streak = owned.streak.saturating_add(1);
             } else {
@@ -298,8 +298,8 @@ impl Inflight {
     }
 
     /// Whether the last thousand records of a partition led to one lane: then its backlog stays in Kafka.
-    pub fn serves_one_lane(&self, source: &SourceKey) -> bool {
-        self.state().sources.get(source).is_some_and(|owned| owned.streak >= owned.seen.min(ONE_LANE))
+    pub fn serves_one_lane(&self, partition: &PartitionKey) -> bool {
+        self.state().partitions.get(partition).is_some_and(|owned| owned.streak >= owned.seen.min(ONE_LANE))
     }
 
     /// A record that needs nothing more: it was known, or it is skipped.
@@ -310,30 +310,30 @@ impl Inflight {
 
     /// The marks that go into the batch of these changes. The records they bring count as durable from here on: the
     /// batch is written until it is applied, and nothing is written before it.
-    pub fn compose(&self, changes: &[Change]) -> Vec<Mark> {
+    pub fn compose(&self, changes: &[Change]) -> Vec<PartitionWatermark> {
         let mut state = self.state();
         for change in changes {
             if let Some((record, epoch)) = change.record() {
                 state.mark_done(record, epoch, true);
             }
         }
-        let news = state.sources.iter_mut().filter_map(|(source, owned)| {
-            let reached = owned.offsets.take_news()?;
-            Some(Mark { source: Arc::clone(source), epoch: owned.epoch, reached })
+        let news = state.partitions.iter_mut().filter_map(|(partition, owned)| {
+            let watermark = owned.offsets.take_news()?;
+            Some(PartitionWatermark { partition: Arc::clone(partition), epoch: owned.epoch, watermark })
         });
-        let mut marks: Vec<_> = news.collect();
-        marks.sort_by(|a, b| a.source.cmp(&b.source));
-        marks
+        let mut watermarks: Vec<_> = news.collect();
+        watermarks.sort_by(|a, b| a.partition.cmp(&b.partition));
+        watermarks
     }
 
     /// Marks at everything received, durable or not: what a broken build would write.
-    pub fn received_marks(&self) -> Vec<Mark> {
+    pub fn received_marks(&self) -> Vec<PartitionWatermark> {
         let mut state = self.state();
-        let mark = |(source, owned): (&Arc<SourceKey>, &mut Owned)| {
-            let reached = owned.offsets.pretend_all_done();
-            Mark { source: Arc::clone(source), epoch: owned.epoch, reached }
+        let mark = |(partition, owned): (&Arc<PartitionKey>, &mut Owned)| {
+            let watermark = owned.offsets.pretend_all_done();
+            PartitionWatermark { partition: Arc::clone(partition), epoch: owned.epoch, watermark }
         };
-        state.sources.iter_mut().map(mark).collect()
+        state.partitions.iter_mut().map(mark).collect()
     }
 
     /// A change is durable, or came to nothing: what waited for it goes on.
@@ -355,7 +355,7 @@ impl Inflight {
         let in_vain = verdict == Verdict::Nothing && matches!(change, Change::Settle(_));
         for (record, epoch) in &flight.repeats {
             if in_vain {
-                state.again.insert(Arc::clone(&record.source));
+                state.again.insert(Arc::clone(&record.partition));
             } else {
                 state.mark_done(record, *epoch, false);
             }
@@ -387,9 +387,11 @@ impl State {
 
     /// The record is durable; it counts only in the epoch it was read under.
     fn mark_done(&mut self, record: &RecordRef, epoch: i64, row: bool) {
-        let Some(owned) = self.sources.get_mut(&record.source).filter(|owned| owned.epoch == epoch) else { return };
+        let Some(owned) = self.partitions.get_mut(&record.partition).filter(|owned| owned.epoch == epoch) else {
+            return;
+        };
         owned.offsets.done(record.offset, row);
-        let upto = owned.offsets.reached().done_upto;
+        let upto = owned.offsets.watermark().upto;
         if owned.oldest_since.is_some_and(|(offset, _)| offset < upto) {
             owned.oldest_since = (owned.offsets.outstanding() > 0).then(|| (upto, Instant::now()));
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::lane::{Caps, LaneKey, LaneSeen, Pool, Room, Scheduler, Side, Slot};
+use super::lane::{Caps, LaneKey, LaneSnapshot, Pool, Room, Scheduler, Side, Slot};
 use crate::base::clock::Timestamp;
 use crate::base::metrics::Metrics;
 use crate::model::attempt::Outcome;
@@ -120,7 +120,7 @@ impl Lanes {
     }
 
     /// Every lane, as it stands now.
-    pub fn seen(&self) -> Vec<LaneSeen> {
+    pub fn seen(&self) -> Vec<LaneSnapshot> {
         self.state().scheduler.seen(Instant::now())
     }
 

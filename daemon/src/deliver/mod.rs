@@ -3,13 +3,14 @@
 //! First try, tenth try, restart and re-send are one path: a lease in, one settle out. `attempt` is the only caller of
 //! `settle`.
 
-pub mod bell;
+pub mod claim_waker;
 pub mod directory;
 pub mod feed;
 pub mod inflight;
 pub mod lane;
 pub mod lanes;
-pub mod recent;
+pub mod lease_tokens;
+pub mod recent_outcomes;
 pub mod resolve;
 pub mod settle;
 pub mod sign;

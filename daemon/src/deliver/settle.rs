@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::bell::FeedBell;
+use super::claim_waker::ClaimWaker;
 use super::inflight::Inflight;
 use super::lanes::Permit;
 use crate::base::metrics::Metrics;
@@ -14,7 +14,7 @@ use crate::model::attempt::Outcome;
 use crate::model::dead_letter::DeadLetter;
 use crate::model::settlement::{Change, Ended, Settle, Verdict};
 use crate::store::batch::BatchWriter;
-use crate::store::{Mark, StoreError};
+use crate::store::{PartitionWatermark, StoreError};
 
 /// Changes in one transaction.
 const BATCH: usize = 512;
@@ -50,7 +50,7 @@ pub struct SettleTask {
     writer: BatchWriter,
     inflight: Arc<Inflight>,
     metrics: Arc<Metrics>,
-    bell: FeedBell,
+    waker: ClaimWaker,
     notices: Option<mpsc::Sender<Notice>>,
 }
 
@@ -59,14 +59,14 @@ pub struct SettleDeps {
     pub writer: BatchWriter,
     pub inflight: Arc<Inflight>,
     pub metrics: Arc<Metrics>,
-    pub bell: FeedBell,
+    pub waker: ClaimWaker,
     pub notices: Option<mpsc::Sender<Notice>>,
 }
 
 pub fn build(deps: SettleDeps) -> (Settler, SettleTask) {
     let (sender, tickets) = mpsc::channel(QUEUE);
-    let SettleDeps { writer, inflight, metrics, bell, notices } = deps;
-    (Settler { tickets: sender }, SettleTask { tickets, writer, inflight, metrics, bell, notices })
+    let SettleDeps { writer, inflight, metrics, waker, notices } = deps;
+    (Settler { tickets: sender }, SettleTask { tickets, writer, inflight, metrics, waker, notices })
 }
 
 impl Settler {
@@ -140,19 +140,19 @@ impl SettleTask {
             }
             waiting.extend(ticket.durable);
         }
-        let marks = self.inflight.compose(&changes);
-        let marks = self.marks_first(marks).await?;
-        if !changes.is_empty() || !marks.is_empty() {
-            let written = self.writer.write(changes, marks).await?;
-            self.inflight.store(&written.marks);
+        let watermarks = self.inflight.compose(&changes);
+        let watermarks = self.marks_first(watermarks).await?;
+        if !changes.is_empty() || !watermarks.is_empty() {
+            let written = self.writer.write(changes, watermarks).await?;
+            self.inflight.durable_upto(&written.watermarks);
             for ((change, verdict), permit) in written.changes.into_iter().zip(permits) {
                 self.inflight.durable(&change, verdict);
                 drop(permit);
                 self.tell(change, verdict);
             }
-            for (source, epoch) in written.lost {
-                if self.inflight.fenced(&source, epoch) {
-                    self.metrics.sources_fenced_total.inc();
+            for (partition, epoch) in written.lost {
+                if self.inflight.fenced(&partition, epoch) {
+                    self.metrics.partitions_fenced_total.inc();
                 }
             }
         }
@@ -163,12 +163,15 @@ impl SettleTask {
     }
 
     /// The marks to write with a batch; a broken build writes them alone, and too high.
-    async fn marks_first(&mut self, marks: Vec<Mark>) -> Result<Vec<Mark>, StoreError> {
+    async fn marks_first(
+        &mut self,
+        watermarks: Vec<PartitionWatermark>,
+    ) -> Result<Vec<PartitionWatermark>, StoreError> {
         if faults::is_on(Fault::WatermarkFirst) {
             self.writer.write(Vec::new(), self.inflight.received_marks()).await?;
             return Ok(Vec::new());
         }
-        Ok(marks)
+        Ok(watermarks)
     }
 
     fn tell(&self, change: Change, verdict: Verdict) {
@@ -179,9 +182,9 @@ impl SettleTask {
                     self.metrics.abandoned_total.with_label_values(&[reason.name()]).inc();
                 }
             }
-            Verdict::Due(due) => self.bell.ring_at(due),
+            Verdict::Due(due) => self.waker.wake_for(due),
             Verdict::Late => self.metrics.late_settles_total.inc(),
-            Verdict::Parked => self.bell.ring(),
+            Verdict::Parked => self.waker.wake(),
             // Not for a release: the row waits for what still holds it here.
             Verdict::Released | Verdict::Buried | Verdict::Nothing => {}
         }

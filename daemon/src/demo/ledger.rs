@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::producer::{Fate, Producer};
-use super::receiver::Books;
+use super::receiver::IdCache;
 use crate::app::App;
 
 /// One line: what, produced, seen by the receiver (where it could), in the store.
@@ -21,7 +21,7 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub(super) async fn draw(producer: &Producer, books: &Books, app: &App) -> anyhow::Result<Self> {
+    pub(super) async fn draw(producer: &Producer, books: &IdCache, app: &App) -> anyhow::Result<Self> {
         let totals = app.ops.reads.totals().await?;
         let mut stored: BTreeMap<String, u64> = BTreeMap::new();
         for (state, reason, count) in totals.settled {

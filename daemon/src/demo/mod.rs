@@ -17,14 +17,14 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use crate::app::{App, Extras};
+use crate::app::{App, TestHooks};
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::stop::Switch;
 use crate::config::{Config, Layers};
 use crate::deliver::settle::Notice;
 use crate::keyring::Keyring;
 use crate::model::team::{KeyKind, Mode};
-use crate::ops::Actor;
+use crate::ops::Caller;
 use crate::ops::teams::TeamChange;
 use broker::Broker;
 use ledger::Ledger;
@@ -82,10 +82,10 @@ pub async fn run_watched(
     let receiver_at = listener.local_addr()?;
     let (notices, mut noticed) = mpsc::channel(NOTICES);
     let config = config(&folder.0, &broker.servers)?;
-    let mut app = App::start(config, Extras { notices: Some(notices), ..Extras::default() }).await?;
+    let mut app = App::start(config, TestHooks { notices: Some(notices), ..TestHooks::default() }).await?;
     let verifier = teams(&app, receiver_at).await?;
     let stop_receiver = Switch::new();
-    let books = Arc::new(receiver::Books::default());
+    let books = Arc::new(receiver::IdCache::default());
     let receiver = tokio::spawn(receiver::run(listener, verifier, Arc::clone(&books), stop_receiver.stop()));
     let mut screen = Screen::new(options.stay, options.quiet);
     screen.banner(&app, receiver_at, &folder.0);
@@ -120,7 +120,7 @@ enum Ending {
 async fn drive(
     app: &mut App,
     producer: &mut Producer,
-    books: &receiver::Books,
+    books: &receiver::IdCache,
     noticed: &mut mpsc::Receiver<Notice>,
     screen: &mut Screen,
     options: Options,
@@ -170,7 +170,7 @@ async fn drive(
 async fn stay(
     app: &mut App,
     producer: &mut Producer,
-    books: &receiver::Books,
+    books: &receiver::IdCache,
     noticed: &mut mpsc::Receiver<Notice>,
     screen: &mut Screen,
 ) -> anyhow::Result<()> {
@@ -225,7 +225,7 @@ fn config(folder: &Path, brokers: &str) -> anyhow::Result<Config> {
 /// Makes the two teams and gives a verifier that holds what their developers would hold.
 async fn teams(app: &App, receiver: SocketAddr) -> anyhow::Result<scale_callback_auth::Verifier> {
     use scale_callback_auth::{Credential, Verifier};
-    let actor = Actor { name: "demo".to_owned(), origin: "demo".to_owned() };
+    let caller = Caller { name: "demo".to_owned(), origin: "demo".to_owned() };
     let acme = TeamChange {
         name: Some("Acme Robotics".to_owned()),
         default_url: Some(Some(format!("http://{receiver}/default"))),
@@ -233,12 +233,12 @@ async fn teams(app: &App, receiver: SocketAddr) -> anyhow::Result<scale_callback
     };
     let globex =
         TeamChange { name: Some("Globex".to_owned()), auth_form: Some("hmac".to_owned()), ..TeamChange::default() };
-    app.ops.create_team(&actor, ACME, acme, None).await?;
-    app.ops.create_team(&actor, GLOBEX, globex, None).await?;
+    app.ops.create_team(&caller, ACME, acme, None).await?;
+    app.ops.create_team(&caller, GLOBEX, globex, None).await?;
     let key = async |team: &str, kind: KeyKind, mode: Mode| -> anyhow::Result<String> {
         let rows = app.ops.keys(team).await?;
         let row = rows.iter().find(|row| row.kind == kind && row.mode == mode).context("a new team has its keys")?;
-        Ok(app.ops.reveal_key(&actor, team, &row.id).await?.to_string())
+        Ok(app.ops.reveal_key(&caller, team, &row.id).await?.to_string())
     };
     let mut credentials = Vec::new();
     for mode in [Mode::Live, Mode::Test] {

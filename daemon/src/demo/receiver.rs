@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use crate::base::stop::Stop;
 
 #[derive(Default)]
-pub(super) struct Books(Mutex<Entries>);
+pub(super) struct IdCache(Mutex<Entries>);
 
 #[derive(Default)]
 pub(super) struct Entries {
@@ -25,7 +25,7 @@ pub(super) struct Entries {
     pub(super) requests: u64,
 }
 
-impl Books {
+impl IdCache {
     pub(super) fn entries(&self) -> MutexGuard<'_, Entries> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -53,7 +53,7 @@ impl Books {
     }
 }
 
-pub(super) async fn run(listener: TcpListener, verifier: Verifier, books: Arc<Books>, stop: Stop) {
+pub(super) async fn run(listener: TcpListener, verifier: Verifier, books: Arc<IdCache>, stop: Stop) {
     let handler: Handler = Arc::new(move |received| books.answer(received));
     receiver::run(Listener::Tcp(listener), verifier, handler, stop.into_receiver()).await;
 }

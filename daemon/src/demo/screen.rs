@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::ledger::Ledger;
 use super::producer::Producer;
-use super::receiver::Books;
+use super::receiver::IdCache;
 use super::{ACME, GLOBEX};
 use crate::app::App;
 use crate::base::clock::{Clock, SystemClock};
@@ -120,7 +120,7 @@ impl Screen {
     }
 
     /// One line at the bottom, on a terminal only.
-    pub(super) fn footer(&mut self, app: &App, producer: &Producer, books: &Books) {
+    pub(super) fn footer(&mut self, app: &App, producer: &Producer, books: &IdCache) {
         if !self.terminal {
             return;
         }

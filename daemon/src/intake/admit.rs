@@ -18,18 +18,18 @@ use crate::base::clock::Clock;
 use crate::base::metrics::Metrics;
 use crate::base::pace::Pace;
 use crate::base::stop::Stop;
-use crate::deliver::bell::Tokens;
 use crate::deliver::directory::Directory;
 use crate::deliver::inflight::{Begin, Inflight};
 use crate::deliver::lane::{LaneKey, Side};
 use crate::deliver::lanes::Lanes;
+use crate::deliver::lease_tokens::LeaseTokens;
 use crate::deliver::parked;
 use crate::deliver::resolve::{lane_of, queue_of};
 use crate::deliver::settle::Settler;
 use crate::faults::{self, Fault};
 use crate::model::callback::{BUILDER, CallbackId, EventKey, time_inside};
 use crate::model::dead_letter::Unreadable;
-use crate::model::event::{SourceKey, TaskEvent};
+use crate::model::event::{PartitionKey, TaskEvent};
 use crate::model::lease::{Facts, Lease, Right};
 use crate::model::retry::Progress;
 use crate::model::settlement::Change;
@@ -42,7 +42,7 @@ pub struct Admit {
     pub lanes: Arc<Lanes>,
     pub directory: Arc<Directory>,
     pub settler: Settler,
-    pub tokens: Arc<Tokens>,
+    pub tokens: Arc<LeaseTokens>,
     pub stalled: Arc<Stalled>,
     pub metrics: Arc<Metrics>,
     pub park_after: Duration,
@@ -51,7 +51,7 @@ pub struct Admit {
 }
 
 /// Copies of events that came in the same batch, by where they lie.
-type Repeats = HashMap<(Arc<SourceKey>, i64), (TaskEvent, i64)>;
+type Repeats = HashMap<(Arc<PartitionKey>, i64), (TaskEvent, i64)>;
 
 const REUSED: &str = "the event id was used for another content; the callback's body is kept";
 
@@ -79,7 +79,7 @@ impl Admit {
     }
 
     async fn admit_all(mut self) {
-        let mut waiting: HashMap<Arc<SourceKey>, VecDeque<Ready>> = HashMap::new();
+        let mut waiting: HashMap<Arc<PartitionKey>, VecDeque<Ready>> = HashMap::new();
         let mut stale_check = tokio::time::interval(Duration::from_millis(250));
         loop {
             let lanes = Arc::clone(&self.lanes);
@@ -95,11 +95,11 @@ impl Admit {
         }
     }
 
-    async fn admit(&self, batch: Vec<Incoming>, waiting: &mut HashMap<Arc<SourceKey>, VecDeque<Ready>>) {
+    async fn admit(&self, batch: Vec<Incoming>, waiting: &mut HashMap<Arc<PartitionKey>, VecDeque<Ready>>) {
         let mut events = Vec::with_capacity(batch.len());
         for incoming in batch {
             // Given up meanwhile: it is read again.
-            if self.inflight.epoch(&incoming.source) != Some(incoming.epoch) {
+            if self.inflight.epoch(&incoming.partition) != Some(incoming.epoch) {
                 continue;
             }
             match incoming.decoded {
@@ -117,7 +117,7 @@ impl Admit {
                 Begin::Begun => new.push(New { event, lease, looked_up }),
                 Begin::Repeat => {
                     self.metrics.repeats_skipped_total.inc();
-                    repeats.insert((Arc::clone(&event.record.source), event.record.offset), (event, epoch));
+                    repeats.insert((Arc::clone(&event.record.partition), event.record.offset), (event, epoch));
                 }
                 Begin::Reused => self.bury(&event, epoch, Unreadable::EventIdReused, REUSED.to_owned()).await,
                 Begin::NotOurs => {}
@@ -126,15 +126,15 @@ impl Admit {
         let new = self.without_known(new, &mut repeats).await;
         for New { event, lease, .. } in new {
             let Some(lane) = self.lane(&event, &lease, &mut repeats).await else { continue };
-            let source = Arc::clone(&lease.facts.record.source);
-            self.inflight.note_lane(&source, lane_hash(&lane));
+            let partition = Arc::clone(&lease.facts.record.partition);
+            self.inflight.note_lane(&partition, lane_hash(&lane));
             let ready = Ready { lease, lane };
-            match waiting.get_mut(&source) {
+            match waiting.get_mut(&partition) {
                 Some(queue) => queue.push_back(ready),
                 None => {
                     if let Some(ready) = self.offer(ready).await {
-                        self.stalled.insert(Arc::clone(&source));
-                        waiting.insert(source, VecDeque::from([ready]));
+                        self.stalled.insert(Arc::clone(&partition));
+                        waiting.insert(partition, VecDeque::from([ready]));
                     }
                 }
             }
@@ -213,7 +213,7 @@ impl Admit {
         let waited = self.inflight.withdraw(lease);
         self.bury(event, lease.epoch().unwrap_or_default(), reason, detail.to_owned()).await;
         for record in waited {
-            match repeats.remove(&(Arc::clone(&record.source), record.offset)) {
+            match repeats.remove(&(Arc::clone(&record.partition), record.offset)) {
                 Some((copy, epoch)) => self.bury(&copy, epoch, reason, detail.to_owned()).await,
                 None => self.inflight.read_again(&record),
             }
@@ -254,8 +254,8 @@ impl Admit {
     /// Offers to the lane, or parks for the others' sake. Gives back what has to wait: the machine is the limit, or
     /// its partition brings nothing for anyone else.
     async fn offer(&self, ready: Ready) -> Option<Ready> {
-        let source = &ready.lease.facts.record.source;
-        if self.inflight.epoch(source) != ready.lease.epoch() {
+        let partition = &ready.lease.facts.record.partition;
+        if self.inflight.epoch(partition) != ready.lease.epoch() {
             // Given up while we asked the store: it is read again under its next epoch.
             self.forget(&ready.lease);
             return None;
@@ -264,7 +264,7 @@ impl Admit {
             self.lanes.offer(ready.lane, Side::Fresh, ready.lease);
             return None;
         }
-        if self.lanes.machine_is_the_limit() || self.inflight.serves_one_lane(source) {
+        if self.lanes.machine_is_the_limit() || self.inflight.serves_one_lane(partition) {
             return Some(ready);
         }
         self.park(&ready.lease).await;
@@ -286,16 +286,16 @@ impl Admit {
 
     /// What has waited too long behind a lane at its cap holds a watermark: it gets its row.
     async fn park_stale(&self) {
-        let others = |lease: &Arc<Lease>| !self.inflight.serves_one_lane(&lease.facts.record.source);
+        let others = |lease: &Arc<Lease>| !self.inflight.serves_one_lane(&lease.facts.record.partition);
         for lease in self.lanes.stale(self.park_after, others) {
             self.park(&lease).await;
         }
     }
 
-    async fn offer_waiting(&self, waiting: &mut HashMap<Arc<SourceKey>, VecDeque<Ready>>) {
-        let sources: Vec<_> = waiting.keys().cloned().collect();
-        for source in sources {
-            let Some(queue) = waiting.get_mut(&source) else { continue };
+    async fn offer_waiting(&self, waiting: &mut HashMap<Arc<PartitionKey>, VecDeque<Ready>>) {
+        let partitions: Vec<_> = waiting.keys().cloned().collect();
+        for partition in partitions {
+            let Some(queue) = waiting.get_mut(&partition) else { continue };
             while let Some(ready) = queue.pop_front() {
                 if let Some(ready) = self.offer(ready).await {
                     queue.push_front(ready);
@@ -303,8 +303,8 @@ impl Admit {
                 }
             }
             if queue.is_empty() {
-                waiting.remove(&source);
-                self.stalled.remove(&source);
+                waiting.remove(&partition);
+                self.stalled.remove(&partition);
             }
         }
     }
@@ -336,9 +336,11 @@ fn id_of(event: &TaskEvent) -> CallbackId {
     }
     let key = match &event.event_id {
         Some(id) => EventKey::Id(id),
-        None => {
-            EventKey::Record { source: &event.record.source, offset: event.record.offset, content: &event.content_hash }
-        }
+        None => EventKey::Record {
+            partition: &event.record.partition,
+            offset: event.record.offset,
+            content: &event.content_hash,
+        },
     };
     CallbackId::of(&event.team, key, event.record.timestamp)
 }

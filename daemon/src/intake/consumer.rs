@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::context::Context;
 use super::decode::{self, Raw};
 use super::headers::headers;
-use super::partitions::{AcceptFrom, Standing};
+use super::partitions::{AcceptFrom, PartitionState};
 use super::{Config, Incoming, Tombstones, lag, settings};
 use crate::base::pace::Pace;
 use crate::base::stop::Stop;
@@ -85,8 +85,8 @@ impl Consumer {
             commit(&consumer, CommitMode::Sync);
         } else {
             // The next client takes them anew, and reads what was not durable again.
-            let sources: Vec<_> = consumer.context().partitions().values().map(|p| Arc::clone(&p.source)).collect();
-            consumer.context().give_up(&sources);
+            let partitions: Vec<_> = consumer.context().partitions().values().map(|p| Arc::clone(&p.key)).collect();
+            consumer.context().give_up(&partitions);
         }
         // At a stop all that was in flight was settled or cut off before this thread came here.
         consumer.context().partitions().clear();
@@ -174,38 +174,38 @@ impl<'s> Session<'s> {
             return;
         }
         let record = RecordRef {
-            source: Arc::clone(&partition.source),
+            partition: Arc::clone(&partition.key),
             offset: message.offset(),
             timestamp: message.timestamp().to_millis().unwrap_or(-1),
         };
         let decoded = self.decode(message, &record);
         let hash = decode::log_hash(&record, message.payload());
-        if let Standing::Verifying(offset, known) = partition.standing {
+        if let PartitionState::Verifying(offset, known) = partition.standing {
             if record.offset == offset && hash == known {
-                partition.standing = Standing::Reading;
+                partition.standing = PartitionState::Reading;
                 return;
             }
-            if record.offset <= offset || self.log_begins_at_or_below(&record.source, offset) {
-                let source = Arc::clone(&record.source);
+            if record.offset <= offset || self.log_begins_at_or_below(&record.partition, offset) {
+                let partition = Arc::clone(&record.partition);
                 drop(partitions);
-                self.start_anew(&source, "the record below the watermark is another one");
+                self.start_anew(&partition, "the record below the watermark is another one");
                 return;
             }
             // The record was removed by retention: nothing to compare with.
-            partition.standing = Standing::Reading;
+            partition.standing = PartitionState::Reading;
         }
         partition.progress.read(record.offset, record.timestamp, context.clock.now());
         let epoch = partition.epoch;
         drop(partitions);
-        tracing::trace!(source = %record.source, offset = record.offset, "a record was read");
+        tracing::trace!(partition = %record.partition, offset = record.offset, "a record was read");
         context.metrics.records_total.inc();
         context.metrics.record_bytes_total.inc_by(message.payload_len() as u64);
-        let Some(received) = context.inflight.receive(&record.source, epoch, record.offset, hash) else { return };
+        let Some(received) = context.inflight.receive(&record.partition, epoch, record.offset, hash) else { return };
         if message.payload().is_none() && self.owner.config.tombstones == Tombstones::Skip {
             context.inflight.done_without_row(&record, epoch);
             return;
         }
-        let incoming = Incoming { source: record.source, epoch, below_seen: received.below_seen, decoded };
+        let incoming = Incoming { partition: record.partition, epoch, below_seen: received.below_seen, decoded };
         self.hold(incoming);
     }
 
@@ -299,8 +299,8 @@ impl<'s> Session<'s> {
 
     fn housekeeping(&mut self) {
         self.answer_asks();
-        for source in self.context().inflight.take_again() {
-            self.take_again(&source);
+        for partition in self.context().inflight.take_again() {
+            self.take_again(&partition);
         }
         if self.last_housekeeping.elapsed() < HOUSEKEEPING && !self.full {
             return;
@@ -331,8 +331,8 @@ impl<'s> Session<'s> {
         for element in positions.elements() {
             let key = (Arc::<str>::from(element.topic()), element.partition());
             let Some(partition) = partitions.get(&key) else { continue };
-            if let (Offset::Offset(position), Standing::Reading) = (element.offset(), &partition.standing) {
-                self.context().inflight.at_position(&partition.source, position);
+            if let (Offset::Offset(position), PartitionState::Reading) = (element.offset(), &partition.standing) {
+                self.context().inflight.at_position(&partition.key, position);
             }
         }
     }
@@ -342,10 +342,10 @@ impl<'s> Session<'s> {
         let quiet = self.owner.quiet.is_on();
         let (mut pause, mut resume) = (TopicPartitionList::new(), TopicPartitionList::new());
         for ((topic, number), partition) in context.partitions().iter_mut() {
-            let outstanding = context.inflight.outstanding(&partition.source);
+            let outstanding = context.inflight.outstanding(&partition.key);
             let window = self.owner.config.window;
             let far = if partition.paused { outstanding > window / 2 } else { outstanding >= window };
-            let wanted = self.full || quiet || far || !partition.reads() || context.stalled.contains(&partition.source);
+            let wanted = self.full || quiet || far || !partition.reads() || context.stalled.contains(&partition.key);
             match partition.turn(wanted) {
                 Some(true) => pause.add_partition(topic, *number),
                 Some(false) => resume.add_partition(topic, *number),
@@ -375,10 +375,10 @@ fn commit(consumer: &BaseConsumer<Context>, mode: CommitMode) {
     let context = consumer.context();
     let mut offsets = TopicPartitionList::new();
     for ((topic, number), partition) in context.partitions().iter_mut() {
-        let Some(reached) = context.inflight.stored(&partition.source).filter(|_| partition.reads()) else { continue };
-        if reached.done_upto > partition.committed && reached.done_upto > 0 {
-            partition.committed = reached.done_upto;
-            let _ = offsets.add_partition_offset(topic, *number, Offset::Offset(reached.done_upto));
+        let Some(watermark) = context.inflight.stored(&partition.key).filter(|_| partition.reads()) else { continue };
+        if watermark.upto > partition.committed && watermark.upto > 0 {
+            partition.committed = watermark.upto;
+            let _ = offsets.add_partition_offset(topic, *number, Offset::Offset(watermark.upto));
         }
     }
     if offsets.count() == 0 {

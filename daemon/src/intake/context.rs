@@ -12,7 +12,7 @@ use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::partitions::{Partition, Partitions, Standing};
+use super::partitions::{Partition, PartitionState, Partitions};
 use super::{KafkaState, PartitionRead, Stalled};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::metrics::Metrics;
@@ -20,8 +20,8 @@ use crate::deliver::inflight::Inflight;
 use crate::deliver::lanes::Lanes;
 use crate::deliver::parked;
 use crate::deliver::settle::Settler;
-use crate::model::event::SourceKey;
-use crate::store::{ProcessId, Store, Taken};
+use crate::model::event::PartitionKey;
+use crate::store::{InstanceId, Store, Taken};
 
 /// How long a call to the store or to Kafka may hold a rebalance.
 const CALL: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ pub struct Context {
     pub runtime: Handle,
     pub store: Arc<dyn Store>,
     pub store_id: String,
-    pub process: ProcessId,
+    pub instance: InstanceId,
     pub inflight: Arc<Inflight>,
     pub lanes: Arc<Lanes>,
     pub settler: Settler,
@@ -103,17 +103,17 @@ impl Context {
     /// Tells others how the partitions stand, where that changed.
     pub fn publish(&self, partitions: &Partitions) {
         let blocked = partitions.values().find_map(|partition| match &partition.standing {
-            Standing::Blocked(why) => Some(why.clone()),
+            PartitionState::Blocked(why) => Some(why.clone()),
             _ => None,
         });
         let assigned = partitions.len();
         let read = partitions.values().map(|partition| PartitionRead {
-            source: Arc::clone(&partition.source),
+            partition: Arc::clone(&partition.key),
             lag: partition.lag,
             recorded_upto: partition.progress.upto(),
         });
         let mut read: Vec<_> = read.collect();
-        read.sort_by(|a, b| a.source.cmp(&b.source));
+        read.sort_by(|a, b| a.partition.cmp(&b.partition));
         self.state.send_if_modified(|state| {
             state.partitions = read;
             let changed = state.assigned != assigned || state.blocked != blocked;
@@ -125,21 +125,21 @@ impl Context {
 
     /// Takes one partition over: an epoch from the store, an offset to start from, and how it stands.
     pub fn take(&self, partition: &mut Partition, committed: Option<&(i64, String)>) -> Offset {
-        let source = Arc::clone(&partition.source);
-        let taken = self.call(self.store.take(self.process, Arc::clone(&source)));
+        let key = Arc::clone(&partition.key);
+        let taken = self.call(self.store.take(self.instance, Arc::clone(&key)));
         let Some(taken) = taken else {
-            partition.standing = Standing::NotTaken;
+            partition.standing = PartitionState::NotTaken;
             return Offset::Beginning;
         };
         partition.epoch = taken.epoch;
-        if let Some(why) = self.foreign(&source, &taken, committed) {
-            tracing::error!(%source, reason = %why, "this partition waits for: callbackd offsets accept --from earliest|committed|end");
-            partition.standing = Standing::Blocked(why);
+        if let Some(why) = self.foreign(&key, &taken, committed) {
+            tracing::error!(partition = %key, reason = %why, "this partition waits for: callbackd offsets accept --from earliest|committed|end");
+            partition.standing = PartitionState::Blocked(why);
             return Offset::Beginning;
         }
-        if let Some((committed, _)) = committed.filter(|(offset, _)| *offset > taken.reached.done_upto) {
-            let watermark = taken.reached.done_upto;
-            tracing::warn!(%source, committed, watermark, "Kafka's offset is ahead of the store: the store went back; reading again from the store's watermark");
+        if let Some((committed, _)) = committed.filter(|(offset, _)| *offset > taken.watermark.upto) {
+            let watermark = taken.watermark.upto;
+            tracing::warn!(partition = %key, committed, watermark, "Kafka's offset is ahead of the store: the store went back; reading again from the store's watermark");
         }
         self.start_reading(partition, &taken)
     }
@@ -147,21 +147,21 @@ impl Context {
     /// From where a taken partition is read.
     pub fn start_reading(&self, partition: &mut Partition, taken: &Taken) -> Offset {
         partition.epoch = taken.epoch;
-        self.inflight.take(Arc::clone(&partition.source), taken.epoch, taken.reached);
-        match taken.reached.last {
+        self.inflight.take(Arc::clone(&partition.key), taken.epoch, taken.watermark);
+        match taken.watermark.last {
             Some((offset, hash)) => {
-                partition.standing = Standing::Verifying(offset, hash);
+                partition.standing = PartitionState::Verifying(offset, hash);
                 Offset::Offset(offset)
             }
             None => {
-                partition.standing = Standing::Reading;
-                if taken.reached.done_upto == 0 { Offset::Beginning } else { Offset::Offset(taken.reached.done_upto) }
+                partition.standing = PartitionState::Reading;
+                if taken.watermark.upto == 0 { Offset::Beginning } else { Offset::Offset(taken.watermark.upto) }
             }
         }
     }
 
     /// Kafka's offsets must be of this store, or accepted by an operator.
-    fn foreign(&self, source: &SourceKey, taken: &Taken, committed: Option<&(i64, String)>) -> Option<String> {
+    fn foreign(&self, partition: &PartitionKey, taken: &Taken, committed: Option<&(i64, String)>) -> Option<String> {
         let (offset, store) = committed?;
         // Offsets that an operator's tool reset name nobody: where this store has read, it knows better.
         let ours = *store == self.store_id || taken.accepted.as_ref() == Some(store);
@@ -170,10 +170,10 @@ impl Context {
         }
         self.metrics.repeats_possible_total.with_label_values(&["store_lost"]).inc();
         Some(if store.is_empty() {
-            format!("the consumer group has an offset ({offset}) for {source} that this store knows nothing of")
+            format!("the consumer group has an offset ({offset}) for {partition} that this store knows nothing of")
         } else {
             format!(
-                "the consumer group's offset for {source} was written by another store ({store}): this store was lost or swapped"
+                "the consumer group's offset for {partition} was written by another store ({store}): this store was lost or swapped"
             )
         })
     }
@@ -206,8 +206,8 @@ impl Context {
         for element in list.elements() {
             let topic: Arc<str> = element.topic().into();
             let number = element.partition();
-            let source = SourceKey { cluster: Arc::clone(&self.cluster), topic: Arc::clone(&topic), partition: number };
-            let mut partition = Partition::new(Arc::new(source));
+            let partition = PartitionKey { cluster: Arc::clone(&self.cluster), topic: Arc::clone(&topic), number };
+            let mut partition = Partition::new(Arc::new(partition));
             let offset = match &committed {
                 Some(committed) if Instant::now() < end => {
                     self.take(&mut partition, committed.get(&(element.topic().to_owned(), number)))
@@ -241,16 +241,16 @@ impl Context {
 
     fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
         self.metrics.rebalances_total.inc();
-        let sources: Vec<_> = {
+        let partitions: Vec<_> = {
             let mut partitions = self.partitions();
             let removed = list.elements().into_iter().filter_map(|element| {
-                partitions.remove(&(Arc::from(element.topic()), element.partition())).map(|partition| partition.source)
+                partitions.remove(&(Arc::from(element.topic()), element.partition())).map(|partition| partition.key)
             });
             let removed = removed.collect();
             self.publish(&partitions);
             removed
         };
-        self.give_up(&sources);
+        self.give_up(&partitions);
         if let Err(error) = consumer.incremental_unassign(list) {
             tracing::error!(%error, "a revocation was not taken");
         }
@@ -260,12 +260,12 @@ impl Context {
     /// Stops starting records of these partitions, forgets what waits, and parks what is in flight under this
     /// process's lease: those attempts end here and settle by token. Comes back when all that is durable, or the grace
     /// is over.
-    pub fn give_up(&self, sources: &[Arc<SourceKey>]) {
+    pub fn give_up(&self, partitions: &[Arc<PartitionKey>]) {
         let mut parks = Vec::new();
-        for source in sources {
-            self.stalled.remove(source);
-            let in_flight = self.inflight.give_up(source);
-            self.lanes.forget(|lease| lease.epoch().is_some() && lease.facts.record.source == *source);
+        for partition in partitions {
+            self.stalled.remove(partition);
+            let in_flight = self.inflight.give_up(partition);
+            self.lanes.forget(|lease| lease.epoch().is_some() && lease.facts.record.partition == *partition);
             parks.extend(in_flight.iter().map(|lease| parked(lease, Some(self.deadline))));
         }
         let count = parks.len() as u64;
@@ -286,8 +286,8 @@ impl Context {
             );
             self.metrics.repeats_possible_total.with_label_values(&["revoke_timeout"]).inc_by(count);
         }
-        for source in sources {
-            self.inflight.gone(source);
+        for partition in partitions {
+            self.inflight.gone(partition);
         }
     }
 }

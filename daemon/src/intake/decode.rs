@@ -36,7 +36,7 @@ pub struct Headers<'r> {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CloudEvent<'r> {
     pub id: Option<&'r [u8]>,
-    pub source: Option<&'r [u8]>,
+    pub partition: Option<&'r [u8]>,
     pub kind: Option<&'r [u8]>,
     pub team: Option<&'r [u8]>,
 }
@@ -108,7 +108,7 @@ pub fn log_hash(record: &RecordRef, value: Option<&[u8]>) -> Hash {
 }
 
 fn id_of(record: &RecordRef, value: &[u8]) -> CallbackId {
-    CallbackId::of_dead_letter(&record.source, record.offset, record.timestamp, &Sha256::digest(value).into())
+    CallbackId::of_dead_letter(&record.partition, record.offset, record.timestamp, &Sha256::digest(value).into())
 }
 
 fn dead_letter(raw: &Raw<'_>, identity: &Identity<'_>, wrong: Wrong) -> DeadLetter {
@@ -249,12 +249,12 @@ fn agree<'r>(header: &mut Option<&'r [u8]>, attribute: Option<&'r [u8]>) -> bool
 
 /// CloudEvents are themselves by source and id: both, with a line feed between, which neither can hold.
 fn cloud_event_id<'v>(event: CloudEvent<'v>, id: Option<Cow<'v, str>>) -> Result<Cow<'v, str>, Wrong> {
-    let source = field("ce_source", None, event.source, MAX_EVENT_ID)?;
+    let partition = field("ce_source", None, event.partition, MAX_EVENT_ID)?;
     let id = id.filter(|_| event.id.is_some_and(|id| !id.is_empty()));
-    let (Some(source), Some(id)) = (source, id) else {
+    let (Some(partition), Some(id)) = (partition, id) else {
         return Err(wrong(Unreadable::InvalidId, "a CloudEvent needs both ce_source and ce_id"));
     };
-    let joined = format!("{source}\n{id}");
+    let joined = format!("{partition}\n{id}");
     if joined.len() > MAX_EVENT_ID {
         return Err(wrong(Unreadable::InvalidId, format!("ce_source and ce_id are longer than {MAX_EVENT_ID} bytes")));
     }
@@ -376,11 +376,11 @@ impl<'de> Visitor<'de> for Text {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::event::SourceKey;
+    use crate::model::event::PartitionKey;
 
     fn record() -> RecordRef {
-        let source = SourceKey { cluster: "c".into(), topic: "t".into(), partition: 0 };
-        RecordRef { source: Arc::new(source), offset: 7, timestamp: 1_764_000_000_000 }
+        let partition = PartitionKey { cluster: "c".into(), topic: "t".into(), number: 0 };
+        RecordRef { partition: Arc::new(partition), offset: 7, timestamp: 1_764_000_000_000 }
     }
 
     fn read_with(value: &[u8], headers: Headers<'_>) -> Result<TaskEvent, Unreadable> {
@@ -523,8 +523,12 @@ mod tests {
         };
         let plain = Headers::default();
         let ulid = b"01KAV9FT00ZKEK0KFES3QVF608";
-        let ce =
-            CloudEvent { id: Some(ulid), source: Some(b"/tasks"), kind: Some(b"task.recalled"), team: Some(b"team_a") };
+        let ce = CloudEvent {
+            id: Some(ulid),
+            partition: Some(b"/tasks"),
+            kind: Some(b"task.recalled"),
+            team: Some(b"team_a"),
+        };
         let value = r#"{"task":{"task_id":"t1"}}"#;
         let read = event(ce, plain, value).expect("a CloudEvent");
         assert_eq!(read.event_id.as_deref(), Some("/tasks\n01KAV9FT00ZKEK0KFES3QVF608"));
@@ -533,7 +537,7 @@ mod tests {
         let id = CallbackId::of("team_a", key, 1_700_000_000_000);
         assert_eq!(id.as_bytes()[..6], 1_764_000_000_000_u64.to_be_bytes()[2..], "the time inside ce_id counts");
         // The same id from another source is another event.
-        let other = event(CloudEvent { source: Some(b"/other"), ..ce }, plain, value).expect("another");
+        let other = event(CloudEvent { partition: Some(b"/other"), ..ce }, plain, value).expect("another");
         assert_ne!(other.event_id, read.event_id);
         // Header, attribute and body may say the same, and nothing else.
         let same = r#"{"event_id":"01KAV9FT00ZKEK0KFES3QVF608","team_id":"team_a","task":{"task_id":"t1"}}"#;
@@ -545,9 +549,9 @@ mod tests {
         assert_eq!(refused(ce, Headers { team_id: Some(b"team_b"), ..plain }, value), Unreadable::ConflictingIdentity);
         let body = r#"{"event_id":"another","task":{"task_id":"t1"}}"#;
         assert_eq!(refused(ce, plain, body), Unreadable::ConflictingIdentity);
-        assert_eq!(refused(CloudEvent { source: Some(b"/a\nb"), ..ce }, plain, value), Unreadable::InvalidId);
+        assert_eq!(refused(CloudEvent { partition: Some(b"/a\nb"), ..ce }, plain, value), Unreadable::InvalidId);
         assert_eq!(refused(CloudEvent { id: Some(b"a\nb"), ..ce }, plain, value), Unreadable::InvalidId);
-        assert_eq!(refused(CloudEvent { source: None, ..ce }, plain, value), Unreadable::InvalidId);
+        assert_eq!(refused(CloudEvent { partition: None, ..ce }, plain, value), Unreadable::InvalidId);
         assert_eq!(refused(CloudEvent { id: None, ..ce }, plain, value), Unreadable::InvalidId);
         assert_eq!(refused(CloudEvent { id: None, ..ce }, plain, same), Unreadable::InvalidId);
         // The letter names the task all the same.

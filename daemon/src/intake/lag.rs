@@ -13,7 +13,7 @@ pub(super) fn measure(context: &Context) {
     for ((topic, number), partition) in context.partitions().iter_mut() {
         let end = ends.get(&(topic.to_string(), *number)).copied();
         // Only what is durable counts.
-        let stored = context.inflight.stored(&partition.source).map_or(0, |reached| reached.done_upto);
+        let stored = context.inflight.stored(&partition.key).map_or(0, |watermark| watermark.upto);
         let lag = end.map_or(0, |end| end.offset.saturating_sub(stored).max(0));
         partition.lag = lag;
         *by_topic.entry(Arc::clone(topic)).or_default() += lag;

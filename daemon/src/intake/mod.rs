@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::base::clock::Timestamp;
 use crate::model::dead_letter::DeadLetter;
-use crate::model::event::{SourceKey, TaskEvent};
+use crate::model::event::{PartitionKey, TaskEvent};
 
 /// What to do with a record without a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl std::fmt::Debug for Config {
 
 /// A record that was read: an event, or a dead letter.
 pub struct Incoming {
-    pub source: Arc<SourceKey>,
+    pub partition: Arc<PartitionKey>,
     pub epoch: i64,
     pub below_seen: bool,
     pub decoded: Result<TaskEvent, Box<DeadLetter>>,
@@ -63,23 +63,23 @@ pub struct Incoming {
 
 /// Partitions that admission holds back: they are paused until it catches up.
 #[derive(Default)]
-pub struct Stalled(Mutex<HashSet<Arc<SourceKey>>>);
+pub struct Stalled(Mutex<HashSet<Arc<PartitionKey>>>);
 
 impl Stalled {
-    fn set(&self) -> MutexGuard<'_, HashSet<Arc<SourceKey>>> {
+    fn set(&self) -> MutexGuard<'_, HashSet<Arc<PartitionKey>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn insert(&self, source: Arc<SourceKey>) {
-        self.set().insert(source);
+    pub fn insert(&self, partition: Arc<PartitionKey>) {
+        self.set().insert(partition);
     }
 
-    pub fn remove(&self, source: &SourceKey) {
-        self.set().remove(source);
+    pub fn remove(&self, partition: &PartitionKey) {
+        self.set().remove(partition);
     }
 
-    pub fn contains(&self, source: &SourceKey) -> bool {
-        self.set().contains(source)
+    pub fn contains(&self, partition: &PartitionKey) -> bool {
+        self.set().contains(partition)
     }
 }
 
@@ -103,7 +103,7 @@ impl KafkaState {
 /// How far one partition of ours was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionRead {
-    pub source: Arc<SourceKey>,
+    pub partition: Arc<PartitionKey>,
     /// Records between the watermark and the log's end, as it was seen last.
     pub lag: i64,
     pub recorded_upto: Option<Timestamp>,

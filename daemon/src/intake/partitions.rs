@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::base::clock::Timestamp;
 use crate::model::callback::Hash;
-use crate::model::event::SourceKey;
+use crate::model::event::PartitionKey;
 
 /// The shortest time between a pause and a resume of one partition: a pause throws away what was prefetched.
 const HYSTERESIS: Duration = Duration::from_secs(1);
@@ -21,7 +21,7 @@ pub enum AcceptFrom {
 
 /// How a partition stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
+pub enum PartitionState {
     /// The store did not answer at the assignment: it is taken as soon as it does.
     NotTaken,
     /// Kafka's offsets speak of another store: an operator must say where to start.
@@ -32,9 +32,9 @@ pub enum Standing {
 }
 
 pub struct Partition {
-    pub source: Arc<SourceKey>,
+    pub key: Arc<PartitionKey>,
     pub epoch: i64,
-    pub standing: Standing,
+    pub standing: PartitionState,
     pub paused: bool,
     paused_at: Option<Instant>,
     /// The offset that was committed last.
@@ -88,11 +88,11 @@ impl Progress {
 }
 
 impl Partition {
-    pub fn new(source: Arc<SourceKey>) -> Self {
+    pub fn new(key: Arc<PartitionKey>) -> Self {
         Self {
-            source,
+            key,
             epoch: 0,
-            standing: Standing::NotTaken,
+            standing: PartitionState::NotTaken,
             paused: false,
             paused_at: None,
             committed: -1,
@@ -113,7 +113,7 @@ impl Partition {
     }
 
     pub fn reads(&self) -> bool {
-        matches!(self.standing, Standing::Reading | Standing::Verifying(..))
+        matches!(self.standing, PartitionState::Reading | PartitionState::Verifying(..))
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-use super::event::SourceKey;
+use super::event::PartitionKey;
 
 /// A SHA-256.
 pub type Hash = [u8; 32];
@@ -28,7 +28,7 @@ pub enum EventKey<'e> {
     /// The event id's raw bytes, never normalised.
     Id(&'e str),
     /// Without an event id: where the record lies, and what it says.
-    Record { source: &'e SourceKey, offset: i64, content: &'e Hash },
+    Record { partition: &'e PartitionKey, offset: i64, content: &'e Hash },
 }
 
 impl CallbackId {
@@ -50,14 +50,14 @@ impl CallbackId {
                 lp(&mut hash, id.as_bytes());
                 time_inside(id)
             }
-            EventKey::Record { source, offset, content } => {
+            EventKey::Record { partition, offset, content } => {
                 hash.update([1]);
                 let fixed = 4 + 8 + 32;
-                let length = 8 + source.cluster.len() + source.topic.len() + fixed;
+                let length = 8 + partition.cluster.len() + partition.topic.len() + fixed;
                 hash.update(u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
-                lp(&mut hash, source.cluster.as_bytes());
-                lp(&mut hash, source.topic.as_bytes());
-                hash.update(source.partition.to_be_bytes());
+                lp(&mut hash, partition.cluster.as_bytes());
+                lp(&mut hash, partition.topic.as_bytes());
+                hash.update(partition.number.to_be_bytes());
                 hash.update(offset.to_be_bytes());
                 hash.update(content);
                 None
@@ -68,11 +68,11 @@ impl CallbackId {
     }
 
     /// The id of the dead letter that the record at these coordinates becomes.
-    pub fn of_dead_letter(source: &SourceKey, offset: i64, record_ms: i64, value: &Hash) -> Self {
+    pub fn of_dead_letter(partition: &PartitionKey, offset: i64, record_ms: i64, value: &Hash) -> Self {
         let mut hash = Sha256::new();
-        lp(&mut hash, source.cluster.as_bytes());
-        lp(&mut hash, source.topic.as_bytes());
-        hash.update(source.partition.to_be_bytes());
+        lp(&mut hash, partition.cluster.as_bytes());
+        lp(&mut hash, partition.topic.as_bytes());
+        hash.update(partition.number.to_be_bytes());
         hash.update(offset.to_be_bytes());
         hash.update(record_ms.to_be_bytes());
         hash.update(value);
@@ -236,8 +236,8 @@ fn lp(hash: &mut Sha256, bytes: &[u8]) {
 mod tests {
     use super::*;
 
-    fn source() -> SourceKey {
-        SourceKey { cluster: "c1".into(), topic: "tasks".into(), partition: 3 }
+    fn partition() -> PartitionKey {
+        PartitionKey { cluster: "c1".into(), topic: "tasks".into(), number: 3 }
     }
 
     #[test]
@@ -299,13 +299,13 @@ mod tests {
     #[test]
     fn a_record_without_event_id_is_known_by_place_and_content() {
         let content = [7; 32];
-        let of = |source: &SourceKey, offset, content: &Hash| {
-            CallbackId::of("t", EventKey::Record { source, offset, content }, 1_764_000_000_000)
+        let of = |partition: &PartitionKey, offset, content: &Hash| {
+            CallbackId::of("t", EventKey::Record { partition, offset, content }, 1_764_000_000_000)
         };
-        let first = of(&source(), 9, &content);
-        assert_eq!(first, of(&source(), 9, &content));
-        assert_ne!(first, of(&source(), 10, &content));
-        assert_ne!(first, of(&source(), 9, &[8; 32]), "a re-created topic with other content is another event");
+        let first = of(&partition(), 9, &content);
+        assert_eq!(first, of(&partition(), 9, &content));
+        assert_ne!(first, of(&partition(), 10, &content));
+        assert_ne!(first, of(&partition(), 9, &[8; 32]), "a re-created topic with other content is another event");
     }
 
     #[test]

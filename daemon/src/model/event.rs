@@ -11,22 +11,22 @@ use super::team::Mode;
 
 /// A partition of a topic of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SourceKey {
+pub struct PartitionKey {
     pub cluster: Arc<str>,
     pub topic: Arc<str>,
-    pub partition: i32,
+    pub number: i32,
 }
 
-impl fmt::Display for SourceKey {
+impl fmt::Display for PartitionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}[{}]", self.topic, self.partition)
+        write!(f, "{}[{}]", self.topic, self.number)
     }
 }
 
 /// Where one record lies, and when it was made (the record's timestamp, in milliseconds; -1 without one).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordRef {
-    pub source: Arc<SourceKey>,
+    pub partition: Arc<PartitionKey>,
     pub offset: i64,
     pub timestamp: i64,
 }

@@ -9,9 +9,9 @@ use super::callback::Hash;
 
 /// How far one partition has come, as it is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reached {
+pub struct Watermark {
     /// Every record below is durable.
-    pub done_upto: i64,
+    pub upto: i64,
     /// The highest offset with a row, plus 1.
     pub seen_upto: i64,
     /// The last data record below the watermark, and the hash of its time and value.
@@ -20,7 +20,7 @@ pub struct Reached {
 
 #[derive(Debug)]
 pub struct Offsets {
-    reached: Reached,
+    watermark: Watermark,
     /// Records at or above the watermark, in order.
     outstanding: VecDeque<Entry>,
     /// One above the highest record received.
@@ -36,8 +36,8 @@ struct Entry {
 }
 
 impl Offsets {
-    pub fn new(reached: Reached) -> Self {
-        Self { reached, outstanding: VecDeque::new(), received_upto: reached.done_upto, dirty: false }
+    pub fn new(watermark: Watermark) -> Self {
+        Self { watermark, outstanding: VecDeque::new(), received_upto: watermark.upto, dirty: false }
     }
 
     /// Takes a record in. False when it lies below what was received already: then it is not to be looked at.
@@ -52,9 +52,9 @@ impl Offsets {
 
     /// The record is durable with the batch being composed. `row` tells whether it has a row of its own.
     pub fn done(&mut self, offset: i64, row: bool) {
-        if row && offset >= self.reached.seen_upto {
+        if row && offset >= self.watermark.seen_upto {
             // Stored even while the watermark stands: after a crash what has a row is looked up, not sent again.
-            self.reached.seen_upto = offset.saturating_add(1);
+            self.watermark.seen_upto = offset.saturating_add(1);
             self.dirty = true;
         }
         let index = self.outstanding.partition_point(|entry| entry.offset < offset);
@@ -63,8 +63,8 @@ impl Offsets {
             _ => return,
         }
         while let Some(entry) = self.outstanding.front().filter(|entry| entry.done) {
-            self.reached.done_upto = entry.offset.saturating_add(1);
-            self.reached.last = Some((entry.offset, entry.hash));
+            self.watermark.upto = entry.offset.saturating_add(1);
+            self.watermark.last = Some((entry.offset, entry.hash));
             self.outstanding.pop_front();
             self.dirty = true;
         }
@@ -72,8 +72,8 @@ impl Offsets {
 
     /// The consumer's position: with nothing outstanding, all below it is done, control records included.
     pub fn at_position(&mut self, position: i64) {
-        if self.outstanding.is_empty() && position > self.reached.done_upto && position >= self.received_upto {
-            self.reached.done_upto = position;
+        if self.outstanding.is_empty() && position > self.watermark.upto && position >= self.received_upto {
+            self.watermark.upto = position;
             self.received_upto = position;
             self.dirty = true;
         }
@@ -83,19 +83,19 @@ impl Offsets {
         self.outstanding.len()
     }
 
-    pub fn reached(&self) -> Reached {
-        self.reached
+    pub fn watermark(&self) -> Watermark {
+        self.watermark
     }
 
     /// For the fault switch that writes watermarks ahead of their rows.
-    pub fn pretend_all_done(&self) -> Reached {
-        let last = self.outstanding.back().map(|entry| (entry.offset, entry.hash)).or(self.reached.last);
-        Reached { done_upto: self.received_upto, seen_upto: self.reached.seen_upto, last }
+    pub fn pretend_all_done(&self) -> Watermark {
+        let last = self.outstanding.back().map(|entry| (entry.offset, entry.hash)).or(self.watermark.last);
+        Watermark { upto: self.received_upto, seen_upto: self.watermark.seen_upto, last }
     }
 
     /// What is to be stored, if anything moved since the last call.
-    pub fn take_news(&mut self) -> Option<Reached> {
-        std::mem::take(&mut self.dirty).then_some(self.reached)
+    pub fn take_news(&mut self) -> Option<Watermark> {
+        std::mem::take(&mut self.dirty).then_some(self.watermark)
     }
 }
 
@@ -105,8 +105,8 @@ mod tests {
 
     use super::*;
 
-    fn from(done_upto: i64) -> Offsets {
-        Offsets::new(Reached { done_upto, seen_upto: done_upto, last: None })
+    fn from(upto: i64) -> Offsets {
+        Offsets::new(Watermark { upto, seen_upto: upto, last: None })
     }
 
     #[test]
@@ -116,11 +116,11 @@ mod tests {
             assert!(offsets.receive(offset, [u8::try_from(offset).expect("small"); 32]));
         }
         offsets.done(15, true);
-        assert_eq!(offsets.take_news(), Some(Reached { done_upto: 10, seen_upto: 16, last: None }));
+        assert_eq!(offsets.take_news(), Some(Watermark { upto: 10, seen_upto: 16, last: None }));
         offsets.done(11, true);
         assert_eq!(offsets.take_news(), None);
         offsets.done(10, true);
-        assert_eq!(offsets.take_news(), Some(Reached { done_upto: 16, seen_upto: 16, last: Some((15, [15; 32])) }));
+        assert_eq!(offsets.take_news(), Some(Watermark { upto: 16, seen_upto: 16, last: Some((15, [15; 32])) }));
         assert_eq!(offsets.take_news(), None);
     }
 
@@ -137,11 +137,11 @@ mod tests {
         let mut offsets = from(0);
         offsets.receive(0, [0; 32]);
         offsets.at_position(2);
-        assert_eq!(offsets.reached().done_upto, 0);
+        assert_eq!(offsets.watermark().upto, 0);
         offsets.done(0, true);
         offsets.at_position(2);
-        assert_eq!(offsets.reached().done_upto, 2);
-        assert_eq!(offsets.reached().last, Some((0, [0; 32])), "the last data record stays");
+        assert_eq!(offsets.watermark().upto, 2);
+        assert_eq!(offsets.watermark().last, Some((0, [0; 32])), "the last data record stays");
     }
 
     #[test]
@@ -149,7 +149,7 @@ mod tests {
         let mut offsets = from(0);
         offsets.receive(0, [0; 32]);
         offsets.done(0, false);
-        assert_eq!(offsets.reached(), Reached { done_upto: 1, seen_upto: 0, last: Some((0, [0; 32])) });
+        assert_eq!(offsets.watermark(), Watermark { upto: 1, seen_upto: 0, last: Some((0, [0; 32])) });
     }
 
     proptest! {
@@ -166,11 +166,11 @@ mod tests {
                 seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 let at = (seed >> 33) as usize % left.len();
                 offsets.done(left.swap_remove(at), true);
-                let upto = offsets.reached().done_upto;
+                let upto = offsets.watermark().upto;
                 prop_assert!(left.iter().all(|offset| *offset >= upto));
                 prop_assert_eq!(offsets.outstanding() == 0, left.is_empty());
             }
-            prop_assert_eq!(offsets.reached().done_upto, offsets_of[offsets_of.len() - 1] + 1);
+            prop_assert_eq!(offsets.watermark().upto, offsets_of[offsets_of.len() - 1] + 1);
         }
     }
 }

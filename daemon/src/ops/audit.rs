@@ -1,7 +1,7 @@
 //! Who changed what, when, and from where.
 
 use super::{Ops, OpsError};
-use crate::store::people::{AuditFilter, AuditRow};
+use crate::store::admin::{AuditFilter, AuditRow};
 
 impl Ops {
     /// Audit rows that match, newest first, below `before`; one more than `limit` where more follow.
@@ -14,6 +14,6 @@ impl Ops {
         before: Option<i64>,
         limit: usize,
     ) -> Result<Vec<AuditRow>, OpsError> {
-        Ok(self.people.audit(filter, before, limit.saturating_add(1)).await?)
+        Ok(self.admin.audit(filter, before, limit.saturating_add(1)).await?)
     }
 }

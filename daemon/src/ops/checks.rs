@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::teams::no_team;
-use super::{Actor, Ops, OpsError, random};
+use super::{Caller, Ops, OpsError, random};
 use crate::base::text::hex;
 use crate::deliver::resolve::{resolve_in, url_of};
 use crate::deliver::sign::{Content, sign};
@@ -41,18 +41,18 @@ impl Ops {
     /// `not_found`, or the store's. A receiver that fails is no error: the steps say so.
     pub async fn check_team(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         team: &str,
         url: Option<&str>,
         mode: Mode,
     ) -> Result<Checked, OpsError> {
-        self.try_callback(actor, team, url, mode, None, |_| {}).await
+        self.try_callback(caller, team, url, mode, None, |_| {}).await
     }
 
     /// Sends one test callback, in `form` if that is another one than the team's, after `change`.
     pub(super) async fn try_callback(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         team: &str,
         url: Option<&str>,
         mode: Mode,
@@ -67,7 +67,7 @@ impl Ops {
         let origin = url_of(wanted, &entry, mode).and_then(|url| crate::net::target::Target::parse(url).ok());
         let origin = origin.map(|target| target.origin.to_string());
         let audited = format!("{} {id} to {}", mode.name(), origin.as_deref().unwrap_or("nowhere"));
-        self.people.note(actor.entry("team.check", team, audited)).await?;
+        self.admin.note(caller.entry("team.check", team, audited)).await?;
         let checked = |steps| Checked { origin, callback_id: id.clone(), mode, steps };
         let begun = Instant::now();
         let resolved = match resolve_in(wanted, mode, entry, self.engine.client.policy().http, form) {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::{Ops, OpsError};
 use crate::base::clock::Timestamp;
-use crate::deliver::lane::LaneSeen;
-use crate::deliver::recent::Recent;
+use crate::deliver::lane::LaneSnapshot;
+use crate::deliver::recent_outcomes::RecentOutcomes;
 use crate::model::attempt::Outcome;
 use crate::model::endpoint::{Origin, QueueTarget};
 use crate::model::team::{Mode, Team};
@@ -55,7 +55,7 @@ pub struct Endpoint {
     pub pending: u64,
     pub oldest_due: Option<Timestamp>,
     pub parked_bytes: u64,
-    pub recent: Recent,
+    pub recent: RecentOutcomes,
     /// From the store, while this run has made no attempt: the last outcome of its oldest callback, and its failures.
     stored: Option<(Outcome, u32)>,
     /// The queues with callbacks for it, by team and target.
@@ -212,7 +212,7 @@ impl Ops {
         }
         let mut after = None;
         loop {
-            let teams = self.people.teams(after, TEAMS).await?;
+            let teams = self.admin.teams(after, TEAMS).await?;
             teams.iter().for_each(|team| defaults(team, &mut queues));
             match teams.last().filter(|_| teams.len() == TEAMS) {
                 Some(last) => after = Some(last.id.to_string()),
@@ -221,7 +221,7 @@ impl Ops {
         }
     }
 
-    async fn joined(&self, lanes: Vec<LaneSeen>, queues: Vec<QueueRow>) -> Result<Vec<Endpoint>, OpsError> {
+    async fn joined(&self, lanes: Vec<LaneSnapshot>, queues: Vec<QueueRow>) -> Result<Vec<Endpoint>, OpsError> {
         let mut endpoints: BTreeMap<Key, Endpoint> = BTreeMap::new();
         for lane in lanes {
             let Some(origin) = lane.key.origin.clone() else { continue };
@@ -276,7 +276,7 @@ fn blank(key: &Key) -> Endpoint {
         pending: 0,
         oldest_due: None,
         parked_bytes: 0,
-        recent: Recent::default(),
+        recent: RecentOutcomes::default(),
         stored: None,
         queues: Vec::new(),
     }

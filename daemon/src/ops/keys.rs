@@ -6,12 +6,12 @@ use base64::engine::{Engine as _, general_purpose::STANDARD};
 use scale_callback_auth::{CallbackAuthKey, HmacKey, KeyError, SigningSecret};
 use zeroize::Zeroizing;
 
-use super::{Actor, Creation, Ops, OpsError, created, random};
+use super::{Caller, Creation, Ops, OpsError, created, random};
 use crate::base::clock::Timestamp;
 use crate::base::text::hex;
 use crate::keyring::{Place, Sealed};
 use crate::model::team::{KeyKind, KeyState, Mode};
-use crate::store::people::{AuditEntry, KeyRow, Once};
+use crate::store::admin::{AuditEntry, IdempotencyKey, KeyRow};
 
 /// Keys of one kind and mode that are not revoked.
 const MOST: usize = 8;
@@ -31,7 +31,7 @@ impl Ops {
     /// `not_found`, or the store's.
     pub async fn keys(&self, team: &str) -> Result<Vec<KeyRow>, OpsError> {
         self.team(team).await?;
-        Ok(self.people.keys(team).await?)
+        Ok(self.admin.keys(team).await?)
     }
 
     /// Makes a key that is not used yet; `given` takes over one that the platform has already handed out. Answers with
@@ -41,10 +41,10 @@ impl Ops {
     /// `not_found`, `invalid_request`, `key_state`, `idempotency_mismatch`, or the store's.
     pub async fn create_key(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         team: &str,
         new: NewKey,
-        once: Option<Once>,
+        once: Option<IdempotencyKey>,
     ) -> Result<Creation<(KeyRow, Option<Zeroizing<String>>)>, OpsError> {
         self.team(team).await?;
         let NewKey { kind, mode, given } = new;
@@ -52,13 +52,13 @@ impl Ops {
         let value = given.unwrap_or_else(|| mint(kind, mode));
         check(kind, mode, &value).map_err(|error| OpsError::InvalidRequest(error.to_string()))?;
         let row = self.sealed(team, kind, mode, KeyState::Created, &value);
-        let audit = actor.entry("key.create", team, format!("{} {} {} {how}", row.id, kind.name(), mode.name()));
+        let audit = caller.entry("key.create", team, format!("{} {} {} {how}", row.id, kind.name(), mode.name()));
         let refuse = move |keys: Vec<KeyRow>| {
             let open = keys.iter().filter(|key| is_alike(key, kind, mode) && key.state != KeyState::Revoked);
             let full = open.count() >= MOST;
             full.then(|| OpsError::KeyState(format!("there are {MOST} such keys already; revoke one first")))
         };
-        let made = self.people.create_key(row.clone(), once, audit, refuse).await??;
+        let made = self.admin.create_key(row.clone(), once, audit, refuse).await??;
         match created(made, || "there is such a key already".to_owned())? {
             None => Ok(Creation::New((row, Some(value)))),
             Some(id) => Ok(Creation::Repeated((self.key(team, &id).await?, None))),
@@ -71,13 +71,13 @@ impl Ops {
     /// `not_found`, `key_state`, or the store's.
     pub async fn promote_key(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         team: &str,
         id: &str,
         at: Option<Timestamp>,
     ) -> Result<KeyRow, OpsError> {
         let when = at.map_or_else(|| "now".to_owned(), |at| at.to_string());
-        let audit = actor.entry("key.promote", team, format!("{id} from {when}"));
+        let audit = caller.entry("key.promote", team, format!("{id} from {when}"));
         let wanted = id.to_owned();
         self.change_key(team, audit, move |keys, now| {
             let mut key = find(&keys, &wanted)?;
@@ -106,8 +106,8 @@ impl Ops {
     ///
     /// # Errors
     /// `not_found`, `key_state`, or the store's.
-    pub async fn revoke_key(&self, actor: &Actor, team: &str, id: &str, force: bool) -> Result<KeyRow, OpsError> {
-        let audit = actor.entry("key.revoke", team, format!("{id} forced={force}"));
+    pub async fn revoke_key(&self, caller: &Caller, team: &str, id: &str, force: bool) -> Result<KeyRow, OpsError> {
+        let audit = caller.entry("key.revoke", team, format!("{id} forced={force}"));
         let wanted = id.to_owned();
         self.change_key(team, audit, move |keys, now| {
             let mut key = find(&keys, &wanted)?;
@@ -134,12 +134,12 @@ impl Ops {
     ///
     /// # Errors
     /// `not_found`, `key_state` when it can't be opened, or the store's.
-    pub async fn reveal_key(&self, actor: &Actor, team: &str, id: &str) -> Result<Zeroizing<String>, OpsError> {
+    pub async fn reveal_key(&self, caller: &Caller, team: &str, id: &str) -> Result<Zeroizing<String>, OpsError> {
         let key = self.key(team, id).await?;
         let sealed = Sealed { keyring_id: key.keyring.clone(), bytes: key.sealed.clone() };
         let place = Place { team, kind: key.kind, mode: key.mode, key_id: &key.id };
         let value = self.keyring.open(&sealed, &place).map_err(|error| OpsError::KeyState(error.to_string()))?;
-        self.people.note(actor.entry("key.reveal", team, id)).await?;
+        self.admin.note(caller.entry("key.reveal", team, id)).await?;
         Ok(value)
     }
 
@@ -154,7 +154,7 @@ impl Ops {
         // One time for all: they are listed by kind and mode.
         let now = self.clock.now();
         for key in &mut keys {
-            key.made_at = now;
+            key.created_at = now;
             key.promote_at = Some(now);
         }
         keys
@@ -173,7 +173,7 @@ impl Ops {
             keyring: sealed.keyring_id,
             sealed: sealed.bytes,
             last4: value[value.len().saturating_sub(4)..].to_owned(),
-            made_at: now,
+            created_at: now,
             promote_at: (state == KeyState::Active).then_some(now),
             revoked_at: None,
         }
@@ -190,7 +190,7 @@ impl Ops {
         decide: impl FnOnce(Vec<KeyRow>, Timestamp) -> Result<KeyRow, OpsError> + Send + 'static,
     ) -> Result<KeyRow, OpsError> {
         self.team(team).await?;
-        let key = self.people.change_key(team, audit, decide).await??;
+        let key = self.admin.change_key(team, audit, decide).await??;
         self.directory.refresh();
         Ok(key)
     }

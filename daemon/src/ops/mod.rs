@@ -1,13 +1,13 @@
 //! What a person or another program may ask. API, CLI and dashboards call these functions and no other logic; each
-//! takes an [`Actor`], and each change writes an audit row.
+//! takes an [`Caller`], and each change writes an audit row.
 
 pub mod audit;
 pub mod callbacks;
 pub mod checks;
 pub mod endpoints;
 pub mod keys;
+pub mod offsets;
 pub mod retention;
-pub mod sources;
 pub mod status;
 pub mod switch;
 pub mod teams;
@@ -28,20 +28,20 @@ use crate::intake::KafkaState;
 use crate::intake::consumer::Ask;
 use crate::keyring::Keyring;
 use crate::store::StoreError;
-use crate::store::people::{AuditEntry, Made, People};
+use crate::store::admin::{Admin, AuditEntry, Made};
 use crate::store::reads::Reads;
 
 /// Who asks, and from where: for the audit.
 #[derive(Debug, Clone)]
-pub struct Actor {
+pub struct Caller {
     pub name: String,
     pub origin: String,
 }
 
-impl Actor {
+impl Caller {
     fn entry(&self, action: &'static str, object: impl Into<String>, change: impl Into<String>) -> AuditEntry {
         AuditEntry {
-            actor: self.name.clone(),
+            caller: self.name.clone(),
             origin: self.origin.clone(),
             action,
             object: object.into(),
@@ -79,7 +79,7 @@ pub enum OpsError {
 /// What a reload changes and operations look at.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    pub keep: retention::Keep,
+    pub keep: retention::Retention,
     /// Names that API requests may be made to.
     pub hosts: Vec<String>,
 }
@@ -119,7 +119,7 @@ fn random<const N: usize>() -> [u8; N] {
 /// Everything that operations work on.
 #[derive(Clone)]
 pub struct Ops {
-    pub people: People,
+    pub admin: Admin,
     pub reads: Arc<dyn Reads>,
     pub keyring: Arc<Keyring>,
     pub directory: Arc<Directory>,

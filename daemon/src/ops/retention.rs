@@ -16,7 +16,7 @@ const REST: Duration = Duration::from_secs(60);
 
 /// How long each kind of row is kept.
 #[derive(Debug, Clone, Copy)]
-pub struct Keep {
+pub struct Retention {
     pub settled: Duration,
     pub dead_letters: Duration,
     pub event_ids: Duration,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::endpoints::{Endpoint, EndpointState};
-use super::{Actor, Ops, OpsError};
+use super::{Caller, Ops, OpsError};
 use crate::base::clock::Timestamp;
 use crate::store::StoreError;
 use crate::store::reads::{InstanceRow, Reads};
@@ -155,9 +155,9 @@ impl Ops {
     ///
     /// # Errors
     /// `invalid_request`, or the store's.
-    pub async fn set_log_level(&self, actor: &Actor, level: &str) -> Result<(), OpsError> {
+    pub async fn set_log_level(&self, caller: &Caller, level: &str) -> Result<(), OpsError> {
         crate::base::telemetry::check_level(level).map_err(OpsError::InvalidRequest)?;
-        self.people.note(actor.entry("log.level", "log", level)).await?;
+        self.admin.note(caller.entry("log.level", "log", level)).await?;
         self.log_level.set(level).map_err(OpsError::InvalidRequest)?;
         Ok(())
     }

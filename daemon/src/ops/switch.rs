@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::checks::Checked;
 use super::teams::{no_team, origin};
-use super::{Actor, Ops, OpsError};
+use super::{Caller, Ops, OpsError};
 use crate::model::attempt::Outcome;
 use crate::model::endpoint::Origin;
 use crate::model::team::{AuthForm, Mode, Team};
@@ -43,7 +43,7 @@ impl Ops {
     /// # Errors
     /// `not_found`, `conflict` when that form is sent already, `key_state` without keys of that form, `invalid_request`,
     /// or the store's. A receiver that is not ready is no error: nothing is switched then, and the answer says why.
-    pub async fn switch_auth(&self, actor: &Actor, team: &str, switch: Switch) -> Result<Switched, OpsError> {
+    pub async fn switch_auth(&self, caller: &Caller, team: &str, switch: Switch) -> Result<Switched, OpsError> {
         let entry = self.directory.team(team).await?.ok_or_else(|| no_team(team))?;
         let origin = switch.origin.as_deref().map(origin).transpose()?;
         let (from, to) = (form_of(&entry.team, origin.as_ref()), switch.to);
@@ -67,7 +67,7 @@ impl Ops {
         if let Some(origin) = origin.as_ref().filter(|origin| **origin != target.origin) {
             return Err(OpsError::InvalidRequest(format!("name a URL at {origin} to try")));
         }
-        let right = self.try_callback(actor, team, Some(url), Mode::Test, Some(to), |_| {}).await?;
+        let right = self.try_callback(caller, team, Some(url), Mode::Test, Some(to), |_| {}).await?;
         let answer = |switched, result: String, spoiled| Switched {
             from,
             to,
@@ -82,7 +82,7 @@ impl Ops {
                 "a right test callback was not taken in the new form, its last step says why; nothing was switched";
             return Ok(answer(false, why.to_owned(), None));
         }
-        let spoiled = self.try_callback(actor, team, Some(url), Mode::Test, Some(to), spoil).await?;
+        let spoiled = self.try_callback(caller, team, Some(url), Mode::Test, Some(to), spoil).await?;
         let outcome = spoiled.steps.last().and_then(|step| step.failed);
         if !matches!(outcome, Some(Outcome::ClientError | Outcome::Gone)) {
             let why = if spoiled.succeeded() {
@@ -92,7 +92,7 @@ impl Ops {
             };
             return Ok(answer(false, why.to_owned(), Some(spoiled)));
         }
-        self.set_form(actor, team, origin.as_ref(), from, to).await?;
+        self.set_form(caller, team, origin.as_ref(), from, to).await?;
         let old = if to == AuthForm::Hmac { "callback auth key" } else { "hmac key" };
         let result = format!(
             "a right test callback was taken and a spoiled one refused: {where_to} is sent the {} form from now on; once \
@@ -105,7 +105,7 @@ impl Ops {
     /// Changes the form if nobody changed it meanwhile.
     async fn set_form(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         team: &str,
         origin: Option<&Origin>,
         from: AuthForm,
@@ -126,8 +126,8 @@ impl Ops {
             }
             Ok((team, format!("{place}: {} -> {}", from.name(), to.name())))
         };
-        let audit = actor.entry("team.switch_auth", team, "");
-        self.people.update_team(team, audit, decide).await?.ok_or_else(|| no_team(team))??;
+        let audit = caller.entry("team.switch_auth", team, "");
+        self.admin.update_team(team, audit, decide).await?.ok_or_else(|| no_team(team))??;
         self.directory.refresh();
         Ok(())
     }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
 
-use super::{Actor, Creation, Ops, OpsError, created};
+use super::{Caller, Creation, Ops, OpsError, created};
 use crate::model::endpoint::Origin;
 use crate::model::team::{AuthForm, HttpPolicy, RetryOverride, Team};
 use crate::net::egress::{CUSTOMERS_REASON, Denied, judge, judge_name};
 use crate::net::target::{Target, TargetHost};
-use crate::store::people::Once;
+use crate::store::admin::IdempotencyKey;
 
 const MAX_ID: usize = 128;
 const MAX_NAME: usize = 200;
@@ -39,10 +39,10 @@ impl Ops {
     /// `invalid_request`, `url_refused`, `conflict`, `idempotency_mismatch`, or the store's.
     pub async fn create_team(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         id: &str,
         change: TeamChange,
-        once: Option<Once>,
+        once: Option<IdempotencyKey>,
     ) -> Result<Creation<Team>, OpsError> {
         if id.is_empty() || id.len() > MAX_ID || id.chars().any(|c| c.is_control() || c.is_whitespace()) {
             return Err(OpsError::InvalidRequest(format!(
@@ -62,8 +62,8 @@ impl Ops {
         };
         let team = self.changed(blank, change)?;
         let keys = self.first_keys(&team.id);
-        let audit = actor.entry("team.create", id, describe(&team));
-        let made = self.people.create_team(team.clone(), keys, once, audit).await?;
+        let audit = caller.entry("team.create", id, describe(&team));
+        let made = self.admin.create_team(team.clone(), keys, once, audit).await?;
         self.directory.refresh();
         match created(made, || format!("there is a team {id} already"))? {
             None => Ok(Creation::New(team)),
@@ -75,15 +75,15 @@ impl Ops {
     ///
     /// # Errors
     /// `not_found`, `invalid_request`, `url_refused`, or the store's.
-    pub async fn update_team(&self, actor: &Actor, id: &str, change: TeamChange) -> Result<Team, OpsError> {
+    pub async fn update_team(&self, caller: &Caller, id: &str, change: TeamChange) -> Result<Team, OpsError> {
         let ops = self.clone();
         let decide = move |before: Team| {
             let after = ops.changed(before.clone(), change)?;
             let audited = format!("{} -> {}", describe(&before), describe(&after));
             Ok::<_, OpsError>((after, audited))
         };
-        let audit = actor.entry("team.update", id, "");
-        let after = self.people.update_team(id, audit, decide).await?.ok_or_else(|| no_team(id))??;
+        let audit = caller.entry("team.update", id, "");
+        let after = self.admin.update_team(id, audit, decide).await?.ok_or_else(|| no_team(id))??;
         self.directory.refresh();
         Ok(after)
     }
@@ -93,7 +93,7 @@ impl Ops {
     /// # Errors
     /// `not_found`, or the store's.
     pub async fn team(&self, id: &str) -> Result<Team, OpsError> {
-        self.people.team(id).await?.ok_or_else(|| no_team(id))
+        self.admin.team(id).await?.ok_or_else(|| no_team(id))
     }
 
     /// Teams in the order of their ids, after `after`.
@@ -101,7 +101,7 @@ impl Ops {
     /// # Errors
     /// The store's.
     pub async fn teams(&self, after: Option<String>, limit: usize) -> Result<Vec<Team>, OpsError> {
-        Ok(self.people.teams(after, limit).await?)
+        Ok(self.admin.teams(after, limit).await?)
     }
 
     fn changed(&self, mut team: Team, change: TeamChange) -> Result<Team, OpsError> {

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::{Actor, Creation, Ops, OpsError, created};
+use super::{Caller, Creation, Ops, OpsError, created};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::text::hex;
-use crate::store::people::{AuditEntry, Made, Once, People, Scope, TokenRow};
+use crate::store::admin::{Admin, AuditEntry, IdempotencyKey, Made, Scope, TokenRow};
 
 const PREFIX: &str = "cbt_";
 const MAX_NAME: usize = 200;
@@ -62,7 +62,7 @@ impl Ops {
         let hash = hash(token);
         let mut book = self.tokens.book.lock().await;
         if book.as_ref().is_none_or(|book| book.read_at.elapsed() >= FRESH) {
-            match self.people.tokens().await {
+            match self.admin.tokens().await {
                 Ok(rows) => {
                     let tokens = rows.into_iter().map(|row| (row.hash, row)).collect();
                     *book = Some(Book { read_at: Instant::now(), tokens });
@@ -86,7 +86,7 @@ impl Ops {
     /// The store's.
     pub async fn has_tokens(&self) -> Result<bool, OpsError> {
         let now = self.clock.now();
-        Ok(self.people.tokens().await?.iter().any(|token| token.is_valid(now)))
+        Ok(self.admin.tokens().await?.iter().any(|token| token.is_valid(now)))
     }
 
     /// Waits until anybody could come with a token.
@@ -106,7 +106,7 @@ impl Ops {
     /// # Errors
     /// The store's.
     pub async fn tokens(&self) -> Result<Vec<TokenRow>, OpsError> {
-        Ok(self.people.tokens().await?)
+        Ok(self.admin.tokens().await?)
     }
 
     /// Makes a token. Its value is in the answer this once, and nowhere else.
@@ -115,19 +115,19 @@ impl Ops {
     /// `invalid_request`, `conflict`, `idempotency_mismatch`, or the store's.
     pub async fn create_token(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         new: NewToken,
-        once: Option<Once>,
+        once: Option<IdempotencyKey>,
     ) -> Result<Creation<(TokenRow, Option<Zeroizing<String>>)>, OpsError> {
         let (row, value) = mint(&new, self.clock.now())?;
-        let audit = actor.entry("token.create", &row.id, describe(&row));
-        let made = self.people.create_token(row.clone(), once, audit).await?;
+        let audit = caller.entry("token.create", &row.id, describe(&row));
+        let made = self.admin.create_token(row.clone(), once, audit).await?;
         self.tokens.forget().await;
         self.tokens.made.notify_waiters();
         match created(made, || "there are as many valid tokens as there may be; revoke one first".to_owned())? {
             None => Ok(Creation::New((row, Some(value)))),
             Some(id) => {
-                let earlier = self.people.tokens().await?.into_iter().find(|token| token.id == id);
+                let earlier = self.admin.tokens().await?.into_iter().find(|token| token.id == id);
                 let earlier = earlier.ok_or_else(|| no_token(&id))?;
                 Ok(Creation::Repeated((earlier, None)))
             }
@@ -138,8 +138,8 @@ impl Ops {
     ///
     /// # Errors
     /// `not_found`, or the store's.
-    pub async fn revoke_token(&self, actor: &Actor, id: &str) -> Result<TokenRow, OpsError> {
-        let row = self.people.revoke_token(id, actor.entry("token.revoke", id, "")).await?;
+    pub async fn revoke_token(&self, caller: &Caller, id: &str) -> Result<TokenRow, OpsError> {
+        let row = self.admin.revoke_token(id, caller.entry("token.revoke", id, "")).await?;
         self.tokens.forget().await;
         row.ok_or_else(|| no_token(id))
     }
@@ -150,19 +150,19 @@ impl Ops {
 /// # Errors
 /// `invalid_request`, `conflict`, or the store's.
 pub async fn bootstrap(
-    people: &People,
+    admin: &Admin,
     clock: &dyn Clock,
     new: &NewToken,
 ) -> Result<(TokenRow, Zeroizing<String>), OpsError> {
     let (row, value) = mint(new, clock.now())?;
     let audit = AuditEntry {
-        actor: "bootstrap".to_owned(),
+        caller: "bootstrap".to_owned(),
         origin: "store".to_owned(),
         action: "token.create",
         object: row.id.clone(),
         change: describe(&row),
     };
-    match people.create_token(row.clone(), None, audit).await? {
+    match admin.create_token(row.clone(), None, audit).await? {
         Made::Done => Ok((row, value)),
         _ => Err(OpsError::Conflict("there are as many valid tokens as there may be".to_owned())),
     }
@@ -182,7 +182,7 @@ fn mint(new: &NewToken, now: Timestamp) -> Result<(TokenRow, Zeroizing<String>),
         scope: new.scope,
         hash: hash(&value),
         last4: value[value.len() - 4..].to_owned(),
-        made_at: now,
+        created_at: now,
         expires_at: now.plus(new.valid_for),
         revoked_at: None,
     };

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::{Applied, Batch, Mark, ProcessId, Store, StoreError};
+use super::{Applied, Batch, InstanceId, PartitionWatermark, Store, StoreError};
 use crate::base::clock::Timestamp;
 use crate::base::metrics::Metrics;
 use crate::base::pace::Pace;
 use crate::model::attempt::{Attempt, Outcome};
-use crate::model::event::SourceKey;
+use crate::model::event::PartitionKey;
 use crate::model::retry::{Next, Reason};
 use crate::model::settlement::{Change, Rows, Settle, Verdict, apply};
 
@@ -68,7 +68,7 @@ impl Default for StoreUp {
 /// Writes batches in order; the only maker of batch numbers of its process.
 pub struct BatchWriter {
     store: Arc<dyn Store>,
-    process: ProcessId,
+    instance: InstanceId,
     number: u64,
     metrics: Arc<Metrics>,
     up: Arc<StoreUp>,
@@ -79,36 +79,44 @@ pub struct BatchWriter {
 #[derive(Debug, Default)]
 pub struct Written {
     pub changes: Vec<(Change, Verdict)>,
-    pub marks: Vec<Mark>,
-    pub lost: Vec<(Arc<SourceKey>, i64)>,
+    pub watermarks: Vec<PartitionWatermark>,
+    pub lost: Vec<(Arc<PartitionKey>, i64)>,
     pub now: Timestamp,
 }
 
 impl BatchWriter {
-    pub fn new(store: Arc<dyn Store>, process: ProcessId, metrics: Arc<Metrics>, up: Arc<StoreUp>) -> Self {
-        Self { store, process, number: 0, metrics, up, longest_commit: Duration::ZERO }
+    pub fn new(store: Arc<dyn Store>, instance: InstanceId, metrics: Arc<Metrics>, up: Arc<StoreUp>) -> Self {
+        Self { store, instance, number: 0, metrics, up, longest_commit: Duration::ZERO }
     }
 
     /// Makes `changes` durable together with `marks`. Comes back only when that is so, or the store is broken.
-    pub async fn write(&mut self, changes: Vec<Change>, marks: Vec<Mark>) -> Result<Written, StoreError> {
-        let batch = self.numbered(changes, marks);
+    pub async fn write(
+        &mut self,
+        changes: Vec<Change>,
+        watermarks: Vec<PartitionWatermark>,
+    ) -> Result<Written, StoreError> {
+        let batch = self.numbered(changes, watermarks);
         match self.until_certain(&batch).await {
             Ok(applied) => Ok(written(batch, applied)),
             Err(StoreError::Refused(why)) => {
-                let Batch { changes, marks, .. } = Arc::unwrap_or_clone(batch);
-                self.write_split(changes, marks, why).await
+                let Batch { changes, watermarks, .. } = Arc::unwrap_or_clone(batch);
+                self.write_split(changes, watermarks, why).await
             }
             Err(other) => Err(other),
         }
     }
 
-    fn numbered(&mut self, changes: Vec<Change>, marks: Vec<Mark>) -> Arc<Batch> {
+    fn numbered(&mut self, changes: Vec<Change>, watermarks: Vec<PartitionWatermark>) -> Arc<Batch> {
         self.number = self.number.saturating_add(1);
-        Arc::new(Batch { process: self.process, number: self.number, changes, marks })
+        Arc::new(Batch { instance: self.instance, number: self.number, changes, watermarks })
     }
 
-    async fn write_part(&mut self, changes: Vec<Change>, marks: Vec<Mark>) -> Result<Written, StoreError> {
-        let batch = self.numbered(changes, marks);
+    async fn write_part(
+        &mut self,
+        changes: Vec<Change>,
+        watermarks: Vec<PartitionWatermark>,
+    ) -> Result<Written, StoreError> {
+        let batch = self.numbered(changes, watermarks);
         let applied = self.until_certain(&batch).await?;
         Ok(written(batch, applied))
     }
@@ -141,7 +149,7 @@ impl BatchWriter {
     async fn write_split(
         &mut self,
         changes: Vec<Change>,
-        marks: Vec<Mark>,
+        watermarks: Vec<PartitionWatermark>,
         why: String,
     ) -> Result<Written, StoreError> {
         let mut parts = vec![changes];
@@ -164,9 +172,9 @@ impl BatchWriter {
             }
         }
         tracing::error!(reason = %why, "the store refused data; the bad row was set aside, its neighbours went through");
-        let last = self.write_part(Vec::new(), marks).await?;
+        let last = self.write_part(Vec::new(), watermarks).await?;
         written.lost.extend(last.lost);
-        written.marks = last.marks;
+        written.watermarks = last.watermarks;
         written.now = last.now;
         Ok(written)
     }
@@ -213,7 +221,7 @@ fn rejected(settle: Settle) -> Change {
 }
 
 fn written(batch: Arc<Batch>, applied: Applied) -> Written {
-    let Batch { changes, marks, .. } = Arc::unwrap_or_clone(batch);
+    let Batch { changes, watermarks, .. } = Arc::unwrap_or_clone(batch);
     let known = applied.verdicts.len() == changes.len();
     let mut verdicts = applied.verdicts.into_iter();
     let with_verdict = |change: Change| {
@@ -222,7 +230,12 @@ fn written(batch: Arc<Batch>, applied: Applied) -> Written {
         let verdict = verdict.unwrap_or_else(|| apply(&Rows::default(), &change, true).verdict);
         (change, verdict)
     };
-    Written { changes: changes.into_iter().map(with_verdict).collect(), marks, lost: applied.lost, now: applied.now }
+    Written {
+        changes: changes.into_iter().map(with_verdict).collect(),
+        watermarks,
+        lost: applied.lost,
+        now: applied.now,
+    }
 }
 
 fn not_attempted(at: Timestamp) -> Attempt {

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{
-    Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EventClaim, Known, ProcessId, PruneAsk, Pruned, Store,
+    Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EventClaim, InstanceId, Known, PruneAsk, Pruned, Store,
     StoreError, Taken,
 };
 use crate::model::callback::CallbackId;
-use crate::model::event::SourceKey;
+use crate::model::event::PartitionKey;
 use crate::model::settlement::Change;
 
 /// How often each fault happens, in a thousand writes.
@@ -113,19 +113,19 @@ impl Store for FaultyStore {
         self.guarded(self.inner.claim_event_ids(claims))
     }
 
-    fn take(&self, process: ProcessId, source: Arc<SourceKey>) -> Answer<'_, Taken> {
-        self.guarded(self.inner.take(process, source))
+    fn take(&self, instance: InstanceId, partition: Arc<PartitionKey>) -> Answer<'_, Taken> {
+        self.guarded(self.inner.take(instance, partition))
     }
 
     fn start_anew(
         &self,
-        process: ProcessId,
-        source: Arc<SourceKey>,
+        instance: InstanceId,
+        partition: Arc<PartitionKey>,
         start: i64,
         log_end: i64,
         accepted: Option<String>,
     ) -> Answer<'_, Taken> {
-        self.guarded(self.inner.start_anew(process, source, start, log_end, accepted))
+        self.guarded(self.inner.start_anew(instance, partition, start, log_end, accepted))
     }
 
     fn sweep(&self) -> Answer<'_, usize> {
@@ -136,7 +136,7 @@ impl Store for FaultyStore {
         self.guarded(self.inner.prune(ask))
     }
 
-    fn end(&self, process: ProcessId) -> Answer<'_, ()> {
-        self.guarded(self.inner.end(process))
+    fn end(&self, instance: InstanceId) -> Answer<'_, ()> {
+        self.guarded(self.inner.end(instance))
     }
 }

@@ -6,16 +6,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::{
-    Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EventClaim, Known, ProcessId, PruneAsk, Pruned, Store,
+    Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EventClaim, InstanceId, Known, PruneAsk, Pruned, Store,
     StoreError, Taken,
 };
 use crate::base::clock::{Clock, Timestamp};
 use crate::model::callback::{CallbackId, Hash};
 use crate::model::dead_letter::DeadLetter;
 use crate::model::endpoint::QueueKey;
-use crate::model::event::SourceKey;
+use crate::model::event::PartitionKey;
 use crate::model::lease::Token;
-use crate::model::offsets::Reached;
+use crate::model::offsets::Watermark;
 use crate::model::settlement::{Change, Claim, NumberedAttempt, Rows, apply, apply_claim};
 
 pub struct MemoryStore {
@@ -25,8 +25,8 @@ pub struct MemoryStore {
 
 #[derive(Default)]
 struct State {
-    processes: BTreeMap<i64, (u64, bool)>,
-    sources: BTreeMap<SourceKey, SourceState>,
+    instances: BTreeMap<i64, (u64, bool)>,
+    partitions: BTreeMap<PartitionKey, SourceState>,
     rows: BTreeMap<CallbackId, Rows>,
     bodies: HashMap<CallbackId, Bytes>,
     attempts: BTreeMap<(CallbackId, u32), NumberedAttempt>,
@@ -39,7 +39,7 @@ struct State {
 #[derive(Clone)]
 struct SourceState {
     epoch: i64,
-    reached: Reached,
+    watermark: Watermark,
     accepted: Option<String>,
 }
 
@@ -64,8 +64,8 @@ impl MemoryStore {
         self.state().dead_letters.values().cloned().collect()
     }
 
-    pub fn reached(&self, source: &SourceKey) -> Option<Reached> {
-        self.state().sources.get(source).map(|state| state.reached)
+    pub fn watermark(&self, partition: &PartitionKey) -> Option<Watermark> {
+        self.state().partitions.get(partition).map(|state| state.watermark)
     }
 }
 
@@ -75,8 +75,8 @@ fn done<'a, T: Send + 'a>(value: Result<T, StoreError>) -> Answer<'a, T> {
 
 impl State {
     fn write(&mut self, batch: &Batch, now: Timestamp) -> Result<Applied, StoreError> {
-        let Some((last, _)) = self.processes.get_mut(&batch.process.0) else {
-            return Err(StoreError::Broken("this process is not registered".to_owned()));
+        let Some((last, _)) = self.instances.get_mut(&batch.instance.0) else {
+            return Err(StoreError::Broken("this instance is not registered".to_owned()));
         };
         if *last >= batch.number {
             return Ok(Applied { now, ..Applied::default() });
@@ -84,22 +84,22 @@ impl State {
         *last = batch.number;
         let mut applied = Applied { now, ..Applied::default() };
         for change in &batch.changes {
-            let ours = change.record().is_none_or(|(record, epoch)| self.ours(&record.source, epoch));
+            let ours = change.record().is_none_or(|(record, epoch)| self.ours(&record.partition, epoch));
             let verdict = self.change(change, ours);
             applied.verdicts.push(verdict);
             if let (false, Some((record, epoch))) = (ours, change.record()) {
-                applied.lost.push((Arc::clone(&record.source), epoch));
+                applied.lost.push((Arc::clone(&record.partition), epoch));
             }
         }
-        for mark in &batch.marks {
-            if self.ours(&mark.source, mark.epoch) {
-                let state = self.sources.get_mut(&*mark.source).expect("it is ours, so it is there");
-                if mark.reached.done_upto >= state.reached.done_upto {
-                    let seen_upto = state.reached.seen_upto.max(mark.reached.seen_upto);
-                    state.reached = Reached { seen_upto, ..mark.reached };
+        for mark in &batch.watermarks {
+            if self.ours(&mark.partition, mark.epoch) {
+                let state = self.partitions.get_mut(&*mark.partition).expect("it is ours, so it is there");
+                if mark.watermark.upto >= state.watermark.upto {
+                    let seen_upto = state.watermark.seen_upto.max(mark.watermark.seen_upto);
+                    state.watermark = Watermark { seen_upto, ..mark.watermark };
                 }
             } else {
-                applied.lost.push((Arc::clone(&mark.source), mark.epoch));
+                applied.lost.push((Arc::clone(&mark.partition), mark.epoch));
             }
         }
         applied.lost.sort();
@@ -107,8 +107,8 @@ impl State {
         Ok(applied)
     }
 
-    fn ours(&self, source: &SourceKey, epoch: i64) -> bool {
-        self.sources.get(source).is_some_and(|state| state.epoch == epoch)
+    fn ours(&self, partition: &PartitionKey, epoch: i64) -> bool {
+        self.partitions.get(partition).is_some_and(|state| state.epoch == epoch)
     }
 
     fn change(&mut self, change: &Change, ours: bool) -> crate::model::settlement::Verdict {
@@ -185,26 +185,29 @@ impl State {
         claimed
     }
 
-    fn take(&mut self, source: &SourceKey, start: Option<(i64, i64, Option<String>)>) -> Taken {
-        let zero = Reached { done_upto: 0, seen_upto: 0, last: None };
-        let state =
-            self.sources.entry(source.clone()).or_insert(SourceState { epoch: 0, reached: zero, accepted: None });
+    fn take(&mut self, partition: &PartitionKey, start: Option<(i64, i64, Option<String>)>) -> Taken {
+        let zero = Watermark { upto: 0, seen_upto: 0, last: None };
+        let state = self.partitions.entry(partition.clone()).or_insert(SourceState {
+            epoch: 0,
+            watermark: zero,
+            accepted: None,
+        });
         state.epoch += 1;
         if let Some((start, log_end, accepted)) = start {
-            state.reached = Reached { done_upto: start, seen_upto: log_end, last: None };
+            state.watermark = Watermark { upto: start, seen_upto: log_end, last: None };
             state.accepted = accepted.or(state.accepted.take());
         }
-        let fresh = state.reached.done_upto == 0 && state.reached.seen_upto == 0 && state.accepted.is_none();
-        Taken { epoch: state.epoch, reached: state.reached, fresh, accepted: state.accepted.clone() }
+        let fresh = state.watermark.upto == 0 && state.watermark.seen_upto == 0 && state.accepted.is_none();
+        Taken { epoch: state.epoch, watermark: state.watermark, fresh, accepted: state.accepted.clone() }
     }
 }
 
 impl Store for MemoryStore {
     fn begin(&self) -> Answer<'_, Begun> {
         let mut state = self.state();
-        let unclean = state.processes.values().any(|(_, clean)| !clean);
-        let process = state.processes.keys().max().map_or(1, |last| last + 1);
-        state.processes.insert(process, (0, false));
+        let unclean = state.instances.values().any(|(_, clean)| !clean);
+        let instance = state.instances.keys().max().map_or(1, |last| last + 1);
+        state.instances.insert(instance, (0, false));
         for rows in state.rows.values_mut() {
             if let Some(pending) = rows.pending.as_mut() {
                 pending.token = None;
@@ -212,7 +215,7 @@ impl Store for MemoryStore {
             }
         }
         let store_id = "memory".to_owned();
-        done(Ok(Begun { process: ProcessId(process), store_id, unclean, now: self.clock.now() }))
+        done(Ok(Begun { instance: InstanceId(instance), store_id, unclean, now: self.clock.now() }))
     }
 
     fn write(&self, batch: Arc<Batch>) -> Answer<'_, Applied> {
@@ -240,19 +243,19 @@ impl Store for MemoryStore {
         done(Ok(claims.iter().map(|claim| state.dedupe.entry(claim.hash).or_insert((claim.id, now)).0).collect()))
     }
 
-    fn take(&self, _process: ProcessId, source: Arc<SourceKey>) -> Answer<'_, Taken> {
-        done(Ok(self.state().take(&source, None)))
+    fn take(&self, _process: InstanceId, partition: Arc<PartitionKey>) -> Answer<'_, Taken> {
+        done(Ok(self.state().take(&partition, None)))
     }
 
     fn start_anew(
         &self,
-        _process: ProcessId,
-        source: Arc<SourceKey>,
+        _process: InstanceId,
+        partition: Arc<PartitionKey>,
         start: i64,
         log_end: i64,
         accepted: Option<String>,
     ) -> Answer<'_, Taken> {
-        done(Ok(self.state().take(&source, Some((start, log_end, accepted)))))
+        done(Ok(self.state().take(&partition, Some((start, log_end, accepted)))))
     }
 
     fn sweep(&self) -> Answer<'_, usize> {
@@ -287,8 +290,8 @@ impl Store for MemoryStore {
         done(Ok(Pruned { settled: old.len(), dead_letters: 0, event_ids: before - state.dedupe.len(), next: None }))
     }
 
-    fn end(&self, process: ProcessId) -> Answer<'_, ()> {
-        if let Some((_, clean)) = self.state().processes.get_mut(&process.0) {
+    fn end(&self, instance: InstanceId) -> Answer<'_, ()> {
+        if let Some((_, clean)) = self.state().instances.get_mut(&instance.0) {
             *clean = true;
         }
         done(Ok(()))

@@ -3,10 +3,10 @@
 //! Every implementer merges by `model::settlement::apply`; `tests/it/store_contract.rs` holds each to it, pair by
 //! pair. Times that are compared (due, leases, horizons) are made and compared by the store's clock.
 
+pub mod admin;
 pub mod batch;
 pub mod faulty;
 pub mod memory;
-pub mod people;
 pub mod reads;
 pub mod sqlite;
 
@@ -21,9 +21,9 @@ use bytes::Bytes;
 use crate::base::clock::Timestamp;
 use crate::model::callback::{CallbackId, Hash};
 use crate::model::endpoint::QueueKey;
-use crate::model::event::SourceKey;
+use crate::model::event::PartitionKey;
 use crate::model::lease::Token;
-use crate::model::offsets::Reached;
+use crate::model::offsets::Watermark;
 use crate::model::settlement::{Change, Pending, Verdict};
 
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -46,23 +46,23 @@ pub enum StoreError {
 
 /// Names a running process within a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ProcessId(pub i64);
+pub struct InstanceId(pub i64);
 
 /// The changes of one transaction, with how far their partitions have come once it is applied.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    pub process: ProcessId,
+    pub instance: InstanceId,
     /// Rises by one; a number that the store has seen is applied already.
     pub number: u64,
     pub changes: Vec<Change>,
-    pub marks: Vec<Mark>,
+    pub watermarks: Vec<PartitionWatermark>,
 }
 
 #[derive(Debug, Clone)]
-pub struct Mark {
-    pub source: Arc<SourceKey>,
+pub struct PartitionWatermark {
+    pub partition: Arc<PartitionKey>,
     pub epoch: i64,
-    pub reached: Reached,
+    pub watermark: Watermark,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -70,7 +70,7 @@ pub struct Applied {
     /// One a change; empty when the batch had been applied before.
     pub verdicts: Vec<Verdict>,
     /// Partitions named under an epoch that is no longer theirs.
-    pub lost: Vec<(Arc<SourceKey>, i64)>,
+    pub lost: Vec<(Arc<PartitionKey>, i64)>,
     /// Duplicates of what stood already do not count.
     pub now: Timestamp,
 }
@@ -78,7 +78,7 @@ pub struct Applied {
 /// A wish for due rows.
 #[derive(Debug, Clone)]
 pub struct ClaimAsk {
-    pub process: ProcessId,
+    pub instance: InstanceId,
     pub at_most: usize,
     /// Bodies are taken until this many bytes are passed.
     pub bytes: usize,
@@ -117,7 +117,7 @@ pub struct EventClaim {
 #[derive(Debug, Clone)]
 pub struct Taken {
     pub epoch: i64,
-    pub reached: Reached,
+    pub watermark: Watermark,
     /// The store has never read it, and was not told where to start.
     pub fresh: bool,
     /// The foreign store id that an operator accepted for it.
@@ -148,7 +148,7 @@ pub struct Pruned {
 /// What a process learns when it begins.
 #[derive(Debug, Clone)]
 pub struct Begun {
-    pub process: ProcessId,
+    pub instance: InstanceId,
     pub store_id: String,
     /// An earlier process did not end cleanly: repeats are possible.
     pub unclean: bool,
@@ -173,13 +173,13 @@ pub trait Store: Send + Sync {
     fn claim_event_ids(&self, claims: Vec<EventClaim>) -> Answer<'_, Vec<CallbackId>>;
 
     /// Takes a partition over in its next epoch.
-    fn take(&self, process: ProcessId, source: Arc<SourceKey>) -> Answer<'_, Taken>;
+    fn take(&self, instance: InstanceId, partition: Arc<PartitionKey>) -> Answer<'_, Taken>;
 
     /// Starts a partition anew: in its next epoch, from `start`, where all below `log_end` may be known.
     fn start_anew(
         &self,
-        process: ProcessId,
-        source: Arc<SourceKey>,
+        instance: InstanceId,
+        partition: Arc<PartitionKey>,
         start: i64,
         log_end: i64,
         accepted: Option<String>,
@@ -191,5 +191,5 @@ pub trait Store: Send + Sync {
     fn prune(&self, ask: PruneAsk) -> Answer<'_, Pruned>;
 
     /// The process ends cleanly: nothing of it is under way.
-    fn end(&self, process: ProcessId) -> Answer<'_, ()>;
+    fn end(&self, instance: InstanceId) -> Answer<'_, ()>;
 }

@@ -7,8 +7,8 @@ use crate::base::clock::Timestamp;
 use crate::model::attempt::Outcome;
 use crate::model::callback::CallbackId;
 use crate::model::dead_letter::{DeadLetter, Unreadable};
-use crate::model::event::SourceKey;
-use crate::model::offsets::Reached;
+use crate::model::event::PartitionKey;
+use crate::model::offsets::Watermark;
 use crate::model::retry::Reason;
 use crate::model::settlement::{NumberedAttempt, Rows};
 use crate::model::team::Mode;
@@ -85,9 +85,9 @@ pub struct Found<T> {
 }
 
 #[derive(Debug, Clone)]
-pub struct SourceRow {
-    pub source: SourceKey,
-    pub reached: Reached,
+pub struct PartitionOffsets {
+    pub partition: PartitionKey,
+    pub watermark: Watermark,
     pub epoch: i64,
     pub owner: Option<i64>,
     pub moved_at: Timestamp,
@@ -139,11 +139,11 @@ pub struct InstanceRow {
     /// Its last write.
     pub seen_at: Timestamp,
     /// `None` while it runs.
-    pub end: Option<RunEnd>,
+    pub end: Option<InstanceEnd>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RunEnd {
+pub enum InstanceEnd {
     Clean,
     /// Its successor found that it had not ended cleanly.
     Died,
@@ -170,7 +170,7 @@ pub trait Reads: Send + Sync {
     fn dead_letter(&self, id: CallbackId) -> Answer<'_, Option<BuriedLetter>>;
     /// Dead letters that name no task, at most `at_most` of them.
     fn nameless_dead_letters(&self, at_most: usize) -> Answer<'_, usize>;
-    fn sources(&self) -> Answer<'_, Vec<SourceRow>>;
+    fn offsets(&self) -> Answer<'_, Vec<PartitionOffsets>>;
     /// Queues with pending callbacks, by team and target.
     fn queues(&self, ask: QueueAsk) -> Answer<'_, Vec<QueueRow>>;
     /// The newest runs first.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use callbackd::store::people::Scope;
+use callbackd::store::admin::Scope;
 use callbackd_bench::recorder::Recorder;
 use http::{HeaderMap, HeaderValue, Method};
 use scale_callback::client::{Remote, call};
@@ -89,8 +89,8 @@ fn requests(ids: &BTreeMap<&str, String>) -> Vec<(&'static str, &'static str, St
     vec![
         ("get", "/status", "/status".into(), Value::Null),
         ("get", "/instances", "/instances".into(), Value::Null),
-        ("get", "/sources", "/sources".into(), Value::Null),
-        ("post", "/sources/accept", "/sources/accept".into(), json!({"from": "end"})),
+        ("get", "/partitions", "/partitions".into(), Value::Null),
+        ("post", "/partitions/accept", "/partitions/accept".into(), json!({"from": "end"})),
         ("get", "/log_level", "/log_level".into(), Value::Null),
         ("put", "/log_level", "/log_level".into(), json!({"level": "off"})),
         ("get", "/teams", "/teams?limit=1".into(), Value::Null),
@@ -174,7 +174,7 @@ async fn accept_without_kafka() -> Answer {
     let api = Api { address: other.app().api_address.expect("there is a token"), token };
     other.until("it waits", async || (!other.app().ops.readiness().ready).then_some(())).await;
     broker.stop();
-    api.post("/sources/accept", &json!({"from": "committed"})).await
+    api.post("/partitions/accept", &json!({"from": "committed"})).await
 }
 
 /// Operations of the document: method, path, the scope it names, the statuses it names.
@@ -202,7 +202,7 @@ async fn every_operation_answers_as_the_document_says() {
         let (_, _, uri, body) = request.unwrap_or_else(|| panic!("no request for {method} {path}"));
         // No partition waits for an operator here.
         let expected =
-            if path == "/sources/accept" { "4XX" } else { statuses.iter().find(|s| s.starts_with('2')).unwrap() };
+            if path == "/partitions/accept" { "4XX" } else { statuses.iter().find(|s| s.starts_with('2')).unwrap() };
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let answer = api.send(&method.to_uppercase(), &format!("/admin/v1{uri}"), &[], &body).await;
         let named = answer.status.to_string() == expected || (expected == "4XX" && answer.code() == "conflict");
@@ -363,7 +363,7 @@ async fn a_repeated_request_makes_nothing_twice() {
         assert_eq!(token.status, 201);
     }
     assert_eq!(api.get("/tokens").await.json["docs"].as_array().unwrap().len(), 2);
-    // Another actor's key of the same name is another key.
+    // Another caller's key of the same name is another key.
     let other = api.with(harness.token(Scope::Operate).await);
     assert_ne!(other.send("POST", &path, &once, body).await.json["key_id"], first.json["key_id"]);
 }
@@ -388,7 +388,7 @@ async fn pages_hold_everything_once_and_belong_to_their_query() {
         ("/callbacks?mode=live", "callback_id", 25),
         ("/dead_letters?reason=not_json", "dead_letter_id", 7),
         ("/teams?", "team_id", 9),
-        ("/audit?actor=nobody", "audit_id", 0),
+        ("/audit?caller=nobody", "audit_id", 0),
         ("/audit?", "audit_id", 16),
     ] {
         let mut seen = Vec::new();

@@ -14,7 +14,7 @@ use callbackd::store::Store;
 use callbackd::store::faulty::{Faults, FaultyStore};
 use scale_callback::receiver::Reply;
 
-use crate::harness::{Event, HMAC_TEAM, Harness, PATIENCE, TEAM, actor};
+use crate::harness::{Event, HMAC_TEAM, Harness, PATIENCE, TEAM, caller};
 
 const ULID: &str = "01KAV9FT00ZKEK0KFES3QVF608";
 
@@ -230,10 +230,10 @@ async fn a_mended_default_url_moves_what_waits_for_it() {
     let mended = harness.accepting().await;
     let ops = &harness.app().ops;
     let default = |url: String| TeamChange { default_url: Some(Some(url)), ..TeamChange::default() };
-    ops.update_team(&actor(), TEAM, default(broken.url("/"))).await.unwrap();
+    ops.update_team(&caller(), TEAM, default(broken.url("/"))).await.unwrap();
     harness.produce(&Event::new("task-1"));
     assert!(broken.until(PATIENCE, |receipts| !receipts.is_empty()).await);
-    ops.update_team(&actor(), TEAM, default(mended.url("/mended"))).await.unwrap();
+    ops.update_team(&caller(), TEAM, default(mended.url("/mended"))).await.unwrap();
     let (_, rows, _) = harness.ended("task-1").await;
     assert_eq!(rows.settled.unwrap().ended, Ended::Delivered);
     assert_eq!(mended.count(), 1);
@@ -246,15 +246,15 @@ async fn allowed_origins_and_http_are_refusals_like_any_other() {
     let ops = &harness.app().ops;
     let change =
         TeamChange { allowed_origins: Some(vec!["https://hooks.acme.example".to_owned()]), ..TeamChange::default() };
-    ops.update_team(&actor(), TEAM, change).await.unwrap();
+    ops.update_team(&caller(), TEAM, change).await.unwrap();
     harness.produce(&Event::new("task-origin").to(receiver.url("/")));
     let (_, rows, _) = harness.ended("task-origin").await;
     assert_eq!(rows.settled.unwrap().ended, Ended::Abandoned(Reason::OriginNotAllowed));
     let change =
         TeamChange { allowed_origins: Some(vec![]), http: Some(Some("hmac-only".to_owned())), ..TeamChange::default() };
-    ops.update_team(&actor(), TEAM, change).await.unwrap();
+    ops.update_team(&caller(), TEAM, change).await.unwrap();
     let change = TeamChange { http: Some(Some("hmac-only".to_owned())), ..TeamChange::default() };
-    ops.update_team(&actor(), HMAC_TEAM, change).await.unwrap();
+    ops.update_team(&caller(), HMAC_TEAM, change).await.unwrap();
     harness.produce(&Event::new("task-http").to(receiver.url("/")));
     harness.produce(&Event::new("task-hmac").of(HMAC_TEAM).to(receiver.url("/")));
     let (_, rows, _) = harness.ended("task-http").await;
@@ -271,7 +271,7 @@ async fn keys_rotate_without_a_refused_callback() {
     let old = harness.key(TEAM, KeyKind::CallbackAuth, Mode::Live).await;
     let receiver = harness.accepting().await;
     let (row, value) = harness.new_key(KeyKind::Signing).await;
-    ops.promote_key(&actor(), TEAM, &row.id, None).await.unwrap();
+    ops.promote_key(&caller(), TEAM, &row.id, None).await.unwrap();
     harness.produce(&Event::new("task-1").to(receiver.url("/")));
     harness.ended("task-1").await;
     let receipts = receiver.receipts();
@@ -285,14 +285,14 @@ async fn keys_rotate_without_a_refused_callback() {
     harness.produce(&Event::new("task-2").to(receiver.url("/")));
     harness.ended("task-2").await;
     assert_eq!(receiver.receipts()[1].headers["scale-callback-auth"].to_str().unwrap(), old, "created is not used yet");
-    ops.promote_key(&actor(), TEAM, &row.id, None).await.unwrap();
+    ops.promote_key(&caller(), TEAM, &row.id, None).await.unwrap();
     harness.produce(&Event::new("task-3").to(receiver.url("/")));
     harness.until("the receiver refuses the new key", async || (!receiver.refused().is_empty()).then_some(())).await;
-    assert_eq!(ops.reveal_key(&actor(), TEAM, &row.id).await.unwrap().as_str(), value.as_str());
+    assert_eq!(ops.reveal_key(&caller(), TEAM, &row.id).await.unwrap().as_str(), value.as_str());
     // Without any usable key nothing is sent, and it is retried.
     for key in ops.keys(TEAM).await.unwrap().iter().filter(|key| key.kind == KeyKind::Signing && key.mode == Mode::Live)
     {
-        ops.revoke_key(&actor(), TEAM, &key.id, true).await.unwrap();
+        ops.revoke_key(&caller(), TEAM, &key.id, true).await.unwrap();
     }
     harness.produce(&Event::new("task-4").to(receiver.url("/")));
     let (_, rows, attempts) = harness.ended("task-4").await;

@@ -8,15 +8,15 @@ use callbackd::base::clock::{Clock, SystemClock, Timestamp};
 use callbackd::model::attempt::{Attempt, Outcome};
 use callbackd::model::callback::{BUILDER, CallbackId, EventKey};
 use callbackd::model::endpoint::{Origin, QueueKey, QueueTarget};
-use callbackd::model::event::{RecordRef, SourceKey};
+use callbackd::model::event::{PartitionKey, RecordRef};
 use callbackd::model::lease::{Facts, Token};
-use callbackd::model::offsets::Reached;
+use callbackd::model::offsets::Watermark;
 use callbackd::model::retry::{Next, Reason};
 use callbackd::model::settlement::{Change, Settle};
 use callbackd::model::team::Mode;
 use callbackd::store::reads::{CallbackFilter, Page, QueueMatch, Reads as _, State};
 use callbackd::store::sqlite::{Config, SqliteStore};
-use callbackd::store::{Batch, Mark, Store as _};
+use callbackd::store::{Batch, PartitionWatermark, Store as _};
 use proptest::prelude::*;
 
 const ROWS: u64 = 400;
@@ -54,7 +54,7 @@ fn known(n: u64) -> Known {
     Known { id, team, task, target, state, reason, outcome, mode, at }
 }
 
-fn change(row: &Known, offset: i64, source: &Arc<SourceKey>, epoch: i64) -> Change {
+fn change(row: &Known, offset: i64, partition: &Arc<PartitionKey>, epoch: i64) -> Change {
     let begun_at = Timestamp::from_millis(row.at);
     let target = QueueTarget::parse(&row.target).unwrap();
     let next = match row.state {
@@ -69,7 +69,7 @@ fn change(row: &Known, offset: i64, source: &Arc<SourceKey>, epoch: i64) -> Chan
     Change::Settle(Box::new(Settle {
         facts: Arc::new(Facts {
             id: row.id,
-            record: RecordRef { source: Arc::clone(source), offset, timestamp: row.at },
+            record: RecordRef { partition: Arc::clone(partition), offset, timestamp: row.at },
             team: row.team.as_str().into(),
             task_id: row.task.as_str().into(),
             event_id: None,
@@ -103,14 +103,14 @@ async fn filled(folder: &std::path::Path) -> (SqliteStore, Vec<Known>) {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store = SqliteStore::open(&Config { directory: folder.to_owned() }, clock).unwrap();
     let begun = store.begin().await.unwrap();
-    let source = Arc::new(SourceKey { cluster: "c".into(), topic: "t".into(), partition: 0 });
-    let taken = store.take(begun.process, Arc::clone(&source)).await.unwrap();
+    let partition = Arc::new(PartitionKey { cluster: "c".into(), topic: "t".into(), number: 0 });
+    let taken = store.take(begun.instance, Arc::clone(&partition)).await.unwrap();
     let mut rows: Vec<_> = (0..ROWS).map(known).collect();
-    let changes = rows.iter().zip(0..).map(|(row, offset)| change(row, offset, &source, taken.epoch)).collect();
+    let changes = rows.iter().zip(0..).map(|(row, offset)| change(row, offset, &partition, taken.epoch)).collect();
     let done = i64::try_from(ROWS).unwrap();
-    let reached = Reached { done_upto: done, seen_upto: done, last: None };
-    let marks = vec![Mark { source, epoch: taken.epoch, reached }];
-    store.write(Arc::new(Batch { process: begun.process, number: 1, changes, marks })).await.unwrap();
+    let watermark = Watermark { upto: done, seen_upto: done, last: None };
+    let watermarks = vec![PartitionWatermark { partition, epoch: taken.epoch, watermark }];
+    store.write(Arc::new(Batch { instance: begun.instance, number: 1, changes, watermarks })).await.unwrap();
     rows.sort_by_key(|row| std::cmp::Reverse(row.id));
     (store, rows)
 }

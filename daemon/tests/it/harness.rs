@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use callbackd::app::{App, Extras};
+use callbackd::app::{App, TestHooks};
 use callbackd::config::{Config, Layers};
 use callbackd::demo::broker::Broker;
 use callbackd::keyring::Keyring;
@@ -12,11 +12,11 @@ use callbackd::model::callback::CallbackId;
 use callbackd::model::settlement::{NumberedAttempt, Rows};
 use callbackd::model::team::{KeyKind, Mode};
 use callbackd::net::egress::{AllowRule, Allowed, Net};
-use callbackd::ops::Actor;
+use callbackd::ops::Caller;
 use callbackd::ops::teams::TeamChange;
 use callbackd::ops::tokens::NewToken;
 use callbackd::store::Store;
-use callbackd::store::people::Scope;
+use callbackd::store::admin::Scope;
 use callbackd::store::reads::{BuriedLetter, CallbackFilter, DeadLetterFilter, Page};
 use callbackd_bench::recorder::{Recorder, Rule};
 use rdkafka::ClientConfig;
@@ -192,7 +192,7 @@ impl Harness {
     }
 
     pub async fn run(&mut self, wrap: Option<Wrap>) {
-        let extras = Extras { wrap_store: wrap, ..Extras::default() };
+        let extras = TestHooks { wrap_store: wrap, ..TestHooks::default() };
         self.app = Some(App::start(config(&self.settings), extras).await.unwrap());
     }
 
@@ -219,15 +219,15 @@ impl Harness {
 
     async fn teams(&self) {
         let ops = &self.app().ops;
-        ops.create_team(&actor(), TEAM, TeamChange::default(), None).await.unwrap();
+        ops.create_team(&caller(), TEAM, TeamChange::default(), None).await.unwrap();
         let hmac = TeamChange { auth_form: Some("hmac".to_owned()), ..TeamChange::default() };
-        ops.create_team(&actor(), HMAC_TEAM, hmac, None).await.unwrap();
+        ops.create_team(&caller(), HMAC_TEAM, hmac, None).await.unwrap();
     }
 
     /// A new live key of the first team, not used yet.
-    pub async fn new_key(&self, kind: KeyKind) -> (callbackd::store::people::KeyRow, String) {
+    pub async fn new_key(&self, kind: KeyKind) -> (callbackd::store::admin::KeyRow, String) {
         let new = callbackd::ops::keys::NewKey { kind, mode: Mode::Live, given: None };
-        let made = self.app().ops.create_key(&actor(), TEAM, new, None).await.unwrap();
+        let made = self.app().ops.create_key(&caller(), TEAM, new, None).await.unwrap();
         let (row, value) = made.into_inner();
         (row, value.unwrap().to_string())
     }
@@ -235,7 +235,7 @@ impl Harness {
     /// A token of the API's.
     pub async fn token(&self, scope: Scope) -> String {
         let new = NewToken { name: scope.name().to_owned(), scope, valid_for: Duration::from_secs(3_600) };
-        let made = self.app().ops.create_token(&actor(), new, None).await.unwrap();
+        let made = self.app().ops.create_token(&caller(), new, None).await.unwrap();
         made.into_inner().1.unwrap().to_string()
     }
 
@@ -244,7 +244,7 @@ impl Harness {
         let ops = &self.app().ops;
         let rows = ops.keys(team).await.unwrap();
         let row = rows.iter().rev().find(|row| row.kind == kind && row.mode == mode).unwrap();
-        ops.reveal_key(&actor(), team, &row.id).await.unwrap().to_string()
+        ops.reveal_key(&caller(), team, &row.id).await.unwrap().to_string()
     }
 
     /// What both teams' developers would verify with.
@@ -327,8 +327,8 @@ impl Harness {
     /// Waits until the watermarks of all partitions add up to `records`.
     pub async fn watermark(&self, records: i64) {
         self.until("the watermark", async || {
-            let sources = self.app().ops.reads.sources().await.unwrap_or_default();
-            let sum: i64 = sources.iter().map(|source| source.reached.done_upto).sum();
+            let partitions = self.app().ops.reads.offsets().await.unwrap_or_default();
+            let sum: i64 = partitions.iter().map(|partition| partition.watermark.upto).sum();
             (sum >= records).then_some(())
         })
         .await;
@@ -379,6 +379,6 @@ pub async fn hold(file: &Path) -> rusqlite::Connection {
     other
 }
 
-pub fn actor() -> Actor {
-    Actor { name: "test".to_owned(), origin: "test".to_owned() }
+pub fn caller() -> Caller {
+    Caller { name: "test".to_owned(), origin: "test".to_owned() }
 }

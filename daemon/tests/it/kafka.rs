@@ -127,10 +127,10 @@ pub async fn at_the_end(harness: &Harness, servers: &str, partitions: i32) {
     let probe: BaseConsumer = client(servers).create().unwrap();
     harness
         .until("the watermarks stand at the ends", async || {
-            let sources = harness.app().ops.reads.sources().await.ok()?;
-            let at_end = sources.iter().filter(|source| {
-                let ends = probe.fetch_watermarks(&harness.topic, source.source.partition, Duration::from_secs(5));
-                ends.is_ok_and(|(_, high)| source.reached.done_upto == high)
+            let rows = harness.app().ops.reads.offsets().await.ok()?;
+            let at_end = rows.iter().filter(|row| {
+                let ends = probe.fetch_watermarks(&harness.topic, row.partition.number, Duration::from_secs(5));
+                ends.is_ok_and(|(_, high)| row.watermark.upto == high)
             });
             (at_end.count() == usize::try_from(partitions).unwrap()).then_some(())
         })
@@ -282,7 +282,7 @@ async fn a_topic_re_created_while_we_were_down_is_read_anew() {
     assert!(receiver.until(LONG, |receipts| receipts.len() >= 160).await, "{}", receiver.count());
     at_the_end(&harness, &servers, 4).await;
     each_once(&receiver, 160);
-    assert!(harness.app().ops.metrics.sources_started_anew_total.get() >= 3);
+    assert!(harness.app().ops.metrics.partitions_started_anew_total.get() >= 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -302,7 +302,7 @@ async fn a_lost_store_waits_for_an_operator() {
     assert!(troubles.contains("another store") && troubles.contains("offsets accept --from"), "{troubles}");
     let second = other.accepting().await;
     produce(&servers, "lost", 2, &events(20, 10, &second.url("/")));
-    let started = other.app().ops.accept_offsets(&crate::harness::actor(), "committed").await.unwrap();
+    let started = other.app().ops.accept_offsets(&crate::harness::caller(), "committed").await.unwrap();
     assert_eq!(started, 2);
     assert!(second.until(LONG, |receipts| receipts.len() == 10).await);
     assert!(other.app().ops.readiness().ready);

@@ -11,9 +11,9 @@ use callbackd::model::attempt::{Attempt, Outcome};
 use callbackd::model::callback::CallbackId;
 use callbackd::model::dead_letter::{DeadLetter, Unreadable};
 use callbackd::model::endpoint::{Origin, QueueKey, QueueTarget};
-use callbackd::model::event::{RecordRef, SourceKey};
+use callbackd::model::event::{PartitionKey, RecordRef};
 use callbackd::model::lease::{Facts, Token};
-use callbackd::model::offsets::Reached;
+use callbackd::model::offsets::Watermark;
 use callbackd::model::retry::{Next, Reason};
 use callbackd::model::settlement::{Change, Ended, NumberedAttempt, Park, Rows, Settle, Verdict, apply};
 use callbackd::model::team::Mode;
@@ -21,7 +21,7 @@ use callbackd::store::faulty::{Faults, FaultyStore};
 use callbackd::store::memory::MemoryStore;
 use callbackd::store::reads::Reads as _;
 use callbackd::store::sqlite::{self, SqliteStore};
-use callbackd::store::{Batch, ClaimAsk, EventClaim, Mark, ProcessId, PruneAsk, Store, StoreError};
+use callbackd::store::{Batch, ClaimAsk, EventClaim, InstanceId, PartitionWatermark, PruneAsk, Store, StoreError};
 
 const START: Timestamp = Timestamp::from_millis(1_764_000_000_000);
 
@@ -32,7 +32,7 @@ struct Subject {
     memory: Option<Arc<MemoryStore>>,
     sqlite: Option<Arc<SqliteStore>>,
     clock: Arc<ManualClock>,
-    process: ProcessId,
+    instance: InstanceId,
     number: u64,
     epoch: i64,
     _folder: tempfile::TempDir,
@@ -59,18 +59,18 @@ async fn subjects() -> Vec<Subject> {
         } else {
             store
         };
-        let process = store.begin().await.unwrap().process;
-        let epoch = store.take(process, source()).await.unwrap().epoch;
-        subjects.push(Subject { name, store, memory, sqlite, clock, process, number: 0, epoch, _folder: folder });
+        let instance = store.begin().await.unwrap().instance;
+        let epoch = store.take(instance, partition()).await.unwrap().epoch;
+        subjects.push(Subject { name, store, memory, sqlite, clock, instance, number: 0, epoch, _folder: folder });
     }
     subjects
 }
 
 impl Subject {
     /// Writes one batch, again and again while the store is uncertain.
-    async fn write(&mut self, changes: Vec<Change>, marks: Vec<Mark>) -> Vec<Verdict> {
+    async fn write(&mut self, changes: Vec<Change>, watermarks: Vec<PartitionWatermark>) -> Vec<Verdict> {
         self.number += 1;
-        let batch = Arc::new(Batch { process: self.process, number: self.number, changes, marks });
+        let batch = Arc::new(Batch { instance: self.instance, number: self.number, changes, watermarks });
         loop {
             match self.store.write(Arc::clone(&batch)).await {
                 Ok(applied) => return applied.verdicts,
@@ -96,17 +96,17 @@ impl Subject {
         }
     }
 
-    async fn reached(&self) -> Reached {
+    async fn watermark(&self) -> Watermark {
         match (&self.memory, &self.sqlite) {
-            (Some(memory), _) => memory.reached(&source()).unwrap(),
-            (_, Some(sqlite)) => sqlite.sources().await.unwrap()[0].reached,
+            (Some(memory), _) => memory.watermark(&partition()).unwrap(),
+            (_, Some(sqlite)) => sqlite.offsets().await.unwrap()[0].watermark,
             _ => unreachable!(),
         }
     }
 
     fn ask(&self) -> ClaimAsk {
         ClaimAsk {
-            process: self.process,
+            instance: self.instance,
             at_most: 100,
             bytes: 1 << 20,
             lease: Duration::from_secs(60),
@@ -117,8 +117,8 @@ impl Subject {
     }
 }
 
-fn source() -> Arc<SourceKey> {
-    Arc::new(SourceKey { cluster: "c".into(), topic: "t".into(), partition: 0 })
+fn partition() -> Arc<PartitionKey> {
+    Arc::new(PartitionKey { cluster: "c".into(), topic: "t".into(), number: 0 })
 }
 
 fn facts(n: u32) -> Arc<Facts> {
@@ -127,7 +127,7 @@ fn facts(n: u32) -> Arc<Facts> {
     id[12..].copy_from_slice(&n.to_be_bytes());
     Arc::new(Facts {
         id: CallbackId::from_bytes(id),
-        record: RecordRef { source: source(), offset: i64::from(n), timestamp: START.millis() },
+        record: RecordRef { partition: partition(), offset: i64::from(n), timestamp: START.millis() },
         team: "team_a".into(),
         task_id: format!("task-{n}").into(),
         event_id: n.is_multiple_of(2).then(|| "event".into()),
@@ -320,13 +320,13 @@ async fn delivered_is_final() {
 async fn a_batch_applied_twice_equals_once() {
     for subject in subjects().await {
         let batch = Arc::new(Batch {
-            process: subject.process,
+            instance: subject.instance,
             number: 1,
             changes: vec![
                 settle(1, 7, Some(subject.epoch), Outcome::ServerError, retry()),
                 settle(2, 7, None, Outcome::Ok, Next::Delivered),
             ],
-            marks: vec![],
+            watermarks: vec![],
         });
         for _ in 0..20 {
             let _ = subject.store.write(Arc::clone(&batch)).await;
@@ -339,26 +339,26 @@ async fn a_batch_applied_twice_equals_once() {
 #[tokio::test]
 async fn the_watermark_rises_with_its_rows_and_only_in_our_epoch() {
     for mut subject in subjects().await {
-        let mark = |epoch, done_upto| Mark {
-            source: source(),
+        let mark = |epoch, upto| PartitionWatermark {
+            partition: partition(),
             epoch,
-            reached: Reached { done_upto, seen_upto: done_upto, last: Some((done_upto - 1, [1; 32])) },
+            watermark: Watermark { upto, seen_upto: upto, last: Some((upto - 1, [1; 32])) },
         };
         let epoch = subject.epoch;
         subject.write(vec![settle(1, 7, Some(epoch), Outcome::Ok, Next::Delivered)], vec![mark(epoch, 2)]).await;
-        assert_eq!(subject.reached().await, Reached { done_upto: 2, seen_upto: 2, last: Some((1, [1; 32])) });
+        assert_eq!(subject.watermark().await, Watermark { upto: 2, seen_upto: 2, last: Some((1, [1; 32])) });
         subject.write(vec![], vec![mark(epoch, 1)]).await;
-        assert_eq!(subject.reached().await.done_upto, 2, "{}: it never falls", subject.name);
-        let taken = subject.store.take(subject.process, source()).await.unwrap();
-        assert_eq!((taken.epoch, taken.reached.done_upto, taken.fresh), (epoch + 1, 2, false));
+        assert_eq!(subject.watermark().await.upto, 2, "{}: it never falls", subject.name);
+        let taken = subject.store.take(subject.instance, partition()).await.unwrap();
+        assert_eq!((taken.epoch, taken.watermark.upto, taken.fresh), (epoch + 1, 2, false));
         // What the earlier epoch still writes is fenced: no watermark, no first try, no park.
         let verdicts = subject.write(vec![park(2, None, epoch)], vec![mark(epoch, 9)]).await;
         assert!(verdicts.is_empty() || verdicts == [Verdict::Nothing], "{}", subject.name);
-        assert_eq!(subject.reached().await.done_upto, 2, "{}", subject.name);
+        assert_eq!(subject.watermark().await.upto, 2, "{}", subject.name);
         assert_eq!(subject.rows(facts(2).id).await, Rows::default(), "{}", subject.name);
-        let anew = subject.store.start_anew(subject.process, source(), 0, 50, None).await.unwrap();
+        let anew = subject.store.start_anew(subject.instance, partition(), 0, 50, None).await.unwrap();
         assert_eq!(anew.epoch, epoch + 2);
-        assert_eq!(anew.reached, Reached { done_upto: 0, seen_upto: 50, last: None }, "{}", subject.name);
+        assert_eq!(anew.watermark, Watermark { upto: 0, seen_upto: 50, last: None }, "{}", subject.name);
     }
 }
 
@@ -399,10 +399,10 @@ async fn leases_of_an_earlier_instance_are_void_at_the_start() {
         subject.write(vec![park(1, Some(7), epoch)], vec![]).await;
         assert!(subject.store.claim(subject.ask()).await.unwrap().rows.is_empty(), "{}", subject.name);
         let begun = subject.store.begin().await.unwrap();
-        assert!(begun.unclean, "{}: the first process did not end", subject.name);
-        let ask = ClaimAsk { process: begun.process, ..subject.ask() };
+        assert!(begun.unclean, "{}: the first instance did not end", subject.name);
+        let ask = ClaimAsk { instance: begun.instance, ..subject.ask() };
         assert_eq!(subject.store.claim(ask).await.unwrap().rows.len(), 1, "{}", subject.name);
-        subject.store.end(begun.process).await.unwrap();
+        subject.store.end(begun.instance).await.unwrap();
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) fn all() -> OpenApiRouter<Ops> {
     let read = OpenApiRouter::new()
         .routes(routes!(status::status))
         .routes(routes!(status::instances))
-        .routes(routes!(status::sources))
+        .routes(routes!(status::offsets))
         .routes(routes!(status::log_level))
         .routes(routes!(teams::teams))
         .routes(routes!(teams::team))

@@ -3,9 +3,9 @@
 use axum::extract::State;
 use axum::{Extension, Json};
 
-use super::super::access::Caller;
+use super::super::access::Asker;
 use super::super::extract::{Answer, Body, Nothing, Query};
-use super::super::shapes::{Acceptance, InstanceShape, LogLevelShape, Page, SourceShape, StartedShape, StatusShape};
+use super::super::shapes::{Acceptance, InstanceShape, LogLevelShape, OffsetsShape, Page, StartedShape, StatusShape};
 use crate::ops::Ops;
 
 /// How the daemon stands.
@@ -25,24 +25,24 @@ pub(super) async fn instances(State(ops): State<Ops>, Query(_): Query<Nothing>) 
 }
 
 /// Every partition: its watermark, and how far behind it is.
-#[utoipa::path(get, path = "/sources", tag = "sources", security(("token" = ["read"])),
-    responses((status = 200, body = Page<SourceShape>)))]
-pub(super) async fn sources(State(ops): State<Ops>, Query(_): Query<Nothing>) -> Answer<Page<SourceShape>> {
-    Ok(Json(Page::whole(ops.sources().await?.iter().map(SourceShape::new).collect())))
+#[utoipa::path(get, path = "/offsets", tag = "offsets", security(("token" = ["read"])),
+    responses((status = 200, body = Page<OffsetsShape>)))]
+pub(super) async fn offsets(State(ops): State<Ops>, Query(_): Query<Nothing>) -> Answer<Page<OffsetsShape>> {
+    Ok(Json(Page::whole(ops.offsets().await?.iter().map(OffsetsShape::new).collect())))
 }
 
 /// Start the partitions that wait for it.
 ///
 /// A partition waits when Kafka's offsets speak of another store. Errors: conflict when none waits, not_ready when the
 /// Kafka consumer does not answer.
-#[utoipa::path(post, path = "/sources/accept", tag = "sources", security(("token" = ["operate"])),
+#[utoipa::path(post, path = "/offsets/accept", tag = "offsets", security(("token" = ["operate"])),
     request_body = Acceptance, responses((status = 200, body = StartedShape)))]
 pub(super) async fn accept_offsets(
     State(ops): State<Ops>,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<Asker>,
     body: Body<Acceptance>,
 ) -> Answer<StartedShape> {
-    let started = ops.accept_offsets(&caller.actor, &body.value.from).await?;
+    let started = ops.accept_offsets(&caller.caller, &body.value.from).await?;
     Ok(Json(StartedShape { started }))
 }
 
@@ -58,9 +58,9 @@ pub(super) async fn log_level(State(ops): State<Ops>, Query(_): Query<Nothing>) 
     request_body = LogLevelShape, responses((status = 200, body = LogLevelShape)))]
 pub(super) async fn set_log_level(
     State(ops): State<Ops>,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<Asker>,
     body: Body<LogLevelShape>,
 ) -> Answer<LogLevelShape> {
-    ops.set_log_level(&caller.actor, &body.value.level).await?;
+    ops.set_log_level(&caller.caller, &body.value.level).await?;
     Ok(Json(LogLevelShape { level: ops.log_level.current() }))
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use zeroize::Zeroizing;
 
-use super::super::access::Caller;
+use super::super::access::Asker;
 use super::super::extract::{Answer, Body, Nothing, Place, Query, time};
 use super::super::paging::Paging;
 use super::super::problem::Problem;
@@ -49,12 +49,12 @@ pub(super) async fn teams(
     responses((status = 201, body = TeamShape)))]
 pub(super) async fn create_team(
     State(ops): State<Ops>,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<Asker>,
     body: Body<TeamPatch>,
 ) -> Result<(StatusCode, Json<TeamShape>), Problem> {
     let mut patch = body.value;
     let id = patch.team_id.take().ok_or_else(|| Problem::invalid("a new team needs its team_id"))?;
-    let made = ops.create_team(&caller.actor, &id, patch.into(), body.once).await?;
+    let made = ops.create_team(&caller.caller, &id, patch.into(), body.once).await?;
     Ok((StatusCode::CREATED, Json(TeamShape::new(&made.into_inner()))))
 }
 
@@ -78,14 +78,14 @@ pub(super) async fn team(
     responses((status = 200, body = TeamShape)))]
 pub(super) async fn update_team(
     State(ops): State<Ops>,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<Asker>,
     Place(team): Place<String>,
     body: Body<TeamPatch>,
 ) -> Answer<TeamShape> {
     if body.value.team_id.as_ref().is_some_and(|id| *id != team) {
         return Err(Problem::invalid("a team's id never changes"));
     }
-    Ok(Json(TeamShape::new(&ops.update_team(&caller.actor, &team, body.value.into()).await?)))
+    Ok(Json(TeamShape::new(&ops.update_team(&caller.caller, &team, body.value.into()).await?)))
 }
 
 /// Try a team's receiver: a signed test callback from the daemon's own network, step by step.
@@ -96,13 +96,13 @@ pub(super) async fn update_team(
     responses((status = 200, body = CheckShape)))]
 pub(super) async fn check_team(
     State(ops): State<Ops>,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<Asker>,
     Place(team): Place<String>,
     body: Body<TeamCheck>,
 ) -> Answer<CheckShape> {
     let TeamCheck { url, mode } = body.value;
     let mode = mode.as_deref().map_or(Ok(Mode::Test), mode_of)?;
-    let checked = ops.check_team(&caller.actor, &team, url.as_deref(), mode).await?;
+    let checked = ops.check_team(&caller.caller, &team, url.as_deref(), mode).await?;
     Ok(Json(CheckShape::new(&team, &checked)))
 }
 
@@ -117,13 +117,13 @@ pub(super) async fn check_team(
     responses((status = 200, body = SwitchShape)))]
 pub(super) async fn switch_auth(
     State(ops): State<Ops>,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<Asker>,
     Place(team): Place<String>,
     body: Body<AuthSwitch>,
 ) -> Answer<SwitchShape> {
     let AuthSwitch { to, origin, url } = body.value;
     let to = AuthForm::parse(&to).ok_or_else(|| Problem::invalid("to is \"key\" or \"hmac\""))?;
-    let switched = ops.switch_auth(&caller.actor, &team, Switch { to, origin, url }).await?;
+    let switched = ops.switch_auth(&caller.caller, &team, Switch { to, origin, url }).await?;
     Ok(Json(SwitchShape::new(&team, switched)))
 }
 
@@ -151,7 +151,7 @@ pub(super) async fn keys(
     responses((status = 201, body = KeyShape)))]
 pub(super) async fn create_key(
     State(ops): State<Ops>,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<Asker>,
     Place(team): Place<String>,
     body: Body<NewKeyShape>,
 ) -> Result<(StatusCode, Json<KeyShape>), Problem> {
@@ -161,7 +161,7 @@ pub(super) async fn create_key(
         mode: mode_of(&body.value.mode)?,
         given: body.value.value.map(Zeroizing::new),
     };
-    let (row, value) = ops.create_key(&caller.actor, &team, new, body.once).await?.into_inner();
+    let (row, value) = ops.create_key(&caller.caller, &team, new, body.once).await?.into_inner();
     let shape = KeyShape { value: value.map(|value| value.to_string()), ..KeyShape::new(&row, ops.clock.now()) };
     Ok((StatusCode::CREATED, Json(shape)))
 }
@@ -175,12 +175,12 @@ pub(super) async fn create_key(
     responses((status = 200, body = KeyShape)))]
 pub(super) async fn promote_key(
     State(ops): State<Ops>,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<Asker>,
     Place((team, key)): Place<(String, String)>,
     body: Body<Promotion>,
 ) -> Answer<KeyShape> {
     let at = body.value.at.map(|text| time(&text)).transpose()?;
-    let row = ops.promote_key(&caller.actor, &team, &key, at).await?;
+    let row = ops.promote_key(&caller.caller, &team, &key, at).await?;
     Ok(Json(KeyShape::new(&row, ops.clock.now())))
 }
 
@@ -193,11 +193,11 @@ pub(super) async fn promote_key(
     responses((status = 200, body = KeyShape)))]
 pub(super) async fn revoke_key(
     State(ops): State<Ops>,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<Asker>,
     Place((team, key)): Place<(String, String)>,
     body: Body<Revocation>,
 ) -> Answer<KeyShape> {
-    let row = ops.revoke_key(&caller.actor, &team, &key, body.value.force).await?;
+    let row = ops.revoke_key(&caller.caller, &team, &key, body.value.force).await?;
     Ok(Json(KeyShape::new(&row, ops.clock.now())))
 }
 
@@ -209,10 +209,10 @@ pub(super) async fn revoke_key(
     responses((status = 200, body = RevealedKey)))]
 pub(super) async fn reveal_key(
     State(ops): State<Ops>,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<Asker>,
     Place((team, key)): Place<(String, String)>,
 ) -> Answer<RevealedKey> {
-    let value = ops.reveal_key(&caller.actor, &team, &key).await?.to_string();
+    let value = ops.reveal_key(&caller.caller, &team, &key).await?.to_string();
     Ok(Json(RevealedKey { key_id: key, value }))
 }
 

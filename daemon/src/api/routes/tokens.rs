@@ -8,14 +8,14 @@ use axum::{Extension, Json};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::super::access::Caller;
+use super::super::access::Asker;
 use super::super::extract::{Answer, Body, Nothing, Place, Query};
 use super::super::paging::Paging;
 use super::super::problem::Problem;
 use super::super::shapes::{AuditShape, NewTokenShape, Page, TokenShape};
 use crate::ops::Ops;
 use crate::ops::tokens::{NewToken, USUAL};
-use crate::store::people::{AuditFilter, Scope};
+use crate::store::admin::{AuditFilter, Scope};
 
 /// All tokens, newest first; never their values.
 #[utoipa::path(get, path = "/tokens", tag = "tokens", security(("token" = ["read"])),
@@ -34,7 +34,7 @@ pub(super) async fn tokens(State(ops): State<Ops>, Query(_): Query<Nothing>) -> 
     responses((status = 201, body = TokenShape)))]
 pub(super) async fn create_token(
     State(ops): State<Ops>,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<Asker>,
     body: Body<NewTokenShape>,
 ) -> Result<(StatusCode, Json<TokenShape>), Problem> {
     let new = NewToken {
@@ -42,7 +42,7 @@ pub(super) async fn create_token(
         scope: Scope::parse(&body.value.scope).ok_or_else(|| Problem::invalid("scope is one of read, operate"))?,
         valid_for: body.value.valid_for_seconds.map_or(USUAL, Duration::from_secs),
     };
-    let (row, value) = ops.create_token(&caller.actor, new, body.once).await?.into_inner();
+    let (row, value) = ops.create_token(&caller.caller, new, body.once).await?.into_inner();
     let shape = TokenShape { value: value.map(|value| value.to_string()), ..TokenShape::new(&row, ops.clock.now()) };
     Ok((StatusCode::CREATED, Json(shape)))
 }
@@ -53,10 +53,10 @@ pub(super) async fn create_token(
     responses((status = 200, body = TokenShape)))]
 pub(super) async fn revoke_token(
     State(ops): State<Ops>,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<Asker>,
     Place(id): Place<String>,
 ) -> Answer<TokenShape> {
-    let row = ops.revoke_token(&caller.actor, &id).await?;
+    let row = ops.revoke_token(&caller.caller, &id).await?;
     Ok(Json(TokenShape::new(&row, ops.clock.now())))
 }
 
@@ -66,8 +66,8 @@ pub(super) async fn revoke_token(
 pub(super) struct AuditQuery {
     /// Of this team, token or setting.
     object: Option<String>,
-    /// By this actor.
-    actor: Option<String>,
+    /// By this caller.
+    caller: Option<String>,
     #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
     limit: Option<String>,
     next_token: Option<String>,
@@ -81,7 +81,7 @@ pub(super) async fn audit(
     Query(query): Query<AuditQuery>,
     paging: Paging,
 ) -> Answer<Page<AuditShape>> {
-    let filter = AuditFilter { object: query.object, actor: query.actor };
+    let filter = AuditFilter { object: query.object, caller: query.caller };
     let rows = ops.audit(filter, paging.position()?, paging.limit).await?;
     Ok(Json(paging.page_of(rows, |row| row.id, AuditShape::new)))
 }

@@ -39,7 +39,7 @@ pub struct CallbackShape {
     /// Rises whenever a settled callback changes; 0 while it is pending.
     pub revision: u32,
     /// cluster/topic/partition of the record, and its offset.
-    pub source: String,
+    pub partition: String,
     pub offset: i64,
     pub record_at: Option<String>,
 }
@@ -79,7 +79,7 @@ impl CallbackShape {
             first_attempt_at: None,
             settled_at: None,
             revision: 0,
-            source: facts.record.source.to_string(),
+            partition: facts.record.partition.to_string(),
             offset: facts.record.offset,
             record_at: (facts.record.timestamp > 0).then(|| Timestamp::from_millis(facts.record.timestamp).to_string()),
         }

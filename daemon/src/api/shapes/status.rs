@@ -5,17 +5,17 @@ use utoipa::ToSchema;
 
 use super::names::StartName;
 use super::{EndpointShape, time};
-use crate::ops::sources::Source;
+use crate::ops::offsets::PartitionReport;
 use crate::ops::status::Status;
-use crate::store::reads::{InstanceRow, RunEnd};
+use crate::store::reads::{InstanceEnd, InstanceRow};
 
 #[derive(Debug, Serialize, ToSchema)]
-pub struct SourceShape {
+pub struct OffsetsShape {
     pub cluster: String,
     pub topic: String,
     pub partition: i32,
     /// The watermark: every record below it is durable.
-    pub done_upto: i64,
+    pub watermark: i64,
     /// Below it every record is looked up before it is sent.
     pub seen_upto: i64,
     pub epoch: i64,
@@ -27,19 +27,19 @@ pub struct SourceShape {
     pub moved_at: String,
 }
 
-impl SourceShape {
-    pub fn new(source: &Source) -> Self {
-        let row = &source.row;
+impl OffsetsShape {
+    pub fn new(partition: &PartitionReport) -> Self {
+        let row = &partition.row;
         Self {
-            cluster: row.source.cluster.to_string(),
-            topic: row.source.topic.to_string(),
-            partition: row.source.partition,
-            done_upto: row.reached.done_upto,
-            seen_upto: row.reached.seen_upto,
+            cluster: row.partition.cluster.to_string(),
+            topic: row.partition.topic.to_string(),
+            partition: row.partition.number,
+            watermark: row.watermark.upto,
+            seen_upto: row.watermark.seen_upto,
             epoch: row.epoch,
             owned: row.owner.is_some(),
-            lag: source.lag,
-            recorded_upto: time(source.recorded_upto),
+            lag: partition.lag,
+            recorded_upto: time(partition.recorded_upto),
             moved_at: row.moved_at.to_string(),
         }
     }
@@ -123,8 +123,8 @@ impl InstanceShape {
             seen_at: row.seen_at.to_string(),
             state: match row.end {
                 None => "running",
-                Some(RunEnd::Clean) => "ended",
-                Some(RunEnd::Died) => "died",
+                Some(InstanceEnd::Clean) => "ended",
+                Some(InstanceEnd::Died) => "died",
             },
         }
     }

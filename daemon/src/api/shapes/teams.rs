@@ -9,7 +9,7 @@ use crate::model::team::{KeyState, Team};
 use crate::ops::checks::Checked;
 use crate::ops::switch::Switched;
 use crate::ops::teams::TeamChange;
-use crate::store::people::KeyRow;
+use crate::store::admin::KeyRow;
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct TeamShape {
@@ -156,7 +156,7 @@ impl KeyShape {
             mode: row.mode.name(),
             state: if active { KeyState::Active.name() } else { row.state.name() },
             last4: row.last4.clone(),
-            created_at: row.made_at.to_string(),
+            created_at: row.created_at.to_string(),
             promoted_at: row.promote_at.map(|at| at.to_string()),
             revoked_at: row.revoked_at.map(|at| at.to_string()),
             value: None,

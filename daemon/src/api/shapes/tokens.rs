@@ -7,7 +7,7 @@ use super::names::ScopeName;
 use super::time;
 use crate::base::clock::Timestamp;
 use crate::base::text::printable;
-use crate::store::people::{AuditRow, TokenRow};
+use crate::store::admin::{AuditRow, TokenRow};
 
 /// A bearer token, without its value.
 #[derive(Serialize, ToSchema)]
@@ -40,7 +40,7 @@ impl TokenShape {
             scope: row.scope.name(),
             state,
             last4: row.last4.clone(),
-            created_at: row.made_at.to_string(),
+            created_at: row.created_at.to_string(),
             expires_at: row.expires_at.to_string(),
             revoked_at: time(row.revoked_at),
             value: None,
@@ -68,7 +68,7 @@ pub struct NewTokenShape {
 pub struct AuditShape {
     pub audit_id: i64,
     pub at: String,
-    pub actor: String,
+    pub caller: String,
     pub origin: String,
     pub action: String,
     pub object: String,
@@ -82,7 +82,7 @@ impl AuditShape {
         Self {
             audit_id: row.id,
             at: row.at.to_string(),
-            actor: text(&row.actor),
+            caller: text(&row.caller),
             origin: text(&row.origin),
             action: row.action.clone(),
             object: text(&row.object),

@@ -202,9 +202,9 @@ pub(in crate::cli) enum AuditCommand {
         /// Of this team, token or setting.
         #[arg(long)]
         object: Option<String>,
-        /// By this actor.
+        /// By this caller.
         #[arg(long)]
-        actor: Option<String>,
+        caller: Option<String>,
         #[command(flatten)]
         page: PageArgs,
     },

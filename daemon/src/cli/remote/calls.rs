@@ -75,16 +75,16 @@ pub(super) fn of(command: Command, streams: bool) -> Result<Call, Failure> {
         Command::DeadLetters(DeadLettersCommand::Get { id }) => {
             get(format!("/dead_letters/{}", escaped(&id)), View::Record)
         }
-        Command::Offsets(OffsetsCommand::Show) => get("/sources", View::List(&views::SOURCES)),
+        Command::Offsets(OffsetsCommand::Show) => get("/partitions", View::List(&views::OFFSETS)),
         Command::Offsets(OffsetsCommand::Accept { from }) => {
-            post("/sources/accept", json!({ "from": from }), View::Record)
+            post("/partitions/accept", json!({ "from": from }), View::Record)
         }
         Command::Teams(TeamsCommand::List { page }) => list("/teams", Vec::new(), &page, &views::TEAMS),
         Command::Teams(command) => teams(command)?,
         Command::Keys(command) => keys(command)?,
         Command::Tokens(command) => tokens(command)?,
-        Command::Audit(AuditCommand::List { object, actor, page }) => {
-            list("/audit", vec![("object", object), ("actor", actor)], &page, &views::AUDIT)
+        Command::Audit(AuditCommand::List { object, caller, page }) => {
+            list("/audit", vec![("object", object), ("caller", caller)], &page, &views::AUDIT)
         }
         Command::Config(ConfigCommand::LogLevel { level: None }) => get("/log_level", View::Record),
         Command::Config(ConfigCommand::LogLevel { level: Some(level) }) => {

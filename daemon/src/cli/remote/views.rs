@@ -33,13 +33,13 @@ pub(super) const DEAD_LETTERS: [Column; 8] = [
     ("DETAIL", "detail"),
     ("TEAM", "team_id"),
     ("TASK", "task_id"),
-    ("SOURCE", "source"),
+    ("SOURCE", "partition"),
     ("OFFSET", "offset"),
 ];
-pub(super) const SOURCES: [Column; 8] = [
+pub(super) const OFFSETS: [Column; 8] = [
     ("TOPIC", "topic"),
     ("PARTITION", "partition"),
-    ("WATERMARK", "done_upto"),
+    ("WATERMARK", "upto"),
     ("SEEN", "seen_upto"),
     ("LAG", "lag"),
     ("EPOCH", "epoch"),
@@ -96,7 +96,7 @@ pub(super) const TOKENS: [Column; 7] = [
 ];
 pub(super) const AUDIT: [Column; 6] = [
     ("AT", "at"),
-    ("ACTOR", "actor"),
+    ("CALLER", "caller"),
     ("FROM", "origin"),
     ("ACTION", "action"),
     ("OBJECT", "object"),

@@ -11,9 +11,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use seen::LaneSeen;
+pub use seen::LaneSnapshot;
 
-use super::recent::Recent;
+use super::recent_outcomes::RecentOutcomes;
 use crate::model::endpoint::{Origin, QueueTarget};
 
 /// An endpoint that answered within this time is trusted with all fast permits.
@@ -90,7 +90,7 @@ struct Lane<T> {
     /// It stands in a list of lanes that wait for an origin or an unproven permit; once.
     blocked: bool,
     queues: Vec<QueueTarget>,
-    recent: Recent,
+    recent: RecentOutcomes,
 }
 
 #[derive(Default)]
@@ -485,7 +485,7 @@ impl<T> Scheduler<T> {
             in_ring: false,
             blocked: false,
             queues: Vec::new(),
-            recent: Recent::default(),
+            recent: RecentOutcomes::default(),
         };
         let id = self.free.pop().unwrap_or_else(|| {
             self.lanes.push(None);

@@ -4,18 +4,18 @@ use std::time::Instant;
 
 use super::{Lane, LaneKey, Scheduler, Slot};
 use crate::base::clock::Timestamp;
-use crate::deliver::recent::Recent;
+use crate::deliver::recent_outcomes::RecentOutcomes;
 use crate::model::attempt::Outcome;
 
 /// An endpoint as its lane stands now.
 #[derive(Debug, Clone)]
-pub struct LaneSeen {
+pub struct LaneSnapshot {
     pub key: LaneKey,
     pub in_flight: usize,
     pub waiting: usize,
     /// Work waits, and a cap keeps it from going on.
     pub limited: bool,
-    pub recent: Recent,
+    pub recent: RecentOutcomes,
 }
 
 impl<T> Scheduler<T> {
@@ -27,12 +27,12 @@ impl<T> Scheduler<T> {
     }
 
     /// Every lane, as it stands now.
-    pub fn seen(&self, now: Instant) -> Vec<LaneSeen> {
+    pub fn seen(&self, now: Instant) -> Vec<LaneSnapshot> {
         let lanes = self.lanes.iter().flatten();
         lanes
             .map(|lane| {
                 let waiting = lane.fresh.len() + lane.due.len();
-                LaneSeen {
+                LaneSnapshot {
                     key: lane.key.clone(),
                     in_flight: lane.in_flight(),
                     waiting,

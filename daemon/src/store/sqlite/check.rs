@@ -9,7 +9,7 @@ use super::{Config, FILE, Failure, MIGRATIONS, OpenError, lock};
 use crate::base::clock::Timestamp;
 use crate::base::finding::Finding;
 use crate::store::StoreError;
-use crate::store::people::{KeyRow, some_keys};
+use crate::store::admin::{KeyRow, some_keys};
 
 const WHAT: &str = "store";
 const GIB: u64 = 1 << 30;
@@ -102,7 +102,7 @@ fn read(directory: &Path) -> Result<Seen, Failure> {
     let mut seen = Seen { schema, newest: Timestamp::default(), keys: Vec::new() };
     // A file that was made and not filled is migrated at the start.
     if schema > 0 {
-        let newest: Option<i64> = connection.query_row("SELECT max(heartbeat) FROM process", [], |row| row.get(0))?;
+        let newest: Option<i64> = connection.query_row("SELECT max(heartbeat) FROM instance", [], |row| row.get(0))?;
         seen.newest = Timestamp::from_millis(newest.unwrap_or(0));
     }
     if schema == MIGRATIONS.len() {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Failure;
-use super::rows::{self, Books};
+use super::rows::{self, IdCache};
 use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
 use crate::model::lease::Token;
@@ -21,7 +21,7 @@ const SET_ASIDE: Duration = Duration::from_secs(60);
 
 pub(super) fn claim(
     connection: &Connection,
-    books: &mut Books,
+    books: &mut IdCache,
     ask: &ClaimAsk,
     now: Timestamp,
 ) -> Result<Claimed, Failure> {

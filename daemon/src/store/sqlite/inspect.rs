@@ -11,7 +11,7 @@ use crate::base::clock::Timestamp;
 #[derive(Debug, Clone)]
 pub struct Info {
     pub store_id: String,
-    pub made_at: Timestamp,
+    pub created_at: Timestamp,
     pub schema: String,
     pub file_bytes: u64,
     pub pending: u64,
@@ -46,12 +46,12 @@ pub fn info(config: &Config) -> Result<Info, OpenError> {
     let (_lock, connection) = whole(config)?;
     let count = |table: &str| connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0));
     let look = || -> rusqlite::Result<Info> {
-        let (store_id, made_at) =
-            connection.query_row("SELECT id, made_at FROM store", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let (store_id, created_at) =
+            connection.query_row("SELECT id, created_at FROM store", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let applied = schema(&connection)?;
         Ok(Info {
             store_id,
-            made_at: Timestamp::from_millis(made_at),
+            created_at: Timestamp::from_millis(created_at),
             schema: MIGRATIONS[applied.clamp(1, MIGRATIONS.len()) - 1].0.to_owned(),
             file_bytes: bytes(&config.directory),
             pending: count("pending")?,
@@ -80,9 +80,9 @@ const FIT: [(&str, &str); 5] = [
               + (SELECT count(*) FROM settled WHERE queue NOT IN (SELECT id FROM queue))",
     ),
     (
-        "rows of an unknown source",
-        "SELECT (SELECT count(*) FROM pending WHERE src NOT IN (SELECT id FROM source))
-              + (SELECT count(*) FROM settled WHERE src NOT IN (SELECT id FROM source))",
+        "rows of an unknown partition",
+        "SELECT (SELECT count(*) FROM pending WHERE partition NOT IN (SELECT id FROM partition_offsets))
+              + (SELECT count(*) FROM settled WHERE partition NOT IN (SELECT id FROM partition_offsets))",
     ),
     (
         "attempts of an unknown callback",

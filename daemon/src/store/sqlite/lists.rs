@@ -6,23 +6,23 @@ use bytes::Bytes;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::rows::{self, Books};
-use super::{Failure, SqliteStore, scan, sources};
+use super::rows::{self, IdCache};
+use super::{Failure, SqliteStore, partition_offsets, scan};
 use crate::base::clock::Timestamp;
 use crate::model::attempt::Outcome;
 use crate::model::callback::CallbackId;
 use crate::model::dead_letter::{DeadLetter, Unreadable};
-use crate::model::event::{RecordRef, SourceKey};
+use crate::model::event::{PartitionKey, RecordRef};
 use crate::model::settlement::{NumberedAttempt, Rows};
 use crate::store::Answer;
 use crate::store::reads::{
-    BuriedLetter, CallbackFilter, DeadLetterFilter, Found, InstanceRow, Page, QueueAsk, QueueRow, Queues, Reads,
-    RunEnd, SourceRow, Totals,
+    BuriedLetter, CallbackFilter, DeadLetterFilter, Found, InstanceEnd, InstanceRow, Page, PartitionOffsets, QueueAsk,
+    QueueRow, Queues, Reads, Totals,
 };
 
 impl Reads for SqliteStore {
     fn rows(&self, id: CallbackId) -> Answer<'_, Rows> {
-        self.ask(move |connection| rows::load(connection, &mut Books::default(), id))
+        self.ask(move |connection| rows::load(connection, &mut IdCache::default(), id))
     }
 
     fn attempts(&self, id: CallbackId) -> Answer<'_, Vec<NumberedAttempt>> {
@@ -73,8 +73,8 @@ impl Reads for SqliteStore {
         })
     }
 
-    fn sources(&self) -> Answer<'_, Vec<SourceRow>> {
-        self.ask(source_rows)
+    fn offsets(&self) -> Answer<'_, Vec<PartitionOffsets>> {
+        self.ask(offsets_rows)
     }
 
     fn queues(&self, ask: QueueAsk) -> Answer<'_, Vec<QueueRow>> {
@@ -83,7 +83,7 @@ impl Reads for SqliteStore {
 
     fn instances(&self, at_most: usize) -> Answer<'_, Vec<InstanceRow>> {
         self.ask(move |connection| {
-            let sql = "SELECT id, started_at, heartbeat, clean FROM process ORDER BY id DESC LIMIT ?1";
+            let sql = "SELECT id, started_at, heartbeat, clean FROM instance ORDER BY id DESC LIMIT ?1";
             let mut statement = connection.prepare_cached(sql)?;
             let rows = statement.query_map([at_most], |row| {
                 Ok(InstanceRow {
@@ -92,8 +92,8 @@ impl Reads for SqliteStore {
                     seen_at: Timestamp::from_millis(row.get(2)?),
                     end: match row.get(3)? {
                         0 => None,
-                        1 => Some(RunEnd::Clean),
-                        _ => Some(RunEnd::Died),
+                        1 => Some(InstanceEnd::Clean),
+                        _ => Some(InstanceEnd::Died),
                     },
                 })
             })?;
@@ -131,14 +131,14 @@ fn callbacks(
     page: &Page,
 ) -> Result<Found<(CallbackId, Rows)>, Failure> {
     let found = scan::scan(connection, filter, page)?;
-    let mut books = Books::default();
+    let mut books = IdCache::default();
     let docs = found.docs.into_iter().map(|id| Ok((id, rows::load(connection, &mut books, id)?)));
     Ok(Found { docs: docs.collect::<Result<_, Failure>>()?, next: found.next })
 }
 
-const DEAD_LETTER: &str = "SELECT id, src, off, record_at, reason, detail, team, task, event_id, value, value_len, buried_at FROM dead_letter";
+const DEAD_LETTER: &str = "SELECT id, partition, off, record_at, reason, detail, team, task, event_id, value, value_len, buried_at FROM dead_letter";
 /// The same with the begin of the value: a page of whole ones would be megabytes.
-const DEAD_LETTER_IN_LIST: &str = "SELECT id, src, off, record_at, reason, detail, team, task, event_id, substr(value, 1, 256), value_len, buried_at FROM dead_letter";
+const DEAD_LETTER_IN_LIST: &str = "SELECT id, partition, off, record_at, reason, detail, team, task, event_id, substr(value, 1, 256), value_len, buried_at FROM dead_letter";
 
 /// A page of dead letters. What no index answers is decided row by row, within the time of a page.
 fn dead_letters(
@@ -190,7 +190,7 @@ fn dead_letter(connection: &Connection, row: &rusqlite::Row<'_>) -> Result<Burie
     let letter = DeadLetter {
         id: CallbackId::from_bytes(row.get(0)?),
         record: RecordRef {
-            source: Books::default().source_name(connection, row.get(1)?)?,
+            partition: IdCache::default().partition_key(connection, row.get(1)?)?,
             offset: row.get(2)?,
             timestamp: row.get(3)?,
         },
@@ -209,19 +209,19 @@ fn reason(name: &str) -> Result<Unreadable, Failure> {
     Unreadable::parse(name).ok_or(Failure::Corrupt("a dead letter's reason"))
 }
 
-fn source_rows(connection: &Connection) -> Result<Vec<SourceRow>, Failure> {
+fn offsets_rows(connection: &Connection) -> Result<Vec<PartitionOffsets>, Failure> {
     let mut statement = connection.prepare_cached(
-        "SELECT cluster, topic, partition, epoch, owner, moved_at, done_upto, seen_upto, last_off, last_hash
-         FROM source ORDER BY cluster, topic, partition",
+        "SELECT cluster, topic, partition, epoch, owner, moved_at, watermark, seen_upto, last_off, last_hash
+         FROM partition_offsets ORDER BY cluster, topic, partition",
     )?;
     let rows = statement.query_map([], |row| {
         let (cluster, topic): (String, String) = (row.get(0)?, row.get(1)?);
-        Ok(SourceRow {
-            source: SourceKey { cluster: cluster.into(), topic: topic.into(), partition: row.get(2)? },
+        Ok(PartitionOffsets {
+            partition: PartitionKey { cluster: cluster.into(), topic: topic.into(), number: row.get(2)? },
             epoch: row.get(3)?,
             owner: row.get(4)?,
             moved_at: Timestamp::from_millis(row.get(5)?),
-            reached: sources::reached(row, 6)?,
+            watermark: partition_offsets::watermark(row, 6)?,
         })
     })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)

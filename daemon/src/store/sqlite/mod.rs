@@ -7,9 +7,9 @@ pub mod check;
 mod claim;
 pub mod inspect;
 mod lists;
+mod partition_offsets;
 mod rows;
 mod scan;
-mod sources;
 mod upkeep;
 mod write;
 
@@ -23,13 +23,13 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EventClaim, Known, ProcessId, PruneAsk, Pruned, Store,
+    Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EventClaim, InstanceId, Known, PruneAsk, Pruned, Store,
     StoreError, Taken,
 };
 use crate::base::clock::Clock;
 use crate::model::callback::CallbackId;
-use crate::model::event::SourceKey;
-use rows::Books;
+use crate::model::event::PartitionKey;
+use rows::IdCache;
 
 /// How long one read may run: a longer one would keep checkpoints from finishing.
 const READ_LIMIT: Duration = Duration::from_secs(2);
@@ -44,10 +44,11 @@ const WRITER_QUEUE: usize = 64;
 const FILE: &str = "callbackd.db";
 const LOCK: &str = "callbackd.lock";
 
-const MIGRATIONS: [(&str, &str); 3] = [
+const MIGRATIONS: [(&str, &str); 4] = [
     ("0001_engine", include_str!("../../../migrations/sqlite/0001_engine.sql")),
     ("0002_people", include_str!("../../../migrations/sqlite/0002_people.sql")),
     ("0003_surface", include_str!("../../../migrations/sqlite/0003_surface.sql")),
+    ("0004_words", include_str!("../../../migrations/sqlite/0004_words.sql")),
 ];
 
 #[derive(Debug, Clone)]
@@ -88,7 +89,7 @@ struct Readers {
 /// What the writer thread owns.
 pub(crate) struct Writer {
     connection: Connection,
-    books: Books,
+    books: IdCache,
     clock: Arc<dyn Clock>,
 }
 
@@ -107,7 +108,7 @@ impl SqliteStore {
         configure(&connection).map_err(unusable)?;
         migrate(&mut connection, &path, clock.as_ref())?;
         let (jobs, queue) = mpsc::channel(WRITER_QUEUE);
-        let writer = Writer { connection, books: Books::default(), clock };
+        let writer = Writer { connection, books: IdCache::default(), clock };
         std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || run_writer(writer, queue))
@@ -119,7 +120,7 @@ impl SqliteStore {
     /// Runs `job` on the writer thread, in a transaction that commits if it answers well.
     pub(crate) fn in_transaction<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&rusqlite::Transaction<'_>, &mut Books, crate::base::clock::Timestamp) -> Result<T, Failure>
+        job: impl FnOnce(&rusqlite::Transaction<'_>, &mut IdCache, crate::base::clock::Timestamp) -> Result<T, Failure>
         + Send
         + 'static,
     ) -> Answer<'_, T> {
@@ -206,7 +207,7 @@ impl Readers {
 impl Writer {
     fn transact<T>(
         &mut self,
-        job: impl FnOnce(&rusqlite::Transaction<'_>, &mut Books, crate::base::clock::Timestamp) -> Result<T, Failure>,
+        job: impl FnOnce(&rusqlite::Transaction<'_>, &mut IdCache, crate::base::clock::Timestamp) -> Result<T, Failure>,
     ) -> Result<T, StoreError> {
         let now = self.clock.now();
         let result =
@@ -219,7 +220,7 @@ impl Writer {
             );
         if result.is_err() {
             // Numbers learned inside a transaction that was rolled back may be wrong.
-            self.books = Books::default();
+            self.books = IdCache::default();
         }
         result.map_err(StoreError::from)
     }
@@ -279,7 +280,7 @@ fn migrate(connection: &mut Connection, path: &Path, clock: &dyn Clock) -> Resul
             if index == 0 {
                 let id = format!("st_{}", crate::base::text::hex(&random_bytes()));
                 transaction.execute(
-                    "INSERT INTO store (one, id, generation, made_at) VALUES (1, ?1, 1, ?2)",
+                    "INSERT INTO store (one, id, generation, created_at) VALUES (1, ?1, 1, ?2)",
                     (id, clock.now().millis()),
                 )?;
             }
@@ -365,23 +366,23 @@ impl Store for SqliteStore {
         self.in_transaction(move |transaction, _, now| write::claim_event_ids(transaction, &claims, now))
     }
 
-    fn take(&self, process: ProcessId, source: Arc<SourceKey>) -> Answer<'_, Taken> {
+    fn take(&self, instance: InstanceId, partition: Arc<PartitionKey>) -> Answer<'_, Taken> {
         self.in_transaction(move |transaction, books, now| {
-            sources::take(transaction, books, process, &source, None, now)
+            partition_offsets::take(transaction, books, instance, &partition, None, now)
         })
     }
 
     fn start_anew(
         &self,
-        process: ProcessId,
-        source: Arc<SourceKey>,
+        instance: InstanceId,
+        partition: Arc<PartitionKey>,
         start: i64,
         log_end: i64,
         accepted: Option<String>,
     ) -> Answer<'_, Taken> {
-        let anew = sources::Anew { start, log_end, accepted };
+        let anew = partition_offsets::Anew { start, log_end, accepted };
         self.in_transaction(move |transaction, books, now| {
-            sources::take(transaction, books, process, &source, Some(&anew), now)
+            partition_offsets::take(transaction, books, instance, &partition, Some(&anew), now)
         })
     }
 
@@ -397,7 +398,7 @@ impl Store for SqliteStore {
         self.in_transaction(move |transaction, _, _| upkeep::prune(transaction, &ask))
     }
 
-    fn end(&self, process: ProcessId) -> Answer<'_, ()> {
-        self.in_transaction(move |transaction, _, _| upkeep::end(transaction, process))
+    fn end(&self, instance: InstanceId) -> Answer<'_, ()> {
+        self.in_transaction(move |transaction, _, _| upkeep::end(transaction, instance))
     }
 }

@@ -12,7 +12,7 @@ use crate::base::clock::Timestamp;
 use crate::model::attempt::{Attempt, Outcome};
 use crate::model::callback::CallbackId;
 use crate::model::endpoint::{CallbackUrl, QueueKey, QueueTarget};
-use crate::model::event::{RecordRef, SourceKey};
+use crate::model::event::{PartitionKey, RecordRef};
 use crate::model::lease::{Facts, Token};
 use crate::model::retry::Progress;
 use crate::model::settlement::{Ended, NumberedAttempt, Pending, Rows, Settled};
@@ -21,9 +21,9 @@ use crate::store::Known;
 
 /// Numbers of sources and queues, learned once: a callback's row names them by number.
 #[derive(Default)]
-pub(crate) struct Books {
-    sources: HashMap<SourceKey, i64>,
-    source_names: HashMap<i64, Arc<SourceKey>>,
+pub(crate) struct IdCache {
+    partitions: HashMap<PartitionKey, i64>,
+    partition_keys: HashMap<i64, Arc<PartitionKey>>,
     queues: HashMap<QueueKey, i64>,
     queue_names: HashMap<i64, QueueKey>,
 }
@@ -31,34 +31,38 @@ pub(crate) struct Books {
 /// Queue numbers kept at hand; above it they are learned anew.
 const BOOK_LIMIT: usize = 100_000;
 
-impl Books {
-    pub(super) fn source_number(&mut self, connection: &Connection, key: &SourceKey) -> Result<Option<i64>, Failure> {
-        if let Some(number) = self.sources.get(key) {
+impl IdCache {
+    pub(super) fn partition_number(
+        &mut self,
+        connection: &Connection,
+        key: &PartitionKey,
+    ) -> Result<Option<i64>, Failure> {
+        if let Some(number) = self.partitions.get(key) {
             return Ok(Some(*number));
         }
         let number: Option<i64> = connection
-            .prepare_cached("SELECT id FROM source WHERE cluster = ?1 AND topic = ?2 AND partition = ?3")?
-            .query_row(params![&*key.cluster, &*key.topic, key.partition], |row| row.get(0))
+            .prepare_cached("SELECT id FROM partition_offsets WHERE cluster = ?1 AND topic = ?2 AND partition = ?3")?
+            .query_row(params![&*key.cluster, &*key.topic, key.number], |row| row.get(0))
             .optional()?;
         if let Some(number) = number {
-            self.sources.insert(key.clone(), number);
+            self.partitions.insert(key.clone(), number);
         }
         Ok(number)
     }
 
-    pub(super) fn source_name(&mut self, connection: &Connection, number: i64) -> Result<Arc<SourceKey>, Failure> {
-        if let Some(name) = self.source_names.get(&number) {
+    pub(super) fn partition_key(&mut self, connection: &Connection, number: i64) -> Result<Arc<PartitionKey>, Failure> {
+        if let Some(name) = self.partition_keys.get(&number) {
             return Ok(Arc::clone(name));
         }
         let name = connection
-            .prepare_cached("SELECT cluster, topic, partition FROM source WHERE id = ?1")?
+            .prepare_cached("SELECT cluster, topic, partition FROM partition_offsets WHERE id = ?1")?
             .query_row([number], |row| {
                 let (cluster, topic): (String, String) = (row.get(0)?, row.get(1)?);
-                Ok(Arc::new(SourceKey { cluster: cluster.into(), topic: topic.into(), partition: row.get(2)? }))
+                Ok(Arc::new(PartitionKey { cluster: cluster.into(), topic: topic.into(), number: row.get(2)? }))
             })
             .optional()?
-            .ok_or(Failure::Corrupt("a row names a source that is not there"))?;
-        self.source_names.insert(number, Arc::clone(&name));
+            .ok_or(Failure::Corrupt("a row names a partition that is not there"))?;
+        self.partition_keys.insert(number, Arc::clone(&name));
         Ok(name)
     }
 
@@ -101,13 +105,13 @@ impl Books {
 }
 
 pub(super) const FACTS: &str =
-    "src, off, record_at, team, task, event_id, event_type, queue, test, content_hash, builder";
+    "partition, off, record_at, team, task, event_id, event_type, queue, test, content_hash, builder";
 const SETTLED: &str = "state, reason, attempts, status, outcome, round, first_at, settled_at, revision";
 const PENDING: &str = "url, since, horizon, tries, attempts, due, token, lease_until, starts, last_outcome, round";
 const FACT_COLUMNS: usize = 11;
 
 /// Both rows of one callback.
-pub(super) fn load(connection: &Connection, books: &mut Books, id: CallbackId) -> Result<Rows, Failure> {
+pub(super) fn load(connection: &Connection, books: &mut IdCache, id: CallbackId) -> Result<Rows, Failure> {
     // Pending first: a callback moves from there to settled, so it can't be missed between the two reads.
     let pending = connection
         .prepare_cached(&format!("SELECT {FACTS}, {PENDING} FROM pending WHERE id = ?1"))?
@@ -124,7 +128,7 @@ pub(super) fn load(connection: &Connection, books: &mut Books, id: CallbackId) -
 
 fn read_facts(
     connection: &Connection,
-    books: &mut Books,
+    books: &mut IdCache,
     id: CallbackId,
     row: &Row<'_>,
 ) -> Result<Arc<Facts>, Failure> {
@@ -133,7 +137,7 @@ fn read_facts(
     Ok(Arc::new(Facts {
         id,
         record: RecordRef {
-            source: books.source_name(connection, row.get(0)?)?,
+            partition: books.partition_key(connection, row.get(0)?)?,
             offset: row.get(1)?,
             timestamp: row.get(2)?,
         },
@@ -148,7 +152,12 @@ fn read_facts(
     }))
 }
 
-fn read_settled(connection: &Connection, books: &mut Books, id: CallbackId, row: &Row<'_>) -> Result<Settled, Failure> {
+fn read_settled(
+    connection: &Connection,
+    books: &mut IdCache,
+    id: CallbackId,
+    row: &Row<'_>,
+) -> Result<Settled, Failure> {
     let facts = read_facts(connection, books, id, row)?;
     let column = |index: usize| FACT_COLUMNS + index;
     let (state, reason): (String, Option<String>) = (row.get(column(0))?, row.get(column(1))?);
@@ -165,7 +174,12 @@ fn read_settled(connection: &Connection, books: &mut Books, id: CallbackId, row:
     })
 }
 
-fn read_pending(connection: &Connection, books: &mut Books, id: CallbackId, row: &Row<'_>) -> Result<Pending, Failure> {
+fn read_pending(
+    connection: &Connection,
+    books: &mut IdCache,
+    id: CallbackId,
+    row: &Row<'_>,
+) -> Result<Pending, Failure> {
     let facts = read_facts(connection, books, id, row)?;
     let column = |index: usize| FACT_COLUMNS + index;
     let time = |index: usize| -> rusqlite::Result<Option<Timestamp>> {
@@ -198,7 +212,7 @@ fn outcome(name: &str) -> Result<Outcome, Failure> {
 }
 
 /// Inserts a settled row where the id is in neither table. False: it is, and nothing was written.
-pub(super) fn insert_settled(connection: &Connection, books: &mut Books, row: &Settled) -> Result<bool, Failure> {
+pub(super) fn insert_settled(connection: &Connection, books: &mut IdCache, row: &Settled) -> Result<bool, Failure> {
     let sql = const_insert(
         "settled",
         SETTLED,
@@ -209,18 +223,18 @@ pub(super) fn insert_settled(connection: &Connection, books: &mut Books, row: &S
 }
 
 /// Writes a settled row over whatever stands there.
-pub(super) fn replace_settled(connection: &Connection, books: &mut Books, row: &Settled) -> Result<(), Failure> {
+pub(super) fn replace_settled(connection: &Connection, books: &mut IdCache, row: &Settled) -> Result<(), Failure> {
     let sql = const_insert("settled", SETTLED, "REPLACE", "");
     settled_statement(connection, books, row, sql).map(|_| ())
 }
 
-fn settled_statement(connection: &Connection, books: &mut Books, row: &Settled, sql: &str) -> Result<bool, Failure> {
+fn settled_statement(connection: &Connection, books: &mut IdCache, row: &Settled, sql: &str) -> Result<bool, Failure> {
     let facts = &row.facts;
-    let source = source_of(connection, books, facts)?;
+    let partition = partition_of(connection, books, facts)?;
     let queue = books.queue_number(connection, &facts.queue)?;
     let written = connection.prepare_cached(sql)?.execute(params![
         facts.id.as_bytes(),
-        source,
+        partition,
         facts.record.offset,
         facts.record.timestamp,
         &*facts.team,
@@ -244,13 +258,13 @@ fn settled_statement(connection: &Connection, books: &mut Books, row: &Settled, 
     Ok(written == 1)
 }
 
-pub(super) fn replace_pending(connection: &Connection, books: &mut Books, row: &Pending) -> Result<i64, Failure> {
+pub(super) fn replace_pending(connection: &Connection, books: &mut IdCache, row: &Pending) -> Result<i64, Failure> {
     let facts = &row.facts;
-    let source = source_of(connection, books, facts)?;
+    let partition = partition_of(connection, books, facts)?;
     let queue = books.queue_number(connection, &facts.queue)?;
     connection.prepare_cached(const_insert("pending", PENDING, "REPLACE", ""))?.execute(params![
         facts.id.as_bytes(),
-        source,
+        partition,
         facts.record.offset,
         facts.record.timestamp,
         &*facts.team,
@@ -276,10 +290,10 @@ pub(super) fn replace_pending(connection: &Connection, books: &mut Books, row: &
     Ok(queue)
 }
 
-fn source_of(connection: &Connection, books: &mut Books, facts: &Facts) -> Result<i64, Failure> {
+fn partition_of(connection: &Connection, books: &mut IdCache, facts: &Facts) -> Result<i64, Failure> {
     books
-        .source_number(connection, &facts.record.source)?
-        .ok_or_else(|| Failure::Refused(format!("no source {}", facts.record.source)))
+        .partition_number(connection, &facts.record.partition)?
+        .ok_or_else(|| Failure::Refused(format!("no partition {}", facts.record.partition)))
 }
 
 /// The insert statements, each built once.

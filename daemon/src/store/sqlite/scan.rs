@@ -30,17 +30,19 @@ pub(super) fn scan(
     let deadline = Instant::now() + BUDGET;
     let filter = Prepared::new(connection, filter)?;
     let mut statements = filter.statements(connection, page.before)?;
-    let mut sources = Vec::with_capacity(statements.len());
+    let mut partitions = Vec::with_capacity(statements.len());
     for (statement, values) in &mut statements {
-        sources.push(Source::open(statement.query(params_from_iter(values.iter()))?)?);
+        partitions.push(Source::open(statement.query(params_from_iter(values.iter()))?)?);
     }
     let mut found = Found { docs: Vec::with_capacity(page.limit), next: None };
     let mut last = None;
     for looked in 1_usize.. {
-        let heads =
-            sources.iter().enumerate().filter_map(|(at, source)| source.head.as_ref().map(|head| (head.id, at)));
+        let heads = partitions
+            .iter()
+            .enumerate()
+            .filter_map(|(at, partition)| partition.head.as_ref().map(|head| (head.id, at)));
         let Some((id, at)) = heads.max() else { return Ok(found) };
-        let candidate = sources[at].pop()?;
+        let candidate = partitions[at].pop()?;
         // A callback that is re-sent stands in both tables.
         if last != Some(id) && candidate.is_some_and(|candidate| filter.matches(&candidate)) {
             if found.docs.len() == page.limit {
@@ -90,9 +92,9 @@ struct Source<'s> {
 
 impl<'s> Source<'s> {
     fn open(cursor: Cursor<'s>) -> Result<Self, Failure> {
-        let mut source = Self { cursor, head: None };
-        source.pop()?;
-        Ok(source)
+        let mut partition = Self { cursor, head: None };
+        partition.pop()?;
+        Ok(partition)
     }
 
     fn pop(&mut self) -> Result<Option<Candidate>, Failure> {

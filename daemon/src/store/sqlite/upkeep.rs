@@ -5,23 +5,23 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::Failure;
 use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
-use crate::store::{Begun, ProcessId, PruneAsk, Pruned};
+use crate::store::{Begun, InstanceId, PruneAsk, Pruned};
 
 /// One process holds a SQLite store: at its begin every lease of an earlier one is void.
 pub(super) fn begin(connection: &Connection, now: Timestamp) -> Result<Begun, Failure> {
     let store_id: String = connection.query_row("SELECT id FROM store", [], |row| row.get(0))?;
     let unclean: bool =
-        connection.query_row("SELECT EXISTS (SELECT 1 FROM process WHERE clean = 0)", [], |row| row.get(0))?;
+        connection.query_row("SELECT EXISTS (SELECT 1 FROM instance WHERE clean = 0)", [], |row| row.get(0))?;
     // 1: it ended cleanly; 2: it was found not to have.
-    connection.execute("UPDATE process SET clean = 2 WHERE clean = 0", [])?;
+    connection.execute("UPDATE instance SET clean = 2 WHERE clean = 0", [])?;
     // Earlier instances are kept for the record, the last hundred of them.
-    connection.execute("DELETE FROM process WHERE id <= (SELECT max(id) - 100 FROM process)", [])?;
-    connection.execute("UPDATE source SET owner = NULL", [])?;
+    connection.execute("DELETE FROM instance WHERE id <= (SELECT max(id) - 100 FROM instance)", [])?;
+    connection.execute("UPDATE partition_offsets SET owner = NULL", [])?;
     void_leases(connection, i64::MAX)?;
     connection
-        .execute("INSERT INTO process (batch, heartbeat, started_at, clean) VALUES (0, ?1, ?1, 0)", [now.millis()])?;
-    let process = ProcessId(connection.last_insert_rowid());
-    Ok(Begun { process, store_id, unclean, now })
+        .execute("INSERT INTO instance (batch, heartbeat, started_at, clean) VALUES (0, ?1, ?1, 0)", [now.millis()])?;
+    let instance = InstanceId(connection.last_insert_rowid());
+    Ok(Begun { instance, store_id, unclean, now })
 }
 
 fn void_leases(connection: &Connection, until: i64) -> Result<usize, Failure> {
@@ -37,9 +37,9 @@ fn void_leases(connection: &Connection, until: i64) -> Result<usize, Failure> {
     Ok(voided)
 }
 
-pub(super) fn end(connection: &Connection, process: ProcessId) -> Result<(), Failure> {
-    connection.execute("UPDATE process SET clean = 1 WHERE id = ?1", [process.0])?;
-    connection.execute("UPDATE source SET owner = NULL WHERE owner = ?1", [process.0])?;
+pub(super) fn end(connection: &Connection, instance: InstanceId) -> Result<(), Failure> {
+    connection.execute("UPDATE instance SET clean = 1 WHERE id = ?1", [instance.0])?;
+    connection.execute("UPDATE partition_offsets SET owner = NULL WHERE owner = ?1", [instance.0])?;
     Ok(())
 }
 

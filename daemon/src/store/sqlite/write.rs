@@ -6,26 +6,26 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::rows::{self, Books};
-use super::{Failure, sources};
+use super::rows::{self, IdCache};
+use super::{Failure, partition_offsets};
 use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
 use crate::model::dead_letter::DeadLetter;
-use crate::model::event::SourceKey;
+use crate::model::event::PartitionKey;
 use crate::model::settlement::{Change, Pending, Rows, Settle, Verdict, apply};
 use crate::store::{Applied, Batch, EventClaim};
 
 pub(super) fn write(
     connection: &Connection,
-    books: &mut Books,
+    books: &mut IdCache,
     batch: &Batch,
     now: Timestamp,
 ) -> Result<Applied, Failure> {
     let last: Option<u64> = connection
-        .prepare_cached("SELECT batch FROM process WHERE id = ?1")?
-        .query_row([batch.process.0], |row| row.get(0))
+        .prepare_cached("SELECT batch FROM instance WHERE id = ?1")?
+        .query_row([batch.instance.0], |row| row.get(0))
         .optional()?;
-    let last = last.ok_or(Failure::Corrupt("this process has no row"))?;
+    let last = last.ok_or(Failure::Corrupt("this instance has no row"))?;
     if last >= batch.number {
         return Ok(Applied { now, ..Applied::default() });
     }
@@ -33,24 +33,24 @@ pub(super) fn write(
     let mut applied = Applied { now, ..Applied::default() };
     for change in &batch.changes {
         let ours = match change.record() {
-            Some((record, epoch)) => work.ours(&record.source, epoch)?,
+            Some((record, epoch)) => work.ours(&record.partition, epoch)?,
             None => true,
         };
         applied.verdicts.push(work.change(change, ours)?);
         if let (false, Some((record, epoch))) = (ours, change.record()) {
-            applied.lost.push((Arc::clone(&record.source), epoch));
+            applied.lost.push((Arc::clone(&record.partition), epoch));
         }
     }
-    for mark in &batch.marks {
-        if work.ours(&mark.source, mark.epoch)? {
-            sources::raise(connection, work.books, mark, now)?;
+    for mark in &batch.watermarks {
+        if work.ours(&mark.partition, mark.epoch)? {
+            partition_offsets::raise(connection, work.books, mark, now)?;
         } else {
-            applied.lost.push((Arc::clone(&mark.source), mark.epoch));
+            applied.lost.push((Arc::clone(&mark.partition), mark.epoch));
         }
     }
     work.raise_queues()?;
-    connection.prepare_cached("UPDATE process SET batch = ?2, heartbeat = ?3 WHERE id = ?1")?.execute(params![
-        batch.process.0,
+    connection.prepare_cached("UPDATE instance SET batch = ?2, heartbeat = ?3 WHERE id = ?1")?.execute(params![
+        batch.instance.0,
         batch.number,
         now.millis()
     ])?;
@@ -61,20 +61,20 @@ pub(super) fn write(
 
 struct Work<'w> {
     connection: &'w Connection,
-    books: &'w mut Books,
+    books: &'w mut IdCache,
     now: Timestamp,
-    epochs: BTreeMap<Arc<SourceKey>, Option<i64>>,
+    epochs: BTreeMap<Arc<PartitionKey>, Option<i64>>,
     /// Queues with new rows: their earliest due, and the change of their parked bytes.
     queues: HashMap<i64, (Option<i64>, i64)>,
 }
 
 impl Work<'_> {
-    fn ours(&mut self, source: &Arc<SourceKey>, epoch: i64) -> Result<bool, Failure> {
-        if let Some(stored) = self.epochs.get(source) {
+    fn ours(&mut self, partition: &Arc<PartitionKey>, epoch: i64) -> Result<bool, Failure> {
+        if let Some(stored) = self.epochs.get(partition) {
             return Ok(*stored == Some(epoch));
         }
-        let stored = sources::epoch(self.connection, source)?;
-        self.epochs.insert(Arc::clone(source), stored);
+        let stored = partition_offsets::epoch(self.connection, partition)?;
+        self.epochs.insert(Arc::clone(partition), stored);
         Ok(stored == Some(epoch))
     }
 
@@ -185,18 +185,18 @@ fn body_of(change: &Change) -> Bytes {
     }
 }
 
-fn bury(connection: &Connection, books: &mut Books, letter: &DeadLetter, now: Timestamp) -> Result<(), Failure> {
-    let source = books
-        .source_number(connection, &letter.record.source)?
-        .ok_or(Failure::Corrupt("a dead letter of an unknown source"))?;
+fn bury(connection: &Connection, books: &mut IdCache, letter: &DeadLetter, now: Timestamp) -> Result<(), Failure> {
+    let partition = books
+        .partition_number(connection, &letter.record.partition)?
+        .ok_or(Failure::Corrupt("a dead letter of an unknown partition"))?;
     connection
         .prepare_cached(
-            "INSERT INTO dead_letter (id, src, off, record_at, reason, detail, team, task, event_id, value, value_len, buried_at)
+            "INSERT INTO dead_letter (id, partition, off, record_at, reason, detail, team, task, event_id, value, value_len, buried_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT DO NOTHING",
         )?
         .execute(params![
             letter.id.as_bytes(),
-            source,
+            partition,
             letter.record.offset,
             letter.record.timestamp,
             letter.reason.name(),

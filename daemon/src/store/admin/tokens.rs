@@ -39,7 +39,7 @@ pub struct TokenRow {
     /// SHA-256 of the token.
     pub hash: [u8; 32],
     pub last4: String,
-    pub made_at: Timestamp,
+    pub created_at: Timestamp,
     pub expires_at: Timestamp,
     pub revoked_at: Option<Timestamp>,
 }
@@ -50,11 +50,11 @@ impl TokenRow {
     }
 }
 
-const COLUMNS: &str = "id, name, scope, hash, last4, made_at, expires_at, revoked_at";
+const COLUMNS: &str = "id, name, scope, hash, last4, created_at, expires_at, revoked_at";
 
 pub(super) fn list(connection: &Connection) -> Result<Vec<TokenRow>, Failure> {
     let mut statement =
-        connection.prepare_cached(&format!("SELECT {COLUMNS} FROM token ORDER BY made_at DESC, id LIMIT ?1"))?;
+        connection.prepare_cached(&format!("SELECT {COLUMNS} FROM token ORDER BY created_at DESC, id LIMIT ?1"))?;
     let mut rows = statement.query([MOST * 2])?;
     let mut tokens = Vec::new();
     while let Some(row) = rows.next()? {
@@ -74,7 +74,7 @@ pub(super) fn insert(connection: &Connection, token: &TokenRow, now: Timestamp) 
     }
     if count(dead)? >= MOST {
         connection.execute(
-            &format!("DELETE FROM token WHERE id IN (SELECT id FROM token WHERE {dead} ORDER BY made_at LIMIT 100)"),
+            &format!("DELETE FROM token WHERE id IN (SELECT id FROM token WHERE {dead} ORDER BY created_at LIMIT 100)"),
             [now.millis()],
         )?;
     }
@@ -86,7 +86,7 @@ pub(super) fn insert(connection: &Connection, token: &TokenRow, now: Timestamp) 
             token.scope.name(),
             token.hash,
             token.last4,
-            token.made_at.millis(),
+            token.created_at.millis(),
             token.expires_at.millis(),
             token.revoked_at.map(Timestamp::millis),
         ])?;
@@ -113,7 +113,7 @@ fn read(row: &Row<'_>) -> Result<TokenRow, Failure> {
         scope: corrupt(Scope::parse(&scope), "a token's scope")?,
         hash: row.get(3)?,
         last4: row.get(4)?,
-        made_at: Timestamp::from_millis(row.get(5)?),
+        created_at: Timestamp::from_millis(row.get(5)?),
         expires_at: Timestamp::from_millis(row.get(6)?),
         revoked_at: row.get::<_, Option<i64>>(7)?.map(Timestamp::from_millis),
     })

@@ -29,7 +29,7 @@ pub struct KeyRow {
     pub keyring: String,
     pub sealed: Vec<u8>,
     pub last4: String,
-    pub made_at: Timestamp,
+    pub created_at: Timestamp,
     /// A created key is used from then on without another word.
     pub promote_at: Option<Timestamp>,
     pub revoked_at: Option<Timestamp>,
@@ -49,7 +49,7 @@ impl KeyRow {
 /// Who changed what, and from where. `change` holds no secret.
 #[derive(Debug, Clone)]
 pub struct AuditEntry {
-    pub actor: String,
+    pub caller: String,
     pub origin: String,
     pub action: &'static str,
     pub object: String,
@@ -60,7 +60,7 @@ pub struct AuditEntry {
 pub struct AuditRow {
     pub id: i64,
     pub at: Timestamp,
-    pub actor: String,
+    pub caller: String,
     pub origin: String,
     pub action: String,
     pub object: String,
@@ -69,7 +69,7 @@ pub struct AuditRow {
 
 /// An `Idempotency-Key` with the fingerprint of the request that carried it.
 #[derive(Debug, Clone)]
-pub struct Once {
+pub struct IdempotencyKey {
     pub key: String,
     pub fingerprint: [u8; 32],
 }
@@ -90,13 +90,13 @@ pub enum Made {
 #[derive(Debug, Clone, Default)]
 pub struct AuditFilter {
     pub object: Option<String>,
-    pub actor: Option<String>,
+    pub caller: Option<String>,
 }
 
 #[derive(Clone)]
-pub struct People(Arc<SqliteStore>);
+pub struct Admin(Arc<SqliteStore>);
 
-impl People {
+impl Admin {
     pub fn new(store: Arc<SqliteStore>) -> Self {
         Self(store)
     }
@@ -104,7 +104,7 @@ impl People {
     /// Rises with every change.
     pub fn version(&self) -> Answer<'_, i64> {
         self.0.read(|connection| {
-            Ok(connection.prepare_cached("SELECT version FROM people_version")?.query_row([], |row| row.get(0))?)
+            Ok(connection.prepare_cached("SELECT version FROM admin_version")?.query_row([], |row| row.get(0))?)
         })
     }
 
@@ -131,7 +131,7 @@ impl People {
         &self,
         team: Team,
         keys: Vec<KeyRow>,
-        once: Option<Once>,
+        once: Option<IdempotencyKey>,
         audit: AuditEntry,
     ) -> Answer<'_, Made> {
         self.make(team.id.to_string(), once, audit, move |connection, now| {
@@ -149,13 +149,13 @@ impl People {
     fn make(
         &self,
         object: String,
-        once: Option<Once>,
+        once: Option<IdempotencyKey>,
         audit: AuditEntry,
         job: impl FnOnce(&Connection, Timestamp) -> Result<bool, Failure> + Send + 'static,
     ) -> Answer<'_, Made> {
         self.0.in_transaction(move |transaction, _, now| {
             if let Some(once) = &once
-                && let Some(found) = once::find(transaction, &audit.actor, once, now)?
+                && let Some(found) = once::find(transaction, &audit.caller, once, now)?
             {
                 return Ok(found);
             }
@@ -163,7 +163,7 @@ impl People {
                 return Ok(Made::Exists);
             }
             if let Some(once) = &once {
-                once::keep(transaction, &audit.actor, once, &object, now)?;
+                once::keep(transaction, &audit.caller, once, &object, now)?;
             }
             note(transaction, &audit, now)?;
             Ok(Made::Done)
@@ -199,13 +199,13 @@ impl People {
     pub fn create_key<E: Send + 'static>(
         &self,
         key: KeyRow,
-        once: Option<Once>,
+        once: Option<IdempotencyKey>,
         audit: AuditEntry,
         refuse: impl FnOnce(Vec<KeyRow>) -> Option<E> + Send + 'static,
     ) -> Answer<'_, Result<Made, E>> {
         self.0.in_transaction(move |transaction, _, now| {
             if let Some(once) = &once
-                && let Some(found) = once::find(transaction, &audit.actor, once, now)?
+                && let Some(found) = once::find(transaction, &audit.caller, once, now)?
             {
                 return Ok(Ok(found));
             }
@@ -214,7 +214,7 @@ impl People {
             }
             keys::insert(transaction, &key)?;
             if let Some(once) = &once {
-                once::keep(transaction, &audit.actor, once, &key.id, now)?;
+                once::keep(transaction, &audit.caller, once, &key.id, now)?;
             }
             note(transaction, &audit, now)?;
             Ok(Ok(Made::Done))
@@ -251,7 +251,7 @@ impl People {
     }
 
     /// `Exists`: there are as many tokens as there may be.
-    pub fn create_token(&self, token: TokenRow, once: Option<Once>, audit: AuditEntry) -> Answer<'_, Made> {
+    pub fn create_token(&self, token: TokenRow, once: Option<IdempotencyKey>, audit: AuditEntry) -> Answer<'_, Made> {
         self.make(token.id.clone(), once, audit, move |connection, now| tokens::insert(connection, &token, now))
     }
 
@@ -277,16 +277,16 @@ impl People {
             let (index, object) =
                 if by_object { ("INDEXED BY audit_object", "object = ?3") } else { ("", "?3 IS NULL") };
             let mut statement = connection.prepare_cached(&format!(
-                "SELECT id, at, actor, origin, action, object, change FROM audit {index}
-                 WHERE {object} AND id < ?1 AND (?4 IS NULL OR actor = ?4) ORDER BY id DESC LIMIT ?2"
+                "SELECT id, at, caller, origin, action, object, change FROM audit {index}
+                 WHERE {object} AND id < ?1 AND (?4 IS NULL OR caller = ?4) ORDER BY id DESC LIMIT ?2"
             ))?;
             let rows = statement.query_map(
-                params![before.unwrap_or(i64::MAX), limit, filter.object, filter.actor],
+                params![before.unwrap_or(i64::MAX), limit, filter.object, filter.caller],
                 |row| {
                     Ok(AuditRow {
                         id: row.get(0)?,
                         at: Timestamp::from_millis(row.get(1)?),
-                        actor: row.get(2)?,
+                        caller: row.get(2)?,
                         origin: row.get(3)?,
                         action: row.get(4)?,
                         object: row.get(5)?,
@@ -310,12 +310,12 @@ pub(crate) fn some_keys(connection: &Connection) -> Result<Vec<KeyRow>, Failure>
 
 /// Raises the version, and writes who did what.
 fn note(connection: &Connection, audit: &AuditEntry, now: Timestamp) -> Result<(), Failure> {
-    connection.execute("UPDATE people_version SET version = version + 1", [])?;
+    connection.execute("UPDATE admin_version SET version = version + 1", [])?;
     connection
         .prepare_cached(
-            "INSERT INTO audit (at, actor, origin, action, object, change) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO audit (at, caller, origin, action, object, change) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?
-        .execute(params![now.millis(), audit.actor, audit.origin, audit.action, audit.object, audit.change])?;
+        .execute(params![now.millis(), audit.caller, audit.origin, audit.action, audit.object, audit.change])?;
     Ok(())
 }
 

@@ -9,8 +9,8 @@ use crate::store::sqlite::Failure;
 
 pub(super) fn list(connection: &Connection, team: &str) -> Result<Vec<KeyRow>, Failure> {
     let mut statement = connection.prepare_cached(
-        "SELECT id, team, kind, mode, state, keyring, sealed, last4, made_at, promote_at, revoked_at
-         FROM team_key WHERE team = ?1 ORDER BY made_at, mode, kind, id",
+        "SELECT id, team, kind, mode, state, keyring, sealed, last4, created_at, promote_at, revoked_at
+         FROM team_key WHERE team = ?1 ORDER BY created_at, mode, kind, id",
     )?;
     let mut rows = statement.query([team])?;
     let mut keys = Vec::new();
@@ -23,7 +23,7 @@ pub(super) fn list(connection: &Connection, team: &str) -> Result<Vec<KeyRow>, F
 pub(super) fn insert(connection: &Connection, key: &KeyRow) -> Result<(), Failure> {
     connection
         .prepare_cached(
-            "INSERT INTO team_key (id, team, kind, mode, state, keyring, sealed, last4, made_at, promote_at, revoked_at)
+            "INSERT INTO team_key (id, team, kind, mode, state, keyring, sealed, last4, created_at, promote_at, revoked_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         )?
         .execute(params![
@@ -35,7 +35,7 @@ pub(super) fn insert(connection: &Connection, key: &KeyRow) -> Result<(), Failur
             key.keyring,
             key.sealed,
             key.last4,
-            key.made_at.millis(),
+            key.created_at.millis(),
             key.promote_at.map(Timestamp::millis),
             key.revoked_at.map(Timestamp::millis),
         ])?;
@@ -68,7 +68,7 @@ fn read(row: &Row<'_>) -> Result<KeyRow, Failure> {
         keyring: row.get(5)?,
         sealed: row.get(6)?,
         last4: row.get(7)?,
-        made_at: Timestamp::from_millis(row.get(8)?),
+        created_at: Timestamp::from_millis(row.get(8)?),
         promote_at: time(9)?,
         revoked_at: time(10)?,
     })

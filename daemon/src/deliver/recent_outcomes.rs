@@ -7,7 +7,7 @@ use crate::model::attempt::Outcome;
 const KEPT: usize = 20;
 
 #[derive(Debug, Clone, Default)]
-pub struct Recent {
+pub struct RecentOutcomes {
     /// The newest last.
     outcomes: std::collections::VecDeque<Outcome>,
     /// Failures since the last success.
@@ -16,7 +16,7 @@ pub struct Recent {
     pub last_success_at: Option<Timestamp>,
 }
 
-impl Recent {
+impl RecentOutcomes {
     pub fn note(&mut self, outcome: Outcome, at: Timestamp) {
         if self.outcomes.len() == KEPT {
             self.outcomes.pop_front();
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn the_last_twenty_are_kept_and_a_success_ends_a_row_of_failures() {
-        let mut recent = Recent::default();
+        let mut recent = RecentOutcomes::default();
         for n in 0..30 {
             recent.note(if n < 15 { Outcome::Ok } else { Outcome::ServerError }, Timestamp::from_millis(n));
         }

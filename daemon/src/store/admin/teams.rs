@@ -34,7 +34,7 @@ pub(super) fn list(connection: &Connection, after: Option<&str>, limit: usize) -
 
 pub(super) fn insert(connection: &Connection, team: &Team, now: Timestamp) -> Result<bool, Failure> {
     let sql = format!(
-        "INSERT INTO team ({COLUMNS}, made_at, changed_at)
+        "INSERT INTO team ({COLUMNS}, created_at, changed_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12) ON CONFLICT DO NOTHING"
     );
     write(connection, team, now, &sql)

@@ -1,0 +1,96 @@
+//! Partitions: their epochs and how far they have come.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::Failure;
+use super::rows::IdCache;
+use crate::base::clock::Timestamp;
+use crate::model::event::PartitionKey;
+use crate::model::offsets::Watermark;
+use crate::store::{InstanceId, PartitionWatermark, Taken};
+
+/// Where a partition starts that starts anew.
+pub(super) struct Anew {
+    pub(super) start: i64,
+    pub(super) log_end: i64,
+    pub(super) accepted: Option<String>,
+}
+
+pub(super) fn epoch(connection: &Connection, key: &PartitionKey) -> Result<Option<i64>, Failure> {
+    Ok(connection
+        .prepare_cached("SELECT epoch FROM partition_offsets WHERE cluster = ?1 AND topic = ?2 AND partition = ?3")?
+        .query_row(params![&*key.cluster, &*key.topic, key.number], |row| row.get(0))
+        .optional()?)
+}
+
+/// Rows 34 and 37: the next epoch is ours.
+pub(super) fn take(
+    connection: &Connection,
+    books: &mut IdCache,
+    instance: InstanceId,
+    key: &PartitionKey,
+    anew: Option<&Anew>,
+    now: Timestamp,
+) -> Result<Taken, Failure> {
+    connection
+        .prepare_cached(
+            "INSERT INTO partition_offsets (cluster, topic, partition, watermark, seen_upto, epoch, moved_at)
+             VALUES (?1, ?2, ?3, 0, 0, 0, ?4) ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![&*key.cluster, &*key.topic, key.number, now.millis()])?;
+    let number = books.partition_number(connection, key)?.ok_or(Failure::Corrupt("a partition that was just made"))?;
+    connection
+        .prepare_cached("UPDATE partition_offsets SET epoch = epoch + 1, owner = ?2 WHERE id = ?1")?
+        .execute(params![number, instance.0])?;
+    if let Some(anew) = anew {
+        connection
+            .prepare_cached(
+                "UPDATE partition_offsets SET watermark = ?2, seen_upto = ?3, last_off = NULL, last_hash = NULL,
+                                   accepted = coalesce(?4, accepted), moved_at = ?5 WHERE id = ?1",
+            )?
+            .execute(params![number, anew.start, anew.log_end, anew.accepted, now.millis()])?;
+    }
+    let taken = connection
+        .prepare_cached(
+            "SELECT epoch, watermark, seen_upto, last_off, last_hash, accepted FROM partition_offsets WHERE id = ?1",
+        )?
+        .query_row([number], |row| {
+            let (watermark, accepted) = (watermark(row, 1)?, row.get::<_, Option<String>>(5)?);
+            let fresh = watermark.upto == 0 && watermark.seen_upto == 0 && accepted.is_none();
+            Ok(Taken { epoch: row.get(0)?, watermark, fresh, accepted })
+        })?;
+    Ok(taken)
+}
+
+/// Four columns from `first`: done_upto, seen_upto, last_off, last_hash.
+pub(super) fn watermark(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Watermark> {
+    let last_off: Option<i64> = row.get(first + 2)?;
+    let last_hash: Option<[u8; 32]> = row.get(first + 3)?;
+    Ok(Watermark { upto: row.get(first)?, seen_upto: row.get(first + 1)?, last: last_off.zip(last_hash) })
+}
+
+/// Raises a watermark, never lowers it.
+pub(super) fn raise(
+    connection: &Connection,
+    books: &mut IdCache,
+    mark: &PartitionWatermark,
+    now: Timestamp,
+) -> Result<(), Failure> {
+    let number = books
+        .partition_number(connection, &mark.partition)?
+        .ok_or(Failure::Corrupt("a partition that had an epoch"))?;
+    connection
+        .prepare_cached(
+            "UPDATE partition_offsets SET watermark = ?2, seen_upto = max(seen_upto, ?3), last_off = ?4, last_hash = ?5, moved_at = ?6
+             WHERE id = ?1 AND watermark <= ?2",
+        )?
+        .execute(params![
+            number,
+            mark.watermark.upto,
+            mark.watermark.seen_upto,
+            mark.watermark.last.map(|(offset, _)| offset),
+            mark.watermark.last.map(|(_, hash)| hash),
+            now.millis(),
+        ])?;
+    Ok(())
+}
