@@ -130,7 +130,7 @@ impl Verifier {
     }
 
     /// Whether this verifier accepts callbacks of `mode` at all.
-    #[cfg(feature = "tower")]
+    #[cfg(feature = "axum")]
     pub(crate) fn admits(&self, mode: Mode) -> bool {
         mode == Mode::Live || !self.live_only
     }
