@@ -1,6 +1,6 @@
 //! What a credential demands of a request: a signature, a key, or both.
 //!
-//! How many bytes are compared before a difference shows is never visible in the time that a comparison takes.
+//! The time that a comparison takes never shows where two values differ.
 
 use core::fmt;
 
@@ -51,7 +51,7 @@ impl Proof {
         }
     }
 
-    /// Begins this proof's HMAC over everything that stands before the body. `None` for a proof that needs no HMAC.
+    /// Begins this proof's HMAC over everything before the body. `None` for a proof that needs no HMAC.
     ///
     /// # Errors
     /// The proof fails, whatever the body is.
@@ -96,7 +96,7 @@ impl fmt::Debug for Proof {
 fn check_signature(request: &Request<'_, '_>, hmac: impl FnOnce() -> RunningHmac) -> Result<(), VerifyError> {
     let given = request.signatures()?;
     let expected = hmac().base64();
-    // Every signature is compared, so that the time does not show at which position the right one stands.
+    // Compare every signature, so that the time does not show the position of the right one.
     let matches = given.iter().fold(false, |found, given| found | equal(&expected, given));
     if matches { Ok(()) } else { Err(VerifyError::SignatureMismatch) }
 }
