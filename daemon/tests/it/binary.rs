@@ -371,6 +371,6 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+        std::process::Command::new("umount").arg("-l").arg(&self.0).status().ok();
     }
 }

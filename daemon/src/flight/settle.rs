@@ -1,41 +1,42 @@
-//! The way to the store: tickets in, batches out. Bounded; a permit is given back when its settle is durable.
+//! The way to the store: tickets go in, batches come out.
+//!
+//! The queue is bounded. An attempt holds its permit until its settle is durable, so permits bound what waits here.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::claim_waker::ClaimWaker;
-use super::inflight::Inflight;
-use super::lanes::Permit;
+use super::{Composed, Durable, Inflight};
 use crate::base::metrics::Metrics;
 use crate::base::stop::Stop;
 use crate::faults::{self, Fault};
 use crate::model::attempt::Outcome;
 use crate::model::dead_letter::DeadLetter;
 use crate::model::settlement::{Change, Ended, Settle, Verdict};
+use crate::schedule::{ClaimWaker, Permit};
+use crate::store::StoreError;
 use crate::store::batch::BatchWriter;
-use crate::store::{PartitionWatermark, StoreError};
 
 /// Changes in one transaction.
 const BATCH: usize = 512;
 /// Tickets that wait for the writer; permits bound them further.
 const QUEUE: usize = 1_024;
 
-/// What a person or a test may watch, once it is durable.
+/// What a watcher is told once it is durable: the demo's screen, or a test.
 #[derive(Debug)]
 pub enum Notice {
     Attempt { settle: Box<Settle>, verdict: Verdict },
     Buried(Box<DeadLetter>),
 }
 
-struct Ticket {
-    /// `None` only asks that all before it be durable.
-    change: Option<Change>,
-    /// Held until the change is durable.
-    permit: Option<Permit>,
-    durable: Option<oneshot::Sender<()>>,
-    /// Others found the store broken: the process must end.
-    broken: Option<StoreError>,
+enum Ticket {
+    /// A change to be made durable, with the permit that is given back then.
+    Change { change: Change, permit: Option<Permit> },
+    /// Told once everything handed over before is durable.
+    Flush(oneshot::Sender<()>),
+    /// Another task found the store broken: the process must end.
+    Broken(StoreError),
 }
 
 /// Takes changes; cheap to clone.
@@ -55,46 +56,46 @@ pub struct SettleTask {
 }
 
 /// What the task needs besides its tickets.
-pub struct SettleDeps {
-    pub writer: BatchWriter,
-    pub inflight: Arc<Inflight>,
-    pub metrics: Arc<Metrics>,
-    pub waker: ClaimWaker,
-    pub notices: Option<mpsc::Sender<Notice>>,
+pub(super) struct SettleDeps {
+    pub(super) writer: BatchWriter,
+    pub(super) inflight: Arc<Inflight>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) waker: ClaimWaker,
+    pub(super) notices: Option<mpsc::Sender<Notice>>,
 }
 
-pub fn build(deps: SettleDeps) -> (Settler, SettleTask) {
+pub(super) fn build(deps: SettleDeps) -> (Settler, SettleTask) {
     let (sender, tickets) = mpsc::channel(QUEUE);
     let SettleDeps { writer, inflight, metrics, waker, notices } = deps;
     (Settler { tickets: sender }, SettleTask { tickets, writer, inflight, metrics, waker, notices })
 }
 
 impl Settler {
-    /// Hands a settle over, with the permit that it gives back when durable.
+    /// Hands a settle over, with the permit that is given back when it is durable.
     pub async fn settle(&self, settle: Settle, permit: Permit) {
-        self.send(Some(Change::Settle(Box::new(settle))), Some(permit), None).await;
+        self.send(Ticket::Change { change: Change::Settle(Box::new(settle)), permit: Some(permit) }).await;
     }
 
-    /// Hands any other change over; nobody waits for it.
+    /// Hands any other change over. Nobody waits for it.
     pub async fn submit(&self, change: Change) {
-        self.send(Some(change), None, None).await;
+        self.send(Ticket::Change { change, permit: None }).await;
     }
 
-    /// Waits until everything handed over before is durable. False: the store broke first.
+    /// Waits until everything handed over before is durable. False when the store broke first.
     pub async fn flushed(&self) -> bool {
         let (durable, is_durable) = oneshot::channel();
-        self.send(None, None, Some(durable)).await;
+        self.send(Ticket::Flush(durable)).await;
         is_durable.await.is_ok()
     }
 
     /// The store was found broken: settling ends, and the process with it.
     pub async fn break_off(&self, error: StoreError) {
-        let _ = self.tickets.send(Ticket { change: None, permit: None, durable: None, broken: Some(error) }).await;
+        self.send(Ticket::Broken(error)).await;
     }
 
-    async fn send(&self, change: Option<Change>, permit: Option<Permit>, durable: Option<oneshot::Sender<()>>) {
+    async fn send(&self, ticket: Ticket) {
         // The task ends only with the process, when nothing can be settled any more.
-        let _ = self.tickets.send(Ticket { change, permit, durable, broken: None }).await;
+        self.tickets.send(ticket).await.ok();
     }
 }
 
@@ -111,15 +112,16 @@ impl SettleTask {
                 count = self.tickets.recv_many(&mut tickets, BATCH) => if count == 0 {
                     return Ok(());
                 },
-                () = inflight.news.notified() => {}
-                // The last word: no settler is left that could still send.
+                () = inflight.moved.notified() => {}
+                // The last batch: no settler is left that could still send.
                 () = stop.stopped(), if tickets.is_empty() && self.tickets.is_empty() => {
-                    self.write(&mut tickets).await?;
-                    return Ok(());
+                    return self.write(&mut tickets).await;
                 }
             }
-            if tickets.is_empty() {
-                let _ = self.tickets.try_recv().map(|ticket| tickets.push(ticket));
+            if tickets.is_empty()
+                && let Ok(ticket) = self.tickets.try_recv()
+            {
+                tickets.push(ticket);
             }
             self.write(&mut tickets).await?;
         }
@@ -131,47 +133,45 @@ impl SettleTask {
         let mut permits = Vec::with_capacity(tickets.len());
         let mut waiting = Vec::new();
         for ticket in tickets.drain(..) {
-            if let Some(error) = ticket.broken {
-                return Err(error);
-            }
-            if let Some(change) = ticket.change {
-                changes.push(change);
-                permits.push(ticket.permit);
-            }
-            waiting.extend(ticket.durable);
-        }
-        let watermarks = self.inflight.compose(&changes);
-        let watermarks = self.marks_first(watermarks).await?;
-        if !changes.is_empty() || !watermarks.is_empty() {
-            let written = self.writer.write(changes, watermarks).await?;
-            self.inflight.durable_upto(&written.watermarks);
-            for ((change, verdict), permit) in written.changes.into_iter().zip(permits) {
-                self.inflight.durable(&change, verdict);
-                drop(permit);
-                self.tell(change, verdict);
-            }
-            for (partition, epoch) in written.lost {
-                if self.inflight.fenced(&partition, epoch) {
-                    self.metrics.partitions_fenced_total.inc();
+            match ticket {
+                Ticket::Change { change, permit } => {
+                    changes.push(change);
+                    permits.push(permit);
                 }
+                Ticket::Flush(durable) => waiting.push(durable),
+                Ticket::Broken(error) => return Err(error),
             }
+        }
+        let batch = self.inflight.compose(changes);
+        let batch = self.watermarks_first(batch).await?;
+        if !batch.is_empty() {
+            let durable = batch.write(&mut self.writer).await?;
+            self.landed(durable, permits);
         }
         for durable in waiting {
-            let _ = durable.send(());
+            // Whoever waited may have given up.
+            durable.send(()).ok();
         }
         Ok(())
     }
 
-    /// The marks to write with a batch; a broken build writes them alone, and too high.
-    async fn marks_first(
-        &mut self,
-        watermarks: Vec<PartitionWatermark>,
-    ) -> Result<Vec<PartitionWatermark>, StoreError> {
-        if faults::is_on(Fault::WatermarkFirst) {
-            self.writer.write(Vec::new(), self.inflight.received_marks()).await?;
-            return Ok(Vec::new());
+    /// Whatever waited for this batch goes on.
+    fn landed(&self, batch: Durable, permits: Vec<Option<Permit>>) {
+        let fenced = self.inflight.confirm(&batch);
+        self.metrics.partitions_fenced_total.inc_by(fenced as u64);
+        for ((change, verdict), permit) in batch.into_changes().into_iter().zip(permits) {
+            drop(permit);
+            self.tell(change, verdict);
         }
-        Ok(watermarks)
+    }
+
+    /// The batch as it is written. A broken build writes the watermarks alone, before it, and too high.
+    async fn watermarks_first(&mut self, batch: Composed) -> Result<Composed, StoreError> {
+        if faults::is_on(Fault::WatermarkFirst) {
+            self.writer.write(Vec::new(), self.inflight.received_watermarks()).await?;
+            return Ok(batch.without_watermarks());
+        }
+        Ok(batch)
     }
 
     fn tell(&self, change: Change, verdict: Verdict) {
@@ -185,7 +185,7 @@ impl SettleTask {
             Verdict::Due(due) => self.waker.wake_for(due),
             Verdict::Late => self.metrics.late_settles_total.inc(),
             Verdict::Parked => self.waker.wake(),
-            // Not for a release: the row waits for what still holds it here.
+            // A released row waits for the attempt that still holds it here, so it wakes nobody.
             Verdict::Released | Verdict::Buried | Verdict::Nothing => {}
         }
         let notice = match change {
@@ -202,8 +202,8 @@ impl SettleTask {
             Change::Park(_) | Change::Release { .. } => return,
         };
         if let Some(notices) = &self.notices {
-            // A watcher that is slow misses lines; delivery does not wait for it.
-            let _ = notices.try_send(notice);
+            // A slow watcher misses lines; delivery does not wait for it.
+            notices.try_send(notice).ok();
         }
     }
 }
@@ -216,25 +216,24 @@ fn observe_delivery(metrics: &Metrics, settle: &Settle) {
     }
 }
 
-/// A park and a settle of one callback in one batch collapse to the settle, unless that was cut off.
+/// A park and a settle of one callback in one batch collapse to the settle, unless its attempt was cut off.
 fn collapse(tickets: &mut Vec<Ticket>) {
-    let parked = tickets.iter().any(|ticket| matches!(ticket.change, Some(Change::Park(_))));
-    if !parked {
+    let change = |ticket: &Ticket| match ticket {
+        Ticket::Change { change: Change::Park(park), .. } => (Some(park.facts.id), None),
+        Ticket::Change { change: Change::Settle(settle), .. }
+            if settle.attempt.outcome != Outcome::Interrupted && settle.epoch.is_some() =>
+        {
+            (None, Some(settle.facts.id))
+        }
+        _ => (None, None),
+    };
+    if !tickets.iter().any(|ticket| change(ticket).0.is_some()) {
         return;
     }
-    let settled: std::collections::HashSet<_> = tickets
-        .iter()
-        .filter_map(|ticket| match &ticket.change {
-            Some(Change::Settle(settle))
-                if settle.attempt.outcome != Outcome::Interrupted && settle.epoch.is_some() =>
-            {
-                Some(settle.facts.id)
-            }
-            _ => None,
-        })
-        .collect();
-    tickets.retain(|ticket| match &ticket.change {
-        Some(Change::Park(park)) => !settled.contains(&park.facts.id),
-        _ => true,
-    });
+    let settled: HashSet<_> = tickets.iter().filter_map(|ticket| change(ticket).1).collect();
+    tickets.retain(|ticket| change(ticket).0.is_none_or(|id| !settled.contains(&id)));
 }
+
+#[cfg(test)]
+#[path = "settle_tests.rs"]
+mod tests;

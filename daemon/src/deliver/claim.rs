@@ -1,54 +1,51 @@
-//! Due rows, from the store to the lanes: retries, parked callbacks, what an earlier process left.
+//! Due rows, from the store to the lanes: retries, parked callbacks, and what an earlier instance left.
+//!
+//! One task claims under leases, as many rows as the lanes have room for. It never sends anything.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::claim_waker::{ClaimWaker, LONGEST_WAIT};
-use super::directory::Directory;
-use super::inflight::{Begin, Inflight};
-use super::lane::Side;
-use super::lanes::Lanes;
-use super::lease_tokens::LeaseTokens;
+use super::Delivery;
 use super::resolve::lane_of;
-use super::settle::Settler;
 use crate::base::metrics::Metrics;
 use crate::base::pace::Pace;
 use crate::base::stop::Stop;
+use crate::flight::settle::Settler;
+use crate::flight::{Begin, Inflight};
 use crate::model::endpoint::QueueKey;
 use crate::model::lease::{Lease, Right};
 use crate::model::settlement::Change;
+use crate::schedule::{ClaimWaker, LONGEST_WAIT, Side};
 use crate::store::batch::StoreUp;
-use crate::store::{ClaimAsk, Claimed, InstanceId, Store, StoreError};
+use crate::store::{ClaimAsk, Claimed, EngineStore, InstanceId, StoreError};
 
 /// Rows taken in one claim, and the bytes of their bodies.
 const ROWS: usize = 128;
 const BYTES: usize = 8 << 20;
-/// Rows for a lane that is not in use: once it is, it has its own room.
-const UNUSED: u32 = 1;
-/// The shortest one, so that many small reasons make one claim.
+/// Rows for a queue whose lane names no room of its own.
+const USUAL_ROOM: u32 = 1;
+/// The shortest time between two claims, so that many small reasons make one claim.
 const BREATH: Duration = Duration::from_millis(5);
 const SWEEP: Duration = Duration::from_secs(60);
 
-pub struct Feed {
-    pub store: Arc<dyn Store>,
-    pub instance: InstanceId,
-    pub lanes: Arc<Lanes>,
-    pub inflight: Arc<Inflight>,
-    pub directory: Arc<Directory>,
-    pub settler: Settler,
-    pub tokens: Arc<LeaseTokens>,
-    pub waker: ClaimWaker,
-    pub metrics: Arc<Metrics>,
+pub(super) struct ClaimTask {
+    pub(super) store: Arc<dyn EngineStore>,
+    pub(super) instance: InstanceId,
+    pub(super) delivery: Delivery,
+    pub(super) inflight: Arc<Inflight>,
+    pub(super) settler: Settler,
+    pub(super) waker: ClaimWaker,
+    pub(super) metrics: Arc<Metrics>,
     /// How long a claimed row is ours.
-    pub lease: Duration,
-    /// Told what every claim finds: a store that is away is noticed though nothing is settled.
-    pub store_up: Arc<StoreUp>,
+    pub(super) lease: Duration,
+    /// Told what every claim finds, so that a store that is away is noticed though nothing is settled.
+    pub(super) store_up: Arc<StoreUp>,
 }
 
-impl Feed {
-    /// Claims until `stop`.
-    pub async fn run(self, mut stop: Stop) {
+impl ClaimTask {
+    /// Claims until `stop`, or until the store breaks.
+    pub(super) async fn run(self, mut stop: Stop) {
         let mut pace = Pace::new(Duration::from_millis(100), Duration::from_secs(2));
         let mut next_sweep = Instant::now();
         loop {
@@ -74,7 +71,7 @@ impl Feed {
             tokio::select! {
                 () = tokio::time::sleep(wait.max(BREATH)) => {}
                 () = self.waker.woken() => tokio::time::sleep(BREATH).await,
-                () = self.lanes.due_progress.notified() => tokio::time::sleep(BREATH).await,
+                () = self.delivery.lanes.due_progress.notified() => tokio::time::sleep(BREATH).await,
                 () = stop.stopped() => return,
             }
         }
@@ -91,12 +88,12 @@ impl Feed {
             }
             Err(error) => tracing::debug!(%error, "no sweep now"),
         }
-        self.lanes.sweep();
+        self.delivery.lanes.sweep();
     }
 
     /// One claim; answers how long to wait for the next.
     async fn claim(&self) -> Result<Duration, StoreError> {
-        let (free, rooms) = self.lanes.rooms();
+        let (free, rooms) = self.delivery.lanes.rooms();
         // While nothing may begin, an empty claim still asks whether the store is there.
         let at_most = free.min(ROWS);
         let room: HashMap<QueueKey, u32> = rooms
@@ -106,7 +103,7 @@ impl Feed {
                 (QueueKey { team: room.team, target: room.target }, rows)
             })
             .collect();
-        let first_token = self.tokens.take(at_most);
+        let first_token = self.delivery.tokens.take(at_most);
         // The lease is measured from before the claim: it is never longer here than in the store.
         let born = Instant::now();
         let ask = ClaimAsk {
@@ -114,7 +111,7 @@ impl Feed {
             at_most,
             bytes: BYTES,
             lease: self.lease,
-            usual_room: UNUSED,
+            usual_room: USUAL_ROOM,
             room,
             first_token,
         };
@@ -134,7 +131,7 @@ impl Feed {
     async fn offer(&self, claimed: Claimed, born: Instant) {
         for (pending, body) in claimed.rows {
             let Some(token) = pending.token else { continue };
-            let entry = self.directory.team(&pending.facts.team).await.ok().flatten();
+            let entry = self.delivery.directory.team(&pending.facts.team).await.ok().flatten();
             let lane = lane_of(&pending.facts.queue, entry.as_deref());
             let lease = Arc::new(Lease {
                 facts: pending.facts,
@@ -148,7 +145,7 @@ impl Feed {
                 until: Some(born + self.lease),
             });
             match self.inflight.begin(&lease) {
-                Begin::Begun => self.lanes.offer(lane, Side::Due, lease),
+                Begin::Begun => self.delivery.lanes.offer(lane, Side::Due, lease),
                 // An attempt of ours outlived its lease: it settles late, and the row is given back.
                 Begin::Repeat | Begin::Reused | Begin::NotOurs => {
                     let facts = Arc::clone(&lease.facts);
