@@ -7,4 +7,4 @@ pub mod pace;
 pub mod stop;
 pub mod telemetry;
 
-pub use scale_callback::text;
+pub use scale_callback_serve::text;
