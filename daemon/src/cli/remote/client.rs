@@ -85,7 +85,7 @@ impl Client {
         };
         let detail = problem["detail"].as_str();
         let detail = detail.map_or_else(|| format!("{} answered {}", self.address, answer.status), str::to_owned);
-        let mut sentence = crate::base::text::printable(detail.as_bytes(), 2_000);
+        let mut sentence = scale_callback_serve::text::printable(detail.as_bytes(), 2_000);
         if answer.status == 401 && self.token.is_none() {
             sentence.push_str(" (name a file with one: --token-file, or the variable CALLBACKD_TOKEN_FILE)");
         }
