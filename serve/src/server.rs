@@ -144,10 +144,12 @@ mod tests {
         stream.write_all(REQUEST).await.unwrap();
         server.requests.recv().await.unwrap();
         server.stop.send_replace(true);
+        let listener_closes = async { while TcpStream::connect(server.address).await.is_ok() {} };
+        tokio::time::timeout(DEADLINE, listener_closes).await.expect("the server listens no more");
+        assert!(!server.task.is_finished(), "it waits for the open request");
         server.release.send_replace(true);
         assert!(all_of(stream).await.starts_with("HTTP/1.1 200"));
         tokio::time::timeout(DEADLINE, server.task).await.expect("the server ends").unwrap();
-        assert!(TcpStream::connect(server.address).await.is_err(), "nobody listens any more");
     }
 
     #[tokio::test]
