@@ -179,12 +179,13 @@ async fn heads_of_http2_that_wait_for_bodies_take_bounded_room() {
     let stream = tls(gate.address, roots, b"h2").await.unwrap();
     let (other, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
-    // Until the sixteen heads have arrived, one more may still find room and waits for its body. It gives the room back
-    // when it is reset.
+    let mut other = other.ready().await.unwrap();
+    // Until all sixteen heads have arrived, one more may still find room, and then it holds that room.
     let refused = until_some("one more is refused", async || {
-        let mut other = other.clone().ready().await.unwrap();
-        let (one_more, _body) = other.send_request(request(&fresh_id(), "localhost"), false).unwrap();
-        tokio::time::timeout(Duration::from_millis(100), one_more).await.ok()
+        let mut one_more = other.send_request(request(&fresh_id(), "localhost"), false).unwrap();
+        let answer = tokio::time::timeout(Duration::from_millis(100), &mut one_more.0).await.ok();
+        held.push(one_more);
+        answer
     })
     .await;
     assert_eq!(refused.unwrap().status().as_u16(), 503);
