@@ -16,10 +16,10 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
-use scale_callback::body::whole;
-use scale_callback::client::{Remote, call};
 use scale_callback::samples::{self, Kind, Seed, Wanted};
-use scale_callback::server::{Limits, Listener, serve};
+use scale_callback_serve::body::whole;
+use scale_callback_serve::client::{Remote, call};
+use scale_callback_serve::server::{Limits, Listener, serve};
 use tokio::net::TcpListener;
 
 /// The topic of the figures.

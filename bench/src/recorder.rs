@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use scale_callback::receiver::{self, Handler, Received, Reply};
-use scale_callback::server::Listener;
-use scale_callback::tls::ServerTls;
 use scale_callback_auth::Verifier;
+use scale_callback_serve::server::Listener;
+use scale_callback_serve::tls::ServerTls;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use scale_callback::tls::ServerTls;
+use scale_callback_serve::tls::{ServerTls, TlsError};
 use tokio_rustls::TlsAcceptor;
 
 /// Where the authority's certificate, the server's chain and its key lie.
@@ -42,8 +42,8 @@ impl Certificates {
     /// For a server of ours.
     ///
     /// # Errors
-    /// A sentence.
-    pub fn server(&self) -> Result<Arc<ServerTls>, String> {
+    /// A file that cannot be used.
+    pub fn server(&self) -> Result<Arc<ServerTls>, TlsError> {
         Ok(Arc::new(ServerTls::load(&self.cert, &self.key)?))
     }
 

@@ -14,8 +14,8 @@ use callbackd_bench::broker::Broker;
 use callbackd_bench::load::{self, Daemon, Source};
 use http::{HeaderMap, Method};
 use rusqlite::{Connection, params};
-use scale_callback::client::{Remote, call};
 use scale_callback::samples::Seed;
+use scale_callback_serve::client::{Remote, call};
 
 const ROWS: u64 = 1_000_000;
 const TEAMS: u64 = 50;

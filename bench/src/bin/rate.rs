@@ -15,9 +15,9 @@ use callbackd_bench::load::{self, Daemon, ENDPOINTS, Source};
 use http_body_util::Full;
 use hyper::Request;
 use hyper_util::rt::TokioIo;
-use scale_callback::body::whole;
 use scale_callback_auth::sign::{AuthHeader, Signer};
 use scale_callback_auth::{CallbackAuthKey, SigningSecret};
+use scale_callback_serve::body::whole;
 use tokio::net::TcpStream;
 
 const CONNECTIONS: usize = 64;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use scale_callback::tls::ServerTls;
+use scale_callback_serve::tls::ServerTls;
 use tokio::sync::watch;
 
 use super::egress;

@@ -121,7 +121,17 @@ mod tests {
             assert_eq!(check_level(good), Ok(()), "{good}");
         }
         let long = "info,".repeat(1_000) + "info";
-        for wrong in [long.as_str(), "callbackd[{x=~\"a+\"}]=debug", "", "infoo", "wran", "nonsense", "callbackd=loud", "info,nonsense", "=info="] {
+        for wrong in [
+            long.as_str(),
+            "callbackd[{x=~\"a+\"}]=debug",
+            "",
+            "infoo",
+            "wran",
+            "nonsense",
+            "callbackd=loud",
+            "info,nonsense",
+            "=info=",
+        ] {
             assert!(check_level(wrong).is_err(), "{wrong}");
         }
     }

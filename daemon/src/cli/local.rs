@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget};
-use scale_callback::client;
+use scale_callback_serve::client;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;

@@ -261,7 +261,7 @@ impl Folder {
     fn new() -> anyhow::Result<Self> {
         let mut bytes = [0; 6];
         aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow::anyhow!("the system gives no random bytes"))?;
-        let path = std::env::temp_dir().join(format!("callbackd-demo-{}", crate::base::text::hex(&bytes)));
+        let path = std::env::temp_dir().join(format!("callbackd-demo-{}", scale_callback_serve::text::hex(&bytes)));
         std::fs::create_dir(&path).with_context(|| format!("make {}", path.display()))?;
         Ok(Self(path))
     }

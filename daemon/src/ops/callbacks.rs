@@ -1,10 +1,10 @@
 //! What happened to a callback, a task, a dead letter.
 
 use bytes::Bytes;
+use scale_callback_serve::text::printable;
 
 use super::{Ops, OpsError};
 use crate::base::clock::Timestamp;
-use crate::base::text::printable;
 use crate::intake::KafkaState;
 use crate::model::attempt::Outcome;
 use crate::model::callback::CallbackId;

@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use bytes::Bytes;
+use scale_callback_serve::text::hex;
 
 use super::teams::no_team;
 use super::{Caller, Ops, OpsError, random};
-use crate::base::text::hex;
 use crate::deliver::resolve::{resolve_in, url_of};
 use crate::deliver::sign::{Content, sign};
 use crate::model::callback::{CallbackId, EventKey};

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use scale_callback_serve::text::hex;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::{Caller, Creation, Ops, OpsError, created};
 use crate::base::clock::{Clock, Timestamp};
-use crate::base::text::hex;
 use crate::store::admin::{Admin, AuditEntry, IdempotencyKey, Made, Scope, TokenRow};
 
 const PREFIX: &str = "cbt_";
@@ -198,5 +198,5 @@ fn describe(row: &TokenRow) -> String {
 }
 
 fn no_token(id: &str) -> OpsError {
-    OpsError::NotFound(format!("there is no token {}", crate::base::text::printable(id.as_bytes(), 64)))
+    OpsError::NotFound(format!("there is no token {}", scale_callback_serve::text::printable(id.as_bytes(), 64)))
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use callbackd::keyring::Keyring;
-use scale_callback::client::{Remote, call};
+use scale_callback_serve::client::{Remote, call};
 use serde_json::Value;
 
 use crate::harness::PAUSE;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use callbackd::demo::{self, Options};
 use http::{HeaderMap, Method};
 use regex::Regex;
-use scale_callback::client::{Remote, call};
+use scale_callback_serve::client::{Remote, call};
 use serde_json::Value;
 
 use crate::harness::{Harness, PAUSE};

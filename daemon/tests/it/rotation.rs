@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use callbackd_bench::recorder::{Recorder, Rule};
 use scale_callback::receiver::{Handler, Received, Reply};
-use scale_callback::server::Listener;
 use scale_callback_auth::{Credential, Mode, Verifier};
+use scale_callback_serve::server::Listener;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -192,13 +192,13 @@ async fn a_switch_of_the_form_is_tried_first_and_changes_nothing_where_the_recei
         let (stop, stopped) = watch::channel(false);
         let make = |_| {
             hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| async move {
-                drop(scale_callback::body::whole(request.into_body(), 1 << 20).await);
+                drop(scale_callback_serve::body::whole(request.into_body(), 1 << 20).await);
                 Ok::<_, std::convert::Infallible>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default()))
             })
         };
-        tokio::spawn(scale_callback::server::serve(
+        tokio::spawn(scale_callback_serve::server::serve(
             Listener::Tcp(listener),
-            scale_callback::server::Limits::default(),
+            scale_callback_serve::server::Limits::default(),
             make,
             stopped,
         ));

@@ -26,7 +26,10 @@ const ORDER: [&[&str]; 15] = [
 /// The order inside a room that has folders: a part imports only from parts named before it.
 const ORDER_INSIDE: [(&str, &[&[&str]]); 4] = [
     ("store", &[&["sql"], &["engine", "reads", "admin"], &["sqlite", "memory", "faulty", "batch"], &["tools"]]),
-    ("store/sqlite", &[&["error"], &["connection", "id_cache", "migrations"], &["sql"], &["engine", "reads"], &["tools"]]),
+    (
+        "store/sqlite",
+        &[&["error"], &["connection", "id_cache", "migrations"], &["sql"], &["engine", "reads"], &["tools"]],
+    ),
     ("intake", &[&["settings", "headers"], &["decode", "partition"], &["admit"], &["consumer"]]),
     ("api", &[&["problem"], &["access", "extract", "paging"], &["shapes"], &["routes", "probes"], &["openapi"]]),
 ];
@@ -221,9 +224,8 @@ fn the_parts_of_a_room_keep_their_order() {
     let files = daemon();
     for (room, order) in ORDER_INSIDE {
         for part in order.iter().copied().flatten() {
-            let is_there = files.iter().any(|(file, _)| {
-                file.strip_prefix(room).is_some_and(|rest| room_of(&rest[1..]) == *part)
-            });
+            let is_there =
+                files.iter().any(|(file, _)| file.strip_prefix(room).is_some_and(|rest| room_of(&rest[1..]) == *part));
             assert!(is_there, "{room} has no part {part}");
         }
         for (part, imported) in imports_inside(&files, room) {
@@ -289,10 +291,12 @@ fn every_test_that_an_invariant_names_exists() {
 /// A sleep of a literal time in a test's code: it waits too long on a fast machine and too short on a slow one.
 fn fixed_sleeps(text: &str) -> Vec<&str> {
     let is_fixed = |line: &&str| {
-        line.split("sleep(").nth(1).is_some_and(|rest| rest.split("::").last().is_some_and(|end| {
-            (rest.contains("Duration::from_") || rest.starts_with("from_"))
-                && end.split_once('(').is_some_and(|(_, number)| number.starts_with(|c: char| c.is_ascii_digit()))
-        }))
+        line.split("sleep(").nth(1).is_some_and(|rest| {
+            rest.split("::").last().is_some_and(|end| {
+                (rest.contains("Duration::from_") || rest.starts_with("from_"))
+                    && end.split_once('(').is_some_and(|(_, number)| number.starts_with(|c: char| c.is_ascii_digit()))
+            })
+        })
     };
     text.lines().filter(|line| !line.trim_start().starts_with("//")).filter(is_fixed).collect()
 }

@@ -278,7 +278,7 @@ fn migrate(connection: &mut Connection, path: &Path, clock: &dyn Clock) -> Resul
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             transaction.execute_batch(sql)?;
             if index == 0 {
-                let id = format!("st_{}", crate::base::text::hex(&random_bytes()));
+                let id = format!("st_{}", scale_callback_serve::text::hex(&random_bytes()));
                 transaction.execute(
                     "INSERT INTO store (one, id, generation, created_at) VALUES (1, ?1, 1, ?2)",
                     (id, clock.now().millis()),

@@ -1,4 +1,4 @@
-//! Reading a body with a limit: the only way a body is read whole.
+//! Reading a body with a limit. No body is read whole in any other way, so no sender can fill the memory.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
@@ -7,13 +7,13 @@ use hyper::body::Body;
 /// The whole body, if it has at most `limit` bytes.
 ///
 /// # Errors
-/// It is longer, or broke off.
+/// The body is longer, or it broke off.
 pub async fn whole<B>(body: B, limit: usize) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    #[expect(clippy::disallowed_methods, reason = "it is limited")]
+    #[expect(clippy::disallowed_methods, reason = "the body is limited")]
     let collected = Limited::new(body, limit).collect().await?;
     Ok(collected.to_bytes())
 }
