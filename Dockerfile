@@ -3,11 +3,11 @@
 #   docker build --tag callbackd .
 #   docker run --volume store:/var/lib/callbackd --volume ./my-config:/etc/callbackd:ro --stop-timeout 60 callbackd
 #
-# Builder and runtime are the same Debian: librdkafka links its OpenSSL and zlib dynamically (zstd is linked in).
+# Builder and runtime are the same Debian: librdkafka links its OpenSSL, zlib and zstd dynamically.
 
 FROM rust:1.95-trixie AS build
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends g++ make pkg-config libssl-dev zlib1g-dev \
+ && apt-get install --yes --no-install-recommends g++ make pkg-config libssl-dev zlib1g-dev libzstd-dev \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
@@ -20,7 +20,7 @@ RUN --mount=type=cache,id=callbackd-registry,target=/usr/local/cargo/registry \
 FROM debian:trixie-slim
 # ca-certificates is for TLS to Kafka; the roots for receivers are compiled in.
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends ca-certificates libssl3t64 zlib1g \
+ && apt-get install --yes --no-install-recommends ca-certificates libssl3t64 zlib1g libzstd1 \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --uid 10001 --user-group --no-create-home --home-dir /var/lib/callbackd --shell /usr/sbin/nologin callbackd \
  && install --directory --owner=callbackd --group=callbackd --mode=0700 /var/lib/callbackd

@@ -90,15 +90,15 @@ $(KAFKA_LIBS)/.done: bench/kafka/pom.xml
 	mvn -q -f bench/kafka/pom.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$(KAFKA_LIBS)
 	@touch $@
 
-# What librdkafka needs: OpenSSL and zlib with their headers, and a C++ compiler.
+# What librdkafka needs: OpenSSL, zlib and zstd with their headers, and a C++ compiler.
 system-packages:
 	@missing=""; \
-	for header in openssl/ssl.h zlib.h; do \
+	for header in openssl/ssl.h zlib.h zstd.h; do \
 	  echo "#include <$$header>" | cc -E - >/dev/null 2>&1 || missing="$$missing $$header"; done; \
 	command -v g++ >/dev/null || missing="$$missing g++"; \
 	command -v pkg-config >/dev/null || missing="$$missing pkg-config"; \
 	test -z "$$missing" || { echo "Installing what is missing:$$missing"; \
-	  $(MAKE) --no-print-directory apt-packages APT="libssl-dev zlib1g-dev g++ pkg-config"; }
+	  $(MAKE) --no-print-directory apt-packages APT="libssl-dev zlib1g-dev libzstd-dev g++ pkg-config"; }
 
 .PHONY: apt-packages
 apt-packages:

@@ -37,7 +37,7 @@ pub struct Config {
 
 /// What delivery needs of the rooms before it.
 pub struct Deps {
-    pub engine_store: Arc<dyn EngineStore>,
+    pub store: Arc<dyn EngineStore>,
     pub admin: Arc<dyn AdminStore>,
     pub store_up: Arc<StoreUp>,
     pub instance: InstanceId,
@@ -72,7 +72,7 @@ pub struct DeliveryTask {
 /// # Errors
 /// A sentence: the client to receivers can't be made.
 pub fn build(config: Config, deps: Deps) -> Result<(Delivery, DeliveryTask), String> {
-    let Deps { engine_store, admin, store_up, instance, flight, waker, keyring, egress, clock, metrics, cut_off } =
+    let Deps { store, admin, store_up, instance, flight, waker, keyring, egress, clock, metrics, cut_off } =
         deps;
     let directory = Arc::new(Directory::new(admin, keyring, clock, config.retry));
     let engine = Arc::new(Engine {
@@ -90,7 +90,7 @@ pub fn build(config: Config, deps: Deps) -> Result<(Delivery, DeliveryTask), Str
     let store_up_rx = store_up.watch();
     let delivery = Delivery { engine, directory, lanes, tokens };
     let claim = ClaimTask {
-        store: engine_store,
+        store: store,
         instance,
         delivery: delivery.clone(),
         settler: flight.settler,

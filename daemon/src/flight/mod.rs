@@ -8,6 +8,8 @@ mod offset_tracker;
 pub mod settle;
 mod stage;
 mod table;
+#[cfg(test)]
+mod testing;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
