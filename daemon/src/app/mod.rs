@@ -42,7 +42,7 @@ use crate::model::dead_letter::Unreadable;
 use crate::model::retry::Reason;
 use crate::model::settlement::Change;
 use crate::net::exchange::Client;
-use crate::ops::{Ops, retention};
+use crate::ops::{self, Ops, retention};
 use crate::store::admin::{Admin, KeyRow};
 use crate::store::batch::{BatchWriter, StoreUp};
 use crate::store::sqlite::SqliteStore;
@@ -250,14 +250,13 @@ impl App {
         };
         let (settings, settings_rx) = watch::channel(reload::settings(&config));
         let log_level = extras.log_level.unwrap_or_else(LogLevel::none);
-        let ops = Ops {
+        let ops = Ops::new(ops::Parts {
             admin,
             reads: Arc::clone(&sqlite) as Arc<dyn crate::store::reads::Reads>,
             keyring,
             directory: Arc::clone(&directory),
             engine: Arc::clone(&engine),
             lanes: Arc::clone(&lanes),
-            tokens: Arc::default(),
             settings: settings_rx.clone(),
             log_level: log_level.clone(),
             clock: Arc::clone(&clock),
@@ -266,9 +265,8 @@ impl App {
             store_up: store_up_rx.clone(),
             asks,
             store_id: begun.store_id,
-            backlog: Arc::default(),
             draining: switches.draining.stop(),
-        };
+        });
         let live = reload::Live {
             engine: Arc::clone(&engine),
             directory: Arc::clone(&directory),
@@ -315,7 +313,7 @@ impl App {
             .context("start the consumer's thread")?;
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
-            store = ops.store_id,
+            store = ops.store_id(),
             path = %config.store.directory.display(),
             brokers = config.intake.brokers,
             topics = config.intake.topics.join(","),

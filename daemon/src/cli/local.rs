@@ -83,7 +83,7 @@ async fn reload(app: &App, file: Option<&Path>, running: &mut Layers) {
         Ok((layers, config)) => app.reload(&config).await.map(|()| layers),
         Err(why) => Err(why),
     };
-    let metric = &app.ops.metrics.config_reloads_total;
+    let metric = &app.ops.metrics().config_reloads_total;
     match taken {
         Ok(layers) => {
             let changed = running.changed(&layers);

@@ -12,7 +12,7 @@ use super::{Failure, duration};
 use crate::base::clock::SystemClock;
 use crate::config::Config;
 use crate::ops::tokens::{self, NewToken};
-use crate::store::admin::{Admin, Scope};
+use crate::store::admin::Admin;
 use crate::store::sqlite::{SqliteStore, inspect};
 
 fn refused(error: impl ToString) -> Failure {
@@ -95,7 +95,7 @@ pub(super) fn bootstrap(
     value_only: bool,
 ) -> Result<ExitCode, Failure> {
     let config = Config::load(remote.config.as_deref()).map_err(refused)?;
-    let scope = Scope::parse(scope).ok_or_else(|| refused("scope is one of read, operate"))?;
+    let scope = tokens::scope(&scope.replace(',', " ")).map_err(refused)?;
     let new = NewToken { name, scope, valid_for: duration(valid_for)? };
     let store = SqliteStore::open(&config.store, Arc::new(SystemClock)).map_err(|error| match error {
         in_use @ crate::store::sqlite::OpenError::InUse { .. } => {

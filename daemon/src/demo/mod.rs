@@ -23,6 +23,7 @@ use crate::base::stop::Switch;
 use crate::config::{Config, Layers};
 use crate::deliver::settle::Notice;
 use crate::keyring::Keyring;
+use crate::model::permission::Rights;
 use crate::model::team::{KeyKind, Mode};
 use crate::ops::Caller;
 use crate::ops::teams::TeamChange;
@@ -225,7 +226,7 @@ fn config(folder: &Path, brokers: &str) -> anyhow::Result<Config> {
 /// Makes the two teams and gives a verifier that holds what their developers would hold.
 async fn teams(app: &App, receiver: SocketAddr) -> anyhow::Result<scale_callback_auth::Verifier> {
     use scale_callback_auth::{Credential, Verifier};
-    let caller = Caller { name: "demo".to_owned(), origin: "demo".to_owned() };
+    let session = app.ops.as_caller(&Caller::operator("demo", "demo", Rights::ALL));
     let acme = TeamChange {
         name: Some("Acme Robotics".to_owned()),
         default_url: Some(Some(format!("http://{receiver}/default"))),
@@ -233,12 +234,12 @@ async fn teams(app: &App, receiver: SocketAddr) -> anyhow::Result<scale_callback
     };
     let globex =
         TeamChange { name: Some("Globex".to_owned()), auth_form: Some("hmac".to_owned()), ..TeamChange::default() };
-    app.ops.create_team(&caller, ACME, acme, None).await?;
-    app.ops.create_team(&caller, GLOBEX, globex, None).await?;
+    session.create_team(ACME, acme, None).await?;
+    session.create_team(GLOBEX, globex, None).await?;
     let key = async |team: &str, kind: KeyKind, mode: Mode| -> anyhow::Result<String> {
-        let rows = app.ops.keys(team).await?;
+        let rows = session.keys(team).await?;
         let row = rows.iter().find(|row| row.kind == kind && row.mode == mode).context("a new team has its keys")?;
-        Ok(app.ops.reveal_key(&caller, team, &row.id).await?.to_string())
+        Ok(session.reveal_key(team, &row.id).await?.to_string())
     };
     let mut credentials = Vec::new();
     for mode in [Mode::Live, Mode::Test] {

@@ -24,6 +24,7 @@ mod packaging;
 mod process;
 mod prometheus;
 mod receivers;
+mod rights;
 mod rotation;
 mod secrets;
 mod store_contract;

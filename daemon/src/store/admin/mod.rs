@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
-pub use tokens::{Scope, TokenRow};
+pub use tokens::TokenRow;
 
 use super::Answer;
 use super::sqlite::{Failure, SqliteStore};

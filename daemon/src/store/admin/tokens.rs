@@ -4,38 +4,17 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::corrupt;
 use crate::base::clock::Timestamp;
+use crate::model::permission::Rights;
 use crate::store::sqlite::Failure;
 
 /// Tokens that may be valid at one time.
 pub(super) const MOST: usize = 1_000;
 
-/// What a token may do. `Operate` includes `Read`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Scope {
-    Read,
-    Operate,
-}
-
-impl Scope {
-    pub const ALL: [Self; 2] = [Self::Read, Self::Operate];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Operate => "operate",
-        }
-    }
-
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|scope| scope.name() == name)
-    }
-}
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenRow {
     pub id: String,
     pub name: String,
-    pub scope: Scope,
+    pub scope: Rights,
     /// SHA-256 of the token.
     pub hash: [u8; 32],
     pub last4: String,
@@ -110,7 +89,7 @@ fn read(row: &Row<'_>) -> Result<TokenRow, Failure> {
     Ok(TokenRow {
         id: row.get(0)?,
         name: row.get(1)?,
-        scope: corrupt(Scope::parse(&scope), "a token's scope")?,
+        scope: corrupt(Rights::parse(&scope), "a token's scope")?,
         hash: row.get(3)?,
         last4: row.get(4)?,
         created_at: Timestamp::from_millis(row.get(5)?),
