@@ -1,4 +1,4 @@
-// Receiver receives callbacks: it verifies each one, handles it once, and lets no older one overwrite a newer one.
+// Receiver receives callbacks: it verifies each one, handles it once, and does not let an older one overwrite a newer one.
 package main
 
 import (
@@ -40,8 +40,8 @@ type receiver struct {
 	webhooks []*standardwebhooks.Webhook
 	authKeys []string
 
-	// What was handled. In production these are tables of your database: claim webhook-id under a unique key, do the
-	// work and commit, all in one transaction. The mutex stands for that transaction here.
+	// The callbacks that were handled. In production, keep them in tables of your database: claim webhook-id under a
+	// unique key, do the work and commit, all in one transaction. Here the mutex takes the place of that transaction.
 	mu      sync.Mutex
 	handled map[string]bool   // webhook-id
 	newest  map[string]string // task_id -> time of its newest event
@@ -58,7 +58,7 @@ func (rc *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(rc.receive(w, r))
 }
 
-// receive gives the status to answer with.
+// receive returns the status to answer with.
 func (rc *receiver) receive(w http.ResponseWriter, r *http.Request) int {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if tooLong := new(http.MaxBytesError); errors.As(err, &tooLong) {
@@ -82,7 +82,7 @@ func (rc *receiver) receive(w http.ResponseWriter, r *http.Request) int {
 	return http.StatusNoContent
 }
 
-// verify says why a request is not believed; nil if the platform signed it.
+// verify returns why a request is refused, or nil if the platform signed it.
 func (rc *receiver) verify(header http.Header, body []byte) error {
 	for _, name := range []string{"webhook-id", "webhook-timestamp", "scale-callback-auth"} {
 		if len(header.Values(name)) > 1 {
@@ -101,7 +101,7 @@ func (rc *receiver) verify(header http.Header, body []byte) error {
 	if rc.authKeys != nil && !slices.ContainsFunc(rc.authKeys, isKey) {
 		return errors.New("scale-callback-auth is not the key")
 	}
-	// Signatures may stand in several lines; the library looks at the first one.
+	// There may be several signature headers, but the library reads only the first one.
 	signed := header.Clone()
 	signed.Set("webhook-signature", strings.Join(header.Values("webhook-signature"), " "))
 	var err error
@@ -113,7 +113,7 @@ func (rc *receiver) verify(header http.Header, body []byte) error {
 	return err
 }
 
-// once handles a callback, unless it or a newer one of its task was handled before.
+// once handles a callback, unless it or a newer one of the same task was handled before.
 func (rc *receiver) once(id string, cb callback) error {
 	rc.mu.Lock()
 	defer rc.mu.Unlock()
@@ -136,7 +136,7 @@ func (rc *receiver) once(id string, cb callback) error {
 	return nil
 }
 
-// handle is where your work goes. If it fails, the answer is 500 and the platform tries again.
+// handle is the place for your work. If it fails, the answer is 500, and the platform tries again.
 func handle(id string, cb callback) error {
 	status, isText := cb.Task.Status.(string)
 	if !isText {
@@ -146,7 +146,7 @@ func handle(id string, cb callback) error {
 	return nil
 }
 
-// say prints a line. Text from the body loses its control characters: it must not forge lines of the log.
+// say prints a line without control characters, because text from the body must not be able to forge lines of the log.
 func say(words ...string) {
 	fmt.Println(strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
@@ -156,13 +156,13 @@ func say(words ...string) {
 	}, strings.Join(words, " ")))
 }
 
-// keysFrom gives the keys that a variable holds: the one in use, and those of a rotation. The forms are checked here:
-// the library takes even an empty secret.
+// keysFrom returns the keys that a variable holds: the one in use, and those of a rotation. It checks their form, because
+// the library accepts even an empty secret.
 func keysFrom(name string, form *regexp.Regexp) []string {
 	keys := strings.Fields(os.Getenv(name))
 	isMalformed := func(key string) bool { return !form.MatchString(key) }
 	if len(keys) < 1 || len(keys) > 4 || slices.ContainsFunc(keys, isMalformed) {
-		fmt.Fprintln(os.Stderr, name+" must hold one to four keys as the platform shows them, white space between.")
+		fmt.Fprintln(os.Stderr, name+" must hold one to four keys as the platform shows them, with white space between them.")
 		os.Exit(2)
 	}
 	return keys

@@ -1,4 +1,4 @@
-// Receives callbacks: verifies each one, handles it once, and lets no older one overwrite a newer one.
+// Receives callbacks: verifies each one, handles it once, and does not let an older one overwrite a newer one.
 import { isUtf8 } from "node:buffer";
 import { createHash, timingSafeEqual } from "node:crypto";
 import express from "express";
@@ -15,16 +15,16 @@ const authKeys =
     ? keysFrom("SCALE_CALLBACK_AUTH_KEY", /^(?:live|test)_auth_[0-9a-f]{32}$/)
     : [];
 
-// What was handled. In production these are tables of your database: claim webhook-id under a unique key, do the work
-// and commit, all in one transaction. Here no `await` stands between the look at them and the mark.
+// The callbacks that were handled. In production, keep them in tables of your database: claim webhook-id under a unique
+// key, do the work and commit, all in one transaction. Here there is no `await` between reading and writing these sets.
 const handled = new Set(); // webhook-id
 const newest = new Map(); // task_id -> time of its newest event
 
-/** The keys that a variable holds: the one in use, and those of a rotation. */
+/** Returns the keys that a variable holds: the one in use, and those of a rotation. */
 function keysFrom(name, form) {
   const keys = process.env[name]?.match(/\S+/g) ?? [];
   if (keys.length < 1 || keys.length > 4 || !keys.every((key) => form.test(key))) {
-    console.error(`${name} must hold one to four keys as the platform shows them, white space between.`);
+    console.error(`${name} must hold one to four keys as the platform shows them, with white space between them.`);
     process.exit(2);
   }
   return keys;
@@ -34,7 +34,7 @@ class Refused extends Error {
   status = 401;
 }
 
-/** Gives the webhook-id of a request that the platform signed; throws for any other. */
+/** Returns the webhook-id of a request that the platform signed, and throws for any other request. */
 function verify(req, body) {
   const only = (name) => {
     const values = req.headersDistinct[name] ?? [];
@@ -43,14 +43,14 @@ function verify(req, body) {
   };
   const id = only("webhook-id");
   const timestamp = only("webhook-timestamp");
-  const signature = (req.headersDistinct["webhook-signature"] ?? []).join(" "); // may stand in several lines
+  const signature = (req.headersDistinct["webhook-signature"] ?? []).join(" "); // there may be several headers
   const auth = only("scale-callback-auth");
   if (!/^[A-Za-z0-9_-]{1,64}$/.test(id)) throw new Refused("webhook-id is missing or malformed");
   if (!/^[1-9][0-9]{0,11}$/.test(timestamp)) throw new Refused("webhook-timestamp is missing or malformed");
   if (authKeys.length > 0 && !authKeys.some((key) => equal(key, auth))) {
     throw new Refused("scale-callback-auth is not the key");
   }
-  // The library verifies text. Bytes that are no text would be replaced, and others verified than those that came.
+  // The library verifies text. It would replace bytes that are not text, and so verify other bytes than those that arrived.
   if (!isUtf8(body)) throw new Refused("the body is not UTF-8");
 
   const headers = { "webhook-id": id, "webhook-timestamp": timestamp, "webhook-signature": signature };
@@ -66,23 +66,23 @@ function verify(req, body) {
   throw new Refused(reason);
 }
 
-/** Compares digests, which are of one length whatever was sent. */
+/** Compares digests, because they have the same length whatever was sent. */
 function equal(a, b) {
   const digest = (text) => createHash("sha256").update(text).digest();
   return timingSafeEqual(digest(a), digest(b));
 }
 
-/** The ten characters that hold the event's time: they sort as text. Undefined for an id of another form. */
+/** Returns the ten characters that hold the event's time, which sort as text. Undefined for an id of another form. */
 function eventTime(id) {
   return /^cb_[0-9a-hjkmnp-tv-z]{26}$/.test(id) ? id.slice(3, 13) : undefined;
 }
 
-/** The body's text loses its control characters: it must not forge lines of the log. */
+/** Prints without control characters, because text from the body must not be able to forge lines of the log. */
 function say(...words) {
   console.log(words.join(" ").replace(/[\p{C}\p{Zl}\p{Zp}]/gu, "?"));
 }
 
-/** Your work goes here. If it throws, the answer is 500 and the platform tries again. */
+/** Put your work here. If it throws, the answer is 500, and the platform tries again. */
 function handle(id, { task_id, task }) {
   say("handled", id, task_id, typeof task.status === "string" ? task.status : "-");
 }
@@ -129,7 +129,7 @@ app
   .all((req, res) => res.set("allow", "POST").status(405).end());
 app.use((req, res) => res.status(404).end());
 app.use((error, req, res, next) => {
-  const status = error.status ?? 500; // a longer body: 413
+  const status = error.status ?? 500; // 413 for a body that is too long
   console.error(status < 500 ? `refused: ${error.message}` : error); // the sender is told nothing
   res.status(status).end();
 });

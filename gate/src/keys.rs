@@ -120,7 +120,7 @@ impl KeySource {
                 }
                 all = Some(match all {
                     None => Verifier::new(made),
-                    Some(all) => all.and(made),
+                    Some(all) => all.or_credential(made),
                 });
             }
         }

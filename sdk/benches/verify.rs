@@ -1,4 +1,4 @@
-//! What verifying costs over the one HMAC that it can't do without: `make bench-verify`, all in one run.
+//! What verifying costs compared with the one HMAC that it always needs: `make bench-verify`, all in one run.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
 

@@ -1,4 +1,4 @@
-//! A second reader of callbacks' bodies: a plain recursive one, for what the SDK reads without recursion.
+//! A second reader of callbacks' bodies, to compare the SDK's with. It is simple and recursive; the SDK's is neither.
 
 pub struct Found {
     pub task_id: Option<Option<String>>,
@@ -10,7 +10,7 @@ struct Reader<'t> {
     at: usize,
 }
 
-/// The members that count, the last of each name; `None` where it is no JSON object.
+/// The members that a callback needs; the last of each name counts. `None` if the body is not a JSON object.
 pub fn read(body: &[u8]) -> Option<Found> {
     std::str::from_utf8(body).ok()?;
     let mut reader = Reader { text: body, at: 0 };
@@ -73,7 +73,7 @@ impl Reader<'_> {
         }
     }
 
-    fn object(&mut self, depth: usize, seen: &mut dyn FnMut(Option<&str>, &[u8])) -> Option<()> {
+    fn object(&mut self, depth: usize, found: &mut dyn FnMut(Option<&str>, &[u8])) -> Option<()> {
         self.take(b'{')?;
         self.space();
         if self.take(b'}').is_some() {
@@ -87,7 +87,7 @@ impl Reader<'_> {
             self.space();
             let begin = self.at;
             self.value(depth)?;
-            seen(name.as_deref(), &self.text[begin..self.at]);
+            found(name.as_deref(), &self.text[begin..self.at]);
             self.space();
             if self.take(b'}').is_some() {
                 return Some(());
@@ -100,7 +100,8 @@ impl Reader<'_> {
         self.text[self.at..].starts_with(word).then(|| self.at += word.len())
     }
 
-    /// The outer `None`: no string. The inner one: a string that is no text, for a lone surrogate stands in it.
+    /// The outer `None` means that this is not a string. The inner `None` means a string that holds a lone surrogate and
+    /// therefore no text.
     fn string(&mut self) -> Option<Option<String>> {
         self.take(b'"')?;
         let mut units: Vec<u16> = Vec::new();
@@ -151,7 +152,7 @@ impl Reader<'_> {
     }
 
     fn number(&mut self) -> Option<()> {
-        let _ = self.take(b'-');
+        self.take(b'-'); // optional
         let zero = self.peek()? == b'0';
         let count = self.digits()?;
         if zero && count > 1 {

@@ -1,8 +1,9 @@
-//! `make fuzz`: runs targets on random inputs for a time or a number of runs, on stable Rust, without a sanitizer: the
-//! crate forbids unsafe code, so what is looked for is a panic or a verdict that a second opinion does not share.
+//! `make fuzz`: runs each target on random inputs, for a time or a number of runs. It needs only stable Rust and no
+//! sanitizer, because the crate forbids unsafe code. It looks for panics, and for verdicts that differ from those of a
+//! second, independent verifier.
 //!
-//! `fuzz TARGET|all SECONDS [RUNS]`. An input that fails is written to `sdk/fuzz/inputs/TARGET/`, where `make test` runs
-//! it again. With `FUZZ_KEEP=1` one input of each verdict is kept there.
+//! `fuzz TARGET|all SECONDS [RUNS]`. An input that fails is written to `sdk/fuzz/inputs/TARGET/`, and `make test` runs it
+//! again from there. With `FUZZ_KEEP=1`, one input for each verdict is kept there.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, unreachable_pub, reason = "a tool")]
 
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use targets::{TARGETS, Target};
 
-/// A generator of numbers: its first one comes from the system, and is printed.
+/// A generator of random numbers. Its seed is printed, so that a run can be repeated.
 struct Random(u64);
 
 impl Random {
@@ -55,11 +56,11 @@ fn run(name: &str, target: Target, time: Duration, runs: u64, seed: u64) -> bool
             println!("{name}: run {count} of seed {seed:#x} failed; its input is in {}", folder(name).display());
             return false;
         };
-        let seen = verdicts.entry(verdict.clone()).or_default();
-        if keeping && *seen == 0 {
+        let times = verdicts.entry(verdict.clone()).or_default();
+        if keeping && *times == 0 {
             keep(name, &verdict.replace(' ', "-"), &input);
         }
-        *seen += 1;
+        *times += 1;
         count += 1;
     }
     println!("{name}: {count} runs in {:.1} s, seed {seed:#x}", began.elapsed().as_secs_f64());

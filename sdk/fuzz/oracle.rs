@@ -1,4 +1,4 @@
-//! A second verifier, written from the published rules alone, with another library's HMAC and encodings of its own.
+//! A second verifier, written only from the published rules. It uses another library's HMAC and its own encodings.
 
 use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
 
@@ -12,7 +12,7 @@ pub enum Holds {
 }
 
 pub struct Receiver {
-    /// With whether each is for test callbacks.
+    /// Each with whether it is for test callbacks.
     pub credentials: Vec<(Holds, bool)>,
     pub live_only: bool,
 }
@@ -31,9 +31,9 @@ pub fn base64(bytes: &[u8]) -> String {
     let mut text = String::new();
     for three in bytes.chunks(3) {
         let word = three.iter().fold(0_u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
-        for place in 0..4 {
-            let digit = alphabet[(word >> (18 - 6 * place) & 63) as usize];
-            text.push(if place <= three.len() { digit } else { '=' });
+        for position in 0..4 {
+            let digit = alphabet[(word >> (18 - 6 * position) & 63) as usize];
+            text.push(if position <= three.len() { digit } else { '=' });
         }
     }
     text
@@ -43,14 +43,14 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-impl Request<'_> {
-    fn all(&self, wanted: &str) -> Vec<&[u8]> {
+impl<'r> Request<'r> {
+    fn all(&self, wanted: &str) -> Vec<&'r [u8]> {
         let named = self.headers.iter().filter(|(name, _)| name.to_ascii_lowercase() == wanted);
         named.map(|(_, value)| &value[..]).collect()
     }
 
-    fn signed_by(&self, key: &[u8], entries: &[&[u8]], any: bool) -> Result<(), &'static str> {
-        if !any {
+    fn signed_by(&self, key: &[u8], entries: &[&[u8]], has_header: bool) -> Result<(), &'static str> {
+        if !has_header {
             return Err("signature_missing");
         }
         let (id, time) = (self.all("webhook-id")[0], self.all("webhook-timestamp")[0]);
@@ -96,11 +96,35 @@ fn is_number(text: &[u8]) -> bool {
     !text.is_empty() && text.len() <= 12 && text[0] != b'0' && text.iter().all(u8::is_ascii_digit)
 }
 
-/// The place of the credential that accepts the request, or why none does.
+/// The index of the credential that accepts the request, or the reason why none does.
 pub fn judge(receiver: &Receiver, request: &Request<'_>, now: u64) -> Result<usize, &'static str> {
-    let (ids, times, auths) =
-        (request.all("webhook-id"), request.all("webhook-timestamp"), request.all("scale-callback-auth"));
-    match ids[..] {
+    check_forms(request)?;
+    let entries = signatures(request)?;
+    check_age(request.all("webhook-timestamp")[0], now)?;
+    let has_header = !request.all("webhook-signature").is_empty();
+    let versioned: Vec<&[u8]> = entries.into_iter().filter(|entry| entry.starts_with(b"v1,")).collect();
+    let mut reason = "signature_mismatch";
+    for (index, (holds, is_test)) in receiver.credentials.iter().enumerate() {
+        let signed = |key: &[u8]| request.signed_by(key, &versioned, has_header);
+        let verdict = match holds {
+            Holds::Signed(secret) => signed(secret),
+            Holds::Keyed(secret, key) => signed(secret).and_then(|()| request.keyed_by(key)),
+            Holds::Hmac(key) => request.hmac_by(key),
+            Holds::Static(key) => request.keyed_by(key),
+        };
+        match verdict {
+            Ok(()) if receiver.live_only && *is_test => reason = "test_refused",
+            Ok(()) => return Ok(index),
+            Err(why) if index == 0 => reason = why,
+            Err(_) => {}
+        }
+    }
+    Err(reason)
+}
+
+/// Checks the headers that may occur only once.
+fn check_forms(request: &Request<'_>) -> Result<(), &'static str> {
+    match request.all("webhook-id")[..] {
         [] => return Err("id_missing"),
         [id] => {
             let known = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_' || *byte == b'-';
@@ -110,20 +134,23 @@ pub fn judge(receiver: &Receiver, request: &Request<'_>, now: u64) -> Result<usi
         }
         _ => return Err("id_duplicate"),
     }
-    match times.len() {
+    match request.all("webhook-timestamp").len() {
         0 => return Err("timestamp_missing"),
         1 => {}
         _ => return Err("timestamp_duplicate"),
     }
-    if auths.len() > 1 {
-        return Err("auth_duplicate");
+    match request.all("scale-callback-auth")[..] {
+        [] => Ok(()),
+        [auth] if auth.len() > 256 => Err("header_too_long"),
+        [_] => Ok(()),
+        _ => Err("auth_duplicate"),
     }
-    if auths.iter().any(|value| value.len() > 256) {
-        return Err("header_too_long");
-    }
-    let lines = request.all("webhook-signature");
+}
+
+/// All entries of all `webhook-signature` headers, within their limits.
+fn signatures<'r>(request: &Request<'r>) -> Result<Vec<&'r [u8]>, &'static str> {
     let (mut bytes, mut entries) = (0, Vec::new());
-    for line in &lines {
+    for line in request.all("webhook-signature") {
         bytes += line.len();
         if bytes > 4096 {
             return Err("header_too_long");
@@ -133,33 +160,17 @@ pub fn judge(receiver: &Receiver, request: &Request<'_>, now: u64) -> Result<usi
             return Err("too_many_signatures");
         }
     }
-    if !is_number(times[0]) {
+    Ok(entries)
+}
+
+fn check_age(timestamp: &[u8], now: u64) -> Result<(), &'static str> {
+    if !is_number(timestamp) {
         return Err("timestamp_invalid");
     }
-    let time: i128 = std::str::from_utf8(times[0]).unwrap().parse().unwrap();
-    let age = i128::from(now) - time;
-    if age > 300 {
-        return Err("timestamp_too_old");
+    let time: i128 = std::str::from_utf8(timestamp).unwrap().parse().unwrap();
+    match i128::from(now) - time {
+        age if age > 300 => Err("timestamp_too_old"),
+        age if age < -300 => Err("timestamp_too_new"),
+        _ => Ok(()),
     }
-    if age < -300 {
-        return Err("timestamp_too_new");
-    }
-    let versioned: Vec<&[u8]> = entries.iter().copied().filter(|entry| entry.starts_with(b"v1,")).collect();
-    let mut told = "signature_mismatch";
-    for (place, (holds, is_test)) in receiver.credentials.iter().enumerate() {
-        let signed = |key: &[u8]| request.signed_by(key, &versioned, !lines.is_empty());
-        let verdict = match holds {
-            Holds::Signed(secret) => signed(secret),
-            Holds::Keyed(secret, key) => signed(secret).and_then(|()| request.keyed_by(key)),
-            Holds::Hmac(key) => request.hmac_by(key),
-            Holds::Static(key) => request.keyed_by(key),
-        };
-        match verdict {
-            Ok(()) if receiver.live_only && *is_test => told = "test_refused",
-            Ok(()) => return Ok(place),
-            Err(why) if place == 0 => told = why,
-            Err(_) => {}
-        }
-    }
-    Err(told)
 }

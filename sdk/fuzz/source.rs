@@ -1,6 +1,6 @@
-//! Choices made from bytes: the same bytes make the same choices, so that an input can be kept and run again.
+//! Choices made from bytes. The same bytes always lead to the same choices, so that an input can be kept and run again.
 
-/// Reads choices from its bytes; behind their end every choice is the first one.
+/// Reads choices from its bytes. After their end, every choice is the first one.
 pub struct Source<'d> {
     data: &'d [u8],
 }
@@ -24,12 +24,12 @@ impl<'d> Source<'d> {
         usize::from(self.byte()) << 8 | usize::from(self.byte())
     }
 
-    /// Below `bound`, which is at least 1.
+    /// A number below `bound`, which is at least 1.
     pub fn below(&mut self, bound: usize) -> usize {
         self.number() % bound.max(1)
     }
 
-    /// Once in `n`.
+    /// True for one of `n` values.
     pub fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == n - 1
     }
@@ -43,7 +43,7 @@ impl<'d> Source<'d> {
     }
 }
 
-/// A small change of some bytes: what a proxy, a forger or a mistake does.
+/// A small change of some bytes, such as a proxy, an attacker or a mistake makes.
 pub fn change(bytes: &mut Vec<u8>, source: &mut Source<'_>) {
     let at = source.below(bytes.len() + 1);
     match source.below(6) {

@@ -1,4 +1,5 @@
-//! What is fuzzed: each target runs one input, compares the SDK with a second opinion, and tells the verdict.
+//! The fuzz targets. A target runs one input, compares the verdicts of the SDK and of a second verifier, and returns the
+//! verdict.
 
 #[path = "json.rs"]
 mod json;
@@ -15,7 +16,7 @@ use scale_callback_auth::{
 use oracle::{Holds, Receiver, Request, base64, judge};
 use source::{Source, change};
 
-/// Runs one input and tells what the verdict was; panics where the two opinions differ.
+/// Runs one input and returns the verdict. It panics if the two verdicts differ.
 pub type Target = fn(&[u8]) -> String;
 
 pub const TARGETS: [(&str, Target); 3] = [("verify", verify), ("body", body), ("keys", keys)];
@@ -35,7 +36,7 @@ fn hmac_key(n: u8) -> String {
     format!("{}_hmac_{}", if n == 2 { "test" } else { "live" }, format!("{n:x}123456789abcdef").repeat(4))
 }
 
-/// What a receiver holds, for both opinions; key 2 is the test key.
+/// What a receiver holds, for both verifiers. Key 2 is the test key.
 fn held(source: &mut Source<'_>) -> (Credential, (Holds, bool)) {
     let n = source.pick(&[0_u8, 0, 0, 1, 2]);
     let mode = if n == 2 { Mode::Test } else { Mode::Live };
@@ -49,14 +50,14 @@ fn held(source: &mut Source<'_>) -> (Credential, (Holds, bool)) {
     (made.unwrap(), (holds, n == 2))
 }
 
-/// Signs a request, then changes it, and asks both.
+/// Signs a request, changes it, and asks both verifiers.
 pub fn verify(data: &[u8]) -> String {
     let mut source = Source::new(data);
     let (first, holds) = held(&mut source);
     let (mut verifier, mut credentials) = (Verifier::new(first), vec![holds]);
     for _ in 0..source.pick(&[0, 0, 1, 2]) {
         let (another, holds) = held(&mut source);
-        verifier = verifier.and(another);
+        verifier = verifier.or_credential(another);
         credentials.push(holds);
     }
     let live_only = source.one_in(4);
@@ -65,53 +66,18 @@ pub fn verify(data: &[u8]) -> String {
     }
     let receiver = Receiver { credentials, live_only };
 
-    let n = source.pick(&[0_u8, 0, 0, 0, 1, 2]);
-    let secrets: Vec<u8> = if source.one_in(4) { vec![n, 1] } else { vec![n] };
-    let secrets = secrets.iter().map(|n| SigningSecret::parse(&format!("whsec_{}", base64(&secret(*n)))).unwrap());
-    let auth = match source.below(4) {
-        0 => AuthHeader::Key(CallbackAuthKey::parse(&auth_key(n)).unwrap()),
-        1 => AuthHeader::Hmac(HmacKey::parse(&hmac_key(n)).unwrap(), None),
-        2 => AuthHeader::Hmac(HmacKey::parse(&hmac_key(1)).unwrap(), Some(HmacKey::parse(&hmac_key(n)).unwrap())),
-        _ => AuthHeader::Absent,
-    };
-    let id = source.pick(&["cb_01kav9ft00zkek0kfes3qvf608", "x", "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk"]);
-    let length = source.pick(&[0, 1, 20, 63, 64, 65, 200]);
-    let mut body = source.bytes(length);
-    let time = NOW.wrapping_add_signed(source.pick(&[0, 0, 0, -300, -301, 300, 301]));
-    let signed = Signer::new(secrets.collect(), auth).sign(id, time, &body).to_pairs(id);
-    let mut headers: Vec<(String, Vec<u8>)> =
-        signed.into_iter().map(|(name, value)| (name.to_owned(), value.into_bytes())).collect();
+    let (mut headers, mut body) = signed_request(&mut source);
     for _ in 0..source.pick(&[0, 1, 1, 2, 3]) {
-        let at = source.below(headers.len().max(1));
-        match source.below(8) {
-            0 => change(&mut body, &mut source),
-            1 | 2 if at < headers.len() => change(&mut headers[at].1, &mut source),
-            3 if at < headers.len() => drop(headers.remove(at)),
-            4 if at < headers.len() => {
-                let copy = headers[at].clone();
-                headers.push(copy);
-            }
-            5 if at < headers.len() => headers[at].0 = headers[at].0.to_uppercase(),
-            6 => {
-                let length = source.pick(&[0, 1, 64, 65, 257, 4_097]);
-                headers.push((source.pick(&NAMES).to_owned(), source.bytes(length)));
-            }
-            _ if at < headers.len() => {
-                let (entries, glue) = (source.below(20), source.pick(&[" ", "  ", ","]));
-                let value = String::from_utf8_lossy(&headers[at].1).into_owned();
-                headers[at].1 = vec![value; entries].join(glue).into_bytes();
-            }
-            _ => {}
-        }
+        change_request(&mut headers, &mut body, &mut source);
     }
     let now = NOW.wrapping_add_signed(source.pick(&[0, 0, 0, 1, -1, 300, -300, 100_000]));
     let own = verifier.verify_at(&headers[..], &body, now);
     let other = judge(&receiver, &Request { headers: &headers, body: &body }, now);
     let early = verifier.check_headers_at(&headers[..], now);
-    let stepped = in_steps(&verifier, &headers, &body, now);
-    let told =
+    let incremental = incrementally(&verifier, &headers, &body, now);
+    let summary =
         |verdict: &Result<Verified<'_>, VerifyError>| verdict.map(|verified| (verified.mode(), verified.timestamp()));
-    assert_eq!(told(&own), told(&stepped), "in steps it is another verdict");
+    assert_eq!(summary(&own), summary(&incremental), "the incremental verification has another verdict");
     match (&own, other) {
         (Ok(verified), Ok(_)) => {
             assert_eq!(verified.body(), &body[..]);
@@ -123,21 +89,65 @@ pub fn verify(data: &[u8]) -> String {
     }
 }
 
-fn in_steps<'b>(
+type RequestHeaders = Vec<(String, Vec<u8>)>;
+
+fn signed_request(source: &mut Source<'_>) -> (RequestHeaders, Vec<u8>) {
+    let n = source.pick(&[0_u8, 0, 0, 0, 1, 2]);
+    let secrets: Vec<u8> = if source.one_in(4) { vec![n, 1] } else { vec![n] };
+    let secrets = secrets.iter().map(|n| SigningSecret::parse(&format!("whsec_{}", base64(&secret(*n)))).unwrap());
+    let auth = match source.below(4) {
+        0 => AuthHeader::Key(CallbackAuthKey::parse(&auth_key(n)).unwrap()),
+        1 => AuthHeader::Hmac(HmacKey::parse(&hmac_key(n)).unwrap(), None),
+        2 => AuthHeader::Hmac(HmacKey::parse(&hmac_key(1)).unwrap(), Some(HmacKey::parse(&hmac_key(n)).unwrap())),
+        _ => AuthHeader::Absent,
+    };
+    let id = source.pick(&["cb_01kav9ft00zkek0kfes3qvf608", "x", "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk"]);
+    let length = source.pick(&[0, 1, 20, 63, 64, 65, 200]);
+    let body = source.bytes(length);
+    let time = NOW.wrapping_add_signed(source.pick(&[0, 0, 0, -300, -301, 300, 301]));
+    let signed = Signer::new(secrets.collect(), auth).sign(id, time, &body).to_pairs(id);
+    (signed.into_iter().map(|(name, value)| (name.to_owned(), value.into_bytes())).collect(), body)
+}
+
+fn change_request(headers: &mut RequestHeaders, body: &mut Vec<u8>, source: &mut Source<'_>) {
+    let at = source.below(headers.len().max(1));
+    match source.below(8) {
+        0 => change(body, source),
+        1 | 2 if at < headers.len() => change(&mut headers[at].1, source),
+        3 if at < headers.len() => drop(headers.remove(at)),
+        4 if at < headers.len() => {
+            let copy = headers[at].clone();
+            headers.push(copy);
+        }
+        5 if at < headers.len() => headers[at].0 = headers[at].0.to_uppercase(),
+        6 => {
+            let length = source.pick(&[0, 1, 64, 65, 257, 4_097]);
+            headers.push((source.pick(&NAMES).to_owned(), source.bytes(length)));
+        }
+        _ if at < headers.len() => {
+            let (entries, glue) = (source.below(20), source.pick(&[" ", "  ", ","]));
+            let value = String::from_utf8_lossy(&headers[at].1).into_owned();
+            headers[at].1 = vec![value; entries].join(glue).into_bytes();
+        }
+        _ => {}
+    }
+}
+
+fn incrementally<'b>(
     verifier: &Verifier,
     headers: &[(String, Vec<u8>)],
     body: &'b [u8],
     now: u64,
 ) -> Result<Verified<'b>, VerifyError> {
-    let mut steps = verifier.in_steps_at(headers, body, now)?;
+    let mut verification = verifier.begin_incremental_at(headers, body, now)?;
     loop {
-        if let Some(verdict) = steps.step(17) {
+        if let Some(verdict) = verification.step(17) {
             return verdict;
         }
     }
 }
 
-/// Changes a callback's body, and asks both what it says.
+/// Changes a callback's body, and asks both readers what it says.
 pub fn body(data: &[u8]) -> String {
     use scale_callback_auth::testing::{FakeClock, Platform};
     let mut source = Source::new(data);
@@ -170,7 +180,7 @@ pub fn body(data: &[u8]) -> String {
     own.map_or_else(str::to_owned, |_| "a callback".to_owned())
 }
 
-/// Changes keys, and asks both whether they are keys.
+/// Changes a key, and asks both parsers whether it is still a key.
 pub fn keys(data: &[u8]) -> String {
     let mut source = Source::new(data);
     let n = source.pick(&[0, 1, 2]);
@@ -201,7 +211,7 @@ pub fn keys(data: &[u8]) -> String {
     if auth || hmac { "another kind".to_owned() } else { told.to_owned() }
 }
 
-/// 24 to 64 bytes, in the one way that base64 writes them.
+/// Whether the text is the canonical base64 of 24 to 64 bytes.
 fn canonical_secret(text: &str) -> bool {
     let digit = |byte: u8| match byte {
         b'A'..=b'Z' => Some(byte - b'A'),

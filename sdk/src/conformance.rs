@@ -1,6 +1,6 @@
-//! The conformance corpus (feature `conformance`): some seven hundred requests, and what a receiver must say of each. An
-//! independent program made them (`testdata/conformance.py`); this module makes each anew, with a receiver's own keys
-//! and at the present time, so that a running receiver can be asked.
+//! The conformance corpus (feature `conformance`): more than seven hundred requests, and the verdict that a receiver must
+//! give on each. An independent program made them (`testdata/conformance.py`). This module can make each request again
+//! with a receiver's own keys and the current time, so that a running receiver can be tested.
 //!
 //! ```
 //! use scale_callback_auth::conformance::Corpus;
@@ -16,30 +16,31 @@
 use base64::engine::{Engine as _, general_purpose::STANDARD, general_purpose::URL_SAFE};
 use serde_json::Value;
 
-use crate::mac::Keyed;
+use crate::mac::KeyedHmac;
 use crate::{Credential, HmacKey, Mode, SigningSecret, Verifier, header};
 
-/// The corpus.
+/// All cases of the corpus, with the keys, bodies and verifiers that they name.
 #[derive(Debug)]
 pub struct Corpus(Value);
 
-/// One request and its verdict.
+/// One request and its expected verdict.
 #[derive(Debug, Clone, Copy)]
 pub struct Case<'c> {
     corpus: &'c Corpus,
     case: &'c Value,
 }
 
-/// A request as it goes over the wire.
+/// A request as it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// Names and values, in order.
+    /// The headers as names and values, in order.
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,
 }
 
-/// A receiver's own keys, in place of the corpus' first ones. Those of other teams stay the corpus' own.
+/// A receiver's own keys, which replace the main keys of the corpus. The corpus keeps its other keys, such as those of
+/// another team.
 #[derive(Clone, Default)]
 pub struct OwnKeys {
     /// `whsec_...`
@@ -56,26 +57,26 @@ impl core::fmt::Debug for OwnKeys {
     }
 }
 
-/// The name of the keys that a receiver's own stand for.
+/// The name of the corpus' keys that a receiver's own keys replace.
 const MAIN: &str = "main";
 
 impl Corpus {
     /// The corpus of this version of the crate.
     ///
     /// # Panics
-    /// Never: it is compiled in, and a test reads it.
+    /// Never, because the corpus is compiled in and a test reads it.
     #[must_use]
     pub fn embedded() -> Self {
         Self(serde_json::from_str(include_str!("../testdata/conformance.json")).expect("the corpus is JSON"))
     }
 
-    /// The time, in unix seconds, at which its recorded requests were made.
+    /// The time of the recorded requests, in unix seconds.
     ///
     /// # Panics
-    /// Never, as above.
+    /// Never, because a test reads the corpus.
     #[must_use]
     pub fn now(&self) -> u64 {
-        self.0["now"].as_u64().expect("a number")
+        self.0["now"].as_u64().expect("the corpus holds its time as a number")
     }
 
     /// Every case.
@@ -83,10 +84,10 @@ impl Corpus {
         self.0["cases"].as_array().into_iter().flatten().map(|case| Case { corpus: self, case })
     }
 
-    /// The verifier that cases name, with the corpus' keys.
+    /// The verifier that some cases name, with the corpus' keys.
     ///
     /// # Panics
-    /// There is none of this name.
+    /// If the corpus has no verifier of this name.
     #[must_use]
     pub fn verifier(&self, name: &str) -> Verifier {
         let wanted = &self.0["verifiers"][name];
@@ -94,7 +95,7 @@ impl Corpus {
         let verifier = made.fold(None::<Verifier>, |all, next| {
             Some(match all {
                 None => Verifier::new(next),
-                Some(all) => all.and(next),
+                Some(all) => all.or_credential(next),
             })
         });
         let verifier = verifier.unwrap_or_else(|| panic!("the corpus has no verifier {name}"));
@@ -124,51 +125,52 @@ impl Corpus {
     }
 
     fn body(&self, name: &Value) -> Vec<u8> {
-        STANDARD.decode(text(&self.0["bodies"][text(name)])).expect("bodies are base64")
+        STANDARD.decode(text(&self.0["bodies"][text(name)])).expect("the bodies of the corpus are base64")
     }
 }
 
 impl<'c> Case<'c> {
-    /// Its name, which tells what is special about it.
+    /// The name of the case, which says what is special about it.
     #[must_use]
     pub fn name(&self) -> &'c str {
         text(&self.case["name"])
     }
 
-    /// What the receiver holds.
+    /// The name of the verifier that must judge the request: it says which keys the receiver holds.
     #[must_use]
     pub fn verifier(&self) -> &'c str {
         text(&self.case["verifier"])
     }
 
-    /// Whether it can be sent over HTTP.
+    /// Whether the request can be sent over HTTP.
     #[must_use]
     pub fn is_http(&self) -> bool {
         self.case["tags"].as_array().is_some_and(|tags| tags.iter().any(|tag| tag == "http"))
     }
 
-    /// Why it must be refused: the code of a [`VerifyError`](crate::VerifyError) or, where it verifies and is no
-    /// callback, of a [`ParseError`](crate::ParseError). `None` where it must be accepted.
+    /// Why the request must be refused. This is the code of a [`VerifyError`](crate::VerifyError), or the code of a
+    /// [`ParseError`](crate::ParseError) if the request verifies but is not a callback. `None` if it must be accepted.
     #[must_use]
     pub fn refusal(&self) -> Option<&'c str> {
         self.case["refusal"].as_str()
     }
 
-    /// The request as it was recorded, with the corpus' keys at the corpus' time.
+    /// The request as it was recorded, with the corpus' keys and the corpus' time.
     #[must_use]
     pub fn recorded(&self) -> Request {
         Request { headers: pairs(&self.case["headers"]), body: self.corpus.body(&self.case["recipe"]["body"]) }
     }
 
-    /// The request made anew at `now`, in unix seconds, with a receiver's own keys; `id` stands for the usual id.
+    /// Makes the request again for the time `now`, in unix seconds, with a receiver's own keys. `id` replaces the usual
+    /// id of the corpus.
     ///
     /// # Errors
-    /// One of the keys can't be used.
+    /// [`KeyError`](crate::KeyError): one of the receiver's keys can't be used.
     pub fn request(&self, own: &OwnKeys, id: &str, now: u64) -> Result<Request, crate::KeyError> {
         let recipe = &self.case["recipe"];
         let usual = text(&self.corpus.0["id"]);
-        let as_now = |given: &Value| given.as_str().map(|given| given.replace(usual, id));
-        let sent_id = as_now(&recipe["id"]);
+        let with_id = |given: &Value| given.as_str().map(|given| given.replace(usual, id));
+        let sent_id = with_id(&recipe["id"]);
         let time = match (&recipe["timestamp"]["offset"], &recipe["timestamp"]["text"]) {
             (Value::Number(offset), _) => {
                 Some(now.saturating_add_signed(offset.as_i64().unwrap_or_default()).to_string())
@@ -179,10 +181,10 @@ impl<'c> Case<'c> {
         let mut headers = Vec::new();
         headers.extend(sent_id.iter().map(|id| (header::ID.to_owned(), id.clone())));
         headers.extend(time.iter().map(|time| (header::TIMESTAMP.to_owned(), time.clone())));
-        // What is signed, where that is another thing than what is sent.
+        // Some cases sign something else than what they send.
         let over = &recipe["over"];
         let signed = Signed {
-            id: as_now(&over["id"]).or(sent_id).unwrap_or_default(),
+            id: with_id(&over["id"]).or(sent_id).unwrap_or_default(),
             time: over["timestamp"].as_str().map(str::to_owned).or(time).unwrap_or_default(),
             body: if over["body"].is_null() { body.clone() } else { self.corpus.body(&over["body"]) },
         };
@@ -209,7 +211,7 @@ impl<'c> Case<'c> {
             Some("unpadded") => standard.trim_end_matches('=').to_owned(),
             Some("url_safe") => URL_SAFE.encode(mac),
             Some("hex") => mac.iter().map(|byte| format!("{byte:02x}")).collect(),
-            Some("non_canonical") => with_a_loose_bit(&standard),
+            Some("non_canonical") => with_an_unused_bit_set(&standard),
             Some("lower_case") => standard.to_lowercase(),
             _ => standard,
         };
@@ -236,7 +238,7 @@ impl<'c> Case<'c> {
     }
 }
 
-/// What the HMACs are over.
+/// What the signatures and HMACs of a request cover.
 struct Signed {
     id: String,
     time: String,
@@ -244,18 +246,18 @@ struct Signed {
 }
 
 impl Signed {
-    fn standard_webhooks(&self, key: &Keyed) -> [u8; 32] {
+    fn standard_webhooks(&self, key: &KeyedHmac) -> [u8; 32] {
         key.over(&[self.id.as_bytes(), b".", self.time.as_bytes(), b".", &self.body])
     }
 }
 
-/// 32 bytes leave two bits of the last base64 digit unused: with one of them set, a lenient decoder sees the same bytes.
-fn with_a_loose_bit(standard: &str) -> String {
+/// Sets one of the two bits that the last base64 digit of 32 bytes leaves unused. A lenient decoder ignores it.
+fn with_an_unused_bit_set(standard: &str) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut bytes = standard.as_bytes().to_vec();
     let last = bytes.len().saturating_sub(2);
-    if let Some(place) = ALPHABET.iter().position(|digit| Some(digit) == bytes.get(last)) {
-        bytes[last] = ALPHABET[place | 1];
+    if let Some(digit) = ALPHABET.iter().position(|digit| Some(digit) == bytes.get(last)) {
+        bytes[last] = ALPHABET[digit | 1];
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -1,15 +1,14 @@
-//! What a receiver holds, and what that proves.
+//! What a receiver holds, and what that proves about a request.
 
-use core::fmt;
-
+use crate::proof::Proof;
 use crate::{CallbackAuthKey, HmacKey, KeyError, SigningSecret};
 
-/// Live or test: two sets of keys, chosen by the task's `is_test`.
+/// Whether a callback is live or a test. Each mode has its own keys; the task's `is_test` decides the mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mode {
-    /// Real tasks.
+    /// Callbacks of real tasks.
     Live,
-    /// Tasks made with `is_test`.
+    /// Callbacks of tasks made with `is_test`.
     Test,
 }
 
@@ -24,8 +23,8 @@ impl Mode {
     }
 }
 
-/// A name, a mode and the keys that go together. A request is accepted by one credential as a whole: a test key
-/// beside a live signature is refused.
+/// A name, a mode, and the keys that belong together. One credential must accept all of a request: a test key with a
+/// live signature is refused.
 #[derive(Debug, Clone)]
 pub struct Credential {
     pub(crate) name: String,
@@ -33,16 +32,8 @@ pub struct Credential {
     pub(crate) proof: Proof,
 }
 
-#[derive(Clone)]
-pub(crate) enum Proof {
-    Signed(SigningSecret),
-    SignedAndKeyed(SigningSecret, CallbackAuthKey),
-    HmacHeader(HmacKey),
-    StaticKey(CallbackAuthKey),
-}
-
 impl Credential {
-    /// The signature proves the sender and the body. `scale-callback-auth` is not looked at.
+    /// The signature proves the sender and the body. `scale-callback-auth` is ignored.
     ///
     /// # Errors
     /// [`KeyError`] if the secret can't be used.
@@ -50,7 +41,7 @@ impl Credential {
         Ok(Self { name: name.to_owned(), mode, proof: Proof::Signed(SigningSecret::parse(secret)?) })
     }
 
-    /// The signature and the callback auth key must both be right. The key's prefix gives the mode.
+    /// The signature and the callback auth key must both be right. The mode follows from the key's prefix.
     ///
     /// # Errors
     /// [`KeyError`] if the secret or the key can't be used.
@@ -61,7 +52,7 @@ impl Credential {
         Ok(Self { name: name.to_owned(), mode, proof })
     }
 
-    /// The `hmac` form of `scale-callback-auth` proves the sender and the body.
+    /// The `hmac` form of `scale-callback-auth` proves the sender and the body. The mode follows from the key's prefix.
     ///
     /// # Errors
     /// [`KeyError`] if the key can't be used.
@@ -70,8 +61,8 @@ impl Credential {
         Ok(Self { name: name.to_owned(), mode: key.mode(), proof: Proof::HmacHeader(key) })
     }
 
-    /// The plain key in the header, as the platform first defined it. It proves that the sender knows the key, and
-    /// nothing about the body, its age or its repetition: whoever saw one callback can make any other.
+    /// The plain key in the header proves that the sender knows the key. It proves nothing about the body or its age:
+    /// anybody who has seen one callback can make any other, and can send an old one again.
     ///
     /// # Errors
     /// [`KeyError`] if the key can't be used.
@@ -80,32 +71,15 @@ impl Credential {
         Ok(Self { name: name.to_owned(), mode: key.mode(), proof: Proof::StaticKey(key) })
     }
 
-    /// The name given at its making.
+    /// The name that was given to the constructor.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Live or test.
+    /// Whether the credential accepts live or test callbacks.
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.mode
-    }
-}
-
-impl Proof {
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Self::Signed(_) => "signed",
-            Self::SignedAndKeyed(..) => "signed_and_keyed",
-            Self::HmacHeader(_) => "hmac_header",
-            Self::StaticKey(_) => "static_key",
-        }
-    }
-}
-
-impl fmt::Debug for Proof {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }

@@ -1,4 +1,4 @@
-//! A verifier from the environment: keys never stand in code or arguments.
+//! Makes a verifier from environment variables, so that keys stand neither in code nor in arguments.
 
 use core::fmt;
 use std::ffi::OsString;
@@ -7,12 +7,12 @@ use zeroize::Zeroizing;
 
 use crate::{Credential, KeyError, Mode, Verifier};
 
-/// Keys of one kind that may stand in one variable: the one in use and those of a rotation.
-const MOST: usize = 4;
-/// The largest file that keys are read from.
-const MOST_BYTES: u64 = 4096;
+/// How many keys one variable may hold: the key in use and those of a rotation.
+const MAX_KEYS: usize = 4;
+/// The size in bytes of the largest file that keys are read from.
+const MAX_FILE_BYTES: u64 = 4096;
 
-/// A variable that can't be used. It never quotes a value.
+/// Says which variable can't be used, and why. It never quotes a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EnvError {
@@ -26,21 +26,21 @@ pub struct EnvError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EnvProblem {
-    /// It is needed and not set.
+    /// The variable is required, but it is not set.
     Unset,
-    /// It is set, and holds nothing but white space.
+    /// The variable is set, but it holds only white space.
     Blank,
-    /// It is set twice: by itself and as a file.
+    /// Both the variable and its `_FILE` variable are set.
     Twice,
-    /// The file that it names can't be read, or is longer than any file of keys.
+    /// The file that the variable names can't be read, or is too large for a file of keys.
     Unreadable,
-    /// It holds more keys than a rotation has.
+    /// The variable holds more than four keys.
     TooMany,
-    /// It is set without the signing secret that it stands beside: alone it would authenticate no body.
+    /// The callback auth key is set without a signing secret. Alone it would authenticate no body.
     KeyAlone,
-    /// One of its keys can't be used.
+    /// One of the keys can't be used.
     Key(KeyError),
-    /// A key of the other mode: a test key where a live one belongs, or the other way round.
+    /// A key belongs to the other mode: it is a test key in a variable for live keys, or the reverse.
     Mode,
 }
 
@@ -52,19 +52,21 @@ impl fmt::Display for EnvError {
             EnvProblem::Blank => write!(f, "{name} is blank"),
             EnvProblem::Twice => write!(f, "{name} is set, and {name}_FILE as well: set one of them"),
             EnvProblem::Unreadable => write!(f, "the file that {name} names can't be read"),
-            EnvProblem::TooMany => write!(f, "{name} holds more than {MOST} keys"),
+            EnvProblem::TooMany => write!(f, "{name} holds more than {MAX_KEYS} keys"),
             EnvProblem::KeyAlone => {
                 write!(f, "{name} is set without a signing secret: alone it proves nothing about the body")
             }
             EnvProblem::Key(error) => write!(f, "{name}: {error}"),
-            EnvProblem::Mode => write!(f, "{name} holds a key of the other mode (live and test have variables apart)"),
+            EnvProblem::Mode => {
+                write!(f, "{name} holds a key of the other mode (live and test keys have separate variables)")
+            }
         }
     }
 }
 
 impl core::error::Error for EnvError {}
 
-/// One mode's variables.
+/// The variables of one mode.
 struct Names {
     mode: Mode,
     signing: &'static str,
@@ -86,18 +88,18 @@ const TEST: Names = Names {
 };
 
 impl Verifier {
-    /// A verifier from this process's environment.
+    /// Makes a verifier from this process's environment.
     ///
-    /// | variable | what |
+    /// | variable | what it holds |
     /// |---|---|
-    /// | `SCALE_CALLBACK_SIGNING_SECRET` | `whsec_...`: the signature must be right |
-    /// | `SCALE_CALLBACK_AUTH_KEY` | beside it, `live_auth_...`: the key must be right as well |
-    /// | `SCALE_CALLBACK_HMAC_KEY` | or instead of it, `live_hmac_...`: the `hmac` form must be right |
-    /// | `SCALE_CALLBACK_TEST_...` | the same three for test callbacks; without them none is accepted |
+    /// | `SCALE_CALLBACK_SIGNING_SECRET` | `whsec_...`. The signature must be right |
+    /// | `SCALE_CALLBACK_AUTH_KEY` | `live_auth_...`, in addition. The key must be right as well |
+    /// | `SCALE_CALLBACK_HMAC_KEY` | `live_hmac_...`, instead of the others. The `hmac` form must be right |
+    /// | `SCALE_CALLBACK_TEST_...` | the same three for test callbacks. Without them, test callbacks are refused |
     ///
-    /// Each may be a file's name instead, as `..._FILE`. While keys rotate, a variable holds up to four with white
-    /// space between. A live signing secret or HMAC key is needed; a callback auth key alone is refused: it would
-    /// authenticate no body.
+    /// Instead of each variable, the variable `..._FILE` may name a file that holds the keys. While keys rotate, a
+    /// variable or file holds up to four keys with white space between them. A live signing secret or HMAC key is
+    /// required. A callback auth key alone is refused, because it would authenticate no body.
     ///
     /// # Errors
     /// [`EnvError`] names the variable and never quotes its value.
@@ -105,10 +107,10 @@ impl Verifier {
         Self::from_variables(|name| std::env::var_os(name))
     }
 
-    /// The same, with variables from elsewhere: for tests, and for what reads its settings itself.
+    /// Does the same with variables from `get`: for tests, and for programs that read their settings themselves.
     ///
     /// # Errors
-    /// As [`from_env`](Self::from_env).
+    /// The same as [`from_env`](Self::from_env).
     pub fn from_variables(get: impl Fn(&str) -> Option<OsString>) -> Result<Self, EnvError> {
         let live = credentials(&LIVE, &get)?;
         if live.is_empty() {
@@ -116,7 +118,7 @@ impl Verifier {
         }
         let mut all = live.into_iter().chain(credentials(&TEST, &get)?);
         let first = all.next().ok_or_else(|| error(LIVE.signing, EnvProblem::Unset))?;
-        Ok(all.fold(Self::new(first), Self::and))
+        Ok(all.fold(Self::new(first), Self::or_credential))
     }
 }
 
@@ -130,14 +132,13 @@ fn credentials(names: &Names, get: &impl Fn(&str) -> Option<OsString>) -> Result
         return Err(error(names.auth, EnvProblem::KeyAlone));
     }
     for secret in &secrets {
+        // Reading the secret alone first tells a bad secret from a bad key.
+        let signed = Credential::signed(mode, names.mode, secret)
+            .map_err(|problem| error(names.signing, EnvProblem::Key(problem)))?;
         if auth.is_empty() {
-            let made = Credential::signed(mode, names.mode, secret);
-            found.push(made.map_err(|problem| error(names.signing, EnvProblem::Key(problem)))?);
+            found.push(signed);
         }
         for key in &auth {
-            // Whose fault it is: a secret alone says so first.
-            Credential::signed(mode, names.mode, secret)
-                .map_err(|problem| error(names.signing, EnvProblem::Key(problem)))?;
             let made = Credential::signed_and_keyed(mode, secret, key);
             found.push(of_mode(names.mode, names.auth, made)?);
         }
@@ -153,7 +154,7 @@ fn of_mode(mode: Mode, name: &str, made: Result<Credential, KeyError>) -> Result
     if made.mode() == mode { Ok(made) } else { Err(error(name, EnvProblem::Mode)) }
 }
 
-/// The keys of a variable or of the file that it names; none where neither is set.
+/// The keys in a variable, or in the file that its `_FILE` variable names. Empty if neither is set.
 fn keys(name: &str, get: &impl Fn(&str) -> Option<OsString>) -> Result<Vec<Zeroizing<String>>, EnvError> {
     let file_name = format!("{name}_FILE");
     let text = match (get(name), get(&file_name)) {
@@ -169,7 +170,7 @@ fn keys(name: &str, get: &impl Fn(&str) -> Option<OsString>) -> Result<Vec<Zeroi
     let keys: Vec<_> = text.split_whitespace().map(|key| Zeroizing::new(key.to_owned())).collect();
     match keys.len() {
         0 => Err(error(name, EnvProblem::Blank)),
-        1..=MOST => Ok(keys),
+        1..=MAX_KEYS => Ok(keys),
         _ => Err(error(name, EnvProblem::TooMany)),
     }
 }
@@ -177,9 +178,9 @@ fn keys(name: &str, get: &impl Fn(&str) -> Option<OsString>) -> Result<Vec<Zeroi
 fn read(path: &OsString) -> Option<Zeroizing<String>> {
     use std::io::Read as _;
     let mut text = Zeroizing::new(String::new());
-    std::fs::File::open(path).ok()?.take(MOST_BYTES + 1).read_to_string(&mut text).ok()?;
-    // A part of it might lack the key that makes the rest safe.
-    Some(text).filter(|text| u64::try_from(text.len()).is_ok_and(|length| length <= MOST_BYTES))
+    std::fs::File::open(path).ok()?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).ok()?;
+    // A file that is cut off might lack the very key that makes the others safe, so refuse all of it.
+    Some(text).filter(|text| u64::try_from(text.len()).is_ok_and(|length| length <= MAX_FILE_BYTES))
 }
 
 fn error(variable: &str, problem: EnvProblem) -> EnvError {

@@ -1,23 +1,23 @@
-//! The three kinds of key. Each is parsed once, keeps its HMAC keyed, and never prints itself.
+//! The three kinds of key. A key is parsed once, holds an HMAC that is ready for use, and never prints itself.
 
 use core::fmt;
 
 use base64::engine::{Engine as _, general_purpose::STANDARD};
 use zeroize::Zeroizing;
 
-use crate::mac::Keyed;
+use crate::mac::KeyedHmac;
 use crate::{KeyError, Mode};
 
-/// `whsec_` + base64 of 24 to 64 bytes: the key of `webhook-signature`.
+/// The key of `webhook-signature`: `whsec_` and the base64 of 24 to 64 bytes.
 ///
-/// It can't be printed, and nothing gives it back:
+/// It can't be printed, and no method returns its text:
 ///
 /// ```compile_fail
 /// let secret = scale_callback_auth::SigningSecret::parse("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD").unwrap();
 /// println!("{secret}");
 /// ```
 #[derive(Clone)]
-pub struct SigningSecret(pub(crate) Keyed);
+pub struct SigningSecret(pub(crate) KeyedHmac);
 
 impl SigningSecret {
     /// Parses `whsec_...`.
@@ -30,15 +30,17 @@ impl SigningSecret {
         if !(24..=64).contains(&key.len()) {
             return Err(KeyError::Length);
         }
-        Ok(Self(Keyed::new(&key)))
+        Ok(Self(KeyedHmac::new(&key)))
     }
 }
 
-/// `live_auth_` / `test_auth_` + 32 hex digits: the value of `scale-callback-auth` in its `key` form.
+/// The value of `scale-callback-auth` in its `key` form: `live_auth_` or `test_auth_`, and 32 hexadecimal digits.
 #[derive(Clone)]
 pub struct CallbackAuthKey {
     text: Zeroizing<String>,
-    blinder: Keyed,
+    /// An HMAC under a fixed key, which turns texts of any length into values of one length.
+    blinder: KeyedHmac,
+    /// The HMAC of `text`.
     blinded: [u8; 32],
     mode: Mode,
 }
@@ -50,47 +52,47 @@ impl CallbackAuthKey {
     /// [`KeyError`] says what is wrong with the text; it never quotes it.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         let mode = mode_of(text, "live_auth_", "test_auth_", 32)?;
-        let blinder = Keyed::new(b"scale-callback-auth comparison");
+        let blinder = KeyedHmac::new(b"scale-callback-auth comparison");
         let blinded = blinder.over(&[text.as_bytes()]);
         Ok(Self { text: Zeroizing::new(text.to_owned()), blinder, blinded, mode })
     }
 
-    /// Live or test, by the prefix.
+    /// Whether the key is for live or for test callbacks.
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// The key itself: for the header of a callback, for nothing else.
+    /// The key itself. Use it only for the header of a callback.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.text
     }
 
-    /// Compares under an HMAC, so that neither content nor length of the key shows in the time it takes.
+    /// Compares HMACs of both texts, so that the time depends neither on the content nor on the length of the key.
     pub(crate) fn is(&self, given: &[u8]) -> bool {
         crate::mac::equal(&self.blinded, &self.blinder.over(&[given]))
     }
 }
 
-/// `live_hmac_` / `test_hmac_` + 64 hex digits: the key of the `hmac` form. It never travels.
+/// The key of the `hmac` form: `live_hmac_` or `test_hmac_`, and 64 hexadecimal digits. No request carries it.
 #[derive(Clone)]
 pub struct HmacKey {
-    pub(crate) keyed: Keyed,
+    pub(crate) keyed: KeyedHmac,
     mode: Mode,
 }
 
 impl HmacKey {
-    /// Parses the key as the platform shows it. The HMAC's key is the ASCII bytes of the whole string.
+    /// Parses the key as the platform shows it. The HMAC's key is the ASCII bytes of the whole text.
     ///
     /// # Errors
     /// [`KeyError`] says what is wrong with the text; it never quotes it.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         let mode = mode_of(text, "live_hmac_", "test_hmac_", 64)?;
-        Ok(Self { keyed: Keyed::new(text.as_bytes()), mode })
+        Ok(Self { keyed: KeyedHmac::new(text.as_bytes()), mode })
     }
 
-    /// Live or test, by the prefix.
+    /// Whether the key is for live or for test callbacks.
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.mode
@@ -117,6 +119,7 @@ fn mode_of(text: &str, live: &str, test: &str, digits: usize) -> Result<Mode, Ke
     if well_formed { Ok(mode) } else { Err(KeyError::Malformed) }
 }
 
+/// Gives each type a `Debug` that shows nothing of the key.
 macro_rules! silent {
     ($($name:ident),*) => {$(
         impl fmt::Debug for $name {

@@ -1,8 +1,9 @@
-//! Verify the callbacks that a data-labelling platform sends, and sign them in tests.
+//! Verify the callbacks that a data-labelling platform sends, and sign callbacks in tests.
 //!
-//! Every finished task owes its customer one HTTP POST, the *callback*. This crate answers the one
-//! question a receiver must ask before it believes a byte of it: is it from the platform, whole and
-//! fresh? It has no network, no runtime and no procedural macros; verifying allocates nothing.
+//! For every finished task the platform sends one HTTP POST, the *callback*, to the customer's server. Before the
+//! server trusts anything in that request, it must know that the platform sent it, that nobody changed it, and that it
+//! is recent. This crate answers that question. It uses no network, no async runtime and no procedural macros, and
+//! verifying allocates no memory.
 //!
 //! ```
 //! # use scale_callback_auth::{Credential, Verifier, Mode, sign::{AuthHeader, Signer}, SigningSecret};
@@ -18,41 +19,43 @@
 //! # Ok(()) }
 //! ```
 //!
-//! What is checked, in this order: the form of `webhook-id` and `webhook-timestamp` (one of each), the age
-//! (300 s each way), then for each credential its signature, its key, or both. The wire forms are those of
-//! [Standard Webhooks 1.0](https://www.standardwebhooks.com) plus the platform's `scale-callback-auth` header.
+//! The verifier checks, in this order: that `webhook-id` and `webhook-timestamp` each occur once and are well formed;
+//! that the timestamp is at most 300 s before or after now; and then, for each credential, the signature, the key, or
+//! both. The headers follow [Standard Webhooks 1.0](https://www.standardwebhooks.com), plus the platform's own
+//! `scale-callback-auth` header.
 //!
 //! # Keys from the environment
 //!
-//! [`Verifier::from_env`] reads them from variables or files, live and test apart, several while they rotate.
+//! [`Verifier::from_env`] reads the keys from environment variables or files. Live and test keys have separate
+//! variables, and each variable can hold several keys during a rotation.
 //!
 //! # With a framework
 //!
-//! | feature | what |
+//! | feature | what it adds |
 //! |---|---|
-//! | `http` | [`Headers`] for header maps of the `http` crate |
+//! | `http` | [`Headers`] for the header maps of the `http` crate |
 //! | `tower` | a layer for any `tower` service |
-//! | `axum` | an extractor and the layer for `axum` 0.8 |
-//! | `testing` | signed, tampered, stale, forged requests in one line, and a clock to turn by hand |
-//! | `conformance` | the corpus of some seven hundred requests that every receiver is held to |
+//! | `axum` | an extractor for `axum` 0.8, and the layer with axum's body type |
+//! | `testing` | signed, changed, old and forged requests in one line each, and a clock that a test sets |
+//! | `conformance` | the conformance corpus: more than seven hundred requests with the verdict that every receiver must give |
 //!
-//! Each reads at most 12 MiB (a framework's own limit is often less than a callback), and answers 401, 413 or 400
-//! without a word more.
+//! Each adapter reads at most 12 MiB of body, because a framework's own limit is often smaller than a callback. It
+//! rejects a request with status 401, 413 or 400 and an empty body.
 //!
 #![cfg_attr(
     feature = "axum",
     doc = r#"
 ## axum
 
-An argument of the handler verifies; what does not verify never reaches it.
+A handler that takes a [`VerifiedCallback`] as an argument runs only for verified requests.
 
 ```
 use std::sync::Arc;
 use axum::{Router, http::StatusCode, routing::post};
-use scale_callback_auth::{EnvError, ProvenCallback, Verifier};
+use scale_callback_auth::{EnvError, VerifiedCallback, Verifier};
 
-async fn done(callback: ProvenCallback) -> StatusCode {
-    match callback.callback() {
+async fn done(verified: VerifiedCallback) -> StatusCode {
+    match verified.callback() {
         Ok(callback) => { println!("task {} is done", callback.task_id()); StatusCode::NO_CONTENT }
         Err(_) => StatusCode::BAD_REQUEST,
     }
@@ -70,8 +73,8 @@ Ok(Router::new().route("/callbacks", post(done)).with_state(verifier))
     doc = r#"
 ## tower
 
-A layer for any service whose requests have a body: [`tower::VerifyLayer`]. The service finds a [`ProvenCallback`] among the
-request's extensions.
+[`tower::VerifyLayer`] is a layer for any service whose requests have a body. The service finds a [`VerifiedCallback`]
+in the request's extensions.
 
 ```
 use std::sync::Arc;
@@ -83,9 +86,10 @@ VerifyLayer::new(Arc::new(verifier)) // ServiceBuilder::new().layer(...)
 "#
 )]
 //!
-//! ## actix, and any other
+//! ## actix, and any other framework
 //!
-//! Read the body with a limit, give all headers and the bytes as they came, and answer by the error's kind:
+//! Read the body with a limit, pass all headers and the body's bytes unchanged, and choose the status by the kind of
+//! error:
 //!
 //! ```
 //! # use scale_callback_auth::Verifier;
@@ -99,9 +103,9 @@ VerifyLayer::new(Arc::new(verifier)) // ServiceBuilder::new().layer(...)
 //!
 //! # Repeats
 //!
-//! A repeat of a callback carries the same `webhook-id` and the same body. The platform retries over 24 hours: only a
-//! claim of the id in the handler's own transaction stops double handling. [`replay`] keeps captured requests that are
-//! sent again away from it:
+//! The platform may send a callback again, for up to 24 hours, with the same `webhook-id` and the same body. To handle
+//! it only once, the handler must claim the id in its own database transaction. The guards of [`replay`] stop a
+//! different problem: somebody who recorded a request and sends it again within minutes.
 //!
 //! ```
 //! use scale_callback_auth::{Verified, Verifier, replay::{Claim, MemoryGuard, ReplayGuard, Token}};
@@ -109,7 +113,7 @@ VerifyLayer::new(Arc::new(verifier)) // ServiceBuilder::new().layer(...)
 //! fn answer(guard: &MemoryGuard, verifier: &Verifier, verified: &Verified<'_>) -> u16 {
 //!     let Some(credential) = verifier.credential(verified) else { return 401 };
 //!     match guard.claim(credential, verified) {
-//!         Claim::Fresh(token) => { /* the work; where it fails, drop the token */ token.done(); 204 }
+//!         Claim::Fresh(token) => { /* do the work; if it fails, drop the token */ token.done(); 204 }
 //!         Claim::Done => 200,
 //!         Claim::InFlight | Claim::Full => 503, // with retry-after
 //!     }
@@ -118,8 +122,8 @@ VerifyLayer::new(Arc::new(verifier)) // ServiceBuilder::new().layer(...)
 //!
 //! # Order
 //!
-//! Callbacks of one task may come in any order. Keep the [`EventTime`] of the newest that was handled, and let
-//! [`Verified::is_older_than`] say when one comes late:
+//! The callbacks of one task may arrive in any order. For each task, store the [`EventTime`] of the newest callback
+//! that was handled, and ask [`Verified::is_older_than`] whether the next one is older:
 //!
 //! ```
 //! # use scale_callback_auth::{EventTime, Verified};
@@ -130,32 +134,34 @@ VerifyLayer::new(Arc::new(verifier)) // ServiceBuilder::new().layer(...)
 //!
 //! # Rotation
 //!
-//! Signing secrets overlap: both sign while they rotate, so add the new one with [`Verifier::and`] before or after the
-//! platform does. The plain key of `scale-callback-auth` can't overlap: the header carries one value. Accept both
-//! (two credentials) until the platform sends the new one.
+//! While a signing secret rotates, the platform signs with both secrets. Add the new secret with
+//! [`Verifier::or_credential`] before or after the platform adds it. The plain key of `scale-callback-auth` can't
+//! overlap in this way, because the header carries one value. Add a second credential with the new key first, and
+//! remove the old one after the platform has switched.
 //!
 //! ```
 //! # use scale_callback_auth::{Credential, KeyError, Mode, Verifier};
 //! # fn rotating(secret: &str, next_secret: &str) -> Result<Verifier, KeyError> {
 //! Ok(Verifier::new(Credential::signed("live", Mode::Live, secret)?)
-//!     .and(Credential::signed("live", Mode::Live, next_secret)?))
+//!     .or_credential(Credential::signed("live", Mode::Live, next_secret)?))
 //! # }
 //! ```
 //!
 //! # Testing your handler
 //!
-//! With the feature `testing`, `testing::Platform` makes requests as the platform sends them, and as it never would (tampered,
-//! stale, rotated, of another form), in a line each; `testing::FakeClock` is turned by hand.
+//! With the feature `testing`, `testing::Platform` makes requests as the platform sends them, and requests that it
+//! never sends (changed, too old, forged, or with the other form of the header), in one line each. A test sets the time
+//! of `testing::FakeClock`.
 //!
-//! # Coming from the plain header
+//! # Moving from the plain header
 //!
-//! Whoever compares `scale-callback-auth` with a key knows that the sender has the key, and nothing of the body. Take
-//! the signing secret and [`Credential::signed`]; the header no longer matters then. Where only a header can be compared, the
-//! platform can send the `hmac` form in it: install [`Credential::hmac_header`] beside the key, have the operator switch the
-//! form, then remove the key.
+//! A receiver that only compares `scale-callback-auth` with a key learns that the sender knows the key. It learns
+//! nothing about the body. Take the signing secret and use [`Credential::signed`]; then the header no longer matters.
+//! If a receiver can only compare a header, the platform can send the `hmac` form in it: add
+//! [`Credential::hmac_header`] beside the key, ask the platform's operator to switch the form, and then remove the key.
 
 #![forbid(unsafe_code)]
-#![deny(missing_docs, clippy::arithmetic_side_effects)]
+#![deny(missing_docs, clippy::arithmetic_side_effects, clippy::incompatible_msrv)]
 
 #[cfg(feature = "http")]
 mod adapters;
@@ -166,41 +172,47 @@ mod credential;
 mod env;
 mod error;
 mod headers;
+mod incremental;
 mod key;
 mod mac;
+#[doc(hidden)]
+pub mod members;
 mod order;
+mod proof;
 pub mod replay;
+mod request;
 pub mod sign;
-mod steps;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod verify;
+mod verified;
+mod verifier;
 
 #[cfg(feature = "axum")]
 pub use adapters::axum;
 #[cfg(feature = "tower")]
-pub use adapters::{BODY_LIMIT, ProvenCallback, Rejection, tower};
+pub use adapters::{BODY_LIMIT, Rejection, VerifiedCallback, tower};
 
 pub use callback::Callback;
 pub use credential::{Credential, Mode};
 pub use env::{EnvError, EnvProblem};
 pub use error::{KeyError, ParseError, VerifyError};
 pub use headers::Headers;
+pub use incremental::IncrementalVerification;
 pub use key::{CallbackAuthKey, HmacKey, SigningSecret};
 pub use order::EventTime;
-pub use steps::Steps;
-pub use verify::{Verified, Verifier};
+pub use verified::Verified;
+pub use verifier::Verifier;
 
-/// Names of the headers a callback carries, in lower case.
+/// The names of the headers that a callback carries, in lower case.
 pub mod header {
-    /// The callback's id: the same for every attempt.
+    /// The callback's id, which is the same for every attempt.
     pub const ID: &str = "webhook-id";
-    /// Unix seconds of this attempt.
+    /// When this attempt was made, in unix seconds.
     pub const TIMESTAMP: &str = "webhook-timestamp";
-    /// Space-separated `v1,<base64>` signatures.
+    /// One or more `v1,<base64>` signatures, separated by spaces.
     pub const SIGNATURE: &str = "webhook-signature";
-    /// The callback auth key, or the `t=...,v1=...` form.
+    /// The callback auth key itself, or the `t=...,v1=...` form.
     pub const AUTH: &str = "scale-callback-auth";
-    /// The number of the attempt, a hint that nothing signs.
+    /// The number of the attempt. It is only a hint, because no signature covers it.
     pub const ATTEMPT: &str = "scale-callback-attempt";
 }

@@ -1,53 +1,56 @@
-//! A guard against replays: a request that was captured and is sent again.
+//! A guard against replays: somebody records a request and sends it again.
 //!
-//! It remembers who was handled for as long as a captured request would still verify (its signed time and the
-//! tolerance). It does **not** make handling exactly once: the platform retries over 24 hours, each time with a new
-//! signed time, and a process that restarts forgets. Only a claim of `webhook-id` in the handler's own transaction
-//! stops double handling; this guard keeps the rest away from it.
+//! The guard remembers a handled callback for as long as a recorded request would still verify, which is the signed
+//! time plus the tolerance. It does **not** make sure that a callback is handled only once: the platform retries for 24
+//! hours, each time with a new signed time, and a process that restarts forgets what it remembered. Only a claim of
+//! `webhook-id` in the handler's own database transaction prevents double handling.
 
 use std::collections::{BTreeMap, HashMap, hash_map};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::verify::{TOLERANCE, now};
+use crate::request::TOLERANCE;
+use crate::verifier::now;
 use crate::{Credential, Mode, Verified};
 
-/// How much longer than it verifies a callback is remembered: clocks step, and threads wait.
+/// How many seconds a callback is remembered after its signature stops verifying. Clocks can jump, and a thread can
+/// wait between verifying and claiming.
 const MARGIN: u64 = 60;
 
-/// How a claim came out.
+/// The result of a claim.
 #[derive(Debug)]
 pub enum Claim<T> {
-    /// Nobody has it: handle it, then say [`done`](Token::done). Dropping the token releases the claim.
+    /// The callback is new. Handle it, then call [`done`](Token::done). Dropping the token releases the claim.
     Fresh(T),
-    /// It is being handled now. Answer 503 with `retry-after`.
+    /// The callback is being handled now. Answer 503 with `retry-after`.
     InFlight,
-    /// It was handled. Answer 2xx, and do nothing.
+    /// The callback was handled. Answer 2xx, and do nothing.
     Done,
-    /// The guard remembers as many as it may, and forgets none early. Answer 503 with `retry-after`.
+    /// The guard is full, and it forgets no callback early. Answer 503 with `retry-after`.
     Full,
 }
 
 /// The right to handle one callback.
 pub trait Token: Send {
-    /// It was handled: repeats are [`Claim::Done`] from now on.
+    /// Records that the callback was handled. From now on, repeats get [`Claim::Done`].
     fn done(self);
 }
 
-/// Remembers what was handled. Claim after verification, never before: a forger must not fill it.
+/// Remembers which callbacks were handled. Claim only after verification, so that forged requests can't fill the guard.
 pub trait ReplayGuard: Send + Sync {
-    /// The right to handle one callback; dropping it releases the claim.
+    /// The right to handle one callback. Dropping it releases the claim.
     type Token: Token;
 
-    /// Claims a callback, as if the clock showed `now`, in unix seconds.
+    /// Claims a callback that `credential` accepted, as if the clock showed `now`, in unix seconds.
     fn claim_at(&self, credential: &Credential, verified: &Verified<'_>, now: u64) -> Claim<Self::Token>;
 
-    /// Claims a callback that `credential` accepted ([`Verifier::credential`](crate::Verifier::credential)).
+    /// Claims a callback at the current time. `credential` is the one that accepted it:
+    /// [`Verifier::credential`](crate::Verifier::credential).
     fn claim(&self, credential: &Credential, verified: &Verified<'_>) -> Claim<Self::Token> {
         self.claim_at(credential, verified, now())
     }
 }
 
-/// A guard in memory: of this process, bounded, forgotten at its end.
+/// A guard in the memory of this process. It is bounded, and it forgets everything when the process ends.
 #[derive(Debug, Clone)]
 pub struct MemoryGuard {
     inner: Arc<Mutex<Inner>>,
@@ -55,44 +58,47 @@ pub struct MemoryGuard {
     lease: u64,
 }
 
-/// A callback of one credential. A credential is told by its name and mode, so that keys can rotate beneath it.
+/// Identifies a callback of one credential. The name and mode identify the credential, so that its keys can rotate.
 type Key = Arc<str>;
 
 fn key(name: &str, mode: Mode, id: &str) -> Key {
-    // An id has no white space, so that no two can be spelled alike.
+    // An id holds no white space, so two different callbacks never get the same key.
     [mode.name(), " ", id, " ", name].concat().into()
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     entries: HashMap<Key, Entry>,
-    /// Keys by when they may be forgotten, each once.
+    /// The keys by the second after which they may be forgotten. Each key occurs once.
     ends: BTreeMap<u64, Vec<Key>>,
+    /// The serial number of the newest claim.
     serial: u64,
 }
 
 #[derive(Debug)]
 struct Entry {
-    /// The claim that handles it, and until when it is believed to; `None` once it was handled.
+    /// The serial number of the claim in progress and the end of its lease. `None` once the callback was handled.
     claim: Option<(u64, u64)>,
+    /// The last second in which this entry must be remembered.
     end: u64,
 }
 
 impl MemoryGuard {
-    /// A guard that remembers at most `capacity` callbacks at a time: what comes in within ten minutes, and some. A
-    /// claim whose token is neither done nor dropped is believed for `lease_seconds`.
+    /// Makes a guard that remembers at most `capacity` callbacks at a time. Choose a little more than the number of
+    /// callbacks that arrive in ten minutes. If a token is neither done nor dropped, its claim ends after
+    /// `lease_seconds`.
     #[must_use]
     pub fn new(capacity: usize, lease_seconds: u64) -> Self {
         Self { inner: Arc::default(), capacity, lease: lease_seconds }
     }
 
-    /// How many it remembers, those that it may forget included.
+    /// How many callbacks the guard holds, including those that it may already forget.
     #[must_use]
     pub fn len(&self) -> usize {
         self.lock().entries.len()
     }
 
-    /// Whether it remembers none.
+    /// Whether the guard holds no callback.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -125,10 +131,10 @@ impl Entry {
     }
 }
 
-/// Takes a key from where it stands, if it does.
+/// Removes a key from the list of `end`, if it is there.
 fn forget_end(key: &Key, end: u64, ends: &mut BTreeMap<u64, Vec<Key>>) {
     if let Some(keys) = ends.get_mut(&end) {
-        // It was most likely the last to come.
+        // Search from the end, because a key that was added recently is the most likely one.
         if let Some(place) = keys.iter().rposition(|known| known == key) {
             keys.swap_remove(place);
         }
@@ -182,14 +188,14 @@ pub struct MemoryToken {
     guard: MemoryGuard,
     key: Option<Key>,
     serial: u64,
-    /// Until when it is remembered once it was handled.
+    /// Until when the callback is remembered after it was handled.
     until: u64,
 }
 
 impl Token for MemoryToken {
     fn done(mut self) {
         let Some(key) = self.key.take() else { return };
-        // Handled is handled, even where its lease had run out and another took it on, and even where that one let go.
+        // The callback was handled, even if this lease ran out and another claim took over, or even released it.
         let mut inner = self.guard.lock();
         let Inner { entries, ends, .. } = &mut *inner;
         let entry = entries.entry(Arc::clone(&key)).or_insert(Entry { claim: None, end: 0 });
@@ -204,8 +210,10 @@ impl Drop for MemoryToken {
         let mut inner = self.guard.lock();
         let Inner { entries, ends, .. } = &mut *inner;
         let own = entries.get(&key).and_then(|entry| entry.claim).is_some_and(|(serial, _)| serial == self.serial);
-        if own && let Some(entry) = entries.remove(&key) {
-            forget_end(&key, entry.end, ends);
+        if own {
+            if let Some(entry) = entries.remove(&key) {
+                forget_end(&key, entry.end, ends);
+            }
         }
     }
 }

@@ -1,44 +1,44 @@
-//! Signing: what the platform does, for the daemon and for customers' own tests.
+//! Signing callbacks, as the platform does it: for the daemon and for customers' own tests.
 
 use crate::{CallbackAuthKey, HmacKey, SigningSecret, header};
 
-/// What goes into `scale-callback-auth`.
+/// What `scale-callback-auth` holds.
 #[derive(Debug, Clone)]
 pub enum AuthHeader {
     /// The callback auth key itself.
     Key(CallbackAuthKey),
-    /// `t=T,v1=H`, and a second `v1` while rotating.
+    /// `t=T,v1=H`, with a second `v1` while the key rotates.
     Hmac(HmacKey, Option<HmacKey>),
-    /// No header at all: never sent by the platform, useful in tests.
+    /// There is no such header. The platform always sends one; tests may not.
     Absent,
 }
 
-/// Signs bodies with one team's keys. Making one is the slow part; signing is one HMAC per key.
+/// Signs bodies with one team's keys. Keep it: making a signer is slow, and signing takes one HMAC for each key.
 #[derive(Debug, Clone)]
 pub struct Signer {
     secrets: Vec<SigningSecret>,
     auth: AuthHeader,
 }
 
-/// The values of the headers for one attempt.
+/// The values of the signed headers of one attempt.
 #[derive(Clone)]
 pub struct SignedHeaders {
     /// `webhook-timestamp`.
     pub timestamp: String,
-    /// `webhook-signature`; empty without a secret.
+    /// `webhook-signature`. Empty if the signer has no secret.
     pub signature: String,
-    /// `scale-callback-auth`, a secret in its `key` form.
+    /// `scale-callback-auth`. In its `key` form this value is a secret.
     pub auth: Option<String>,
 }
 
 impl Signer {
-    /// A signer with every secret that is valid now.
+    /// Makes a signer. `secrets` are all the secrets that are valid now.
     #[must_use]
     pub fn new(secrets: Vec<SigningSecret>, auth: AuthHeader) -> Self {
         Self { secrets, auth }
     }
 
-    /// Whether the callback auth key itself would travel.
+    /// Whether the requests carry the callback auth key itself.
     #[must_use]
     pub fn exposes_key(&self) -> bool {
         matches!(self.auth, AuthHeader::Key(_))
@@ -75,7 +75,7 @@ impl Signer {
 }
 
 impl SignedHeaders {
-    /// The headers as (name, value) pairs, for a request or for a verifier.
+    /// The headers of the callback `id` as (name, value) pairs, for a request or for a verifier.
     #[must_use]
     pub fn to_pairs(&self, id: &str) -> Vec<(&'static str, String)> {
         let mut pairs = vec![(header::ID, id.to_owned()), (header::TIMESTAMP, self.timestamp.clone())];

@@ -1,5 +1,5 @@
-//! For customers' own tests (feature `testing`): requests as the platform sends them, and as it never would, in one
-//! line each.
+//! For customers' own tests (feature `testing`): requests as the platform sends them, and requests that it never sends,
+//! in one line each.
 //!
 //! ```
 //! use scale_callback_auth::testing::{FakeClock, Platform};
@@ -21,24 +21,24 @@ const SECRET: &str = "whsec_dGVzdGluZy1vbmx5LXRlc3Rpbmctb25seS0wMDE=";
 const NEXT_SECRET: &str = "whsec_dGVzdGluZy1vbmx5LXRlc3Rpbmctb25seS0wMDI=";
 const OTHER_SECRET: &str = "whsec_dGVzdGluZy1vbmx5LXRlc3Rpbmctb25seS0wMDM=";
 
-/// A clock that a test turns by hand, in unix seconds.
+/// A clock that shows the unix time that a test sets.
 #[derive(Debug)]
 pub struct FakeClock(AtomicU64);
 
 impl FakeClock {
-    /// A clock that stands at some moment of 2026.
+    /// Makes a clock that shows a time in 2026 and never moves by itself.
     #[must_use]
     pub fn new() -> Self {
         Self(AtomicU64::new(1_790_000_000))
     }
 
-    /// What it shows.
+    /// The time that the clock shows.
     #[must_use]
     pub fn now(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Turns it on.
+    /// Moves the clock forward.
     pub fn advance(&self, seconds: u64) {
         self.0.store(self.now().saturating_add(seconds), Ordering::Relaxed);
     }
@@ -53,102 +53,104 @@ impl Default for FakeClock {
 /// A request as a server sees it.
 #[derive(Debug, Clone)]
 pub struct TestRequest {
-    /// Names and values.
+    /// The headers as names and values.
     pub headers: Vec<(&'static str, String)>,
     /// The body.
     pub body: Vec<u8>,
 }
 
 impl TestRequest {
-    /// The value of a header, to look at or to change.
+    /// The value of a header, for a test to read or change.
     #[must_use]
     pub fn header_mut(&mut self, name: &str) -> Option<&mut String> {
         self.headers.iter_mut().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 }
 
-/// The platform's side, with keys that are for tests alone.
+/// Makes requests as the platform does, with keys that are only for tests.
 #[derive(Debug, Clone, Copy)]
 pub struct Platform {
     mode: Mode,
 }
 
 impl Platform {
-    /// Sends live callbacks.
+    /// A platform that sends live callbacks.
     #[must_use]
     pub fn live() -> Self {
         Self { mode: Mode::Live }
     }
 
-    /// Sends test callbacks.
+    /// A platform that sends test callbacks.
     #[must_use]
     pub fn test() -> Self {
         Self { mode: Mode::Test }
     }
 
-    /// Its signing secret.
+    /// The signing secret that it uses.
     #[must_use]
     pub fn signing_secret(&self) -> &'static str {
         SECRET
     }
 
-    /// The secret that it rotates to.
+    /// The signing secret that it uses next, for tests of a rotation.
     #[must_use]
     pub fn next_signing_secret(&self) -> &'static str {
         NEXT_SECRET
     }
 
-    /// Its callback auth key.
+    /// The callback auth key that it uses.
     #[must_use]
     pub fn callback_auth_key(&self) -> String {
         format!("{}_auth_{}", self.mode.name(), "0123456789abcdef".repeat(2))
     }
 
-    /// Its key of the `hmac` form.
+    /// The key that it uses for the `hmac` form.
     #[must_use]
     pub fn hmac_key(&self) -> String {
         format!("{}_hmac_{}", self.mode.name(), "0123456789abcdef".repeat(4))
     }
 
-    /// A verifier of the signature and the key.
+    /// A verifier that checks the signature and the callback auth key.
     ///
     /// # Panics
-    /// Never: its keys are well formed.
+    /// Never, because its keys are well formed.
     #[must_use]
     pub fn verifier(&self) -> Verifier {
         let credential = Credential::signed_and_keyed(self.mode.name(), SECRET, &self.callback_auth_key());
-        Verifier::new(credential.expect("keys of this file"))
+        Verifier::new(credential.expect("the keys of this file are well formed"))
     }
 
-    /// A verifier of the `hmac` form.
+    /// A verifier that checks the `hmac` form.
     ///
     /// # Panics
-    /// Never: its key is well formed.
+    /// Never, because its key is well formed.
     #[must_use]
     pub fn hmac_verifier(&self) -> Verifier {
-        Verifier::new(Credential::hmac_header(self.mode.name(), &self.hmac_key()).expect("a key of this file"))
+        Verifier::new(
+            Credential::hmac_header(self.mode.name(), &self.hmac_key()).expect("the keys of this file are well formed"),
+        )
     }
 
-    /// A good callback, in the `key` form.
+    /// A valid callback, with the `key` form of the header.
     #[must_use]
     pub fn signed(&self, body: &[u8], clock: &FakeClock) -> TestRequest {
         self.sent(&[SECRET], self.key(), body, clock.now())
     }
 
-    /// A good callback, in the `hmac` form.
+    /// A valid callback, with the `hmac` form of the header.
     #[must_use]
     pub fn signed_with_hmac(&self, body: &[u8], clock: &FakeClock) -> TestRequest {
-        let key = HmacKey::parse(&self.hmac_key()).expect("a key of this file");
+        let key = HmacKey::parse(&self.hmac_key()).expect("the keys of this file are well formed");
         self.sent(&[SECRET], AuthHeader::Hmac(key, None), body, clock.now())
     }
 
-    /// A good callback while the signing secret rotates: the next one's signature first, then the old one's.
+    /// A valid callback during a rotation. It has two signatures: first that of the next secret, then that of the old one.
     #[must_use]
     pub fn rotated(&self, body: &[u8], clock: &FakeClock) -> TestRequest {
         self.sent(&[NEXT_SECRET, SECRET], self.key(), body, clock.now())
     }
 
-    /// Signed well, then changed by one bit of its body.
+    /// A callback that was signed correctly and then changed in one bit of its body.
     #[must_use]
     pub fn tampered(&self, body: &[u8], clock: &FakeClock) -> TestRequest {
         let mut request = self.signed(body, clock);
@@ -159,26 +161,26 @@ impl Platform {
         request
     }
 
-    /// Signed well, 301 seconds ago.
+    /// A callback that was signed correctly 301 seconds ago.
     #[must_use]
     pub fn stale(&self, body: &[u8], clock: &FakeClock) -> TestRequest {
         self.sent(&[SECRET], self.key(), body, clock.now().saturating_sub(301))
     }
 
-    /// Signed with a secret of somebody else's.
+    /// A callback that is signed with a secret of somebody else.
     #[must_use]
     pub fn forged(&self, body: &[u8], clock: &FakeClock) -> TestRequest {
         self.sent(&[OTHER_SECRET], self.key(), body, clock.now())
     }
 
-    /// Signed well, with `scale-callback-auth` in the form that is not expected: the plain key where the `hmac` form
-    /// is, as a verifier must never fall back to.
+    /// A callback that is signed correctly but carries the plain key in `scale-callback-auth`. A verifier that expects
+    /// the `hmac` form must refuse it, and never accept the key instead.
     #[must_use]
     pub fn wrong_form(&self, body: &[u8], clock: &FakeClock) -> TestRequest {
         self.signed(body, clock)
     }
 
-    /// Without any signature or key.
+    /// A callback without any signature or key.
     #[must_use]
     pub fn unsigned(&self, body: &[u8], clock: &FakeClock) -> TestRequest {
         let mut request = self.signed(body, clock);
@@ -187,11 +189,15 @@ impl Platform {
     }
 
     fn key(&self) -> AuthHeader {
-        AuthHeader::Key(CallbackAuthKey::parse(&self.callback_auth_key()).expect("a key of this file"))
+        AuthHeader::Key(
+            CallbackAuthKey::parse(&self.callback_auth_key()).expect("the keys of this file are well formed"),
+        )
     }
 
     fn sent(&self, secrets: &[&str], auth: AuthHeader, body: &[u8], now: u64) -> TestRequest {
-        let secrets = secrets.iter().map(|secret| SigningSecret::parse(secret).expect("a secret of this file"));
+        let secrets = secrets
+            .iter()
+            .map(|secret| SigningSecret::parse(secret).expect("the secrets of this file are well formed"));
         let id = "cb_01kav9ft00zkek0kfes3qvf608";
         let headers = Signer::new(secrets.collect(), auth).sign(id, now, body).to_pairs(id);
         TestRequest { headers, body: body.to_vec() }

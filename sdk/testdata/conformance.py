@@ -1,15 +1,14 @@
 #!/usr/bin/env python3
-"""The conformance corpus: requests, and what a receiver must say of each, decided by a verifier of its own that is
-written here with Python's standard library alone.
+"""The conformance corpus: requests, and the verdict that a receiver must give on each. This script makes the requests and
+decides with its own verifier, which uses only Python's standard library.
 
-  conformance.py > conformance.json          writes it
+  conformance.py > conformance.json          writes the corpus
   conformance.py --check conformance.json    fails if the file differs
 
-A case has a verifier (what the receiver holds), a recipe (how its request is made), the request itself as it is made
-at `now`, and the verdict: null where it must be accepted, else the reason. A case that is tagged `http` can be sent:
-its recipe is made anew at the time of sending, its times are told from then, and the usual id is replaced by a new one,
-so that no receiver takes it for a repeat. One that is tagged `sdk` alone can't (bytes that HTTP does not carry, or a
-limit to the second).
+A case has a verifier (what the receiver holds), a recipe (how its request is made), the request as it is made at `now`,
+and the verdict: null if it must be accepted, otherwise the reason. A case that is tagged `http` can be sent. For that,
+the request is made again from its recipe at the time of sending: its timestamps count from that time, and a new id
+replaces the usual one, so that no receiver takes it for a repeat.
 """
 
 import base64
@@ -19,68 +18,11 @@ import json
 import re
 import sys
 
-NOW = 1764000000
+sys.dont_write_bytecode = True  # no __pycache__ beside the corpus
+
+from conformance_cases import BODIES, ID, KEYS, NOW, VERIFIERS, cases  # noqa: E402
+
 TOLERANCE = 300
-ID = "cb_01kav9ft00zkek0kfes3qvf608"
-BODY = b'{"task":{"task_id":"t1","type":"imageannotation","is_test":false},"response":{"x":26.198676151772684},"task_id":"t1"}'
-
-KEYS = {
-    "signing": {
-        "main": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD",
-        "next": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
-        "test": "whsec_" + base64.b64encode(bytes(range(32))).decode(),
-        "other": "whsec_" + base64.b64encode(bytes(range(64))).decode(),
-    },
-    "auth": {
-        "main": "live_auth_" + "0123456789abcdef" * 2,
-        "next": "live_auth_" + "00112233445566778899aabbccddeeff",
-        "test": "test_auth_" + "fedcba9876543210" * 2,
-        "other": "live_auth_" + "f" * 32,
-    },
-    "hmac": {
-        "main": "live_hmac_" + "0123456789abcdef" * 4,
-        "next": "live_hmac_" + "00112233445566778899aabbccddeeff" * 2,
-        "test": "test_hmac_" + "fedcba9876543210" * 4,
-        "other": "live_hmac_" + "f" * 64,
-    },
-}
-
-BODIES = {
-    "callback": BODY,
-    "callback with a space behind": BODY + b" ",
-    "live task, test key": BODY.replace(b"false", b"true"),
-    "empty": b"",
-    "not UTF-8": b"\xff\xfe\x00",
-    "one NUL": b"\0",
-    "BOM": b"\xef\xbb\xbf{}",
-    "CRLF": b"{\r\n}",
-    "large": b"[" + b"1," * 30000 + b"1]",
-    "scripts": "ü 📦 данные".encode(),
-    "array": b"[]",
-    "no task": b'{"task_id":"t1"}',
-    "no task id": b'{"task":{"task_id":"t1"}}',
-    "task id is a number": b'{"task_id":1,"task":{}}',
-    "task is a list": b'{"task_id":"t1","task":[]}',
-    "two objects": b'{"task_id":"t1","task":{}}{}',
-    "broken off": b'{"task_id":"t1","task":{',
-    "escapes": rb'{"task_id":"t\u0031\ud83d\udce6","task":{"type":"x"},"response":null}',
-    "repeated member": b'{"task_id":"old","task_id":"t1","task":{}}',
-    "numbers": b'{"task_id":"t1","task":{},"response":{"x":1e400,"y":123456789012345678901234567890,"z":-0.0}}',
-    "deep": b'{"task_id":"t1","task":{},"response":' + b"[" * 100 + b"]" * 100 + b"}",
-}
-
-# What a receiver holds: credentials, and whether it wants live callbacks alone.
-VERIFIERS = {
-    "signed": ([("signed", "live", "main")], False),
-    "signed_rotating": ([("signed", "live", "main"), ("signed", "live", "next")], False),
-    "keyed": ([("keyed", "live", "main", "main")], False),
-    "keyed_rotating": ([("keyed", "live", "main", "main"), ("keyed", "live", "main", "next")], False),
-    "hmac": ([("hmac", "live", "main")], False),
-    "hmac_rotating": ([("hmac", "live", "main"), ("hmac", "live", "next")], False),
-    "static": ([("static", "live", "main")], False),
-    "both_modes": ([("keyed", "live", "main", "main"), ("keyed", "test", "test", "test")], False),
-    "live_only": ([("keyed", "live", "main", "main"), ("keyed", "test", "test", "test")], True),
-}
 
 
 def secret_bytes(name):
@@ -106,7 +48,7 @@ def encoded(mac, how):
     if how == "hex":
         return mac.hex()
     if how == "non_canonical":
-        # 32 bytes leave two bits of the last digit unused; set one of them.
+        # 32 bytes leave two bits of the last base64 digit unused. Set one of them.
         alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
         last = alphabet.index(standard[42])
         return standard[:42] + alphabet[last | 1] + "="
@@ -115,8 +57,8 @@ def encoded(mac, how):
     return standard
 
 
-# A recipe, made into a request at a time: a list of (name, value) and the body.
 def made(recipe, now):
+    """Makes a request from a recipe at a time: a list of (name, value), and the body."""
     body = BODIES[recipe["body"]]
     id, timestamp = recipe["id"], recipe["timestamp"]
     time = timestamp["text"] if "text" in timestamp else str(now + timestamp["offset"])
@@ -152,8 +94,8 @@ def made(recipe, now):
     return headers, body
 
 
-# The verifier: the reason of a refusal, or None.
 def verdict(verifier, headers, body, now):
+    """The reason why a request must be refused, or None."""
     credentials, live_only = VERIFIERS[verifier]
     values = lambda name: [value for known, value in headers if known.lower() == name]
     ids, times, auths = values("webhook-id"), values("webhook-timestamp"), values("scale-callback-auth")
@@ -171,9 +113,9 @@ def verdict(verifier, headers, body, now):
         return "auth_duplicate"
     if auths and len(auths[0].encode()) > 256:
         return "header_too_long"
-    size, count, given, seen = 0, 0, [], False
+    size, count, given, has_header = 0, 0, [], False
     for value in values("webhook-signature"):
-        seen = True
+        has_header = True
         size += len(value.encode())
         if size > 4096:
             return "header_too_long"
@@ -194,7 +136,7 @@ def verdict(verifier, headers, body, now):
         return "timestamp_too_new"
 
     def signed(name):
-        if not seen:
+        if not has_header:
             return "signature_missing"
         right = base64.b64encode(signature(name, ids[0], times[0], body)).decode()
         return None if right in given else "signature_mismatch"
@@ -216,7 +158,7 @@ def verdict(verifier, headers, body, now):
         return None if right in (form[2], form[3]) else "auth_mismatch"
 
     refusal = "signature_mismatch"
-    for place, (kind, mode, *names) in enumerate(credentials):
+    for index, (kind, mode, *names) in enumerate(credentials):
         if kind == "signed":
             reason = signed(names[0])
         elif kind == "keyed":
@@ -229,13 +171,13 @@ def verdict(verifier, headers, body, now):
             refusal = "test_refused"
         elif reason is None:
             return None
-        elif place == 0:
+        elif index == 0:
             refusal = reason
     return refusal
 
 
-# A verified body that is no callback: the reason, or None.
 def parse(body):
+    """The reason why a verified body is not a callback, or None."""
     try:
         text = body.decode("utf-8")
         whole = json.loads(text)
@@ -246,109 +188,6 @@ def parse(body):
     if not isinstance(whole.get("task_id"), str) or not isinstance(whole.get("task"), dict):
         return "not_a_callback"
     return None
-
-
-def recipe(**over):
-    base = {
-        "id": ID,
-        "timestamp": {"offset": 0},
-        "body": "callback",
-        "signatures": [[{"secret": "main"}]],
-        "auth": {"key": "main"},
-    }
-    return {**base, **over}
-
-
-def sig(*names):
-    return [[{"secret": name} for name in names]]
-
-
-def cases():
-    """(name, verifiers, recipe, tags)"""
-    found = []
-
-    def add(name, verifiers, made, only_sdk=False):
-        verifiers = {name: made for name in (verifiers if isinstance(verifiers, list) else [verifiers])}
-        # Whoever holds the key as well is held to the same rules, and so is the hmac form to those of any form.
-        if "signed" in verifiers:
-            verifiers.setdefault("keyed", {**made, "auth": {"key": "main"}})
-        if "static" in verifiers:
-            verifiers.setdefault("hmac", {**made, "auth": {"hmac": ["main"]}})
-        for verifier, made in verifiers.items():
-            found.append((f"{name}/{verifier}", verifier, made, ["sdk"] if only_sdk else ["sdk", "http"]))
-
-    everyone = list(VERIFIERS)
-    # The three credentials in every combination, right and wrong, and each form where another is expected.
-    for secret in [None, "main", "next", "test", "other"]:
-        for auth in [None, "key main", "key next", "key test", "key other", "hmac main", "hmac next", "hmac test", "hmac other"]:
-            form, _, which = (auth or "").partition(" ")
-            value = None if auth is None else {"key": which} if form == "key" else {"hmac": [which]}
-            name = f"signed {secret or 'by none'}, auth {auth or 'absent'}"
-            add(name, everyone, recipe(signatures=sig(secret) if secret else [], auth=value))
-    # Rotation: several signatures, in any place and over several headers.
-    add("two signatures, the old one first", ["signed", "signed_rotating"], recipe(signatures=sig("main", "next")))
-    add("two signatures, the new one first", ["signed", "signed_rotating"], recipe(signatures=sig("next", "main")))
-    add("two headers of signatures", "signed", recipe(signatures=[[{"secret": "other"}], [{"secret": "main"}]]))
-    add("sixteen signatures, the right one last", "signed", recipe(signatures=sig(*["other"] * 15, "main")))
-    add("seventeen signatures", "signed", recipe(signatures=sig(*["other"] * 16, "main")))
-    add("two hmacs, ours first", ["hmac", "hmac_rotating"], recipe(auth={"hmac": ["main", "next"]}))
-    add("two hmacs, ours second", ["hmac", "hmac_rotating"], recipe(auth={"hmac": ["other", "main"]}))
-    add("three hmacs", "hmac", recipe(auth={"hmac": ["main", "next", "other"]}))
-    # Signatures: encodings and forms.
-    for how in ["unpadded", "url_safe", "hex", "non_canonical", "lower_case"]:
-        add(f"signature {how}", ["signed", "keyed"], recipe(signatures=[[{"secret": "main", "as": how}]]))
-    for version in ["v1a", "v2", "V1", "v01", ""]:
-        add(f"signature of version {version or 'none'}", "signed", recipe(signatures=[[{"secret": "main", "version": version}]]))
-    add("another version beside ours", "signed", recipe(signatures=[[{"raw": "v1a,hnO3f9T8Ytu9HwrXslvumlUpqtNVqkhqw/enGzPCXe5BdqzCInXqYXFymVJaA7AZdpXwVLPo3mNl8EM+m7TBAg=="}, {"secret": "main"}]]))
-    for raw in ["", ",", "v1,", "v1", "v1,,", "garbage", "v1, v1,"]:
-        add(f"signature {raw!r}", "signed", recipe(signatures=[[{"raw": raw}]]), only_sdk=raw == "")
-    add("spaces around the signature", "signed", recipe(signatures=[[{"raw": ""}, {"secret": "main"}, {"raw": ""}]]), only_sdk=True)
-    add("two spaces between signatures", "signed", recipe(signatures=[[{"secret": "other"}, {"raw": ""}, {"secret": "main"}]]))
-    add("a tab between signatures", "signed", recipe(signatures=[[{"raw": "v1,AAAA\tv1,BBBB"}]]))
-    add("4,097 bytes of signatures", "signed", recipe(signatures=[[{"raw": "v1," + "A" * 4094}]]))
-    add("4,096 bytes of signatures and none of ours", "signed", recipe(signatures=[[{"raw": "v1," + "A" * 4093}]]))
-    # The hmac form.
-    add("hmac in upper case", "hmac", recipe(auth={"hmac": ["main"], "as": "upper_case"}))
-    add("hmac with a space", "hmac", recipe(auth={"hmac": ["main"], "join": ", "}))
-    add("hmac with a comma behind", "hmac", recipe(auth={"hmac": ["main"], "tail": ","}))
-    add("hmac with another part behind", "hmac", recipe(auth={"hmac": ["main"], "tail": ",v2=00"}))
-    for t in ["1764000001", "0", "01764000000", "+1764000000", "-1", "", "1e9", "9999999999999"]:
-        add(f"hmac of another time {t!r}", "hmac", recipe(auth={"hmac": ["main"], "t": t}))
-    for raw in ["", "t=", "v1=" + "0" * 64, "t=1764000000", "t=1764000000,v1=", "t=1764000000,v1=" + "0" * 63, "t=1764000000,v1=" + "0" * 65, "T=1764000000,v1=" + "0" * 64]:
-        add(f"hmac form {raw[:24]!r} of {len(raw)}", "hmac", recipe(auth={"raw": raw}), only_sdk=raw == "")
-    add("257 bytes of auth", ["hmac", "keyed", "signed"], recipe(auth={"raw": "t=" + "1" * 255}))
-    # The key form.
-    for raw in ["live_auth_" + "0123456789abcdef" * 2 + "0", "live_auth_0123456789abcdef0123456789abcde", "LIVE_AUTH_" + "0123456789abcdef" * 2, "live_auth_" + "0123456789ABCDEF" * 2, "Bearer live_auth_" + "0123456789abcdef" * 2, "x"]:
-        add(f"key {raw[:14]!r} of {len(raw)}", ["keyed", "static"], recipe(auth={"raw": raw}))
-    # Times.
-    for offset in [-301, -300, -299, 299, 300, 301]:
-        add(f"{offset} seconds", ["signed", "hmac"], recipe(timestamp={"offset": offset}, auth={"hmac": ["main"]}), only_sdk=True)
-    for offset in [-3600, -600, -60, 60, 600, 3600]:
-        add(f"{offset} seconds", ["signed", "hmac", "static"], recipe(timestamp={"offset": offset}, auth={"hmac": ["main"]} if offset % 7 else {"key": "main"}))
-    for text in ["0", "-1", "+1764000000", "01764000000", "1764000000.0", "1.764e9", "0x6924a500", "999999999999", "1000000000000", "9223372036854775807", "18446744073709551616", "١٧٦٤٠٠٠٠٠٠"]:
-        add(f"time {text!r}", ["signed", "static"], recipe(timestamp={"text": text}), only_sdk=not text.isascii())
-    add("time with a space", "signed", recipe(timestamp={"text": "1764000000 "}), only_sdk=True)
-    add("no time", everyone[:5], recipe(timestamp={"text": None}))
-    add("two times", ["signed", "static"], recipe(more=[["webhook-timestamp", "1764000000"]]))
-    # Ids.
-    for id in ["cb_1", "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk", "A-_9" * 16, "x", "-"]:
-        add(f"id {id[:12]!r} of {len(id)}", ["signed", "hmac"], recipe(id=id, auth={"hmac": ["main"]}))
-    for id in ["", "a.b", "a b", "a/b", "ü", "x" * 65, "cb_1,cb_2"]:
-        add(f"id {id[:12]!r} of {len(id)}", ["signed", "static"], recipe(id=id), only_sdk=not id.isascii() or id == "")
-    add("no id", everyone[:5], recipe(id=None))
-    add("two ids", ["signed", "static"], recipe(more=[["webhook-id", ID]]))
-    add("two auth headers", ["signed", "keyed", "hmac", "static"], recipe(more=[["scale-callback-auth", KEYS["auth"]["main"]]]))
-    add("names in other cases", "both_modes", recipe(more=[["X-Webhook-Id", "other"]]))
-    # What was signed is another thing than what was sent.
-    add("signed over another id", ["signed", "hmac"], recipe(over={"id": "cb_other"}, auth={"hmac": ["main"]}))
-    add("signed over another time", ["signed"], recipe(over={"timestamp": "1763999999"}))
-    add("signed over another body", ["signed", "hmac"], recipe(over={"body": "callback with a space behind"}, auth={"hmac": ["main"]}))
-    add("a dot moved from id to time", "signed", recipe(id="cb_1", over={"id": "cb", "timestamp": "_1"}))
-    # Bodies are bytes.
-    for name in BODIES:
-        if name != "callback":
-            add(f"body {name}", ["signed", "hmac"], recipe(body=name, auth={"hmac": ["main"]}))
-    return found
 
 
 def corpus():
@@ -379,7 +218,7 @@ def corpus():
 
 
 def text_of(whole):
-    """A line a case, so that a change shows as the lines that it changes."""
+    """Writes one line for each case, so that a diff shows only the cases that changed."""
     lines = lambda items: ",\n".join(json.dumps(item, ensure_ascii=False) for item in items)
     head = {name: value for name, value in whole.items() if name != "cases"}
     return json.dumps(head, ensure_ascii=False, indent=1)[:-2] + ',\n "cases": [\n' + lines(whole["cases"]) + "\n]}\n"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Vectors of the wire forms, computed with Python's standard library alone: an independent second opinion.
+"""Test vectors of the signed headers, computed only with Python's standard library, independently of the SDK.
 
-  vectors.py > vectors.json          writes them
+  vectors.py > vectors.json          writes the vectors
   vectors.py --check vectors.json    fails if the file differs
 """
 

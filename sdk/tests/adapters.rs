@@ -1,4 +1,4 @@
-//! The adapters, as a framework calls them.
+//! The adapters, called as a framework calls them.
 
 #![cfg(feature = "axum")]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, reason = "a test may")]
@@ -13,12 +13,12 @@ use axum::routing::post;
 use axum::{Extension, Router};
 use http_body_util::BodyExt as _;
 use scale_callback_auth::testing::{FakeClock, Platform, TestRequest};
-use scale_callback_auth::{Headers, ProvenCallback};
+use scale_callback_auth::{Headers, VerifiedCallback};
 use tower_service::Service as _;
 
 const BODY: &[u8] = br#"{"task":{"task_id":"t1","type":"imageannotation"},"response":{},"task_id":"t1"}"#;
 
-/// A clock that shows the time, since the adapters read the machine's.
+/// A clock that shows the machine's time, which is the time that the adapters read.
 fn clock() -> FakeClock {
     let clock = FakeClock::new();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
@@ -26,8 +26,8 @@ fn clock() -> FakeClock {
     clock
 }
 
-async fn handled(callback: ProvenCallback) -> String {
-    callback.callback().map_or_else(|_| "no callback".to_owned(), |callback| callback.task_id().to_owned())
+async fn handled(callback: VerifiedCallback) -> String {
+    callback.callback().map_or_else(|_| "not a callback".to_owned(), |callback| callback.task_id().to_owned())
 }
 
 fn with_extractor() -> Router {
@@ -35,7 +35,7 @@ fn with_extractor() -> Router {
 }
 
 fn with_layer() -> Router {
-    async fn behind(Extension(callback): Extension<ProvenCallback>, body: String) -> String {
+    async fn behind(Extension(callback): Extension<VerifiedCallback>, body: String) -> String {
         format!("{} {}", callback.verified().id(), body.len())
     }
     let layer = scale_callback_auth::axum::VerifyLayer::new(Arc::new(Platform::live().verifier()));
@@ -58,7 +58,7 @@ async fn sent(app: Router, request: &TestRequest) -> (StatusCode, String) {
 }
 
 #[tokio::test]
-async fn what_verifies_is_handled_and_the_rest_learns_nothing() {
+async fn verified_requests_are_handled_and_rejections_tell_nothing() {
     let (platform, clock) = (Platform::live(), clock());
     let good = platform.signed(BODY, &clock);
     assert_eq!(sent(with_extractor(), &good).await, (StatusCode::OK, "t1".to_owned()));
@@ -85,7 +85,7 @@ async fn what_verifies_is_handled_and_the_rest_learns_nothing() {
 }
 
 #[tokio::test]
-async fn a_body_above_the_limit_or_broken_off_goes_no_further() {
+async fn a_body_that_is_too_large_or_ends_early_is_rejected() {
     let (platform, clock) = (Platform::live(), clock());
     let large = vec![b' '; (12 << 20) + 1];
     let request = platform.signed(&large, &clock);
@@ -93,7 +93,7 @@ async fn a_body_above_the_limit_or_broken_off_goes_no_further() {
         assert_eq!(sent(app, &request).await, (StatusCode::PAYLOAD_TOO_LARGE, String::new()));
     }
     let largest = platform.signed(&large[1..], &clock);
-    assert_eq!(sent(with_extractor(), &largest).await.0, StatusCode::OK, "axum's own 2 MB do not count");
+    assert_eq!(sent(with_extractor(), &largest).await.0, StatusCode::OK, "axum's own limit of 2 MB does not apply");
     let request = platform.signed(BODY, &clock);
     let broken = || {
         let frames = [Ok(axum::body::Bytes::from_static(b"{")), Err(std::io::Error::other("gone"))];
@@ -108,7 +108,7 @@ async fn a_body_above_the_limit_or_broken_off_goes_no_further() {
 }
 
 #[tokio::test]
-async fn others_have_their_turn_while_a_large_body_is_verified() {
+async fn other_tasks_get_turns_while_a_large_body_is_verified() {
     let (platform, clock) = (Platform::live(), clock());
     let turns = async |bytes: usize| {
         let request = platform.signed(&vec![b' '; bytes], &clock);
@@ -121,13 +121,13 @@ async fn others_have_their_turn_while_a_large_body_is_verified() {
         assert_eq!(answer.await.0, StatusCode::OK);
         turns
     };
-    assert_eq!(turns(64 * 1024).await, 1, "a small one is verified at once");
+    assert_eq!(turns(64 * 1024).await, 1, "a small body is verified in one turn");
     assert!(turns(12 << 20).await > 180);
 }
 
 #[tokio::test]
-async fn behind_the_layer_the_extractor_verifies_no_second_time() {
-    // The extractor's own verifier would refuse it.
+async fn the_extractor_does_not_verify_again_what_the_layer_verified() {
+    // The extractor's own verifier would refuse this request.
     let (platform, clock) = (Platform::live(), clock());
     let layer = scale_callback_auth::axum::VerifyLayer::new(Arc::new(platform.verifier()));
     let app = Router::new().route("/", post(handled)).with_state(Arc::new(Platform::test().verifier())).layer(layer);
@@ -135,7 +135,7 @@ async fn behind_the_layer_the_extractor_verifies_no_second_time() {
 }
 
 #[test]
-fn a_header_map_gives_all_values_of_a_name() {
+fn a_header_map_returns_all_values_of_a_name() {
     let mut map = HeaderMap::new();
     map.append("webhook-id", "a".parse().unwrap());
     map.append("Webhook-Id", "b".parse().unwrap());

@@ -1,4 +1,4 @@
-//! The verifier allocates nothing when it accepts, and nothing when it refuses.
+//! The verifier allocates no memory, whether it accepts or refuses a request.
 
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test may")]
@@ -6,7 +6,7 @@
 use scale_callback_auth::testing::{FakeClock, Platform};
 
 #[test]
-fn nothing_is_allocated() {
+fn verifying_allocates_nothing() {
     let (platform, clock) = (Platform::live(), FakeClock::new());
     let body = format!(r#"{{"task":{{"task_id":"t1"}},"response":"{}","task_id":"t1"}}"#, "x".repeat(2_000));
     let (keyed, hmac) = (platform.verifier(), platform.hmac_verifier());
@@ -23,6 +23,6 @@ fn nothing_is_allocated() {
         });
         assert_eq!(allocated.count_total, 0, "{allocated:?}");
     }
-    // The counter counts.
+    // The counter itself works.
     assert!(allocation_counter::measure(|| drop(std::hint::black_box(vec![0_u8; 100]))).count_total > 0);
 }

@@ -1,4 +1,5 @@
-//! The corpus, which a program of its own made: the verifier agrees with every case, and makes each again as it was.
+//! The corpus, which an independent program made: the verifier agrees with every case, and this crate makes each request
+//! again as it was recorded.
 
 #![cfg(feature = "conformance")]
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test may")]
@@ -11,22 +12,28 @@ use scale_callback_auth::{CallbackAuthKey, HmacKey, SigningSecret, Verified, Ver
 
 const ID: &str = "cb_01kav9ft00zkek0kfes3qvf608";
 
-fn in_steps<'r>(verifier: &Verifier, request: &'r Request, now: u64, size: usize) -> Result<Verified<'r>, VerifyError> {
-    let mut steps = verifier.in_steps_at(&request.headers[..], &request.body, now)?;
+fn incrementally<'r>(
+    verifier: &Verifier,
+    request: &'r Request,
+    now: u64,
+    size: usize,
+) -> Result<Verified<'r>, VerifyError> {
+    let mut verification = verifier.begin_incremental_at(&request.headers[..], &request.body, now)?;
     for _ in 0..100_000 {
-        if let Some(verdict) = steps.step(size) {
-            assert!(steps.step(size).is_some_and(|again| again.is_err()), "a verdict is given once");
+        if let Some(verdict) = verification.step(size) {
+            assert!(verification.step(size).is_some_and(|again| again.is_err()), "an acceptance is returned once");
             return verdict;
         }
     }
-    panic!("steps of {size} come to no end");
+    panic!("steps of {size} bytes do not come to an end");
 }
 
-/// Why a request is refused, the body's own reasons included.
+/// Why a request is refused, or why its body is not a callback.
 fn refusal(verifier: &Verifier, request: &Request, now: u64) -> Option<&'static str> {
     let verdict = verifier.verify_at(&request.headers[..], &request.body, now);
     for size in [0, 7, 64, 1 << 20] {
-        assert_eq!(format!("{:?}", in_steps(verifier, request, now, size)), format!("{verdict:?}"), "steps of {size}");
+        let stepped = incrementally(verifier, request, now, size);
+        assert_eq!(format!("{stepped:?}"), format!("{verdict:?}"), "steps of {size} bytes");
     }
     match verdict {
         Err(error) => Some(error.code()),
@@ -44,7 +51,7 @@ fn the_corpus_is_as_large_as_it_says() {
             (case.verifier().to_owned(), request.headers, request.body)
         })
         .collect();
-    assert_eq!(inputs.len(), corpus.cases().count(), "each input is there once");
+    assert_eq!(inputs.len(), corpus.cases().count(), "each input occurs once");
     assert!(inputs.len() >= 200, "{}", inputs.len());
     let refusals: Vec<_> = corpus.cases().filter_map(|case| case.refusal()).collect();
     assert!(refusals.len() >= 90, "{}", refusals.len());
@@ -65,14 +72,14 @@ fn the_verifier_agrees_with_every_case() {
             case.name(),
             request.headers
         );
-        // What the headers alone tell is never another thing than what the whole tells.
+        // The headers alone never give another verdict than the whole request.
         match verifier.check_headers_at(&request.headers[..], corpus.now()) {
             Ok(()) => assert!(
                 case.refusal().is_none_or(|why| why.ends_with("mismatch") || why.starts_with("not_")),
                 "{} can be refused by its headers",
                 case.name()
             ),
-            // Of two reasons, the whole may tell the one that takes the body to find.
+            // If there are two reasons, the whole request may report the one that needs the body.
             Err(early) => assert!(
                 case.refusal().is_some_and(|why| why == early.code() || why.ends_with("mismatch")),
                 "{}: {early}",
@@ -83,7 +90,7 @@ fn the_verifier_agrees_with_every_case() {
 }
 
 #[test]
-fn a_case_is_made_again_as_it_was_and_with_other_keys_at_another_time() {
+fn a_case_can_be_made_again_as_recorded_or_with_other_keys_and_another_time() {
     let corpus = Corpus::embedded();
     let own = OwnKeys {
         signing: Some("whsec_b3duIGtleXMgb2YgdGhpcyByZWNlaXZlciwgMzIgYiE=".to_owned()),
@@ -119,7 +126,7 @@ fn a_case_is_made_again_as_it_was_and_with_other_keys_at_another_time() {
 }
 
 #[test]
-fn the_signer_makes_the_accepted_ones_byte_for_byte() {
+fn the_signer_makes_the_accepted_requests_byte_for_byte() {
     let whole: serde_json::Value = serde_json::from_str(include_str!("../testdata/conformance.json")).unwrap();
     let key = |kind: &str, name: &serde_json::Value| whole["keys"][kind][name.as_str().unwrap()].as_str().unwrap();
     let corpus = Corpus::embedded();

@@ -1,4 +1,4 @@
-//! A verifier from variables: what is accepted, and each mistake by its sentence.
+//! A verifier from environment variables: what is accepted, and the sentence for each mistake.
 
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test may")]
@@ -18,7 +18,7 @@ fn from(variables: &[(&str, &str)]) -> Result<Verifier, EnvError> {
 }
 
 #[test]
-fn live_test_and_rotation_have_variables_and_files_of_their_own() {
+fn live_keys_test_keys_and_rotations_come_from_variables_and_files() {
     let (live, test, clock) = (Platform::live(), Platform::test(), FakeClock::new());
     let folder = std::env::temp_dir().join(format!("scale-callback-auth-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
@@ -39,7 +39,7 @@ fn live_test_and_rotation_have_variables_and_files_of_their_own() {
     assert_eq!(accepted(&live.signed(BODY, &clock)), Ok(Mode::Live));
     assert_eq!(accepted(&live.rotated(BODY, &clock)), Ok(Mode::Live));
     assert_eq!(accepted(&test.signed_with_hmac(BODY, &clock)), Ok(Mode::Test));
-    assert!(accepted(&test.signed(BODY, &clock)).is_err(), "a test callback of a form that is not configured");
+    assert!(accepted(&test.signed(BODY, &clock)).is_err(), "a test callback with a form that is not configured");
     assert!(accepted(&live.forged(BODY, &clock)).is_err());
 }
 
@@ -59,7 +59,7 @@ fn each_mistake_is_one_sentence_that_quotes_no_key() {
         ),
         (
             vec![("SCALE_CALLBACK_SIGNING_SECRET", secret), ("SCALE_CALLBACK_AUTH_KEY", test_key.as_str())],
-            "SCALE_CALLBACK_AUTH_KEY holds a key of the other mode (live and test have variables apart)",
+            "SCALE_CALLBACK_AUTH_KEY holds a key of the other mode (live and test keys have separate variables)",
         ),
         (
             vec![("SCALE_CALLBACK_SIGNING_SECRET", secret), ("SCALE_CALLBACK_SIGNING_SECRET_FILE", "/x")],
@@ -103,7 +103,7 @@ fn callbacks_are_ordered_by_the_time_inside_their_id() {
     assert_eq!(own.as_unix_millis(), 1_764_000_000_000);
     assert!(verified.is_older_than(EventTime::from_unix_millis(1_764_000_000_001)));
     assert!(!verified.is_older_than(own) && !verified.is_older_than(EventTime::from_unix_millis(0)));
-    // An event that lies too far ahead of its attempt orders nothing; nor does one without a time.
+    // An event that is too far after its attempt can't be put in order, and neither can one without a time.
     let signer = |id: &str, at: u64| {
         use scale_callback_auth::sign::{AuthHeader, Signer};
         use scale_callback_auth::{Credential, SigningSecret};

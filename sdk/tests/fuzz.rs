@@ -1,4 +1,4 @@
-//! What fuzzing kept: each input is run again.
+//! Runs again every input that fuzzing kept.
 
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, unreachable_pub, reason = "a test may")]
@@ -9,7 +9,7 @@ mod targets;
 use std::path::Path;
 
 #[test]
-fn what_fuzzing_kept_is_judged_alike() {
+fn both_verifiers_agree_on_every_kept_input() {
     for (name, target) in targets::TARGETS {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/inputs").join(name);
         let mut verdicts = std::collections::BTreeSet::new();

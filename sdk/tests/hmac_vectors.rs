@@ -1,4 +1,4 @@
-//! The HMAC beneath everything, against published vectors: Wycheproof's and those of RFC 4231.
+//! The HMAC that everything relies on, checked against the published vectors of Wycheproof and RFC 4231.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test may")]
 

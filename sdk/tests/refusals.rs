@@ -1,4 +1,4 @@
-//! What must be refused, each with its reason; and that any change of any bit is.
+//! Requests that must be refused, each with its reason; any change of a single bit is refused, too.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, reason = "a test may")]
 
@@ -65,7 +65,7 @@ fn refusal(verifier: &Verifier, pairs: &Pairs) -> Option<VerifyError> {
 }
 
 #[test]
-fn each_wrong_form_has_its_reason() {
+fn each_malformed_request_is_refused_with_its_reason() {
     use VerifyError as E;
     let good = || signed_by(SECRET, key(LIVE));
     assert_eq!(refusal(&signed(), &good()), None);
@@ -133,14 +133,14 @@ fn the_hmac_form_is_read_strictly_and_never_falls_back() {
         None,
         "a second key while rotating"
     );
-    // A key verifier takes no hmac form, and the other way round.
+    // A verifier for the key form does not accept the hmac form. The reverse is tested above.
     assert_eq!(refusal(&keyed(), &good()), Some(E::AuthMismatch));
 }
 
 #[test]
-fn credentials_hold_together_and_rotation_takes_either() {
+fn one_credential_must_accept_all_of_a_request_and_any_credential_may() {
     let both = Verifier::new(Credential::signed_and_keyed("live", SECRET, LIVE).unwrap())
-        .and(Credential::signed_and_keyed("test", OTHER, TEST).unwrap());
+        .or_credential(Credential::signed_and_keyed("test", OTHER, TEST).unwrap());
     assert_eq!(refusal(&both, &signed_by(SECRET, key(LIVE))), None);
     let test = signed_by(OTHER, key(TEST));
     assert_eq!(both.verify_at(&test[..], BODY, NOW).unwrap().mode(), Mode::Test);
@@ -161,7 +161,7 @@ fn credentials_hold_together_and_rotation_takes_either() {
 }
 
 #[test]
-fn the_age_is_bounded_each_way() {
+fn the_timestamp_may_differ_by_300_seconds_in_both_directions() {
     let pairs = signed_by(SECRET, AuthHeader::Absent);
     for (now, refused) in [
         (NOW - 300, None),
@@ -176,7 +176,7 @@ fn the_age_is_bounded_each_way() {
 }
 
 #[test]
-fn the_static_key_says_in_its_name_what_it_does_not_prove() {
+fn a_static_key_accepts_any_body() {
     let verifier = Verifier::new(Credential::static_key_authenticates_no_body("plain", LIVE).unwrap());
     let pairs = signed_by(OTHER, key(LIVE));
     assert!(verifier.verify_at(&pairs[..], b"any body at all", NOW).is_ok());
@@ -184,7 +184,7 @@ fn the_static_key_says_in_its_name_what_it_does_not_prove() {
 }
 
 #[test]
-fn keys_are_read_strictly() {
+fn malformed_keys_are_refused() {
     for (text, error) in [
         ("", KeyError::Empty),
         (" whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD", KeyError::Whitespace),
@@ -241,7 +241,7 @@ proptest! {
         let rotating = AuthHeader::Hmac(HmacKey::parse(HMAC).unwrap(), None);
         let mut pairs: Vec<(&'static str, Vec<u8>)> =
             signed_by(SECRET, rotating).into_iter().map(|(name, value)| (name, value.into_bytes())).collect();
-        // 4 stands for the body; otherwise one of the four headers.
+        // 0 to 3 choose one of the four headers, and 4 chooses the body.
         let target = pairs.get_mut(part).map_or(&mut body, |(_, value)| value);
         let place = at.index(target.len());
         target[place] ^= 1 << bit;

@@ -1,4 +1,4 @@
-//! The replay guard against a plain model, and the promises of its tokens.
+//! The replay guard compared with a simple model, and what its tokens promise.
 
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, clippy::arithmetic_side_effects, missing_docs, reason = "a test may")]
@@ -14,7 +14,7 @@ const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 const START: u64 = 1_764_000_000;
 const LEASE: u64 = 60;
 const CAPACITY: usize = 4;
-/// How much longer than it verifies a callback is remembered.
+/// How many seconds a callback is remembered after its signature stops verifying.
 const MARGIN: u64 = 60;
 
 /// Claims the callback `id`, signed at `signed_at`, while the clock shows `now`.
@@ -37,33 +37,37 @@ fn name(claim: &Claim<MemoryToken>) -> &'static str {
 }
 
 #[test]
-fn a_claim_is_fresh_once_and_done_until_no_replay_could_verify() {
+fn a_callback_is_fresh_once_and_then_done_until_no_replay_can_verify() {
     let guard = MemoryGuard::new(10, LEASE);
     let Claim::Fresh(token) = claim(&guard, 1, START, START) else { panic!("the first is fresh") };
     assert_eq!(name(&claim(&guard, 1, START, START + 5)), "in flight");
     token.done();
-    assert_eq!(name(&claim(&guard, 1, START, START + 300)), "done", "the last second in which it verifies");
-    // A retry of the platform has a new time, and prolongs what is remembered.
+    assert_eq!(name(&claim(&guard, 1, START, START + 300)), "done", "this is the last second in which it verifies");
+    // A retry by the platform has a new time, so that the guard remembers the callback for longer.
     assert_eq!(name(&claim(&guard, 1, START + 300, START + 300)), "done");
     assert_eq!(name(&claim(&guard, 1, START + 300, START + 600)), "done");
     let forgotten = START + 600 + MARGIN + 1;
-    assert_eq!(name(&claim(&guard, 1, forgotten, forgotten)), "fresh", "forgotten: no replay of it verifies");
+    assert_eq!(
+        name(&claim(&guard, 1, forgotten, forgotten)),
+        "fresh",
+        "it may be forgotten, because no replay of it verifies"
+    );
 }
 
 #[test]
-fn a_dropped_token_releases_and_a_lost_one_ends_with_its_lease() {
+fn dropping_a_token_releases_the_claim_and_a_lost_token_ends_with_its_lease() {
     let guard = MemoryGuard::new(10, LEASE);
     let Claim::Fresh(token) = claim(&guard, 1, START, START) else { panic!("fresh") };
     drop(token);
     let Claim::Fresh(lost) = claim(&guard, 1, START, START) else { panic!("released") };
     assert_eq!(name(&claim(&guard, 1, START, START + LEASE)), "in flight");
     let Claim::Fresh(second) = claim(&guard, 1, START, START + LEASE + 1) else { panic!("the lease is over") };
-    // The first comes back: its drop takes nothing from the second.
+    // The first token is dropped late. That must not release the claim of the second one.
     drop(lost);
     assert_eq!(name(&claim(&guard, 1, START, START + LEASE + 2)), "in flight");
     second.done();
     assert_eq!(name(&claim(&guard, 1, START, START + LEASE + 3)), "done");
-    // One whose lease had run out handled it all the same, and the next one let go.
+    // The first claim's lease ran out and the next claim was released, but the first one handled the callback after all.
     let Claim::Fresh(slow) = claim(&guard, 2, START, START) else { panic!("fresh") };
     let Claim::Fresh(next) = claim(&guard, 2, START, START + LEASE + 1) else { panic!("the lease is over") };
     drop(next);
@@ -72,17 +76,17 @@ fn a_dropped_token_releases_and_a_lost_one_ends_with_its_lease() {
 }
 
 #[test]
-fn a_thread_that_waited_between_verifying_and_claiming_handles_nothing_again() {
+fn a_thread_that_waits_between_verifying_and_claiming_handles_nothing_twice() {
     let guard = MemoryGuard::new(10, LEASE);
     let Claim::Fresh(token) = claim(&guard, 1, START, START) else { panic!("fresh") };
     token.done();
-    // Another thread's clock is past the last second of the first one's signature, and forgets what it may.
-    let _ = claim(&guard, 2, START + 301, START + 301);
+    // Another thread claims after the first callback's signature has expired, and forgets what the guard may forget.
+    drop(claim(&guard, 2, START + 301, START + 301));
     assert_eq!(name(&claim(&guard, 1, START, START + 300)), "done");
 }
 
 #[test]
-fn a_full_guard_refuses_and_forgets_none_early() {
+fn a_full_guard_refuses_new_callbacks_and_forgets_none_early() {
     let guard = MemoryGuard::new(2, LEASE);
     for id in [1, 2] {
         let Claim::Fresh(token) = claim(&guard, id, START, START) else { panic!("fresh") };
@@ -94,7 +98,7 @@ fn a_full_guard_refuses_and_forgets_none_early() {
 }
 
 #[test]
-fn credentials_are_apart_by_name_and_mode_and_keys_rotate_beneath_them() {
+fn name_and_mode_identify_a_credential_while_its_keys_rotate() {
     let guard = MemoryGuard::new(10, LEASE);
     let other = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     let claim_with = |name: &str, mode: Mode, secret: &str| {
@@ -111,10 +115,10 @@ fn credentials_are_apart_by_name_and_mode_and_keys_rotate_beneath_them() {
     assert_eq!(name(&claim_with("globex", Mode::Live, SECRET)), "fresh");
 }
 
-/// What a guard should remember, said plainly.
+/// What a guard should remember, written in the simplest way.
 #[derive(Default)]
 struct Model {
-    /// By id: the claim under way with its lease's end, and when it is forgotten.
+    /// By id: the end of the lease of the claim in progress, and the last second in which the id is remembered.
     known: HashMap<u8, (Option<u64>, u64)>,
 }
 
@@ -161,11 +165,11 @@ fn act() -> impl Strategy<Value = Act> {
 
 proptest! {
     #[test]
-    fn every_sequence_comes_out_as_the_model_says(acts in proptest::collection::vec(act(), 1..80)) {
+    fn every_sequence_ends_as_the_model_says(acts in proptest::collection::vec(act(), 1..80)) {
         let (guard, mut model, mut now) = (MemoryGuard::new(CAPACITY, LEASE), Model::default(), START);
-        // Tokens with their id, the end of their lease, and until when they are remembered once done.
+        // Each token with its id, the end of its lease, and until when its callback is remembered once it is done.
         let mut tokens: Vec<(u8, u64, u64, MemoryToken)> = Vec::new();
-        // Handled after another had taken over and let go: remembered although no room was kept.
+        // How many were done after another claim had taken over and was released. They are remembered above the capacity.
         let mut late = 0;
         for act in acts {
             match act {
@@ -189,7 +193,7 @@ proptest! {
                 Act::Drop(at) if at < tokens.len() => {
                     let (id, until, _, token) = tokens.remove(at);
                     drop(token);
-                    // It releases its own claim, and no later one.
+                    // Dropping releases only the token's own claim, never a later one.
                     if model.known.get(&id).is_some_and(|(claim, _)| *claim == Some(until)) {
                         model.known.remove(&id);
                     }

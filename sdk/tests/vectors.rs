@@ -1,4 +1,4 @@
-//! Our signatures against two independent programs: a Python script and the `standardwebhooks` crate.
+//! Our signatures, compared with two independent programs: a Python script and the `standardwebhooks` crate.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, reason = "a test may")]
 
@@ -66,7 +66,7 @@ fn the_published_standard_webhooks_vectors_hold() {
 }
 
 #[test]
-fn the_standard_webhooks_crate_accepts_ours_and_we_accept_its() {
+fn the_standard_webhooks_crate_and_this_one_accept_each_others_signatures() {
     let secret = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
     let theirs = standardwebhooks::Webhook::new(secret).unwrap();
     let signer = Signer::new(vec![SigningSecret::parse(secret).unwrap()], AuthHeader::Absent);
@@ -91,7 +91,7 @@ fn the_standard_webhooks_crate_accepts_ours_and_we_accept_its() {
 }
 
 #[test]
-fn keys_show_nothing_of_themselves() {
+fn debug_output_shows_nothing_of_the_keys() {
     let key = CallbackAuthKey::parse("live_auth_0123456789abcdef0123456789abcdef").unwrap();
     let secret = SigningSecret::parse("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD").unwrap();
     let signer = Signer::new(vec![secret], AuthHeader::Key(key));

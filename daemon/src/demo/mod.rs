@@ -250,7 +250,7 @@ async fn teams(app: &App, receiver: SocketAddr) -> anyhow::Result<scale_callback
     }
     let mut verifier = Verifier::new(credentials.remove(0));
     for credential in credentials {
-        verifier = verifier.and(credential);
+        verifier = verifier.or_credential(credential);
     }
     Ok(verifier)
 }

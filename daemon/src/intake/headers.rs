@@ -16,7 +16,7 @@ pub(super) fn headers<'m>(message: &'m BorrowedMessage<'_>) -> Headers<'m> {
             "team-id" => &mut found.team_id,
             "ce_specversion" => &mut version,
             "ce_id" => &mut cloud_event.id,
-            "ce_source" => &mut cloud_event.partition,
+            "ce_source" => &mut cloud_event.source,
             "ce_type" => &mut cloud_event.kind,
             "ce_teamid" => &mut cloud_event.team,
             _ => continue,

@@ -38,8 +38,8 @@ async fn furnished() -> Furnished {
         (process.key_of(TEAM, "signing", "test"), process.key_of(TEAM, "callback-auth", "test"));
     let credential = |secret: &str, key: &str| Credential::signed_and_keyed("acme", secret, key).unwrap();
     let hmac = |mode: &str| Credential::hmac_header("acme", &process.key_of(TEAM, "hmac", mode)).unwrap();
-    let verifier = Verifier::new(credential(&signing, &auth)).and(credential(&test_signing, &test_auth));
-    let verifier = verifier.and(hmac("live")).and(hmac("test"));
+    let verifier = Verifier::new(credential(&signing, &auth)).or_credential(credential(&test_signing, &test_auth));
+    let verifier = verifier.or_credential(hmac("live")).or_credential(hmac("test"));
     let rule = std::sync::Arc::new(|received: &scale_callback::receiver::Received, _| {
         Reply::status(if received.path == "/down" { 503 } else { 204 }).saying("\u{1b}[2Jno")
     });

@@ -263,7 +263,7 @@ impl Harness {
             credentials.push(Credential::hmac_header("globex", &hmac).unwrap());
         }
         let first = credentials.remove(0);
-        credentials.into_iter().fold(Verifier::new(first), Verifier::and)
+        credentials.into_iter().fold(Verifier::new(first), Verifier::or_credential)
     }
 
     /// A recording receiver that answers by `rule`.

@@ -98,9 +98,9 @@ async fn keys_of_each_kind_rotate_under_load_and_no_callback_is_refused() {
     let new_hmac = value("hmac", &kinds[2].3, hmac_team);
     let mut verifier = Verifier::new(Credential::signed_and_keyed("a", &old_signing, &old_auth).unwrap());
     for (secret, key) in [(&old_signing, &new_auth), (&new_signing, &old_auth), (&new_signing, &new_auth)] {
-        verifier = verifier.and(Credential::signed_and_keyed("a", secret, key).unwrap());
+        verifier = verifier.or_credential(Credential::signed_and_keyed("a", secret, key).unwrap());
     }
-    verifier = verifier.and(hmac(&old_hmac)).and(hmac(&new_hmac));
+    verifier = verifier.or_credential(hmac(&old_hmac)).or_credential(hmac(&new_hmac));
     let receiver = Watched::start(verifier).await;
 
     // The load: 40 events every 50 ms, half of each team, as long as keys change.
@@ -180,10 +180,12 @@ async fn a_switch_of_the_form_is_tried_first_and_changes_nothing_where_the_recei
     let (hmac, test_hmac) = (of("hmac", "live"), of("hmac", "test"));
     let keyed = |secret: &str, key: &str| Credential::signed_and_keyed("a", secret, key).unwrap();
     let rule: Rule = Arc::new(|_, _| Reply::status(204));
-    let old = Verifier::new(keyed(&signing, &auth)).and(keyed(&test_signing, &test_auth));
+    let old = Verifier::new(keyed(&signing, &auth)).or_credential(keyed(&test_signing, &test_auth));
     let not_ready = Recorder::start(old.clone(), Arc::clone(&rule)).await.unwrap();
     let hmac_header = |key: &str| Credential::hmac_header("a", key).unwrap();
-    let ready = Recorder::start(old.and(hmac_header(&hmac)).and(hmac_header(&test_hmac)), rule).await.unwrap();
+    let ready = Recorder::start(old.or_credential(hmac_header(&hmac)).or_credential(hmac_header(&test_hmac)), rule)
+        .await
+        .unwrap();
     // It believes everything.
     let credulous = {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,4 +1,5 @@
-//! Receives callbacks with actix-web: verifies each one, handles it once, and lets no older one overwrite a newer one.
+//! Receives callbacks with actix-web: verifies each one, handles it once, and does not let an older one overwrite
+//! a newer one.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 
@@ -11,11 +12,11 @@ use actix_web::web::{self, Bytes, Data, PayloadConfig};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use scale_callback_auth::{Callback, EventTime, Verifier};
 
-/// A framework's own limit is often less than a callback.
+/// The limit of a framework is often smaller than a callback.
 const MAX_BODY: usize = 12 << 20;
 
-/// What was handled. In production these are tables of your database: claim `webhook-id` under a unique key, do the work
-/// and commit, all in one transaction. The mutex stands for that transaction here.
+/// The callbacks that were handled. In production, keep them in tables of your database: claim `webhook-id` under a unique
+/// key, do the work and commit, all in one transaction. Here the mutex takes the place of that transaction.
 #[derive(Default)]
 struct Done {
     ids: HashSet<String>,
@@ -28,7 +29,7 @@ async fn receive(request: HttpRequest, body: Bytes, verifier: Data<Verifier>, do
 }
 
 fn decide(request: &HttpRequest, body: &[u8], verifier: &Verifier, done: &Mutex<Done>) -> StatusCode {
-    // Every value of every name: a repeated header is refused.
+    // Pass every value of every name, so that the verifier can refuse repeated headers.
     let headers: Vec<_> = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
     let verified = match verifier.verify(&headers[..], body) {
         Ok(verified) => verified,
@@ -56,9 +57,9 @@ fn decide(request: &HttpRequest, body: &[u8], verifier: &Verifier, done: &Mutex<
     StatusCode::NO_CONTENT
 }
 
-/// Your work goes here. If it fails, answer 500: the platform tries again.
+/// Put your work here. If it fails, answer 500, and the platform tries again.
 fn handle(id: &str, callback: &Callback<'_>) {
-    // The body's text is escaped: it must not forge lines of the log.
+    // The text of the body is escaped, because it must not be able to forge lines of the log.
     println!("handled {id} {} {}", callback.task_id().escape_debug(), callback.status().unwrap_or("-").escape_debug());
 }
 

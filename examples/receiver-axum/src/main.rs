@@ -1,4 +1,5 @@
-//! Receives callbacks with axum: verifies each one, handles it once, and lets no older one overwrite a newer one.
+//! Receives callbacks with axum: verifies each one, handles it once, and does not let an older one overwrite
+//! a newer one.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 
@@ -10,7 +11,7 @@ use axum::Router;
 use axum::extract::{FromRef, State};
 use axum::http::StatusCode;
 use axum::routing::post;
-use scale_callback_auth::{Callback, EventTime, ProvenCallback, Verifier};
+use scale_callback_auth::{Callback, EventTime, VerifiedCallback, Verifier};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -20,8 +21,8 @@ struct App {
     done: Arc<Mutex<Done>>,
 }
 
-/// What was handled. In production these are tables of your database: claim `webhook-id` under a unique key, do the work
-/// and commit, all in one transaction. The mutex stands for that transaction here.
+/// The callbacks that were handled. In production, keep them in tables of your database: claim `webhook-id` under a unique
+/// key, do the work and commit, all in one transaction. Here the mutex takes the place of that transaction.
 #[derive(Default)]
 struct Done {
     ids: HashSet<String>,
@@ -29,17 +30,17 @@ struct Done {
     newest: HashMap<String, EventTime>,
 }
 
-/// The extractor finds the verifier by this.
+/// Gives the extractor the verifier.
 impl FromRef<App> for Arc<Verifier> {
     fn from_ref(app: &App) -> Self {
         Self::clone(&app.verifier)
     }
 }
 
-/// What does not verify never comes here: it was answered 401, or 413 above 12 MiB.
-async fn receive(State(app): State<App>, proven: ProvenCallback) -> StatusCode {
-    let Ok(callback) = proven.callback() else { return StatusCode::BAD_REQUEST };
-    let verified = proven.verified();
+/// A request that does not verify never comes here: it was answered with 401, or with 413 above 12 MiB.
+async fn receive(State(app): State<App>, received: VerifiedCallback) -> StatusCode {
+    let Ok(callback) = received.callback() else { return StatusCode::BAD_REQUEST };
+    let verified = received.verified();
     let mut done = app.done.lock().unwrap_or_else(PoisonError::into_inner);
     if done.ids.contains(verified.id()) {
         println!("repeat {}", verified.id());
@@ -58,9 +59,9 @@ async fn receive(State(app): State<App>, proven: ProvenCallback) -> StatusCode {
     StatusCode::NO_CONTENT
 }
 
-/// Your work goes here. If it fails, answer 500: the platform tries again.
+/// Put your work here. If it fails, answer 500, and the platform tries again.
 fn handle(id: &str, callback: &Callback<'_>) {
-    // The body's text is escaped: it must not forge lines of the log.
+    // The text of the body is escaped, because it must not be able to forge lines of the log.
     println!("handled {id} {} {}", callback.task_id().escape_debug(), callback.status().unwrap_or("-").escape_debug());
 }
 
@@ -76,20 +77,20 @@ async fn main() -> ExitCode {
     let router = Router::new().route("/callbacks", post(receive)).with_state(App { verifier, done: Arc::default() });
     let port = std::env::var("PORT").unwrap_or_else(|_| "8080".to_owned());
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await;
-    let served = async {
+    let served: Result<(), std::io::Error> = async {
         let listener = listener?;
         println!("listening on http://{}/callbacks", listener.local_addr()?);
         let mut terminate = signal(SignalKind::terminate())?;
         axum::serve(listener, router)
             .with_graceful_shutdown(async move {
-                let _ = terminate.recv().await;
+                terminate.recv().await;
             })
             .await
-    };
-    match served.await {
+    }
+    .await;
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _: std::io::Error = error;
             eprintln!("{error}");
             ExitCode::FAILURE
         }

@@ -347,7 +347,7 @@ impl Inner {
         body: &'b [u8],
         now: u64,
     ) -> Result<Verified<'b>, VerifyError> {
-        let mut steps = verifier.in_steps_at(headers, body, now)?;
+        let mut steps = verifier.begin_incremental_at(headers, body, now)?;
         loop {
             if let Some(verdict) = steps.step(STRETCH) {
                 return verdict;

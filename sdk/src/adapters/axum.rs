@@ -1,12 +1,12 @@
-//! For `axum` 0.8: an extractor that verifies, and the layer with axum's body.
+//! For `axum` 0.8: an extractor that verifies, and the layer with axum's body type.
 //!
 //! ```
 //! use std::sync::Arc;
 //! use axum::{Router, http::StatusCode, routing::post};
-//! use scale_callback_auth::{ProvenCallback, Verifier};
+//! use scale_callback_auth::{VerifiedCallback, Verifier};
 //!
-//! async fn done(callback: ProvenCallback) -> StatusCode {
-//!     match callback.callback() {
+//! async fn done(verified: VerifiedCallback) -> StatusCode {
+//!     match verified.callback() {
 //!         Ok(callback) => { println!("task {} is done", callback.task_id()); StatusCode::NO_CONTENT }
 //!         Err(_) => StatusCode::BAD_REQUEST,
 //!     }
@@ -17,8 +17,8 @@
 //! # }
 //! ```
 //!
-//! Whatever does not verify never reaches the handler: 401, 413 above 12 MiB, 400 where the body broke off, each
-//! without a body.
+//! A request that does not verify never reaches the handler. The answer is 401, or 413 for a body above 12 MiB, or 400
+//! if the body ended early, and it has no body.
 
 use std::sync::Arc;
 
@@ -26,13 +26,13 @@ use axum_core::body::Body;
 use axum_core::extract::{FromRef, FromRequest, Request};
 use axum_core::response::{IntoResponse, Response};
 
-use super::{BODY_LIMIT, ProvenCallback, Rejection};
+use super::{BODY_LIMIT, Rejection, VerifiedCallback};
 use crate::Verifier;
 
-/// The layer of [`tower`](super::tower) with axum's body: `Router::layer(VerifyLayer::new(verifier))`.
+/// The layer of [`tower`](super::tower) with axum's body type: `Router::layer(VerifyLayer::new(verifier))`.
 pub type VerifyLayer = super::tower::VerifyLayer<Body>;
 
-impl<S> FromRequest<S> for ProvenCallback
+impl<S> FromRequest<S> for VerifiedCallback
 where
     Arc<Verifier>: FromRef<S>,
     S: Send + Sync,
@@ -41,11 +41,11 @@ where
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Rejection> {
         let (head, body) = request.into_parts();
-        // Behind the layer it was verified already.
+        // The layer, if there is one, has verified the request already.
         let verifier = Arc::<Verifier>::from_ref(state);
-        if let Some(proven) = head.extensions.get::<Self>() {
-            let admitted = verifier.admits(proven.verified().mode());
-            return if admitted { Ok(proven.clone()) } else { Err(Rejection::Unauthenticated) };
+        if let Some(callback) = head.extensions.get::<Self>() {
+            let admitted = verifier.admits(callback.verified().mode());
+            return if admitted { Ok(callback.clone()) } else { Err(Rejection::Unauthenticated) };
         }
         Self::read(&head.headers, body, &verifier, BODY_LIMIT).await
     }

@@ -1,10 +1,10 @@
-//! Header maps of the `http` crate, version 1.
+//! [`Headers`] for the header maps of the `http` crate, version 1.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{Headers, header};
 
-// The names that a verifier asks for, read once.
+// The names that a verifier asks for, so that they are not parsed for every request.
 static ID: HeaderName = HeaderName::from_static(header::ID);
 static TIMESTAMP: HeaderName = HeaderName::from_static(header::TIMESTAMP);
 static SIGNATURE: HeaderName = HeaderName::from_static(header::SIGNATURE);

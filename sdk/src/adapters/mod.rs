@@ -1,5 +1,5 @@
-//! Adapters by feature. Each reads the body to its limit, verifies, and rejects with the right status and no word more:
-//! whoever forges learns nothing.
+//! Adapters for frameworks, each behind a feature. An adapter reads the body up to a limit and verifies the request. A
+//! rejection carries only a status, so that an attacker learns nothing from it.
 
 #[cfg(feature = "axum")]
 pub mod axum;
@@ -9,7 +9,7 @@ mod http;
 pub mod tower;
 
 #[cfg(feature = "tower")]
-pub use proven::{BODY_LIMIT, ProvenCallback, Rejection};
+pub use verified_callback::{BODY_LIMIT, Rejection, VerifiedCallback};
 
 #[cfg(feature = "tower")]
-mod proven;
+mod verified_callback;

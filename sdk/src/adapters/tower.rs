@@ -1,4 +1,4 @@
-//! A layer for any `tower` service: what does not verify never reaches it.
+//! A layer for any `tower` service. A request that does not verify never reaches the service.
 
 use core::convert::Infallible;
 use core::future::Future;
@@ -13,13 +13,13 @@ use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{BODY_LIMIT, ProvenCallback};
+use super::{BODY_LIMIT, VerifiedCallback};
 use crate::Verifier;
 
-/// Verifies every request before the service behind it, which finds a [`ProvenCallback`] among the request's
-/// extensions and the whole body as its body.
+/// Verifies every request and passes it to the inner service. The service finds a [`VerifiedCallback`] in the request's
+/// extensions, and the request's body is the whole body that was verified.
 ///
-/// Rejections have no body: 401, 413, or 400 where the body broke off.
+/// A rejected request gets an answer without a body: 401, or 413 if the body is too large, or 400 if it ended early.
 #[derive(Debug)]
 pub struct VerifyLayer<B> {
     verifier: Arc<Verifier>,
@@ -28,13 +28,13 @@ pub struct VerifyLayer<B> {
 }
 
 impl<B> VerifyLayer<B> {
-    /// A layer with the usual limit of 12 MiB a body.
+    /// Makes a layer that reads at most 12 MiB of body.
     #[must_use]
     pub fn new(verifier: Arc<Verifier>) -> Self {
         Self { verifier, limit: BODY_LIMIT, body: PhantomData }
     }
 
-    /// Another limit, in bytes.
+    /// Sets another limit for the body, in bytes.
     #[must_use]
     pub fn body_limit(mut self, bytes: usize) -> Self {
         self.limit = bytes;
@@ -88,16 +88,16 @@ where
     }
 
     fn call(&mut self, request: Request<In>) -> Self::Future {
-        // The one that was polled ready is used; its copy waits for the next.
+        // Use the service that was polled ready; a clone takes its place for the next request.
         let copy = self.inner.clone();
         let mut inner = core::mem::replace(&mut self.inner, copy);
         let layer = self.layer.clone();
         Box::pin(async move {
             let (mut head, body) = request.into_parts();
-            match ProvenCallback::read(&head.headers, body, &layer.verifier, layer.limit).await {
-                Ok(proven) => {
-                    let body = B::from(proven.body().clone());
-                    head.extensions.insert(proven);
+            match VerifiedCallback::read(&head.headers, body, &layer.verifier, layer.limit).await {
+                Ok(callback) => {
+                    let body = B::from(callback.body().clone());
+                    head.extensions.insert(callback);
                     inner.call(Request::from_parts(head, body)).await
                 }
                 Err(rejection) => {

@@ -24,7 +24,7 @@ import java.util.function.Predicate;
 
 import static java.nio.charset.StandardCharsets.UTF_8;
 
-/** Receives callbacks: verifies each one, handles it once, and lets no older one overwrite a newer one. */
+/** Receives callbacks: verifies each one, handles it once, and does not let an older one overwrite a newer one. */
 public final class Receiver {
     private static final int MAX_BODY = 12 * 1024 * 1024;
     private static final String SECRET_FORM =
@@ -35,8 +35,8 @@ public final class Receiver {
     private final List<Webhook> webhooks;
     private final List<String> authKeys;
 
-    // What was handled. In production these are tables of your database: claim webhook-id under a unique key, do the
-    // work and commit, all in one transaction. `synchronized` stands for that transaction here.
+    // The callbacks that were handled. In production, keep them in tables of your database: claim webhook-id under a
+    // unique key, do the work and commit, all in one transaction. Here `synchronized` takes the place of that transaction.
     private final Set<String> handled = new HashSet<>(); // webhook-id
     private final Map<String, String> newest = new HashMap<>(); // task_id -> time of its newest event
 
@@ -45,7 +45,7 @@ public final class Receiver {
         this.authKeys = authKeys;
     }
 
-    /** The status to answer with. */
+    /** Returns the status to answer with. */
     private int receive(HttpExchange exchange) {
         if (!exchange.getRequestURI().getPath().equals("/callbacks")) {
             return 404;
@@ -82,7 +82,7 @@ public final class Receiver {
         return once(exchange.getRequestHeaders().getFirst("webhook-id"), callback);
     }
 
-    /** Gives the body of a request that the platform signed. */
+    /** Returns the body of a request that the platform signed. */
     private String verify(Headers headers, byte[] body) throws WebhookVerificationException {
         for (String name : List.of("webhook-id", "webhook-timestamp", "scale-callback-auth")) {
             if (headers.getOrDefault(name, List.of()).size() > 1) {
@@ -102,12 +102,12 @@ public final class Receiver {
         }
         String text;
         try {
-            // Strict: `new String` would replace bytes, and others would be verified than those that came.
+            // A strict decoder: `new String` would replace bytes, so that other bytes than those that arrived are verified.
             text = UTF_8.newDecoder().decode(ByteBuffer.wrap(body)).toString();
         } catch (CharacterCodingException e) {
             throw new WebhookVerificationException("the body is not UTF-8");
         }
-        // Signatures may stand in several lines; the library looks at the first one.
+        // There may be several signature headers, but the library reads only the first one.
         String signatures = String.join(" ", headers.getOrDefault("webhook-signature", List.of()));
         var signed = Map.of(
                 "webhook-id", List.of(first(headers, "webhook-id")),
@@ -129,14 +129,14 @@ public final class Receiver {
         return headers.getOrDefault(name, List.of("")).get(0);
     }
 
-    /** Handles a callback, unless it or a newer one of its task was handled before. */
+    /** Handles a callback, unless it or a newer one of the same task was handled before. */
     private synchronized int once(String id, JsonNode callback) {
         if (handled.contains(id)) {
             say("repeat", id);
             return 200;
         }
         String task = callback.path("task_id").textValue();
-        // Ten characters that sort as text; an id of another form has none.
+        // The event time: ten characters that sort as text. An id of another form has none.
         String time = id.matches("cb_[0-9a-hjkmnp-tv-z]{26}") ? id.substring(3, 13) : "";
         if (!time.isEmpty() && time.compareTo(newest.getOrDefault(task, "")) < 0) {
             say("older", id, task);
@@ -148,13 +148,13 @@ public final class Receiver {
         return 204;
     }
 
-    /** Your work goes here. If it throws, the answer is 500 and the platform tries again. */
+    /** Put your work here. If it throws, the answer is 500, and the platform tries again. */
     private void handle(String id, String task, JsonNode callback) {
         JsonNode status = callback.path("task").path("status");
         say("handled", id, task, status.isTextual() ? status.textValue() : "-");
     }
 
-    /** Text from the body loses its control characters: it must not forge lines of the log. */
+    /** Prints without control characters, because text from the body must not be able to forge lines of the log. */
     private static void say(String... words) {
         System.out.println(String.join(" ", words).replaceAll("[\\p{C}\\p{Zl}\\p{Zp}]", "?"));
     }
@@ -172,11 +172,12 @@ public final class Receiver {
         }
     }
 
-    /** The keys that a variable holds: the one in use, and those of a rotation. */
+    /** Returns the keys that a variable holds: the one in use, and those of a rotation. */
     private static List<String> keysFrom(String name, String form) {
         List<String> keys = List.of(System.getenv().getOrDefault(name, "").strip().split("\\s+"));
         if (keys.size() > 4 || !keys.stream().allMatch(key -> key.matches(form))) {
-            System.err.println(name + " must hold one to four keys as the platform shows them, white space between.");
+            System.err.println(
+                    name + " must hold one to four keys as the platform shows them, with white space between them.");
             System.exit(2);
         }
         return keys;
@@ -194,7 +195,7 @@ public final class Receiver {
         server.setExecutor(Executors.newFixedThreadPool(8));
         Runtime.getRuntime().addShutdownHook(new Thread(() -> {
             server.stop(1);
-            Runtime.getRuntime().halt(0); // a signal alone would end with 143
+            Runtime.getRuntime().halt(0); // otherwise the exit status of a signal is 143
         }));
         server.start();
         System.out.println("listening on http://127.0.0.1:" + server.getAddress().getPort() + "/callbacks");

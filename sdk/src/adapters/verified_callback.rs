@@ -1,4 +1,4 @@
-//! What the adapters hand over: a verified callback that owns its body.
+//! What the adapters pass on: a verified callback that owns its body.
 
 use core::future::poll_fn;
 use core::task::Poll;
@@ -8,27 +8,27 @@ use http::StatusCode;
 use http_body::Body;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
-use crate::verify::Stamp;
+use crate::verified::VerifiedFacts;
 use crate::{Callback, ParseError, Verified, Verifier};
 
-/// Bytes of a body that are read: a callback repeats its task's response, and events reach 5 MiB.
+/// How many bytes of a body an adapter reads. A task event can have 5 MiB, and a callback repeats its task's response.
 pub const BODY_LIMIT: usize = 12 << 20;
 
-/// Bytes that are verified before others have their turn: about 40 us.
+/// How many bytes are verified before other tasks get a turn. This takes about 40 us.
 const STEP: usize = 64 * 1024;
 
-/// A callback that was verified, with its body. There is no other way to make one.
+/// A callback that was verified, together with its body. Only an adapter can make one.
 #[derive(Debug, Clone)]
-pub struct ProvenCallback {
+pub struct VerifiedCallback {
     body: Bytes,
-    stamp: Stamp,
+    facts: VerifiedFacts,
 }
 
-impl ProvenCallback {
-    /// The proof, as [`Verifier::verify`] gives it.
+impl VerifiedCallback {
+    /// The result of the verification, as [`Verifier::verify`] returns it.
     #[must_use]
     pub fn verified(&self) -> Verified<'_> {
-        Verified::with(&self.body, self.stamp)
+        Verified::new(&self.body, self.facts)
     }
 
     /// The bytes that were verified.
@@ -56,26 +56,26 @@ impl ProvenCallback {
         B: Body,
         B::Error: Into<Box<dyn core::error::Error + Send + Sync>>,
     {
-        // What its headers alone refuse is not read.
+        // If the headers alone are reason enough to refuse the request, do not read its body.
         verifier.check_headers(headers).map_err(|_| Rejection::Unauthenticated)?;
-        #[expect(clippy::disallowed_methods, reason = "it is limited")]
+        #[expect(clippy::disallowed_methods, reason = "the body is limited")]
         let whole = Limited::new(body, limit).collect().await;
         let body = whole.map(http_body_util::Collected::to_bytes).map_err(|error| match error {
             error if error.is::<LengthLimitError>() => Rejection::TooLarge,
             _ => Rejection::Broken,
         })?;
-        let mut steps = verifier.in_steps(headers, &body).map_err(|_| Rejection::Unauthenticated)?;
-        let stamp = loop {
-            match steps.step(STEP) {
-                Some(verdict) => break verdict.map_err(|_| Rejection::Unauthenticated)?.stamp(),
+        let mut verification = verifier.begin_incremental(headers, &body).map_err(|_| Rejection::Unauthenticated)?;
+        let facts = loop {
+            match verification.step(STEP) {
+                Some(verdict) => break *verdict.map_err(|_| Rejection::Unauthenticated)?.facts(),
                 None => yield_now().await,
             }
         };
-        Ok(Self { body, stamp })
+        Ok(Self { body, facts })
     }
 }
 
-/// Lets the runtime's other tasks have their turn.
+/// Gives the runtime's other tasks a turn.
 async fn yield_now() {
     let mut yielded = false;
     poll_fn(|context| {
@@ -88,15 +88,15 @@ async fn yield_now() {
     .await;
 }
 
-/// Why a request went no further. The status is all that the caller is told.
+/// Why a request was rejected. The answer carries only the status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rejection {
-    /// It is not from the platform, or too old: 401.
+    /// The request is not known to come from the platform, or it is too old: 401.
     Unauthenticated,
-    /// Its body is larger than any callback's: 413.
+    /// The body is larger than the limit: 413.
     TooLarge,
-    /// Its body broke off, or is no callback: 400.
+    /// The body ended early: 400.
     Broken,
 }
 
@@ -115,9 +115,9 @@ impl Rejection {
 impl core::fmt::Display for Rejection {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
-            Self::Unauthenticated => "the request is not from the platform",
-            Self::TooLarge => "the body is larger than any callback's",
-            Self::Broken => "the body broke off, or is no callback",
+            Self::Unauthenticated => "the request is not known to come from the platform",
+            Self::TooLarge => "the body is larger than the limit",
+            Self::Broken => "the body ended early",
         })
     }
 }

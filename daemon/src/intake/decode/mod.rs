@@ -1,0 +1,183 @@
+//! Turns a record's bytes into a task event or a dead letter. It reads and checks only the identity fields; it skips
+//! everything else without recursion and keeps it byte for byte.
+
+mod cloud_event;
+mod members;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+pub use self::cloud_event::CloudEvent;
+use self::members::{Envelope, MAX_EVENT_ID, MAX_EVENT_TYPE, MAX_TEAM_ID, field};
+use crate::model::callback::{CallbackId, Hash, Spans};
+use crate::model::dead_letter::{DeadLetter, KEPT_BYTES, Unreadable};
+use crate::model::event::{RecordRef, TaskEvent};
+
+/// The event type of a record that names none.
+const DEFAULT_TYPE: &str = "task.completed";
+
+/// The identity that the record's Kafka headers carry, as bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Headers<'r> {
+    pub event_id: Option<&'r [u8]>,
+    pub event_type: Option<&'r [u8]>,
+    pub team_id: Option<&'r [u8]>,
+    /// Present if the record is a CloudEvent in binary mode, which the header `ce_specversion` tells.
+    pub cloud_event: Option<CloudEvent<'r>>,
+    /// Whether one of the headers occurs twice with different values.
+    pub conflict: bool,
+}
+
+/// A record as Kafka delivered it.
+#[derive(Clone, Copy)]
+pub struct Raw<'r> {
+    pub record: &'r RecordRef,
+    pub headers: Headers<'r>,
+    pub value: &'r [u8],
+}
+
+/// Reads a record.
+///
+/// # Errors
+/// The dead letter that the record becomes, with the reason.
+pub fn decode(raw: &Raw<'_>, max_bytes: usize) -> Result<TaskEvent, Box<DeadLetter>> {
+    let mut identity = Identity::default();
+    read(raw, max_bytes, &mut identity).map_err(|defect| Box::new(dead_letter(raw, &identity, defect)))
+}
+
+/// The dead letter for a record without a value, if such records become dead letters.
+pub fn tombstone(record: &RecordRef) -> Box<DeadLetter> {
+    let raw = Raw { record, headers: Headers::default(), value: b"" };
+    let defect = Defect::new(Unreadable::Tombstone, "the record has no value");
+    Box::new(dead_letter(&raw, &Identity::default(), defect))
+}
+
+/// The dead letter for an event that was read but can't be used. If the record's `value` is no longer available, the
+/// callback's body takes its place.
+pub fn unwanted(event: &TaskEvent, value: Option<&Bytes>, reason: Unreadable, detail: String) -> Box<DeadLetter> {
+    let bytes = value.unwrap_or(&event.body);
+    Box::new(DeadLetter {
+        id: id_of(&event.record, bytes),
+        record: event.record.clone(),
+        reason,
+        detail,
+        team: Some(event.team.as_ref().into()),
+        task_id: Some(event.task_id.clone()),
+        event_id: event.event_id.clone(),
+        value: Bytes::copy_from_slice(&bytes[..bytes.len().min(KEPT_BYTES)]),
+        value_len: bytes.len() as u64,
+    })
+}
+
+/// A hash of a record's time and value. It tells the record from another one at the same offset of a topic that was
+/// deleted and created again.
+pub fn log_hash(record: &RecordRef, value: Option<&[u8]>) -> Hash {
+    let mut hash = Sha256::new();
+    hash.update(record.timestamp.to_be_bytes());
+    hash.update([u8::from(value.is_some())]);
+    hash.update(value.unwrap_or_default());
+    hash.finalize().into()
+}
+
+/// The identity fields that could be read before a defect was found.
+#[derive(Default)]
+struct Identity<'v> {
+    team: Option<Cow<'v, str>>,
+    task_id: Option<Cow<'v, str>>,
+    event_id: Option<Cow<'v, str>>,
+}
+
+/// Why a record can't become a task event.
+struct Defect {
+    reason: Unreadable,
+    detail: String,
+}
+
+impl Defect {
+    fn new(reason: Unreadable, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into() }
+    }
+}
+
+fn read<'v>(raw: &Raw<'v>, max_bytes: usize, identity: &mut Identity<'v>) -> Result<TaskEvent, Defect> {
+    let envelope = Envelope::read(text_of(raw.value, max_bytes)?)?;
+    let mut headers = raw.headers;
+    let agreed = headers.cloud_event.unwrap_or_default().complete(&mut headers);
+    if headers.conflict {
+        let detail = "a Kafka header occurs twice with different values";
+        return Err(Defect::new(Unreadable::ConflictingIdentity, detail));
+    }
+    // Read every identity field before the first check, so that the dead letter holds as many of them as possible.
+    let team = field("team_id", envelope.team_id, headers.team_id, MAX_TEAM_ID);
+    identity.team = team.as_ref().ok().cloned().flatten();
+    let event_id = field("event_id", envelope.event_id, headers.event_id, MAX_EVENT_ID);
+    identity.event_id = event_id.as_ref().ok().cloned().flatten();
+    let task = envelope.task()?;
+    let task_id = task.id();
+    identity.task_id = task_id.as_ref().ok().cloned().flatten();
+    task.check_unique()?;
+    if !agreed {
+        let detail = "a CloudEvent attribute differs from the record's own header";
+        return Err(Defect::new(Unreadable::ConflictingIdentity, detail));
+    }
+    let missing_team = || Defect::new(Unreadable::MissingTeamId, "neither the envelope nor a header names a team");
+    let team = team?.ok_or_else(missing_team)?;
+    let task_id = task_id?.ok_or_else(|| Defect::new(Unreadable::MissingTaskId, "the task has no task_id"))?;
+    let event_id = match headers.cloud_event {
+        None => event_id?,
+        Some(event) => Some(event.event_id(event_id?)?),
+    };
+    let event_type = field("event_type", envelope.event_type, headers.event_type, MAX_EVENT_TYPE)?;
+    let event_type = event_type.as_deref().unwrap_or(DEFAULT_TYPE);
+    let mode = task.mode()?;
+    let callback_url = task.callback_url()?;
+    let spans = Spans {
+        task: task.whole.get(),
+        response: envelope.response.or(task.response).map(RawValue::get),
+        task_id: task.task_id.expect("the task id was read from it").get(),
+    };
+    Ok(TaskEvent {
+        record: raw.record.clone(),
+        team: Arc::from(team.as_ref()),
+        task_id: task_id.as_ref().into(),
+        event_id: event_id.map(|id| id.as_ref().into()),
+        event_type: Arc::from(event_type),
+        mode,
+        callback_url: callback_url.map(|url| url.as_ref().into()),
+        content_hash: spans.content_hash(event_type),
+        body: Bytes::from(spans.body()),
+    })
+}
+
+fn text_of(value: &[u8], max_bytes: usize) -> Result<&str, Defect> {
+    if value.len() > max_bytes {
+        return Err(Defect::new(Unreadable::TooLarge, format!("{} bytes, more than {max_bytes}", value.len())));
+    }
+    std::str::from_utf8(value)
+        .map_err(|error| Defect::new(Unreadable::InvalidUtf8, format!("at byte {}", error.valid_up_to())))
+}
+
+fn dead_letter(raw: &Raw<'_>, identity: &Identity<'_>, defect: Defect) -> DeadLetter {
+    let kept = |part: &Option<Cow<'_, str>>| part.as_ref().map(|text| Box::<str>::from(text.as_ref()));
+    DeadLetter {
+        id: id_of(raw.record, raw.value),
+        record: raw.record.clone(),
+        reason: defect.reason,
+        detail: defect.detail,
+        team: kept(&identity.team),
+        task_id: kept(&identity.task_id),
+        event_id: kept(&identity.event_id),
+        value: Bytes::copy_from_slice(&raw.value[..raw.value.len().min(KEPT_BYTES)]),
+        value_len: raw.value.len() as u64,
+    }
+}
+
+fn id_of(record: &RecordRef, value: &[u8]) -> CallbackId {
+    CallbackId::of_dead_letter(&record.partition, record.offset, record.timestamp, &Sha256::digest(value).into())
+}
