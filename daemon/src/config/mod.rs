@@ -25,7 +25,7 @@ use crate::model::retry::RetryPolicy;
 use crate::model::team::HttpPolicy;
 use crate::net::egress::{AllowRule, Net};
 use crate::net::exchange;
-use crate::store::sqlite;
+use crate::store;
 use raw::Raw;
 
 /// The complete, commented configuration that is compiled in.
@@ -37,7 +37,7 @@ type Wrong<'w> = dyn Fn(&str, &str) -> ConfigError + 'w;
 #[derive(Debug, Clone)]
 pub struct Config {
     pub intake: intake::Config,
-    pub store: sqlite::Config,
+    pub store: store::Config,
     pub caps: Caps,
     pub park_after: Duration,
     pub lease: Duration,

@@ -32,7 +32,7 @@ fn a_relative_path_begins_at_its_file() {
         [("CALLBACKD_EGRESS__CA_FILE".into(), "ca.pem".into())].into_iter(),
     );
     let config = Config::from_layers(&layers.expect("it is read")).expect("it holds");
-    assert_eq!(config.store.directory, Path::new("/opt/cb/store"));
+    assert_eq!(config.store, store::Config::Directory("/opt/cb/store".into()));
     assert_eq!(config.api.socket, Path::new("/opt/cb/store/callbackd.sock"));
     assert_eq!(config.keyring_file, Path::new("/etc/ring"));
     assert_eq!(config.api.tls, Some(("/opt/cb/a.pem".into(), "/opt/cb/a.key".into())));

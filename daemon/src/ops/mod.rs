@@ -40,7 +40,7 @@ use crate::deliver::lanes::Lanes;
 use crate::intake::KafkaState;
 use crate::intake::consumer::Ask;
 use crate::keyring::Keyring;
-use crate::store::admin::{Admin, Made};
+use crate::store::admin::{AdminStore, Made};
 use crate::store::reads::Reads;
 use policy::Operation;
 
@@ -54,7 +54,7 @@ pub struct Settings {
 
 /// Everything that operations work on.
 pub struct Parts {
-    pub admin: Admin,
+    pub admin: Arc<dyn AdminStore>,
     pub reads: Arc<dyn Reads>,
     pub keyring: Arc<Keyring>,
     pub directory: Arc<Directory>,

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::Settings;
 use crate::base::clock::Clock;
 use crate::base::stop::Stop;
-use crate::store::{PruneAsk, Store};
+use crate::store::{EngineStore, PruneAsk};
 
 /// Rows that are deleted in one transaction.
 const ROWS: usize = 500;
@@ -26,7 +26,12 @@ pub struct Retention {
 }
 
 /// Prunes until `stop`.
-pub async fn run(store: Arc<dyn Store>, clock: Arc<dyn Clock>, settings: watch::Receiver<Settings>, mut stop: Stop) {
+pub async fn run(
+    store: Arc<dyn EngineStore>,
+    clock: Arc<dyn Clock>,
+    settings: watch::Receiver<Settings>,
+    mut stop: Stop,
+) {
     let mut after = None;
     loop {
         let keep = settings.borrow().keep;

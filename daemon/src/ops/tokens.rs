@@ -12,7 +12,7 @@ use super::{Creation, Inner, Ops, OpsError, Session, created};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::text::{hex, printable};
 use crate::model::permission::{Right, Rights};
-use crate::store::admin::{Admin, IdempotencyKey, Made, TokenRow};
+use crate::store::admin::{AdminStore, IdempotencyKey, Made, TokenRow};
 
 const PREFIX: &str = "cbt_";
 const MAX_NAME: usize = 200;
@@ -168,7 +168,7 @@ pub fn scope(text: &str) -> Result<Rights, OpsError> {
 /// # Errors
 /// `invalid_request`, `conflict`, or the store's.
 pub async fn bootstrap(
-    admin: &Admin,
+    admin: &dyn AdminStore,
     clock: &dyn Clock,
     new: &NewToken,
 ) -> Result<(TokenRow, Zeroizing<String>), OpsError> {

@@ -10,10 +10,10 @@ use std::path::PathBuf;
 use super::raw::{Log, Raw};
 use super::{Config, ConfigError, Retention, Wrong};
 use crate::base::telemetry;
-use crate::store::sqlite;
+use crate::store;
 
 pub(super) fn build(raw: &Raw, wrong: &Wrong<'_>) -> Result<Config, ConfigError> {
-    let store = PathBuf::from(&raw.store.path);
+    let directory = PathBuf::from(&raw.store.path);
     let ops_listen = given(&raw.ops.listen).map(str::parse).transpose();
     Ok(Config {
         intake: intake::intake(raw, wrong)?,
@@ -25,7 +25,7 @@ pub(super) fn build(raw: &Raw, wrong: &Wrong<'_>) -> Result<Config, ConfigError>
         retry: deliver::retry(raw),
         egress: egress::egress(raw, wrong)?,
         keyring_file: PathBuf::from(&raw.keyring.file),
-        api: api::api(raw, &store, wrong)?,
+        api: api::api(raw, &directory, wrong)?,
         ops_listen: ops_listen.map_err(|_| wrong("ops.listen", "write \"address:port\""))?,
         log: log(&raw.log, wrong)?,
         grace: raw.shutdown.grace.0,
@@ -34,7 +34,7 @@ pub(super) fn build(raw: &Raw, wrong: &Wrong<'_>) -> Result<Config, ConfigError>
             dead_letters: raw.retention.dead_letters.0,
             event_ids: raw.retention.event_ids.0,
         },
-        store: sqlite::Config { directory: store },
+        store: store::Config::Directory(directory),
     })
 }
 
