@@ -1,4 +1,4 @@
-//! Commands that work on the store itself, under its lock: no daemon may run on it meanwhile.
+//! Commands that work on the store itself. They hold its lock, so no daemon may run on it meanwhile.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -44,7 +44,7 @@ pub(super) fn migrate(file: Option<&Path>, args: &MigrateArgs) -> Result<ExitCod
     }
     tools::migrate(&config.store, Arc::new(SystemClock)).map_err(refused)?;
     say(&match waiting {
-        0 => "nothing to do: the schema is this program's".to_owned(),
+        0 => "nothing to do: the store already has this program's schema".to_owned(),
         count => format!("{count} migrations were applied"),
     });
     Ok(ExitCode::SUCCESS)
@@ -76,7 +76,7 @@ pub(super) fn look(remote: &Remote, command: &StoreCommand) -> Result<ExitCode, 
             if remote.json {
                 say(&json!({ "ok": wrong.is_empty(), "wrong": wrong }).to_string());
             } else if wrong.is_empty() {
-                say("the store is whole: its pages, its indexes, and its rows fit together");
+                say("the store is whole: its pages, indexes and rows fit together");
             } else {
                 wrong.iter().for_each(|sentence| say(sentence));
             }
