@@ -1,23 +1,23 @@
-//! Who may ask what: by the user of a unix socket's other end, or by a bearer token; and the bounds of every request.
+//! Who asks: the user at the other end of the unix socket, or whoever holds a bearer token. And the bounds of every
+//! request. What a caller may do is not decided here but in `ops`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::Extension;
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use axum::{Extension, extract::DefaultBodyLimit};
-
 use zeroize::Zeroizing;
 
 use super::problem::{Code, Problem, RequestId};
-use crate::ops::{Caller, Ops};
-use crate::store::admin::Scope;
+use crate::ops::{Caller, Ops, Session};
 
-/// Bytes of a request's body.
+/// The most bytes of a request's body.
 pub(super) const BODY_LIMIT: usize = 64 * 1024;
-/// From a request's head to its answer's: a slow body, too.
+/// The longest time from a request's head to the head of its answer. It includes the time that a slow body takes.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 pub(super) fn body_limit() -> DefaultBodyLimit {
@@ -27,20 +27,23 @@ pub(super) fn body_limit() -> DefaultBodyLimit {
 /// How a connection came in.
 #[derive(Debug, Clone)]
 pub(super) enum Arrival {
-    /// Over the unix socket; the user, where it may ask.
+    /// Over the unix socket, with the user at its other end if that one may ask.
     Unix(Option<u32>),
-    /// Over TCP, to the address that is listened on.
+    /// Over TCP, from `peer` to the address where we listen.
     Tcp { peer: SocketAddr, listen: SocketAddr },
 }
 
-/// Whoever asks, once known.
-#[derive(Debug, Clone)]
-pub(super) struct Asker {
-    pub(super) caller: Caller,
-    scope: Scope,
+/// The operations, as they are for the request's caller. A handler has nothing else to work with, so it can't do what
+/// its caller may not.
+impl FromRequestParts<Ops> for Session {
+    type Rejection = Response;
+    async fn from_request_parts(parts: &mut Parts, ops: &Ops) -> Result<Self, Response> {
+        let caller = parts.extensions.get::<Caller>().ok_or_else(|| nobody().into_response())?;
+        Ok(ops.as_caller(caller))
+    }
 }
 
-/// Around everything: a deadline, a request id, the count of answers.
+/// Surrounds every request with a deadline, a request id and a count of its answer.
 pub(super) async fn bounded(State(ops): State<Ops>, request: Request, next: Next) -> Response {
     let answered = tokio::time::timeout(DEADLINE, next.run(request)).await;
     let mut response = answered.unwrap_or_else(|_| {
@@ -52,22 +55,23 @@ pub(super) async fn bounded(State(ops): State<Ops>, request: Request, next: Next
         400..500 => "refused",
         500.. => "failed",
     };
-    ops.metrics.api_requests_total.with_label_values(&[class]).inc();
+    ops.metrics().api_requests_total.with_label_values(&[class]).inc();
     let id = response.extensions_mut().remove::<RequestId>().unwrap_or_else(RequestId::new);
     let headers = response.headers_mut();
     headers.insert("x-request-id", HeaderValue::from_str(&id.0).expect("letters and digits"));
-    // Answers hold customers' data, and some a key.
+    // Answers hold customers' data, and some hold a key.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
-/// Whoever is not known gets no further.
-pub(super) async fn known(
+/// Refuses whoever is not known.
+pub(super) async fn authenticated(
     State(ops): State<Ops>,
     Extension(arrival): Extension<Arrival>,
     mut request: Request,
     next: Next,
 ) -> Response {
+    // What is needed of the request is taken out first: a request may not be shared between threads.
     let asked = Asked::of(&request);
     match caller(&ops, &arrival, asked).await {
         Ok(caller) => {
@@ -76,15 +80,6 @@ pub(super) async fn known(
         }
         Err(problem) => problem.into_response(),
     }
-}
-
-/// The operations behind this need the operate scope.
-pub(super) async fn operators(Extension(caller): Extension<Asker>, request: Request, next: Next) -> Response {
-    if caller.scope < Scope::Operate {
-        let detail = "this needs a token of the operate scope; this one may only read";
-        return Problem::new(StatusCode::FORBIDDEN, Code::Forbidden, detail).into_response();
-    }
-    next.run(request).await
 }
 
 /// What a request says of itself.
@@ -102,31 +97,29 @@ impl Asked {
     }
 }
 
-async fn caller(ops: &Ops, arrival: &Arrival, asked: Asked) -> Result<Asker, Problem> {
+async fn caller(ops: &Ops, arrival: &Arrival, asked: Asked) -> Result<Caller, Problem> {
     let (peer, listen) = match arrival {
-        Arrival::Unix(Some(user)) => {
-            let caller = Caller { name: format!("uid:{user}"), origin: "unix socket".to_owned() };
-            return Ok(Asker { caller, scope: Scope::Operate });
-        }
+        Arrival::Unix(Some(user)) => return Ok(Caller::unix_user(*user)),
         Arrival::Unix(None) => {
             let detail = "this socket is for the daemon's own user and root";
             return Err(Problem::new(StatusCode::FORBIDDEN, Code::Forbidden, detail));
         }
         Arrival::Tcp { peer, listen } => (peer, listen),
     };
-    if !asked.host.is_some_and(|host| is_allowed(&host, *listen, &ops.settings.borrow().hosts)) {
+    if !asked.host.is_some_and(|host| is_allowed(&host, *listen, &ops.hosts())) {
         let detail = "requests to this host name are not answered; name it in api.hosts";
         return Err(Problem::new(StatusCode::FORBIDDEN, Code::Forbidden, detail));
     }
-    let Some(token) = asked.token else {
-        let detail = "send a token: authorization: Bearer cbt_...";
-        return Err(Problem::new(StatusCode::UNAUTHORIZED, Code::Unauthenticated, detail));
-    };
-    let (name, scope) = ops.authenticate(&token).await?;
-    Ok(Asker { caller: Caller { name, origin: peer.to_string() }, scope })
+    let token = asked.token.ok_or_else(nobody)?;
+    Ok(ops.authenticate(&token, peer.to_string()).await?)
 }
 
-/// The one host that a request names, without its port: HTTP/2 has it in the request line.
+fn nobody() -> Problem {
+    let detail = "send a token: authorization: Bearer cbt_...";
+    Problem::new(StatusCode::UNAUTHORIZED, Code::Unauthenticated, detail)
+}
+
+/// The one host that a request names, without its port. HTTP/2 has it in the request line.
 fn host_of(request: &Request) -> Option<String> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let header = hosts.next().and_then(|host| host.to_str().ok());
@@ -138,7 +131,8 @@ fn host_of(request: &Request) -> Option<String> {
     (!named.contains('@')).then(|| authority.host().to_ascii_lowercase())
 }
 
-/// A page in a browser that was led to our address by a name of its own is refused (DNS rebinding).
+/// Whether a request may name this host. It refuses a web page that reached our address by a name of its own (DNS
+/// rebinding).
 fn is_allowed(host: &str, listen: SocketAddr, hosts: &[String]) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
     match address {

@@ -1,4 +1,4 @@
-//! Requests' parts, whose errors are problems. What a request may name comes from its documented shape.
+//! The parts of a request. An error in one is a problem. A request may name only the fields of its documented shape.
 
 use axum::Json;
 use axum::body::Bytes;
@@ -16,13 +16,13 @@ use super::problem::{Code, Problem};
 use crate::base::clock::Timestamp;
 use crate::store::admin::IdempotencyKey;
 
-/// The header that makes a repeated request make nothing twice.
+/// The header by which a repeated request is recognised, so that it creates nothing twice.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
-/// A JSON body. An empty one stands for `{}` where nothing is needed.
+/// A JSON body. An empty body stands for `{}`.
 pub(super) struct Body<T> {
     pub(super) value: T,
-    /// The request's `Idempotency-Key`, with what it was sent for.
+    /// The request's `Idempotency-Key`, with a fingerprint of the request.
     pub(super) once: Option<IdempotencyKey>,
 }
 
@@ -120,7 +120,7 @@ impl<S: Send + Sync, T: DeserializeOwned + IntoParams> FromRequestParts<S> for Q
     }
 }
 
-/// No query: anything in one is unknown.
+/// No query: every field in one is unknown.
 #[derive(serde::Deserialize)]
 pub(super) struct Nothing {}
 
@@ -143,12 +143,18 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Place<T
     }
 }
 
+/// Reads a time, RFC 3339.
 pub(super) fn time(text: &str) -> Result<Timestamp, Problem> {
     let parsed: jiff::Timestamp = text.parse().map_err(|_| {
         let shown = printable(text.as_bytes(), 64);
         Problem::invalid(format!("{shown:?} is no time; write for example \"2026-11-24T12:00:00Z\""))
     })?;
     Ok(Timestamp::from_millis(parsed.as_millisecond()))
+}
+
+/// Reads a time that may be left out.
+pub(super) fn time_if_given(text: Option<&str>) -> Result<Option<Timestamp>, Problem> {
+    text.map(time).transpose()
 }
 
 /// An answer with a JSON body.

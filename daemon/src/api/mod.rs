@@ -1,4 +1,4 @@
-//! `/admin/v1` and the ops listener: thin. Parse, call `ops`, answer.
+//! `/admin/v1` and the ops listener. They parse a request, call `ops`, and write the answer; they decide nothing.
 
 mod access;
 mod extract;
@@ -60,14 +60,14 @@ fn router(ops: &Ops) -> Router {
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, Code::NotFound, "there is nothing at this path") })
         .layer(map_response(method_problem))
         .layer(access::body_limit())
-        .layer(from_fn_with_state(ops.clone(), access::known))
-        // It says nothing that is not public.
+        .layer(from_fn_with_state(ops.clone(), access::authenticated))
+        // The document is public: it is served to callers that are not authenticated.
         .route("/openapi.json", get(document))
         .layer(from_fn_with_state(ops.clone(), access::bounded))
         .with_state(ops.clone())
 }
 
-/// A path that does not take the method; which it takes stands in `allow`.
+/// Makes a problem of the answer to a method that a path does not take. The header `allow` names those that it takes.
 async fn method_problem(response: Response) -> Response {
     if response.status() != StatusCode::METHOD_NOT_ALLOWED {
         return response;
@@ -80,7 +80,7 @@ async fn method_problem(response: Response) -> Response {
     problem
 }
 
-/// Serves `/admin/v1` on a unix socket until `stop`. Whoever runs as the daemon's user, or as root, may use it.
+/// Serves `/admin/v1` on a unix socket until `stop`, for the daemon's own user and root.
 pub async fn serve_socket(listener: UnixListener, user: u32, ops: Ops, stop: Stop) {
     let router = router(&ops);
     let make = move |peer| {
@@ -93,7 +93,7 @@ pub async fn serve_socket(listener: UnixListener, user: u32, ops: Ops, stop: Sto
     serve(Listener::Unix(listener), limits(), make, stop.into_receiver()).await;
 }
 
-/// Serves `/admin/v1` on TCP until `stop`, to whoever has a token.
+/// Serves `/admin/v1` on TCP until `stop`, for whoever has a token.
 pub async fn serve_tcp(listener: TcpListener, tls: Option<Arc<ServerTls>>, ops: Ops, stop: Stop) {
     let Ok(listen) = listener.local_addr() else { return };
     let router = router(&ops);
@@ -111,7 +111,7 @@ pub async fn serve_tcp(listener: TcpListener, tls: Option<Arc<ServerTls>>, ops: 
     serve(listener, limits(), make, stop.into_receiver()).await;
 }
 
-/// Listens on TCP as soon as there is a token, and not before: without one nobody could be answered.
+/// Listens on TCP as soon as there is a token. Before that, nobody could be answered.
 pub async fn listen_once_there_is_a_token(address: SocketAddr, tls: Option<Arc<ServerTls>>, ops: Ops, mut stop: Stop) {
     tokio::select! {
         () = ops.first_token() => {}
@@ -133,7 +133,8 @@ pub async fn serve_ops(listener: TcpListener, ops: Ops, stop: Stop) {
         .await;
 }
 
-/// Binds a unix socket that only this user can open, over a stale one if nobody listens there. Gives our user id.
+/// Binds a unix socket that only this user can open. It replaces a socket file where nobody listens any more. Answers
+/// with our user id.
 ///
 /// # Errors
 /// The system's.

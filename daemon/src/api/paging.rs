@@ -1,4 +1,4 @@
-//! Pages: a position in a list as an opaque token, bound to the query that it came from.
+//! Pages of a list. Where a page ends, its answer has an opaque token; the token belongs to the query that it came from.
 
 use axum::extract::{FromRequestParts, OriginalUri};
 use axum::http::request::Parts;
@@ -9,11 +9,13 @@ use super::problem::Problem;
 use super::shapes::Page;
 use crate::model::callback::CallbackId;
 
+/// Documents of a page, unless the request says otherwise, and at most.
 const USUAL: usize = 50;
 const MOST: usize = 1_000;
+/// Bytes of the query's hash that a token begins with.
 const FINGERPRINT: usize = 8;
 
-/// What a list goes on from.
+/// The place in a list where the next page begins.
 pub(super) trait Position: Sized {
     fn bytes(&self) -> Vec<u8>;
     fn read(bytes: &[u8]) -> Option<Self>;
@@ -63,7 +65,7 @@ impl Paging {
         Page { docs, has_more: token.is_some(), next_token: token, limit: self.limit }
     }
 
-    /// A page of rows of which one more than the limit was asked for.
+    /// A page of rows. One row more than the limit was asked for, which tells whether another page follows.
     pub(super) fn page_of<R, T, P: Position>(
         &self,
         mut rows: Vec<R>,
@@ -106,7 +108,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Paging {
 }
 
 fn foreign() -> Problem {
-    Problem::invalid("this next_token belongs to another query; give the token of this very query's last page")
+    Problem::invalid("this next_token belongs to another query; use the token of the last page of this same query")
 }
 
 fn limits() -> Problem {

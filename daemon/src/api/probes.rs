@@ -1,4 +1,4 @@
-//! The ops listener: is it alive, can it work, and its metrics.
+//! The ops listener: whether the daemon is alive, whether it can work, and its metrics. Nobody has to authenticate here.
 
 use axum::Router;
 use axum::extract::State;
@@ -11,7 +11,7 @@ use crate::ops::Ops;
 
 pub(super) fn router(ops: Ops) -> Router {
     Router::new()
-        // Touches nothing: it is the process that is asked.
+        // Touches nothing: it only shows that the program answers.
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))

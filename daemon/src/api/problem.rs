@@ -1,4 +1,4 @@
-//! Errors as RFC 9457 problems, with the members that the platform's clients expect beside them.
+//! Errors as problems of RFC 9457, with two more members that the platform's clients expect.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use crate::ops::OpsError;
 use crate::store::StoreError;
 
-/// Names a request in its answer and in our log.
+/// The name of a request, in its answer and in our log.
 #[derive(Debug, Clone)]
 pub(super) struct RequestId(pub(super) String);
 
@@ -22,7 +22,7 @@ impl RequestId {
     }
 }
 
-/// Every error's code: a closed set.
+/// The kind of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Code {
@@ -40,14 +40,14 @@ pub(super) enum Code {
     Pruned,
 }
 
-/// What went wrong (RFC 9457). `code` is for programs, `detail` for people.
+/// What went wrong (RFC 9457). Programs look at `code`, people read `detail`.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Problem {
     title: &'static str,
     status: u16,
     detail: String,
     code: Code,
-    /// Also in the answer's header x-request-id, and in the log where the fault is ours.
+    /// The name of the request. It is also in the header x-request-id and, if the daemon is at fault, in its log.
     request_id: String,
     /// The same as `detail`, as the platform's clients expect it.
     error: String,
@@ -85,6 +85,7 @@ impl From<OpsError> for Problem {
             OpsError::KeyState(_) => (StatusCode::CONFLICT, Code::KeyState),
             OpsError::IdempotencyMismatch => (StatusCode::UNPROCESSABLE_ENTITY, Code::IdempotencyMismatch),
             OpsError::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, Code::Unauthenticated),
+            OpsError::Forbidden(_) => (StatusCode::FORBIDDEN, Code::Forbidden),
             OpsError::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::NotReady),
             OpsError::Store(StoreError::Refused(_)) => (StatusCode::BAD_REQUEST, Code::InvalidRequest),
             OpsError::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::StoreUnavailable),

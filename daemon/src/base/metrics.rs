@@ -69,11 +69,11 @@ impl Metrics {
         }
         let metrics = Self {
             records_total: counter(&r, "records_total", "Kafka records received."),
-            record_bytes_total: counter(&r, "record_bytes_total", "Bytes of their values."),
+            record_bytes_total: counter(&r, "record_bytes_total", "Bytes of the values of Kafka records received."),
             repeats_skipped_total: counter(
                 &r,
                 "repeats_skipped_total",
-                "Records known already: read again, or a repeated event id.",
+                "Records that were known already: read a second time, or with a repeated event id.",
             ),
             dead_letters_total: counters(
                 &r,
@@ -92,7 +92,7 @@ impl Metrics {
             abandoned_total: counters(
                 &r,
                 "abandoned_total",
-                "Callbacks given up, by reason.",
+                "Callbacks that were abandoned, by reason.",
                 "reason",
                 &labels.reasons,
             ),
@@ -100,20 +100,25 @@ impl Metrics {
             attempt_duration_seconds: histogram(
                 &r,
                 "attempt_duration_seconds",
-                "From the begin of an attempt to its end.",
+                "Time from the beginning of an attempt to its end.",
                 &latency,
             ),
             first_attempt_lag_seconds: histogram(
                 &r,
                 "first_attempt_lag_seconds",
-                "From a record's timestamp to the begin of its first attempt.",
+                "Time from a record's timestamp to the beginning of its first attempt.",
                 &day,
             ),
-            end_to_end_seconds: histogram(&r, "end_to_end_seconds", "From a record's timestamp to its delivery.", &day),
+            end_to_end_seconds: histogram(
+                &r,
+                "end_to_end_seconds",
+                "Time from a record's timestamp to its delivery.",
+                &day,
+            ),
             late_settles_total: counter(
                 &r,
                 "late_settles_total",
-                "Attempts that ended beside one that had already decided.",
+                "Attempts that ended after another attempt of the same callback had decided.",
             ),
             parked_total: counters(
                 &r,
@@ -128,30 +133,30 @@ impl Metrics {
                 "Unix time at which the oldest due callback became due; absent when nothing is due.",
             ),
             in_flight: gauge(&r, "in_flight", "Attempts under way."),
-            unsettled: gauge(&r, "unsettled", "Attempts begun whose end is not durable yet."),
+            unsettled: gauge(&r, "unsettled", "Attempts that began and whose end is not in the store yet."),
             waiting: gauge(&r, "waiting", "Callbacks in memory that wait for a slot."),
             ready: gauge(
                 &r,
                 "ready",
-                "1 while /readyz says so: the store answers, no partition waits for an operator.",
+                "1 while /readyz answers 200: the store answers, and no partition waits for an operator.",
             ),
             partitions: gauge(
                 &r,
                 "partitions",
-                "Partitions that are assigned to this daemon; with none, nothing is read.",
+                "Partitions that are assigned to this instance. With none, nothing is read.",
             ),
             endpoints: states,
             api_requests_total: counters(
                 &r,
                 "api_requests_total",
-                "Requests to /admin/v1: answered (ok), refused for what was asked, or failed for what we lack.",
+                "Requests to /admin/v1: answered (ok), refused because of the request (refused), or not answered because of the daemon (failed).",
                 "class",
                 &["ok", "refused", "failed"],
             ),
             config_reloads_total: counters(
                 &r,
                 "config_reloads_total",
-                "Configurations read again on SIGHUP: taken (ok), or refused for a mistake.",
+                "Configurations read again on SIGHUP: taken (ok), or refused because of a mistake (refused).",
                 "result",
                 &["ok", "refused"],
             ),
@@ -189,12 +194,12 @@ impl Metrics {
             partitions_started_anew_total: counter(
                 &r,
                 "partitions_started_anew_total",
-                "Partitions found re-created or truncated, and read from their begin.",
+                "Partitions that were found re-created or truncated, and are read from their beginning.",
             ),
             partitions_fenced_total: counter(
                 &r,
                 "partitions_fenced_total",
-                "Writes that found their partition's epoch gone.",
+                "Writes that were refused because another instance had taken the partition over.",
             ),
             repeats_possible_total: counters(
                 &r,
@@ -213,7 +218,7 @@ impl Metrics {
             store_longest_commit_seconds: real(
                 &r,
                 "store_longest_commit_seconds",
-                "The longest store transaction of this run.",
+                "The longest store transaction of this instance.",
             ),
             store_batch_changes: histogram(&r, "store_batch_changes", "Changes in one store transaction.", &sizes),
             body_bytes: gauge(&r, "body_bytes", "Bytes of callback bodies in memory that wait or are sent."),

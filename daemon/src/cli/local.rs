@@ -1,4 +1,4 @@
-//! Commands that need no running daemon: the daemon itself, the demo, configuration, keyring.
+//! Commands that need no running daemon: the daemon itself, the demo, configuration and keyring.
 
 use std::io::IsTerminal as _;
 use std::path::Path;
@@ -30,10 +30,11 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| Failure::new(Failure::FAILED, format!("the runtime can't be started: {error}")))
 }
 
-/// A core dump would hold keys in clear.
+/// Turns core dumps off, since they would hold keys in clear.
 fn no_core_dumps() {
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
-    let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+    // A system that refuses this may still run the daemon.
+    rustix::process::setrlimit(rustix::process::Resource::Core, none).ok();
 }
 
 /// `callbackd run`.
@@ -49,7 +50,7 @@ pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
         let mut hang_up = listen(SignalKind::hangup())?;
         let extras = TestHooks { log_level: Some(log_level), ..TestHooks::default() };
         let mut app = App::start(config, extras).await?;
-        // What was taken at the start or since; the rest runs as it was started.
+        // What the daemon runs with now: the values of its start, and those that a reload took.
         let mut running = layers;
         loop {
             tokio::select! {
@@ -62,7 +63,7 @@ pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
                 }
             }
         }
-        tracing::info!("stopping: attempts in flight come to their end; a second signal ends at once");
+        tracing::info!("stopping: attempts in flight may end; a second signal ends at once");
         tokio::select! {
             stopped = app.stop() => {
                 stopped?;
@@ -74,7 +75,8 @@ pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
     })
 }
 
-/// Reads the configuration again and takes what a running daemon can; `running` is what it runs with.
+/// Reads the configuration again and takes those changes that a running daemon can take. `running` is what it runs
+/// with.
 async fn reload(app: &App, file: Option<&Path>, running: &mut Layers) {
     let read = Layers::read(file, std::env::vars_os())
         .and_then(|layers| Config::from_layers(&layers).map(|config| (layers, config)))
@@ -83,7 +85,7 @@ async fn reload(app: &App, file: Option<&Path>, running: &mut Layers) {
         Ok((layers, config)) => app.reload(&config).await.map(|()| layers),
         Err(why) => Err(why),
     };
-    let metric = &app.ops.metrics.config_reloads_total;
+    let metric = &app.ops.metrics().config_reloads_total;
     match taken {
         Ok(layers) => {
             let changed = running.changed(&layers);
@@ -110,7 +112,7 @@ pub(super) fn check(remote: &Remote) -> Result<ExitCode, Failure> {
         spinner.set_draw_target(ProgressDrawTarget::hidden());
     }
     spinner.enable_steady_tick(Duration::from_millis(100));
-    spinner.set_message("looking at Kafka, store, keyring, DNS, clock, ports");
+    spinner.set_message("checking Kafka, store, keyring, DNS, clock and ports");
     let findings = runtime()?.block_on(crate::app::check(&config));
     spinner.finish_and_clear();
     let docs: Vec<_> = findings
@@ -125,7 +127,7 @@ pub(super) fn check(remote: &Remote) -> Result<ExitCode, Failure> {
         say(&serde_json::to_string_pretty(&docs).unwrap_or_default());
     } else {
         let columns: [Column; 3] = [("VERDICT", "verdict"), ("WHAT", "what"), ("FOUND", "detail")];
-        // A finding is to be read whole: its line may be longer than the terminal.
+        // People need the whole finding, so its line may be longer than the terminal.
         let look = Look { width: None, ..Look::of_stdout() };
         let lines = table(&docs, &columns, look);
         let mut lines = lines.lines();
@@ -141,7 +143,7 @@ pub(super) fn check(remote: &Remote) -> Result<ExitCode, Failure> {
     Ok(if failed { ExitCode::from(Failure::FAILED) } else { ExitCode::SUCCESS })
 }
 
-/// `callbackd healthcheck`: what a container's health is, without a shell.
+/// `callbackd healthcheck`: for containers, whose images have no shell.
 pub(super) fn healthcheck(file: Option<&Path>) -> Result<ExitCode, Failure> {
     let config = Config::load(file).map_err(refused)?;
     let mut address = config.ops_listen.ok_or_else(|| refused("ops.listen is off: there is nothing to ask"))?;
@@ -169,7 +171,7 @@ pub(super) fn healthcheck(file: Option<&Path>) -> Result<ExitCode, Failure> {
     Err(Failure::new(Failure::FAILED, format!("not ready: {}", cell(&body["troubles"]))))
 }
 
-/// Ends without another word to the store: what is in flight is found again at the next start.
+/// Ends without writing to the store again. What is in flight is found at the next start.
 fn at_once() -> ExitCode {
     std::process::exit(130)
 }
@@ -207,7 +209,7 @@ pub(super) fn config(file: Option<&Path>, command: ConfigCommand) -> Result<Exit
             let columns: [Column; 3] = [("KEY", "key"), ("VALUE", "value"), ("FROM", "from")];
             say(&table(&docs, &columns, Look::of_stdout()));
         }
-        ConfigCommand::LogLevel { .. } => return Err(refused("this command asks a daemon")),
+        ConfigCommand::LogLevel { .. } => return Err(refused("this command asks a running daemon")),
         ConfigCommand::Explain { key } => say(&explain(&key).ok_or_else(|| {
             Failure::new(Failure::NOT_FOUND, format!("there is no key {key}; see: callbackd config default"))
         })?),
@@ -221,7 +223,7 @@ pub(super) fn keyring(file: Option<&Path>, command: KeyringCommand) -> Result<Ex
         KeyringCommand::Create { file } => {
             Keyring::create(&file).map_err(refused)?;
             say(&format!(
-                "{} was made. Without it the keys in the store can't be opened: keep a copy elsewhere.",
+                "{} was created. Without it the keys in the store can't be opened: keep a copy elsewhere.",
                 file.display()
             ));
         }

@@ -1,6 +1,7 @@
-//! The command line. `run` and `demo` are the daemon; the other commands ask a running one through its API.
+//! The command line. `run` and `demo` are the daemon itself. Most other commands ask a running daemon through its API.
 
 pub(crate) mod args;
+mod glossary;
 mod local;
 mod remote;
 mod store;
@@ -47,14 +48,14 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
-/// Runs the command of this process's arguments.
+/// Runs the command that this program's arguments name.
 pub fn main() -> ExitCode {
     crate::base::telemetry::quiet_panics(false);
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version are no failures; clap prints each where it belongs.
-            let _ = error.print();
+            // Help and version are no failures; clap prints each where it belongs. A reader that has gone is no error.
+            error.print().ok();
             return ExitCode::from(if error.use_stderr() { Failure::REFUSED } else { 0 });
         }
     };
@@ -68,11 +69,11 @@ pub fn main() -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the one place where a command's failure is told")]
+#[expect(clippy::print_stderr, reason = "the one place where a command's failure is printed")]
 fn complain(failure: &Failure, json: bool) {
     match &failure.problem {
         Some(problem) => eprintln!("{problem}"),
-        // What failed on this side has no request and no code, but the same members.
+        // What failed before any request has no code and no request id, but otherwise the same members.
         None if json => {
             let sentence = &failure.sentence;
             eprintln!(
@@ -113,6 +114,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
             table::say(String::from_utf8_lossy(&script).trim_end());
             Ok(ExitCode::SUCCESS)
         }
+        Command::Glossary { word } => glossary::explain(word.as_deref()),
         Command::Openapi => {
             table::say(crate::api::openapi().trim_end());
             Ok(ExitCode::SUCCESS)
@@ -128,7 +130,8 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
 /// The largest file that a secret is read from.
 const MAX_SECRET_BYTES: u64 = 4096;
 
-/// A secret from a file or standard input ("-"), never from an argument.
+/// Reads a secret from a file, or from standard input for "-". A secret is never an argument, since everybody on the
+/// machine can see those.
 fn secret_from(file: &Path) -> Result<Zeroizing<String>, Failure> {
     let mut text = Zeroizing::new(String::new());
     let read = if file == Path::new("-") {
@@ -153,7 +156,7 @@ fn duration(text: &str) -> Result<Duration, Failure> {
     })
 }
 
-/// Every command with an example in its help: its words, and the example.
+/// Every command, with the example of its help.
 #[doc(hidden)]
 pub fn examples() -> Vec<(String, String)> {
     fn visit(command: &clap::Command, path: &str, found: &mut Vec<(String, String)>) {
@@ -164,7 +167,7 @@ pub fn examples() -> Vec<(String, String)> {
             } else {
                 let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
                 let example = help.split_once("Example:\n  ").map(|(_, example)| example.trim().to_owned());
-                // Those of the customers' side are run by its own tests.
+                // The examples of the customers' commands are run by the tests of that crate.
                 if example.as_deref().is_some_and(|example| example.starts_with("scale-callback ")) {
                     continue;
                 }

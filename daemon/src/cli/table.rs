@@ -1,15 +1,14 @@
-//! Output: tables for people that fit their terminal, JSON for programs.
+//! Output: tables for people, which fit their terminal, and JSON for programs.
 
 use std::io::{IsTerminal as _, Write as _};
 
 use scale_callback_serve::text::printable;
 use serde_json::Value;
 
-/// A line on standard output; a reader that has gone is no error.
+/// Prints a line on standard output. A reader that has gone is no error.
 pub(super) fn say(text: &str) {
     let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{text}");
-    let _ = out.flush();
+    writeln!(out, "{text}").and_then(|()| out.flush()).ok();
 }
 
 /// A column: its title, and the member it shows.
@@ -21,13 +20,14 @@ const NARROW: usize = 8;
 /// How output may look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Look {
-    /// Columns of the terminal; as wide as it needs without one.
+    /// How many columns the terminal has. Without a terminal, a table is as wide as it needs.
     pub(super) width: Option<usize>,
     pub(super) colours: bool,
 }
 
 impl Look {
-    /// Of standard output: a terminal's width, and colours unless NO_COLOR is set or the terminal is dumb.
+    /// How output on standard output may look: as wide as the terminal, and with colours unless NO_COLOR is set or the
+    /// terminal is dumb.
     pub(super) fn of_stdout() -> Self {
         let stdout = std::io::stdout();
         if !stdout.is_terminal() {
@@ -40,7 +40,7 @@ impl Look {
     }
 }
 
-/// The documents as a table: each column as wide as it needs, the widest cut where the terminal is narrower.
+/// The documents as a table. Each column is as wide as it needs; where the terminal is narrower, the widest are cut.
 pub(super) fn table(docs: &[Value], columns: &[Column], look: Look) -> String {
     let cells: Vec<Vec<String>> =
         docs.iter().map(|doc| columns.iter().map(|(_, member)| cell(&doc[*member])).collect()).collect();
@@ -71,7 +71,7 @@ pub(super) fn table(docs: &[Value], columns: &[Column], look: Look) -> String {
     lines.join("\n")
 }
 
-/// Takes from the widest column until all fit, none below [`NARROW`].
+/// Makes the widest column narrower until all fit. None becomes narrower than [`NARROW`].
 fn shrink(widths: &mut [usize], room: usize) {
     while widths.iter().sum::<usize>() > room {
         match widths.iter_mut().max() {
@@ -88,7 +88,7 @@ fn cut(text: &str, width: usize) -> String {
     text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
-/// States and verdicts in the colours that people expect.
+/// Gives states and verdicts the colours that people expect.
 fn coloured(member: &str, text: &str) -> String {
     let colour = match (member, text.trim_end()) {
         ("state", "delivered" | "active" | "valid" | "running") | ("verdict", "ok") | ("ok", "yes") => "32",
@@ -99,7 +99,7 @@ fn coloured(member: &str, text: &str) -> String {
     format!("\u{1b}[{colour}m{text}\u{1b}[0m")
 }
 
-/// One document, a member a line; lists of documents are left to the caller.
+/// One document, with a line for each member. Lists of documents are left to the caller.
 pub(super) fn record(doc: &Value) -> String {
     let Some(members) = doc.as_object() else { return cell(doc) };
     let width = members.keys().map(|name| name.len()).max().unwrap_or(0);
@@ -115,7 +115,7 @@ fn is_documents(value: &Value) -> bool {
     value.as_array().is_some_and(|items| items.iter().any(|item| item.as_object().is_some_and(|item| item.len() > 2)))
 }
 
-/// A value on one line; control characters escaped.
+/// A value on one line, with control characters escaped.
 pub(super) fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),

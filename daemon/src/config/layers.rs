@@ -1,4 +1,4 @@
-//! The layers that a configuration is made of, and where each of its values came from.
+//! The layers of a configuration, which are merged, and where each value came from.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,6 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::DEFAULTS;
 use super::raw::{ALLOW_KEYS, Raw};
+use super::settings::{KAFKA_PROPERTIES, KAFKA_PROPERTY_FILES, is_free_table, paths};
 
 /// One sentence about one mistake.
 #[derive(Debug, thiserror::Error)]
@@ -46,12 +47,6 @@ pub struct Layers {
     merged: toml::Table,
     origins: BTreeMap<String, Origin>,
 }
-
-/// Values that are paths: in a file they are taken from that file's directory.
-const PATHS: [&str; 6] = ["store.path", "keyring.file", "egress.ca_file", "api.socket", "api.tls_cert", "api.tls_key"];
-
-/// Tables whose keys are the operator's.
-const FREE: [&str; 2] = ["kafka.properties", "kafka.property_files"];
 
 impl Layers {
     /// Reads the defaults, a file, and variables.
@@ -117,7 +112,7 @@ impl Layers {
     }
 
     fn add_variable(&mut self, name: &str, text: &str) -> Result<(), ConfigError> {
-        // Other variables of ours (CALLBACKD_API_URL, ...) have no section.
+        // Variables without a section, such as CALLBACKD_API_URL, are no settings.
         let Some((section, key)) = name.trim_start_matches("CALLBACKD_").split_once("__") else { return Ok(()) };
         let (section, key) = (section.to_lowercase(), key.to_lowercase());
         let path = format!("{section}.{key}");
@@ -135,7 +130,8 @@ impl Layers {
     }
 
     fn knows(&self, key: &str) -> bool {
-        if FREE.iter().any(|free| key.strip_prefix(free).is_some_and(|rest| rest.starts_with('.'))) {
+        let free = [KAFKA_PROPERTIES, KAFKA_PROPERTY_FILES];
+        if free.iter().any(|free| key.strip_prefix(free).is_some_and(|rest| rest.starts_with('.'))) {
             return true;
         }
         if let Some(inner) = key.strip_prefix("egress.allow.") {
@@ -161,7 +157,8 @@ impl Layers {
             let key: String = track.path().to_string();
             let key = key.split('[').next().unwrap_or_default().to_owned();
             // Its value may be a password.
-            let why = if key.starts_with(FREE[0]) { "every property is a string" } else { error.message().trim() };
+            let why =
+                if key.starts_with(KAFKA_PROPERTIES) { "every property is a string" } else { error.message().trim() };
             self.error_at(&key, why)
         })
     }
@@ -203,7 +200,7 @@ impl Layers {
         }
     }
 
-    /// Every key with its value as TOML and where it came from; what may be secret is not shown.
+    /// Every key with its value as TOML, and where that came from. A value that may be secret is not shown.
     pub fn values(&self) -> Vec<(String, String, Origin)> {
         let mut values = Vec::new();
         for (section, table) in &self.merged {
@@ -211,7 +208,7 @@ impl Layers {
             for (key, value) in table {
                 let path = format!("{section}.{key}");
                 let origin = self.origin(&path);
-                let shown = if FREE[0] == path { redacted(value) } else { value.to_string() };
+                let shown = if path == KAFKA_PROPERTIES { redacted(value) } else { value.to_string() };
                 values.push((path, shown, origin));
             }
         }
@@ -219,7 +216,7 @@ impl Layers {
     }
 }
 
-/// Property names show; values that may be secrets do not.
+/// Shows property names, but no value that may be a secret.
 fn redacted(value: &Value) -> String {
     let Value::Table(table) = value else { return "{}".to_owned() };
     let harmless = |name: &str| !["password", "secret", "key", "token", "config"].iter().any(|s| name.contains(s));
@@ -251,7 +248,7 @@ fn variable_value(default: &Value, text: &str) -> Option<Value> {
     }
 }
 
-/// Relative paths begin at `directory`, wherever the process was started.
+/// Makes relative paths start at `directory`, wherever the program was started.
 fn paths_from(values: &mut toml::Table, directory: &Path) {
     let absolute = |value: &mut Value| {
         if let Value::String(text) = value
@@ -260,7 +257,7 @@ fn paths_from(values: &mut toml::Table, directory: &Path) {
             *text = directory.join(&*text).display().to_string();
         }
     };
-    for (section, key) in PATHS.iter().filter_map(|path| path.split_once('.')) {
+    for (section, key) in paths().filter_map(|path| path.split_once('.')) {
         if let Some(value) = values.get_mut(section).and_then(|table| table.get_mut(key)) {
             absolute(value);
         }
@@ -293,7 +290,7 @@ fn merge(into: &mut toml::Table, from: toml::Table, prefix: &str) {
     for (key, value) in from {
         let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
         match (into.get_mut(&key), value) {
-            (Some(Value::Table(old)), Value::Table(new)) if !FREE.contains(&path.as_str()) => merge(old, new, &path),
+            (Some(Value::Table(old)), Value::Table(new)) if !is_free_table(&path) => merge(old, new, &path),
             (_, value) => {
                 into.insert(key, value);
             }

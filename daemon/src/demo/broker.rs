@@ -1,15 +1,17 @@
-//! A mock Kafka in this process: librdkafka's own, a real endpoint of the protocol. For the demo and for tests.
+//! A mock Kafka broker in this program, for the demo and for tests. It is librdkafka's own, and speaks the real protocol
+//! over real connections.
 
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use anyhow::Context as _;
 use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::RDKafkaRespErr;
 
-/// The mock broker, on a thread of its own, which it may not leave.
+/// The mock broker. It runs on a thread of its own, since it must stay on the thread that made it.
 pub struct Broker {
-    /// Where clients find it.
+    /// The addresses for clients.
     pub servers: String,
     asks: Option<SyncSender<Ask>>,
     thread: Option<JoinHandle<()>>,
@@ -17,12 +19,12 @@ pub struct Broker {
 
 /// What is asked of the broker's thread.
 enum Ask {
-    /// Refuse everybody this topic, or no longer.
+    /// Whether everybody is refused the topic.
     Refuse(bool),
 }
 
 impl Broker {
-    /// Starts one with a topic.
+    /// Starts a broker that has one topic.
     ///
     /// # Errors
     /// The client library's.
@@ -35,32 +37,25 @@ impl Broker {
                 cluster.create_topic(&topic, partitions, 1)?;
                 Ok(cluster)
             });
+            // Whoever started the thread waits for this answer. If they are gone, there is nobody to tell.
             match made {
                 Ok(cluster) => {
-                    let _ = ready.send(Ok(cluster.bootstrap_servers()));
-                    // Until its owner drops the other end.
-                    while let Ok(Ask::Refuse(refuse)) = asked.recv() {
-                        let error = if refuse {
-                            RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED
-                        } else {
-                            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
-                        };
-                        let _ = cluster.topic_error(&topic, error);
+                    if ready.send(Ok(cluster.bootstrap_servers())).is_ok() {
+                        serve(&cluster, &topic, &asked);
                     }
                 }
-                Err(error) => {
-                    let _ = ready.send(Err(error));
-                }
+                Err(error) => drop(ready.send(Err(error))),
             }
         })?;
         let servers = is_ready.recv().context("the mock broker's thread ended")??;
         Ok(Self { servers, asks: Some(asks), thread: Some(thread) })
     }
 
-    /// Refuses everybody its topic, or no longer.
+    /// Refuses everybody the topic, or stops refusing it.
     pub fn refuse(&self, refuse: bool) {
         if let Some(asks) = &self.asks {
-            let _ = asks.send(Ask::Refuse(refuse));
+            // A broker whose thread has ended refuses everybody anyhow.
+            asks.send(Ask::Refuse(refuse)).ok();
         }
     }
 }
@@ -69,7 +64,21 @@ impl Drop for Broker {
     fn drop(&mut self) {
         drop(self.asks.take());
         if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+            // A panic of that thread has been reported by the thread itself.
+            thread.join().ok();
         }
+    }
+}
+
+/// Answers until the broker's owner drops the other end.
+fn serve(cluster: &MockCluster<'_, DefaultProducerContext>, topic: &str, asked: &Receiver<Ask>) {
+    while let Ok(Ask::Refuse(refuse)) = asked.recv() {
+        let error = if refuse {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED
+        } else {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
+        };
+        // The topic was created above, so the mock knows it.
+        cluster.topic_error(topic, error).ok();
     }
 }

@@ -1,12 +1,13 @@
-//! The ledger: what was produced, what the receiver saw, and what the store says. The three count apart.
+//! The ledger compares what was produced, what the receiver saw, and what the store says. Each of the three counts for
+//! itself.
 
 use std::collections::BTreeMap;
 
 use super::producer::{Fate, Producer};
-use super::receiver::IdCache;
+use super::receiver::Receipts;
 use crate::app::App;
 
-/// One line: what, produced, seen by the receiver (where it could), in the store.
+/// One line: how often something was produced, seen by the receiver (if it could be), and stored.
 pub(super) struct Line {
     pub(super) what: String,
     pub(super) produced: u64,
@@ -21,8 +22,8 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub(super) async fn draw(producer: &Producer, books: &IdCache, app: &App) -> anyhow::Result<Self> {
-        let totals = app.ops.reads.totals().await?;
+    pub(super) async fn draw(producer: &Producer, receipts: &Receipts, app: &App) -> anyhow::Result<Self> {
+        let totals = app.ops.reads().totals().await?;
         let mut stored: BTreeMap<String, u64> = BTreeMap::new();
         for (state, reason, count) in totals.settled {
             let what = reason.map_or(state.clone(), |reason| format!("{state}: {reason}"));
@@ -41,7 +42,7 @@ impl Ledger {
             };
             produced.insert(what, *count);
         }
-        let entries = books.entries();
+        let entries = receipts.entries();
         let accepted = entries.accepted.len() as u64;
         let never_accepted = entries.tries.len() as u64 - accepted;
         let names: std::collections::BTreeSet<_> = produced.keys().chain(stored.keys()).cloned().collect();

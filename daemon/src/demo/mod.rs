@@ -1,6 +1,6 @@
-//! `callbackd demo`: the whole way of the data in one process, with every path it can take. The broker is a mock
-//! cluster, the store a temporary folder, the receiver verifies with the SDK, and producer and receiver keep books of
-//! their own: the ledger at the end holds the store against them.
+//! `callbackd demo` shows every path that a callback can take, in one program. The broker is a mock, the store is in a
+//! temporary folder, and the receiver verifies with the SDK. Producer and receiver count for themselves, and a ledger at
+//! the end compares the store with them.
 
 pub mod broker;
 mod ledger;
@@ -23,6 +23,7 @@ use crate::base::stop::Switch;
 use crate::config::{Config, Layers};
 use crate::deliver::settle::Notice;
 use crate::keyring::Keyring;
+use crate::model::permission::Rights;
 use crate::model::team::{KeyKind, Mode};
 use crate::ops::Caller;
 use crate::ops::teams::TeamChange;
@@ -33,11 +34,11 @@ use screen::Screen;
 
 pub(crate) const TOPIC: &str = "demo.events";
 const PARTITIONS: i32 = 4;
-/// How long the demo produces without `--events`.
+/// For how long the demo produces events without `--events`.
 const SHOW: Duration = Duration::from_secs(30);
-/// How long the last callback may take to end after the last event.
+/// How long callbacks may take to end after the last event was produced.
 const SETTLE: Duration = Duration::from_secs(60);
-/// Events a second, for a person to follow.
+/// Events a second, slow enough for a person to follow.
 const PACE: u32 = 8;
 const NOTICES: usize = 65_536;
 
@@ -46,7 +47,7 @@ const NOTICES: usize = 65_536;
 pub struct Options {
     /// Produce this many events as fast as they are taken, then end.
     pub events: Option<u64>,
-    /// A person watches: go on after the ledger until Ctrl-C.
+    /// A person watches, so go on after the ledger until Ctrl-C.
     pub stay: bool,
     /// Print nothing.
     pub quiet: bool,
@@ -56,7 +57,7 @@ pub struct Options {
 pub(crate) const ACME: &str = "team_acme";
 pub(crate) const GLOBEX: &str = "team_globex";
 
-/// Runs the demo. Answers whether the ledger balances.
+/// Runs the demo. The answer is whether the ledger balances.
 ///
 /// # Errors
 /// What could not be set up.
@@ -64,10 +65,11 @@ pub async fn run(options: Options) -> anyhow::Result<bool> {
     run_watched(options, |_| {}, async |_, _| Ok(())).await
 }
 
-/// What the store's side of the ledger says: how many callbacks and dead letters came to each end.
+/// How many callbacks and dead letters came to each end, as the store says.
 pub type Ends = std::collections::BTreeMap<String, u64>;
 
-/// The same, for someone who looks on: told when it runs, and once everything has come to its end, while it still runs.
+/// Runs the demo for an onlooker, who is told when it runs, and again when everything has come to its end while it still
+/// runs.
 ///
 /// # Errors
 /// What could not be set up, or what the onlooker says.
@@ -85,24 +87,25 @@ pub async fn run_watched(
     let mut app = App::start(config, TestHooks { notices: Some(notices), ..TestHooks::default() }).await?;
     let verifier = teams(&app, receiver_at).await?;
     let stop_receiver = Switch::new();
-    let books = Arc::new(receiver::IdCache::default());
-    let receiver = tokio::spawn(receiver::run(listener, verifier, Arc::clone(&books), stop_receiver.stop()));
+    let receipts = Arc::new(receiver::Receipts::default());
+    let receiver = tokio::spawn(receiver::run(listener, verifier, Arc::clone(&receipts), stop_receiver.stop()));
     let mut screen = Screen::new(options.stay, options.quiet);
     screen.banner(&app, receiver_at, &folder.0);
     started(&app);
 
     let mut producer = Producer::new(&broker.servers, receiver_at)?;
-    let ending = drive(&mut app, &mut producer, &books, &mut noticed, &mut screen, options).await?;
-    let ledger = Ledger::draw(&producer, &books, &app).await?;
+    let ending = drive(&mut app, &mut producer, &receipts, &mut noticed, &mut screen, options).await?;
+    let ledger = Ledger::draw(&producer, &receipts, &app).await?;
     screen.ledger(&ledger, ending == Ending::Stopped);
     ended(&app, ledger.lines.iter().map(|line| (line.what.clone(), line.stored)).collect()).await?;
     if options.stay && ending == Ending::Balanced {
         screen.commands(&app, &producer, &folder.0);
-        stay(&mut app, &mut producer, &books, &mut noticed, &mut screen).await?;
+        stay(&mut app, &mut producer, &receipts, &mut noticed, &mut screen).await?;
     }
     app.stop().await?;
     stop_receiver.flip();
-    let _ = receiver.await;
+    // Its panic, if any, was reported by its task; the ledger is what counts.
+    receiver.await.ok();
     Ok(ledger.balances() && ending == Ending::Balanced)
 }
 
@@ -116,11 +119,11 @@ enum Ending {
     Stuck,
 }
 
-/// Produces, prints what happens, and waits until everything has come to its end.
+/// Produces events, prints what happens, and waits until everything has come to its end.
 async fn drive(
     app: &mut App,
     producer: &mut Producer,
-    books: &receiver::IdCache,
+    receipts: &receiver::Receipts,
     noticed: &mut mpsc::Receiver<Notice>,
     screen: &mut Screen,
     options: Options,
@@ -158,7 +161,7 @@ async fn drive(
                         producer.produce()?;
                     }
                 }
-                screen.footer(app, producer, books);
+                screen.footer(app, producer, receipts);
             }
             _ = tokio::signal::ctrl_c() => return Ok(Ending::Stopped),
             error = app.broken() => return Err(error),
@@ -166,11 +169,11 @@ async fn drive(
     }
 }
 
-/// Goes on at a walking pace until Ctrl-C.
+/// Goes on slowly until Ctrl-C.
 async fn stay(
     app: &mut App,
     producer: &mut Producer,
-    books: &receiver::IdCache,
+    receipts: &receiver::Receipts,
     noticed: &mut mpsc::Receiver<Notice>,
     screen: &mut Screen,
 ) -> anyhow::Result<()> {
@@ -183,7 +186,7 @@ async fn stay(
             }
             _ = tick.tick() => {
                 producer.produce()?;
-                screen.footer(app, producer, books);
+                screen.footer(app, producer, receipts);
             }
             _ = tokio::signal::ctrl_c() => return Ok(()),
             error = app.broken() => return Err(error),
@@ -191,7 +194,7 @@ async fn stay(
     }
 }
 
-/// Short times, loopback allowed, everything in the temporary folder.
+/// The demo's configuration: short times, loopback allowed, everything in the temporary folder.
 fn config(folder: &Path, brokers: &str) -> anyhow::Result<Config> {
     let keyring = folder.join("keyring");
     Keyring::create(&keyring)?;
@@ -222,10 +225,10 @@ fn config(folder: &Path, brokers: &str) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// Makes the two teams and gives a verifier that holds what their developers would hold.
+/// Creates the two teams, and a verifier with the keys that their developers would have.
 async fn teams(app: &App, receiver: SocketAddr) -> anyhow::Result<scale_callback_auth::Verifier> {
     use scale_callback_auth::{Credential, Verifier};
-    let caller = Caller { name: "demo".to_owned(), origin: "demo".to_owned() };
+    let session = app.ops.as_caller(&Caller::operator("demo", "demo", Rights::ALL));
     let acme = TeamChange {
         name: Some("Acme Robotics".to_owned()),
         default_url: Some(Some(format!("http://{receiver}/default"))),
@@ -233,12 +236,12 @@ async fn teams(app: &App, receiver: SocketAddr) -> anyhow::Result<scale_callback
     };
     let globex =
         TeamChange { name: Some("Globex".to_owned()), auth_form: Some("hmac".to_owned()), ..TeamChange::default() };
-    app.ops.create_team(&caller, ACME, acme, None).await?;
-    app.ops.create_team(&caller, GLOBEX, globex, None).await?;
+    session.create_team(ACME, acme, None).await?;
+    session.create_team(GLOBEX, globex, None).await?;
     let key = async |team: &str, kind: KeyKind, mode: Mode| -> anyhow::Result<String> {
-        let rows = app.ops.keys(team).await?;
+        let rows = session.keys(team).await?;
         let row = rows.iter().find(|row| row.kind == kind && row.mode == mode).context("a new team has its keys")?;
-        Ok(app.ops.reveal_key(&caller, team, &row.id).await?.to_string())
+        Ok(session.reveal_key(team, &row.id).await?.to_string())
     };
     let mut credentials = Vec::new();
     for mode in [Mode::Live, Mode::Test] {
@@ -254,7 +257,7 @@ async fn teams(app: &App, receiver: SocketAddr) -> anyhow::Result<scale_callback
     Ok(verifier)
 }
 
-/// A temporary folder that goes with the demo.
+/// A temporary folder that is deleted when the demo ends.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -262,14 +265,15 @@ impl Folder {
         let mut bytes = [0; 6];
         aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow::anyhow!("the system gives no random bytes"))?;
         let path = std::env::temp_dir().join(format!("callbackd-demo-{}", scale_callback_serve::text::hex(&bytes)));
-        std::fs::create_dir(&path).with_context(|| format!("make {}", path.display()))?;
+        std::fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
         Ok(Self(path))
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        // A temporary folder that can't be deleted is left to the system.
+        std::fs::remove_dir_all(&self.0).ok();
     }
 }
 

@@ -1,4 +1,4 @@
-//! The demo's producer: task events of every kind along every path, and a book of what each must come to.
+//! The demo's producer. It makes task events of every kind, along every path, and remembers what each must come to.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use super::{ACME, GLOBEX, TOPIC, now_millis};
 use crate::deliver::settle::Notice;
 use crate::model::settlement::Verdict;
 
-/// Events under way at once, so that the mock broker never drops one.
+/// The most events that may be under way at once. With more, the mock broker could drop one.
 const OPEN_AT_MOST: u64 = 300;
 
 /// What an event must come to.
@@ -65,7 +65,7 @@ pub(super) struct Producer {
     produced: u64,
     fates: HashMap<Fate, u64>,
     open: HashMap<String, Open>,
-    /// Events without a task id that anyone could read.
+    /// Events whose task id nobody can read.
     open_malformed: u64,
     pub(super) last_exhausted: Option<String>,
     pub(super) last_delivered: Option<String>,
@@ -77,7 +77,7 @@ impl Producer {
             .set("bootstrap.servers", brokers)
             .set("linger.ms", "2")
             .create()
-            .context("make the demo's producer")?;
+            .context("create the demo's producer")?;
         Ok(Self {
             kafka,
             receiver,
@@ -112,7 +112,7 @@ impl Producer {
         self.open.get(task_id).map_or("", |open| open.kind)
     }
 
-    /// Produces the next event. The first ones take each path once, the others by weight.
+    /// Produces the next event. The first events take each path once; the others take paths by their weight.
     pub(super) fn produce(&mut self) -> anyhow::Result<()> {
         let path = self.next_path();
         let kind = Kind::ALL[self.seed.below(Kind::ALL.len() as u64) as usize];
@@ -132,7 +132,7 @@ impl Producer {
         let wanted =
             Wanted { kind, task_id: &task_id, callback_url: url.as_deref(), is_test: path.name == "test", items };
         let task = samples::task(&wanted, &mut self.seed);
-        // Most producers mint UUIDv7s; some use ids without a time, some none.
+        // Most producers give UUIDv7s to their events. Some use ids without a time, and some use none.
         let event_id = match self.seed.below(10) {
             0 => None,
             1 => Some(format!("evt-{:016x}", self.seed.next_u64())),
@@ -174,7 +174,7 @@ impl Producer {
         self.kafka.send(record).map_err(|(error, _)| error).context("produce an event")
     }
 
-    /// Strikes an event off when it came to its end.
+    /// Forgets an event that has come to its end.
     pub(super) fn ended(&mut self, notice: &Notice) {
         match notice {
             Notice::Attempt { settle, verdict: Verdict::Ended(ended) } => {
@@ -199,6 +199,7 @@ impl Producer {
 
 impl Drop for Producer {
     fn drop(&mut self) {
-        let _ = self.kafka.flush(Duration::from_secs(1));
+        // The demo is over: what could not be sent by now is not missed.
+        self.kafka.flush(Duration::from_secs(1)).ok();
     }
 }

@@ -1,4 +1,4 @@
-//! The demo's receiver: the SDK verifies, and its own book counts what it accepted.
+//! The demo's receiver. The SDK verifies each request, and the receiver counts for itself what it accepted.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,21 +11,22 @@ use tokio::net::TcpListener;
 
 use crate::base::stop::Stop;
 
+/// What the receiver has seen.
 #[derive(Default)]
-pub(super) struct IdCache(Mutex<Entries>);
+pub(super) struct Receipts(Mutex<Entries>);
 
 #[derive(Default)]
 pub(super) struct Entries {
     /// Ids that were verified and answered with 2xx.
     pub(super) accepted: HashSet<String>,
-    /// Ids that were verified and never answered with 2xx so far, by how often they came.
+    /// How often each id came that was verified.
     pub(super) tries: HashMap<String, u32>,
-    /// Requests that did not verify: there must be none.
+    /// Requests that did not verify. There must be none.
     pub(super) forged: u64,
     pub(super) requests: u64,
 }
 
-impl IdCache {
+impl Receipts {
     pub(super) fn entries(&self) -> MutexGuard<'_, Entries> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -53,7 +54,7 @@ impl IdCache {
     }
 }
 
-pub(super) async fn run(listener: TcpListener, verifier: Verifier, books: Arc<IdCache>, stop: Stop) {
-    let handler: Handler = Arc::new(move |received| books.answer(received));
+pub(super) async fn run(listener: TcpListener, verifier: Verifier, receipts: Arc<Receipts>, stop: Stop) {
+    let handler: Handler = Arc::new(move |received| receipts.answer(received));
     receiver::run(Listener::Tcp(listener), verifier, handler, stop.into_receiver()).await;
 }

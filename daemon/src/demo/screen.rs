@@ -1,4 +1,4 @@
-//! What the demo prints: a banner, a line an event, a footer, the ledger.
+//! What the demo prints: a banner, a line for each event, a footer, and the ledger.
 
 use std::io::{IsTerminal, Write as _};
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::ledger::Ledger;
 use super::producer::Producer;
-use super::receiver::IdCache;
+use super::receiver::Receipts;
 use super::{ACME, GLOBEX};
 use crate::app::App;
 use crate::base::clock::{Clock, SystemClock};
@@ -36,18 +36,14 @@ impl Screen {
         Self { quiet, terminal, color, footer: false, delivered: 0, retried: 0, ended: 0, buried: 0 }
     }
 
-    /// Writes lines; a reader that has gone does not end the demo.
+    /// Writes lines. A reader that has gone does not end the demo.
     fn put(&mut self, text: &str) {
         if self.quiet {
             return;
         }
         let mut out = std::io::stdout().lock();
-        if self.footer {
-            let _ = write!(out, "\r\x1b[2K");
-            self.footer = false;
-        }
-        let _ = writeln!(out, "{text}");
-        let _ = out.flush();
+        let clear = if std::mem::take(&mut self.footer) { "\r\x1b[2K" } else { "" };
+        writeln!(out, "{clear}{text}").and_then(|()| out.flush()).ok();
     }
 
     fn paint(&self, color: &str, text: &str) -> String {
@@ -62,12 +58,12 @@ impl Screen {
         let metrics = app.ops_address.map_or_else(String::new, |address| format!("http://{address}/metrics"));
         self.put(&format!(
             "callbackd {} demo: task events -> signed callbacks\n\
-             \x20 broker    a mock Kafka in this process\n\
+             \x20 broker    a mock Kafka in this program\n\
              \x20 store     SQLite in {}\n\
              \x20 receiver  http://{receiver}, verifies every callback with the SDK\n\
              \x20 teams     {ACME} (auth form key), {GLOBEX} (auth form hmac)\n\
              \x20 metrics   {metrics}\n\
-             \x20 retries   short here: 4 within 8 s (in earnest: 20 within 24 h)\n\
+             \x20 retries   short in the demo: 4 within 8 s (by default: 20 within 24 h)\n\
              The first event comes in a few seconds, when the consumer group has formed.\n",
             env!("CARGO_PKG_VERSION"),
             folder.display(),
@@ -119,12 +115,12 @@ impl Screen {
         }
     }
 
-    /// One line at the bottom, on a terminal only.
-    pub(super) fn footer(&mut self, app: &App, producer: &Producer, books: &IdCache) {
+    /// Prints one line at the bottom, on a terminal only.
+    pub(super) fn footer(&mut self, app: &App, producer: &Producer, receipts: &Receipts) {
         if !self.terminal {
             return;
         }
-        let requests = books.entries().requests;
+        let requests = receipts.entries().requests;
         let address = app.ops_address.map_or_else(String::new, |address| format!("  http://{address}/metrics"));
         let text = format!(
             "produced {}  delivered {}  retries {}  given up {}  dead letters {}  open {}  requests {requests}{address}",
@@ -137,8 +133,7 @@ impl Screen {
         );
         let text = self.paint(GREY, &text);
         let mut out = std::io::stdout().lock();
-        let _ = write!(out, "\r\x1b[2K{text}");
-        let _ = out.flush();
+        write!(out, "\r\x1b[2K{text}").and_then(|()| out.flush()).ok();
         self.footer = true;
     }
 

@@ -33,10 +33,10 @@ use crate::model::event::{PartitionKey, TaskEvent};
 use crate::model::lease::{Facts, Lease, Right};
 use crate::model::retry::Progress;
 use crate::model::settlement::Change;
-use crate::store::{EventClaim, Store, StoreError};
+use crate::store::{EngineStore, EventClaim, StoreError};
 
 pub struct Admit {
-    pub store: Arc<dyn Store>,
+    pub store: Arc<dyn EngineStore>,
     pub clock: Arc<dyn Clock>,
     pub inflight: Arc<Inflight>,
     pub lanes: Arc<Lanes>,

@@ -21,7 +21,7 @@ use crate::deliver::lanes::Lanes;
 use crate::deliver::parked;
 use crate::deliver::settle::Settler;
 use crate::model::event::PartitionKey;
-use crate::store::{InstanceId, Store, Taken};
+use crate::store::{EngineStore, InstanceId, Taken};
 
 /// How long a call to the store or to Kafka may hold a rebalance.
 const CALL: Duration = Duration::from_secs(5);
@@ -30,7 +30,7 @@ const QUIET: Duration = Duration::from_secs(30);
 
 pub struct Context {
     pub runtime: Handle,
-    pub store: Arc<dyn Store>,
+    pub store: Arc<dyn EngineStore>,
     pub store_id: String,
     pub instance: InstanceId,
     pub inflight: Arc<Inflight>,

@@ -4,42 +4,28 @@ use bytes::Bytes;
 
 use super::callback::CallbackId;
 use super::event::RecordRef;
+use super::named::named;
 
-macro_rules! reasons {
-    ($($variant:ident $name:literal)*) => {
-        /// Why a record is a dead letter: a closed set.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum Unreadable { $($variant),* }
-        impl Unreadable {
-            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
-            /// The reason's name in rows, metrics and answers.
-            pub fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name),* }
-            }
-            pub fn parse(name: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|reason| reason.name() == name)
-            }
-        }
-    };
-}
-
-reasons! {
-    NotJson "not_json"
-    NotObject "not_object"
-    InvalidUtf8 "invalid_utf8"
-    TooLarge "too_large"
-    MissingTask "missing_task"
-    MissingTaskId "missing_task_id"
-    MissingTeamId "missing_team_id"
-    WrongType "wrong_type"
-    DuplicateField "duplicate_field"
-    InvalidId "invalid_id"
-    ConflictingIdentity "conflicting_identity"
-    UnknownTeam "unknown_team"
-    EventIdReused "event_id_reused"
-    Tombstone "tombstone"
-    Skipped "skipped"
-    Poison "poison"
+named! {
+    /// Why a record is a dead letter.
+    pub enum Unreadable {
+        NotJson = "not_json",
+        NotObject = "not_object",
+        InvalidUtf8 = "invalid_utf8",
+        TooLarge = "too_large",
+        MissingTask = "missing_task",
+        MissingTaskId = "missing_task_id",
+        MissingTeamId = "missing_team_id",
+        WrongType = "wrong_type",
+        DuplicateField = "duplicate_field",
+        InvalidId = "invalid_id",
+        ConflictingIdentity = "conflicting_identity",
+        UnknownTeam = "unknown_team",
+        EventIdReused = "event_id_reused",
+        Tombstone = "tombstone",
+        Skipped = "skipped",
+        Poison = "poison",
+    }
 }
 
 /// The part of a dead letter's value that is kept.

@@ -1,4 +1,4 @@
-//! The nouns and their rules: no I/O, no clock, no serde.
+//! The nouns and their rules. Nothing here does I/O, reads a clock, or knows how a value is written as JSON.
 
 pub mod attempt;
 pub mod callback;
@@ -6,7 +6,9 @@ pub mod dead_letter;
 pub mod endpoint;
 pub mod event;
 pub mod lease;
+pub mod named;
 pub mod offsets;
+pub mod permission;
 pub mod retry;
 pub mod settlement;
 pub mod team;

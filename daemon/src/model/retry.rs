@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::attempt::Outcome;
+use super::named::named;
 use crate::base::clock::Timestamp;
 
 /// The retry schedule. The default is the platform's contract: 20 retries over 24 hours.
@@ -54,58 +55,21 @@ pub struct Report {
     pub retry_after: Option<Duration>,
 }
 
-/// Why a callback was given up: a closed set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reason {
-    NoUrl,
-    UrlInvalid,
-    AddressDenied,
-    OriginNotAllowed,
-    HttpNotAllowed,
-    Gone,
-    Cancelled,
-    TeamDeleted,
-    RecordChanged,
-    BodyGone,
-    Poison,
-    StoreRejected,
-}
-
-impl Reason {
-    pub const ALL: [Self; 12] = [
-        Self::NoUrl,
-        Self::UrlInvalid,
-        Self::AddressDenied,
-        Self::OriginNotAllowed,
-        Self::HttpNotAllowed,
-        Self::Gone,
-        Self::Cancelled,
-        Self::TeamDeleted,
-        Self::RecordChanged,
-        Self::BodyGone,
-        Self::Poison,
-        Self::StoreRejected,
-    ];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::NoUrl => "no_url",
-            Self::UrlInvalid => "url_invalid",
-            Self::AddressDenied => "address_denied",
-            Self::OriginNotAllowed => "origin_not_allowed",
-            Self::HttpNotAllowed => "http_not_allowed",
-            Self::Gone => "gone",
-            Self::Cancelled => "cancelled",
-            Self::TeamDeleted => "team_deleted",
-            Self::RecordChanged => "record_changed",
-            Self::BodyGone => "body_gone",
-            Self::Poison => "poison",
-            Self::StoreRejected => "store_rejected",
-        }
-    }
-
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| reason.name() == name)
+named! {
+    /// Why a callback was given up.
+    pub enum Reason {
+        NoUrl = "no_url",
+        UrlInvalid = "url_invalid",
+        AddressDenied = "address_denied",
+        OriginNotAllowed = "origin_not_allowed",
+        HttpNotAllowed = "http_not_allowed",
+        Gone = "gone",
+        Cancelled = "cancelled",
+        TeamDeleted = "team_deleted",
+        RecordChanged = "record_changed",
+        BodyGone = "body_gone",
+        Poison = "poison",
+        StoreRejected = "store_rejected",
     }
 }
 

@@ -6,48 +6,24 @@ use std::time::Duration;
 pub use scale_callback_auth::Mode;
 
 use super::endpoint::Origin;
+use super::named::{Named, named};
 use super::retry::RetryPolicy;
 
-/// The form of `scale-callback-auth`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum AuthForm {
-    Key,
-    Hmac,
-}
-
-impl AuthForm {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Key => "key",
-            Self::Hmac => "hmac",
-        }
-    }
-
-    pub fn parse(name: &str) -> Option<Self> {
-        [Self::Key, Self::Hmac].into_iter().find(|form| form.name() == name)
+named! {
+    /// The form of the header `scale-callback-auth`.
+    pub enum AuthForm {
+        Key = "key",
+        Hmac = "hmac",
     }
 }
 
-/// What to do with `http://` URLs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum HttpPolicy {
-    Allow,
-    /// Only where the key does not travel.
-    HmacOnly,
-    Refuse,
-}
-
-impl HttpPolicy {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Allow => "allow",
-            Self::HmacOnly => "hmac-only",
-            Self::Refuse => "refuse",
-        }
-    }
-
-    pub fn parse(name: &str) -> Option<Self> {
-        [Self::Allow, Self::HmacOnly, Self::Refuse].into_iter().find(|policy| policy.name() == name)
+named! {
+    /// What to do with `http://` URLs.
+    pub enum HttpPolicy {
+        Allow = "allow",
+        /// Only where the key does not travel.
+        HmacOnly = "hmac-only",
+        Refuse = "refuse",
     }
 }
 
@@ -101,53 +77,36 @@ impl RetryOverride {
     }
 }
 
-/// The three kinds of key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum KeyKind {
-    CallbackAuth,
-    Hmac,
-    Signing,
-}
-
-impl KeyKind {
-    pub const ALL: [Self; 3] = [Self::CallbackAuth, Self::Hmac, Self::Signing];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::CallbackAuth => "callback-auth",
-            Self::Hmac => "hmac",
-            Self::Signing => "signing",
-        }
-    }
-
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
+named! {
+    /// The three kinds of key.
+    pub enum KeyKind {
+        CallbackAuth = "callback-auth",
+        Hmac = "hmac",
+        Signing = "signing",
     }
 }
 
-/// A key's life: created (not used yet), active (sent from now on), revoked (used no more).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum KeyState {
-    Created,
-    Active,
-    Revoked,
-}
-
-impl KeyState {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Created => "created",
-            Self::Active => "active",
-            Self::Revoked => "revoked",
-        }
-    }
-
-    pub fn parse(name: &str) -> Option<Self> {
-        [Self::Created, Self::Active, Self::Revoked].into_iter().find(|state| state.name() == name)
+named! {
+    /// A key's life.
+    pub enum KeyState {
+        /// Not used yet.
+        Created = "created",
+        /// Used from now on.
+        Active = "active",
+        /// Used no more.
+        Revoked = "revoked",
     }
 }
 
-/// `live` or `test`, read.
+impl Named for Mode {
+    const ALL: &'static [Self] = &[Self::Live, Self::Test];
+
+    fn name(self) -> &'static str {
+        Mode::name(self)
+    }
+}
+
+/// Reads `live` or `test`.
 pub fn parse_mode(name: &str) -> Option<Mode> {
-    [Mode::Live, Mode::Test].into_iter().find(|mode| mode.name() == name)
+    Named::parse(name)
 }

@@ -1,19 +1,22 @@
 //! Who changed what, when, and from where.
 
-use super::{Ops, OpsError};
+use super::policy::Operation;
+use super::{OpsError, Session};
 use crate::store::admin::{AuditFilter, AuditRow};
 
-impl Ops {
-    /// Audit rows that match, newest first, below `before`; one more than `limit` where more follow.
+impl Session {
+    /// Audit rows that match, newest first, older than the row `before`. Where more follow, the answer has one row more
+    /// than `limit`.
     ///
     /// # Errors
-    /// The store's.
+    /// `forbidden`, or the store's.
     pub async fn audit(
         &self,
         filter: AuditFilter,
         before: Option<i64>,
         limit: usize,
     ) -> Result<Vec<AuditRow>, OpsError> {
-        Ok(self.admin.audit(filter, before, limit.saturating_add(1)).await?)
+        self.allow(Operation::Audit)?;
+        Ok(self.parts().admin.audit(filter, before, limit.saturating_add(1)).await?)
     }
 }

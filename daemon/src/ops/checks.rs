@@ -1,26 +1,28 @@
-//! A team's receiver, tried from the daemon's own network: a signed test callback, step by step.
+//! A team's receiver, tried from the daemon's own network with a signed test callback, step by step.
 
 use std::time::Instant;
 
 use bytes::Bytes;
 use scale_callback_serve::text::hex;
 
+use super::policy::Operation;
 use super::teams::no_team;
-use super::{Caller, Ops, OpsError, random};
+use super::{Caller, Inner, OpsError, Parts, Session, random};
 use crate::deliver::resolve::{resolve_in, url_of};
 use crate::deliver::sign::{Content, sign};
 use crate::model::callback::{CallbackId, EventKey};
 use crate::model::team::{AuthForm, Mode};
 use crate::net::exchange::Outgoing;
 use crate::net::probe::Step;
+use crate::net::target::Target;
 
-/// What the receiver is told a test is.
+/// The event type by which a receiver recognises a test.
 pub const EVENT_TYPE: &str = "callback.test";
 
 /// What a check came to.
 #[derive(Debug, Clone)]
 pub struct Checked {
-    /// Scheme, host and port; the rest of a URL is a secret.
+    /// Scheme, host and port. The rest of a URL is a secret.
     pub origin: Option<String>,
     pub callback_id: String,
     pub mode: Mode,
@@ -33,44 +35,50 @@ impl Checked {
     }
 }
 
-impl Ops {
-    /// Sends one signed test callback of `team` to `url`, or to its default, and tells each step. Nothing of it is
-    /// stored but the audit.
+/// One test callback.
+pub(super) struct Trial<'t> {
+    pub(super) team: &'t str,
+    /// The team's default URL is tried where there is none.
+    pub(super) url: Option<&'t str>,
+    pub(super) mode: Mode,
+    /// Another form of the auth header than the team's own.
+    pub(super) form: Option<AuthForm>,
+}
+
+impl Session {
+    /// Sends one signed test callback of `team` to `url`, or to the team's default URL, and tells each step. Only the
+    /// audit keeps anything of it.
     ///
     /// # Errors
-    /// `not_found`, or the store's. A receiver that fails is no error: the steps say so.
-    pub async fn check_team(
-        &self,
-        caller: &Caller,
-        team: &str,
-        url: Option<&str>,
-        mode: Mode,
-    ) -> Result<Checked, OpsError> {
-        self.try_callback(caller, team, url, mode, None, |_| {}).await
+    /// `forbidden`, `not_found`, or the store's. A receiver that fails is no error: the steps say so.
+    pub async fn check_team(&self, team: &str, url: Option<&str>, mode: Mode) -> Result<Checked, OpsError> {
+        self.allow(Operation::CheckTeam)?;
+        self.inner.try_callback(&self.caller, Trial { team, url, mode, form: None }, |_| {}).await
     }
+}
 
-    /// Sends one test callback, in `form` if that is another one than the team's, after `change`.
+impl Inner {
+    /// Sends one test callback, after `change` had its way with the request.
     pub(super) async fn try_callback(
         &self,
         caller: &Caller,
-        team: &str,
-        url: Option<&str>,
-        mode: Mode,
-        form: Option<AuthForm>,
+        trial: Trial<'_>,
         change: impl FnOnce(&mut Outgoing),
     ) -> Result<Checked, OpsError> {
-        let entry = self.directory.team(team).await?.ok_or_else(|| no_team(team))?;
+        let Trial { team, url, mode, form } = trial;
+        let Parts { directory, clock, engine, admin, .. } = &self.parts;
+        let entry = directory.team(team).await?.ok_or_else(|| no_team(team))?;
         let task_id = format!("test_{}", hex(&random::<8>()));
-        let now = self.clock.now();
+        let now = clock.now();
         let id = CallbackId::of(team, EventKey::Id(&task_id), now.millis()).to_string();
         let wanted = url.filter(|url| !url.is_empty());
-        let origin = url_of(wanted, &entry, mode).and_then(|url| crate::net::target::Target::parse(url).ok());
+        let origin = url_of(wanted, &entry, mode).and_then(|url| Target::parse(url).ok());
         let origin = origin.map(|target| target.origin.to_string());
         let audited = format!("{} {id} to {}", mode.name(), origin.as_deref().unwrap_or("nowhere"));
-        self.admin.note(caller.entry("team.check", team, audited)).await?;
+        admin.note(caller.entry(Operation::CheckTeam, team, audited)).await?;
         let checked = |steps| Checked { origin, callback_id: id.clone(), mode, steps };
         let begun = Instant::now();
-        let resolved = match resolve_in(wanted, mode, entry, self.engine.client.policy().http, form) {
+        let resolved = match resolve_in(wanted, mode, entry, engine.client.policy().http, form) {
             Ok(resolved) => resolved,
             Err(refusal) => {
                 let (took, failed) = (begun.elapsed(), Some(refusal.outcome));
@@ -80,10 +88,10 @@ impl Ops {
         let detail = format!("{}, {} keys, {} form", resolved.target.origin, mode.name(), resolved.form.name());
         let first = Step { name: "url", took: begun.elapsed(), detail, failed: None };
         let content = Content { id: &id, at: now, attempt: 1, body: body(&task_id, mode) };
-        let mut outgoing = sign(resolved, content, &self.engine.user_agent);
+        let mut outgoing = sign(resolved, content, &engine.user_agent);
         change(&mut outgoing);
-        let end = tokio::time::Instant::now() + self.engine.client.total_deadline();
-        let rest = self.engine.client.probe(&outgoing, now, end).await;
+        let end = tokio::time::Instant::now() + engine.client.total_deadline();
+        let rest = engine.client.probe(&outgoing, now, end).await;
         Ok(checked([vec![first], rest].concat()))
     }
 }

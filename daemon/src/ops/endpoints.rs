@@ -1,45 +1,38 @@
-//! Endpoints: where a team's callbacks go, how that goes lately, and what waits for it.
+//! Endpoints: where a team's callbacks go, how their attempts went lately, and what waits for them.
 //!
-//! What runs comes from the lanes, what waits from the store's queues; a queue that follows a default URL belongs to
-//! the endpoint that the default names now.
+//! What is under way is known by the lanes, and what waits by the store's queues. A queue that follows a default URL
+//! belongs to the endpoint that the default URL names now.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Ops, OpsError};
+use super::policy::Operation;
+use super::{Inner, OpsError, Session};
 use crate::base::clock::Timestamp;
 use crate::deliver::lane::LaneSnapshot;
 use crate::deliver::recent_outcomes::RecentOutcomes;
 use crate::model::attempt::Outcome;
 use crate::model::endpoint::{Origin, QueueTarget};
+use crate::model::named::named;
 use crate::model::team::{Mode, Team};
 use crate::net::target::Target;
 use crate::store::reads::{QueueAsk, QueueMatch, QueueRow, Queues};
 
-/// Queues that are looked at for one answer.
+/// The most queues that are looked at for one answer.
 const QUEUES: usize = 20_000;
-/// Pending callbacks of a queue are counted up to this in a list, and up to that for one endpoint.
+/// How far the pending callbacks of a queue are counted: in a list, and for one endpoint alone.
 const COUNT_IN_LIST: usize = 1_000;
 const COUNT_ALONE: usize = 100_000;
-/// Teams that are looked at in one read.
+/// Teams that one read of the store gives.
 const TEAMS: usize = 1_000;
 
-/// How an endpoint stands, in one word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EndpointState {
-    Active,
-    /// Work waits because a cap is reached: of the endpoint, its origin, its team, or of endpoints not seen to answer.
-    Limited,
-}
-
-impl EndpointState {
-    pub const ALL: [Self; 2] = [Self::Active, Self::Limited];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Limited => "limited",
-        }
+named! {
+    /// How an endpoint stands, in one word.
+    pub enum EndpointState {
+        Active = "active",
+        /// Callbacks wait because a limit is reached: that of the endpoint, of its origin, of its team, or of all
+        /// endpoints that have not answered yet.
+        Limited = "limited",
     }
 }
 
@@ -49,16 +42,17 @@ pub struct Endpoint {
     pub origin: Origin,
     pub state: EndpointState,
     pub in_flight: usize,
-    /// In memory, for a slot.
+    /// Callbacks in memory that wait for a slot.
     pub waiting: usize,
-    /// In the store, not under way; counted up to a bound.
+    /// Callbacks in the store that are not under way, counted up to a bound.
     pub pending: u64,
     pub oldest_due: Option<Timestamp>,
     pub parked_bytes: u64,
     pub recent: RecentOutcomes,
-    /// From the store, while this run has made no attempt: the last outcome of its oldest callback, and its failures.
+    /// What the store knows while this instance has made no attempt: the last outcome of the oldest callback, and how
+    /// often that one has failed.
     stored: Option<(Outcome, u32)>,
-    /// The queues with callbacks for it, by team and target.
+    /// The queues that hold its callbacks, by team and target.
     queues: Vec<(String, String)>,
 }
 
@@ -67,12 +61,12 @@ impl Endpoint {
         self.recent.last().or(self.stored.map(|(outcome, _)| outcome))
     }
 
-    /// Failures in a row.
+    /// How many attempts in a row have failed.
     pub fn failures(&self) -> u32 {
         self.stored.map_or(self.recent.failures, |(_, tries)| tries)
     }
 
-    /// Team and origin: what endpoints are ordered by.
+    /// Team and origin, by which endpoints are ordered.
     pub fn name(&self) -> String {
         format!("{}\n{}", self.team, self.origin)
     }
@@ -80,78 +74,97 @@ impl Endpoint {
 
 type Key = (Arc<str>, Origin);
 
-/// Endpoints by team and origin, in the order of their names.
+/// Which endpoints. Every given field must match.
+#[derive(Debug, Clone, Default)]
+pub struct EndpointFilter {
+    pub team: Option<String>,
+    pub state: Option<EndpointState>,
+}
+
+/// Endpoints in the order of their names.
 pub struct Endpoints {
     pub docs: Vec<Endpoint>,
-    /// Teams behind the last one were not looked at.
+    /// There may be more endpoints after the last one.
     pub more: bool,
 }
 
-impl Ops {
-    /// Endpoints in use lately or with pending callbacks; of one team, or of all from `from` on; in one state or any.
-    /// Their callbacks are not counted: [`count`](Self::count) does that, for those that are shown.
+impl Session {
+    /// A page of endpoints, by team and origin: those in use lately or with pending callbacks, from the first one after
+    /// the endpoint of the name `after`.
     ///
     /// # Errors
-    /// `invalid_request`, or the store's.
+    /// `forbidden`, or the store's.
     pub async fn endpoints(
         &self,
-        team: Option<&str>,
-        state: Option<&str>,
-        from: Option<&str>,
+        filter: EndpointFilter,
+        after: Option<&str>,
+        limit: usize,
     ) -> Result<Endpoints, OpsError> {
-        if state.is_some_and(|state| EndpointState::ALL.iter().all(|known| known.name() != state)) {
-            return Err(OpsError::InvalidRequest("state is one of active, limited".to_owned()));
-        }
+        self.allow(Operation::Endpoints)?;
+        let from = after.and_then(|after| after.split_once('\n')).map(|(team, _)| team);
+        let mut found = self.inner.endpoints(filter.team.as_deref(), from).await?;
+        found.docs.retain(|endpoint| filter.state.is_none_or(|state| endpoint.state == state));
+        found.docs.retain(|endpoint| after.is_none_or(|after| endpoint.name().as_str() > after));
+        found.more |= found.docs.len() > limit;
+        found.docs.truncate(limit);
+        self.inner.count(&mut found.docs).await?;
+        Ok(found)
+    }
+
+    /// One endpoint, with its callbacks counted.
+    ///
+    /// # Errors
+    /// `forbidden`, `invalid_request`, `not_found`, or the store's.
+    pub async fn endpoint(&self, team: &str, origin: &str) -> Result<Endpoint, OpsError> {
+        self.allow(Operation::Endpoint)?;
+        let origin = super::teams::origin(origin)?;
+        let targets = self.inner.queues_of(Some(team), &origin.to_string()).await?;
+        let these = targets.into_iter().map(|queue| (team.to_owned(), queue.target)).collect();
+        let ask = QueueAsk { which: Queues::These(these), count_upto: COUNT_ALONE };
+        let queues = self.parts().reads.queues(ask).await?;
+        let mut lanes = self.parts().lanes.seen();
+        lanes.retain(|lane| *team == *lane.key.team && lane.key.origin.as_ref() == Some(&origin));
+        let found = self.inner.joined(lanes, queues).await?.into_iter().find(|endpoint| endpoint.origin == origin);
+        found.ok_or_else(|| {
+            OpsError::NotFound(format!("{origin} is no endpoint of that team in use lately or with pending callbacks"))
+        })
+    }
+}
+
+impl Inner {
+    /// Endpoints in use lately or with pending callbacks, of one team, or of all teams from `from` on. Their callbacks
+    /// are not counted.
+    async fn endpoints(&self, team: Option<&str>, from: Option<&str>) -> Result<Endpoints, OpsError> {
         let which = match team {
             Some(team) => Queues::Of(team.to_owned()),
             None => Queues::From { team: from.map(str::to_owned), at_most: QUEUES },
         };
-        let mut queues = self.reads.queues(QueueAsk { which, count_upto: 0 }).await?;
-        let mut lanes = self.lanes.seen();
+        let mut queues = self.parts.reads.queues(QueueAsk { which, count_upto: 0 }).await?;
+        let mut lanes = self.parts.lanes.seen();
         lanes.retain(|lane| team.is_none_or(|team| *team == *lane.key.team));
         let more = team.is_none() && queues.len() == QUEUES;
         if more && let Some(last) = queues.last().map(|queue| queue.team.clone()) {
-            // Whole teams only; a team larger than that is shown as far as it was read.
+            // The last team may not be whole, so it is left to the next page. A single team with more queues than are
+            // looked at is shown as far as it was read.
             if queues.first().is_some_and(|first| first.team != last) {
                 queues.retain(|queue| queue.team != last);
                 lanes.retain(|lane| *lane.key.team < *last);
             }
         }
         let mut docs = self.joined(lanes, queues).await?;
-        docs.retain(|endpoint| state.is_none_or(|state| endpoint.state.name() == state));
         docs.sort_by_cached_key(Endpoint::name);
         Ok(Endpoints { docs, more })
     }
 
-    /// One endpoint, with its callbacks counted.
-    ///
-    /// # Errors
-    /// `invalid_request`, `not_found`, or the store's.
-    pub async fn endpoint(&self, team: &str, origin: &str) -> Result<Endpoint, OpsError> {
-        let origin = super::teams::origin(origin)?;
-        let targets = self.queues_of(Some(team), &origin.to_string()).await?;
-        let these = targets.into_iter().map(|queue| (team.to_owned(), queue.target)).collect();
-        let queues = self.reads.queues(QueueAsk { which: Queues::These(these), count_upto: COUNT_ALONE }).await?;
-        let mut lanes = self.lanes.seen();
-        lanes.retain(|lane| *team == *lane.key.team && lane.key.origin.as_ref() == Some(&origin));
-        let found = self.joined(lanes, queues).await?.into_iter().find(|endpoint| endpoint.origin == origin);
-        found.ok_or_else(|| {
-            OpsError::NotFound(format!("{origin} is no endpoint of that team in use lately or with pending callbacks"))
-        })
-    }
-
-    /// Those that fail, the longest row of failures first, with their callbacks counted.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn worst_endpoints(&self, at_most: usize) -> Result<Vec<Endpoint>, OpsError> {
-        let mut lanes = self.lanes.seen();
+    /// The endpoints that fail, those with the most failures in a row first, with their callbacks counted.
+    pub(super) async fn worst_endpoints(&self, at_most: usize) -> Result<Vec<Endpoint>, OpsError> {
+        let mut lanes = self.parts.lanes.seen();
         lanes.retain(|lane| lane.recent.failures > 0 && lane.key.origin.is_some());
         lanes.sort_by_key(|lane| std::cmp::Reverse(lane.recent.failures));
         lanes.truncate(at_most);
         if lanes.is_empty() {
-            // Soon after a start the lanes know little: the store knows who failed before.
-            let mut failing = self.endpoints(None, None, None).await?.docs;
+            // Soon after a start the lanes know little, but the store knows who failed before.
+            let mut failing = self.endpoints(None, None).await?.docs;
             failing.retain(|endpoint| endpoint.failures() > 0);
             failing.sort_by_key(|endpoint| std::cmp::Reverse(endpoint.failures()));
             failing.truncate(at_most);
@@ -163,22 +176,21 @@ impl Ops {
             let targets = self.queues_of(Some(&lane.key.team), &origin.to_string()).await?;
             these.extend(targets.into_iter().map(|queue| (lane.key.team.to_string(), queue.target)));
         }
-        let queues = self.reads.queues(QueueAsk { which: Queues::These(these), count_upto: COUNT_IN_LIST }).await?;
+        let ask = QueueAsk { which: Queues::These(these), count_upto: COUNT_IN_LIST };
+        let queues = self.parts.reads.queues(ask).await?;
         let mut failing = self.joined(lanes, queues).await?;
         failing.sort_by_key(|endpoint| (std::cmp::Reverse(endpoint.recent.failures), endpoint.oldest_due));
         Ok(failing)
     }
 
     /// Counts the callbacks of these endpoints, each queue up to a bound.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn count(&self, endpoints: &mut [Endpoint]) -> Result<(), OpsError> {
+    async fn count(&self, endpoints: &mut [Endpoint]) -> Result<(), OpsError> {
         let these: Vec<_> = endpoints.iter().flat_map(|endpoint| endpoint.queues.iter().cloned()).collect();
         if these.is_empty() {
             return Ok(());
         }
-        let counted = self.reads.queues(QueueAsk { which: Queues::These(these), count_upto: COUNT_IN_LIST }).await?;
+        let ask = QueueAsk { which: Queues::These(these), count_upto: COUNT_IN_LIST };
+        let counted = self.parts.reads.queues(ask).await?;
         for endpoint in endpoints {
             let own = counted
                 .iter()
@@ -188,7 +200,8 @@ impl Ops {
         Ok(())
     }
 
-    /// The queues in which callbacks of an endpoint wait: those of the origin itself, and the defaults that name it.
+    /// The queues in which callbacks of an endpoint wait: that of the origin itself, and those that follow a default
+    /// URL at this origin.
     pub(super) async fn queues_of(&self, team: Option<&str>, endpoint: &str) -> Result<Vec<QueueMatch>, OpsError> {
         if let Some(QueueTarget::Default(mode)) = QueueTarget::parse(endpoint) {
             return Ok(vec![QueueMatch { team: None, target: QueueTarget::Default(mode).name() }]);
@@ -205,14 +218,14 @@ impl Ops {
             }
         };
         if let Some(team) = team {
-            if let Some(entry) = self.directory.team(team).await? {
+            if let Some(entry) = self.parts.directory.team(team).await? {
                 defaults(&entry.team, &mut queues);
             }
             return Ok(queues);
         }
         let mut after = None;
         loop {
-            let teams = self.admin.teams(after, TEAMS).await?;
+            let teams = self.parts.admin.teams(after, TEAMS).await?;
             teams.iter().for_each(|team| defaults(team, &mut queues));
             match teams.last().filter(|_| teams.len() == TEAMS) {
                 Some(last) => after = Some(last.id.to_string()),
@@ -221,6 +234,7 @@ impl Ops {
         }
     }
 
+    /// Lanes and queues, put together by endpoint.
     async fn joined(&self, lanes: Vec<LaneSnapshot>, queues: Vec<QueueRow>) -> Result<Vec<Endpoint>, OpsError> {
         let mut endpoints: BTreeMap<Key, Endpoint> = BTreeMap::new();
         for lane in lanes {
@@ -241,7 +255,7 @@ impl Ops {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
             };
-            // Before its first attempt of this run, what the store knows of the oldest one tells more than nothing.
+            // Before this instance's first attempt, what the store knows of the oldest callback is told.
             if let Some(outcome) = queue.last_outcome.filter(|outcome| outcome.is_of_the_endpoint())
                 && endpoint.recent.last().is_none()
             {
@@ -252,12 +266,12 @@ impl Ops {
         Ok(endpoints.into_values().collect())
     }
 
-    /// Where a queue leads now; nowhere while a default is not set.
+    /// Where a queue leads now. A queue that follows a default URL leads nowhere while that is not set.
     async fn origin_of(&self, queue: &QueueRow) -> Result<Option<Origin>, OpsError> {
         match QueueTarget::parse(&queue.target) {
             Some(QueueTarget::Origin(origin)) => Ok(Some(origin)),
             Some(QueueTarget::Default(mode)) => {
-                let entry = self.directory.team(&queue.team).await?;
+                let entry = self.parts.directory.team(&queue.team).await?;
                 let url = entry.as_ref().and_then(|entry| entry.team.default_url(mode));
                 Ok(url.and_then(|url| Target::parse(url).ok()).map(|target| target.origin))
             }

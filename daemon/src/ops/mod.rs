@@ -1,12 +1,21 @@
-//! What a person or another program may ask. API, CLI and dashboards call these functions and no other logic; each
-//! takes an [`Caller`], and each change writes an audit row.
+//! What a person or another program may ask for. API, command line and dashboards authenticate somebody, build a
+//! [`Caller`], and call the operations of a [`Session`]; they hold no other logic.
+//!
+//! An operation can't be reached without a caller: [`Ops`] keeps its parts to itself, and only [`Ops::as_caller`] gives
+//! a session. Each operation first asks `policy` whether this caller may, reads too, and each change writes an audit
+//! row.
 
 pub mod audit;
 pub mod callbacks;
+mod caller;
 pub mod checks;
+mod dead_letters;
 pub mod endpoints;
+mod error;
 pub mod keys;
+mod names;
 pub mod offsets;
+pub mod policy;
 pub mod retention;
 pub mod status;
 pub mod switch;
@@ -17,7 +26,11 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::base::clock::Clock;
+pub use caller::{Caller, CallerKind};
+pub use error::OpsError;
+pub use names::{named, required};
+
+use crate::base::clock::{Clock, Timestamp};
 use crate::base::metrics::Metrics;
 use crate::base::stop::Stop;
 use crate::base::telemetry::LogLevel;
@@ -27,54 +40,9 @@ use crate::deliver::lanes::Lanes;
 use crate::intake::KafkaState;
 use crate::intake::consumer::Ask;
 use crate::keyring::Keyring;
-use crate::store::StoreError;
-use crate::store::admin::{Admin, AuditEntry, Made};
+use crate::store::admin::{AdminStore, Made};
 use crate::store::reads::Reads;
-
-/// Who asks, and from where: for the audit.
-#[derive(Debug, Clone)]
-pub struct Caller {
-    pub name: String,
-    pub origin: String,
-}
-
-impl Caller {
-    fn entry(&self, action: &'static str, object: impl Into<String>, change: impl Into<String>) -> AuditEntry {
-        AuditEntry {
-            caller: self.name.clone(),
-            origin: self.origin.clone(),
-            action,
-            object: object.into(),
-            change: change.into(),
-        }
-    }
-}
-
-/// Why an operation did nothing: a kind for programs and a sentence for people.
-#[derive(Debug, thiserror::Error)]
-pub enum OpsError {
-    #[error("{0}")]
-    InvalidRequest(String),
-    #[error("{0}")]
-    UrlRefused(String),
-    #[error("{0}")]
-    NotFound(String),
-    #[error("{0}")]
-    Conflict(String),
-    #[error("{0}")]
-    KeyState(String),
-    /// It was there, and is kept no longer.
-    #[error("{0}")]
-    Pruned(String),
-    #[error("this Idempotency-Key came with another request before")]
-    IdempotencyMismatch,
-    #[error("{0}")]
-    Unauthenticated(String),
-    #[error("{0}")]
-    NotReady(String),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
+use policy::Operation;
 
 /// What a reload changes and operations look at.
 #[derive(Debug, Clone)]
@@ -84,11 +52,101 @@ pub struct Settings {
     pub hosts: Vec<String>,
 }
 
-/// What a request to make something came to.
+/// Everything that operations work on.
+pub struct Parts {
+    pub admin: Arc<dyn AdminStore>,
+    pub reads: Arc<dyn Reads>,
+    pub keyring: Arc<Keyring>,
+    pub directory: Arc<Directory>,
+    pub engine: Arc<Engine>,
+    pub lanes: Arc<Lanes>,
+    pub clock: Arc<dyn Clock>,
+    pub metrics: Arc<Metrics>,
+    pub kafka: watch::Receiver<KafkaState>,
+    pub store_up: watch::Receiver<bool>,
+    pub asks: mpsc::Sender<Ask>,
+    pub store_id: String,
+    pub settings: watch::Receiver<Settings>,
+    pub log_level: LogLevel,
+    /// On while the daemon stops.
+    pub draining: Stop,
+}
+
+/// The operations, for whoever says who asks.
+#[derive(Clone)]
+pub struct Ops(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    tokens: tokens::TokenBook,
+    backlog: status::Backlog,
+}
+
+impl Ops {
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(Inner { parts, tokens: tokens::TokenBook::default(), backlog: status::Backlog::default() }))
+    }
+
+    /// The operations, as they are for this caller.
+    pub fn as_caller(&self, caller: &Caller) -> Session {
+        Session { inner: Arc::clone(&self.0), caller: caller.clone() }
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.parts.metrics
+    }
+
+    pub fn store_id(&self) -> &str {
+        &self.0.parts.store_id
+    }
+
+    /// Host names that API requests may be made to.
+    pub fn hosts(&self) -> Vec<String> {
+        self.0.parts.settings.borrow().hosts.clone()
+    }
+
+    pub fn kafka(&self) -> &watch::Receiver<KafkaState> {
+        &self.0.parts.kafka
+    }
+
+    pub fn store_up(&self) -> bool {
+        *self.0.parts.store_up.borrow()
+    }
+
+    /// The store's reads without a caller: for the demo's ledger and for tests, which hold the daemon itself.
+    pub fn reads(&self) -> &dyn Reads {
+        &*self.0.parts.reads
+    }
+}
+
+/// The operations for one caller.
+#[derive(Clone)]
+pub struct Session {
+    inner: Arc<Inner>,
+    caller: Caller,
+}
+
+impl Session {
+    /// The time by which answers tell what holds now.
+    pub fn now(&self) -> Timestamp {
+        self.parts().clock.now()
+    }
+
+    /// Each operation begins with this.
+    fn allow(&self, operation: Operation) -> Result<(), OpsError> {
+        Ok(policy::check(&self.caller, operation)?)
+    }
+
+    fn parts(&self) -> &Parts {
+        &self.inner.parts
+    }
+}
+
+/// What a request to create something came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Creation<T> {
     New(T),
-    /// The same request, told by its `Idempotency-Key`, made it before; this is how it stands now.
+    /// The same request, recognised by its `Idempotency-Key`, created it before. This is how it stands now.
     Repeated(T),
 }
 
@@ -100,7 +158,8 @@ impl<T> Creation<T> {
     }
 }
 
-/// What the store says of a making: nothing where it is new, else the object that the same request made before.
+/// Reads the store's answer to a creation: nothing where the object is new, else the object that the same request
+/// created before.
 fn created(made: Made, exists: impl FnOnce() -> String) -> Result<Option<String>, OpsError> {
     match made {
         Made::Done => Ok(None),
@@ -114,27 +173,4 @@ fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).expect("the system gives random bytes");
     bytes
-}
-
-/// Everything that operations work on.
-#[derive(Clone)]
-pub struct Ops {
-    pub admin: Admin,
-    pub reads: Arc<dyn Reads>,
-    pub keyring: Arc<Keyring>,
-    pub directory: Arc<Directory>,
-    pub engine: Arc<Engine>,
-    pub lanes: Arc<Lanes>,
-    pub tokens: Arc<tokens::TokenBook>,
-    pub clock: Arc<dyn Clock>,
-    pub metrics: Arc<Metrics>,
-    pub kafka: watch::Receiver<KafkaState>,
-    pub store_up: watch::Receiver<bool>,
-    pub asks: mpsc::Sender<Ask>,
-    pub store_id: String,
-    pub settings: watch::Receiver<Settings>,
-    pub log_level: LogLevel,
-    pub backlog: Arc<status::Backlog>,
-    /// Why the daemon does not deliver though it runs, if so.
-    pub draining: Stop,
 }

@@ -1,16 +1,19 @@
-//! Partitions: how far they were read, and from where to start when Kafka's offsets speak of another store.
+//! Partitions: how far each was read, and where to start when Kafka's offsets were written by another store.
 
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{Caller, Ops, OpsError};
+use super::policy::Operation;
+use super::{OpsError, Session};
 use crate::base::clock::Timestamp;
 use crate::intake::consumer::Ask;
 use crate::intake::partitions::AcceptFrom;
+use crate::model::named::Named;
 use crate::store::reads::PartitionOffsets;
 
-/// The consumer's thread looks at questions at least this often, unless a rebalance holds it.
+/// How long an operator waits for the consumer's thread. It looks at its questions more often than that, unless a
+/// rebalance holds it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A partition as the store knows it, and as this daemon reads it.
@@ -22,52 +25,41 @@ pub struct PartitionReport {
     pub recorded_upto: Option<Timestamp>,
 }
 
-impl Ops {
+impl Session {
     /// Every partition that the store knows.
     ///
     /// # Errors
-    /// The store's.
+    /// `forbidden`, or the store's.
     pub async fn offsets(&self) -> Result<Vec<PartitionReport>, OpsError> {
-        let rows = self.reads.offsets().await?;
-        let kafka = self.kafka.borrow();
-        let with_lag = rows.into_iter().map(|row| {
+        self.allow(Operation::Offsets)?;
+        let rows = self.parts().reads.offsets().await?;
+        let kafka = self.parts().kafka.borrow();
+        let report = |row: PartitionOffsets| {
             let read = kafka.partitions.iter().find(|read| *read.partition == row.partition);
             PartitionReport {
                 row,
                 lag: read.map(|read| read.lag),
                 recorded_upto: read.and_then(|read| read.recorded_upto),
             }
-        });
-        Ok(with_lag.collect())
+        };
+        Ok(rows.into_iter().map(report).collect())
     }
 
-    /// Starts the partitions that wait for it. Answers how many did.
+    /// Starts the partitions that wait for an operator. Answers how many started.
     ///
     /// # Errors
-    /// `invalid_request`, `conflict` when none waits, `not_ready` when Kafka does not answer, or the store's.
-    pub async fn accept_offsets(&self, caller: &Caller, from: &str) -> Result<usize, OpsError> {
-        let place = match from {
-            "earliest" => AcceptFrom::Earliest,
-            "committed" => AcceptFrom::Committed,
-            "end" => AcceptFrom::End,
-            _ => {
-                let sentence = "from is \"earliest\", \"committed\" or \"end\"";
-                return Err(OpsError::InvalidRequest(sentence.to_owned()));
-            }
-        };
-        if self.kafka.borrow().blocked.is_none() {
+    /// `forbidden`, `conflict` when no partition waits, `not_ready` when Kafka does not answer, or the store's.
+    pub async fn accept_offsets(&self, from: AcceptFrom) -> Result<usize, OpsError> {
+        self.allow(Operation::AcceptOffsets)?;
+        if self.parts().kafka.borrow().blocked.is_none() {
             return Err(OpsError::Conflict("no partition waits for its offsets to be accepted".to_owned()));
         }
-        // Before it is done: whatever comes of it, someone asked for it.
-        self.admin.note(caller.entry("offsets.accept", from, "")).await?;
+        // The audit comes first: whatever becomes of it, somebody asked for it.
+        self.parts().admin.note(self.caller.entry(Operation::AcceptOffsets, Named::name(from), "")).await?;
         let (answer, answered) = oneshot::channel();
         let silent = || OpsError::NotReady("the Kafka consumer does not answer; see /readyz".to_owned());
-        self.asks.send(Ask::Accept(place, answer)).await.map_err(|_| silent())?;
-        let started = tokio::time::timeout(PATIENCE, answered)
-            .await
-            .map_err(|_| silent())?
-            .map_err(|_| silent())?
-            .map_err(OpsError::NotReady)?;
-        Ok(started)
+        self.parts().asks.send(Ask::Accept(from, answer)).await.map_err(|_| silent())?;
+        let answered = tokio::time::timeout(PATIENCE, answered).await;
+        answered.map_err(|_| silent())?.map_err(|_| silent())?.map_err(OpsError::NotReady)
     }
 }

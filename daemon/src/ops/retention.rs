@@ -1,4 +1,4 @@
-//! Ageing out: in small pieces, so that delivery never waits for it.
+//! Deletes rows that are older than they are to be kept. It works in small pieces, so that delivery never waits for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,10 +8,13 @@ use tokio::sync::watch;
 use super::Settings;
 use crate::base::clock::Clock;
 use crate::base::stop::Stop;
-use crate::store::{PruneAsk, Store};
+use crate::store::{EngineStore, PruneAsk};
 
+/// Rows that are deleted in one transaction.
 const ROWS: usize = 500;
+/// The pause between two pieces while there is more to delete.
 const BREATH: Duration = Duration::from_millis(100);
+/// The pause when nothing is left to delete.
 const REST: Duration = Duration::from_secs(60);
 
 /// How long each kind of row is kept.
@@ -23,7 +26,12 @@ pub struct Retention {
 }
 
 /// Prunes until `stop`.
-pub async fn run(store: Arc<dyn Store>, clock: Arc<dyn Clock>, settings: watch::Receiver<Settings>, mut stop: Stop) {
+pub async fn run(
+    store: Arc<dyn EngineStore>,
+    clock: Arc<dyn Clock>,
+    settings: watch::Receiver<Settings>,
+    mut stop: Stop,
+) {
     let mut after = None;
     loop {
         let keep = settings.borrow().keep;
@@ -38,7 +46,7 @@ pub async fn run(store: Arc<dyn Store>, clock: Arc<dyn Clock>, settings: watch::
         let more = match store.prune(ask).await {
             Ok(pruned) => {
                 after = pruned.next;
-                pruned.next.is_some() || pruned.dead_letters + pruned.event_ids > 0
+                pruned.next.is_some() || pruned.dead_letters > 0 || pruned.event_ids > 0
             }
             Err(error) => {
                 tracing::debug!(%error, "nothing is pruned now");

@@ -1,20 +1,22 @@
-//! How the daemon stands, in one answer.
+//! How the daemon is doing, in one answer.
 
 use std::time::{Duration, Instant};
 
 use super::endpoints::{Endpoint, EndpointState};
-use super::{Caller, Ops, OpsError};
+use super::policy::Operation;
+use super::{Inner, Ops, OpsError, Session};
 use crate::base::clock::Timestamp;
+use crate::model::dead_letter::Unreadable;
 use crate::store::StoreError;
-use crate::store::reads::{InstanceRow, Reads};
+use crate::store::reads::{InstanceRow, Reads, State};
 
-/// What the store says of its backlog, asked at most once a second, so that scrapes never crowd its readers.
+/// What the store says of its backlog. It is asked at most once a second, so that scrapes never crowd its readers.
 #[derive(Default)]
-pub struct Backlog(tokio::sync::Mutex<Option<(Instant, u64, Option<Timestamp>)>>);
+pub(super) struct Backlog(tokio::sync::Mutex<Option<(Instant, u64, Option<Timestamp>)>>);
 
-/// Failing endpoints that a status names.
+/// The most failing endpoints that a status names.
 const WORST: usize = 5;
-/// Runs that are told.
+/// The most instances that a status names.
 const INSTANCES: usize = 5;
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -36,7 +38,7 @@ impl Backlog {
 #[derive(Debug, Clone)]
 pub struct Readiness {
     pub ready: bool,
-    /// One sentence a trouble.
+    /// What keeps it from its work, a sentence each.
     pub troubles: Vec<String>,
     pub kafka_reachable: bool,
     pub partitions: usize,
@@ -58,7 +60,7 @@ pub struct Status {
     pub exhausted: u64,
     pub abandoned: u64,
     pub dead_letters: u64,
-    /// `None` while nothing is read: how far behind we are is not known then.
+    /// `None` while no partition is read: how far behind the daemon is can't be told then.
     pub lag: Option<i64>,
     pub recorded_upto: Option<Timestamp>,
     pub worst: Vec<Endpoint>,
@@ -66,11 +68,109 @@ pub struct Status {
 }
 
 impl Ops {
-    /// Ready: the store answers, no partition waits for an operator, and nothing drains. Kafka's state is told, but
-    /// does not count: the API is needed most when Kafka is gone.
+    /// The daemon is ready when the store answers, no partition waits for an operator, and it is not stopping. Kafka's
+    /// state is told but does not count, since the API is needed most when Kafka is gone.
     pub fn readiness(&self) -> Readiness {
-        let kafka = self.kafka.borrow().clone();
-        let store_up = *self.store_up.borrow();
+        self.0.readiness()
+    }
+
+    /// The metrics page, with what only the store knows. While the store is away, the last known values are shown.
+    pub async fn metrics_page(&self) -> String {
+        let Inner { parts, backlog, .. } = &*self.0;
+        let metrics = &parts.metrics;
+        let mut something_due = false;
+        if let Ok((pending, oldest)) = backlog.look(&*parts.reads).await {
+            metrics.pending.set(i64::try_from(pending).unwrap_or(i64::MAX));
+            if let Some(due) = oldest.filter(|due| *due <= parts.clock.now()) {
+                metrics.oldest_due.set(due.millis() as f64 / 1000.0);
+                something_due = true;
+            }
+        }
+        metrics.partitions.set(i64::try_from(parts.kafka.borrow().assigned).unwrap_or(i64::MAX));
+        metrics.ready.set(i64::from(self.readiness().ready));
+        let (active, limited) = parts.lanes.lane_states();
+        for (state, count) in [(EndpointState::Active, active), (EndpointState::Limited, limited)] {
+            metrics.endpoints.with_label_values(&[state.name()]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        metrics.store_up.set(i64::from(self.store_up()));
+        metrics.encode(something_due)
+    }
+}
+
+impl Session {
+    /// How the daemon is doing now. The counts are those of this instance.
+    ///
+    /// # Errors
+    /// `forbidden`, or the store's.
+    pub async fn status(&self) -> Result<Status, OpsError> {
+        self.allow(Operation::Status)?;
+        let Inner { parts, backlog, .. } = &*self.inner;
+        let metrics = &parts.metrics;
+        let (pending, oldest_due) = backlog.look(&*parts.reads).await?;
+        let (lag, recorded_upto) = {
+            let kafka = parts.kafka.borrow();
+            let reads = kafka.reachable && !kafka.partitions.is_empty();
+            (reads.then(|| kafka.partitions.iter().map(|read| read.lag).sum()), kafka.recorded_upto())
+        };
+        let ended = |state: State| metrics.callbacks_total.with_label_values(&[state.name()]).get();
+        let unreadable = |reason: &Unreadable| metrics.dead_letters_total.with_label_values(&[reason.name()]).get();
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION"),
+            store_id: parts.store_id.clone(),
+            readiness: self.inner.readiness(),
+            note: self.inner.note(),
+            pending,
+            oldest_due,
+            in_flight: metrics.in_flight.get(),
+            unsettled: metrics.unsettled.get(),
+            waiting: metrics.waiting.get(),
+            delivered: ended(State::Delivered),
+            exhausted: ended(State::Exhausted),
+            abandoned: ended(State::Abandoned),
+            dead_letters: Unreadable::ALL.iter().map(unreadable).sum(),
+            lag,
+            recorded_upto,
+            worst: self.inner.worst_endpoints(WORST).await?,
+            instances: parts.reads.instances(INSTANCES).await?,
+        })
+    }
+
+    /// The last instances on this store, the newest first.
+    ///
+    /// # Errors
+    /// `forbidden`, or the store's.
+    pub async fn instances(&self) -> Result<Vec<InstanceRow>, OpsError> {
+        self.allow(Operation::Instances)?;
+        Ok(self.parts().reads.instances(INSTANCES).await?)
+    }
+
+    /// The level of the logs.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub fn log_level(&self) -> Result<String, OpsError> {
+        self.allow(Operation::LogLevel)?;
+        Ok(self.parts().log_level.current())
+    }
+
+    /// Sets the level of the logs, until the next restart, or a reload that names another one. Answers with the level
+    /// that holds now.
+    ///
+    /// # Errors
+    /// `forbidden`, `invalid_request`, or the store's.
+    pub async fn set_log_level(&self, level: &str) -> Result<String, OpsError> {
+        self.allow(Operation::SetLogLevel)?;
+        crate::base::telemetry::check_level(level).map_err(OpsError::InvalidRequest)?;
+        self.parts().admin.note(self.caller.entry(Operation::SetLogLevel, "log", level)).await?;
+        self.parts().log_level.set(level).map_err(OpsError::InvalidRequest)?;
+        Ok(self.parts().log_level.current())
+    }
+}
+
+impl Inner {
+    fn readiness(&self) -> Readiness {
+        let kafka = self.parts.kafka.borrow().clone();
+        let store_up = *self.parts.store_up.borrow();
         let mut troubles = Vec::new();
         if !store_up {
             troubles.push("the store does not answer: nothing new begins until it is back".to_owned());
@@ -80,7 +180,7 @@ impl Ops {
                 "{why}; say from where to start: callbackd offsets accept --from earliest|committed|end"
             ));
         }
-        if self.draining.is_on() {
+        if self.parts.draining.is_on() {
             troubles.push("the daemon is stopping".to_owned());
         }
         Readiness {
@@ -92,93 +192,17 @@ impl Ops {
         }
     }
 
-    /// What keeps it from reading, though it is ready: a sentence, for people.
+    /// Why the daemon reads nothing though it is ready: a sentence for people.
     fn note(&self) -> Option<String> {
-        let kafka = self.kafka.borrow();
+        let kafka = self.parts.kafka.borrow();
         let note = match (kafka.reachable, kafka.assigned) {
-            _ if kafka.blocked.is_some() || self.draining.is_on() => return None,
-            (false, _) => "Kafka is not reached: no event is read, retries go on; it is tried again and again",
+            _ if kafka.blocked.is_some() || self.parts.draining.is_on() => return None,
+            (false, _) => "Kafka can't be reached: no event is read until it can, and retries go on",
             (true, 0) => {
-                "no partition is assigned: the group may wait for a member that died (session.timeout.ms, 45 s unless set), or others have them all"
+                "no partition is assigned to this instance: the consumer group may wait for a member that died (session.timeout.ms, 45 s unless set), or other members have all partitions"
             }
             _ => return None,
         };
         Some(note.to_owned())
-    }
-
-    /// How the daemon stands now; counts are of this run.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn status(&self) -> Result<Status, OpsError> {
-        let (pending, oldest_due) = self.backlog.look(&*self.reads).await?;
-        let (lag, recorded_upto) = {
-            let kafka = self.kafka.borrow();
-            let reads = kafka.reachable && !kafka.partitions.is_empty();
-            (reads.then(|| kafka.partitions.iter().map(|read| read.lag).sum()), kafka.recorded_upto())
-        };
-        let ended = |state: &str| self.metrics.callbacks_total.with_label_values(&[state]).get();
-        let dead = crate::model::dead_letter::Unreadable::ALL
-            .iter()
-            .map(|reason| self.metrics.dead_letters_total.with_label_values(&[reason.name()]).get())
-            .sum();
-        Ok(Status {
-            version: env!("CARGO_PKG_VERSION"),
-            store_id: self.store_id.clone(),
-            readiness: self.readiness(),
-            note: self.note(),
-            pending,
-            oldest_due,
-            in_flight: self.metrics.in_flight.get(),
-            unsettled: self.metrics.unsettled.get(),
-            waiting: self.metrics.waiting.get(),
-            delivered: ended("delivered"),
-            exhausted: ended("exhausted"),
-            abandoned: ended("abandoned"),
-            dead_letters: dead,
-            lag,
-            recorded_upto,
-            worst: self.worst_endpoints(WORST).await?,
-            instances: self.instances().await?,
-        })
-    }
-
-    /// The last runs on this store, the newest first.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn instances(&self) -> Result<Vec<InstanceRow>, OpsError> {
-        Ok(self.reads.instances(INSTANCES).await?)
-    }
-
-    /// Another level of the logs, until the next restart or reload that names one.
-    ///
-    /// # Errors
-    /// `invalid_request`, or the store's.
-    pub async fn set_log_level(&self, caller: &Caller, level: &str) -> Result<(), OpsError> {
-        crate::base::telemetry::check_level(level).map_err(OpsError::InvalidRequest)?;
-        self.admin.note(caller.entry("log.level", "log", level)).await?;
-        self.log_level.set(level).map_err(OpsError::InvalidRequest)?;
-        Ok(())
-    }
-
-    /// The metrics page, with what only the store knows. While it is away, the last known values stand.
-    pub async fn metrics_page(&self) -> String {
-        let mut something_due = false;
-        if let Ok((pending, oldest)) = self.backlog.look(&*self.reads).await {
-            self.metrics.pending.set(i64::try_from(pending).unwrap_or(i64::MAX));
-            if let Some(due) = oldest.filter(|due| *due <= self.clock.now()) {
-                self.metrics.oldest_due.set(due.millis() as f64 / 1000.0);
-                something_due = true;
-            }
-        }
-        self.metrics.partitions.set(i64::try_from(self.kafka.borrow().assigned).unwrap_or(i64::MAX));
-        self.metrics.ready.set(i64::from(self.readiness().ready));
-        let (active, limited) = self.lanes.lane_states();
-        for (state, count) in [(EndpointState::Active, active), (EndpointState::Limited, limited)] {
-            self.metrics.endpoints.with_label_values(&[state.name()]).set(i64::try_from(count).unwrap_or(i64::MAX));
-        }
-        self.metrics.store_up.set(i64::from(*self.store_up.borrow()));
-        self.metrics.encode(something_due)
     }
 }

@@ -1,11 +1,13 @@
-//! The switch of a team, or of one of its origins, to another form of `scale-callback-auth`: tried first with test keys,
-//! by a right callback that must be taken and a spoiled one that must not.
+//! The switch of a team, or of one of its origins, to the other form of `scale-callback-auth`. It is tried first with
+//! test keys: the receiver must accept a valid callback in the new form and refuse a forged one.
 
 use bytes::Bytes;
 
-use super::checks::Checked;
+use super::checks::{Checked, Trial};
+use super::policy::Operation;
 use super::teams::{no_team, origin};
-use super::{Caller, Ops, OpsError};
+use super::{OpsError, Session};
+use crate::deliver::directory::TeamEntry;
 use crate::model::attempt::Outcome;
 use crate::model::endpoint::Origin;
 use crate::model::team::{AuthForm, Mode, Team};
@@ -16,9 +18,9 @@ use crate::net::target::Target;
 #[derive(Debug, Clone)]
 pub struct Switch {
     pub to: AuthForm,
-    /// Of one origin; the team's own form otherwise.
+    /// The origin to switch; the team's own form is switched where there is none.
     pub origin: Option<String>,
-    /// Where to try it; the team's default otherwise.
+    /// The URL to try; the team's default URL where there is none.
     pub url: Option<String>,
 }
 
@@ -31,92 +33,89 @@ pub struct Switched {
     pub switched: bool,
     /// A sentence: what was done, or why nothing was.
     pub result: String,
-    /// A right callback; its steps tell where it failed.
-    pub right: Checked,
-    /// A spoiled one, if the right one was taken.
-    pub spoiled: Option<Checked>,
+    /// The valid callback. Its steps tell where it failed.
+    pub valid: Checked,
+    /// The forged callback, if the valid one was accepted.
+    pub forged: Option<Checked>,
 }
 
-impl Ops {
-    /// Tries the other form in test mode and, if the receiver tells right from wrong, uses it from now on.
+impl Session {
+    /// Tries the other form in test mode and, if the receiver tells a valid callback from a forged one, uses that form
+    /// from now on.
     ///
     /// # Errors
-    /// `not_found`, `conflict` when that form is sent already, `key_state` without keys of that form, `invalid_request`,
-    /// or the store's. A receiver that is not ready is no error: nothing is switched then, and the answer says why.
-    pub async fn switch_auth(&self, caller: &Caller, team: &str, switch: Switch) -> Result<Switched, OpsError> {
-        let entry = self.directory.team(team).await?.ok_or_else(|| no_team(team))?;
-        let origin = switch.origin.as_deref().map(origin).transpose()?;
-        let (from, to) = (form_of(&entry.team, origin.as_ref()), switch.to);
-        let where_to = origin.as_ref().map_or_else(|| team.to_owned(), ToString::to_string);
-        if from == to {
-            return Err(OpsError::Conflict(format!("{where_to} is sent the {} form already", to.name())));
-        }
-        for mode in [Mode::Live, Mode::Test] {
-            if entry.signer(mode, to).is_none() {
-                let kind = if to == AuthForm::Hmac { "hmac" } else { "callback-auth" };
-                return Err(OpsError::KeyState(format!(
-                    "the team has no promoted {kind} key for {} callbacks: create one, install it at the receiver, promote it",
-                    mode.name()
-                )));
-            }
-        }
-        let url = switch.url.as_deref().or(entry.team.default_url(Mode::Test));
-        let url =
-            url.ok_or_else(|| OpsError::InvalidRequest("the team has no default URL: name a URL to try".to_owned()))?;
-        let target = Target::parse(url).map_err(|error| OpsError::UrlRefused(error.to_string()))?;
-        if let Some(origin) = origin.as_ref().filter(|origin| **origin != target.origin) {
-            return Err(OpsError::InvalidRequest(format!("name a URL at {origin} to try")));
-        }
-        let right = self.try_callback(caller, team, Some(url), Mode::Test, Some(to), |_| {}).await?;
-        let answer = |switched, result: String, spoiled| Switched {
-            from,
-            to,
-            origin: origin.clone(),
-            switched,
-            result,
-            right: right.clone(),
-            spoiled,
+    /// `forbidden`, `not_found`, `conflict` when that form is in use already, `key_state` without keys of that form,
+    /// `invalid_request`, or the store's. A receiver that is not ready is no error: nothing is switched then, and the
+    /// answer says why.
+    pub async fn switch_auth(&self, team: &str, switch: Switch) -> Result<Switched, OpsError> {
+        self.allow(Operation::SwitchAuth)?;
+        let plan = self.plan(team, switch).await?;
+        let trial = || Trial { team, url: Some(&plan.url), mode: Mode::Test, form: Some(plan.to) };
+        let valid = self.inner.try_callback(&self.caller, trial(), |_| {}).await?;
+        let mut answer = Switched {
+            from: plan.from,
+            to: plan.to,
+            origin: plan.origin.clone(),
+            switched: false,
+            result: String::new(),
+            valid,
+            forged: None,
         };
-        if !right.succeeded() {
-            let why =
-                "a right test callback was not taken in the new form, its last step says why; nothing was switched";
-            return Ok(answer(false, why.to_owned(), None));
+        if !answer.valid.succeeded() {
+            answer.result = "nothing was switched: the receiver did not accept a valid test callback in the new form; \
+                             its last step says why"
+                .to_owned();
+            return Ok(answer);
         }
-        let spoiled = self.try_callback(caller, team, Some(url), Mode::Test, Some(to), spoil).await?;
-        let outcome = spoiled.steps.last().and_then(|step| step.failed);
-        if !matches!(outcome, Some(Outcome::ClientError | Outcome::Gone)) {
-            let why = if spoiled.succeeded() {
-                "a spoiled test callback was taken as well: the receiver verifies nothing; nothing was switched"
-            } else {
-                "a spoiled test callback was not refused with a status of 4xx; nothing was switched"
-            };
-            return Ok(answer(false, why.to_owned(), Some(spoiled)));
-        }
-        self.set_form(caller, team, origin.as_ref(), from, to).await?;
-        let old = if to == AuthForm::Hmac { "callback auth key" } else { "hmac key" };
-        let result = format!(
-            "a right test callback was taken and a spoiled one refused: {where_to} is sent the {} form from now on; once \
-             the receiver needs its {old} no more, revoke it",
-            to.name()
-        );
-        Ok(answer(true, result, Some(spoiled)))
+        let forged = self.inner.try_callback(&self.caller, trial(), forge).await?;
+        let refused =
+            matches!(forged.steps.last().and_then(|step| step.failed), Some(Outcome::ClientError | Outcome::Gone));
+        answer.result = match (refused, forged.succeeded()) {
+            (true, _) => {
+                self.set_form(team, &plan).await?;
+                answer.switched = true;
+                plan.done(team)
+            }
+            (false, true) => {
+                "nothing was switched: the receiver accepted a forged test callback as well, so it verifies \
+                              nothing"
+                    .to_owned()
+            }
+            (false, false) => "nothing was switched: the receiver did not refuse a forged test callback with a status \
+                               of 4xx"
+                .to_owned(),
+        };
+        answer.forged = Some(forged);
+        Ok(answer)
     }
 
-    /// Changes the form if nobody changed it meanwhile.
-    async fn set_form(
-        &self,
-        caller: &Caller,
-        team: &str,
-        origin: Option<&Origin>,
-        from: AuthForm,
-        to: AuthForm,
-    ) -> Result<(), OpsError> {
-        let (own, id) = (origin.cloned(), team.to_owned());
-        let place = origin.map_or_else(|| "team".to_owned(), ToString::to_string);
+    /// Checks what was asked, before anything is sent.
+    async fn plan(&self, team: &str, switch: Switch) -> Result<Plan, OpsError> {
+        let entry = self.parts().directory.team(team).await?.ok_or_else(|| no_team(team))?;
+        let origin = switch.origin.as_deref().map(origin).transpose()?;
+        let (from, to) = (form_of(&entry.team, origin.as_ref()), switch.to);
+        if from == to {
+            let place = origin.as_ref().map_or_else(|| team.to_owned(), ToString::to_string);
+            return Err(OpsError::Conflict(format!("{place} is sent the {} form already", to.name())));
+        }
+        has_keys(&entry, to)?;
+        let url = switch.url.as_deref().or(entry.team.default_url(Mode::Test));
+        let url = url.ok_or_else(|| OpsError::invalid("the team has no default URL: name a URL to try"))?;
+        let target = Target::parse(url).map_err(|error| OpsError::UrlRefused(error.to_string()))?;
+        if let Some(origin) = origin.as_ref().filter(|origin| **origin != target.origin) {
+            return Err(OpsError::invalid(format!("name a URL at {origin} to try")));
+        }
+        Ok(Plan { from, to, origin, url: url.to_owned() })
+    }
+
+    /// Changes the form, unless somebody else changed it meanwhile.
+    async fn set_form(&self, team: &str, plan: &Plan) -> Result<(), OpsError> {
+        let (own, id, from, to) = (plan.origin.clone(), team.to_owned(), plan.from, plan.to);
         let decide = move |mut team: Team| {
             if form_of(&team, own.as_ref()) != from {
                 return Err(OpsError::Conflict(format!("the form of {id} was changed meanwhile")));
             }
+            let place = own.as_ref().map_or_else(|| "team".to_owned(), ToString::to_string);
             match own {
                 None => team.auth_form = to,
                 Some(origin) => {
@@ -126,21 +125,54 @@ impl Ops {
             }
             Ok((team, format!("{place}: {} -> {}", from.name(), to.name())))
         };
-        let audit = caller.entry("team.switch_auth", team, "");
-        self.admin.update_team(team, audit, decide).await?.ok_or_else(|| no_team(team))??;
-        self.directory.refresh();
+        let audit = self.caller.entry(Operation::SwitchAuth, team, "");
+        self.parts().admin.update_team(team, audit, decide).await?.ok_or_else(|| no_team(team))??;
+        self.parts().directory.refresh();
         Ok(())
     }
+}
+
+/// A switch that may be tried.
+struct Plan {
+    from: AuthForm,
+    to: AuthForm,
+    origin: Option<Origin>,
+    url: String,
+}
+
+impl Plan {
+    fn done(&self, team: &str) -> String {
+        let place = self.origin.as_ref().map_or_else(|| team.to_owned(), ToString::to_string);
+        let old = if self.to == AuthForm::Hmac { "callback auth key" } else { "hmac key" };
+        format!(
+            "{place} is sent the {} form from now on: the receiver accepted a valid test callback and refused a forged \
+             one. Once the receiver needs its {old} no more, revoke it",
+            self.to.name()
+        )
+    }
+}
+
+fn has_keys(entry: &TeamEntry, form: AuthForm) -> Result<(), OpsError> {
+    for mode in [Mode::Live, Mode::Test] {
+        if entry.signer(mode, form).is_none() {
+            let kind = if form == AuthForm::Hmac { "hmac" } else { "callback-auth" };
+            return Err(OpsError::KeyState(format!(
+                "the team has no promoted {kind} key for {} callbacks: create one, install it at the receiver, promote it",
+                mode.name()
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn form_of(team: &Team, origin: Option<&Origin>) -> AuthForm {
     origin.map_or(team.auth_form, |origin| team.form_for(origin))
 }
 
-/// What a forger could send who saw a callback: another body, and where a key travels another key.
-fn spoil(outgoing: &mut Outgoing) {
+/// Makes of a callback what somebody could send who saw one: another body, and another key where a key travels.
+fn forge(outgoing: &mut Outgoing) {
     let mut body = outgoing.body.to_vec();
-    // A digit of the task's id: still JSON, still a callback.
+    // A digit of the task's id is changed: the body still is JSON, and still is a callback.
     if let Some(at) = body.windows(5).position(|five| five == b"test_").and_then(|begin| begin.checked_add(5)) {
         body[at] = if body[at] == b'0' { b'1' } else { b'0' };
     }

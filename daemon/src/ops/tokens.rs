@@ -1,39 +1,43 @@
-//! Bearer tokens of the API: 256 random bits, kept as SHA-256, with a scope and an end.
+//! Bearer tokens of the API: 256 random bits, of which only the SHA-256 is kept, with a set of rights and an end.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use scale_callback_serve::text::hex;
+use scale_callback_serve::text::{hex, printable};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::{Caller, Creation, Ops, OpsError, created};
+use super::caller::Caller;
+use super::policy::{self, Operation};
+use super::{Creation, Inner, Ops, OpsError, Session, created};
 use crate::base::clock::{Clock, Timestamp};
-use crate::store::admin::{Admin, AuditEntry, IdempotencyKey, Made, Scope, TokenRow};
+use crate::model::permission::{Right, Rights};
+use crate::store::admin::{AdminStore, IdempotencyKey, Made, TokenRow};
 
 const PREFIX: &str = "cbt_";
 const MAX_NAME: usize = 200;
-/// The longest that a token may be valid.
+/// The longest time for which a token may be valid, and the shortest.
 pub const LONGEST: Duration = Duration::from_secs(366 * 86_400);
-/// How long a token is valid unless said otherwise.
+pub const SHORTEST: Duration = Duration::from_secs(60);
+/// How long a token is valid unless a caller says otherwise.
 pub const USUAL: Duration = Duration::from_secs(90 * 86_400);
-/// How old what the book holds may be.
+/// How old the copy of the store's tokens may become.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// What was asked of a new token.
 #[derive(Debug, Clone)]
 pub struct NewToken {
     pub name: String,
-    pub scope: Scope,
+    pub scope: Rights,
     pub valid_for: Duration,
 }
 
-/// The valid tokens by their hash, read at most once a second: requests never crowd the store's readers, and a token
-/// that is revoked elsewhere is refused within that second.
+/// The valid tokens by their hash, read at most once a second. Requests therefore never crowd the store's readers, and
+/// a token that another program revokes is refused within that second.
 #[derive(Default)]
-pub struct TokenBook {
+pub(super) struct TokenBook {
     book: tokio::sync::Mutex<Option<Book>>,
-    /// A token was made here.
+    /// Notified when a token was created here.
     made: tokio::sync::Notify,
 }
 
@@ -43,125 +47,136 @@ struct Book {
 }
 
 impl TokenBook {
-    /// What was changed here counts at once.
+    /// Reads the store again at the next question, so that a change made here counts at once.
     async fn forget(&self) {
         *self.book.lock().await = None;
     }
 }
 
 impl Ops {
-    /// Whom a token names, and what they may do.
+    /// The caller that a token stands for; `origin` is where it came from.
     ///
     /// # Errors
-    /// `unauthenticated`, or the store's while nothing of it is known.
-    pub async fn authenticate(&self, token: &str) -> Result<(String, Scope), OpsError> {
+    /// `unauthenticated`, or the store's while nothing is known of its tokens.
+    pub async fn authenticate(&self, token: &str, origin: String) -> Result<Caller, OpsError> {
         let unknown = || OpsError::Unauthenticated("the token is unknown, revoked or expired".to_owned());
         if !token.starts_with(PREFIX) || token.len() != PREFIX.len() + 64 {
             return Err(unknown());
         }
-        let hash = hash(token);
+        let row = self.0.token(&hash(token)).await?.filter(|row| row.is_valid(self.0.parts.clock.now()));
+        let row = row.ok_or_else(unknown)?;
+        Ok(Caller::operator(format!("token:{} ({})", row.id, row.name), origin, row.scope))
+    }
+
+    /// Waits until there is a token that somebody could come with.
+    pub async fn first_token(&self) {
+        loop {
+            let made = self.0.tokens.made.notified();
+            if self.0.has_tokens().await.unwrap_or(false) {
+                return;
+            }
+            // Another program may create one straight in the store, which is seen by looking again.
+            drop(tokio::time::timeout(FRESH, made).await);
+        }
+    }
+}
+
+impl Inner {
+    async fn token(&self, hash: &[u8; 32]) -> Result<Option<TokenRow>, OpsError> {
         let mut book = self.tokens.book.lock().await;
         if book.as_ref().is_none_or(|book| book.read_at.elapsed() >= FRESH) {
-            match self.admin.tokens().await {
-                Ok(rows) => {
+            match (self.parts.admin.tokens().await, book.as_mut()) {
+                (Ok(rows), _) => {
                     let tokens = rows.into_iter().map(|row| (row.hash, row)).collect();
                     *book = Some(Book { read_at: Instant::now(), tokens });
                 }
-                // While the store is away, what is known is the best there is.
-                Err(error) if book.is_none() => return Err(error.into()),
-                Err(_) => {
-                    if let Some(book) = book.as_mut() {
-                        book.read_at = Instant::now();
-                    }
-                }
+                (Err(error), None) => return Err(error.into()),
+                // While the store is away, the last copy is the best there is.
+                (Err(_), Some(kept)) => kept.read_at = Instant::now(),
             }
         }
-        let row = book.as_ref().and_then(|book| book.tokens.get(&hash)).filter(|row| row.is_valid(self.clock.now()));
-        row.map(|row| (format!("token:{} ({})", row.id, row.name), row.scope)).ok_or_else(unknown)
+        Ok(book.as_ref().and_then(|book| book.tokens.get(hash)).cloned())
     }
 
-    /// Whether anybody could come with a token.
+    async fn has_tokens(&self) -> Result<bool, OpsError> {
+        let now = self.parts.clock.now();
+        Ok(self.parts.admin.tokens().await?.iter().any(|token| token.is_valid(now)))
+    }
+}
+
+impl Session {
+    /// All tokens, newest first, without their values.
     ///
     /// # Errors
-    /// The store's.
-    pub async fn has_tokens(&self) -> Result<bool, OpsError> {
-        let now = self.clock.now();
-        Ok(self.admin.tokens().await?.iter().any(|token| token.is_valid(now)))
-    }
-
-    /// Waits until anybody could come with a token.
-    pub async fn first_token(&self) {
-        loop {
-            let made = self.tokens.made.notified();
-            if self.has_tokens().await.unwrap_or(false) {
-                return;
-            }
-            // One that is made in the store by another program is seen within a second.
-            let _ = tokio::time::timeout(FRESH, made).await;
-        }
-    }
-
-    /// All tokens, newest first; never their values.
-    ///
-    /// # Errors
-    /// The store's.
+    /// `forbidden`, or the store's.
     pub async fn tokens(&self) -> Result<Vec<TokenRow>, OpsError> {
-        Ok(self.admin.tokens().await?)
+        self.allow(Operation::Tokens)?;
+        Ok(self.parts().admin.tokens().await?)
     }
 
-    /// Makes a token. Its value is in the answer this once, and nowhere else.
+    /// Creates a token. Its value is in this answer, and is shown nowhere else.
     ///
     /// # Errors
-    /// `invalid_request`, `conflict`, `idempotency_mismatch`, or the store's.
+    /// `forbidden`, also for a right that the caller lacks; `invalid_request`, `conflict`, `idempotency_mismatch`, or
+    /// the store's.
     pub async fn create_token(
         &self,
-        caller: &Caller,
         new: NewToken,
         once: Option<IdempotencyKey>,
     ) -> Result<Creation<(TokenRow, Option<Zeroizing<String>>)>, OpsError> {
-        let (row, value) = mint(&new, self.clock.now())?;
-        let audit = caller.entry("token.create", &row.id, describe(&row));
-        let made = self.admin.create_token(row.clone(), once, audit).await?;
-        self.tokens.forget().await;
-        self.tokens.made.notify_waiters();
+        self.allow(Operation::CreateToken)?;
+        policy::check_gift(&self.caller, new.scope)?;
+        let (row, value) = mint(&new, self.now())?;
+        let audit = self.caller.entry(Operation::CreateToken, &row.id, describe(&row));
+        let made = self.parts().admin.create_token(row.clone(), once, audit).await?;
+        self.inner.tokens.forget().await;
+        self.inner.tokens.made.notify_waiters();
         match created(made, || "there are as many valid tokens as there may be; revoke one first".to_owned())? {
             None => Ok(Creation::New((row, Some(value)))),
             Some(id) => {
-                let earlier = self.admin.tokens().await?.into_iter().find(|token| token.id == id);
-                let earlier = earlier.ok_or_else(|| no_token(&id))?;
-                Ok(Creation::Repeated((earlier, None)))
+                let earlier = self.parts().admin.tokens().await?.into_iter().find(|token| token.id == id);
+                Ok(Creation::Repeated((earlier.ok_or_else(|| no_token(&id))?, None)))
             }
         }
     }
 
-    /// Revokes a token: refused from now on.
+    /// Revokes a token: it is refused from now on.
     ///
     /// # Errors
-    /// `not_found`, or the store's.
-    pub async fn revoke_token(&self, caller: &Caller, id: &str) -> Result<TokenRow, OpsError> {
-        let row = self.admin.revoke_token(id, caller.entry("token.revoke", id, "")).await?;
-        self.tokens.forget().await;
+    /// `forbidden`, `not_found`, or the store's.
+    pub async fn revoke_token(&self, id: &str) -> Result<TokenRow, OpsError> {
+        self.allow(Operation::RevokeToken)?;
+        let row = self.parts().admin.revoke_token(id, self.caller.entry(Operation::RevokeToken, id, "")).await?;
+        self.inner.tokens.forget().await;
         row.ok_or_else(|| no_token(id))
     }
 }
 
-/// Makes the first token straight in the store, while no daemon runs.
+/// Reads a scope: one right or several, with spaces between them.
+///
+/// # Errors
+/// `invalid_request`, with the rights that there are.
+pub fn scope(text: &str) -> Result<Rights, OpsError> {
+    Rights::parse(text).ok_or_else(|| {
+        let names: Vec<_> = Right::ALL.iter().map(|right| right.name()).collect();
+        OpsError::invalid(format!("scope is one or more of {}", names.join(", ")))
+    })
+}
+
+/// Creates the first token straight in the store, while no daemon runs on it.
 ///
 /// # Errors
 /// `invalid_request`, `conflict`, or the store's.
 pub async fn bootstrap(
-    admin: &Admin,
+    admin: &dyn AdminStore,
     clock: &dyn Clock,
     new: &NewToken,
 ) -> Result<(TokenRow, Zeroizing<String>), OpsError> {
+    let caller = Caller::at_the_store("bootstrap");
+    policy::check(&caller, Operation::CreateToken)?;
+    policy::check_gift(&caller, new.scope)?;
     let (row, value) = mint(new, clock.now())?;
-    let audit = AuditEntry {
-        caller: "bootstrap".to_owned(),
-        origin: "store".to_owned(),
-        action: "token.create",
-        object: row.id.clone(),
-        change: describe(&row),
-    };
+    let audit = caller.entry(Operation::CreateToken, &row.id, describe(&row));
     match admin.create_token(row.clone(), None, audit).await? {
         Made::Done => Ok((row, value)),
         _ => Err(OpsError::Conflict("there are as many valid tokens as there may be".to_owned())),
@@ -170,10 +185,10 @@ pub async fn bootstrap(
 
 fn mint(new: &NewToken, now: Timestamp) -> Result<(TokenRow, Zeroizing<String>), OpsError> {
     if new.name.is_empty() || new.name.len() > MAX_NAME || new.name.chars().any(char::is_control) {
-        return Err(OpsError::InvalidRequest(format!("a token's name is 1 to {MAX_NAME} bytes of text")));
+        return Err(OpsError::invalid(format!("a token's name is 1 to {MAX_NAME} bytes of text")));
     }
-    if new.valid_for < Duration::from_secs(60) || new.valid_for > LONGEST {
-        return Err(OpsError::InvalidRequest("a token is valid for 1 minute to 366 days".to_owned()));
+    if new.valid_for < SHORTEST || new.valid_for > LONGEST {
+        return Err(OpsError::invalid("a token is valid for 1 minute to 366 days"));
     }
     let value = Zeroizing::new(format!("{PREFIX}{}", hex(&super::random::<32>())));
     let row = TokenRow {
@@ -194,9 +209,9 @@ fn hash(token: &str) -> [u8; 32] {
 }
 
 fn describe(row: &TokenRow) -> String {
-    format!("name={:?} scope={} expires={}", row.name, row.scope.name(), row.expires_at)
+    format!("name={:?} scope={:?} expires={}", row.name, row.scope.name(), row.expires_at)
 }
 
 fn no_token(id: &str) -> OpsError {
-    OpsError::NotFound(format!("there is no token {}", scale_callback_serve::text::printable(id.as_bytes(), 64)))
+    OpsError::NotFound(format!("there is no token {}", printable(id.as_bytes(), 64)))
 }

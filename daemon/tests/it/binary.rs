@@ -76,7 +76,10 @@ fn configuration_is_shown_and_explained() {
     assert!(shown.contains("deliver.lease") && shown.contains("variable CALLBACKD_KAFKA__PROPERTIES"), "{shown}");
     assert!(!shown.contains("hunter2") && shown.contains("\"client.rack\" = \"a\""), "{shown}");
     let explained = text(&run(&["config", "explain", "deliver.lease"], &[]).stdout);
-    assert_eq!(explained, "# How long a claimed row is ours. More than total_timeout + 5 s.\nlease = \"60s\"\n");
+    assert_eq!(
+        explained,
+        "# How long a due callback that was taken from the store belongs to this instance. More than total_timeout + 5 s.\nlease = \"60s\"\n"
+    );
     assert_eq!(run(&["config", "explain", "nonsense"], &[]).status.code(), Some(3));
     // What `config default` prints is a configuration.
     let folder = tempfile::tempdir().unwrap();

@@ -10,11 +10,11 @@ use callbackd::model::settlement::Ended;
 use callbackd::model::team::{KeyKind, Mode};
 use callbackd::ops::OpsError;
 use callbackd::ops::teams::TeamChange;
-use callbackd::store::Store;
+use callbackd::store::EngineStore;
 use callbackd::store::faulty::{Faults, FaultyStore};
 use scale_callback::receiver::Reply;
 
-use crate::harness::{Event, HMAC_TEAM, Harness, PATIENCE, TEAM, caller};
+use crate::harness::{Event, HMAC_TEAM, Harness, PATIENCE, TEAM};
 
 const ULID: &str = "01KAV9FT00ZKEK0KFES3QVF608";
 
@@ -228,12 +228,12 @@ async fn a_mended_default_url_moves_what_waits_for_it() {
     let harness = Harness::with(&[("RETRY__FIRST", "1s"), ("RETRY__HORIZON", "20s")]).await;
     let broken = harness.recorder(Arc::new(|_, _| Reply::status(500))).await;
     let mended = harness.accepting().await;
-    let ops = &harness.app().ops;
+    let ops = harness.session();
     let default = |url: String| TeamChange { default_url: Some(Some(url)), ..TeamChange::default() };
-    ops.update_team(&caller(), TEAM, default(broken.url("/"))).await.unwrap();
+    ops.update_team(TEAM, default(broken.url("/"))).await.unwrap();
     harness.produce(&Event::new("task-1"));
     assert!(broken.until(PATIENCE, |receipts| !receipts.is_empty()).await);
-    ops.update_team(&caller(), TEAM, default(mended.url("/mended"))).await.unwrap();
+    ops.update_team(TEAM, default(mended.url("/mended"))).await.unwrap();
     let (_, rows, _) = harness.ended("task-1").await;
     assert_eq!(rows.settled.unwrap().ended, Ended::Delivered);
     assert_eq!(mended.count(), 1);
@@ -243,18 +243,18 @@ async fn a_mended_default_url_moves_what_waits_for_it() {
 async fn allowed_origins_and_http_are_refusals_like_any_other() {
     let harness = Harness::start().await;
     let receiver = harness.accepting().await;
-    let ops = &harness.app().ops;
+    let ops = harness.session();
     let change =
         TeamChange { allowed_origins: Some(vec!["https://hooks.acme.example".to_owned()]), ..TeamChange::default() };
-    ops.update_team(&caller(), TEAM, change).await.unwrap();
+    ops.update_team(TEAM, change).await.unwrap();
     harness.produce(&Event::new("task-origin").to(receiver.url("/")));
     let (_, rows, _) = harness.ended("task-origin").await;
     assert_eq!(rows.settled.unwrap().ended, Ended::Abandoned(Reason::OriginNotAllowed));
     let change =
         TeamChange { allowed_origins: Some(vec![]), http: Some(Some("hmac-only".to_owned())), ..TeamChange::default() };
-    ops.update_team(&caller(), TEAM, change).await.unwrap();
+    ops.update_team(TEAM, change).await.unwrap();
     let change = TeamChange { http: Some(Some("hmac-only".to_owned())), ..TeamChange::default() };
-    ops.update_team(&caller(), HMAC_TEAM, change).await.unwrap();
+    ops.update_team(HMAC_TEAM, change).await.unwrap();
     harness.produce(&Event::new("task-http").to(receiver.url("/")));
     harness.produce(&Event::new("task-hmac").of(HMAC_TEAM).to(receiver.url("/")));
     let (_, rows, _) = harness.ended("task-http").await;
@@ -267,11 +267,11 @@ async fn allowed_origins_and_http_are_refusals_like_any_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_rotate_without_a_refused_callback() {
     let harness = Harness::start().await;
-    let ops = harness.app().ops.clone();
+    let ops = harness.session();
     let old = harness.key(TEAM, KeyKind::CallbackAuth, Mode::Live).await;
     let receiver = harness.accepting().await;
     let (row, value) = harness.new_key(KeyKind::Signing).await;
-    ops.promote_key(&caller(), TEAM, &row.id, None).await.unwrap();
+    ops.promote_key(TEAM, &row.id, None).await.unwrap();
     harness.produce(&Event::new("task-1").to(receiver.url("/")));
     harness.ended("task-1").await;
     let receipts = receiver.receipts();
@@ -285,14 +285,14 @@ async fn keys_rotate_without_a_refused_callback() {
     harness.produce(&Event::new("task-2").to(receiver.url("/")));
     harness.ended("task-2").await;
     assert_eq!(receiver.receipts()[1].headers["scale-callback-auth"].to_str().unwrap(), old, "created is not used yet");
-    ops.promote_key(&caller(), TEAM, &row.id, None).await.unwrap();
+    ops.promote_key(TEAM, &row.id, None).await.unwrap();
     harness.produce(&Event::new("task-3").to(receiver.url("/")));
     harness.until("the receiver refuses the new key", async || (!receiver.refused().is_empty()).then_some(())).await;
-    assert_eq!(ops.reveal_key(&caller(), TEAM, &row.id).await.unwrap().as_str(), value.as_str());
+    assert_eq!(ops.reveal_key(TEAM, &row.id).await.unwrap().as_str(), value.as_str());
     // Without any usable key nothing is sent, and it is retried.
     for key in ops.keys(TEAM).await.unwrap().iter().filter(|key| key.kind == KeyKind::Signing && key.mode == Mode::Live)
     {
-        ops.revoke_key(&caller(), TEAM, &key.id, true).await.unwrap();
+        ops.revoke_key(TEAM, &key.id, true).await.unwrap();
     }
     harness.produce(&Event::new("task-4").to(receiver.url("/")));
     let (_, rows, attempts) = harness.ended("task-4").await;
@@ -357,7 +357,7 @@ async fn a_restart_delivers_what_was_pending_and_repeats_nothing() {
         assert_eq!(rows.settled.unwrap().ended, Ended::Delivered);
     }
     assert_eq!(receiver.count(), 25, "20 first tries and 5 retries");
-    let repeats = &harness.app().ops.metrics.repeats_possible_total;
+    let repeats = &harness.app().ops.metrics().repeats_possible_total;
     assert_eq!(repeats.with_label_values(&["unclean_stop"]).get(), 0);
 }
 
@@ -366,12 +366,12 @@ async fn a_store_that_is_away_loses_and_repeats_nothing() {
     let mut faulty = None;
     let slot = &mut faulty;
     let (sender, receiver_of) = std::sync::mpsc::sync_channel(1);
-    let wrap = Box::new(move |inner: Arc<dyn Store>| {
+    let wrap = Box::new(move |inner: Arc<dyn EngineStore>| {
         let faults =
             Faults { happened_but_uncertain: 150, did_not_happen: 150, slow: 100, slowness: Duration::from_millis(30) };
         let store = Arc::new(FaultyStore::new(inner, 42, faults));
         sender.send(Arc::clone(&store)).unwrap();
-        store as Arc<dyn Store>
+        store as Arc<dyn EngineStore>
     });
     let harness = Harness::wrapped(&[], Some(wrap)).await;
     *slot = Some(receiver_of.recv().unwrap());
@@ -383,7 +383,7 @@ async fn a_store_that_is_away_loses_and_repeats_nothing() {
             store.set_down(true);
         }
     }
-    harness.until("the daemon notices", async || (!*harness.app().ops.store_up.borrow()).then_some(())).await;
+    harness.until("the daemon notices", async || (!harness.app().ops.store_up()).then_some(())).await;
     assert!(!harness.app().ops.readiness().ready, "not ready while the store is away");
     store.set_down(false);
     for n in 0..100 {
@@ -397,8 +397,8 @@ async fn a_store_that_is_away_loses_and_repeats_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_the_store_refuses_ends_alone() {
-    let wrap = Box::new(|inner: Arc<dyn Store>| {
-        Arc::new(FaultyStore::new(inner, 1, Faults::default()).refusing("task-bad")) as Arc<dyn Store>
+    let wrap = Box::new(|inner: Arc<dyn EngineStore>| {
+        Arc::new(FaultyStore::new(inner, 1, Faults::default()).refusing("task-bad")) as Arc<dyn EngineStore>
     });
     let harness = Harness::wrapped(&[], Some(wrap)).await;
     let receiver = harness.recorder(Arc::new(|_, _| Reply::status(500))).await;
@@ -438,18 +438,18 @@ async fn everything_is_bounded() {
     let most = std::sync::atomic::AtomicI64::new(0);
     harness
         .until("all have ended", async || {
-            let metrics = &harness.app().ops.metrics;
+            let metrics = harness.app().ops.metrics();
             most.fetch_max(metrics.unsettled.get(), std::sync::atomic::Ordering::Relaxed);
             assert!(metrics.body_bytes.get() <= 1 << 20, "the budget holds");
-            let ended = harness.app().ops.reads.totals().await.ok()?.settled;
+            let ended = harness.app().ops.reads().totals().await.ok()?.settled;
             (ended.iter().map(|(_, _, count)| count).sum::<u64>() == 24).then_some(())
         })
         .await;
     assert!(most.into_inner() <= 16, "fast, slow and settling permits are all there is");
     harness
-        .until("the budget is whole again", async || (harness.app().ops.metrics.body_bytes.get() == 0).then_some(()))
+        .until("the budget is whole again", async || (harness.app().ops.metrics().body_bytes.get() == 0).then_some(()))
         .await;
-    let totals = harness.app().ops.reads.totals().await.unwrap().settled;
+    let totals = harness.app().ops.reads().totals().await.unwrap().settled;
     assert!(
         totals.contains(&("delivered".to_owned(), None, 16)) && totals.contains(&("exhausted".to_owned(), None, 8)),
         "{totals:?}"
@@ -459,6 +459,7 @@ async fn everything_is_bounded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn clear_ends() {
     use callbackd::api::shapes::CallbackShape;
+    use callbackd::ops::callbacks::CallbackReport;
     let harness = Harness::with(&[("RETRY__HORIZON", "60s"), ("RETRY__RETRIES", "1")]).await;
     let receiver =
         harness.recorder(Arc::new(|received, _| Reply::status(if received.path == "/ok" { 200 } else { 500 }))).await;
@@ -468,7 +469,7 @@ async fn clear_ends() {
     harness.produce(&Event::new("task-url").to("nonsense"));
     let shape = async |task: &str| {
         let (id, rows, _) = harness.ended(task).await;
-        let shape = CallbackShape::new(id, &rows).unwrap();
+        let shape = CallbackShape::new(&CallbackReport { id, rows, last_status: None }).unwrap();
         (shape.state, shape.reason, shape.callback_succeeded)
     };
     assert_eq!(shape("task-ok").await, ("delivered", None, Some(true)));
@@ -477,12 +478,13 @@ async fn clear_ends() {
     assert_eq!(shape("task-url").await, ("abandoned", Some("url_invalid"), Some(false)));
     // Not read yet, or never produced: it says up to when everything is recorded.
     let ops = &harness.app().ops;
-    harness.until("both partitions are recorded to their ends", async || ops.kafka.borrow().recorded_upto()).await;
-    let absent = ops.task("task-unknown").await.err().unwrap();
+    harness.until("both partitions are recorded to their ends", async || ops.kafka().borrow().recorded_upto()).await;
+    let session = harness.session();
+    let absent = session.task("task-unknown").await.err().unwrap();
     assert!(matches!(absent, OpsError::NotFound(_)), "{absent:?}");
     assert!(absent.to_string().contains("every partition, 2 of them, is recorded up to 20"), "{absent}");
     // Older than what is kept: its id begins with its time.
-    assert!(matches!(ops.task("4d0000000000000000000000").await.err().unwrap(), OpsError::Pruned(_)));
+    assert!(matches!(session.task("4d0000000000000000000000").await.err().unwrap(), OpsError::Pruned(_)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -507,7 +509,7 @@ async fn a_topic_that_is_refused_is_told_and_read_once_it_is_allowed() {
     harness.ended("task-1").await;
     let broker = harness.broker.as_ref().unwrap();
     broker.refuse(true);
-    let errors = harness.app().ops.metrics.kafka_errors_total.with_label_values(&["not_authorised"]);
+    let errors = harness.app().ops.metrics().kafka_errors_total.with_label_values(&["not_authorised"]);
     harness.until("it is told", async || (errors.get() > 0).then_some(())).await;
     broker.refuse(false);
     // The producer at hand was refused as well; a new one was not.

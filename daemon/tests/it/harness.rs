@@ -9,14 +9,14 @@ use callbackd::config::{Config, Layers};
 use callbackd::demo::broker::Broker;
 use callbackd::keyring::Keyring;
 use callbackd::model::callback::CallbackId;
+use callbackd::model::permission::Rights;
 use callbackd::model::settlement::{NumberedAttempt, Rows};
 use callbackd::model::team::{KeyKind, Mode};
 use callbackd::net::egress::{AllowRule, Allowed, Net};
-use callbackd::ops::Caller;
 use callbackd::ops::teams::TeamChange;
 use callbackd::ops::tokens::NewToken;
-use callbackd::store::Store;
-use callbackd::store::admin::Scope;
+use callbackd::ops::{Caller, Session};
+use callbackd::store::EngineStore;
 use callbackd::store::reads::{BuriedLetter, CallbackFilter, DeadLetterFilter, Page};
 use callbackd_bench::recorder::{Recorder, Rule};
 use rdkafka::ClientConfig;
@@ -33,7 +33,7 @@ pub const PATIENCE: Duration = Duration::from_secs(40);
 /// Between two looks at a condition.
 pub const PAUSE: Duration = Duration::from_millis(20);
 
-type Wrap = Box<dyn FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send>;
+type Wrap = Box<dyn FnOnce(Arc<dyn EngineStore>) -> Arc<dyn EngineStore> + Send>;
 
 pub struct Harness {
     pub topic: String,
@@ -219,34 +219,39 @@ impl Harness {
         cut_off
     }
 
+    /// The operations, for a caller with every right.
+    pub fn session(&self) -> Session {
+        self.app().ops.as_caller(&caller())
+    }
+
     async fn teams(&self) {
-        let ops = &self.app().ops;
-        ops.create_team(&caller(), TEAM, TeamChange::default(), None).await.unwrap();
+        let ops = self.session();
+        ops.create_team(TEAM, TeamChange::default(), None).await.unwrap();
         let hmac = TeamChange { auth_form: Some("hmac".to_owned()), ..TeamChange::default() };
-        ops.create_team(&caller(), HMAC_TEAM, hmac, None).await.unwrap();
+        ops.create_team(HMAC_TEAM, hmac, None).await.unwrap();
     }
 
     /// A new live key of the first team, not used yet.
     pub async fn new_key(&self, kind: KeyKind) -> (callbackd::store::admin::KeyRow, String) {
         let new = callbackd::ops::keys::NewKey { kind, mode: Mode::Live, given: None };
-        let made = self.app().ops.create_key(&caller(), TEAM, new, None).await.unwrap();
+        let made = self.session().create_key(TEAM, new, None).await.unwrap();
         let (row, value) = made.into_inner();
         (row, value.unwrap().to_string())
     }
 
     /// A token of the API's.
-    pub async fn token(&self, scope: Scope) -> String {
-        let new = NewToken { name: scope.name().to_owned(), scope, valid_for: Duration::from_secs(3_600) };
-        let made = self.app().ops.create_token(&caller(), new, None).await.unwrap();
+    pub async fn token(&self, scope: Rights) -> String {
+        let new = NewToken { name: scope.name(), scope, valid_for: Duration::from_secs(3_600) };
+        let made = self.session().create_token(new, None).await.unwrap();
         made.into_inner().1.unwrap().to_string()
     }
 
     /// A key's value.
     pub async fn key(&self, team: &str, kind: KeyKind, mode: Mode) -> String {
-        let ops = &self.app().ops;
+        let ops = self.session();
         let rows = ops.keys(team).await.unwrap();
         let row = rows.iter().rev().find(|row| row.kind == kind && row.mode == mode).unwrap();
-        ops.reveal_key(&caller(), team, &row.id).await.unwrap().to_string()
+        ops.reveal_key(team, &row.id).await.unwrap().to_string()
     }
 
     /// What both teams' developers would verify with.
@@ -300,14 +305,14 @@ impl Harness {
                 self.callbacks(task).await.into_iter().find(|(_, rows)| rows.settled.is_some())
             })
             .await;
-        let attempts = self.app().ops.reads.attempts(found.0).await.unwrap();
+        let attempts = self.app().ops.reads().attempts(found.0).await.unwrap();
         (found.0, found.1, attempts)
     }
 
     pub async fn callbacks(&self, task: &str) -> Vec<(CallbackId, Rows)> {
         let filter = CallbackFilter { task: Some(task.to_owned()), ..CallbackFilter::default() };
         let page = Page { before: None, limit: 100 };
-        self.app().ops.reads.callbacks(filter, page).await.map(|found| found.docs).unwrap_or_default()
+        self.app().ops.reads().callbacks(filter, page).await.map(|found| found.docs).unwrap_or_default()
     }
 
     /// Every dead letter, once there are at least `count`.
@@ -315,7 +320,7 @@ impl Harness {
         self.until("dead letters", async || {
             let page = Page { before: None, limit: 1000 };
             let all = DeadLetterFilter::default();
-            let reads = &self.app().ops.reads;
+            let reads = self.app().ops.reads();
             let mut found = reads.dead_letters(all, page).await.map(|found| found.docs).unwrap_or_default();
             // A list holds the begin of each value.
             for row in &mut found {
@@ -329,7 +334,7 @@ impl Harness {
     /// Waits until the watermarks of all partitions add up to `records`.
     pub async fn watermark(&self, records: i64) {
         self.until("the watermark", async || {
-            let partitions = self.app().ops.reads.offsets().await.unwrap_or_default();
+            let partitions = self.app().ops.reads().offsets().await.unwrap_or_default();
             let sum: i64 = partitions.iter().map(|partition| partition.watermark.upto).sum();
             (sum >= records).then_some(())
         })
@@ -342,7 +347,7 @@ impl Harness {
     }
 
     pub fn metric(&self, name: &str, label: &str) -> u64 {
-        let metrics = &self.app().ops.metrics;
+        let metrics = self.app().ops.metrics();
         let family = match name {
             "attempts" => &metrics.attempts_total,
             "parked" => &metrics.parked_total,
@@ -391,5 +396,5 @@ pub async fn hold(file: &Path) -> rusqlite::Connection {
 }
 
 pub fn caller() -> Caller {
-    Caller { name: "test".to_owned(), origin: "test".to_owned() }
+    Caller::operator("test", "test", Rights::ALL)
 }

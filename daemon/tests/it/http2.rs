@@ -83,7 +83,7 @@ async fn a_receiver_that_takes_no_body_keeps_none_of_our_memory() {
             assert_eq!(rows.settled.unwrap().ended, ends, "{attempts:?}");
         }
         assert!(receiver.connections.load(Ordering::SeqCst) >= 4, "no connection is used again on which a body waits");
-        let held = &harness.app().ops.metrics.body_bytes;
+        let held = &harness.app().ops.metrics().body_bytes;
         harness.until("the bodies are let go", async || (held.get() == 0).then_some(())).await;
     }
 }

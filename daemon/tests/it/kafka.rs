@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use callbackd::intake::partitions::AcceptFrom;
 use callbackd::model::settlement::Ended;
 use callbackd_bench::broker::Broker;
 use callbackd_bench::recorder::{Receipt, Recorder};
@@ -127,7 +128,7 @@ pub async fn at_the_end(harness: &Harness, servers: &str, partitions: i32) {
     let probe: BaseConsumer = client(servers).create().unwrap();
     harness
         .until("the watermarks stand at the ends", async || {
-            let rows = harness.app().ops.reads.offsets().await.ok()?;
+            let rows = harness.app().ops.reads().offsets().await.ok()?;
             let at_end = rows.iter().filter(|row| {
                 let ends = probe.fetch_watermarks(&harness.topic, row.partition.number, Duration::from_secs(5));
                 ends.is_ok_and(|(_, high)| row.watermark.upto == high)
@@ -282,7 +283,7 @@ async fn a_topic_re_created_while_we_were_down_is_read_anew() {
     assert!(receiver.until(LONG, |receipts| receipts.len() >= 160).await, "{}", receiver.count());
     at_the_end(&harness, &servers, 4).await;
     each_once(&receiver, 160);
-    assert!(harness.app().ops.metrics.partitions_started_anew_total.get() >= 3);
+    assert!(harness.app().ops.metrics().partitions_started_anew_total.get() >= 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -302,7 +303,7 @@ async fn a_lost_store_waits_for_an_operator() {
     assert!(troubles.contains("another store") && troubles.contains("offsets accept --from"), "{troubles}");
     let second = other.accepting().await;
     produce(&servers, "lost", 2, &events(20, 10, &second.url("/")));
-    let started = other.app().ops.accept_offsets(&crate::harness::caller(), "committed").await.unwrap();
+    let started = other.session().accept_offsets(AcceptFrom::Committed).await.unwrap();
     assert_eq!(started, 2);
     assert!(second.until(LONG, |receipts| receipts.len() == 10).await);
     assert!(other.app().ops.readiness().ready);
@@ -318,7 +319,7 @@ async fn a_topic_that_is_missing_is_read_as_soon_as_it_is_there() {
     let receiver = harness.accepting().await;
     harness
         .until("it is told", async || {
-            let errors = &harness.app().ops.metrics.kafka_errors_total;
+            let errors = &harness.app().ops.metrics().kafka_errors_total;
             (errors.with_label_values(&["topic_missing"]).get() > 0).then_some(())
         })
         .await;
@@ -379,7 +380,7 @@ async fn records_that_kafka_deleted_are_told_and_passed() {
     harness.run(None).await;
     assert!(receiver.until(LONG, |receipts| receipts.len() == 30).await, "{}", receiver.count());
     at_the_end(&harness, &servers, 1).await;
-    assert_eq!(harness.app().ops.metrics.records_lost_total.get(), 20, "never a silent jump");
+    assert_eq!(harness.app().ops.metrics().records_lost_total.get(), 20, "never a silent jump");
     each_once(&receiver, 30);
 }
 

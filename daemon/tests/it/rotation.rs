@@ -213,10 +213,13 @@ async fn a_switch_of_the_form_is_tried_first_and_changes_nothing_where_the_recei
     process.json(&["teams", "update", TEAM, "--default-url", &not_ready.url("/")]);
     let (status, answer) = switch(&["--to", "hmac"]);
     assert_eq!((status, answer["switched"].as_bool()), (Some(1), Some(false)), "{answer}");
-    assert!(answer["result"].as_str().unwrap().contains("a right test callback was not taken"), "{answer}");
+    assert!(
+        answer["result"].as_str().unwrap().contains("the receiver did not accept a valid test callback"),
+        "{answer}"
+    );
     let (status, answer) = switch(&["--to", "hmac", "--url", &format!("http://{}/", credulous.0)]);
     assert_eq!(status, Some(1), "{answer}");
-    assert!(answer["result"].as_str().unwrap().contains("the receiver verifies nothing"), "{answer}");
+    assert!(answer["result"].as_str().unwrap().contains("so it verifies nothing"), "{answer}");
     assert_eq!((form()["auth_form"].as_str(), form()["origin_forms"].as_array().unwrap().len()), (Some("key"), 0));
 
     // One origin, then the team.
@@ -225,7 +228,7 @@ async fn a_switch_of_the_form_is_tried_first_and_changes_nothing_where_the_recei
     assert_eq!(status, Some(2), "the default URL is not there: {answer}");
     let (status, answer) = switch(&["--to", "hmac", "--origin", &origin, "--url", &ready.url("/x")]);
     assert_eq!((status, answer["switched"].as_bool()), (Some(0), Some(true)), "{answer}");
-    assert_eq!(answer["spoiled"]["steps"].as_array().unwrap().last().unwrap()["outcome"], "client_error");
+    assert_eq!(answer["forged"]["steps"].as_array().unwrap().last().unwrap()["outcome"], "client_error");
     assert_eq!(form()["origin_forms"][0]["auth_form"], "hmac");
     assert_eq!(form()["auth_form"], "key");
     process.json(&["teams", "update", TEAM, "--default-url", &ready.url("/")]);

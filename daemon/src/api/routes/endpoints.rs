@@ -1,7 +1,6 @@
-//! Endpoints: where callbacks go, and how that goes.
+//! Endpoints: where callbacks go, and how their attempts went lately.
 
 use axum::Json;
-use axum::extract::State;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -9,51 +8,49 @@ use super::super::extract::{Answer, Nothing, Place, Query};
 use super::super::paging::Paging;
 use super::super::shapes::names::EndpointStateName;
 use super::super::shapes::{EndpointShape, Page};
-use crate::ops::Ops;
-use crate::ops::endpoints::Endpoint;
+use crate::ops::endpoints::{Endpoint, EndpointFilter};
+use crate::ops::{Session, named};
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "limit and next_token stand here for the document; Paging reads them")]
 pub(super) struct EndpointsQuery {
-    /// Of this team.
+    /// Only endpoints of this team.
     team: Option<String>,
-    /// active or limited.
+    /// Only endpoints in this state.
     #[param(inline, value_type = Option<EndpointStateName>)]
     state: Option<String>,
+    /// How many endpoints the page holds at most.
     #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
     limit: Option<String>,
+    /// The next_token of the page before.
     next_token: Option<String>,
 }
 
 /// Endpoints in use lately or with pending callbacks, by team and origin.
-#[utoipa::path(get, path = "/endpoints", tag = "endpoints", params(EndpointsQuery), security(("token" = ["read"])),
+#[utoipa::path(get, path = "/endpoints", tag = "endpoints", params(EndpointsQuery),
     responses((status = 200, body = Page<EndpointShape>)))]
 pub(super) async fn endpoints(
-    State(ops): State<Ops>,
+    session: Session,
     Query(query): Query<EndpointsQuery>,
     paging: Paging,
 ) -> Answer<Page<EndpointShape>> {
+    let filter = EndpointFilter { state: named("state", query.state.as_deref())?, team: query.team };
     let after: Option<String> = paging.position()?;
-    let from = after.as_deref().and_then(|after| after.split_once('\n')).map(|(team, _)| team);
-    let mut found = ops.endpoints(query.team.as_deref(), query.state.as_deref(), from).await?;
-    found.docs.retain(|endpoint| after.as_ref().is_none_or(|after| endpoint.name() > *after));
-    let more = found.more || found.docs.len() > paging.limit;
-    found.docs.truncate(paging.limit);
-    ops.count(&mut found.docs).await?;
-    let next = found.docs.last().filter(|_| more).map(Endpoint::name);
+    let found = session.endpoints(filter, after.as_deref(), paging.limit).await?;
+    let next = found.docs.last().filter(|_| found.more).map(Endpoint::name);
     Ok(Json(paging.page(found.docs.iter().map(EndpointShape::new).collect(), next.as_ref())))
 }
 
 /// One endpoint.
-#[utoipa::path(get, path = "/endpoints/{team}/{origin}", tag = "endpoints", security(("token" = ["read"])),
+#[utoipa::path(get, path = "/endpoints/{team}/{origin}", tag = "endpoints",
     params(("team" = String, Path, description = "The team's id."),
            ("origin" = String, Path, description = "Scheme, host and port, percent-encoded.")),
     responses((status = 200, body = EndpointShape)))]
 pub(super) async fn endpoint(
-    State(ops): State<Ops>,
+    session: Session,
     Place((team, origin)): Place<(String, String)>,
     Query(_): Query<Nothing>,
 ) -> Answer<EndpointShape> {
-    Ok(Json(EndpointShape::new(&ops.endpoint(&team, &origin).await?)))
+    Ok(Json(EndpointShape::new(&session.endpoint(&team, &origin).await?)))
 }

@@ -1,4 +1,5 @@
-//! The operations of `/admin/v1`, by noun. Each handler parses, calls `ops`, and answers; its documentation is the API's.
+//! The operations of `/admin/v1`, by noun. Each handler parses the request, calls one operation of `ops`, and writes the
+//! answer. Its documentation is the API's.
 
 mod callbacks;
 mod dead_letters;
@@ -7,23 +8,27 @@ mod status;
 mod teams;
 mod tokens;
 
-use axum::middleware::from_fn;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::access::operators;
 use crate::ops::Ops;
 
-/// What a token of the read scope may do, and behind it what needs the operate scope.
+/// Every operation. Which right each one needs is known by `ops::policy`.
 pub(super) fn all() -> OpenApiRouter<Ops> {
-    let read = OpenApiRouter::new()
+    OpenApiRouter::new()
         .routes(routes!(status::status))
         .routes(routes!(status::instances))
         .routes(routes!(status::offsets))
-        .routes(routes!(status::log_level))
-        .routes(routes!(teams::teams))
-        .routes(routes!(teams::team))
-        .routes(routes!(teams::keys))
+        .routes(routes!(status::accept_offsets))
+        .routes(routes!(status::log_level, status::set_log_level))
+        .routes(routes!(teams::teams, teams::create_team))
+        .routes(routes!(teams::team, teams::update_team))
+        .routes(routes!(teams::check_team))
+        .routes(routes!(teams::switch_auth))
+        .routes(routes!(teams::keys, teams::create_key))
+        .routes(routes!(teams::promote_key))
+        .routes(routes!(teams::revoke_key))
+        .routes(routes!(teams::reveal_key))
         .routes(routes!(callbacks::callbacks))
         .routes(routes!(callbacks::callback))
         .routes(routes!(callbacks::attempts))
@@ -33,21 +38,7 @@ pub(super) fn all() -> OpenApiRouter<Ops> {
         .routes(routes!(dead_letters::dead_letter))
         .routes(routes!(endpoints::endpoints))
         .routes(routes!(endpoints::endpoint))
-        .routes(routes!(tokens::tokens))
-        .routes(routes!(tokens::audit));
-    let operate = OpenApiRouter::new()
-        .routes(routes!(status::accept_offsets))
-        .routes(routes!(status::set_log_level))
-        .routes(routes!(teams::create_team))
-        .routes(routes!(teams::update_team))
-        .routes(routes!(teams::check_team))
-        .routes(routes!(teams::switch_auth))
-        .routes(routes!(teams::create_key))
-        .routes(routes!(teams::promote_key))
-        .routes(routes!(teams::revoke_key))
-        .routes(routes!(teams::reveal_key))
-        .routes(routes!(tokens::create_token))
+        .routes(routes!(tokens::tokens, tokens::create_token))
         .routes(routes!(tokens::revoke_token))
-        .route_layer(from_fn(operators));
-    read.merge(operate)
+        .routes(routes!(tokens::audit))
 }

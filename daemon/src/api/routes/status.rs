@@ -1,66 +1,54 @@
-//! How the daemon stands, and the little of it that can be turned.
+//! How the daemon is doing, and the little of it that can be changed while it runs.
 
-use axum::extract::State;
-use axum::{Extension, Json};
+use axum::Json;
 
-use super::super::access::Asker;
 use super::super::extract::{Answer, Body, Nothing, Query};
 use super::super::shapes::{Acceptance, InstanceShape, LogLevelShape, OffsetsShape, Page, StartedShape, StatusShape};
-use crate::ops::Ops;
+use crate::ops::{Session, required};
 
-/// How the daemon stands.
+/// How the daemon is doing.
 ///
-/// Ready or why not, how far behind, what waits, which endpoints fail. Counts are of this run.
-#[utoipa::path(get, path = "/status", tag = "status", security(("token" = ["read"])),
-    responses((status = 200, body = StatusShape)))]
-pub(super) async fn status(State(ops): State<Ops>, Query(_): Query<Nothing>) -> Answer<StatusShape> {
-    Ok(Json(StatusShape::new(ops.status().await?)))
+/// Whether it is ready and why not, how far it is behind, what waits, and which endpoints fail. The counts are those of
+/// this instance.
+#[utoipa::path(get, path = "/status", tag = "status", responses((status = 200, body = StatusShape)))]
+pub(super) async fn status(session: Session, Query(_): Query<Nothing>) -> Answer<StatusShape> {
+    Ok(Json(StatusShape::new(session.status().await?)))
 }
 
-/// The last runs of a daemon on this store.
-#[utoipa::path(get, path = "/instances", tag = "status", security(("token" = ["read"])),
-    responses((status = 200, body = Page<InstanceShape>)))]
-pub(super) async fn instances(State(ops): State<Ops>, Query(_): Query<Nothing>) -> Answer<Page<InstanceShape>> {
-    Ok(Json(Page::whole(ops.instances().await?.iter().map(InstanceShape::new).collect())))
+/// The last instances of the daemon on this store, the newest first.
+#[utoipa::path(get, path = "/instances", tag = "status", responses((status = 200, body = Page<InstanceShape>)))]
+pub(super) async fn instances(session: Session, Query(_): Query<Nothing>) -> Answer<Page<InstanceShape>> {
+    Ok(Json(Page::whole(session.instances().await?.iter().map(InstanceShape::new).collect())))
 }
 
-/// Every partition: its watermark, and how far behind it is.
-#[utoipa::path(get, path = "/offsets", tag = "offsets", security(("token" = ["read"])),
-    responses((status = 200, body = Page<OffsetsShape>)))]
-pub(super) async fn offsets(State(ops): State<Ops>, Query(_): Query<Nothing>) -> Answer<Page<OffsetsShape>> {
-    Ok(Json(Page::whole(ops.offsets().await?.iter().map(OffsetsShape::new).collect())))
+/// Every partition, with its watermark and how far it is behind.
+#[utoipa::path(get, path = "/offsets", tag = "offsets", responses((status = 200, body = Page<OffsetsShape>)))]
+pub(super) async fn offsets(session: Session, Query(_): Query<Nothing>) -> Answer<Page<OffsetsShape>> {
+    Ok(Json(Page::whole(session.offsets().await?.iter().map(OffsetsShape::new).collect())))
 }
 
-/// Start the partitions that wait for it.
+/// Start the partitions that wait for an operator.
 ///
-/// A partition waits when Kafka's offsets speak of another store. Errors: conflict when none waits, not_ready when the
-/// Kafka consumer does not answer.
-#[utoipa::path(post, path = "/offsets/accept", tag = "offsets", security(("token" = ["operate"])),
-    request_body = Acceptance, responses((status = 200, body = StartedShape)))]
-pub(super) async fn accept_offsets(
-    State(ops): State<Ops>,
-    Extension(caller): Extension<Asker>,
-    body: Body<Acceptance>,
-) -> Answer<StartedShape> {
-    let started = ops.accept_offsets(&caller.caller, &body.value.from).await?;
+/// A partition waits when the offsets of its consumer group in Kafka were written by another store. Errors: conflict
+/// when no partition waits, not_ready when the Kafka consumer does not answer.
+#[utoipa::path(post, path = "/offsets/accept", tag = "offsets", request_body = Acceptance,
+    responses((status = 200, body = StartedShape)))]
+pub(super) async fn accept_offsets(session: Session, body: Body<Acceptance>) -> Answer<StartedShape> {
+    let started = session.accept_offsets(required("from", &body.value.from)?).await?;
     Ok(Json(StartedShape { started }))
 }
 
 /// The level of the daemon's logs.
-#[utoipa::path(get, path = "/log_level", tag = "status", security(("token" = ["read"])),
-    responses((status = 200, body = LogLevelShape)))]
-pub(super) async fn log_level(State(ops): State<Ops>, Query(_): Query<Nothing>) -> Answer<LogLevelShape> {
-    Ok(Json(LogLevelShape { level: ops.log_level.current() }))
+#[utoipa::path(get, path = "/log_level", tag = "status", responses((status = 200, body = LogLevelShape)))]
+pub(super) async fn log_level(session: Session, Query(_): Query<Nothing>) -> Answer<LogLevelShape> {
+    Ok(Json(LogLevelShape { level: session.log_level()? }))
 }
 
-/// Turn the level of the daemon's logs, until the next restart, or a reload that changes it.
-#[utoipa::path(put, path = "/log_level", tag = "status", security(("token" = ["operate"])),
-    request_body = LogLevelShape, responses((status = 200, body = LogLevelShape)))]
-pub(super) async fn set_log_level(
-    State(ops): State<Ops>,
-    Extension(caller): Extension<Asker>,
-    body: Body<LogLevelShape>,
-) -> Answer<LogLevelShape> {
-    ops.set_log_level(&caller.caller, &body.value.level).await?;
-    Ok(Json(LogLevelShape { level: ops.log_level.current() }))
+/// Set the level of the daemon's logs.
+///
+/// It holds until the next restart, or until a reload of a configuration that names another level.
+#[utoipa::path(put, path = "/log_level", tag = "status", request_body = LogLevelShape,
+    responses((status = 200, body = LogLevelShape)))]
+pub(super) async fn set_log_level(session: Session, body: Body<LogLevelShape>) -> Answer<LogLevelShape> {
+    Ok(Json(LogLevelShape { level: session.set_log_level(&body.value.level).await? }))
 }

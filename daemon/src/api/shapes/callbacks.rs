@@ -8,7 +8,8 @@ use super::DeadLetterShape;
 use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
 use crate::model::lease::Facts;
-use crate::model::settlement::{NumberedAttempt, Pending, Rows, Settled};
+use crate::model::settlement::{NumberedAttempt, Pending, Settled};
+use crate::ops::callbacks::CallbackReport;
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CallbackShape {
@@ -17,7 +18,7 @@ pub struct CallbackShape {
     pub state: &'static str,
     /// Why it was abandoned.
     pub reason: Option<&'static str>,
-    /// As the platform's task has it: null until the callback ends, and where there was no URL at all.
+    /// The same as in the platform's task: null until the callback ends, and null if there was no URL at all.
     pub callback_succeeded: Option<bool>,
     pub team_id: String,
     pub task_id: String,
@@ -25,38 +26,36 @@ pub struct CallbackShape {
     pub event_type: String,
     /// live or test.
     pub mode: &'static str,
-    /// What it waits in: the origin of its task's own URL, or default:live / default:test.
+    /// The queue in which it waits: the origin of its task's own URL, or default:live or default:test.
     pub queue: String,
     pub attempts: u32,
     pub last_status: Option<u16>,
     pub last_outcome: Option<&'static str>,
-    /// It is in memory: an attempt is under way, or waits for its turn at its endpoint.
+    /// It is in memory: an attempt is under way, or waits for a slot at its endpoint.
     pub in_flight: bool,
     /// When the next attempt is due.
     pub due: Option<String>,
     pub first_attempt_at: Option<String>,
     pub settled_at: Option<String>,
-    /// Rises whenever a settled callback changes; 0 while it is pending.
+    /// Rises with every change of a settled callback. 0 while the callback is pending.
     pub revision: u32,
-    /// cluster/topic/partition of the record, and its offset.
+    /// Where the task event was read: cluster, topic and partition.
     pub partition: String,
+    /// The record's offset in that partition.
     pub offset: i64,
+    /// The record's time.
     pub record_at: Option<String>,
 }
 
 impl CallbackShape {
-    pub fn new(id: CallbackId, rows: &Rows) -> Option<Self> {
-        match (&rows.settled, rows.live()) {
-            (Some(settled), _) => Some(Self::settled(id, settled)),
-            (None, Some(pending)) => Some(Self::pending(id, pending)),
-            (None, None) => None,
-        }
-    }
-
-    /// With the status of its last attempt, which a pending row does not hold.
-    #[must_use]
-    pub fn with_status(self, status: Option<u16>) -> Self {
-        Self { last_status: self.last_status.or(status), ..self }
+    /// `None` for a callback that has no rows any more.
+    pub fn new(report: &CallbackReport) -> Option<Self> {
+        let shape = match (&report.rows.settled, report.rows.live()) {
+            (Some(settled), _) => Self::settled(report.id, settled),
+            (None, Some(pending)) => Self::pending(report.id, pending),
+            (None, None) => return None,
+        };
+        Some(Self { last_status: shape.last_status.or(report.last_status), ..shape })
     }
 
     fn facts(id: CallbackId, facts: &Facts) -> Self {
@@ -117,18 +116,19 @@ impl CallbackShape {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AttemptShape {
-    /// From 1.
+    /// The attempt's number, from 1.
     pub attempt: u32,
     pub outcome: &'static str,
-    /// Whether any byte of the request left.
+    /// Whether any byte of the request was sent.
     pub sent: bool,
     pub status: Option<u16>,
     pub begun_at: String,
     pub duration_ms: u64,
+    /// The address and port that the request was sent to.
     pub peer: Option<String>,
-    /// A kept connection handed the request back unsent, and a fresh one took it.
+    /// A connection that was kept open had failed before anything was sent, so the request was sent over a new one.
     pub redialed: bool,
-    /// The begin of the answer, or the reason of a refusal; control characters escaped.
+    /// The beginning of the answer, or the reason of a refusal. Control characters are escaped.
     pub answer: String,
 }
 
@@ -149,8 +149,8 @@ impl AttemptShape {
     }
 }
 
-/// A callback and what each of its attempts came to. A first delivery has no attempt of its own: it stands in the
-/// callback.
+/// A callback, and what each of its attempts came to. If the first attempt delivered the callback, that attempt is not
+/// listed: everything about it is in the callback.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AttemptsShape {
     pub callback: CallbackShape,
@@ -163,6 +163,6 @@ pub struct TaskShape {
     pub task_id: String,
     pub callbacks: Vec<CallbackShape>,
     pub dead_letters: Vec<DeadLetterShape>,
-    /// There are more of one or the other: the lists by task show all.
+    /// There are more callbacks or dead letters than are shown here. Their lists, filtered by this task, show all.
     pub has_more: bool,
 }

@@ -6,19 +6,27 @@ use utoipa::ToSchema;
 
 use crate::store::reads::BuriedLetter;
 
+/// A task event that can't become a callback.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct DeadLetterShape {
     pub dead_letter_id: String,
+    /// Why it can't become a callback.
     pub reason: &'static str,
+    /// What exactly is wrong, for people.
     pub detail: String,
     pub team_id: Option<String>,
     pub task_id: Option<String>,
     pub event_id: Option<String>,
+    /// Where the task event was read: cluster, topic and partition.
     pub partition: String,
+    /// The record's offset in that partition.
     pub offset: i64,
+    /// When it became a dead letter.
     pub buried_at: String,
+    /// The length of the record's value.
     pub value_bytes: u64,
-    /// The begin of the record's value, control characters escaped; in full only for one letter.
+    /// The record's value, with control characters escaped. A list shows only its beginning; one dead letter alone shows
+    /// up to 64 KiB.
     pub value: String,
 }
 

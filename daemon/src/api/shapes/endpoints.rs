@@ -12,23 +12,25 @@ pub struct EndpointShape {
     pub team_id: String,
     /// Scheme, host and port.
     pub origin: String,
-    /// active, or limited: work waits because a cap is reached.
+    /// active, or limited: callbacks wait because a limit on attempts is reached.
     pub state: &'static str,
+    /// Attempts under way.
     pub in_flight: usize,
     /// Callbacks in memory that wait for a slot.
     pub waiting: usize,
-    /// Callbacks in the store that are not under way; counted up to a thousand for each queue in lists.
+    /// Callbacks in the store that are not under way. A list counts at most a thousand in each queue.
     pub pending: u64,
-    /// When the oldest of them became, or the next becomes, due.
+    /// When the first of them became due, or will become due.
     pub oldest_due: Option<String>,
+    /// Bytes of the bodies that are stored for it.
     pub parked_bytes: u64,
-    /// Failures in a row, since this daemon started or the last success; before its first attempt, those of the oldest
-    /// callback that waits.
+    /// Attempts in a row that failed, since the last success or since this instance started. Before this instance's first
+    /// attempt, it is the failures of the oldest callback that waits.
     pub consecutive_failures: u32,
     pub last_outcome: Option<&'static str>,
     pub last_attempt_at: Option<String>,
     pub last_success_at: Option<String>,
-    /// The last 20 attempts by outcome.
+    /// The last 20 attempts, counted by outcome.
     pub recent: Vec<OutcomeCount>,
 }
 

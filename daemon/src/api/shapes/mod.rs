@@ -1,5 +1,5 @@
-//! The API's JSON: snake_case, times RFC 3339 with milliseconds in UTC. Customers' bytes are shown as text, with what
-//! is no text escaped.
+//! The API's JSON: names in snake_case, times as in RFC 3339 with milliseconds in UTC. Customers' bytes are shown as text;
+//! what is not text is escaped.
 
 mod callbacks;
 mod dead_letters;
@@ -24,19 +24,20 @@ use utoipa::ToSchema;
 
 use crate::base::clock::Timestamp;
 
-/// A page of a list. Give `next_token` back to go on; it belongs to the query that it came from.
+/// A page of a list. To get the next page, send the same query again with `next_token`.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Page<T> {
     pub docs: Vec<T>,
-    /// More may follow. A search that finds little ends in time with what it found, so a page may be short, or empty.
+    /// More may follow. A search that finds little ends within its time with what it found, so that a page may be short
+    /// or empty.
     pub has_more: bool,
     pub next_token: Option<String>,
-    /// How many documents a page of this answer holds at most.
+    /// The most documents that a page of this list holds.
     pub limit: usize,
 }
 
 impl<T> Page<T> {
-    /// A list that is never long enough for pages.
+    /// A whole list that is never long enough for pages.
     pub fn whole(docs: Vec<T>) -> Self {
         let limit = docs.len();
         Self { docs, has_more: false, next_token: None, limit }

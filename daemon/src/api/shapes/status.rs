@@ -1,4 +1,4 @@
-//! How the daemon stands: status, instances, sources, the level of its logs.
+//! How the daemon is doing: status, instances, offsets, the level of its logs.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -16,14 +16,18 @@ pub struct OffsetsShape {
     pub partition: i32,
     /// The watermark: every record below it is durable.
     pub watermark: i64,
-    /// Below it every record is looked up before it is sent.
+    /// Below this offset every record is looked up in the store before it is sent, since it may have been sent before.
     pub seen_upto: i64,
+    /// Rises whenever an instance takes the partition over.
     pub epoch: i64,
+    /// An instance reads the partition now.
     pub owned: bool,
-    /// Records between the watermark and the log's end, as this daemon saw it last; null for a partition it does not read.
+    /// Records between the watermark and the end of the partition, as this instance saw it last. Null for a partition that
+    /// it does not read.
     pub lag: Option<i64>,
-    /// Every record up to this time is recorded.
+    /// Every record of this partition up to this time is recorded in the store.
     pub recorded_upto: Option<String>,
+    /// When the watermark rose last.
     pub moved_at: String,
 }
 
@@ -50,29 +54,37 @@ pub struct StatusShape {
     pub version: &'static str,
     pub store_id: String,
     pub ready: bool,
+    /// What keeps the daemon from its work, a sentence each.
     pub troubles: Vec<String>,
-    /// What keeps it from reading, though it is ready.
+    /// Why the daemon reads nothing though it is ready.
     pub note: Option<String>,
     pub kafka_reachable: bool,
+    /// Partitions that are assigned to this instance.
     pub partitions: usize,
+    /// Callbacks in the store that have not ended.
     pub pending: u64,
+    /// When the first of them became due, or will become due.
     pub oldest_due: Option<String>,
+    /// Attempts under way.
     pub in_flight: i64,
+    /// Attempts that began and whose end is not in the store yet: what a crash now could repeat.
     pub unsettled: i64,
+    /// Callbacks in memory that wait for a slot.
     pub waiting: i64,
-    /// When this run began; the counts behind it are of this run.
+    /// When this instance started. The next four numbers are counted from then on.
     pub counted_since: Option<String>,
     pub delivered: u64,
     pub exhausted: u64,
     pub abandoned: u64,
     pub dead_letters: u64,
-    /// Records between watermarks and the ends of the logs.
-    /// Null while nothing is read: how far behind is not known then.
+    /// Records between the watermarks and the ends of the partitions. Null while no partition is read, since it can't be
+    /// told then.
     pub lag: Option<i64>,
-    /// Every partition is recorded up to this time.
+    /// Every record up to this time, in every partition, is recorded in the store.
     pub recorded_upto: Option<String>,
-    /// Endpoints that fail, the longest row of failures first; at most five.
+    /// The endpoints with the most failures in a row; at most five.
     pub worst_endpoints: Vec<EndpointShape>,
+    /// The last instances on this store, the newest first.
     pub instances: Vec<InstanceShape>,
 }
 
@@ -91,7 +103,7 @@ impl StatusShape {
             in_flight: status.in_flight,
             unsettled: status.unsettled,
             waiting: status.waiting,
-            counted_since: status.instances.first().map(|run| run.started_at.to_string()),
+            counted_since: status.instances.first().map(|instance| instance.started_at.to_string()),
             delivered: status.delivered,
             exhausted: status.exhausted,
             abandoned: status.abandoned,
@@ -104,14 +116,14 @@ impl StatusShape {
     }
 }
 
-/// A run of the daemon on this store.
+/// An instance: one run of the daemon on this store, from its start to its end.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct InstanceShape {
     pub instance_id: i64,
     pub started_at: String,
     /// Its last write to the store.
     pub seen_at: String,
-    /// running, ended, or died: it did not end cleanly.
+    /// running, ended, or died, which means that it did not end cleanly.
     pub state: &'static str,
 }
 
@@ -130,11 +142,13 @@ impl InstanceShape {
     }
 }
 
-/// From where partitions start whose Kafka offsets speak of another store.
+/// From where the partitions start that wait for an operator.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Acceptance {
-    /// earliest (repeats what the lost store had sent), committed (may lose what it had not), or end.
+    /// earliest: from the first record that Kafka still holds, which repeats what the other store had sent. committed: from
+    /// where the other store's watermark was, which loses what was still pending there. end: only records that come from now
+    /// on.
     #[schema(value_type = StartName)]
     pub from: String,
 }
@@ -148,6 +162,6 @@ pub struct StartedShape {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LogLevelShape {
-    /// A level or filter: info, debug, callbackd=debug,info.
+    /// A level or a filter, for example: info, debug, callbackd=debug,info.
     pub level: String,
 }

@@ -15,20 +15,27 @@ use crate::store::admin::KeyRow;
 pub struct TeamShape {
     pub team_id: String,
     pub name: String,
+    /// Where callbacks go whose task has no URL of its own.
     pub default_url: Option<String>,
+    /// The same for test tasks; null if they go to default_url as well.
     pub default_url_test: Option<String>,
+    /// The only origins that callbacks may go to; any origin if the list is empty.
     pub allowed_origins: Vec<String>,
     /// The form of scale-callback-auth: key or hmac.
     pub auth_form: &'static str,
+    /// Origins that have a form of their own.
     pub origin_forms: Vec<OriginForm>,
-    /// What to do with http:// URLs: allow, hmac-only or refuse; null follows the installation.
+    /// What to do with http:// URLs: allow, hmac-only or refuse. Null follows the installation.
     pub http: Option<&'static str>,
-    /// Null follows the installation, as in the next two.
+    /// How often a callback is retried. Null follows the installation.
     pub retries: Option<u32>,
+    /// For how long a callback is retried. Null follows the installation.
     pub horizon_seconds: Option<u64>,
+    /// Whether the status 410 ends a callback. Null follows the installation.
     pub end_on_gone: Option<bool>,
 }
 
+/// An origin with a form of its own.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OriginForm {
@@ -59,7 +66,7 @@ impl TeamShape {
     }
 }
 
-/// A user and password in a URL are not shown.
+/// The URL without its user and password, which are not shown.
 fn without_userinfo(url: &str) -> String {
     match url::Url::parse(url) {
         Ok(mut parsed) if !parsed.username().is_empty() || parsed.password().is_some() => {
@@ -70,11 +77,11 @@ fn without_userinfo(url: &str) -> String {
     }
 }
 
-/// What is given changes; null takes away.
+/// What is given changes; null removes a value.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TeamPatch {
-    /// For a new team alone.
+    /// Only for a new team: an id never changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 128)]
     pub team_id: Option<String>,
@@ -107,7 +114,7 @@ pub struct TeamPatch {
     pub end_on_gone: Option<Option<bool>>,
 }
 
-/// Tells null from absent.
+/// Tells null from what is absent.
 fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
@@ -137,18 +144,19 @@ pub struct KeyShape {
     pub mode: &'static str,
     /// created, active or revoked.
     pub state: &'static str,
+    /// The last four characters of the value.
     pub last4: String,
     pub created_at: String,
     pub promoted_at: Option<String>,
     pub revoked_at: Option<String>,
-    /// Only in the answer to its making, and to `reveal`.
+    /// Only in the answer to the key's creation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
 }
 
 impl KeyShape {
     pub fn new(row: &KeyRow, now: Timestamp) -> Self {
-        // A key promoted for a date is active once that has come.
+        // A key that was promoted for a later time is active once that time has come.
         let active = row.state == KeyState::Created && row.is_used(now);
         Self {
             key_id: row.id.clone(),
@@ -167,13 +175,11 @@ impl KeyShape {
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewKeyShape {
-    /// callback-auth, hmac or signing.
     #[schema(value_type = KindName)]
     pub kind: String,
-    /// live or test.
     #[schema(value_type = ModeName)]
     pub mode: String,
-    /// Takes over a key that was handed out before; made where absent.
+    /// The value of a key that the customer has already. Without it a new value is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
 }
@@ -181,7 +187,7 @@ pub struct NewKeyShape {
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Promotion {
-    /// RFC 3339; now where absent.
+    /// From this time on, RFC 3339. From now on if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,
 }
@@ -189,34 +195,36 @@ pub struct Promotion {
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Revocation {
+    /// Revoke even the last active key of its kind and mode. Callbacks then wait for another one.
     #[serde(default)]
-    /// Even the last usable one of its kind and mode: callbacks then wait for another.
     pub force: bool,
 }
 
-/// A key's value. It was audited.
+/// A key's value. The audit says who revealed it.
 #[derive(Serialize, ToSchema)]
 pub struct RevealedKey {
     pub key_id: String,
     pub value: String,
 }
 
-/// What to try.
+/// What to try: where, and with which keys.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TeamCheck {
-    /// Another URL than the team's default.
+    /// The URL to try; the team's default URL if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// With the keys of this mode: test unless said otherwise.
+    /// The mode whose keys are used; test if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<ModeName>)]
     pub mode: Option<String>,
 }
 
-/// What a signed test callback came to, step by step. It says of itself that it is a test (`callback.test`).
+/// What a signed test callback came to, step by step. Its event type, `callback.test`, tells the receiver that it is a
+/// test.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CheckShape {
+    /// The receiver answered with 2xx.
     pub succeeded: bool,
     pub team_id: String,
     pub origin: Option<String>,
@@ -229,13 +237,13 @@ pub struct CheckShape {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AuthSwitch {
-    /// key or hmac.
+    /// The form to switch to.
     #[schema(value_type = AuthFormName)]
     pub to: String,
-    /// Of this origin alone; of the team otherwise, but for origins with a form of their own.
+    /// Switch only this origin. If absent the team is switched, except for origins that have a form of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
-    /// Where to try it; the team's default URL otherwise. With `origin`, a URL there.
+    /// The URL to try; the team's default URL if absent. With `origin`, it must be a URL at that origin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
 }
@@ -251,10 +259,10 @@ pub struct SwitchShape {
     pub origin: Option<String>,
     pub from: &'static str,
     pub to: &'static str,
-    /// A right test callback in the new form, which must be taken.
-    pub right: CheckShape,
-    /// A spoiled one, which must be refused with 4xx; null if the right one was not taken.
-    pub spoiled: Option<CheckShape>,
+    /// A valid test callback in the new form, which the receiver must accept.
+    pub valid: CheckShape,
+    /// A forged one, which the receiver must refuse with 4xx. Null if the valid one was not accepted.
+    pub forged: Option<CheckShape>,
 }
 
 impl SwitchShape {
@@ -266,8 +274,8 @@ impl SwitchShape {
             origin: switched.origin.map(|origin| origin.to_string()),
             from: switched.from.name(),
             to: switched.to.name(),
-            right: CheckShape::new(team, &switched.right),
-            spoiled: switched.spoiled.map(|spoiled| CheckShape::new(team, &spoiled)),
+            valid: CheckShape::new(team, &switched.valid),
+            forged: switched.forged.map(|forged| CheckShape::new(team, &forged)),
         }
     }
 }
@@ -278,9 +286,9 @@ pub struct StepShape {
     pub step: &'static str,
     pub ok: bool,
     pub duration_ms: u64,
-    /// What was found, or why it failed.
+    /// What was found, or why the step failed.
     pub detail: String,
-    /// The outcome that a callback's attempt would have here.
+    /// The outcome that the attempt of a callback would have here.
     pub outcome: Option<&'static str>,
 }
 

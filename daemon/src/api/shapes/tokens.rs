@@ -14,15 +14,17 @@ use crate::store::admin::{AuditRow, TokenRow};
 pub struct TokenShape {
     pub token_id: String,
     pub name: String,
-    /// read or operate; operate includes read.
-    pub scope: &'static str,
+    /// What the token may do.
+    #[schema(value_type = ScopeName)]
+    pub scope: String,
     /// valid, expired or revoked.
     pub state: &'static str,
+    /// The last four characters of the value.
     pub last4: String,
     pub created_at: String,
     pub expires_at: String,
     pub revoked_at: Option<String>,
-    /// Only in the answer to its making.
+    /// Only in the answer to the token's creation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
 }
@@ -51,13 +53,13 @@ impl TokenShape {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewTokenShape {
-    /// Whose it is, for people; it stands in the audit.
+    /// Whose token it is. The audit shows this name.
     #[schema(min_length = 1, max_length = 200)]
     pub name: String,
-    /// read or operate.
+    /// What the token may do.
     #[schema(value_type = ScopeName)]
     pub scope: String,
-    /// 90 days unless said otherwise; at least 60 seconds, at most 366 days.
+    /// 90 days unless given; at least 60 seconds, at most 366 days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 60, maximum = 31_622_400)]
     pub valid_for_seconds: Option<u64>,
@@ -68,11 +70,14 @@ pub struct NewTokenShape {
 pub struct AuditShape {
     pub audit_id: i64,
     pub at: String,
+    /// Who changed it: a token, or a user of the unix socket.
     pub caller: String,
+    /// Where the caller was: an address and port, or the unix socket.
     pub origin: String,
     pub action: String,
+    /// The team, token or setting that was changed.
     pub object: String,
-    /// Before and after, without secrets.
+    /// The values before and after, without secrets.
     pub change: String,
 }
 

@@ -4,35 +4,36 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-/// Which callbacks; every given one must match.
+/// Which callbacks. Every given filter must match.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Filters")]
 pub(in crate::cli) struct Filters {
-    /// Of this team.
+    /// Only callbacks of this team.
     #[arg(long)]
     pub(in crate::cli) team: Option<String>,
-    /// Of this task.
+    /// Only callbacks of this task.
     #[arg(long)]
     pub(in crate::cli) task: Option<String>,
-    /// To this origin (https://HOST:PORT), or following a default: default:live, default:test.
+    /// Only callbacks to this origin (https://HOST:PORT), or that follow a team's default URL (default:live,
+    /// default:test).
     #[arg(long, value_name = "ORIGIN")]
     pub(in crate::cli) endpoint: Option<String>,
-    /// pending, delivered, exhausted or abandoned.
+    /// Only callbacks in this state: pending, delivered, exhausted or abandoned.
     #[arg(long)]
     pub(in crate::cli) state: Option<String>,
-    /// Why it was abandoned: no_url, url_invalid, address_denied, ...
+    /// Only callbacks that were abandoned for this reason: no_url, url_invalid, address_denied, ...
     #[arg(long)]
     pub(in crate::cli) reason: Option<String>,
-    /// What its last attempt came to: ok, server_error, connect_refused, ...
+    /// Only callbacks whose last attempt had this outcome: ok, server_error, connect_refused, ...
     #[arg(long)]
     pub(in crate::cli) outcome: Option<String>,
-    /// live or test.
+    /// Only callbacks of live tasks, or of test tasks: live or test.
     #[arg(long)]
     pub(in crate::cli) mode: Option<String>,
-    /// Whose event is of this time or later: RFC 3339, or so long ago: 30m, 2h, 7d.
+    /// Only callbacks whose event is of this time or later. Write an RFC 3339 time, or how long ago: 30m, 2h, 7d.
     #[arg(long, value_name = "TIME")]
     pub(in crate::cli) since: Option<String>,
-    /// Whose event is older than this.
+    /// Only callbacks whose event is older than this time.
     #[arg(long, value_name = "TIME")]
     pub(in crate::cli) until: Option<String>,
 }
@@ -40,17 +41,17 @@ pub(in crate::cli) struct Filters {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Pages")]
 pub(in crate::cli) struct PageArgs {
-    /// How many at most: 1 to 1000 a page; with --jsonl in all, and then any number.
+    /// How many to show at most, 1 to 1000. With --jsonl it is the number of all documents, and may be larger.
     #[arg(long, value_name = "N")]
     pub(in crate::cli) limit: Option<usize>,
-    /// Go on where the page before ended.
+    /// Show the page that follows the one that printed this token.
     #[arg(long, value_name = "TOKEN")]
     pub(in crate::cli) next: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum TasksCommand {
-    /// Every callback and dead letter of a task, or why there is none.
+    /// Show every callback and dead letter of a task, or why there is none.
     #[command(after_help = "Example:\n  callbackd tasks get 6583f1a2b0c4d5e6f7081920")]
     Get {
         /// The task's id.
@@ -60,7 +61,7 @@ pub(in crate::cli) enum TasksCommand {
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum CallbacksCommand {
-    /// Callbacks that match, newest event first.
+    /// List callbacks, newest event first.
     #[command(after_help = "Example:\n  callbackd callbacks list --team team_acme --state exhausted --since 7d")]
     List {
         #[command(flatten)]
@@ -68,44 +69,44 @@ pub(in crate::cli) enum CallbacksCommand {
         #[command(flatten)]
         page: PageArgs,
     },
-    /// One callback.
+    /// Show one callback.
     #[command(after_help = "Example:\n  callbackd callbacks get cb_01kav9ft00zkek0kfes3qvf608")]
     Get {
-        /// The callback's id, which is its webhook-id.
+        /// The callback's id, which is also its webhook-id.
         id: String,
     },
-    /// What each attempt came to.
+    /// Show a callback, and what each of its attempts came to.
     #[command(after_help = "Example:\n  callbackd callbacks attempts cb_01kav9ft00zkek0kfes3qvf608")]
     Attempts {
         /// The callback's id.
         id: String,
     },
-    /// The body of a pending callback, as it is sent; control characters escaped on a terminal.
+    /// Print the body of a pending callback as it is sent. On a terminal, control characters are escaped.
     #[command(after_help = "Example:\n  callbackd callbacks payload cb_01kav9ft00zkek0kfes3qvf608")]
     Payload {
         /// The callback's id.
         id: String,
     },
-    /// Print the last ten callbacks that match, and then each as it comes or changes, until Ctrl-C.
+    /// Print the last ten callbacks, and then each new or changed one, until Ctrl-C.
     #[command(after_help = "Example:\n  callbackd callbacks watch --team team_acme --count 2")]
     Watch {
         #[command(flatten)]
         filters: Filters,
-        /// End after this many lines.
+        /// Stop after this many lines.
         #[arg(long, value_name = "N")]
         count: Option<u64>,
     },
-    /// All callbacks that match, into a file.
+    /// Write all callbacks that match to a file.
     #[command(
         after_help = "Example:\n  callbackd callbacks export --state exhausted --format csv --output exhausted.csv"
     )]
     Export {
         #[command(flatten)]
         filters: Filters,
-        /// A document a line, or a table with a header.
+        /// jsonl writes one JSON document per line; csv writes a table with a header.
         #[arg(long, value_enum, default_value = "jsonl")]
         format: ExportFormat,
-        /// Where to; standard output where not given. Never overwrites a file.
+        /// The file to write. An existing file is never overwritten. Without it, standard output is used.
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
@@ -119,65 +120,65 @@ pub(in crate::cli) enum ExportFormat {
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum EndpointsCommand {
-    /// Endpoints in use lately or with pending callbacks.
+    /// List endpoints that were in use lately or have pending callbacks.
     #[command(after_help = "Example:\n  callbackd endpoints list --team team_acme")]
     List {
-        /// Of this team.
+        /// Only endpoints of this team.
         #[arg(long)]
         team: Option<String>,
-        /// active or limited.
+        /// Only endpoints in this state: active or limited.
         #[arg(long)]
         state: Option<String>,
         #[command(flatten)]
         page: PageArgs,
     },
-    /// One endpoint.
+    /// Show one endpoint.
     #[command(after_help = "Example:\n  callbackd endpoints get team_acme https://acme.example:443")]
     Get {
         /// The team's id.
         team: String,
-        /// Scheme, host and port.
+        /// The endpoint's scheme, host and port.
         origin: String,
     },
-    /// Send a signed test callback to a URL, from the daemon's network, and tell each step.
+    /// Send a signed test callback to a URL from the daemon's network, and show each step.
     #[command(
-        after_help = "Exit status 1 if it does not get a 2xx.\n\nExample:\n  callbackd endpoints check team_acme https://acme.example/callbacks"
+        after_help = "The exit status is 1 if the receiver does not answer with 2xx.\n\nExample:\n  callbackd endpoints check team_acme https://acme.example/callbacks"
     )]
     Check {
         /// The team's id.
         team: String,
-        /// The URL.
+        /// The URL to try.
         url: String,
-        /// With the keys of this mode.
+        /// The mode whose keys are used: live or test.
         #[arg(long, default_value = "test")]
         mode: String,
     },
 }
 
-/// Which dead letters; every given one must match.
+/// Which dead letters. Every given filter must match.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Filters")]
 pub(in crate::cli) struct Letters {
-    /// Of this team, as far as the record named one.
+    /// Only records that name this team.
     #[arg(long)]
     pub(in crate::cli) team: Option<String>,
-    /// Of this task, as far as the record named one.
+    /// Only records that name this task.
     #[arg(long)]
     pub(in crate::cli) task: Option<String>,
-    /// Why: not_json, unknown_team, ...
+    /// Only records that can't become a callback for this reason: not_json, unknown_team, ...
     #[arg(long)]
     pub(in crate::cli) reason: Option<String>,
-    /// Of a record of this time or later: RFC 3339, or so long ago: 30m, 2h, 7d.
+    /// Only records of this time or later. Write an RFC 3339 time, or how long ago: 30m, 2h, 7d.
     #[arg(long, value_name = "TIME")]
     pub(in crate::cli) since: Option<String>,
-    /// Of a record older than this.
+    /// Only records that are older than this time.
     #[arg(long, value_name = "TIME")]
     pub(in crate::cli) until: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum DeadLettersCommand {
-    /// Dead letters, newest first.
+    /// List dead letters, newest first.
     #[command(after_help = "Example:\n  callbackd dead-letters list --reason unknown_team")]
     List {
         #[command(flatten)]
@@ -185,7 +186,7 @@ pub(in crate::cli) enum DeadLettersCommand {
         #[command(flatten)]
         page: PageArgs,
     },
-    /// One dead letter, with its bytes.
+    /// Show one dead letter, with its bytes.
     #[command(after_help = "Example:\n  callbackd dead-letters get dl_01kav9ft00zkek0kfes3qvf608")]
     Get {
         /// The dead letter's id.
@@ -195,13 +196,15 @@ pub(in crate::cli) enum DeadLettersCommand {
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum OffsetsCommand {
-    /// Every partition's watermark, and how far behind it is.
+    /// Show the watermark of every partition, and how far it is behind.
     #[command(after_help = "Example:\n  callbackd offsets show")]
     Show,
-    /// Start partitions whose Kafka offsets speak of another store.
+    /// Start the partitions that wait because their offsets in Kafka were written by another store.
     #[command(after_help = "Example:\n  callbackd offsets accept --from committed")]
     Accept {
-        /// earliest (repeats what the lost store had sent), committed (may lose what it had not), or end.
+        /// Where to start. earliest: at the first record that Kafka still holds, which repeats what the other store had
+        /// sent. committed: at the other store's watermark, which loses what was still pending there. end: only with
+        /// records that come from now on.
         #[arg(long, value_parser = ["earliest", "committed", "end"])]
         from: String,
     },

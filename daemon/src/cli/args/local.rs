@@ -1,4 +1,4 @@
-//! Arguments of what needs no running daemon: configuration, keyring, store.
+//! Arguments of the commands that need no running daemon: configuration, keyring, store.
 
 use std::path::PathBuf;
 
@@ -6,25 +6,25 @@ use clap::{Args, Subcommand};
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum ConfigCommand {
-    /// Every value, and where it came from.
+    /// Show every value, and where it came from.
     #[command(after_help = "Example:\n  callbackd config show --config callbackd.toml")]
     Show,
-    /// Read and check it, and say nothing if it is good.
+    /// Check the configuration. Nothing is printed if it is good.
     #[command(after_help = "Example:\n  callbackd config check --config callbackd.toml")]
     Check,
-    /// The complete, commented defaults.
+    /// Print the default configuration with all its comments.
     #[command(after_help = "Example:\n  callbackd config default > callbackd.toml")]
     Default,
-    /// The level of a running daemon's logs; with LEVEL, turn it until the next restart or reload.
+    /// Show the log level of a running daemon. With LEVEL, set it until the next restart or reload.
     #[command(after_help = "Example:\n  callbackd config log-level debug")]
     LogLevel {
-        /// A level or filter: info, debug, callbackd=debug,info.
+        /// A level or a filter, for example: info, debug, callbackd=debug,info.
         level: Option<String>,
     },
-    /// What one key means.
+    /// Show what one key means.
     #[command(after_help = "Example:\n  callbackd config explain deliver.lease")]
     Explain {
-        /// A key, as section.key.
+        /// The key, written as section.key, or a section.
         key: String,
     },
 }
@@ -37,35 +37,35 @@ impl ConfigCommand {
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum KeyringCommand {
-    /// Make a keyring file (0600). Never overwrites one.
+    /// Create a keyring file with mode 0600. An existing file is never overwritten.
     #[command(after_help = "Example:\n  callbackd keyring create /etc/callbackd/keyring")]
     Create {
-        /// The file to make.
+        /// The file to create.
         file: PathBuf,
     },
-    /// Which sealing keys a keyring holds; never their bytes.
+    /// List the sealing keys of a keyring by their ids, without their bytes.
     #[command(after_help = "Example:\n  callbackd keyring status --config /etc/callbackd/callbackd.toml")]
     Status,
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct MigrateArgs {
-    /// Say which migrations are applied and which are not, and change nothing.
+    /// Only show which migrations are applied and which are not.
     #[arg(long)]
     pub(in crate::cli) status: bool,
-    /// Say what would be done, and change nothing.
+    /// Only show which migrations would be applied.
     #[arg(long, conflicts_with = "status")]
     pub(in crate::cli) dry_run: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum StoreCommand {
-    /// Which store it is, its schema, its files, and what it holds.
+    /// Show the store's id, schema and size, and how much it holds.
     #[command(after_help = "Example:\n  callbackd store info --config /etc/callbackd/callbackd.toml")]
     Info,
-    /// Read everything and check it: the pages of the file, and that rows fit together.
+    /// Read the whole store and check that its pages, indexes and rows fit together.
     #[command(
-        after_help = "Exit status 1 if anything is wrong.\n\nExample:\n  callbackd store verify --config /etc/callbackd/callbackd.toml"
+        after_help = "The exit status is 1 if anything is wrong.\n\nExample:\n  callbackd store verify --config /etc/callbackd/callbackd.toml"
     )]
     Verify,
 }

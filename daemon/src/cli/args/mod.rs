@@ -19,9 +19,10 @@ pub(super) use teams::{AuditCommand, KeysCommand, TeamFields, TeamsCommand, Toke
 #[command(
     name = "callbackd",
     version,
-    about = "Delivers the callbacks of finished tasks: Kafka in, signed POST out, a durable record of every one.",
-    after_help = "Exit status: 0 done, 1 failed, 2 usage or refused, 3 not found, 4 not authenticated or allowed, \
-                  5 daemon unreachable, 130 Ctrl-C.\n\
+    about = "Delivers the callbacks of finished tasks. It reads task events from Kafka, sends signed POST requests to the customers' URLs, and records what happened to each callback.",
+    after_help = "Words such as lane, watermark or lease are explained by: callbackd glossary\n\
+                  Exit status: 0 done, 1 failed, 2 wrong usage or refused, 3 not found, 4 not authenticated or not \
+                  allowed, 5 the daemon can't be reached, 130 Ctrl-C.\n\
                   Example:\n  callbackd demo --events 200",
     disable_help_subcommand = true
 )]
@@ -34,98 +35,105 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct Remote {
-    /// The configuration file; without it, the defaults and CALLBACKD_ variables.
+    /// The configuration file. Without it, the defaults and CALLBACKD_ variables hold.
     #[arg(long, global = true, value_name = "FILE", env = "CALLBACKD_CONFIG", help_heading = "Configuration")]
     pub(super) config: Option<PathBuf>,
-    /// Where the daemon's API is: unix:PATH, http://HOST:PORT or https://HOST:PORT. Else $CALLBACKD_API_URL, else the
-    /// socket of the configuration.
+    /// The address of the daemon's API: unix:PATH, http://HOST:PORT or https://HOST:PORT. Without it,
+    /// $CALLBACKD_API_URL is used, or else the unix socket that the configuration names.
     #[arg(long, global = true, value_name = "URL", help_heading = "API")]
     pub(super) api: Option<String>,
-    /// A file with the API's bearer token. Else $CALLBACKD_TOKEN, else the file $CALLBACKD_TOKEN_FILE. The socket needs
-    /// none.
+    /// A file with the bearer token for the API. Without it, $CALLBACKD_TOKEN is used, or else the file that
+    /// $CALLBACKD_TOKEN_FILE names. The unix socket needs no token.
     #[arg(long, global = true, value_name = "FILE", help_heading = "API")]
     pub(super) token_file: Option<PathBuf>,
-    /// Certificate authorities to trust beside the web's for https://, a PEM file.
+    /// A PEM file of certificate authorities to trust for https://, besides those of the web.
     #[arg(long, global = true, value_name = "FILE", env = "CALLBACKD_API_CA_FILE", help_heading = "API")]
     pub(super) api_ca_file: Option<PathBuf>,
-    /// Print the API's JSON; an error as its problem object, on standard error.
+    /// Print the API's JSON. An error is printed as a problem object on standard error.
     #[arg(long, global = true, conflicts_with = "jsonl", help_heading = "Output")]
     pub(super) json: bool,
-    /// Of a list, print all pages, a document a line.
+    /// Print all pages of a list, one JSON document per line.
     #[arg(long, global = true, help_heading = "Output")]
     pub(super) jsonl: bool,
-    /// No progress and no hints.
+    /// Print no progress and no hints.
     #[arg(short, long, global = true, help_heading = "Output")]
     pub(super) quiet: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Run the daemon until SIGTERM; a second one ends it at once. SIGHUP reads its configuration again.
+    /// Run the daemon until SIGTERM. A second SIGTERM ends it at once. On SIGHUP it reads its configuration again.
     #[command(after_help = "Example:\n  callbackd run --config /etc/callbackd/callbackd.toml")]
     Run,
-    /// Show the whole way of a callback in one process: broker, receiver, every path, a ledger at the end.
+    /// Show how callbacks are delivered, with a broker and a receiver in this one program. A ledger at the end compares
+    /// what was produced, received and stored.
     #[command(after_help = "Example:\n  callbackd demo --events 200")]
     Demo(DemoArgs),
-    /// Look at everything that would keep the daemon from its work, a line each with its fix, before it runs.
+    /// Check, before the daemon runs, everything that could keep it from its work. Each finding has a line with its fix.
     #[command(
-        after_help = "Exit status 1 if anything would fail.\n\nExample:\n  callbackd check --config /etc/callbackd/callbackd.toml"
+        after_help = "The exit status is 1 if anything would fail.\n\nExample:\n  callbackd check --config /etc/callbackd/callbackd.toml"
     )]
     Check,
-    /// Ask a running daemon's ops listener whether it is ready; for containers.
+    /// Ask a running daemon whether it is ready, by its ops listener. Made for the health checks of containers.
     #[command(after_help = "Example:\n  callbackd healthcheck --config /etc/callbackd/callbackd.toml")]
     Healthcheck,
     /// Show, check and explain the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// The file that seals teams' keys.
+    /// Manage the keyring: the file with which the teams' keys are sealed.
     #[command(subcommand)]
     Keyring(KeyringCommand),
-    /// Bring the store to this program's schema, while no daemon runs. `run` does so by itself.
+    /// Bring the store to the schema of this program while no daemon runs on it. `run` does this by itself.
     #[command(after_help = "Example:\n  callbackd migrate --status --config /etc/callbackd/callbackd.toml")]
     Migrate(MigrateArgs),
-    /// Look into the store itself, while no daemon runs.
+    /// Look into the store itself while no daemon runs on it.
     #[command(subcommand)]
     Store(StoreCommand),
-    /// How the daemon stands: lag, pending, oldest due, worst endpoints, instances.
+    /// Show how the daemon is doing: how far it is behind, what waits, which endpoints fail, and its last instances.
     #[command(after_help = "Example:\n  callbackd status")]
     Status(StatusArgs),
-    /// Everything that happened to one task, or why nothing is known of it.
+    /// Show what happened to a task, or why nothing is known of it.
     #[command(subcommand, visible_alias = "task")]
     Tasks(TasksCommand),
-    /// Callbacks and their attempts.
+    /// Show callbacks and their attempts.
     #[command(subcommand, visible_alias = "callback")]
     Callbacks(CallbacksCommand),
-    /// Endpoints: where callbacks go, and how that goes lately.
+    /// Show endpoints: where callbacks go, and how their attempts went lately.
     #[command(subcommand, visible_alias = "endpoint")]
     Endpoints(EndpointsCommand),
-    /// Task events that can't become a callback.
+    /// Show dead letters: task events that can't become a callback.
     #[command(subcommand, visible_alias = "dead-letter")]
     DeadLetters(DeadLettersCommand),
-    /// How far each partition was read, and where to start.
+    /// Show how far each partition was read, and say where to start.
     #[command(subcommand, visible_alias = "offset")]
     Offsets(OffsetsCommand),
-    /// Teams: default URLs, allowed origins, form of the auth header.
+    /// Manage teams: their default URLs, allowed origins, and the form of the auth header.
     #[command(subcommand, visible_alias = "team")]
     Teams(TeamsCommand),
-    /// Keys of a team: create (not used yet), promote (sent from now on), revoke (used no more).
+    /// Manage a team's keys. A created key is not used yet, a promoted one is, and a revoked one is used no more.
     #[command(subcommand, visible_alias = "key")]
     Keys(KeysCommand),
-    /// Bearer tokens of the API.
+    /// Manage bearer tokens of the API.
     #[command(subcommand, visible_alias = "token")]
     Tokens(TokensCommand),
-    /// Who changed what, when, and from where.
+    /// Show who changed what, when, and from where.
     #[command(subcommand)]
     Audit(AuditCommand),
     #[command(flatten)]
     Receivers(scale_callback::cli::Command),
-    /// Print a script that completes commands in a shell.
+    /// Explain the words that callbackd uses, all of them or one.
+    #[command(after_help = "Example:\n  callbackd glossary lane")]
+    Glossary {
+        /// The word to explain; all of them without it.
+        word: Option<String>,
+    },
+    /// Print a script with which a shell completes commands.
     #[command(after_help = "Example:\n  callbackd completion bash")]
     Completion {
-        /// The shell.
+        /// The shell that reads the script.
         shell: clap_complete::Shell,
     },
-    /// Print the API's description, OpenAPI 3.1 as JSON.
+    /// Print the description of the API: OpenAPI 3.1, as JSON.
     #[command(after_help = "Example:\n  callbackd openapi")]
     Openapi,
     /// Print the version.
@@ -135,17 +143,17 @@ pub(super) enum Command {
 
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
-    /// Produce this many events as fast as they are taken, print the ledger, and end.
+    /// Produce this many events as fast as they are taken, then print the ledger and end.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub(super) events: Option<u64>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
-    /// Again every two seconds, until Ctrl-C.
+    /// Show it again every two seconds, until Ctrl-C.
     #[arg(long)]
     pub(super) watch: bool,
-    /// With --watch: this many times, and end.
+    /// With --watch: show it this many times, then end.
     #[arg(long, value_name = "N", requires = "watch")]
     pub(super) times: Option<u64>,
 }

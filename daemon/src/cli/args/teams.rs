@@ -8,83 +8,85 @@ use super::PageArgs;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct TeamFields {
-    /// A name for people.
+    /// The team's name, for people.
     #[arg(long)]
     pub(in crate::cli) name: Option<String>,
-    /// Where callbacks go whose task has no URL; "" takes it away.
+    /// Where callbacks go whose task has no URL of its own. "" removes it.
     #[arg(long, value_name = "URL")]
     pub(in crate::cli) default_url: Option<String>,
-    /// The same for test tasks, where it is another one; "" takes it away.
+    /// The default URL for test tasks, if it is another one. "" removes it.
     #[arg(long, value_name = "URL")]
     pub(in crate::cli) default_url_test: Option<String>,
-    /// The only origins that callbacks may go to; repeat it, or "" for any.
+    /// An origin that callbacks may go to. Repeat it for several; then no other origin is allowed. "" allows any.
     #[arg(long, value_name = "ORIGIN")]
     pub(in crate::cli) allow_origin: Vec<String>,
-    /// The form of scale-callback-auth: key or hmac.
+    /// The form of the header scale-callback-auth: key or hmac.
     #[arg(long, value_name = "FORM")]
     pub(in crate::cli) auth_form: Option<String>,
-    /// An origin with a form of its own: ORIGIN=key or ORIGIN=hmac; repeat it, or "" for none.
+    /// An origin that has a form of its own: ORIGIN=key or ORIGIN=hmac. Repeat it for several. "" removes all.
     #[arg(long, value_name = "ORIGIN=FORM")]
     pub(in crate::cli) origin_form: Vec<String>,
-    /// http:// URLs: allow, hmac-only or refuse; "" follows the installation.
+    /// What to do with http:// URLs: allow, hmac-only or refuse. "" follows the installation.
     #[arg(long, value_name = "POLICY")]
     pub(in crate::cli) http: Option<String>,
-    /// Retries instead of the installation's number.
+    /// How many retries there are, instead of the installation's number.
     #[arg(long, value_name = "N")]
     pub(in crate::cli) retries: Option<u32>,
-    /// Hours of retries instead of the installation's horizon.
+    /// Within how many hours retries happen, instead of the installation's horizon.
     #[arg(long, value_name = "HOURS")]
     pub(in crate::cli) horizon_hours: Option<u64>,
-    /// Whether a 410 ends a callback.
+    /// Whether the status 410 ends a callback: true or false.
     #[arg(long, value_name = "BOOL")]
     pub(in crate::cli) end_on_gone: Option<bool>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum TeamsCommand {
-    /// All teams.
+    /// List all teams.
     #[command(after_help = "Example:\n  callbackd teams list")]
     List {
         #[command(flatten)]
         page: PageArgs,
     },
-    /// One team.
+    /// Show one team.
     #[command(after_help = "Example:\n  callbackd teams get team_acme")]
     Get {
         /// The team's id.
         team: String,
     },
-    /// Send a signed test callback to the team's default URL, from the daemon's network, and tell each step.
-    #[command(after_help = "Exit status 1 if it does not get a 2xx.\n\nExample:\n  callbackd teams check team_acme")]
+    /// Send a signed test callback to the team's default URL from the daemon's network, and show each step.
+    #[command(
+        after_help = "The exit status is 1 if the receiver does not answer with 2xx.\n\nExample:\n  callbackd teams check team_acme"
+    )]
     Check {
         /// The team's id.
         team: String,
-        /// Another URL than the team's default.
+        /// The URL to try instead of the team's default URL.
         #[arg(long)]
         url: Option<String>,
-        /// With the keys of this mode.
+        /// The mode whose keys are used: live or test.
         #[arg(long, default_value = "test")]
         mode: String,
     },
-    /// Send another form of scale-callback-auth from now on, if the receiver tells a right test callback in it from a
-    /// spoiled one.
+    /// Switch to the other form of the header scale-callback-auth. The daemon switches only if the receiver accepts a
+    /// valid test callback in that form and refuses a forged one.
     #[command(
-        after_help = "Exit status 1 if nothing was switched.\n\nExample:\n  callbackd teams switch-auth team_acme --to hmac"
+        after_help = "The exit status is 1 if nothing was switched.\n\nExample:\n  callbackd teams switch-auth team_acme --to hmac"
     )]
     SwitchAuth {
         /// The team's id.
         team: String,
-        /// key or hmac.
+        /// The form to switch to: key or hmac.
         #[arg(long, value_name = "FORM")]
         to: String,
-        /// Of this origin alone.
+        /// Switch only this origin.
         #[arg(long)]
         origin: Option<String>,
-        /// Where to try it, instead of the team's default URL.
+        /// The URL to try instead of the team's default URL.
         #[arg(long)]
         url: Option<String>,
     },
-    /// Make a team; its keys are made and promoted.
+    /// Create a team. Its keys are created with it and are in use at once.
     #[command(after_help = "Example:\n  callbackd teams create team_acme --default-url https://acme.example/callbacks")]
     Create {
         /// The team's id, as task events name it.
@@ -92,7 +94,7 @@ pub(in crate::cli) enum TeamsCommand {
         #[command(flatten)]
         fields: TeamFields,
     },
-    /// Change what is given.
+    /// Change a team. What is not given stays as it is.
     #[command(after_help = "Example:\n  callbackd teams update team_acme --auth-form hmac")]
     Update {
         /// The team's id.
@@ -104,30 +106,30 @@ pub(in crate::cli) enum TeamsCommand {
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum KeysCommand {
-    /// A team's keys, without their values.
+    /// List a team's keys, without their values.
     #[command(after_help = "Example:\n  callbackd keys list --team team_acme")]
     List {
         /// The team's id.
         #[arg(long)]
         team: String,
     },
-    /// Make a key that is not used yet, or take over one; its value is printed this once.
+    /// Create a key that is not used yet, or take over one that the customer has already. Its value is printed.
     #[command(after_help = "Example:\n  callbackd keys create --team team_acme --kind signing --mode live")]
     Create {
         /// The team's id.
         #[arg(long)]
         team: String,
-        /// callback-auth, hmac or signing.
+        /// The kind of key.
         #[arg(long, value_parser = ["callback-auth", "hmac", "signing"])]
         kind: String,
-        /// live or test.
+        /// Whether it is for live or for test callbacks.
         #[arg(long, value_parser = ["live", "test"])]
         mode: String,
-        /// Take over the key in this file ("-" for standard input) that was handed out before.
+        /// A file with the value of a key that the customer has already; "-" means standard input.
         #[arg(long, value_name = "FILE")]
         from_file: Option<PathBuf>,
     },
-    /// Use a key from now on, or from a time.
+    /// Use a key from now on, or from a given time on.
     #[command(after_help = "Example:\n  callbackd keys promote key_0123456789abcdef --team team_acme")]
     Promote {
         /// The key's id.
@@ -135,11 +137,11 @@ pub(in crate::cli) enum KeysCommand {
         /// The team's id.
         #[arg(long)]
         team: String,
-        /// From this time on, RFC 3339.
+        /// Use the key from this time on, RFC 3339.
         #[arg(long, value_name = "TIME")]
         at: Option<String>,
     },
-    /// Use a key no more.
+    /// Stop using a key.
     #[command(after_help = "Example:\n  callbackd keys revoke key_0123456789abcdef --team team_acme")]
     Revoke {
         /// The key's id.
@@ -147,11 +149,11 @@ pub(in crate::cli) enum KeysCommand {
         /// The team's id.
         #[arg(long)]
         team: String,
-        /// Even the last one: callbacks then wait for another.
+        /// Revoke even the last active key of its kind and mode. Callbacks then wait for another one.
         #[arg(long)]
         force: bool,
     },
-    /// Print a key's value. It is audited.
+    /// Print the value of a key. This needs the right secrets, and is written to the audit.
     #[command(after_help = "Example:\n  callbackd keys reveal key_0123456789abcdef --team team_acme")]
     Reveal {
         /// The key's id.
@@ -164,29 +166,29 @@ pub(in crate::cli) enum KeysCommand {
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum TokensCommand {
-    /// All tokens, without their values.
+    /// List all tokens, without their values.
     #[command(after_help = "Example:\n  callbackd tokens list")]
     List,
-    /// Make a token; its value is printed this once.
+    /// Create a token. Its value is printed this once, and is shown nowhere else.
     #[command(after_help = "Example:\n  callbackd tokens create --name grafana --scope read --valid-for 30d")]
     Create {
-        /// Whose it is; it stands in the audit.
+        /// Whose token it is. The audit shows this name.
         #[arg(long)]
         name: String,
-        /// read or operate; operate includes read.
+        /// What the token may do: read, operate (includes read) or secrets (reveal keys). Write several with commas.
         #[arg(long)]
         scope: String,
-        /// How long: 12h, 30d, at most 366d.
+        /// How long the token is valid: 12h, 30d, at most 366d.
         #[arg(long, value_name = "TIME", default_value = "90d")]
         valid_for: String,
-        /// Print the value alone.
+        /// Print only the value.
         #[arg(long)]
         value_only: bool,
-        /// Straight into the store, while no daemon runs.
+        /// Write the token straight into the store. No daemon may run on it meanwhile.
         #[arg(long)]
         bootstrap: bool,
     },
-    /// Revoke a token: it is refused from now on.
+    /// Revoke a token. It is refused from now on.
     #[command(after_help = "Example:\n  callbackd tokens revoke tok_0123456789abcdef")]
     Revoke {
         /// The token's id.
@@ -196,13 +198,13 @@ pub(in crate::cli) enum TokensCommand {
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum AuditCommand {
-    /// Changes, newest first.
+    /// List changes, newest first.
     #[command(after_help = "Example:\n  callbackd audit list --object team_acme")]
     List {
-        /// Of this team, token or setting.
+        /// Only changes of this team, token or setting.
         #[arg(long)]
         object: Option<String>,
-        /// By this caller.
+        /// Only changes by this caller.
         #[arg(long)]
         caller: Option<String>,
         #[command(flatten)]

@@ -17,16 +17,16 @@ pub(super) struct Call {
     pub(super) path: String,
     pub(super) body: Option<Value>,
     pub(super) view: View,
-    /// A member of the answer that tells whether what was asked went well.
+    /// The member of the answer that is true if it went well.
     pub(super) fails_unless: Option<&'static str>,
-    /// Documents that are wanted in all, where pages are followed.
+    /// How many documents are wanted in all, if all pages are read.
     pub(super) at_most: Option<usize>,
-    /// The page to begin with.
+    /// The token of the page to start with.
     pub(super) next: Option<String>,
 }
 
 impl Call {
-    /// Its path at a page.
+    /// The path for the page of this token.
     pub(super) fn path_at(&self, page: Option<&str>) -> String {
         let joint = if self.path.contains('?') { '&' } else { '?' };
         page.map_or_else(|| self.path.clone(), |page| format!("{}{joint}next_token={}", self.path, escaped(page)))
@@ -49,7 +49,8 @@ fn post(path: impl Into<String>, body: Value, view: View) -> Call {
     send(Method::POST, path, body, view)
 }
 
-/// `streams`: pages are followed, so the limit is the caller's and each page is as large as may be.
+/// The call for a command. If it `streams`, all pages are read: the limit is that of all documents, and each page is as
+/// large as possible.
 pub(super) fn of(command: Command, streams: bool) -> Result<Call, Failure> {
     let list = |path: &str, members: Vec<Member>, page: &PageArgs, columns| list(path, members, page, columns, streams);
     Ok(match command {
@@ -75,9 +76,9 @@ pub(super) fn of(command: Command, streams: bool) -> Result<Call, Failure> {
         Command::DeadLetters(DeadLettersCommand::Get { id }) => {
             get(format!("/dead_letters/{}", escaped(&id)), View::Record)
         }
-        Command::Offsets(OffsetsCommand::Show) => get("/partitions", View::List(&views::OFFSETS)),
+        Command::Offsets(OffsetsCommand::Show) => get("/offsets", View::List(&views::OFFSETS)),
         Command::Offsets(OffsetsCommand::Accept { from }) => {
-            post("/partitions/accept", json!({ "from": from }), View::Record)
+            post("/offsets/accept", json!({ "from": from }), View::Record)
         }
         Command::Teams(TeamsCommand::List { page }) => list("/teams", Vec::new(), &page, &views::TEAMS),
         Command::Teams(command) => teams(command)?,
@@ -90,7 +91,7 @@ pub(super) fn of(command: Command, streams: bool) -> Result<Call, Failure> {
         Command::Config(ConfigCommand::LogLevel { level: Some(level) }) => {
             send(Method::PUT, "/log_level", json!({ "level": level }), View::Record)
         }
-        _ => return Err(Failure::new(Failure::REFUSED, "this command asks no daemon")),
+        _ => return Err(Failure::new(Failure::REFUSED, "this command does not ask a daemon")),
     })
 }
 
@@ -105,7 +106,9 @@ fn check(team: &str, url: Option<String>, mode: &str) -> Call {
 
 fn teams(command: TeamsCommand) -> Result<Call, Failure> {
     Ok(match command {
-        TeamsCommand::List { .. } => return Err(Failure::new(Failure::REFUSED, "a list is asked for as one")),
+        TeamsCommand::List { .. } => {
+            return Err(Failure::new(Failure::REFUSED, "a list of teams is asked for elsewhere"));
+        }
         TeamsCommand::Get { team } => get(format!("/teams/{}", escaped(&team)), View::Record),
         TeamsCommand::Create { team, fields } => {
             let mut body = patch(fields)?;
@@ -129,7 +132,7 @@ fn teams(command: TeamsCommand) -> Result<Call, Failure> {
     })
 }
 
-/// What was given, as the API takes it; "" takes a value away.
+/// The given fields as the API takes them. "" removes a value.
 fn patch(fields: TeamFields) -> Result<Value, Failure> {
     let mut body = json!({});
     let nullable = |text: String| if text.is_empty() { Value::Null } else { json!(text) };
@@ -191,6 +194,7 @@ fn tokens(command: TokensCommand) -> Result<Call, Failure> {
         TokensCommand::List => get("/tokens", View::List(&views::TOKENS)),
         TokensCommand::Create { name, scope, valid_for, value_only, .. } => {
             let valid_for = duration(&valid_for)?;
+            let scope = scope.replace(',', " ");
             let body = json!({ "name": name, "scope": scope, "valid_for_seconds": valid_for.as_secs() });
             post("/tokens", body, if value_only { View::Member("value") } else { View::Record })
         }
@@ -226,7 +230,7 @@ fn letter_members(letters: &Letters) -> Result<Vec<Member>, Failure> {
     ])
 }
 
-/// `2h` is that long ago; anything else is left to the API.
+/// A time for the API. `2h` means that long ago; anything else is passed on.
 fn time(text: String) -> Result<String, Failure> {
     let relative = text.ends_with(|c: char| c.is_ascii_lowercase());
     if !relative {
@@ -252,7 +256,7 @@ fn list(path: &str, mut members: Vec<Member>, page: &PageArgs, columns: views::C
     Call { at_most: page.limit.filter(|_| streams), next: page.next.clone(), ..call }
 }
 
-/// A path segment with everything but letters, digits and `-._~` percent-encoded.
+/// A path segment, percent-encoded except for letters, digits and `-._~`.
 pub(super) fn escaped(text: &str) -> String {
     text.bytes().fold(String::new(), |mut path, byte| {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {

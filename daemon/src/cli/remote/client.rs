@@ -1,4 +1,4 @@
-//! The connection to a daemon's API: where it is, the token, and what its errors mean to a caller.
+//! The connection to a daemon's API: its address, the token, and the exit status for each of its errors.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -40,8 +40,9 @@ impl Client {
     /// The answer's JSON.
     pub(super) fn ask(&self, call: &Call) -> Result<Value, Failure> {
         let body = self.exchange(call.method.clone(), &call.path_at(call.next.as_deref()), call.body.as_ref())?;
-        serde_json::from_slice(&body)
-            .map_err(|_| Failure::new(Failure::FAILED, format!("what answers at {} is no callbackd", self.address)))
+        serde_json::from_slice(&body).map_err(|_| {
+            Failure::new(Failure::FAILED, format!("the program that answers at {} is not callbackd", self.address))
+        })
     }
 
     /// The answer's bytes.
@@ -49,7 +50,7 @@ impl Client {
         self.exchange(Method::GET, path, None)
     }
 
-    /// Waits, for what asks again and again.
+    /// Waits between two requests of a command that repeats them.
     pub(super) fn sleep(&self, time: Duration) {
         self.runtime.block_on(async { tokio::time::sleep(time).await });
     }
@@ -108,7 +109,7 @@ impl Client {
     }
 }
 
-/// An argument, a variable, or what the configuration says.
+/// The API's address: from the argument, a variable, or the configuration.
 fn address(remote: &Remote) -> Result<Address, Failure> {
     let given = remote.api.clone().or_else(|| std::env::var("CALLBACKD_API_URL").ok());
     match given {
@@ -121,7 +122,7 @@ fn address(remote: &Remote) -> Result<Address, Failure> {
     }
 }
 
-/// From a file or a variable, never from an argument.
+/// The token: from a file or a variable, never from an argument.
 fn token(remote: &Remote) -> Result<Option<Zeroizing<String>>, Failure> {
     if let Some(file) = &remote.token_file {
         return secret_from(file).map(Some);

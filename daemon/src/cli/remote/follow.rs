@@ -17,14 +17,14 @@ use super::calls::{self, Call, filter_members, get, query};
 use super::client::Client;
 use super::views::{self, View};
 
-/// Between two looks.
+/// The pause between two requests.
 const PACE: Duration = Duration::from_secs(2);
-/// Callbacks that a watch keeps an eye on.
+/// How many of the newest callbacks a watch compares.
 const WATCHED: usize = 500;
-/// Of those, the last are printed at the begin.
+/// How many of those are printed at the start.
 const TAIL: usize = 10;
 
-/// Follows a list to its end, or to as many documents as are wanted.
+/// Reads a list to its end, or until it has as many documents as are wanted.
 fn each_page(
     client: &Client,
     call: &Call,
@@ -44,7 +44,7 @@ fn each_page(
     }
 }
 
-/// A count on standard error, where a person looks on.
+/// A counter on standard error, if that is a terminal.
 fn progress(client: &Client, what: &'static str) -> ProgressBar {
     let bar = ProgressBar::no_length();
     if client.remote.quiet || !std::io::stderr().is_terminal() {
@@ -110,7 +110,7 @@ pub(super) fn export(
     Ok(ExitCode::SUCCESS)
 }
 
-/// RFC 4180; the first line names the members of the first document.
+/// Writes a line of CSV (RFC 4180). Before the first document, it writes the names of its members.
 fn csv_line(out: &mut impl Write, header: &mut Option<Vec<String>>, doc: &Value) -> std::io::Result<()> {
     if header.is_none() {
         let names: Vec<String> = doc.as_object().map(|doc| doc.keys().cloned().collect()).unwrap_or_default();
@@ -129,14 +129,15 @@ fn csv_line(out: &mut impl Write, header: &mut Option<Vec<String>>, doc: &Value)
     write!(out, "{}\r\n", cells.join(","))
 }
 
-/// A cell that a spreadsheet would take for a formula is told apart by a leading quote.
+/// A cell. One that a spreadsheet would read as a formula gets a leading quote.
 fn quoted(text: &str) -> String {
     let formula = text.starts_with(['=', '+', '-', '@']);
     let text = if formula { format!("'{text}") } else { text.to_owned() };
     if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
 }
 
-/// Prints the last callbacks that match, and then each as it comes or changes, as long as it is among the newest.
+/// Prints the last callbacks that match, and then each one that is new or has changed, as long as it is among the
+/// newest.
 pub(super) fn watch(client: &Client, filters: &Filters, count: Option<u64>) -> Result<ExitCode, Failure> {
     let mut members = filter_members(filters)?;
     members.push(("limit", Some(WATCHED.to_string())));
@@ -147,14 +148,14 @@ pub(super) fn watch(client: &Client, filters: &Filters, count: Option<u64>) -> R
         let answer = client.ask(&call)?;
         let mut docs = answer["docs"].as_array().cloned().unwrap_or_default();
         docs.reverse();
-        let seen: HashMap<String, String> = docs
+        let current: HashMap<String, String> = docs
             .iter()
             .map(|doc| (cell(&doc["callback_id"]), format!("{}{}", doc["state"], doc["attempts"])))
             .collect();
         let skipped = if first { docs.len().saturating_sub(TAIL) } else { 0 };
         for doc in docs.iter().skip(skipped) {
             let id = cell(&doc["callback_id"]);
-            if known.get(&id) != seen.get(&id) {
+            if known.get(&id) != current.get(&id) {
                 say(&line(client, doc));
                 printed += 1;
                 if count.is_some_and(|count| printed >= count) {
@@ -162,7 +163,7 @@ pub(super) fn watch(client: &Client, filters: &Filters, count: Option<u64>) -> R
                 }
             }
         }
-        known = seen;
+        known = current;
         first = false;
         client.sleep(PACE);
     }
@@ -178,7 +179,7 @@ fn line(client: &Client, doc: &Value) -> String {
     format!("{}  attempts {}, last {}", shown.join("  "), doc["attempts"], cell(&doc["last_outcome"]))
 }
 
-/// The status again and again, over itself on a terminal.
+/// Prints the status again and again; on a terminal, each replaces the one before.
 pub(super) fn status(client: &Client, times: Option<u64>) -> Result<ExitCode, Failure> {
     let over = std::io::stdout().is_terminal() && !client.remote.json;
     let mut shown = 0_u64;

@@ -1,4 +1,4 @@
-//! Commands that ask a running daemon through its API: each is one call, and a view of its answer.
+//! Commands that ask a running daemon through its API. Each is one call, and a view of its answer.
 
 mod calls;
 mod client;
@@ -28,7 +28,7 @@ pub(super) fn run(remote: &Remote, command: Command) -> Result<ExitCode, Failure
 fn one(client: &Client, call: calls::Call) -> Result<ExitCode, Failure> {
     if client.remote.jsonl {
         if !call.is_list() {
-            return Err(Failure::new(Failure::REFUSED, "--jsonl is for lists; say --json"));
+            return Err(Failure::new(Failure::REFUSED, "--jsonl is for lists; use --json"));
         }
         return follow::all_pages(client, &call);
     }
@@ -42,7 +42,7 @@ fn one(client: &Client, call: calls::Call) -> Result<ExitCode, Failure> {
     Ok(if failed { ExitCode::from(Failure::FAILED) } else { ExitCode::SUCCESS })
 }
 
-/// A body as it is sent; on a terminal with what that would obey escaped.
+/// Prints a body as it is sent. On a terminal, what the terminal would obey is escaped.
 fn payload(client: &Client, id: &str) -> Result<ExitCode, Failure> {
     use std::io::{IsTerminal as _, Write as _};
     let body = client.bytes(&format!("/callbacks/{}/payload", calls::escaped(id)))?;

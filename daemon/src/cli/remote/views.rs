@@ -33,13 +33,13 @@ pub(super) const DEAD_LETTERS: [Column; 8] = [
     ("DETAIL", "detail"),
     ("TEAM", "team_id"),
     ("TASK", "task_id"),
-    ("SOURCE", "partition"),
+    ("PARTITION", "partition"),
     ("OFFSET", "offset"),
 ];
 pub(super) const OFFSETS: [Column; 8] = [
     ("TOPIC", "topic"),
     ("PARTITION", "partition"),
-    ("WATERMARK", "upto"),
+    ("WATERMARK", "watermark"),
     ("SEEN", "seen_upto"),
     ("LAG", "lag"),
     ("EPOCH", "epoch"),
@@ -112,80 +112,82 @@ pub(super) enum View {
     Task,
     Check,
     Switch,
-    /// One member, alone.
+    /// Only one member of the answer.
     Member(&'static str),
 }
 
 pub(super) fn shown(view: &View, answer: &Value, look: Look, quiet: bool) -> String {
-    let docs = |member: &str| {
-        let mut docs = answer[member].as_array().cloned().unwrap_or_default();
-        docs.iter_mut().filter(|doc| doc["in_flight"] == true).for_each(|doc| doc["due"] = "now".into());
-        docs
-    };
-    let titled = |title: &str, member: &str, columns: &[Column]| {
-        let docs = docs(member);
-        (!docs.is_empty()).then(|| format!("{title}\n{}", table(&docs, columns, look)))
-    };
+    let titled = |title: &str, member: &str, columns: &[Column]| titled(title, &docs(answer, member), columns, look);
     match view {
         View::Record => record(answer),
         View::Member(member) => answer[*member].as_str().unwrap_or_default().to_owned(),
-        View::List(columns) => {
-            let mut text = table(&docs("docs"), columns, look);
-            if let Some(token) = answer["next_token"].as_str().filter(|_| !quiet) {
-                let found = if docs("docs").is_empty() {
-                    "Nothing found so far; there is more to look at"
-                } else {
-                    "More follow"
-                };
-                text.push_str(&format!("\n\n{found}: --next {token}"));
-            }
-            text
-        }
-        View::Status => {
-            let parts = [
-                Some(record(answer)),
-                titled("Endpoints that fail", "worst_endpoints", &WORST),
-                titled("Instances", "instances", &INSTANCES),
-            ];
-            parts.into_iter().flatten().collect::<Vec<_>>().join("\n\n")
-        }
+        View::List(columns) => list(columns, answer, look, quiet),
+        View::Status => joined([
+            Some(record(answer)),
+            titled("Endpoints that fail", "worst_endpoints", &WORST),
+            titled("Instances", "instances", &INSTANCES),
+        ]),
         View::Attempts => {
-            format!("{}\n\n{}", record(&answer["callback"]), attempts(&docs("docs"), &answer["callback"], look))
+            let callback = &answer["callback"];
+            joined([Some(record(callback)), Some(attempts(&docs(answer, "docs"), callback, look))])
         }
-        View::Task => {
-            let parts =
-                [titled("Callbacks", "callbacks", &CALLBACKS), titled("Dead letters", "dead_letters", &DEAD_LETTERS)];
-            parts.into_iter().flatten().collect::<Vec<_>>().join("\n\n")
-        }
-        View::Switch => {
-            let steps = |title: &str, member: &str| {
-                let steps = answer[member]["steps"].as_array()?;
-                Some(format!("{title}\n{}", table(steps, &STEPS, look)))
-            };
-            let parts = [
-                steps("A right test callback, which must be taken", "right"),
-                steps("A spoiled one, which must be refused", "spoiled"),
-                answer["result"].as_str().map(str::to_owned),
-            ];
-            parts.into_iter().flatten().collect::<Vec<_>>().join("\n\n")
-        }
+        View::Task => joined([
+            titled("Callbacks", "callbacks", &CALLBACKS),
+            titled("Dead letters", "dead_letters", &DEAD_LETTERS),
+        ]),
         View::Check => {
             let verdict = if answer["succeeded"] == true {
-                "The receiver took it."
+                "The receiver accepted it."
             } else {
-                "The receiver did not take it; the last step says why."
+                "The receiver did not accept it; the last step says why."
             };
-            format!("{}\n\n{verdict}", table(&docs("steps"), &STEPS, look))
+            joined([Some(table(&docs(answer, "steps"), &STEPS, look)), Some(verdict.to_owned())])
+        }
+        View::Switch => {
+            let steps = |title, member: &str| titled_steps(title, &answer[member], look);
+            joined([
+                steps("A valid test callback, which the receiver must accept", "valid"),
+                steps("A forged one, which it must refuse", "forged"),
+                answer["result"].as_str().map(str::to_owned),
+            ])
         }
     }
 }
 
-/// The attempts; a first delivery has no row of its own, and is told by the callback.
+/// Parts of an answer, with an empty line between them.
+fn joined(parts: impl IntoIterator<Item = Option<String>>) -> String {
+    parts.into_iter().flatten().collect::<Vec<_>>().join("\n\n")
+}
+
+/// The documents of a member. One that is in flight is due now.
+fn docs(answer: &Value, member: &str) -> Vec<Value> {
+    let mut docs = answer[member].as_array().cloned().unwrap_or_default();
+    docs.iter_mut().filter(|doc| doc["in_flight"] == true).for_each(|doc| doc["due"] = "now".into());
+    docs
+}
+
+fn titled(title: &str, docs: &[Value], columns: &[Column], look: Look) -> Option<String> {
+    (!docs.is_empty()).then(|| format!("{title}\n{}", table(docs, columns, look)))
+}
+
+fn titled_steps(title: &str, check: &Value, look: Look) -> Option<String> {
+    check["steps"].as_array().map(|steps| format!("{title}\n{}", table(steps, &STEPS, look)))
+}
+
+fn list(columns: Columns, answer: &Value, look: Look, quiet: bool) -> String {
+    let docs = docs(answer, "docs");
+    let shown = table(&docs, columns, look);
+    let Some(token) = answer["next_token"].as_str().filter(|_| !quiet) else { return shown };
+    let found = if docs.is_empty() { "Nothing found so far; there is more to look at" } else { "More follow" };
+    format!("{shown}\n\n{found}: --next {token}")
+}
+
+/// The attempts. If the first one delivered the callback, it is not listed, and a sentence tells it.
 fn attempts(docs: &[Value], callback: &Value, look: Look) -> String {
     let mut text = if docs.is_empty() { String::new() } else { format!("{}\n", table(docs, &ATTEMPTS, look)) };
     if callback["state"] == "delivered" {
         text.push_str(&format!(
-            "The delivery itself stands in the callback: status {}, settled at {}.",
+            "The attempt that delivered it is told by the callback: status {}, settled at {}.",
             callback["last_status"],
             callback["settled_at"].as_str().unwrap_or_default()
         ));

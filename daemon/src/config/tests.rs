@@ -1,0 +1,113 @@
+//! What is read from files and variables, and what is refused.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+use crate::model::retry::RetryPolicy;
+
+fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
+    let variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+    Layers::parse(Some(("my.toml", text)), variables)
+        .and_then(|layers| Config::from_layers(&layers))
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_defaults_are_complete_and_the_contracts() {
+    let config = load("", &[]).expect("the defaults hold");
+    assert_eq!(config.retry, RetryPolicy::default());
+    assert_eq!(config.intake.max_event_bytes, 5 << 20);
+    assert_eq!(config.exchange.deadlines.total, Duration::from_secs(15));
+    assert_eq!(config.retention.settled, Duration::from_secs(30 * 86_400));
+    assert_eq!(config.caps.team, 192);
+}
+
+#[test]
+fn a_relative_path_begins_at_its_file() {
+    let text =
+        "[store]\npath = \"store\"\n[keyring]\nfile = \"/etc/ring\"\n[api]\ntls_cert = \"a.pem\"\ntls_key = \"a.key\"";
+    let layers = Layers::parse(
+        Some(("/opt/cb/my.toml", text)),
+        [("CALLBACKD_EGRESS__CA_FILE".into(), "ca.pem".into())].into_iter(),
+    );
+    let config = Config::from_layers(&layers.expect("it is read")).expect("it holds");
+    assert_eq!(config.store, store::Config::Directory("/opt/cb/store".into()));
+    assert_eq!(config.api.socket, Path::new("/opt/cb/store/callbackd.sock"));
+    assert_eq!(config.keyring_file, Path::new("/etc/ring"));
+    assert_eq!(config.api.tls, Some(("/opt/cb/a.pem".into(), "/opt/cb/a.key".into())));
+    assert_eq!(config.exchange.ca_file.as_deref(), Some(Path::new("ca.pem")), "a variable has no file");
+}
+
+#[test]
+fn a_file_and_variables_go_over_the_defaults() {
+    let config = load(
+        "[kafka]\nbrokers = \"a:1\"\ngroup = \"g\"\n[[egress.allow]]\nnet = \"127.0.0.0/8\"\n",
+        &[
+            ("CALLBACKD_KAFKA__BROKERS", "b:2"),
+            ("CALLBACKD_DELIVER__FAST", "7"),
+            ("CALLBACKD_API_URL", "ignored"),
+            ("CALLBACKD_KAFKA__PROPERTIES", r#"{"security.protocol":"ssl"}"#),
+        ],
+    )
+    .expect("it holds");
+    assert_eq!((config.intake.brokers.as_str(), config.intake.group.as_str()), ("b:2", "g"));
+    assert_eq!(config.caps.fast, 7);
+    assert_eq!(config.egress.allow.len(), 1);
+    assert_eq!(config.intake.properties["security.protocol"], "ssl");
+}
+
+#[test]
+fn each_mistake_is_one_sentence_with_key_file_and_line() {
+    for (text, sentence) in [
+        ("[kafka]\nbroker = \"a\"\n", "my.toml, line 2: kafka.broker: there is no such key"),
+        ("\n[nonsense]\nx = 1\n", "my.toml, line 2: nonsense: there is no such key"),
+        (
+            "[deliver]\nfast = \"many\"\n",
+            "my.toml, line 2: deliver.fast: invalid type: string \"many\", expected usize",
+        ),
+        (
+            "[deliver]\ntotal_timeout = \"soon\"\n",
+            "my.toml, line 2: deliver.total_timeout: \"soon\" is no duration; write for example \"30s\", \"5m\" or \"24h\"",
+        ),
+        (
+            "[intake]\nmax_event = \"5MB\"\n",
+            "my.toml, line 2: intake.max_event: \"5MB\" is no size; write for example \"64KiB\" or \"5MiB\"",
+        ),
+        (
+            "[shutdown]\ngrace = \"1s\"\n",
+            "my.toml, line 2: shutdown.grace: it must be at least deliver.total_timeout + 2s",
+        ),
+        ("[egress]\nhttp = \"no\"\n", "my.toml, line 2: egress.http: say \"allow\", \"hmac-only\" or \"refuse\""),
+        (
+            "[[egress.allow]]\nnet = \"10.0.0.1/8\"\n",
+            "my.toml, line 1: egress.allow: \"10.0.0.1/8\" is no net; write for example \"10.0.0.0/8\"",
+        ),
+        (
+            "[[egress.allow]]\nports = [80]\n",
+            "my.toml, line 1: egress.allow: each rule has either net (\"10.0.0.0/8\") or host (a name)",
+        ),
+        ("[[egress.allow]]\nnett = \"10.0.0.0/8\"\n", "my.toml, line 2: egress.allow.nett: there is no such key"),
+        (
+            "[kafka.properties]\n\"group.id\" = \"x\"\n",
+            "my.toml, line 1: kafka.properties: group.id can't be set: it is kafka.group",
+        ),
+        (
+            "[api]\nlisten = \"0.0.0.0:9465\"\n",
+            "my.toml, line 2: api.listen: an address other than loopback needs api.tls_cert and api.tls_key",
+        ),
+        ("[api]\ntls_cert = \"a.pem\"\n", "my.toml, line 2: api.tls_cert: it needs api.tls_key beside it"),
+        ("[kafka\n", "my.toml, line 1: it is not TOML: "),
+    ] {
+        let error = load(text, &[]).expect_err(text);
+        assert!(error.starts_with(sentence), "{error}\nexpected: {sentence}");
+        assert!(!error.trim_end().contains('\n'), "{error}");
+    }
+    let error = load("", &[("CALLBACKD_KAFKA__NOPE", "1")]).expect_err("unknown");
+    assert_eq!(error, "variable CALLBACKD_KAFKA__NOPE: kafka.nope: there is no such key");
+    let error = load("", &[("CALLBACKD_DELIVER__LEASE", "1s")]).expect_err("too short");
+    assert_eq!(
+        error,
+        "variable CALLBACKD_DELIVER__LEASE: deliver.lease: it must be more than deliver.total_timeout + 5s"
+    );
+}

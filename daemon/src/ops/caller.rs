@@ -1,0 +1,56 @@
+//! Who asks for an operation, from where, and what they may do. API and command line make a [`Caller`] when they have
+//! authenticated somebody; `policy` decides with it, and the audit names it.
+
+use super::policy::Operation;
+use crate::model::permission::Rights;
+use crate::store::admin::AuditEntry;
+
+/// Whoever asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// As the audit names them: `token:tok_... (grafana)`, `uid:1000`.
+    pub name: String,
+    /// Where they are: an address and port, or `unix socket`.
+    pub origin: String,
+    pub kind: CallerKind,
+}
+
+/// The kinds of caller. Each kind has its own way to say what it may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CallerKind {
+    /// Somebody who runs this installation.
+    Operator(Rights),
+}
+
+impl Caller {
+    pub fn operator(name: impl Into<String>, origin: impl Into<String>, rights: Rights) -> Self {
+        Self { name: name.into(), origin: origin.into(), kind: CallerKind::Operator(rights) }
+    }
+
+    /// The user at the other end of the unix socket: the daemon's own, or root. They have every right, since they can
+    /// read the store and the keyring without asking us.
+    pub fn unix_user(user: u32) -> Self {
+        Self::operator(format!("uid:{user}"), "unix socket", Rights::ALL)
+    }
+
+    /// Whoever works on the store itself, while no daemon runs on it. They can read the store and the keyring, too.
+    pub fn at_the_store(name: impl Into<String>) -> Self {
+        Self::operator(name, "store", Rights::ALL)
+    }
+
+    /// The audit's row of an operation. `change` holds no secret.
+    pub(super) fn entry(
+        &self,
+        operation: Operation,
+        object: impl Into<String>,
+        change: impl Into<String>,
+    ) -> AuditEntry {
+        AuditEntry {
+            caller: self.name.clone(),
+            origin: self.origin.clone(),
+            action: operation.action().unwrap_or(operation.name()),
+            object: object.into(),
+            change: change.into(),
+        }
+    }
+}

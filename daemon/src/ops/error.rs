@@ -1,0 +1,39 @@
+//! Why an operation did nothing.
+
+use super::policy::Denied;
+use crate::store::StoreError;
+
+/// A kind for programs, and a sentence for people.
+#[derive(Debug, thiserror::Error)]
+pub enum OpsError {
+    #[error("{0}")]
+    InvalidRequest(String),
+    #[error("{0}")]
+    UrlRefused(String),
+    #[error("{0}")]
+    NotFound(String),
+    #[error("{0}")]
+    Conflict(String),
+    #[error("{0}")]
+    KeyState(String),
+    /// It was there, and is not kept any longer.
+    #[error("{0}")]
+    Pruned(String),
+    #[error("this Idempotency-Key came with another request before")]
+    IdempotencyMismatch,
+    #[error("{0}")]
+    Unauthenticated(String),
+    /// It is known who asks, and they may not.
+    #[error(transparent)]
+    Forbidden(#[from] Denied),
+    #[error("{0}")]
+    NotReady(String),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl OpsError {
+    pub fn invalid(sentence: impl Into<String>) -> Self {
+        Self::InvalidRequest(sentence.into())
+    }
+}

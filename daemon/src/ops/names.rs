@@ -1,0 +1,60 @@
+//! From the names that people write to the values that they stand for. API and operations read every name here, so that
+//! a wrong one gets the same sentence everywhere.
+
+use super::OpsError;
+use crate::intake::partitions::AcceptFrom;
+use crate::model::named::Named;
+use crate::store::reads::State;
+
+impl Named for State {
+    const ALL: &'static [Self] = &Self::ALL;
+
+    fn name(self) -> &'static str {
+        Self::name(self)
+    }
+}
+
+impl Named for AcceptFrom {
+    const ALL: &'static [Self] = &[Self::Earliest, Self::Committed, Self::End];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Earliest => "earliest",
+            Self::Committed => "committed",
+            Self::End => "end",
+        }
+    }
+}
+
+/// The value of a name that may be left out. `field` is what the name was given for.
+///
+/// # Errors
+/// `invalid_request`, with the names that there are.
+pub fn named<T: Named>(field: &str, given: Option<&str>) -> Result<Option<T>, OpsError> {
+    given.map(|name| required(field, name)).transpose()
+}
+
+/// The value of a name.
+///
+/// # Errors
+/// As [`named`].
+pub fn required<T: Named>(field: &str, name: &str) -> Result<T, OpsError> {
+    T::parse(name).ok_or_else(|| {
+        let names: Vec<_> = T::ALL.iter().map(|value| value.name()).collect();
+        OpsError::invalid(format!("{field} is one of {}", names.join(", ")))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::team::Mode;
+
+    #[test]
+    fn a_wrong_name_is_told_the_right_ones() {
+        assert_eq!(named::<Mode>("mode", None).ok(), Some(None));
+        assert_eq!(named("mode", Some("test")).ok(), Some(Some(Mode::Test)));
+        let refused = required::<State>("state", "lost").expect_err("no such state");
+        assert_eq!(refused.to_string(), "state is one of pending, delivered, exhausted, abandoned");
+    }
+}

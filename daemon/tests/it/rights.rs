@@ -1,0 +1,215 @@
+//! Every operation with every kind of caller: straight at `ops`, and over the API.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use callbackd::intake::partitions::AcceptFrom;
+use callbackd::model::permission::{Right, Rights};
+use callbackd::model::team::{AuthForm, KeyKind, Mode};
+use callbackd::ops::endpoints::EndpointFilter;
+use callbackd::ops::keys::NewKey;
+use callbackd::ops::policy::{Denied, Operation};
+use callbackd::ops::switch::Switch;
+use callbackd::ops::teams::TeamChange;
+use callbackd::ops::tokens::NewToken;
+use callbackd::ops::{Caller, OpsError, Session};
+use callbackd::store::admin::AuditFilter;
+use callbackd::store::reads::{CallbackFilter, DeadLetterFilter, Page};
+use scale_callback::client::Remote;
+use serde_json::{Value, json};
+
+use crate::api::{Api, operations, requests, send, started};
+use crate::harness::{Harness, TEAM};
+
+/// Calls the operation with arguments that change nothing.
+async fn ask(session: &Session, operation: Operation) -> Result<(), OpsError> {
+    let (team, key) = ("team_nobody", "key_none");
+    let page = || Page { before: None, limit: 1 };
+    let nothing = TeamChange::default;
+    match operation {
+        Operation::Status => session.status().await.map(drop),
+        Operation::Instances => session.instances().await.map(drop),
+        Operation::Offsets => session.offsets().await.map(drop),
+        Operation::AcceptOffsets => session.accept_offsets(AcceptFrom::End).await.map(drop),
+        Operation::LogLevel => session.log_level().map(drop),
+        Operation::SetLogLevel => session.set_log_level("=").await.map(drop),
+        Operation::Teams => session.teams(None, 1).await.map(drop),
+        Operation::Team => session.team(team).await.map(drop),
+        Operation::CreateTeam => session.create_team("", nothing(), None).await.map(drop),
+        Operation::UpdateTeam => session.update_team(team, nothing()).await.map(drop),
+        Operation::CheckTeam => session.check_team(team, None, Mode::Test).await.map(drop),
+        Operation::SwitchAuth => {
+            let switch = Switch { to: AuthForm::Hmac, origin: None, url: None };
+            session.switch_auth(team, switch).await.map(drop)
+        }
+        Operation::Keys => session.keys(team).await.map(drop),
+        Operation::CreateKey => {
+            let new = NewKey { kind: KeyKind::Hmac, mode: Mode::Live, given: None };
+            session.create_key(team, new, None).await.map(drop)
+        }
+        Operation::PromoteKey => session.promote_key(team, key, None).await.map(drop),
+        Operation::RevokeKey => session.revoke_key(team, key, false).await.map(drop),
+        Operation::RevealKey => session.reveal_key(team, key).await.map(drop),
+        Operation::Callbacks => session.callbacks(CallbackFilter::default(), None, page()).await.map(drop),
+        Operation::Callback => session.callback("cb_none").await.map(drop),
+        Operation::Attempts => session.attempts("cb_none").await.map(drop),
+        Operation::Payload => session.payload("cb_none").await.map(drop),
+        Operation::Task => session.task("none").await.map(drop),
+        Operation::DeadLetters => session.dead_letters(DeadLetterFilter::default(), page()).await.map(drop),
+        Operation::DeadLetter => session.dead_letter("dl_none").await.map(drop),
+        Operation::Endpoints => session.endpoints(EndpointFilter::default(), None, 1).await.map(drop),
+        Operation::Endpoint => session.endpoint(team, "https://a.example").await.map(drop),
+        Operation::Tokens => session.tokens().await.map(drop),
+        Operation::CreateToken => {
+            let new = NewToken { name: String::new(), scope: Rights::default(), valid_for: Duration::from_secs(60) };
+            session.create_token(new, None).await.map(drop)
+        }
+        Operation::RevokeToken => session.revoke_token("tok_none").await.map(drop),
+        Operation::Audit => session.audit(AuditFilter::default(), None, 1).await.map(drop),
+    }
+}
+
+fn kinds() -> Vec<Rights> {
+    let read_secrets = Rights::READ.and(Rights::SECRETS);
+    vec![Rights::default(), Rights::READ, Rights::OPERATE, Rights::SECRETS, read_secrets, Rights::ALL]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_operation_asks_the_policy_whoever_calls() {
+    let harness = Harness::start().await;
+    let audited = async || harness.session().audit(AuditFilter::default(), None, 1).await.unwrap()[0].id;
+    let before = audited().await;
+    for rights in kinds() {
+        let session = harness.app().ops.as_caller(&Caller::operator("walker", "test", rights));
+        for operation in Operation::ALL {
+            let answer = ask(&session, *operation).await;
+            let denied = match &answer {
+                Err(OpsError::Forbidden(denied)) => Some(denied.clone()),
+                _ => None,
+            };
+            let expected =
+                (!rights.has(operation.needs())).then_some(Denied::Lacks { operation: *operation, has: rights });
+            assert_eq!(denied, expected, "{rights:?} {operation:?}: {answer:?}");
+        }
+    }
+    let session = harness.app().ops.as_caller(&Caller::unix_user(1000));
+    for operation in Operation::ALL {
+        let answer = ask(&session, *operation).await;
+        assert!(!matches!(answer, Err(OpsError::Forbidden(_))), "{operation:?}: {answer:?}");
+    }
+    assert_eq!(audited().await, before, "nothing was changed");
+}
+
+/// The public functions of every `impl Session`, with their first statement.
+fn operations_of(text: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for block in text.split("\nimpl Session {\n").skip(1) {
+        let block = block.split("\n}\n").next().unwrap();
+        for function in block.split("\n    pub ").chain(block.strip_prefix("    pub ")).skip(1) {
+            let name = function.split('(').next().unwrap().to_owned();
+            let body = function.split_once("{\n").map_or("", |(_, body)| body);
+            found.push((name, body.lines().next().unwrap_or_default().trim().to_owned()));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_function_of_a_session_asks_first() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ops");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        for (name, first) in operations_of(&std::fs::read_to_string(&path).unwrap()) {
+            // The time is no operation.
+            if name == "fn now" {
+                continue;
+            }
+            seen += 1;
+            assert!(first.starts_with("self.allow(Operation::"), "{}: {name} begins with: {first}", path.display());
+        }
+    }
+    assert_eq!(seen, Operation::ALL.len(), "each operation has one function");
+    let broken = "\nimpl Session {\n    /// It forgets.\n    pub async fn keys(&self) -> R {\n        self.inner.keys()\n    }\n}\n";
+    assert_eq!(operations_of(broken), [("async fn keys".to_owned(), "self.inner.keys()".to_owned())]);
+}
+
+#[test]
+fn no_handler_of_the_api_holds_the_daemon_itself() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/api/routes");
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(!text.contains("State("), "{} takes more than a session", path.display());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_path_of_the_api_refuses_whoever_lacks_the_right() {
+    let (harness, api) = started().await;
+    // Ids of nothing: whether a caller may ask does not depend on what there is.
+    let names = ["key", "pending", "letter", "token", "origin", "url"];
+    let ids: BTreeMap<_, _> = names.into_iter().map(|name| (name, "none".to_owned())).collect();
+    let mut callers = vec![(None, api.with("")), (None, api.with(format!("cbt_{}", "0".repeat(64))))];
+    for rights in kinds().into_iter().filter(|rights| *rights != Rights::default()) {
+        callers.push((Some(rights), api.with(harness.token(rights).await)));
+    }
+    let socket = Remote::Unix(harness.app().api_socket.clone());
+    for (method, path, right, _) in operations() {
+        let needed = Right::parse(&right).unwrap_or_else(|| panic!("{method} {path} names the right {right:?}"));
+        let (_, _, uri, body) = request(&ids, &method, &path);
+        let (method, uri) = (method.to_uppercase(), format!("/admin/v1{uri}"));
+        for (rights, caller) in &callers {
+            let answer = caller.send(&method, &uri, &[], &body).await;
+            let expected = match rights {
+                None => Some(401),
+                Some(rights) if !rights.has(needed) => Some(403),
+                Some(_) => None,
+            };
+            let refused = Some(answer.status).filter(|status| [401, 403].contains(status));
+            assert_eq!(refused, expected, "{method} {uri} as {rights:?}: {}", answer.json);
+        }
+        let answer = send(&socket, &method, &uri, &body).await;
+        assert!(![401, 403].contains(&answer.status), "{method} {uri} over the socket: {}", answer.json);
+    }
+}
+
+fn request(ids: &BTreeMap<&str, String>, method: &str, path: &str) -> (String, String, String, String) {
+    let found = requests(ids).into_iter().find(|(m, p, ..)| *m == method && *p == path);
+    let (method, path, uri, body) = found.unwrap_or_else(|| panic!("no request for {method} {path}"));
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    (method.to_owned(), path.to_owned(), uri, body)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_gives_away_a_right_that_they_lack_and_secrets_alone_reveal() {
+    let (harness, api) = started().await;
+    let operator = api.with(harness.token(Rights::OPERATE).await);
+    let count = async |api: &Api| api.get("/tokens").await.json["docs"].as_array().unwrap().len();
+    let before = count(&api).await;
+    let new = |scope: &str| json!({ "name": "more", "scope": scope }).to_string();
+    for scope in ["secrets", "operate secrets", "read secrets"] {
+        let answer = operator.send("POST", "/admin/v1/tokens", &[], &new(scope)).await;
+        assert_eq!((answer.status, &answer.json["code"]), (403, &Value::from("forbidden")), "{}", answer.json);
+        assert!(answer.json["detail"].as_str().unwrap().contains("\"secrets\""), "{}", answer.json);
+    }
+    assert_eq!(count(&api).await, before, "no token was created");
+    for scope in ["read", "operate", "read operate"] {
+        assert_eq!(operator.send("POST", "/admin/v1/tokens", &[], &new(scope)).await.status, 201, "{scope}");
+    }
+    let everything = api.send("POST", "/admin/v1/tokens", &[], &new("secrets operate")).await;
+    assert_eq!((everything.status, &everything.json["scope"]), (201, &Value::from("operate secrets")));
+
+    // Whoever may create a key sees the value of that one, and of no other.
+    let keys = format!("/admin/v1/teams/{TEAM}/keys");
+    let created = operator.send("POST", &keys, &[], r#"{"kind":"signing","mode":"live"}"#).await;
+    assert!(created.json["value"].as_str().is_some_and(|value| value.starts_with("whsec_")), "{}", created.json);
+    let reveal = format!("{keys}/{}/reveal", created.json["key_id"].as_str().unwrap());
+    let refused = operator.send("POST", &reveal, &[], "{}").await;
+    assert_eq!(refused.status, 403, "{}", refused.json);
+    let detail = refused.json["detail"].as_str().unwrap();
+    assert_eq!(detail, "to reveal the value of a key the right \"secrets\" is needed; this caller's rights: operate");
+    let auditor = api.with(harness.token(Rights::SECRETS).await);
+    assert_eq!(auditor.send("POST", &reveal, &[], "{}").await.json["value"], created.json["value"]);
+}
