@@ -8,6 +8,7 @@ pub mod context;
 pub mod decode;
 mod headers;
 mod lag;
+pub mod partition;
 pub mod partitions;
 pub mod settings;
 pub mod standing;
