@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use scale_callback::tls::ServerTls;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::api;
@@ -32,10 +32,7 @@ use crate::deliver::inflight::Inflight;
 use crate::deliver::lanes::Lanes;
 use crate::deliver::lease_tokens::LeaseTokens;
 use crate::deliver::settle::{self, Notice, SettleDeps, Settler};
-use crate::intake::admit::Admit;
-use crate::intake::consumer::Consumer;
-use crate::intake::context::Context;
-use crate::intake::{KafkaState, Stalled};
+use crate::intake::{self, Intake};
 use crate::keyring::{Keyring, Place, Sealed};
 use crate::model::attempt::Outcome;
 use crate::model::dead_letter::Unreadable;
@@ -48,8 +45,6 @@ use crate::store::batch::{BatchWriter, StoreUp};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{InstanceId, Store};
 
-/// Batches between the consumer's thread and admission.
-const BATCH_QUEUE: usize = 4;
 /// How long a stop waits for a store that does not answer.
 const STORE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the Kafka client may take to leave its group.
@@ -85,7 +80,24 @@ pub struct App {
     tasks: Vec<JoinHandle<()>>,
     settling: JoinHandle<Result<(), crate::store::StoreError>>,
     servers: Vec<JoinHandle<()>>,
-    consumer_ended: oneshot::Receiver<()>,
+    intake: Intake,
+}
+
+/// Why the process must end.
+#[derive(Debug)]
+pub enum Broken {
+    /// Nothing can be recorded any more: the process ends at once.
+    Store(anyhow::Error),
+    /// Nothing is read any more: what is under way ends in order.
+    Intake(anyhow::Error),
+}
+
+impl Broken {
+    pub fn into_error(self) -> anyhow::Error {
+        match self {
+            Self::Store(error) | Self::Intake(error) => error,
+        }
+    }
 }
 
 /// One switch a phase of the drain.
@@ -192,7 +204,6 @@ impl App {
         }));
 
         let tokens = Arc::new(LeaseTokens::new());
-        let deadline = config.exchange.deadlines.total;
         let feed = Feed {
             store: Arc::clone(&store),
             instance: begun.instance,
@@ -206,48 +217,28 @@ impl App {
             lease: config.lease,
             store_up,
         };
-        let stalled = Arc::new(Stalled::default());
-        let (batches, batches_rx) = mpsc::channel(BATCH_QUEUE);
-        let admit = Admit {
-            store: Arc::clone(&store),
-            clock: Arc::clone(&clock),
-            inflight: Arc::clone(&inflight),
-            lanes: Arc::clone(&lanes),
-            directory: Arc::clone(&directory),
-            settler: settler.clone(),
-            tokens,
-            stalled: Arc::clone(&stalled),
-            metrics: Arc::clone(&metrics),
-            park_after: config.park_after,
-            batches: batches_rx,
-            stop: switches.stop_work.stop(),
-        };
-        metrics.expect_topics(&config.intake.topics);
-        let (kafka, kafka_rx) = watch::channel(KafkaState::default());
-        let (asks, asks_rx) = mpsc::channel(4);
-        let make_context = context_maker(ContextParts {
-            store: Arc::clone(&store),
-            store_id: begun.store_id.clone(),
-            instance: begun.instance,
-            inflight: Arc::clone(&inflight),
-            lanes: Arc::clone(&lanes),
-            settler: settler.clone(),
-            stalled,
-            metrics: Arc::clone(&metrics),
-            kafka,
-            clock: Arc::clone(&clock),
-            grace: config.intake.rebalance_grace,
-            deadline,
-        });
-        let consumer = Consumer {
-            budget: Arc::new(Semaphore::new(config.intake.body_budget)),
-            config: config.intake.clone(),
-            make_context,
-            batches,
-            asks: asks_rx,
-            quiet: switches.draining.stop(),
-            stop: switches.stop_consumer.stop(),
-        };
+        let (intake_handle, intake_task) = intake::build(
+            config.intake.clone(),
+            intake::Deps {
+                store: Arc::clone(&store),
+                store_id: begun.store_id.clone(),
+                instance: begun.instance,
+                inflight: Arc::clone(&inflight),
+                lanes: Arc::clone(&lanes),
+                directory: Arc::clone(&directory),
+                settler: settler.clone(),
+                tokens,
+                metrics: Arc::clone(&metrics),
+                clock: Arc::clone(&clock),
+                park_after: config.park_after,
+                attempt_deadline: config.exchange.deadlines.total,
+            },
+            intake::Stops {
+                quiet: switches.draining.stop(),
+                admission: switches.stop_work.stop(),
+                consumer: switches.stop_consumer.stop(),
+            },
+        );
         let (settings, settings_rx) = watch::channel(reload::settings(&config));
         let log_level = extras.log_level.unwrap_or_else(LogLevel::none);
         let ops = Ops {
@@ -262,9 +253,9 @@ impl App {
             log_level: log_level.clone(),
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
-            kafka: kafka_rx,
+            kafka: intake_handle.kafka,
             store_up: store_up_rx.clone(),
-            asks,
+            asks: intake_handle.asks,
             store_id: begun.store_id,
             backlog: Arc::default(),
             draining: switches.draining.stop(),
@@ -286,7 +277,6 @@ impl App {
                 async move { directory.run(stop).await }
             }),
             tokio::spawn(feed.run(stop())),
-            tokio::spawn(admit.run()),
             tokio::spawn(retention::run(Arc::clone(&store), clock, settings_rx, stop())),
             tokio::spawn(follow_store(store_up_rx, Arc::clone(&lanes), stop())),
             tokio::spawn(sweep_connections(engine, stop())),
@@ -305,14 +295,7 @@ impl App {
         if let Some(listener) = ops_listener {
             servers.push(tokio::spawn(api::serve_ops(listener, ops.clone(), switches.stop_servers.stop())));
         }
-        let (ended, consumer_ended) = oneshot::channel();
-        std::thread::Builder::new()
-            .name("kafka-consumer".to_owned())
-            .spawn(move || {
-                consumer.run();
-                let _ = ended.send(());
-            })
-            .context("start the consumer's thread")?;
+        let intake = intake_task.start().context("start the consumer's thread")?;
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             store = ops.store_id,
@@ -340,7 +323,7 @@ impl App {
             tasks,
             settling,
             servers,
-            consumer_ended,
+            intake,
         })
     }
 
@@ -352,12 +335,15 @@ impl App {
         self.live.take(config).await
     }
 
-    /// Waits until the store breaks, which ends the process.
-    pub async fn broken(&mut self) -> anyhow::Error {
-        match (&mut self.settling).await {
-            Ok(Err(error)) => anyhow!(error),
-            Ok(Ok(())) => anyhow!("settling ended by itself"),
-            Err(_) => anyhow!("settling panicked"),
+    /// Waits until a part breaks without which the process must end.
+    pub async fn broken(&mut self) -> Broken {
+        tokio::select! {
+            settled = &mut self.settling => Broken::Store(match settled {
+                Ok(Err(error)) => anyhow!(error),
+                Ok(Ok(())) => anyhow!("settling ended by itself"),
+                Err(_) => anyhow!("settling panicked"),
+            }),
+            error = self.intake.failed() => Broken::Intake(anyhow!(error)),
         }
     }
 
@@ -365,10 +351,13 @@ impl App {
     ///
     /// # Errors
     /// The store's, if it broke on the way.
-    pub async fn stop(self) -> anyhow::Result<usize> {
+    pub async fn stop(mut self) -> anyhow::Result<usize> {
         // Readiness off, and no record and no due row begins any more.
         self.switches.draining.flip();
         self.switches.stop_work.flip();
+        if !self.intake.admission_ended(self.grace).await {
+            tracing::warn!("admission did not end in time");
+        }
         for task in self.tasks {
             let _ = tokio::time::timeout(self.grace, task).await;
         }
@@ -385,7 +374,7 @@ impl App {
         let settled = tokio::time::timeout(STORE_PATIENCE, self.settling).await;
         // The watermark is where it will stay: the last commit of offsets, then the group is left.
         self.switches.stop_consumer.flip();
-        if tokio::time::timeout(LEAVE, self.consumer_ended).await.is_err() {
+        if !self.intake.consumer_ended(LEAVE).await {
             tracing::warn!("the Kafka client did not close in time");
         }
         self.switches.stop_servers.flip();
@@ -448,44 +437,6 @@ fn check_keyring(keys: &[KeyRow], keyring: &Keyring) -> anyhow::Result<()> {
             .map_err(|error| anyhow!("keyring.file: key {} of team {} can't be opened: {error}", key.id, key.team))?;
     }
     Ok(())
-}
-
-struct ContextParts {
-    store: Arc<dyn Store>,
-    store_id: String,
-    instance: InstanceId,
-    inflight: Arc<Inflight>,
-    lanes: Arc<Lanes>,
-    settler: Settler,
-    stalled: Arc<Stalled>,
-    metrics: Arc<Metrics>,
-    kafka: watch::Sender<KafkaState>,
-    clock: Arc<dyn Clock>,
-    grace: Duration,
-    deadline: Duration,
-}
-
-fn context_maker(parts: ContextParts) -> Box<dyn Fn(Arc<str>) -> Context + Send> {
-    let runtime = tokio::runtime::Handle::current();
-    Box::new(move |cluster| Context {
-        runtime: runtime.clone(),
-        store: Arc::clone(&parts.store),
-        store_id: parts.store_id.clone(),
-        instance: parts.instance,
-        inflight: Arc::clone(&parts.inflight),
-        lanes: Arc::clone(&parts.lanes),
-        settler: parts.settler.clone(),
-        stalled: Arc::clone(&parts.stalled),
-        metrics: Arc::clone(&parts.metrics),
-        state: parts.kafka.clone(),
-        cluster,
-        clock: Arc::clone(&parts.clock),
-        grace: parts.grace,
-        deadline: parts.deadline,
-        partitions: std::sync::Mutex::default(),
-        troubles: std::sync::Mutex::default(),
-        ends: std::sync::Mutex::default(),
-    })
 }
 
 /// While the store is known to be down nothing new begins.

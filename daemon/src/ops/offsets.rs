@@ -6,8 +6,8 @@ use tokio::sync::oneshot;
 
 use super::{Caller, Ops, OpsError};
 use crate::base::clock::Timestamp;
-use crate::intake::consumer::Ask;
-use crate::intake::partitions::AcceptFrom;
+use crate::intake::Ask;
+use crate::intake::partition::AcceptFrom;
 use crate::store::reads::PartitionOffsets;
 
 /// The consumer's thread looks at questions at least this often, unless a rebalance holds it.

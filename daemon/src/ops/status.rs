@@ -66,7 +66,7 @@ pub struct Status {
 }
 
 impl Ops {
-    /// Ready: the store answers, no partition waits for an operator, and nothing drains. Kafka's state is told, but
+    /// Ready: the store answers, no partition waits for an operator, intake runs, and nothing drains. Kafka's state is told, but
     /// does not count: the API is needed most when Kafka is gone.
     pub fn readiness(&self) -> Readiness {
         let kafka = self.kafka.borrow().clone();
@@ -80,6 +80,7 @@ impl Ops {
                 "{why}; say from where to start: callbackd offsets accept --from earliest|committed|end"
             ));
         }
+        troubles.extend(kafka.failed);
         if self.draining.is_on() {
             troubles.push("the daemon is stopping".to_owned());
         }
