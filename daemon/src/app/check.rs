@@ -11,7 +11,7 @@ use crate::base::finding::Finding;
 use crate::config::Config;
 use crate::keyring::Keyring;
 use crate::store::admin::KeyRow;
-use crate::store::sqlite;
+use crate::store::tools;
 use crate::{intake, net};
 
 /// Looks at everything; takes seconds. Changes nothing.
@@ -19,7 +19,7 @@ pub async fn check(config: &Config) -> Vec<Finding> {
     let now = SystemClock.now();
     let mut found = vec![Finding::ok("configuration", "it can be read")];
     found.extend(kafka(config).await);
-    let looked = sqlite::check::check(&config.store, now);
+    let looked = tools::check(&config.store, now);
     found.extend(looked.findings);
     found.push(keyring(config, &looked.keys));
     found.extend(net::check::check(&config.exchange, config.egress.http, &config.egress.allow).await);

@@ -40,10 +40,9 @@ use crate::model::retry::Reason;
 use crate::model::settlement::Change;
 use crate::net::exchange::Client;
 use crate::ops::{Ops, retention};
-use crate::store::admin::{Admin, KeyRow};
+use crate::store::admin::{AdminStore, KeyRow};
 use crate::store::batch::{BatchWriter, StoreUp};
-use crate::store::sqlite::SqliteStore;
-use crate::store::{InstanceId, Store};
+use crate::store::{self, EngineStore, InstanceId, Stores};
 
 /// How long a stop waits for a store that does not answer.
 const STORE_PATIENCE: Duration = Duration::from_secs(5);
@@ -51,7 +50,7 @@ const STORE_PATIENCE: Duration = Duration::from_secs(5);
 const LEAVE: Duration = Duration::from_secs(10);
 
 /// Puts another store around the engine's.
-pub type WrapStore = Box<dyn FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send>;
+pub type WrapStore = Box<dyn FnOnce(Arc<dyn EngineStore>) -> Arc<dyn EngineStore> + Send>;
 
 /// What tests put in the place of real parts, and what the demo listens to.
 #[derive(Default)]
@@ -73,7 +72,7 @@ pub struct App {
     lanes: Arc<Lanes>,
     inflight: Arc<Inflight>,
     settler: Settler,
-    store: Arc<dyn Store>,
+    store: Arc<dyn EngineStore>,
     instance: InstanceId,
     grace: Duration,
     switches: Switches,
@@ -138,10 +137,8 @@ impl App {
         let keyring = Arc::new(Keyring::from_file(&config.keyring_file)?);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let metrics = Arc::new(metrics());
-        let sqlite = Arc::new(SqliteStore::open(&config.store, Arc::clone(&clock))?);
-        let admin = Admin::new(Arc::clone(&sqlite));
+        let Stores { engine: engine_store, reads, admin } = store::open(&config.store, Arc::clone(&clock))?;
         check_keyring(&admin.some_keys().await.context("read the keys")?, &keyring)?;
-        let engine_store: Arc<dyn Store> = Arc::clone(&sqlite) as Arc<dyn Store>;
         let store = match extras.wrap_store {
             Some(wrap) => wrap(engine_store),
             None => engine_store,
@@ -152,7 +149,7 @@ impl App {
             .with_context(|| format!("api.socket: {}", config.api.socket.display()))?;
         let tls = config.api.tls.as_ref().map(|(cert, key)| ServerTls::load(cert, key)).transpose();
         let tls = tls.map_err(|why| anyhow!("api.tls_cert: {why}"))?.map(Arc::new);
-        let api_listener = api_listener(&config, &admin, clock.as_ref()).await?;
+        let api_listener = api_listener(&config, admin.as_ref(), clock.as_ref()).await?;
         let api_address = api_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let ops_listener = match config.ops_listen {
             None => None,
@@ -169,7 +166,8 @@ impl App {
         let switches = Switches::new();
         let store_up = Arc::new(StoreUp::new());
         let store_up_rx = store_up.watch();
-        let directory = Arc::new(Directory::new(admin.clone(), Arc::clone(&keyring), Arc::clone(&clock), config.retry));
+        let directory =
+            Arc::new(Directory::new(Arc::clone(&admin), Arc::clone(&keyring), Arc::clone(&clock), config.retry));
         let inflight = Arc::new(Inflight::default());
         let lanes = Lanes::new(config.caps, Arc::clone(&metrics));
         let waker = ClaimWaker::new(Arc::clone(&clock));
@@ -243,7 +241,7 @@ impl App {
         let log_level = extras.log_level.unwrap_or_else(LogLevel::none);
         let ops = Ops {
             admin,
-            reads: Arc::clone(&sqlite) as Arc<dyn crate::store::reads::Reads>,
+            reads,
             keyring,
             directory: Arc::clone(&directory),
             engine: Arc::clone(&engine),
@@ -299,7 +297,7 @@ impl App {
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             store = ops.store_id,
-            path = %config.store.directory.display(),
+            path = %config.store,
             brokers = config.intake.brokers,
             topics = config.intake.topics.join(","),
             api = api_address.map(tracing::field::display),
@@ -395,7 +393,11 @@ impl App {
 }
 
 /// Bound at the start where a token is there, so that a port in use is told at once.
-async fn api_listener(config: &Config, admin: &Admin, clock: &dyn Clock) -> anyhow::Result<Option<TcpListener>> {
+async fn api_listener(
+    config: &Config,
+    admin: &dyn AdminStore,
+    clock: &dyn Clock,
+) -> anyhow::Result<Option<TcpListener>> {
     let Some(address) = config.api.listen else { return Ok(None) };
     let tokens = admin.tokens().await.context("read the tokens")?;
     if !tokens.iter().any(|token| token.is_valid(clock.now())) {

@@ -12,8 +12,8 @@ use super::{Failure, duration};
 use crate::base::clock::SystemClock;
 use crate::config::Config;
 use crate::ops::tokens::{self, NewToken};
-use crate::store::admin::{Admin, Scope};
-use crate::store::sqlite::{SqliteStore, inspect};
+use crate::store::admin::Scope;
+use crate::store::{self, OpenError, tools};
 
 fn refused(error: impl ToString) -> Failure {
     Failure::new(Failure::REFUSED, error.to_string())
@@ -30,7 +30,7 @@ fn wait<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
 /// `callbackd migrate`.
 pub(super) fn migrate(file: Option<&Path>, args: &MigrateArgs) -> Result<ExitCode, Failure> {
     let config = Config::load(file).map_err(refused)?;
-    let before = inspect::migrations(&config.store).map_err(refused)?;
+    let before = tools::migrations(&config.store).map_err(refused)?;
     let waiting = before.iter().filter(|(_, applied)| !applied).count();
     if args.status || args.dry_run {
         let state = |applied: bool| match (applied, args.dry_run) {
@@ -43,7 +43,7 @@ pub(super) fn migrate(file: Option<&Path>, args: &MigrateArgs) -> Result<ExitCod
         say(&table(&docs, &[("MIGRATION", "name"), ("IS", "is")], Look::of_stdout()));
         return Ok(ExitCode::SUCCESS);
     }
-    SqliteStore::open(&config.store, Arc::new(SystemClock)).map_err(refused)?;
+    tools::migrate(&config.store, Arc::new(SystemClock)).map_err(refused)?;
     say(&match waiting {
         0 => "nothing to do: the schema is this program's".to_owned(),
         count => format!("{count} migrations were applied"),
@@ -56,9 +56,9 @@ pub(super) fn look(remote: &Remote, command: &StoreCommand) -> Result<ExitCode, 
     let config = Config::load(remote.config.as_deref()).map_err(refused)?;
     match command {
         StoreCommand::Info => {
-            let info = inspect::info(&config.store).map_err(refused)?;
+            let info = tools::info(&config.store).map_err(refused)?;
             let doc = json!({
-                "path": config.store.directory.display().to_string(),
+                "path": config.store.to_string(),
                 "store_id": info.store_id,
                 "created_at": info.created_at.to_string(),
                 "schema": info.schema,
@@ -73,7 +73,7 @@ pub(super) fn look(remote: &Remote, command: &StoreCommand) -> Result<ExitCode, 
             Ok(ExitCode::SUCCESS)
         }
         StoreCommand::Verify => {
-            let wrong = inspect::verify(&config.store).map_err(refused)?;
+            let wrong = tools::verify(&config.store).map_err(refused)?;
             if remote.json {
                 say(&json!({ "ok": wrong.is_empty(), "wrong": wrong }).to_string());
             } else if wrong.is_empty() {
@@ -97,14 +97,11 @@ pub(super) fn bootstrap(
     let config = Config::load(remote.config.as_deref()).map_err(refused)?;
     let scope = Scope::parse(scope).ok_or_else(|| refused("scope is one of read, operate"))?;
     let new = NewToken { name, scope, valid_for: duration(valid_for)? };
-    let store = SqliteStore::open(&config.store, Arc::new(SystemClock)).map_err(|error| match error {
-        in_use @ crate::store::sqlite::OpenError::InUse { .. } => {
-            refused(format!("{in_use}. To ask the running one, leave --bootstrap out"))
-        }
+    let store = store::open(&config.store, Arc::new(SystemClock)).map_err(|error| match error {
+        in_use @ OpenError::InUse { .. } => refused(format!("{in_use}. To ask the running one, leave --bootstrap out")),
         other => refused(other),
     })?;
-    let admin = Admin::new(Arc::new(store));
-    let (row, value) = wait(tokens::bootstrap(&admin, &SystemClock, &new))?.map_err(failed)?;
+    let (row, value) = wait(tokens::bootstrap(store.admin.as_ref(), &SystemClock, &new))?.map_err(failed)?;
     let doc = json!({
         "token_id": row.id, "name": row.name, "scope": row.scope.name(), "expires_at": row.expires_at.to_string(),
         "value": value.as_str(),

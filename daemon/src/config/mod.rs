@@ -19,7 +19,7 @@ use crate::net::dial::Deadlines;
 use crate::net::egress::{AllowRule, Allowed, Net};
 use crate::net::target::{Target, TargetHost};
 use crate::net::{dns, exchange};
-use crate::store::sqlite;
+use crate::store;
 use raw::Raw;
 
 /// The complete, commented configuration that is compiled in.
@@ -67,7 +67,7 @@ pub fn is_reloadable(key: &str) -> bool {
 #[derive(Debug, Clone)]
 pub struct Config {
     pub intake: intake::Config,
-    pub store: sqlite::Config,
+    pub store: store::Config,
     pub caps: Caps,
     pub park_after: Duration,
     pub lease: Duration,
@@ -208,7 +208,7 @@ fn build(raw: &Raw, wrong: &Wrong<'_>) -> Result<Config, ConfigError> {
             dead_letters: raw.retention.dead_letters.0,
             event_ids: raw.retention.event_ids.0,
         },
-        store: sqlite::Config { directory: store },
+        store: store::Config::Directory(store),
     })
 }
 
@@ -390,7 +390,7 @@ mod tests {
             [("CALLBACKD_EGRESS__CA_FILE".into(), "ca.pem".into())].into_iter(),
         );
         let config = Config::from_layers(&layers.expect("it is read")).expect("it holds");
-        assert_eq!(config.store.directory, Path::new("/opt/cb/store"));
+        assert_eq!(config.store, store::Config::Directory("/opt/cb/store".into()));
         assert_eq!(config.api.socket, Path::new("/opt/cb/store/callbackd.sock"));
         assert_eq!(config.keyring_file, Path::new("/etc/ring"));
         assert_eq!(config.api.tls, Some(("/opt/cb/a.pem".into(), "/opt/cb/a.key".into())));

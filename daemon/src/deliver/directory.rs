@@ -18,7 +18,7 @@ use crate::keyring::{Keyring, Place, Sealed};
 use crate::model::retry::RetryPolicy;
 use crate::model::team::{AuthForm, KeyKind, KeyState, Mode, Team};
 use crate::store::StoreError;
-use crate::store::admin::{Admin, KeyRow};
+use crate::store::admin::{AdminStore, KeyRow};
 
 /// How often the version is looked at.
 const REFRESH: Duration = Duration::from_millis(500);
@@ -26,7 +26,7 @@ const REFRESH: Duration = Duration::from_millis(500);
 const CACHE_LIMIT: usize = 50_000;
 
 pub struct Directory {
-    admin: Admin,
+    admin: Arc<dyn AdminStore>,
     keyring: Arc<Keyring>,
     clock: Arc<dyn Clock>,
     retry: RwLock<RetryPolicy>,
@@ -63,7 +63,7 @@ impl TeamEntry {
 }
 
 impl Directory {
-    pub fn new(admin: Admin, keyring: Arc<Keyring>, clock: Arc<dyn Clock>, retry: RetryPolicy) -> Self {
+    pub fn new(admin: Arc<dyn AdminStore>, keyring: Arc<Keyring>, clock: Arc<dyn Clock>, retry: RetryPolicy) -> Self {
         let retry = RwLock::new(retry);
         Self { admin, keyring, clock, retry, cache: RwLock::default(), generation: AtomicU64::new(0) }
     }

@@ -19,7 +19,7 @@ use crate::model::endpoint::QueueKey;
 use crate::model::lease::{Lease, Right};
 use crate::model::settlement::Change;
 use crate::store::batch::StoreUp;
-use crate::store::{ClaimAsk, Claimed, InstanceId, Store, StoreError};
+use crate::store::{ClaimAsk, Claimed, EngineStore, InstanceId, StoreError};
 
 /// Rows taken in one claim, and the bytes of their bodies.
 const ROWS: usize = 128;
@@ -31,7 +31,7 @@ const BREATH: Duration = Duration::from_millis(5);
 const SWEEP: Duration = Duration::from_secs(60);
 
 pub struct Feed {
-    pub store: Arc<dyn Store>,
+    pub store: Arc<dyn EngineStore>,
     pub instance: InstanceId,
     pub lanes: Arc<Lanes>,
     pub inflight: Arc<Inflight>,

@@ -26,7 +26,7 @@ use crate::deliver::inflight::Inflight;
 use crate::deliver::lanes::Lanes;
 use crate::deliver::lease_tokens::LeaseTokens;
 use crate::deliver::settle::Settler;
-use crate::store::{InstanceId, Store};
+use crate::store::{EngineStore, InstanceId};
 
 /// Batches between the consumer's thread and admission.
 const BATCH_QUEUE: usize = 4;
@@ -35,7 +35,7 @@ const ASKS: usize = 4;
 
 /// The rooms that intake works with.
 pub struct Deps {
-    pub store: Arc<dyn Store>,
+    pub store: Arc<dyn EngineStore>,
     pub store_id: String,
     pub instance: InstanceId,
     pub inflight: Arc<Inflight>,

@@ -3,6 +3,8 @@
 //!
 //! The numbers in comments are those of the table in ARCHITECTURE.md ("Row-level transitions").
 
+mod rejected;
+
 use std::sync::Arc;
 
 use bytes::Bytes;

@@ -27,7 +27,7 @@ use crate::deliver::lanes::Lanes;
 use crate::intake::{Ask, KafkaState};
 use crate::keyring::Keyring;
 use crate::store::StoreError;
-use crate::store::admin::{Admin, AuditEntry, Made};
+use crate::store::admin::{AdminStore, AuditEntry, Made};
 use crate::store::reads::Reads;
 
 /// Who asks, and from where: for the audit.
@@ -118,7 +118,7 @@ fn random<const N: usize>() -> [u8; N] {
 /// Everything that operations work on.
 #[derive(Clone)]
 pub struct Ops {
-    pub admin: Admin,
+    pub admin: Arc<dyn AdminStore>,
     pub reads: Arc<dyn Reads>,
     pub keyring: Arc<Keyring>,
     pub directory: Arc<Directory>,

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::Settings;
 use crate::base::clock::Clock;
 use crate::base::stop::Stop;
-use crate::store::{PruneAsk, Store};
+use crate::store::{EngineStore, PruneAsk};
 
 const ROWS: usize = 500;
 const BREATH: Duration = Duration::from_millis(100);
@@ -23,7 +23,12 @@ pub struct Retention {
 }
 
 /// Prunes until `stop`.
-pub async fn run(store: Arc<dyn Store>, clock: Arc<dyn Clock>, settings: watch::Receiver<Settings>, mut stop: Stop) {
+pub async fn run(
+    store: Arc<dyn EngineStore>,
+    clock: Arc<dyn Clock>,
+    settings: watch::Receiver<Settings>,
+    mut stop: Stop,
+) {
     let mut after = None;
     loop {
         let keep = settings.borrow().keep;

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::{Caller, Creation, Ops, OpsError, created};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::text::hex;
-use crate::store::admin::{Admin, AuditEntry, IdempotencyKey, Made, Scope, TokenRow};
+use crate::store::admin::{AdminStore, AuditEntry, IdempotencyKey, Made, Scope, TokenRow};
 
 const PREFIX: &str = "cbt_";
 const MAX_NAME: usize = 200;
@@ -150,7 +150,7 @@ impl Ops {
 /// # Errors
 /// `invalid_request`, `conflict`, or the store's.
 pub async fn bootstrap(
-    admin: &Admin,
+    admin: &dyn AdminStore,
     clock: &dyn Clock,
     new: &NewToken,
 ) -> Result<(TokenRow, Zeroizing<String>), OpsError> {

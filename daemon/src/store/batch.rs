@@ -1,26 +1,23 @@
-//! Group commit, the part above the trait: collapses, numbers, writes again what is uncertain, waits where the store
-//! is unavailable, and splits what it refuses until the bad change is alone.
+//! Group commit, the part above the trait: it numbers batches, writes a batch again whose fate is uncertain, waits
+//! while the store is unavailable, and splits a batch that the store refuses until the bad change is alone.
 //!
-//! Batching is natural: the next batch gathers while this one commits. There is no timer.
+//! There is no timer: the next batch gathers while this one commits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::{Applied, Batch, InstanceId, PartitionWatermark, Store, StoreError};
+use super::{Applied, Batch, EngineStore, InstanceId, PartitionWatermark, StoreError};
 use crate::base::clock::Timestamp;
 use crate::base::metrics::Metrics;
 use crate::base::pace::Pace;
-use crate::model::attempt::{Attempt, Outcome};
 use crate::model::event::PartitionKey;
-use crate::model::retry::{Next, Reason};
-use crate::model::settlement::{Change, Rows, Settle, Verdict, apply};
+use crate::model::settlement::{Change, Rows, Verdict, apply};
 
-/// Whether the store answers: nothing new begins while it is known to be down. It is up when the last write and the
-/// last claim both went well: on a full disk a claim of nothing still does.
+/// Whether the store answers; nothing new begins while it is known to be down. It is up when the last write and the
+/// last claim both went well. The claim alone would not tell: on a full disk a claim that takes nothing still works.
 pub struct StoreUp {
     writer: AtomicBool,
     feed: AtomicBool,
@@ -36,13 +33,13 @@ impl StoreUp {
         self.seen.subscribe()
     }
 
-    /// What the last write came to.
+    /// Records the result of the last write.
     pub fn writer(&self, error: Option<&StoreError>) {
         self.writer.store(error.is_none(), Ordering::SeqCst);
         self.tell(error);
     }
 
-    /// What the last claim came to.
+    /// Records the result of the last claim.
     pub fn feed(&self, error: Option<&StoreError>) {
         self.feed.store(error.is_none(), Ordering::SeqCst);
         self.tell(error);
@@ -67,7 +64,7 @@ impl Default for StoreUp {
 
 /// Writes batches in order; the only maker of batch numbers of its process.
 pub struct BatchWriter {
-    store: Arc<dyn Store>,
+    store: Arc<dyn EngineStore>,
     instance: InstanceId,
     number: u64,
     metrics: Arc<Metrics>,
@@ -75,7 +72,7 @@ pub struct BatchWriter {
     longest_commit: Duration,
 }
 
-/// What became of a batch: its changes, each with its verdict.
+/// A batch that was written: its changes, each with its verdict.
 #[derive(Debug, Default)]
 pub struct Written {
     pub changes: Vec<(Change, Verdict)>,
@@ -85,11 +82,11 @@ pub struct Written {
 }
 
 impl BatchWriter {
-    pub fn new(store: Arc<dyn Store>, instance: InstanceId, metrics: Arc<Metrics>, up: Arc<StoreUp>) -> Self {
+    pub fn new(store: Arc<dyn EngineStore>, instance: InstanceId, metrics: Arc<Metrics>, up: Arc<StoreUp>) -> Self {
         Self { store, instance, number: 0, metrics, up, longest_commit: Duration::ZERO }
     }
 
-    /// Makes `changes` durable together with `marks`. Comes back only when that is so, or the store is broken.
+    /// Makes `changes` durable together with `watermarks`. Returns only when they are durable or the store is broken.
     pub async fn write(
         &mut self,
         changes: Vec<Change>,
@@ -145,7 +142,7 @@ impl BatchWriter {
         }
     }
 
-    /// Halves until the bad change is alone. The marks come last: rows first, watermark after.
+    /// Halves the batch until the bad change is alone. The watermarks come last, once all rows are durable.
     async fn write_split(
         &mut self,
         changes: Vec<Change>,
@@ -166,7 +163,12 @@ impl BatchWriter {
                     parts.push(part);
                 }
                 Err(StoreError::Refused(why)) => {
-                    written.changes.push(self.write_rejected(part.remove(0), &why).await?);
+                    let Some(change) = part.pop() else {
+                        return Err(StoreError::Broken(format!("it refuses even an empty batch: {why}")));
+                    };
+                    let more = self.write_rejected(change, &why).await?;
+                    written.changes.extend(more.changes);
+                    written.lost.extend(more.lost);
                 }
                 Err(other) => return Err(other),
             }
@@ -179,45 +181,15 @@ impl BatchWriter {
         Ok(written)
     }
 
-    /// A callback whose row is refused ends `store_rejected`; a dead letter keeps its coordinates without its bytes.
-    async fn write_rejected(&mut self, change: Change, why: &str) -> Result<(Change, Verdict), StoreError> {
-        let plainer = match change {
-            Change::Settle(settle) => rejected(*settle),
-            Change::Park(park) => rejected(Settle {
-                number: 1,
-                attempt: not_attempted(park.due),
-                token: park.token,
-                epoch: Some(park.epoch),
-                url: park.url,
-                body: park.body,
-                next: Next::Abandoned(Reason::StoreRejected),
-                facts: park.facts,
-            }),
-            Change::Bury(mut letter, epoch) => {
-                letter.value = Bytes::new();
-                letter.detail = "the store refused its bytes".to_owned();
-                Change::Bury(letter, epoch)
-            }
-            release @ Change::Release { .. } => release,
-        };
-        match self.write_part(vec![plainer], Vec::new()).await {
-            Ok(mut written) => Ok(written.changes.remove(0)),
+    /// Writes what can stand in the place of a change that the store refused.
+    async fn write_rejected(&mut self, change: Change, why: &str) -> Result<Written, StoreError> {
+        match self.write_part(vec![change.rejected_by_store()], Vec::new()).await {
             Err(StoreError::Refused(again)) => {
                 Err(StoreError::Broken(format!("it refuses even a row without content: {why}; {again}")))
             }
-            Err(other) => Err(other),
+            answer => answer,
         }
     }
-}
-
-/// Without any of the customer's bytes. What was delivered stays delivered.
-fn rejected(settle: Settle) -> Change {
-    let (outcome, next) = match settle.next {
-        Next::Delivered => (settle.attempt.outcome, Next::Delivered),
-        _ => (Outcome::StoreRejected, Next::Abandoned(Reason::StoreRejected)),
-    };
-    let attempt = Attempt { outcome, snippet: Bytes::new(), ..settle.attempt };
-    Change::Settle(Box::new(Settle { attempt, next, url: None, body: Bytes::new(), ..settle }))
 }
 
 fn written(batch: Arc<Batch>, applied: Applied) -> Written {
@@ -225,7 +197,8 @@ fn written(batch: Arc<Batch>, applied: Applied) -> Written {
     let known = applied.verdicts.len() == changes.len();
     let mut verdicts = applied.verdicts.into_iter();
     let with_verdict = |change: Change| {
-        // Applied at a first writing whose answer was lost: what it meant is what it means to untouched rows.
+        // The batch was applied by an earlier write whose answer was lost. Nothing else wrote these rows meanwhile, so
+        // its verdicts are those for callbacks without rows.
         let verdict = if known { verdicts.next() } else { None };
         let verdict = verdict.unwrap_or_else(|| apply(&Rows::default(), &change, true).verdict);
         (change, verdict)
@@ -238,15 +211,5 @@ fn written(batch: Arc<Batch>, applied: Applied) -> Written {
     }
 }
 
-fn not_attempted(at: Timestamp) -> Attempt {
-    Attempt {
-        outcome: Outcome::StoreRejected,
-        sent: false,
-        status: None,
-        begun_at: at,
-        took: Duration::ZERO,
-        peer: None,
-        redialed: false,
-        snippet: Bytes::new(),
-    }
-}
+#[cfg(test)]
+mod tests;

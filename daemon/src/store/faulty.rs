@@ -1,12 +1,12 @@
-//! A store that misbehaves by a seed, around any other: writes that happened but are reported as uncertain, writes
-//! that did not happen, slow ones, and data that is refused. For tests.
+//! An engine store around another that misbehaves by a seed: some writes happen but are reported as uncertain, some do
+//! not happen, some are slow, and some data is refused. For tests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{
-    Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EventClaim, InstanceId, Known, PruneAsk, Pruned, Store,
+    Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, PruneAsk, Pruned,
     StoreError, Taken,
 };
 use crate::model::callback::CallbackId;
@@ -23,7 +23,7 @@ pub struct Faults {
 }
 
 pub struct FaultyStore {
-    inner: Arc<dyn Store>,
+    inner: Arc<dyn EngineStore>,
     faults: Faults,
     seed: AtomicU64,
     down: AtomicBool,
@@ -31,7 +31,7 @@ pub struct FaultyStore {
 }
 
 impl FaultyStore {
-    pub fn new(inner: Arc<dyn Store>, seed: u64, faults: Faults) -> Self {
+    pub fn new(inner: Arc<dyn EngineStore>, seed: u64, faults: Faults) -> Self {
         Self { inner, faults, seed: AtomicU64::new(seed), down: AtomicBool::new(false), refused_task: None }
     }
 
@@ -42,7 +42,7 @@ impl FaultyStore {
         self
     }
 
-    /// Everything is `Unavailable` until set up again.
+    /// While it is down, every call answers `Unavailable`.
     pub fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::SeqCst);
     }
@@ -74,7 +74,7 @@ impl FaultyStore {
     }
 }
 
-impl Store for FaultyStore {
+impl EngineStore for FaultyStore {
     fn begin(&self) -> Answer<'_, Begun> {
         self.guarded(self.inner.begin())
     }

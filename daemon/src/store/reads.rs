@@ -1,4 +1,5 @@
-//! What people ask of the store. Apart from the engine's trait: these reads are bounded in time and never block it.
+//! The trait of what people look at. It is apart from the engine's: these reads are bounded in time, and delivery never
+//! waits for them.
 
 use bytes::Bytes;
 
@@ -69,6 +70,9 @@ pub struct DeadLetterFilter {
     pub until: Option<Timestamp>,
 }
 
+/// The bytes of a dead letter's value that a list shows.
+pub const LISTED_BYTES: usize = 256;
+
 /// A page of a list, newest event first, below the id `before`.
 #[derive(Debug, Clone)]
 pub struct Page {
@@ -76,7 +80,7 @@ pub struct Page {
     pub limit: usize,
 }
 
-/// What a page holds. A read is bounded in time: it may end before the page is full, and `next` tells where to go on.
+/// What a page holds. A read is bounded in time, so it may end before the page is full; `next` tells where to go on.
 #[derive(Debug, Clone)]
 pub struct Found<T> {
     pub docs: Vec<T>,
@@ -99,7 +103,7 @@ pub struct BuriedLetter {
     pub buried_at: Timestamp,
 }
 
-/// Which queues, and how far their callbacks are counted: not at all where 0.
+/// Which queues, and up to which number their callbacks are counted; 0 counts none.
 #[derive(Debug, Clone)]
 pub struct QueueAsk {
     pub which: Queues,
@@ -108,7 +112,7 @@ pub struct QueueAsk {
 
 #[derive(Debug, Clone)]
 pub enum Queues {
-    /// Of this team and those behind it, or of all.
+    /// Of this team and of those whose ids follow it, or of all teams.
     From { team: Option<String>, at_most: usize },
     /// Of one team.
     Of(String),
@@ -121,17 +125,17 @@ pub enum Queues {
 pub struct QueueRow {
     pub team: String,
     pub target: String,
-    /// Counted up to the number that was asked for.
+    /// Callbacks that are not under way, counted up to the number that was asked for.
     pub pending: u64,
-    /// When the first of them became, or becomes, due; `None` while all are under way.
+    /// When the first of them became or becomes due; `None` while all are under way.
     pub oldest_due: Option<Timestamp>,
     pub parked_bytes: u64,
-    /// What the last attempt of that oldest one came to, and its failures.
+    /// The outcome of the last attempt of that oldest callback, and how often it failed.
     pub last_outcome: Option<Outcome>,
     pub tries: u32,
 }
 
-/// A run of a daemon on this store.
+/// One run of a daemon on this store.
 #[derive(Debug, Clone)]
 pub struct InstanceRow {
     pub id: i64,
@@ -145,7 +149,7 @@ pub struct InstanceRow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InstanceEnd {
     Clean,
-    /// Its successor found that it had not ended cleanly.
+    /// The next instance found that it had not ended cleanly.
     Died,
 }
 
@@ -153,19 +157,23 @@ pub enum InstanceEnd {
 pub struct Totals {
     pub pending: u64,
     pub oldest_due: Option<Timestamp>,
-    /// Counts by state, `pending` left out.
+    /// Counts of settled callbacks by state and reason.
     pub settled: Vec<(String, Option<String>, u64)>,
     pub dead_letters: Vec<(Unreadable, u64)>,
 }
 
+/// What people look at.
 pub trait Reads: Send + Sync {
+    /// Both rows of a callback, as far as they exist.
     fn rows(&self, id: CallbackId) -> Answer<'_, Rows>;
     fn attempts(&self, id: CallbackId) -> Answer<'_, Vec<NumberedAttempt>>;
-    /// The status that the last recorded attempt of each came to.
+    /// The status of the last recorded attempt of each callback.
     fn last_statuses(&self, ids: Vec<CallbackId>) -> Answer<'_, Vec<Option<u16>>>;
     /// The body, while its callback is pending.
     fn body(&self, id: CallbackId) -> Answer<'_, Option<Bytes>>;
+    /// Callbacks that match.
     fn callbacks(&self, filter: CallbackFilter, page: Page) -> Answer<'_, Found<(CallbackId, Rows)>>;
+    /// Dead letters that match, each with the first [`LISTED_BYTES`] of its value.
     fn dead_letters(&self, filter: DeadLetterFilter, page: Page) -> Answer<'_, Found<BuriedLetter>>;
     fn dead_letter(&self, id: CallbackId) -> Answer<'_, Option<BuriedLetter>>;
     /// Dead letters that name no task, at most `at_most` of them.
@@ -173,10 +181,10 @@ pub trait Reads: Send + Sync {
     fn offsets(&self) -> Answer<'_, Vec<PartitionOffsets>>;
     /// Queues with pending callbacks, by team and target.
     fn queues(&self, ask: QueueAsk) -> Answer<'_, Vec<QueueRow>>;
-    /// The newest runs first.
+    /// Instances, the newest first.
     fn instances(&self, at_most: usize) -> Answer<'_, Vec<InstanceRow>>;
     /// Pending rows and the oldest due one: cheap enough for every scrape.
     fn backlog(&self) -> Answer<'_, (u64, Option<Timestamp>)>;
-    /// Counts of everything: a scan, for a ledger at the end.
+    /// Counts of everything. It scans all rows, so it is for a report at the end and not for a scrape.
     fn totals(&self) -> Answer<'_, Totals>;
 }

@@ -10,7 +10,7 @@ use callbackd::model::settlement::Ended;
 use callbackd::model::team::{KeyKind, Mode};
 use callbackd::ops::OpsError;
 use callbackd::ops::teams::TeamChange;
-use callbackd::store::Store;
+use callbackd::store::EngineStore;
 use callbackd::store::faulty::{Faults, FaultyStore};
 use scale_callback::receiver::Reply;
 
@@ -366,12 +366,12 @@ async fn a_store_that_is_away_loses_and_repeats_nothing() {
     let mut faulty = None;
     let slot = &mut faulty;
     let (sender, receiver_of) = std::sync::mpsc::sync_channel(1);
-    let wrap = Box::new(move |inner: Arc<dyn Store>| {
+    let wrap = Box::new(move |inner: Arc<dyn EngineStore>| {
         let faults =
             Faults { happened_but_uncertain: 150, did_not_happen: 150, slow: 100, slowness: Duration::from_millis(30) };
         let store = Arc::new(FaultyStore::new(inner, 42, faults));
         sender.send(Arc::clone(&store)).unwrap();
-        store as Arc<dyn Store>
+        store as Arc<dyn EngineStore>
     });
     let harness = Harness::wrapped(&[], Some(wrap)).await;
     *slot = Some(receiver_of.recv().unwrap());
@@ -397,8 +397,8 @@ async fn a_store_that_is_away_loses_and_repeats_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_the_store_refuses_ends_alone() {
-    let wrap = Box::new(|inner: Arc<dyn Store>| {
-        Arc::new(FaultyStore::new(inner, 1, Faults::default()).refusing("task-bad")) as Arc<dyn Store>
+    let wrap = Box::new(|inner: Arc<dyn EngineStore>| {
+        Arc::new(FaultyStore::new(inner, 1, Faults::default()).refusing("task-bad")) as Arc<dyn EngineStore>
     });
     let harness = Harness::wrapped(&[], Some(wrap)).await;
     let receiver = harness.recorder(Arc::new(|_, _| Reply::status(500))).await;

@@ -15,7 +15,7 @@ use callbackd::net::egress::{AllowRule, Allowed, Net};
 use callbackd::ops::Caller;
 use callbackd::ops::teams::TeamChange;
 use callbackd::ops::tokens::NewToken;
-use callbackd::store::Store;
+use callbackd::store::EngineStore;
 use callbackd::store::admin::Scope;
 use callbackd::store::reads::{BuriedLetter, CallbackFilter, DeadLetterFilter, Page};
 use callbackd_bench::recorder::{Recorder, Rule};
@@ -31,7 +31,7 @@ pub const HMAC_TEAM: &str = "team_globex";
 /// How long anything may take before a test gives up on it.
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
-type Wrap = Box<dyn FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send>;
+type Wrap = Box<dyn FnOnce(Arc<dyn EngineStore>) -> Arc<dyn EngineStore> + Send>;
 
 pub struct Harness {
     pub topic: String,

@@ -22,11 +22,11 @@ use crate::model::event::RecordRef;
 use crate::model::offsets::Watermark;
 use crate::model::retry::RetryPolicy;
 use crate::model::team::{AuthForm, Mode, RetryOverride, Team};
-use crate::store::Store;
-use crate::store::admin::{Admin, AuditEntry};
+use crate::store::EngineStore;
+use crate::store::admin::{AdminStore, AuditEntry};
 use crate::store::batch::{BatchWriter, StoreUp};
 use crate::store::memory::MemoryStore;
-use crate::store::sqlite::{self, SqliteStore};
+use crate::store::reads::{DeadLetterFilter, Page, Reads};
 
 const TEAM: &str = "team_acme";
 /// One callback at a time in each lane, and one that waits.
@@ -53,7 +53,6 @@ struct Fixture {
     next_offset: i64,
     _settling: JoinHandle<Result<(), StoreError>>,
     _stop: (Switch, mpsc::Sender<Vec<Incoming>>),
-    _folder: tempfile::TempDir,
 }
 
 /// One event, as a test cares for it.
@@ -67,9 +66,7 @@ struct Wanted<'w> {
 
 const EVENT: Wanted<'static> = Wanted { team: TEAM, event_id: None, content: 1, host: "a.example" };
 
-async fn directory(folder: &std::path::Path, clock: &Arc<dyn Clock>) -> Directory {
-    let config = sqlite::Config { directory: folder.join("store") };
-    let admin = Admin::new(Arc::new(SqliteStore::open(&config, Arc::clone(clock)).unwrap()));
+async fn directory(admin: Arc<dyn AdminStore>, clock: &Arc<dyn Clock>) -> Directory {
     let team = Team {
         id: TEAM.into(),
         name: String::new(),
@@ -84,7 +81,8 @@ async fn directory(folder: &std::path::Path, clock: &Arc<dyn Clock>) -> Director
     let said = String::new;
     let audit = AuditEntry { caller: said(), origin: said(), action: "teams.create", object: said(), change: said() };
     admin.create_team(team, Vec::new(), None, audit).await.unwrap();
-    let ring = folder.join("keyring");
+    let folder = tempfile::tempdir().unwrap();
+    let ring = folder.path().join("keyring");
     Keyring::create(&ring).unwrap();
     let keyring = Arc::new(Keyring::from_file(&ring).unwrap());
     Directory::new(admin, keyring, Arc::clone(clock), RetryPolicy::default())
@@ -92,11 +90,10 @@ async fn directory(folder: &std::path::Path, clock: &Arc<dyn Clock>) -> Director
 
 impl Fixture {
     async fn new(caps: Caps) -> Self {
-        let folder = tempfile::tempdir().unwrap();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let metrics = Arc::new(Metrics::new(&Labels { outcomes: vec![], reasons: vec![], unreadable: vec![] }));
         let store = Arc::new(MemoryStore::new(Arc::clone(&clock)));
-        let engine_store: Arc<dyn Store> = Arc::clone(&store) as Arc<dyn Store>;
+        let engine_store: Arc<dyn EngineStore> = Arc::clone(&store) as _;
         let begun = engine_store.begin().await.unwrap();
         let inflight = Arc::new(Inflight::default());
         let lanes = Lanes::new(caps, Arc::clone(&metrics));
@@ -114,7 +111,7 @@ impl Fixture {
             notices: None,
         });
         let deps = Arc::new(Deps {
-            directory: Arc::new(directory(folder.path(), &clock).await),
+            directory: Arc::new(directory(Arc::clone(&store) as _, &clock).await),
             store: engine_store,
             store_id: begun.store_id,
             instance: begun.instance,
@@ -142,7 +139,6 @@ impl Fixture {
             next_offset: 0,
             _settling: settling,
             _stop: (stop, batches),
-            _folder: folder,
         }
     }
 
@@ -185,9 +181,11 @@ impl Fixture {
         drop(first);
     }
 
-    fn buried(&self) -> Vec<(i64, Unreadable)> {
-        let letters = self.store.dead_letters();
-        let mut buried: Vec<_> = letters.iter().map(|letter| (letter.record.offset, letter.reason)).collect();
+    async fn buried(&self) -> Vec<(i64, Unreadable)> {
+        let page = Page { before: None, limit: 100 };
+        let letters = self.store.dead_letters(DeadLetterFilter::default(), page).await.unwrap().docs;
+        let mut buried: Vec<_> =
+            letters.iter().map(|found| (found.letter.record.offset, found.letter.reason)).collect();
         buried.sort_by_key(|(offset, _)| *offset);
         buried
     }
@@ -204,8 +202,8 @@ impl Fixture {
         self.admit.stalled.contains(&self.partition)
     }
 
-    fn upto(&self) -> i64 {
-        self.store.watermark(&self.partition).unwrap().upto
+    async fn upto(&self) -> i64 {
+        self.store.offsets().await.unwrap()[0].watermark.upto
     }
 }
 
@@ -222,7 +220,7 @@ async fn what_is_new_is_offered_and_its_repeat_waits_for_it() {
     assert_eq!(fixture.repeats(), 1);
     fixture.admit(&[event]).await;
     assert_eq!(fixture.started(), [0, 2, 3]);
-    assert_eq!((fixture.repeats(), fixture.buried()), (2, vec![]));
+    assert_eq!((fixture.repeats(), fixture.buried().await), (2, vec![]));
 }
 
 #[tokio::test]
@@ -234,7 +232,7 @@ async fn an_event_id_with_another_content_is_buried() {
     fixture.admit(&[event, reused]).await;
     fixture.admit(&[reused]).await;
     assert_eq!(fixture.started(), [0]);
-    assert_eq!(fixture.buried(), [(1, Unreadable::EventIdReused), (2, Unreadable::EventIdReused)]);
+    assert_eq!(fixture.buried().await, [(1, Unreadable::EventIdReused), (2, Unreadable::EventIdReused)]);
     // In another team it is another event.
     assert_eq!(fixture.repeats(), 0);
 }
@@ -247,11 +245,11 @@ async fn what_the_store_knows_is_passed() {
     // It finds no room, and gets its row.
     fixture.admit(&[EVENT, other, EVENT, event]).await;
     let id = CallbackId::of(TEAM, EventKey::Id("evt-1"), 1_764_000_000_000);
-    assert!(fixture.store.rows(id).pending.is_some());
+    assert!(fixture.store.rows(id).await.unwrap().pending.is_some());
     fixture.admit(&[event]).await;
-    assert_eq!((fixture.repeats(), fixture.buried()), (1, vec![]));
+    assert_eq!((fixture.repeats(), fixture.buried().await), (1, vec![]));
     fixture.admit(&[Wanted { content: 2, ..event }]).await;
-    assert_eq!(fixture.buried(), [(5, Unreadable::EventIdReused)]);
+    assert_eq!(fixture.buried().await, [(5, Unreadable::EventIdReused)]);
     assert_eq!(fixture.started(), [0, 1]);
 }
 
@@ -281,9 +279,9 @@ async fn an_event_of_an_unknown_team_is_buried_with_its_copies() {
     let mut fixture = Fixture::new(WIDE).await;
     let event = Wanted { event_id: Some("evt-1"), team: "team_nobody", ..EVENT };
     fixture.admit(&[event, event, EVENT]).await;
-    assert_eq!(fixture.buried(), [(0, Unreadable::UnknownTeam), (1, Unreadable::UnknownTeam)]);
+    assert_eq!(fixture.buried().await, [(0, Unreadable::UnknownTeam), (1, Unreadable::UnknownTeam)]);
     assert_eq!(fixture.started(), [2]);
-    assert_eq!(fixture.upto(), 2, "both count as done");
+    assert_eq!(fixture.upto().await, 2, "both count as done");
 }
 
 #[tokio::test]
@@ -294,7 +292,7 @@ async fn a_record_that_could_not_be_read_is_buried() {
     incoming.decoded = Err(unwanted(&event, None, Unreadable::NotJson, String::new()));
     fixture.admit.admit(vec![incoming]).await;
     assert!(fixture.admit.deps.settler.flushed().await);
-    assert_eq!((fixture.buried(), fixture.upto()), (vec![(0, Unreadable::NotJson)], 1));
+    assert_eq!((fixture.buried().await, fixture.upto().await), (vec![(0, Unreadable::NotJson)], 1));
 }
 
 #[tokio::test]
@@ -355,7 +353,7 @@ async fn what_was_given_up_meanwhile_is_left_alone() {
     let incoming = fixture.incoming(EVENT);
     fixture.admit.deps.inflight.give_up(&fixture.partition);
     fixture.admit.admit(vec![incoming]).await;
-    assert_eq!((fixture.started(), fixture.buried()), (vec![], vec![]));
+    assert_eq!((fixture.started(), fixture.buried().await), (vec![], vec![]));
     // The same while it waits for room.
     let mut fixture = Fixture::new(NARROW).await;
     fixture.admit(&[EVENT; 4]).await;

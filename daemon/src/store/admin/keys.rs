@@ -1,75 +1,86 @@
-//! The `team_key` table.
+//! The `team_key` table: keys of teams, sealed.
 
-use rusqlite::{Connection, Row, params};
-
-use super::{KeyRow, corrupt};
 use crate::base::clock::Timestamp;
-use crate::model::team::{KeyKind, KeyState, parse_mode};
-use crate::store::sqlite::Failure;
+use crate::model::team::{KeyKind, KeyState, Mode, parse_mode};
+use crate::store::StoreError;
+use crate::store::sql::{Row, Sql, readable};
 
-pub(super) fn list(connection: &Connection, team: &str) -> Result<Vec<KeyRow>, Failure> {
-    let mut statement = connection.prepare_cached(
-        "SELECT id, team, kind, mode, state, keyring, sealed, last4, created_at, promote_at, revoked_at
-         FROM team_key WHERE team = ?1 ORDER BY created_at, mode, kind, id",
-    )?;
-    let mut rows = statement.query([team])?;
-    let mut keys = Vec::new();
-    while let Some(row) = rows.next()? {
-        keys.push(read(row)?);
-    }
-    Ok(keys)
+/// A key as it is stored: sealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRow {
+    pub id: String,
+    pub team: String,
+    pub kind: KeyKind,
+    pub mode: Mode,
+    pub state: KeyState,
+    pub keyring: String,
+    pub sealed: Vec<u8>,
+    pub last4: String,
+    pub created_at: Timestamp,
+    /// From this time on a created key is used, without a further request.
+    pub promote_at: Option<Timestamp>,
+    pub revoked_at: Option<Timestamp>,
 }
 
-pub(super) fn insert(connection: &Connection, key: &KeyRow) -> Result<(), Failure> {
-    connection
-        .prepare_cached(
-            "INSERT INTO team_key (id, team, kind, mode, state, keyring, sealed, last4, created_at, promote_at, revoked_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-        )?
-        .execute(params![
-            key.id,
-            key.team,
-            key.kind.name(),
-            key.mode.name(),
-            key.state.name(),
-            key.keyring,
-            key.sealed,
-            key.last4,
-            key.created_at.millis(),
-            key.promote_at.map(Timestamp::millis),
-            key.revoked_at.map(Timestamp::millis),
-        ])?;
+impl KeyRow {
+    /// Whether it is sent, or verified with, now.
+    pub fn is_used(&self, now: Timestamp) -> bool {
+        match self.state {
+            KeyState::Active => true,
+            KeyState::Created => self.promote_at.is_some_and(|at| at <= now),
+            KeyState::Revoked => false,
+        }
+    }
+}
+
+pub(super) fn list(sql: &mut dyn Sql, team: &str) -> Result<Vec<KeyRow>, StoreError> {
+    let statement = "SELECT id, team, kind, mode, state, keyring, sealed, last4, created_at, promote_at, revoked_at
+         FROM team_key WHERE team = $1 ORDER BY created_at, mode, kind, id";
+    sql.query(statement, &[team.into()])?.iter().map(read).collect()
+}
+
+pub(super) fn insert(sql: &mut dyn Sql, key: &KeyRow) -> Result<(), StoreError> {
+    sql.execute(
+        "INSERT INTO team_key (id, team, kind, mode, state, keyring, sealed, last4, created_at, promote_at, revoked_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        &[
+            (&key.id).into(),
+            (&key.team).into(),
+            key.kind.name().into(),
+            key.mode.name().into(),
+            key.state.name().into(),
+            (&key.keyring).into(),
+            key.sealed[..].into(),
+            (&key.last4).into(),
+            key.created_at.into(),
+            key.promote_at.into(),
+            key.revoked_at.into(),
+        ],
+    )?;
     Ok(())
 }
 
-pub(super) fn update(connection: &Connection, key: &KeyRow) -> Result<bool, Failure> {
-    let written = connection
-        .prepare_cached("UPDATE team_key SET state = ?2, promote_at = ?3, revoked_at = ?4 WHERE id = ?1")?
-        .execute(params![
-            key.id,
-            key.state.name(),
-            key.promote_at.map(Timestamp::millis),
-            key.revoked_at.map(Timestamp::millis),
-        ])?;
-    Ok(written == 1)
+/// Writes what may change of a key: its state and times.
+pub(super) fn update(sql: &mut dyn Sql, key: &KeyRow) -> Result<(), StoreError> {
+    sql.execute(
+        "UPDATE team_key SET state = $2, promote_at = $3, revoked_at = $4 WHERE id = $1",
+        &[(&key.id).into(), key.state.name().into(), key.promote_at.into(), key.revoked_at.into()],
+    )?;
+    Ok(())
 }
 
-fn read(row: &Row<'_>) -> Result<KeyRow, Failure> {
-    let (kind, mode, state): (String, String, String) = (row.get(2)?, row.get(3)?, row.get(4)?);
-    let time = |index: usize| -> rusqlite::Result<Option<Timestamp>> {
-        Ok(row.get::<_, Option<i64>>(index)?.map(Timestamp::from_millis))
-    };
+fn read(row: &Row) -> Result<KeyRow, StoreError> {
     Ok(KeyRow {
-        id: row.get(0)?,
-        team: row.get(1)?,
-        kind: corrupt(KeyKind::parse(&kind), "a key's kind")?,
-        mode: corrupt(parse_mode(&mode), "a key's mode")?,
-        state: corrupt(KeyState::parse(&state), "a key's state")?,
-        keyring: row.get(5)?,
-        sealed: row.get(6)?,
-        last4: row.get(7)?,
-        created_at: Timestamp::from_millis(row.get(8)?),
-        promote_at: time(9)?,
-        revoked_at: time(10)?,
+        id: row.text(0)?,
+        team: row.text(1)?,
+        kind: readable(KeyKind::parse(&row.text(2)?), "a key's kind")?,
+        mode: readable(parse_mode(&row.text(3)?), "a key's mode")?,
+        state: readable(KeyState::parse(&row.text(4)?), "a key's state")?,
+        keyring: row.text(5)?,
+        sealed: row.bytes(6)?,
+        last4: row.text(7)?,
+        created_at: row.time(8)?,
+        promote_at: row.opt_time(9)?,
+        revoked_at: row.opt_time(10)?,
     })
 }

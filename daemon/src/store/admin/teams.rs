@@ -2,102 +2,91 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
-
-use super::corrupt;
 use crate::base::clock::Timestamp;
 use crate::model::endpoint::Origin;
 use crate::model::team::{AuthForm, HttpPolicy, RetryOverride, Team};
-use crate::store::sqlite::Failure;
+use crate::store::StoreError;
+use crate::store::sql::{Row, Sql, Value, readable};
 
 const COLUMNS: &str = "id, name, default_url, default_url_test, allowed_origins, auth_form, origin_forms, http, \
                        retries, horizon_ms, end_on_gone";
 
-pub(super) fn load(connection: &Connection, id: &str) -> Result<Option<Team>, Failure> {
-    connection
-        .prepare_cached(&format!("SELECT {COLUMNS} FROM team WHERE id = ?1"))?
-        .query_row([id], |row| Ok(read(row)))
-        .optional()?
-        .transpose()
+pub(super) fn load(sql: &mut dyn Sql, id: &str) -> Result<Option<Team>, StoreError> {
+    sql.query(&format!("SELECT {COLUMNS} FROM team WHERE id = $1"), &[id.into()])?.first().map(read).transpose()
 }
 
-pub(super) fn list(connection: &Connection, after: Option<&str>, limit: usize) -> Result<Vec<Team>, Failure> {
-    let mut statement = connection
-        .prepare_cached(&format!("SELECT {COLUMNS} FROM team WHERE ?1 IS NULL OR id > ?1 ORDER BY id LIMIT ?2"))?;
-    let mut rows = statement.query(params![after, limit])?;
-    let mut teams = Vec::new();
-    while let Some(row) = rows.next()? {
-        teams.push(read(row)?);
-    }
-    Ok(teams)
+pub(super) fn list(sql: &mut dyn Sql, after: Option<&str>, limit: usize) -> Result<Vec<Team>, StoreError> {
+    let rows = match after {
+        Some(after) => sql.query(
+            &format!("SELECT {COLUMNS} FROM team WHERE id > $1 ORDER BY id LIMIT $2"),
+            &[after.into(), limit.into()],
+        ),
+        None => sql.query(&format!("SELECT {COLUMNS} FROM team ORDER BY id LIMIT $1"), &[limit.into()]),
+    }?;
+    rows.iter().map(read).collect()
 }
 
-pub(super) fn insert(connection: &Connection, team: &Team, now: Timestamp) -> Result<bool, Failure> {
-    let sql = format!(
+/// False where there is a team of that id.
+pub(super) fn insert(sql: &mut dyn Sql, team: &Team, now: Timestamp) -> Result<bool, StoreError> {
+    let statement = format!(
         "INSERT INTO team ({COLUMNS}, created_at, changed_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12) ON CONFLICT DO NOTHING"
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12) ON CONFLICT DO NOTHING"
     );
-    write(connection, team, now, &sql)
+    Ok(sql.execute(&statement, &values(team, now))? == 1)
 }
 
-pub(super) fn update(connection: &Connection, team: &Team, now: Timestamp) -> Result<bool, Failure> {
-    let sql =
-        "UPDATE team SET name = ?2, default_url = ?3, default_url_test = ?4, allowed_origins = ?5, auth_form = ?6,
-                   origin_forms = ?7, http = ?8, retries = ?9, horizon_ms = ?10, end_on_gone = ?11, changed_at = ?12
-               WHERE id = ?1";
-    write(connection, team, now, sql)
+pub(super) fn update(sql: &mut dyn Sql, team: &Team, now: Timestamp) -> Result<(), StoreError> {
+    let statement = "UPDATE team SET name = $2, default_url = $3, default_url_test = $4, allowed_origins = $5,
+             auth_form = $6, origin_forms = $7, http = $8, retries = $9, horizon_ms = $10, end_on_gone = $11,
+             changed_at = $12 WHERE id = $1";
+    sql.execute(statement, &values(team, now)).map(|_| ())
 }
 
-fn write(connection: &Connection, team: &Team, now: Timestamp, sql: &str) -> Result<bool, Failure> {
+/// The columns in their order, and the time of the change.
+fn values(team: &Team, now: Timestamp) -> [Value; 12] {
     let origins: Vec<String> = team.allowed_origins.iter().map(ToString::to_string).collect();
     let forms: Vec<String> =
         team.origin_forms.iter().map(|(origin, form)| format!("{origin} {}", form.name())).collect();
     let horizon = team.retry.horizon.map(|horizon| i64::try_from(horizon.as_millis()).unwrap_or(i64::MAX));
-    let written = connection.prepare_cached(sql)?.execute(params![
-        &*team.id,
-        team.name,
-        team.default_url,
-        team.default_url_test,
-        origins.join("\n"),
-        team.auth_form.name(),
-        forms.join("\n"),
-        team.http.map(HttpPolicy::name),
-        team.retry.retries,
-        horizon,
-        team.retry.end_on_gone,
-        now.millis(),
-    ])?;
-    Ok(written == 1)
+    [
+        (*team.id).into(),
+        (&team.name).into(),
+        team.default_url.as_ref().into(),
+        team.default_url_test.as_ref().into(),
+        origins.join("\n").into(),
+        team.auth_form.name().into(),
+        forms.join("\n").into(),
+        team.http.map(HttpPolicy::name).into(),
+        team.retry.retries.into(),
+        horizon.into(),
+        team.retry.end_on_gone.into(),
+        now.into(),
+    ]
 }
 
-fn read(row: &Row<'_>) -> Result<Team, Failure> {
-    let (id, origins, form, forms): (String, String, String, String) =
-        (row.get(0)?, row.get(4)?, row.get(5)?, row.get(6)?);
-    let http: Option<String> = row.get(7)?;
-    let horizon: Option<u64> = row.get(9)?;
+fn read(row: &Row) -> Result<Team, StoreError> {
+    let (origins, forms) = (row.text(4)?, row.text(6)?);
     let allowed_origins =
-        origins.lines().map(|line| corrupt(Origin::parse(line), "a team's origin")).collect::<Result<_, _>>()?;
-    let origin_forms = forms
-        .lines()
-        .map(|line| {
-            let (origin, form) = corrupt(line.split_once(' '), "a team's form")?;
-            let origin = corrupt(Origin::parse(origin), "a team's origin")?;
-            Ok((origin, corrupt(AuthForm::parse(form), "a team's form")?))
-        })
-        .collect::<Result<_, Failure>>()?;
+        origins.lines().map(|line| readable(Origin::parse(line), "a team's origin")).collect::<Result<_, _>>()?;
+    let origin_form = |line: &str| {
+        let (origin, form) = readable(line.split_once(' '), "a team's form")?;
+        let origin = readable(Origin::parse(origin), "a team's origin")?;
+        Ok((origin, readable(AuthForm::parse(form), "a team's form")?))
+    };
+    let http = row.opt_text(7)?;
     Ok(Team {
-        id: id.into(),
-        name: row.get(1)?,
-        default_url: row.get(2)?,
-        default_url_test: row.get(3)?,
+        id: row.text(0)?.into(),
+        name: row.text(1)?,
+        default_url: row.opt_text(2)?,
+        default_url_test: row.opt_text(3)?,
         allowed_origins,
-        auth_form: corrupt(AuthForm::parse(&form), "a team's form")?,
-        origin_forms,
-        http: http.map(|name| corrupt(HttpPolicy::parse(&name), "a team's http policy")).transpose()?,
+        auth_form: readable(AuthForm::parse(&row.text(5)?), "a team's form")?,
+        origin_forms: forms.lines().map(origin_form).collect::<Result<_, StoreError>>()?,
+        http: http.map(|name| readable(HttpPolicy::parse(&name), "a team's http policy")).transpose()?,
         retry: RetryOverride {
-            retries: row.get(8)?,
-            horizon: horizon.map(Duration::from_millis),
-            end_on_gone: row.get(10)?,
+            retries: row.opt_integer(8)?,
+            horizon: row.opt_integer(9)?.map(Duration::from_millis),
+            end_on_gone: row.opt_bool(10)?,
         },
     })
 }

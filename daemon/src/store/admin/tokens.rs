@@ -1,13 +1,11 @@
 //! The `token` table: bearer tokens of the API, as SHA-256.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
-
-use super::corrupt;
 use crate::base::clock::Timestamp;
-use crate::store::sqlite::Failure;
+use crate::store::StoreError;
+use crate::store::sql::{Row, Sql, readable};
 
-/// Tokens that may be valid at one time.
-pub(super) const MOST: usize = 1_000;
+/// Tokens that may be valid at one time; as many invalid ones are kept for the record.
+pub(in crate::store) const MOST: usize = 1_000;
 
 /// What a token may do. `Operate` includes `Read`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,70 +49,61 @@ impl TokenRow {
 }
 
 const COLUMNS: &str = "id, name, scope, hash, last4, created_at, expires_at, revoked_at";
+/// Which tokens are valid at $1, and which are not.
+const VALID: &str = "revoked_at IS NULL AND expires_at > $1";
+const INVALID: &str = "(revoked_at IS NOT NULL OR expires_at <= $1)";
 
-pub(super) fn list(connection: &Connection) -> Result<Vec<TokenRow>, Failure> {
-    let mut statement =
-        connection.prepare_cached(&format!("SELECT {COLUMNS} FROM token ORDER BY created_at DESC, id LIMIT ?1"))?;
-    let mut rows = statement.query([MOST * 2])?;
-    let mut tokens = Vec::new();
-    while let Some(row) = rows.next()? {
-        tokens.push(read(row)?);
-    }
-    Ok(tokens)
+pub(super) fn list(sql: &mut dyn Sql) -> Result<Vec<TokenRow>, StoreError> {
+    let statement = format!("SELECT {COLUMNS} FROM token ORDER BY created_at DESC, id LIMIT $1");
+    sql.query(&statement, &[(MOST * 2).into()])?.iter().map(read).collect()
 }
 
-/// Dead tokens are kept for the record until their number is reached; `false` where all of that many are valid.
-pub(super) fn insert(connection: &Connection, token: &TokenRow, now: Timestamp) -> Result<bool, Failure> {
-    let dead = "revoked_at IS NOT NULL OR expires_at <= ?1";
-    let count = |which: &str| -> rusqlite::Result<usize> {
-        connection.query_row(&format!("SELECT count(*) FROM token WHERE {which}"), [now.millis()], |row| row.get(0))
-    };
-    if count(&format!("NOT ({dead})"))? >= MOST {
+/// False where there are as many valid tokens as there may be. The oldest invalid ones make room for new ones.
+pub(in crate::store) fn insert(sql: &mut dyn Sql, token: &TokenRow, now: Timestamp) -> Result<bool, StoreError> {
+    if count(sql, VALID, now)? >= MOST {
         return Ok(false);
     }
-    if count(dead)? >= MOST {
-        connection.execute(
-            &format!("DELETE FROM token WHERE id IN (SELECT id FROM token WHERE {dead} ORDER BY created_at LIMIT 100)"),
-            [now.millis()],
-        )?;
+    if count(sql, INVALID, now)? >= MOST {
+        let oldest = format!("SELECT id FROM token WHERE {INVALID} ORDER BY created_at LIMIT 100");
+        sql.execute(&format!("DELETE FROM token WHERE id IN ({oldest})"), &[now.into()])?;
     }
-    connection
-        .prepare_cached(&format!("INSERT INTO token ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"))?
-        .execute(params![
-            token.id,
-            token.name,
-            token.scope.name(),
-            token.hash,
-            token.last4,
-            token.created_at.millis(),
-            token.expires_at.millis(),
-            token.revoked_at.map(Timestamp::millis),
-        ])?;
-    Ok(true)
+    let statement = format!("INSERT INTO token ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)");
+    let written = sql.execute(
+        &statement,
+        &[
+            (&token.id).into(),
+            (&token.name).into(),
+            token.scope.name().into(),
+            token.hash[..].into(),
+            (&token.last4).into(),
+            token.created_at.into(),
+            token.expires_at.into(),
+            token.revoked_at.into(),
+        ],
+    )?;
+    Ok(written == 1)
+}
+
+fn count(sql: &mut dyn Sql, which: &str, now: Timestamp) -> Result<usize, StoreError> {
+    let rows = sql.query(&format!("SELECT count(*) FROM token WHERE {which}"), &[now.into()])?;
+    readable(rows.first(), "a count")?.integer(0)
 }
 
 /// The first revocation counts.
-pub(super) fn revoke(connection: &Connection, id: &str, now: Timestamp) -> Result<Option<TokenRow>, Failure> {
-    connection
-        .prepare_cached("UPDATE token SET revoked_at = ?2 WHERE id = ?1 AND revoked_at IS NULL")?
-        .execute(params![id, now.millis()])?;
-    connection
-        .prepare_cached(&format!("SELECT {COLUMNS} FROM token WHERE id = ?1"))?
-        .query_row([id], |row| Ok(read(row)))
-        .optional()?
-        .transpose()
+pub(super) fn revoke(sql: &mut dyn Sql, id: &str, now: Timestamp) -> Result<Option<TokenRow>, StoreError> {
+    sql.execute("UPDATE token SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL", &[id.into(), now.into()])?;
+    sql.query(&format!("SELECT {COLUMNS} FROM token WHERE id = $1"), &[id.into()])?.first().map(read).transpose()
 }
 
-fn read(row: &Row<'_>) -> Result<TokenRow, Failure> {
-    let scope: String = row.get(2)?;
+fn read(row: &Row) -> Result<TokenRow, StoreError> {
     Ok(TokenRow {
-        id: row.get(0)?,
-        name: row.get(1)?,
-        scope: corrupt(Scope::parse(&scope), "a token's scope")?,
-        hash: row.get(3)?,
-        last4: row.get(4)?,
-        created_at: Timestamp::from_millis(row.get(5)?),
-        expires_at: Timestamp::from_millis(row.get(6)?),
-        revoked_at: row.get::<_, Option<i64>>(7)?.map(Timestamp::from_millis),
+        id: row.text(0)?,
+        name: row.text(1)?,
+        scope: readable(Scope::parse(&row.text(2)?), "a token's scope")?,
+        hash: row.hash(3)?,
+        last4: row.text(4)?,
+        created_at: row.time(5)?,
+        expires_at: row.time(6)?,
+        revoked_at: row.opt_time(7)?,
     })
 }

@@ -1,48 +1,54 @@
-//! Partitions: their epochs and how far they have come.
+//! The `partition_offsets` table: the epochs and watermarks of partitions.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::Failure;
-use super::rows::IdCache;
+use super::super::error::SqliteError;
+use super::super::id_cache::IdCache;
 use crate::base::clock::Timestamp;
 use crate::model::event::PartitionKey;
 use crate::model::offsets::Watermark;
 use crate::store::{InstanceId, PartitionWatermark, Taken};
 
-/// Where a partition starts that starts anew.
+/// The place from which a partition is read anew.
 pub(super) struct Anew {
     pub(super) start: i64,
     pub(super) log_end: i64,
     pub(super) accepted: Option<String>,
 }
 
-pub(super) fn epoch(connection: &Connection, key: &PartitionKey) -> Result<Option<i64>, Failure> {
+/// Who takes a partition over, and from where if not from its watermark.
+pub(super) struct Take {
+    pub(super) instance: InstanceId,
+    pub(super) anew: Option<Anew>,
+}
+
+pub(super) fn epoch(connection: &Connection, key: &PartitionKey) -> Result<Option<i64>, SqliteError> {
     Ok(connection
         .prepare_cached("SELECT epoch FROM partition_offsets WHERE cluster = ?1 AND topic = ?2 AND partition = ?3")?
         .query_row(params![&*key.cluster, &*key.topic, key.number], |row| row.get(0))
         .optional()?)
 }
 
-/// Rows 34 and 37: the next epoch is ours.
+/// Rows 34 and 37: gives the partition to this instance, in the next epoch.
 pub(super) fn take(
     connection: &Connection,
-    books: &mut IdCache,
-    instance: InstanceId,
+    ids: &mut IdCache,
+    take: &Take,
     key: &PartitionKey,
-    anew: Option<&Anew>,
     now: Timestamp,
-) -> Result<Taken, Failure> {
+) -> Result<Taken, SqliteError> {
     connection
         .prepare_cached(
             "INSERT INTO partition_offsets (cluster, topic, partition, watermark, seen_upto, epoch, moved_at)
              VALUES (?1, ?2, ?3, 0, 0, 0, ?4) ON CONFLICT DO NOTHING",
         )?
         .execute(params![&*key.cluster, &*key.topic, key.number, now.millis()])?;
-    let number = books.partition_number(connection, key)?.ok_or(Failure::Corrupt("a partition that was just made"))?;
+    let number =
+        ids.partition_number(connection, key)?.ok_or(SqliteError::Corrupt("a partition that was just made"))?;
     connection
         .prepare_cached("UPDATE partition_offsets SET epoch = epoch + 1, owner = ?2 WHERE id = ?1")?
-        .execute(params![number, instance.0])?;
-    if let Some(anew) = anew {
+        .execute(params![number, take.instance.0])?;
+    if let Some(anew) = &take.anew {
         connection
             .prepare_cached(
                 "UPDATE partition_offsets SET watermark = ?2, seen_upto = ?3, last_off = NULL, last_hash = NULL,
@@ -62,8 +68,8 @@ pub(super) fn take(
     Ok(taken)
 }
 
-/// Four columns from `first`: done_upto, seen_upto, last_off, last_hash.
-pub(super) fn watermark(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Watermark> {
+/// A watermark from four columns: watermark, seen_upto, last_off, last_hash, the first at `first`.
+pub(in crate::store::sqlite) fn watermark(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Watermark> {
     let last_off: Option<i64> = row.get(first + 2)?;
     let last_hash: Option<[u8; 32]> = row.get(first + 3)?;
     Ok(Watermark { upto: row.get(first)?, seen_upto: row.get(first + 1)?, last: last_off.zip(last_hash) })
@@ -72,24 +78,25 @@ pub(super) fn watermark(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Resu
 /// Raises a watermark, never lowers it.
 pub(super) fn raise(
     connection: &Connection,
-    books: &mut IdCache,
-    mark: &PartitionWatermark,
+    ids: &mut IdCache,
+    raised: &PartitionWatermark,
     now: Timestamp,
-) -> Result<(), Failure> {
-    let number = books
-        .partition_number(connection, &mark.partition)?
-        .ok_or(Failure::Corrupt("a partition that had an epoch"))?;
+) -> Result<(), SqliteError> {
+    let number = ids
+        .partition_number(connection, &raised.partition)?
+        .ok_or(SqliteError::Corrupt("a partition that had an epoch"))?;
     connection
         .prepare_cached(
-            "UPDATE partition_offsets SET watermark = ?2, seen_upto = max(seen_upto, ?3), last_off = ?4, last_hash = ?5, moved_at = ?6
+            "UPDATE partition_offsets SET watermark = ?2, seen_upto = max(seen_upto, ?3), last_off = ?4, last_hash = ?5,
+                               moved_at = ?6
              WHERE id = ?1 AND watermark <= ?2",
         )?
         .execute(params![
             number,
-            mark.watermark.upto,
-            mark.watermark.seen_upto,
-            mark.watermark.last.map(|(offset, _)| offset),
-            mark.watermark.last.map(|(_, hash)| hash),
+            raised.watermark.upto,
+            raised.watermark.seen_upto,
+            raised.watermark.last.map(|(offset, _)| offset),
+            raised.watermark.last.map(|(_, hash)| hash),
             now.millis(),
         ])?;
     Ok(())

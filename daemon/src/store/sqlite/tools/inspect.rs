@@ -1,49 +1,31 @@
-//! A look into the store's files without changing them, under the lock: for people, while no daemon runs.
+//! A look into the store's files without changing them, under the lock, while no daemon runs.
 
+use std::fs::File;
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 
-use super::{Config, MIGRATIONS, OpenError, lock};
+use super::super::connection::{FILE, lock, open_to_read};
+use super::super::migrations::{MIGRATIONS, schema};
 use crate::base::clock::Timestamp;
+use crate::store::OpenError;
+use crate::store::tools::Info;
 
-/// What a store is and holds.
-#[derive(Debug, Clone)]
-pub struct Info {
-    pub store_id: String,
-    pub created_at: Timestamp,
-    pub schema: String,
-    pub file_bytes: u64,
-    pub pending: u64,
-    pub settled: u64,
-    pub attempts: u64,
-    pub dead_letters: u64,
-    pub teams: u64,
-}
-
-/// Every migration that this program knows, and whether it is applied; none is where there is no store yet.
-///
-/// # Errors
-/// [`OpenError`], a sentence for a person.
-pub fn migrations(config: &Config) -> Result<Vec<(&'static str, bool)>, OpenError> {
-    let applied = if config.directory.join(super::FILE).exists() {
-        let _lock = lock(&config.directory)?;
-        schema(&open(config)?).map_err(|error| unusable(config, &error))?
+pub(in crate::store) fn migrations(directory: &Path) -> Result<Vec<(&'static str, bool)>, OpenError> {
+    let applied = if directory.join(FILE).exists() {
+        let _lock = lock(directory)?;
+        schema(&open(directory)?).map_err(|error| unusable(directory, &error))?
     } else {
         0
     };
     if applied > MIGRATIONS.len() {
-        return Err(OpenError::Newer { path: config.directory.clone(), found: applied, known: MIGRATIONS.len() });
+        return Err(OpenError::Newer { path: directory.to_owned(), found: applied, known: MIGRATIONS.len() });
     }
     Ok(MIGRATIONS.iter().enumerate().map(|(at, (name, _))| (*name, at < applied)).collect())
 }
 
-/// What the store is and holds.
-///
-/// # Errors
-/// [`OpenError`], a sentence for a person.
-pub fn info(config: &Config) -> Result<Info, OpenError> {
-    let (_lock, connection) = whole(config)?;
+pub(in crate::store) fn info(directory: &Path) -> Result<Info, OpenError> {
+    let (_lock, connection) = whole(directory)?;
     let count = |table: &str| connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0));
     let look = || -> rusqlite::Result<Info> {
         let (store_id, created_at) =
@@ -53,7 +35,7 @@ pub fn info(config: &Config) -> Result<Info, OpenError> {
             store_id,
             created_at: Timestamp::from_millis(created_at),
             schema: MIGRATIONS[applied.clamp(1, MIGRATIONS.len()) - 1].0.to_owned(),
-            file_bytes: bytes(&config.directory),
+            file_bytes: bytes(directory),
             pending: count("pending")?,
             settled: count("settled")?,
             attempts: count("attempt")?,
@@ -61,11 +43,11 @@ pub fn info(config: &Config) -> Result<Info, OpenError> {
             teams: count("team")?,
         })
     };
-    look().map_err(|error| unusable(config, &error))
+    look().map_err(|error| unusable(directory, &error))
 }
 
 /// Rows that must fit together, each as a count of those that do not.
-const FIT: [(&str, &str); 5] = [
+const FIT: [(&str, &str); 6] = [
     (
         "pending callbacks without a body",
         "SELECT count(*) FROM pending WHERE NOT EXISTS (SELECT 1 FROM body WHERE body.id = pending.id)",
@@ -84,6 +66,7 @@ const FIT: [(&str, &str); 5] = [
         "SELECT (SELECT count(*) FROM pending WHERE partition NOT IN (SELECT id FROM partition_offsets))
               + (SELECT count(*) FROM settled WHERE partition NOT IN (SELECT id FROM partition_offsets))",
     ),
+    ("keys of an unknown team", "SELECT count(*) FROM team_key WHERE team NOT IN (SELECT id FROM team)"),
     (
         "attempts of an unknown callback",
         "SELECT count(*) FROM attempt WHERE NOT EXISTS (SELECT 1 FROM pending WHERE pending.id = attempt.id)
@@ -92,11 +75,8 @@ const FIT: [(&str, &str); 5] = [
 ];
 
 /// Reads every page and every row: a sentence for each thing that is wrong.
-///
-/// # Errors
-/// [`OpenError`], a sentence for a person.
-pub fn verify(config: &Config) -> Result<Vec<String>, OpenError> {
-    let (_lock, connection) = whole(config)?;
+pub(in crate::store) fn verify(directory: &Path) -> Result<Vec<String>, OpenError> {
+    let (_lock, connection) = whole(directory)?;
     let look = || -> rusqlite::Result<Vec<String>> {
         let mut wrong = Vec::new();
         let mut pages = connection.prepare("PRAGMA integrity_check(20)")?;
@@ -115,29 +95,24 @@ pub fn verify(config: &Config) -> Result<Vec<String>, OpenError> {
         }
         Ok(wrong)
     };
-    look().map_err(|error| unusable(config, &error))
+    look().map_err(|error| unusable(directory, &error))
 }
 
-/// The store of this program's schema.
-fn whole(config: &Config) -> Result<(std::fs::File, Connection), OpenError> {
-    let lock = lock(&config.directory)?;
-    let connection = open(config)?;
-    let found = schema(&connection).map_err(|error| unusable(config, &error))?;
+/// The store, with its lock, where its schema is this program's.
+fn whole(directory: &Path) -> Result<(File, Connection), OpenError> {
+    let lock = lock(directory)?;
+    let connection = open(directory)?;
+    let found = schema(&connection).map_err(|error| unusable(directory, &error))?;
     if found != MIGRATIONS.len() {
         let reason =
             format!("its schema is {found}, this program's is {}; see: callbackd migrate --status", MIGRATIONS.len());
-        return Err(OpenError::Unusable { path: config.directory.clone(), reason });
+        return Err(OpenError::Unusable { path: directory.to_owned(), reason });
     }
     Ok((lock, connection))
 }
 
-fn open(config: &Config) -> Result<Connection, OpenError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    Connection::open_with_flags(config.directory.join(super::FILE), flags).map_err(|error| unusable(config, &error))
-}
-
-fn schema(connection: &Connection) -> rusqlite::Result<usize> {
-    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+fn open(directory: &Path) -> Result<Connection, OpenError> {
+    open_to_read(&directory.join(FILE)).map_err(|error| unusable(directory, &error))
 }
 
 fn bytes(directory: &Path) -> u64 {
@@ -150,6 +125,6 @@ fn bytes(directory: &Path) -> u64 {
         .sum()
 }
 
-fn unusable(config: &Config, error: &rusqlite::Error) -> OpenError {
-    OpenError::Unusable { path: config.directory.join(super::FILE), reason: error.to_string() }
+fn unusable(directory: &Path, error: &rusqlite::Error) -> OpenError {
+    OpenError::Unusable { path: directory.join(FILE), reason: error.to_string() }
 }

@@ -1,29 +1,22 @@
-//! A look at the store's place before the start: directory, lock, file system, room, schema, clock.
+//! A look at the store's place before the start: directory, lock, file system, free space, schema and clock.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags};
-
-use super::{Config, FILE, Failure, MIGRATIONS, OpenError, lock};
+use super::super::connection::{FILE, lock, open_to_read};
+use super::super::error::SqliteError;
+use super::super::migrations::{MIGRATIONS, schema};
+use super::super::sql::SqliteSql;
 use crate::base::clock::Timestamp;
 use crate::base::finding::Finding;
-use crate::store::StoreError;
 use crate::store::admin::{KeyRow, some_keys};
+use crate::store::tools::Looked;
+use crate::store::{OpenError, StoreError};
 
 const WHAT: &str = "store";
 const GIB: u64 = 1 << 30;
 
-/// What was found, and whether a daemon runs on the store now.
-pub struct Looked {
-    pub findings: Vec<Finding>,
-    pub in_use: bool,
-    /// A few of the keys that stand in it, where it is there and free.
-    pub keys: Vec<KeyRow>,
-}
-
-pub fn check(config: &Config, now: Timestamp) -> Looked {
-    let directory = &config.directory;
+pub(in crate::store) fn check(directory: &Path, now: Timestamp) -> Looked {
     let mut looked = Looked { findings: Vec::new(), in_use: false, keys: Vec::new() };
     let place = existing(directory);
     if let Some(finding) = writable(&place) {
@@ -50,33 +43,33 @@ pub fn check(config: &Config, now: Timestamp) -> Looked {
             return looked;
         }
     };
-    match read(directory) {
-        Ok(Seen { schema: found, .. }) if found > MIGRATIONS.len() => {
-            let detail = format!("its schema is {found}, newer than this program's {}", MIGRATIONS.len());
-            looked.findings.push(Finding::failed(WHAT, detail, "run the newer callbackd"));
-        }
-        Ok(Seen { schema: found, newest, keys }) => {
-            looked.keys = keys;
-            let detail = match MIGRATIONS.len() - found {
-                0 => {
-                    "its schema is this program's; every commit is on the disk before it counts (WAL, synchronous=FULL)"
-                        .to_owned()
-                }
-                count => format!("{count} migrations will be applied at the start"),
-            };
-            looked.findings.push(Finding::ok(WHAT, detail));
-            looked.findings.push(clock(newest, now));
-        }
+    let (findings, keys) = inside(directory, now);
+    looked.findings.extend(findings);
+    looked.keys = keys;
+    looked
+}
+
+/// The look at what stands in the store.
+fn inside(directory: &Path, now: Timestamp) -> (Vec<Finding>, Vec<KeyRow>) {
+    let Seen { schema: found, newest, keys } = match read(directory) {
+        Ok(seen) => seen,
         Err(error) => {
             let fix = "restore a backup, or see: callbackd store verify";
-            looked.findings.push(Finding::failed(
-                WHAT,
-                format!("{}: {}", directory.join(FILE).display(), StoreError::from(error)),
-                fix,
-            ));
+            let detail = format!("{}: {}", directory.join(FILE).display(), StoreError::from(error));
+            return (vec![Finding::failed(WHAT, detail, fix)], Vec::new());
         }
+    };
+    let known = MIGRATIONS.len();
+    if found > known {
+        let detail = format!("its schema is {found}, newer than this program's {known}");
+        return (vec![Finding::failed(WHAT, detail, "run the newer callbackd")], Vec::new());
     }
-    looked
+    let detail = match known - found {
+        0 => "its schema is this program's; every commit is on the disk before it counts (WAL, synchronous=FULL)"
+            .to_owned(),
+        count => format!("{count} migrations will be applied at the start"),
+    };
+    (vec![Finding::ok(WHAT, detail), clock(newest, now)], keys)
 }
 
 /// The clock may not stand before what the store recorded.
@@ -94,24 +87,27 @@ struct Seen {
     keys: Vec<KeyRow>,
 }
 
-/// Reads without the right to write: not even the log is folded into the file.
-fn read(directory: &Path) -> Result<Seen, Failure> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(directory.join(FILE), flags)?;
-    let schema = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+fn read(directory: &Path) -> Result<Seen, SqliteError> {
+    let connection = open_to_read(&directory.join(FILE))?;
+    let schema = schema(&connection)?;
     let mut seen = Seen { schema, newest: Timestamp::default(), keys: Vec::new() };
     // A file that was made and not filled is migrated at the start.
     if schema > 0 {
-        let newest: Option<i64> = connection.query_row("SELECT max(heartbeat) FROM instance", [], |row| row.get(0))?;
+        let newest: Option<i64> = connection.query_row(newest_sql(schema), [], |row| row.get(0))?;
         seen.newest = Timestamp::from_millis(newest.unwrap_or(0));
     }
     if schema == MIGRATIONS.len() {
-        seen.keys = some_keys(&connection)?;
+        seen.keys = some_keys(&mut SqliteSql(&connection))?;
     }
     Ok(seen)
 }
 
-/// The directory, or the nearest above it that is there.
+/// The last write of any instance. Migration 0004 renames the table.
+fn newest_sql(schema: usize) -> &'static str {
+    if schema < 4 { "SELECT max(heartbeat) FROM process" } else { "SELECT max(heartbeat) FROM instance" }
+}
+
+/// The directory, or the nearest above it that exists.
 fn existing(directory: &Path) -> std::path::PathBuf {
     let here = Path::new(".");
     let named = directory.ancestors().map(|path| if path.as_os_str().is_empty() { here } else { path });
@@ -163,4 +159,25 @@ fn room(place: &Path) -> Option<Finding> {
         _ if percent < 10 => Finding::warning("store, disk", detail, fix),
         _ => Finding::ok("store, disk", detail),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::migrations::tests::at_schema;
+    use super::*;
+    use crate::base::finding::Verdict;
+    use rusqlite::Connection;
+
+    #[test]
+    fn a_store_of_any_earlier_schema_is_looked_at() {
+        for earlier in 1..MIGRATIONS.len() {
+            let folder = tempfile::tempdir().unwrap();
+            drop(at_schema(Connection::open(folder.path().join(FILE)).unwrap(), earlier));
+            let (findings, keys) = inside(folder.path(), Timestamp::from_millis(1));
+            assert!(findings.iter().all(|finding| finding.verdict == Verdict::Ok), "schema {earlier}: {findings:?}");
+            let waiting = format!("{} migrations", MIGRATIONS.len() - earlier);
+            assert!(findings[0].detail.contains(&waiting), "schema {earlier}: {findings:?}");
+            assert!(keys.is_empty());
+        }
+    }
 }

@@ -1,4 +1,5 @@
-//! One batch, one transaction: epochs are checked, rows merged by `apply`, watermarks raised, the number kept.
+//! One batch in one transaction: epochs are checked, rows are merged by `apply`, watermarks are raised, and the
+//! batch's number is kept.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -6,8 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::rows::{self, IdCache};
-use super::{Failure, partition_offsets};
+use super::super::error::SqliteError;
+use super::super::id_cache::IdCache;
+use super::{partition_offsets, rows};
 use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
 use crate::model::dead_letter::DeadLetter;
@@ -17,19 +19,19 @@ use crate::store::{Applied, Batch, EventClaim};
 
 pub(super) fn write(
     connection: &Connection,
-    books: &mut IdCache,
+    ids: &mut IdCache,
     batch: &Batch,
     now: Timestamp,
-) -> Result<Applied, Failure> {
+) -> Result<Applied, SqliteError> {
     let last: Option<u64> = connection
         .prepare_cached("SELECT batch FROM instance WHERE id = ?1")?
         .query_row([batch.instance.0], |row| row.get(0))
         .optional()?;
-    let last = last.ok_or(Failure::Corrupt("this instance has no row"))?;
+    let last = last.ok_or(SqliteError::Corrupt("this instance has no row"))?;
     if last >= batch.number {
         return Ok(Applied { now, ..Applied::default() });
     }
-    let mut work = Work { connection, books, now, epochs: BTreeMap::new(), queues: HashMap::new() };
+    let mut work = Work { connection, ids, now, epochs: BTreeMap::new(), queues: HashMap::new() };
     let mut applied = Applied { now, ..Applied::default() };
     for change in &batch.changes {
         let ours = match change.record() {
@@ -41,11 +43,11 @@ pub(super) fn write(
             applied.lost.push((Arc::clone(&record.partition), epoch));
         }
     }
-    for mark in &batch.watermarks {
-        if work.ours(&mark.partition, mark.epoch)? {
-            partition_offsets::raise(connection, work.books, mark, now)?;
+    for raised in &batch.watermarks {
+        if work.ours(&raised.partition, raised.epoch)? {
+            partition_offsets::raise(connection, work.ids, raised, now)?;
         } else {
-            applied.lost.push((Arc::clone(&mark.partition), mark.epoch));
+            applied.lost.push((Arc::clone(&raised.partition), raised.epoch));
         }
     }
     work.raise_queues()?;
@@ -61,15 +63,15 @@ pub(super) fn write(
 
 struct Work<'w> {
     connection: &'w Connection,
-    books: &'w mut IdCache,
+    ids: &'w mut IdCache,
     now: Timestamp,
     epochs: BTreeMap<Arc<PartitionKey>, Option<i64>>,
-    /// Queues with new rows: their earliest due, and the change of their parked bytes.
+    /// Queues with changed rows: the earliest new due time, and the change of their parked bytes.
     queues: HashMap<i64, (Option<i64>, i64)>,
 }
 
 impl Work<'_> {
-    fn ours(&mut self, partition: &Arc<PartitionKey>, epoch: i64) -> Result<bool, Failure> {
+    fn ours(&mut self, partition: &Arc<PartitionKey>, epoch: i64) -> Result<bool, SqliteError> {
         if let Some(stored) = self.epochs.get(partition) {
             return Ok(*stored == Some(epoch));
         }
@@ -78,10 +80,10 @@ impl Work<'_> {
         Ok(stored == Some(epoch))
     }
 
-    fn change(&mut self, change: &Change, ours: bool) -> Result<Verdict, Failure> {
+    fn change(&mut self, change: &Change, ours: bool) -> Result<Verdict, SqliteError> {
         if let Change::Bury(letter, _) = change {
             if ours {
-                bury(self.connection, self.books, letter, self.now)?;
+                bury(self.connection, self.ids, letter, self.now)?;
             }
             return Ok(apply(&Rows::default(), change, ours).verdict);
         }
@@ -93,23 +95,23 @@ impl Work<'_> {
             return Ok(verdict);
         }
         let id = change.facts().expect("only a dead letter has none").id;
-        let before = rows::load(self.connection, self.books, id)?;
+        let before = rows::load(self.connection, self.ids, id)?;
         let step = apply(&before, change, ours);
         if let Some(attempt) = &step.attempt {
             rows::insert_attempt(self.connection, id, attempt)?;
         }
         if let Some(settled) = step.rows.settled.as_ref().filter(|row| Some(*row) != before.settled.as_ref()) {
-            rows::replace_settled(self.connection, self.books, settled)?;
+            rows::replace_settled(self.connection, self.ids, settled)?;
         }
         self.move_pending(id, before.pending.as_ref(), step.rows.pending.as_ref(), change)?;
         Ok(step.verdict)
     }
 
-    /// The hot path, rows 1 and 2: one insert, unless the id has a row.
-    fn first_try_that_ends(&mut self, settle: &Settle, change: &Change) -> Result<Option<Verdict>, Failure> {
+    /// The hot path, rows 1 and 2: one insert. `None` where the id has a row already.
+    fn first_try_that_ends(&mut self, settle: &Settle, change: &Change) -> Result<Option<Verdict>, SqliteError> {
         let step = apply(&Rows::default(), change, true);
         let Some(settled) = &step.rows.settled else { return Ok(None) };
-        if !rows::insert_settled(self.connection, self.books, settled)? {
+        if !rows::insert_settled(self.connection, self.ids, settled)? {
             return Ok(None);
         }
         if let Some(attempt) = &step.attempt {
@@ -124,11 +126,11 @@ impl Work<'_> {
         before: Option<&Pending>,
         after: Option<&Pending>,
         change: &Change,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), SqliteError> {
         let connection = self.connection;
         match (before, after) {
             (Some(before), None) => {
-                let queue = self.books.queue_number(connection, &before.facts.queue)?;
+                let queue = self.ids.queue_number(connection, &before.facts.queue)?;
                 connection.prepare_cached("DELETE FROM pending WHERE id = ?1")?.execute([id.as_bytes()])?;
                 let freed: Option<i64> = connection
                     .prepare_cached("DELETE FROM body WHERE id = ?1 RETURNING length(bytes)")?
@@ -137,7 +139,7 @@ impl Work<'_> {
                 self.note_queue(queue, None, freed.unwrap_or(0).saturating_neg());
             }
             (before, Some(after)) if before != Some(after) => {
-                let queue = rows::replace_pending(connection, self.books, after)?;
+                let queue = rows::replace_pending(connection, self.ids, after)?;
                 let mut added = 0;
                 if before.is_none() {
                     let body = body_of(change);
@@ -163,7 +165,7 @@ impl Work<'_> {
         entry.1 = entry.1.saturating_add(bytes);
     }
 
-    fn raise_queues(&mut self) -> Result<(), Failure> {
+    fn raise_queues(&mut self) -> Result<(), SqliteError> {
         let mut queues: Vec<_> = self.queues.drain().collect();
         queues.sort_unstable();
         let mut statement = self.connection.prepare_cached(
@@ -185,10 +187,10 @@ fn body_of(change: &Change) -> Bytes {
     }
 }
 
-fn bury(connection: &Connection, books: &mut IdCache, letter: &DeadLetter, now: Timestamp) -> Result<(), Failure> {
-    let partition = books
+fn bury(connection: &Connection, ids: &mut IdCache, letter: &DeadLetter, now: Timestamp) -> Result<(), SqliteError> {
+    let partition = ids
         .partition_number(connection, &letter.record.partition)?
-        .ok_or(Failure::Corrupt("a dead letter of an unknown partition"))?;
+        .ok_or(SqliteError::Corrupt("a dead letter of an unknown partition"))?;
     connection
         .prepare_cached(
             "INSERT INTO dead_letter (id, partition, off, record_at, reason, detail, team, task, event_id, value, value_len, buried_at)
@@ -215,7 +217,7 @@ pub(super) fn claim_event_ids(
     connection: &Connection,
     claims: &[EventClaim],
     now: Timestamp,
-) -> Result<Vec<CallbackId>, Failure> {
+) -> Result<Vec<CallbackId>, SqliteError> {
     let mut insert =
         connection.prepare_cached("INSERT INTO dedupe (hash, id, at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")?;
     let mut winner = connection.prepare_cached("SELECT id FROM dedupe WHERE hash = ?1")?;

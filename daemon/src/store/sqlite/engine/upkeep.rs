@@ -1,18 +1,18 @@
-//! The begin and end of a process, repair and pruning.
+//! The begin and end of an instance, the repair of queues and leases, and pruning.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::Failure;
+use super::super::error::SqliteError;
 use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
 use crate::store::{Begun, InstanceId, PruneAsk, Pruned};
 
-/// One process holds a SQLite store: at its begin every lease of an earlier one is void.
-pub(super) fn begin(connection: &Connection, now: Timestamp) -> Result<Begun, Failure> {
+/// One process at a time holds a SQLite store, so every lease of an earlier instance is void when one begins.
+pub(super) fn begin(connection: &Connection, now: Timestamp) -> Result<Begun, SqliteError> {
     let store_id: String = connection.query_row("SELECT id FROM store", [], |row| row.get(0))?;
     let unclean: bool =
         connection.query_row("SELECT EXISTS (SELECT 1 FROM instance WHERE clean = 0)", [], |row| row.get(0))?;
-    // 1: it ended cleanly; 2: it was found not to have.
+    // clean is 0 while an instance runs, 1 when it ended cleanly, 2 when its successor found that it did not.
     connection.execute("UPDATE instance SET clean = 2 WHERE clean = 0", [])?;
     // Earlier instances are kept for the record, the last hundred of them.
     connection.execute("DELETE FROM instance WHERE id <= (SELECT max(id) - 100 FROM instance)", [])?;
@@ -24,7 +24,7 @@ pub(super) fn begin(connection: &Connection, now: Timestamp) -> Result<Begun, Fa
     Ok(Begun { instance, store_id, unclean, now })
 }
 
-fn void_leases(connection: &Connection, until: i64) -> Result<usize, Failure> {
+fn void_leases(connection: &Connection, until: i64) -> Result<usize, SqliteError> {
     connection.execute(
         "UPDATE queue SET next_at = min(coalesce(next_at, 0), 0) WHERE id IN
              (SELECT queue FROM pending WHERE token IS NOT NULL AND lease_until <= ?1)",
@@ -37,15 +37,15 @@ fn void_leases(connection: &Connection, until: i64) -> Result<usize, Failure> {
     Ok(voided)
 }
 
-pub(super) fn end(connection: &Connection, instance: InstanceId) -> Result<(), Failure> {
+pub(super) fn end(connection: &Connection, instance: InstanceId) -> Result<(), SqliteError> {
     connection.execute("UPDATE instance SET clean = 1 WHERE id = ?1", [instance.0])?;
     connection.execute("UPDATE partition_offsets SET owner = NULL WHERE owner = ?1", [instance.0])?;
     Ok(())
 }
 
-/// Frees leases that ran out. Rows of `found` are what a reader saw of the queues: a next time that is missing or too
-/// late is set; one that is early does no harm, and is left to the next claim.
-pub(super) fn sweep(connection: &Connection, now: Timestamp, found: &[QueueSeen]) -> Result<usize, Failure> {
+/// Frees leases that ran out, and repairs the queues in `found`, which a reader saw a moment ago: a next time that is
+/// missing or too late is set. One that is too early does no harm; the next claim corrects it.
+pub(super) fn sweep(connection: &Connection, now: Timestamp, found: &[QueueSeen]) -> Result<usize, SqliteError> {
     let expired = void_leases(connection, now.millis())?;
     let mut repair = connection.prepare_cached(
         "UPDATE queue SET next_at = CASE WHEN ?2 IS NULL THEN next_at ELSE min(coalesce(next_at, ?2), ?2) END,
@@ -65,7 +65,7 @@ pub(super) struct QueueSeen {
 }
 
 /// One pass over the pending rows, on a reading connection, bounded in time like every read.
-pub(super) fn look_at_queues(connection: &Connection) -> Result<Vec<QueueSeen>, Failure> {
+pub(super) fn look_at_queues(connection: &Connection) -> Result<Vec<QueueSeen>, SqliteError> {
     let mut statement = connection.prepare_cached(
         "SELECT queue.id, seen.due, coalesce(seen.bytes, 0) FROM queue LEFT JOIN (
              SELECT queue, min(CASE WHEN token IS NULL THEN due END) AS due, sum(length(body.bytes)) AS bytes
@@ -79,8 +79,8 @@ pub(super) fn look_at_queues(connection: &Connection) -> Result<Vec<QueueSeen>, 
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Row 36, in pieces: never with a pending row, nor settled since the cutoff.
-pub(super) fn prune(connection: &Connection, ask: &PruneAsk) -> Result<Pruned, Failure> {
+/// Row 36, in pieces. A callback with a pending row stays, and so does one that settled since the cutoff.
+pub(super) fn prune(connection: &Connection, ask: &PruneAsk) -> Result<Pruned, SqliteError> {
     let limit = i64::try_from(ask.at_most).unwrap_or(i64::MAX);
     let (settled, next) = prune_settled(connection, ask, limit)?;
     let dead_letters = connection
@@ -94,9 +94,13 @@ pub(super) fn prune(connection: &Connection, ask: &PruneAsk) -> Result<Pruned, F
     Ok(Pruned { settled, dead_letters, event_ids, next })
 }
 
-/// One piece: ids in order, behind the last piece. Ids begin with the event's time, and nothing settles before its
-/// event: those from the cutoff on are not looked at.
-fn prune_settled(connection: &Connection, ask: &PruneAsk, limit: i64) -> Result<(usize, Option<CallbackId>), Failure> {
+/// One piece: ids in order, after those of the last piece. Ids begin with the time of their event, and nothing settles
+/// before its event, so ids from the cutoff on need no look.
+fn prune_settled(
+    connection: &Connection,
+    ask: &PruneAsk,
+    limit: i64,
+) -> Result<(usize, Option<CallbackId>), SqliteError> {
     let after = ask.after.map_or([0; 16], |id| *id.as_bytes());
     let mut end = [0; 16];
     end[..6].copy_from_slice(&ask.settled_before.millis().max(0).to_be_bytes()[2..]);

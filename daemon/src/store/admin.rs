@@ -1,0 +1,144 @@
+//! The trait of the admin side: teams, their keys, tokens, idempotency keys and the audit.
+//!
+//! Every change is one transaction that raises the version, changes the rows and writes an audit row, or does nothing
+//! at all. Where a change depends on what stands in the store, the caller hands a decision over: a pure function that
+//! runs inside the transaction and may refuse. The rows' SQL is written once, over [`super::sql::Sql`].
+
+pub(in crate::store) mod audit;
+pub(in crate::store) mod idempotency;
+mod keys;
+mod over_sql;
+mod teams;
+pub(in crate::store) mod tokens;
+
+use std::any::Any;
+
+pub use audit::{AuditEntry, AuditFilter, AuditRow};
+pub use idempotency::{IdempotencyKey, Made};
+pub use keys::KeyRow;
+pub use tokens::{Scope, TokenRow};
+
+pub(in crate::store) use over_sql::some_keys;
+
+use super::Answer;
+use crate::base::clock::Timestamp;
+use crate::model::team::Team;
+
+/// The keys of this many teams show whether a keyring opens them.
+pub(in crate::store) const SOME_TEAMS: usize = 10;
+
+/// The caller's own error, carried out of the transaction in which its decision refused.
+pub type Refusal = Box<dyn Any + Send>;
+/// From a team as it stands: the team after the change, and what the audit says of it.
+pub type DecideTeam = Box<dyn FnOnce(Team) -> Result<(Team, String), Refusal> + Send>;
+/// From all keys of the team: whether one more may be added.
+pub type DecideNewKey = Box<dyn FnOnce(Vec<KeyRow>) -> Result<(), Refusal> + Send>;
+/// From all keys of the team and the store's time: the changed key.
+pub type DecideKey = Box<dyn FnOnce(Vec<KeyRow>, Timestamp) -> Result<KeyRow, Refusal> + Send>;
+
+/// The admin side's store. The methods whose names begin with `decide` take boxed decisions, so that the trait is
+/// object-safe; callers use `update_team`, `create_key` and `change_key`, which keep the type of their refusals.
+pub trait AdminStore: Send + Sync {
+    /// Rises with every change.
+    fn version(&self) -> Answer<'_, i64>;
+
+    fn team(&self, id: &str) -> Answer<'_, Option<Team>>;
+
+    /// Teams in the order of their ids, after `after`.
+    fn teams(&self, after: Option<String>, limit: usize) -> Answer<'_, Vec<Team>>;
+
+    /// A team with its keys, as delivery needs it.
+    fn team_with_keys(&self, id: &str) -> Answer<'_, Option<(Team, Vec<KeyRow>)>>;
+
+    /// Creates a team with its first keys. `Exists`: there is a team of that id.
+    fn create_team(
+        &self,
+        team: Team,
+        keys: Vec<KeyRow>,
+        once: Option<IdempotencyKey>,
+        audit: AuditEntry,
+    ) -> Answer<'_, Made>;
+
+    /// Changes a team; `None` where there is no such team.
+    fn decide_team(&self, id: &str, audit: AuditEntry, decide: DecideTeam)
+    -> Answer<'_, Option<Result<Team, Refusal>>>;
+
+    /// The keys of a team by age, then mode, kind and id.
+    fn keys(&self, team: &str) -> Answer<'_, Vec<KeyRow>>;
+
+    /// Adds a key. A key of an unknown team is refused as data.
+    fn decide_new_key(
+        &self,
+        key: KeyRow,
+        once: Option<IdempotencyKey>,
+        audit: AuditEntry,
+        decide: DecideNewKey,
+    ) -> Answer<'_, Result<Made, Refusal>>;
+
+    /// Changes the state and the times of one key.
+    fn decide_key(&self, team: &str, audit: AuditEntry, decide: DecideKey) -> Answer<'_, Result<KeyRow, Refusal>>;
+
+    /// The keys of a few teams: enough to see whether a keyring opens them.
+    fn some_keys(&self) -> Answer<'_, Vec<KeyRow>>;
+
+    /// All tokens, revoked and expired ones included, newest first; a bounded number.
+    fn tokens(&self) -> Answer<'_, Vec<TokenRow>>;
+
+    /// `Exists`: there are as many valid tokens as there may be.
+    fn create_token(&self, token: TokenRow, once: Option<IdempotencyKey>, audit: AuditEntry) -> Answer<'_, Made>;
+
+    /// Revokes a token; the row after it, or `None` where there is no such token. The first revocation counts.
+    fn revoke_token(&self, id: &str, audit: AuditEntry) -> Answer<'_, Option<TokenRow>>;
+
+    /// Writes an audit row alone, for an operation that reads a secret.
+    fn note(&self, audit: AuditEntry) -> Answer<'_, ()>;
+
+    /// The newest audit rows below the id `before`.
+    fn audit(&self, filter: AuditFilter, before: Option<i64>, limit: usize) -> Answer<'_, Vec<AuditRow>>;
+}
+
+impl dyn AdminStore {
+    /// Changes a team as it stands in the transaction. `decide` gives the team after the change, and what the audit
+    /// says of it. `None` where there is no such team.
+    pub fn update_team<E: Send + 'static>(
+        &self,
+        id: &str,
+        audit: AuditEntry,
+        decide: impl FnOnce(Team) -> Result<(Team, String), E> + Send + 'static,
+    ) -> Answer<'_, Option<Result<Team, E>>> {
+        let answer = self.decide_team(id, audit, Box::new(|team| decide(team).map_err(boxed)));
+        Box::pin(async move { Ok(answer.await?.map(|decided| decided.map_err(typed))) })
+    }
+
+    /// Adds a key, unless `refuse` says why not, decided on all keys of its team as they stand in the transaction.
+    pub fn create_key<E: Send + 'static>(
+        &self,
+        key: KeyRow,
+        once: Option<IdempotencyKey>,
+        audit: AuditEntry,
+        refuse: impl FnOnce(Vec<KeyRow>) -> Option<E> + Send + 'static,
+    ) -> Answer<'_, Result<Made, E>> {
+        let decide: DecideNewKey = Box::new(|keys| refuse(keys).map_or(Ok(()), |refusal| Err(boxed(refusal))));
+        let answer = self.decide_new_key(key, once, audit, decide);
+        Box::pin(async move { Ok(answer.await?.map_err(typed)) })
+    }
+
+    /// Changes one key, decided on all keys of its team as they stand in the transaction.
+    pub fn change_key<E: Send + 'static>(
+        &self,
+        team: &str,
+        audit: AuditEntry,
+        decide: impl FnOnce(Vec<KeyRow>, Timestamp) -> Result<KeyRow, E> + Send + 'static,
+    ) -> Answer<'_, Result<KeyRow, E>> {
+        let answer = self.decide_key(team, audit, Box::new(|keys, now| decide(keys, now).map_err(boxed)));
+        Box::pin(async move { Ok(answer.await?.map_err(typed)) })
+    }
+}
+
+fn boxed<E: Send + 'static>(refusal: E) -> Refusal {
+    Box::new(refusal)
+}
+
+fn typed<E: 'static>(refusal: Refusal) -> E {
+    *refusal.downcast().expect("a refusal has the type with which its own decision made it")
+}

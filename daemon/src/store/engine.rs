@@ -1,0 +1,170 @@
+//! The trait of the hot path: batches of changes, claims of due callbacks, partitions and their epochs.
+//!
+//! It knows nothing of teams and keys, and it answers no questions of people: those have traits of their own, so that
+//! nothing they ask can hold delivery up.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Answer;
+use crate::base::clock::Timestamp;
+use crate::model::callback::{CallbackId, Hash};
+use crate::model::endpoint::QueueKey;
+use crate::model::event::PartitionKey;
+use crate::model::lease::Token;
+use crate::model::offsets::Watermark;
+use crate::model::settlement::{Change, Pending, Verdict};
+
+/// Names a running daemon within a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct InstanceId(pub i64);
+
+/// The changes of one transaction, with the watermarks that hold once they are durable.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    pub instance: InstanceId,
+    /// Rises by one with each batch; a number that the store has seen is applied already.
+    pub number: u64,
+    pub changes: Vec<Change>,
+    pub watermarks: Vec<PartitionWatermark>,
+}
+
+#[derive(Debug, Clone)]
+pub struct PartitionWatermark {
+    pub partition: Arc<PartitionKey>,
+    pub epoch: i64,
+    pub watermark: Watermark,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Applied {
+    /// One verdict a change; empty when the batch had been applied before.
+    pub verdicts: Vec<Verdict>,
+    /// Partitions that the batch named with an epoch which is no longer theirs, with that epoch.
+    pub lost: Vec<(Arc<PartitionKey>, i64)>,
+    /// The store's clock at this write.
+    pub now: Timestamp,
+}
+
+/// Which due rows an instance has room for.
+#[derive(Debug, Clone)]
+pub struct ClaimAsk {
+    pub instance: InstanceId,
+    pub at_most: usize,
+    /// The claim ends with the row whose body passes this many bytes.
+    pub bytes: usize,
+    pub lease: Duration,
+    /// The room of a queue that `room` does not name.
+    pub usual_room: u32,
+    pub room: HashMap<QueueKey, u32>,
+    /// The token of the first row; each further row takes the next number.
+    pub first_token: Token,
+}
+
+#[derive(Debug)]
+pub struct Claimed {
+    /// The store's clock at the claim.
+    pub now: Timestamp,
+    pub rows: Vec<(Pending, Bytes)>,
+    /// When the next row of any queue may be due.
+    pub next_at: Option<Timestamp>,
+}
+
+/// An id that the store has a row for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    pub content_hash: Hash,
+}
+
+/// The claim of an event id that carries no time.
+#[derive(Debug, Clone, Copy)]
+pub struct EventClaim {
+    /// SHA-256 of team and event id.
+    pub hash: Hash,
+    pub id: CallbackId,
+}
+
+/// A partition as it was taken over.
+#[derive(Debug, Clone)]
+pub struct Taken {
+    pub epoch: i64,
+    pub watermark: Watermark,
+    /// The store has never read this partition and was not told where to start.
+    pub fresh: bool,
+    /// The foreign store id that an operator accepted for it.
+    pub accepted: Option<String>,
+}
+
+/// Which old rows to delete. Nothing pending is ever touched.
+#[derive(Debug, Clone, Copy)]
+pub struct PruneAsk {
+    pub settled_before: Timestamp,
+    /// Go on after this id, where the last piece of settled rows ended.
+    pub after: Option<CallbackId>,
+    pub dead_letters_before: Timestamp,
+    pub event_ids_before: Timestamp,
+    /// The most rows of each kind in one call.
+    pub at_most: usize,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pruned {
+    pub settled: usize,
+    pub dead_letters: usize,
+    pub event_ids: usize,
+    /// Where this piece of settled rows ended; `None` when all of them were looked at.
+    pub next: Option<CallbackId>,
+}
+
+/// What an instance learns when it begins.
+#[derive(Debug, Clone)]
+pub struct Begun {
+    pub instance: InstanceId,
+    pub store_id: String,
+    /// An earlier instance did not end cleanly, so callbacks may be repeated.
+    pub unclean: bool,
+    pub now: Timestamp,
+}
+
+/// The engine's store.
+pub trait EngineStore: Send + Sync {
+    /// Registers this instance; the leases of earlier instances that can't run any more become void.
+    fn begin(&self) -> Answer<'_, Begun>;
+
+    /// Applies a batch in one transaction. A batch whose number the store has seen changes nothing.
+    fn write(&self, batch: Arc<Batch>) -> Answer<'_, Applied>;
+
+    /// Takes due rows under a lease, in O(rows taken): queues in the order of their next time, rows by due time.
+    fn claim(&self, ask: ClaimAsk) -> Answer<'_, Claimed>;
+
+    /// Which of these ids have a row, pending or settled.
+    fn known(&self, ids: Vec<CallbackId>) -> Answer<'_, Vec<Option<Known>>>;
+
+    /// Claims event ids in one transaction; for each, the callback that the event id belongs to from now on.
+    fn claim_event_ids(&self, claims: Vec<EventClaim>) -> Answer<'_, Vec<CallbackId>>;
+
+    /// Takes a partition over, in its next epoch.
+    fn take(&self, instance: InstanceId, partition: Arc<PartitionKey>) -> Answer<'_, Taken>;
+
+    /// Takes a partition over in its next epoch, with the watermark at `start`; ids of records below `log_end` may
+    /// have rows already.
+    fn start_anew(
+        &self,
+        instance: InstanceId,
+        partition: Arc<PartitionKey>,
+        start: i64,
+        log_end: i64,
+        accepted: Option<String>,
+    ) -> Answer<'_, Taken>;
+
+    /// Frees leases that ran out, and repairs the next times and parked bytes of queues. Answers how many leases.
+    fn sweep(&self) -> Answer<'_, usize>;
+
+    fn prune(&self, ask: PruneAsk) -> Answer<'_, Pruned>;
+
+    /// Records that the instance ends cleanly: no attempt of it is under way.
+    fn end(&self, instance: InstanceId) -> Answer<'_, ()>;
+}

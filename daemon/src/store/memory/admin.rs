@@ -1,0 +1,264 @@
+//! The admin trait on the model. A transaction works on a copy of the maps, which takes their place at its end.
+
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+
+use super::{MemoryStore, done};
+use crate::base::clock::Timestamp;
+use crate::model::team::Team;
+use crate::store::admin::{
+    AdminStore, AuditEntry, AuditFilter, AuditRow, DecideKey, DecideNewKey, DecideTeam, IdempotencyKey, KeyRow, Made,
+    Refusal, SOME_TEAMS, TokenRow, idempotency, tokens,
+};
+use crate::store::sql::End;
+use crate::store::{Answer, StoreError};
+
+#[derive(Clone)]
+pub(super) struct AdminState {
+    version: i64,
+    teams: BTreeMap<String, Team>,
+    keys: BTreeMap<String, KeyRow>,
+    tokens: BTreeMap<String, TokenRow>,
+    /// By caller and key: the fingerprint, the object that was made, and when.
+    idempotency_keys: BTreeMap<(String, String), ([u8; 32], String, Timestamp)>,
+    audit: Vec<AuditRow>,
+}
+
+impl Default for AdminState {
+    fn default() -> Self {
+        Self {
+            version: 1,
+            teams: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            idempotency_keys: BTreeMap::new(),
+            audit: Vec::new(),
+        }
+    }
+}
+
+impl MemoryStore {
+    fn look<T: Send + 'static>(&self, job: impl FnOnce(&AdminState) -> T) -> Answer<'_, T> {
+        done(Ok(job(&self.admin.lock().unwrap_or_else(PoisonError::into_inner))))
+    }
+
+    fn change<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut AdminState, Timestamp) -> Result<End<T>, StoreError>,
+    ) -> Answer<'_, T> {
+        let now = self.clock.now();
+        let mut state = self.admin.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut after = state.clone();
+        after.version += 1;
+        done(job(&mut after, now).map(|end| match end {
+            End::Commit(value) => {
+                *state = after;
+                value
+            }
+            End::RollBack(value) => value,
+        }))
+    }
+
+    /// Creates one object, or finds what the same request made before. `insert` answers false where it can't be
+    /// created.
+    fn create(
+        &self,
+        object: String,
+        once: Option<IdempotencyKey>,
+        audit: AuditEntry,
+        insert: impl FnOnce(&mut AdminState, Timestamp) -> Result<bool, StoreError>,
+    ) -> Answer<'_, Made> {
+        self.change(|state, now| {
+            if let Some(found) = once.as_ref().and_then(|once| state.made_before(&audit.caller, once, now)) {
+                return Ok(End::RollBack(found));
+            }
+            if !insert(state, now)? {
+                return Ok(End::RollBack(Made::Exists));
+            }
+            if let Some(once) = once {
+                state.idempotency_keys.insert((audit.caller.clone(), once.key), (once.fingerprint, object, now));
+            }
+            state.note(audit, now);
+            Ok(End::Commit(Made::Done))
+        })
+    }
+}
+
+impl AdminState {
+    fn keys_of(&self, team: &str) -> Vec<KeyRow> {
+        let mut keys: Vec<_> = self.keys.values().filter(|key| key.team == team).cloned().collect();
+        keys.sort_by_key(|key| (key.created_at, key.mode.name(), key.kind.name(), key.id.clone()));
+        keys
+    }
+
+    fn insert_key(&mut self, key: KeyRow) -> Result<(), StoreError> {
+        if !self.teams.contains_key(&key.team) || self.keys.contains_key(&key.id) {
+            return Err(StoreError::Refused("a key of an unknown team, or one that is there already".to_owned()));
+        }
+        self.keys.insert(key.id.clone(), key);
+        Ok(())
+    }
+
+    fn insert_token(&mut self, token: TokenRow, now: Timestamp) -> bool {
+        let (valid, mut invalid): (Vec<_>, Vec<_>) = self.tokens.values().partition(|token| token.is_valid(now));
+        if valid.len() >= tokens::MOST {
+            return false;
+        }
+        if invalid.len() >= tokens::MOST {
+            invalid.sort_by_key(|token| token.created_at);
+            let oldest: Vec<_> = invalid.into_iter().take(100).map(|token| token.id.clone()).collect();
+            oldest.iter().for_each(|id| drop(self.tokens.remove(id)));
+        }
+        self.tokens.insert(token.id.clone(), token);
+        true
+    }
+
+    fn made_before(&self, caller: &str, once: &IdempotencyKey, now: Timestamp) -> Option<Made> {
+        let (fingerprint, object, at) = self.idempotency_keys.get(&(caller.to_owned(), once.key.clone()))?;
+        if *at < now.minus(idempotency::KEPT) {
+            return None;
+        }
+        Some(if *fingerprint == once.fingerprint { Made::Repeated(object.clone()) } else { Made::Mismatch })
+    }
+
+    fn note(&mut self, entry: AuditEntry, at: Timestamp) {
+        let AuditEntry { caller, origin, action, object, change } = entry;
+        let id = self.audit.last().map_or(1, |last| last.id + 1);
+        self.audit.push(AuditRow { id, at, caller, origin, action: action.to_owned(), object, change });
+    }
+}
+
+impl AdminStore for MemoryStore {
+    fn version(&self) -> Answer<'_, i64> {
+        self.look(|state| state.version)
+    }
+
+    fn team(&self, id: &str) -> Answer<'_, Option<Team>> {
+        self.look(|state| state.teams.get(id).cloned())
+    }
+
+    fn teams(&self, after: Option<String>, limit: usize) -> Answer<'_, Vec<Team>> {
+        self.look(|state| {
+            let teams = state.teams.values().filter(|team| after.as_ref().is_none_or(|after| *team.id > **after));
+            teams.take(limit).cloned().collect()
+        })
+    }
+
+    fn team_with_keys(&self, id: &str) -> Answer<'_, Option<(Team, Vec<KeyRow>)>> {
+        self.look(|state| state.teams.get(id).map(|team| (team.clone(), state.keys_of(id))))
+    }
+
+    fn create_team(
+        &self,
+        team: Team,
+        keys: Vec<KeyRow>,
+        once: Option<IdempotencyKey>,
+        audit: AuditEntry,
+    ) -> Answer<'_, Made> {
+        self.create(team.id.to_string(), once, audit, |state, _| {
+            if state.teams.contains_key(&*team.id) {
+                return Ok(false);
+            }
+            state.teams.insert(team.id.to_string(), team);
+            keys.into_iter().try_for_each(|key| state.insert_key(key))?;
+            Ok(true)
+        })
+    }
+
+    fn decide_team(
+        &self,
+        id: &str,
+        audit: AuditEntry,
+        decide: DecideTeam,
+    ) -> Answer<'_, Option<Result<Team, Refusal>>> {
+        self.change(|state, now| {
+            let Some(before) = state.teams.get(id).cloned() else { return Ok(End::RollBack(None)) };
+            let (after, change) = match decide(before) {
+                Ok(decided) => decided,
+                Err(refusal) => return Ok(End::RollBack(Some(Err(refusal)))),
+            };
+            state.teams.insert(id.to_owned(), after.clone());
+            state.note(AuditEntry { change, ..audit }, now);
+            Ok(End::Commit(Some(Ok(after))))
+        })
+    }
+
+    fn keys(&self, team: &str) -> Answer<'_, Vec<KeyRow>> {
+        self.look(|state| state.keys_of(team))
+    }
+
+    fn decide_new_key(
+        &self,
+        key: KeyRow,
+        once: Option<IdempotencyKey>,
+        audit: AuditEntry,
+        decide: DecideNewKey,
+    ) -> Answer<'_, Result<Made, Refusal>> {
+        let mut refused = None;
+        let made = self.create(key.id.clone(), once, audit, |state, _| {
+            if let Err(refusal) = decide(state.keys_of(&key.team)) {
+                refused = Some(refusal);
+                return Ok(false);
+            }
+            state.insert_key(key)?;
+            Ok(true)
+        });
+        Box::pin(async move { made.await.map(|made| refused.map_or(Ok(made), Err)) })
+    }
+
+    fn decide_key(&self, team: &str, audit: AuditEntry, decide: DecideKey) -> Answer<'_, Result<KeyRow, Refusal>> {
+        self.change(|state, now| {
+            let key = match decide(state.keys_of(team), now) {
+                Ok(key) => key,
+                Err(refusal) => return Ok(End::RollBack(Err(refusal))),
+            };
+            state.keys.insert(key.id.clone(), key.clone());
+            state.note(audit, now);
+            Ok(End::Commit(Ok(key)))
+        })
+    }
+
+    fn some_keys(&self) -> Answer<'_, Vec<KeyRow>> {
+        self.look(|state| state.teams.keys().take(SOME_TEAMS).flat_map(|team| state.keys_of(team)).collect())
+    }
+
+    fn tokens(&self) -> Answer<'_, Vec<TokenRow>> {
+        self.look(|state| {
+            let mut all: Vec<_> = state.tokens.values().cloned().collect();
+            all.sort_by_key(|token| (std::cmp::Reverse(token.created_at), token.id.clone()));
+            all
+        })
+    }
+
+    fn create_token(&self, token: TokenRow, once: Option<IdempotencyKey>, audit: AuditEntry) -> Answer<'_, Made> {
+        self.create(token.id.clone(), once, audit, |state, now| Ok(state.insert_token(token, now)))
+    }
+
+    fn revoke_token(&self, id: &str, audit: AuditEntry) -> Answer<'_, Option<TokenRow>> {
+        self.change(|state, now| {
+            let Some(token) = state.tokens.get_mut(id) else { return Ok(End::RollBack(None)) };
+            token.revoked_at.get_or_insert(now);
+            let token = token.clone();
+            state.note(audit, now);
+            Ok(End::Commit(Some(token)))
+        })
+    }
+
+    fn note(&self, audit: AuditEntry) -> Answer<'_, ()> {
+        self.change(|state, now| {
+            state.note(audit, now);
+            Ok(End::Commit(()))
+        })
+    }
+
+    fn audit(&self, filter: AuditFilter, before: Option<i64>, limit: usize) -> Answer<'_, Vec<AuditRow>> {
+        self.look(|state| {
+            let matches = |row: &&AuditRow| {
+                filter.object.as_ref().is_none_or(|object| *object == row.object)
+                    && filter.caller.as_ref().is_none_or(|caller| *caller == row.caller)
+                    && before.is_none_or(|before| row.id < before)
+            };
+            state.audit.iter().rev().filter(matches).take(limit).cloned().collect()
+        })
+    }
+}

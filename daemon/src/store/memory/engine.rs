@@ -1,0 +1,309 @@
+//! The engine's trait on the model.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Instance, MemoryStore, Partition, State, done};
+use crate::base::clock::Timestamp;
+use crate::model::callback::CallbackId;
+use crate::model::endpoint::QueueKey;
+use crate::model::event::PartitionKey;
+use crate::model::lease::Token;
+use crate::model::offsets::Watermark;
+use crate::model::settlement::{Change, Claim, Rows, Verdict, apply, apply_claim};
+use crate::store::reads::{BuriedLetter, InstanceEnd};
+use crate::store::{
+    Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, PartitionWatermark,
+    PruneAsk, Pruned, StoreError, Taken,
+};
+
+/// Earlier instances that are kept for the record.
+const INSTANCES_KEPT: i64 = 100;
+
+impl EngineStore for MemoryStore {
+    fn begin(&self) -> Answer<'_, Begun> {
+        done(Ok(self.state().begin(self.clock.now())))
+    }
+
+    fn write(&self, batch: Arc<Batch>) -> Answer<'_, Applied> {
+        done(self.state().write(&batch, self.clock.now()))
+    }
+
+    fn claim(&self, ask: ClaimAsk) -> Answer<'_, Claimed> {
+        done(Ok(self.state().claim(&ask, self.clock.now())))
+    }
+
+    fn known(&self, ids: Vec<CallbackId>) -> Answer<'_, Vec<Option<Known>>> {
+        let state = self.state();
+        let known = |id: &CallbackId| {
+            let rows = state.rows.get(id)?;
+            let pending = rows.pending.as_ref().map(|pending| &pending.facts);
+            let facts = pending.or_else(|| rows.settled.as_ref().map(|settled| &settled.facts))?;
+            Some(Known { content_hash: facts.content_hash })
+        };
+        done(Ok(ids.iter().map(known).collect()))
+    }
+
+    fn claim_event_ids(&self, claims: Vec<EventClaim>) -> Answer<'_, Vec<CallbackId>> {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let winner = |claim: &EventClaim| state.event_ids.entry(claim.hash).or_insert((claim.id, now)).0;
+        done(Ok(claims.iter().map(winner).collect()))
+    }
+
+    fn take(&self, instance: InstanceId, partition: Arc<PartitionKey>) -> Answer<'_, Taken> {
+        let now = self.clock.now();
+        done(Ok(self.state().take(instance, &partition, now).taken()))
+    }
+
+    fn start_anew(
+        &self,
+        instance: InstanceId,
+        partition: Arc<PartitionKey>,
+        start: i64,
+        log_end: i64,
+        accepted: Option<String>,
+    ) -> Answer<'_, Taken> {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let taken = state.take(instance, &partition, now);
+        taken.watermark = Watermark { upto: start, seen_upto: log_end, last: None };
+        taken.accepted = accepted.or(taken.accepted.take());
+        taken.moved_at = now;
+        done(Ok(taken.taken()))
+    }
+
+    fn sweep(&self) -> Answer<'_, usize> {
+        let now = self.clock.now();
+        done(Ok(self.state().void_leases(|until| until <= now)))
+    }
+
+    fn prune(&self, ask: PruneAsk) -> Answer<'_, Pruned> {
+        done(Ok(self.state().prune(&ask)))
+    }
+
+    fn end(&self, instance: InstanceId) -> Answer<'_, ()> {
+        let mut state = self.state();
+        if let Some(ended) = state.instances.get_mut(&instance.0) {
+            ended.end = Some(InstanceEnd::Clean);
+        }
+        for partition in state.partitions.values_mut().filter(|partition| partition.owner == Some(instance.0)) {
+            partition.owner = None;
+        }
+        done(Ok(()))
+    }
+}
+
+impl Partition {
+    fn taken(&self) -> Taken {
+        let fresh = self.watermark.upto == 0 && self.watermark.seen_upto == 0 && self.accepted.is_none();
+        Taken { epoch: self.epoch, watermark: self.watermark, fresh, accepted: self.accepted.clone() }
+    }
+}
+
+impl State {
+    fn begin(&mut self, now: Timestamp) -> Begun {
+        let mut unclean = false;
+        for instance in self.instances.values_mut().filter(|instance| instance.end.is_none()) {
+            instance.end = Some(InstanceEnd::Died);
+            unclean = true;
+        }
+        let last = self.instances.keys().max().copied().unwrap_or(0);
+        self.instances.retain(|id, _| *id > last - INSTANCES_KEPT);
+        self.instances.insert(last + 1, Instance { batch: 0, started_at: now, seen_at: now, end: None });
+        for partition in self.partitions.values_mut() {
+            partition.owner = None;
+        }
+        self.void_leases(|_| true);
+        Begun { instance: InstanceId(last + 1), store_id: "memory".to_owned(), unclean, now }
+    }
+
+    fn void_leases(&mut self, ended: impl Fn(Timestamp) -> bool) -> usize {
+        let mut voided = 0;
+        for pending in self.rows.values_mut().filter_map(|rows| rows.pending.as_mut()) {
+            if pending.lease_until.is_some_and(&ended) {
+                pending.token = None;
+                pending.lease_until = None;
+                voided += 1;
+            }
+        }
+        voided
+    }
+
+    fn write(&mut self, batch: &Batch, now: Timestamp) -> Result<Applied, StoreError> {
+        let Some(instance) = self.instances.get_mut(&batch.instance.0) else {
+            return Err(StoreError::Broken("this instance is not registered".to_owned()));
+        };
+        let mut applied = Applied { now, ..Applied::default() };
+        if instance.batch >= batch.number {
+            return Ok(applied);
+        }
+        instance.batch = batch.number;
+        instance.seen_at = now;
+        for change in &batch.changes {
+            let ours = change.record().is_none_or(|(record, epoch)| self.ours(&record.partition, epoch));
+            applied.verdicts.push(self.change(change, ours, now));
+            if let (false, Some((record, epoch))) = (ours, change.record()) {
+                applied.lost.push((Arc::clone(&record.partition), epoch));
+            }
+        }
+        for raised in &batch.watermarks {
+            if self.ours(&raised.partition, raised.epoch) {
+                self.raise(raised, now);
+            } else {
+                applied.lost.push((Arc::clone(&raised.partition), raised.epoch));
+            }
+        }
+        applied.lost.sort();
+        applied.lost.dedup();
+        Ok(applied)
+    }
+
+    fn ours(&self, partition: &PartitionKey, epoch: i64) -> bool {
+        self.partitions.get(partition).is_some_and(|stored| stored.epoch == epoch)
+    }
+
+    fn change(&mut self, change: &Change, ours: bool, now: Timestamp) -> Verdict {
+        if let Change::Bury(letter, _) = change {
+            if ours {
+                let buried = || BuriedLetter { letter: (**letter).clone(), buried_at: now };
+                self.dead_letters.entry(letter.id).or_insert_with(buried);
+            }
+            return apply(&Rows::default(), change, ours).verdict;
+        }
+        let id = change.facts().expect("only a dead letter has none").id;
+        let before = self.rows.get(&id).cloned().unwrap_or_default();
+        let step = apply(&before, change, ours);
+        if let Some(attempt) = step.attempt {
+            self.attempts.entry((id, attempt.n)).or_insert(attempt);
+        }
+        match (&before.pending, &step.rows.pending) {
+            (None, Some(_)) => {
+                self.bodies.insert(id, body_of(change));
+            }
+            (Some(_), None) => {
+                self.bodies.remove(&id);
+            }
+            _ => {}
+        }
+        if step.rows == Rows::default() {
+            self.rows.remove(&id);
+        } else {
+            self.rows.insert(id, step.rows);
+        }
+        step.verdict
+    }
+
+    /// Raises a watermark, never lowers it.
+    fn raise(&mut self, raised: &PartitionWatermark, now: Timestamp) {
+        let stored = self.partitions.get_mut(&*raised.partition).expect("a partition that is ours is there");
+        if raised.watermark.upto >= stored.watermark.upto {
+            let seen_upto = stored.watermark.seen_upto.max(raised.watermark.seen_upto);
+            stored.watermark = Watermark { seen_upto, ..raised.watermark };
+            stored.moved_at = now;
+        }
+    }
+
+    fn claim(&mut self, ask: &ClaimAsk, now: Timestamp) -> Claimed {
+        let mut claimed = Claimed { now, rows: Vec::new(), next_at: None };
+        let mut taken: HashMap<QueueKey, u32> = HashMap::new();
+        let (mut token, mut bytes) = (ask.first_token.0, 0);
+        for (queue, id) in self.due(now) {
+            let room = ask.room.get(&queue).copied().unwrap_or(ask.usual_room);
+            let used = taken.entry(queue.clone()).or_default();
+            if *used >= room || claimed.rows.len() >= ask.at_most || bytes > ask.bytes {
+                continue;
+            }
+            let claim = Claim { token: Token(token), until: now.plus(ask.lease) };
+            let rows = self.rows.get_mut(&id).expect("a due row is there");
+            *rows = apply_claim(rows, &claim);
+            if let Some(pending) = rows.pending.clone() {
+                *used += 1;
+                token = token.wrapping_add(1);
+                let body = self.bodies.get(&id).cloned().unwrap_or_default();
+                bytes += body.len();
+                claimed.rows.push((pending, body));
+                self.turn += 1;
+                self.served.insert(queue, self.turn);
+            }
+        }
+        let unleased = self.rows.values().filter_map(|rows| rows.pending.as_ref()).filter(|p| p.token.is_none());
+        claimed.next_at = unleased.map(|pending| pending.due).min();
+        claimed
+    }
+
+    /// Due rows: those of the queue that was served longest ago first, and of each queue by due time.
+    fn due(&self, now: Timestamp) -> Vec<(QueueKey, CallbackId)> {
+        let pending = self.rows.iter().filter_map(|(id, rows)| rows.pending.as_ref().map(|pending| (*id, pending)));
+        let mut due: Vec<_> = pending
+            .filter(|(_, pending)| pending.due <= now && pending.token.is_none())
+            .map(|(id, pending)| {
+                let queue = pending.facts.queue.clone();
+                (self.served.get(&queue).copied().unwrap_or(0), queue, pending.due, id)
+            })
+            .collect();
+        due.sort();
+        due.into_iter().map(|(_, queue, _, id)| (queue, id)).collect()
+    }
+
+    fn take(&mut self, instance: InstanceId, partition: &PartitionKey, now: Timestamp) -> &mut Partition {
+        let watermark = Watermark { upto: 0, seen_upto: 0, last: None };
+        let new = Partition { epoch: 0, owner: None, watermark, accepted: None, moved_at: now };
+        let taken = self.partitions.entry(partition.clone()).or_insert(new);
+        taken.epoch += 1;
+        taken.owner = Some(instance.0);
+        taken
+    }
+
+    fn prune(&mut self, ask: &PruneAsk) -> Pruned {
+        // Ids begin with the time of their event, and nothing settles before its event.
+        let young = |id: &CallbackId| id.as_bytes()[..6] >= ask.settled_before.millis().max(0).to_be_bytes()[2..];
+        let ids = self.rows.iter().filter(|(_, rows)| rows.settled.is_some()).map(|(id, _)| *id);
+        let ids = ids.filter(|id| ask.after.is_none_or(|after| *id > after) && !young(id));
+        let piece: Vec<_> = ids.take(ask.at_most).collect();
+        let next = piece.last().copied().filter(|_| piece.len() == ask.at_most);
+        let before = self.rows.len();
+        for id in piece {
+            let rows = &self.rows[&id];
+            if rows.pending.is_none() && rows.settled.as_ref().is_some_and(|row| row.settled_at < ask.settled_before) {
+                self.rows.remove(&id);
+                self.attempts.retain(|(of, _), _| *of != id);
+            }
+        }
+        Pruned {
+            settled: before - self.rows.len(),
+            dead_letters: remove_oldest(&mut self.dead_letters, ask.at_most, |letter| {
+                Some(letter.buried_at).filter(|at| *at < ask.dead_letters_before)
+            }),
+            event_ids: remove_oldest(&mut self.event_ids, ask.at_most, |(_, at)| {
+                Some(*at).filter(|at| *at < ask.event_ids_before)
+            }),
+            next,
+        }
+    }
+}
+
+/// Removes the oldest entries that are too old, at most so many. `too_old` gives the time of such an entry.
+fn remove_oldest<K: Ord + Copy, V>(
+    map: &mut BTreeMap<K, V>,
+    at_most: usize,
+    too_old: impl Fn(&V) -> Option<Timestamp>,
+) -> usize {
+    let mut old: Vec<_> = map.iter().filter_map(|(key, value)| too_old(value).map(|at| (at, *key))).collect();
+    old.sort();
+    old.truncate(at_most);
+    for (_, key) in &old {
+        map.remove(key);
+    }
+    old.len()
+}
+
+fn body_of(change: &Change) -> Bytes {
+    match change {
+        Change::Settle(settle) => settle.body.clone(),
+        Change::Park(park) => park.body.clone(),
+        Change::Release { .. } | Change::Bury(..) => Bytes::new(),
+    }
+}

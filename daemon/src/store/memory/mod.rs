@@ -1,0 +1,72 @@
+//! The store as a model: maps under a lock, merged by `settlement::apply` alone. It is the reference that the contract
+//! suites compare every other store with, so it stays as simple as its traits allow. For tests.
+
+mod admin;
+mod engine;
+mod reads;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use super::reads::{BuriedLetter, InstanceEnd};
+use super::{Answer, StoreError};
+use crate::base::clock::{Clock, Timestamp};
+use crate::model::callback::{CallbackId, Hash};
+use crate::model::endpoint::QueueKey;
+use crate::model::event::PartitionKey;
+use crate::model::offsets::Watermark;
+use crate::model::settlement::{NumberedAttempt, Rows};
+
+pub struct MemoryStore {
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+    admin: Mutex<admin::AdminState>,
+}
+
+/// What the engine writes.
+#[derive(Default)]
+struct State {
+    instances: BTreeMap<i64, Instance>,
+    partitions: BTreeMap<PartitionKey, Partition>,
+    rows: BTreeMap<CallbackId, Rows>,
+    /// Bodies of pending callbacks.
+    bodies: BTreeMap<CallbackId, Bytes>,
+    attempts: BTreeMap<(CallbackId, u32), NumberedAttempt>,
+    dead_letters: BTreeMap<CallbackId, BuriedLetter>,
+    event_ids: BTreeMap<Hash, (CallbackId, Timestamp)>,
+    /// The turn in which each queue was served last.
+    served: BTreeMap<QueueKey, u64>,
+    turn: u64,
+}
+
+struct Instance {
+    /// The number of the last batch that was applied.
+    batch: u64,
+    started_at: Timestamp,
+    seen_at: Timestamp,
+    end: Option<InstanceEnd>,
+}
+
+struct Partition {
+    epoch: i64,
+    owner: Option<i64>,
+    watermark: Watermark,
+    accepted: Option<String>,
+    moved_at: Timestamp,
+}
+
+impl MemoryStore {
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, state: Mutex::default(), admin: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn done<'a, T: Send + 'a>(value: Result<T, StoreError>) -> Answer<'a, T> {
+    Box::pin(std::future::ready(value))
+}

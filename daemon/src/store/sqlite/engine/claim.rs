@@ -1,0 +1,164 @@
+//! Claims of due rows, in O(rows taken): queues by their next time, and of each queue the rows by due time, up to the
+//! room of its lane. A queue that was served goes to the back.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::super::error::SqliteError;
+use super::super::id_cache::IdCache;
+use super::rows;
+use crate::base::clock::Timestamp;
+use crate::model::callback::CallbackId;
+use crate::model::lease::Token;
+use crate::model::settlement::{Claim, Pending, apply_claim};
+use crate::store::{ClaimAsk, Claimed};
+
+/// Queues looked at in one claim, so that many full lanes can't make it long.
+const QUEUES_AT_MOST: i64 = 1_000;
+/// How long a queue or a row that can't be read is left alone.
+const SET_ASIDE: Duration = Duration::from_secs(60);
+
+pub(super) fn claim(
+    connection: &Connection,
+    ids: &mut IdCache,
+    ask: &ClaimAsk,
+    now: Timestamp,
+) -> Result<Claimed, SqliteError> {
+    let mut claim = Claiming { connection, ids, ask, now, token: ask.first_token.0, bytes: 0, rows: Vec::new() };
+    for queue in due_queues(connection, now)? {
+        if claim.is_full() {
+            break;
+        }
+        claim.queue(queue)?;
+    }
+    let next_at = connection
+        .prepare_cached("SELECT min(next_at) FROM queue WHERE next_at IS NOT NULL AND paused = 0")?
+        .query_row([], |row| row.get::<_, Option<i64>>(0))?
+        .map(Timestamp::from_millis);
+    Ok(Claimed { now, rows: claim.rows, next_at })
+}
+
+/// A claim, and what it has taken so far.
+struct Claiming<'c> {
+    connection: &'c Connection,
+    ids: &'c mut IdCache,
+    ask: &'c ClaimAsk,
+    now: Timestamp,
+    token: u64,
+    bytes: usize,
+    rows: Vec<(Pending, Bytes)>,
+}
+
+impl Claiming<'_> {
+    fn is_full(&self) -> bool {
+        self.rows.len() >= self.ask.at_most || self.bytes > self.ask.bytes
+    }
+
+    fn queue(&mut self, queue: i64) -> Result<(), SqliteError> {
+        let key = match self.ids.queue_name(self.connection, queue) {
+            Ok(key) => key,
+            Err(SqliteError::Corrupt(what)) => {
+                tracing::error!(queue, what, "a queue can't be read; its rows wait, the others go on");
+                return set_aside(self.connection, queue, self.now);
+            }
+            Err(other) => return Err(other),
+        };
+        let room = self.ask.room.get(&key).copied().unwrap_or(self.ask.usual_room);
+        let left = self.ask.at_most.saturating_sub(self.rows.len());
+        let wanted = left.min(usize::try_from(room).unwrap_or(usize::MAX));
+        for id in due_rows(self.connection, queue, self.now, wanted)? {
+            if self.bytes > self.ask.bytes {
+                break;
+            }
+            self.row(id)?;
+        }
+        // A queue without room goes to the back, too: it must not stand before the others.
+        to_the_back(self.connection, queue, self.now)
+    }
+
+    fn row(&mut self, id: CallbackId) -> Result<(), SqliteError> {
+        let before = match rows::load(self.connection, self.ids, id) {
+            Ok(rows) => rows,
+            Err(SqliteError::Corrupt(what)) => {
+                tracing::error!(callback = %id, what, "a row can't be read; it waits, the others go on");
+                return postpone(self.connection, id, self.now);
+            }
+            Err(other) => return Err(other),
+        };
+        let claim = Claim { token: Token(self.token), until: self.now.plus(self.ask.lease) };
+        let Some(pending) = apply_claim(&before, &claim).pending else { return drop_void(self.connection, id) };
+        self.token = self.token.wrapping_add(1);
+        rows::replace_pending(self.connection, self.ids, &pending)?;
+        let body = body(self.connection, id)?;
+        self.bytes = self.bytes.saturating_add(body.len());
+        self.rows.push((pending, body));
+        Ok(())
+    }
+}
+
+fn due_queues(connection: &Connection, now: Timestamp) -> Result<Vec<i64>, SqliteError> {
+    let queues = connection
+        .prepare_cached(
+            "SELECT id FROM queue WHERE next_at <= ?1 AND paused = 0 AND rest_until <= ?1 ORDER BY next_at LIMIT ?2",
+        )?
+        .query_map(params![now.millis(), QUEUES_AT_MOST], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(queues)
+}
+
+fn due_rows(
+    connection: &Connection,
+    queue: i64,
+    now: Timestamp,
+    at_most: usize,
+) -> Result<Vec<CallbackId>, SqliteError> {
+    let ids = connection
+        .prepare_cached(
+            "SELECT id FROM pending WHERE queue = ?1 AND token IS NULL AND due <= ?2 ORDER BY due LIMIT ?3",
+        )?
+        .query_map(params![queue, now.millis(), i64::try_from(at_most).unwrap_or(i64::MAX)], |row| {
+            row.get::<_, [u8; 16]>(0).map(CallbackId::from_bytes)
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(ids)
+}
+
+fn set_aside(connection: &Connection, queue: i64, now: Timestamp) -> Result<(), SqliteError> {
+    connection
+        .prepare_cached("UPDATE queue SET next_at = ?2 WHERE id = ?1")?
+        .execute(params![queue, now.plus(SET_ASIDE).millis()])?;
+    Ok(())
+}
+
+fn postpone(connection: &Connection, id: CallbackId, now: Timestamp) -> Result<(), SqliteError> {
+    connection
+        .prepare_cached("UPDATE pending SET due = ?2 WHERE id = ?1")?
+        .execute(params![id.as_bytes(), now.plus(SET_ASIDE).millis()])?;
+    Ok(())
+}
+
+fn drop_void(connection: &Connection, id: CallbackId) -> Result<(), SqliteError> {
+    connection.prepare_cached("DELETE FROM pending WHERE id = ?1")?.execute([id.as_bytes()])?;
+    connection.prepare_cached("DELETE FROM body WHERE id = ?1")?.execute([id.as_bytes()])?;
+    Ok(())
+}
+
+fn body(connection: &Connection, id: CallbackId) -> Result<Bytes, SqliteError> {
+    let body: Option<Vec<u8>> = connection
+        .prepare_cached("SELECT bytes FROM body WHERE id = ?1")?
+        .query_row([id.as_bytes()], |row| row.get(0))
+        .optional()?;
+    Ok(body.map(Bytes::from).unwrap_or_default())
+}
+
+fn to_the_back(connection: &Connection, queue: i64, now: Timestamp) -> Result<(), SqliteError> {
+    connection
+        .prepare_cached(
+            "UPDATE queue SET next_at =
+                 (SELECT max(?2, min(due)) FROM pending WHERE queue = ?1 AND token IS NULL) WHERE id = ?1",
+        )?
+        .execute(params![queue, now.millis()])?;
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! The engine's trait on SQLite: what each call runs, and on which connection.
+
+mod claim;
+pub(super) mod partition_offsets;
+pub(super) mod rows;
+mod upkeep;
+mod write;
+
+use std::sync::Arc;
+
+use super::connection::SqliteStore;
+use crate::model::callback::CallbackId;
+use crate::model::event::PartitionKey;
+use crate::store::{
+    Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, PruneAsk, Pruned,
+    Taken,
+};
+
+impl EngineStore for SqliteStore {
+    fn begin(&self) -> Answer<'_, Begun> {
+        self.in_transaction(|transaction, _, now| upkeep::begin(transaction, now))
+    }
+
+    fn write(&self, batch: Arc<Batch>) -> Answer<'_, Applied> {
+        self.in_transaction(move |transaction, ids, now| write::write(transaction, ids, &batch, now))
+    }
+
+    fn claim(&self, ask: ClaimAsk) -> Answer<'_, Claimed> {
+        self.in_transaction(move |transaction, ids, now| claim::claim(transaction, ids, &ask, now))
+    }
+
+    fn known(&self, ids: Vec<CallbackId>) -> Answer<'_, Vec<Option<Known>>> {
+        self.read_for_delivery(move |connection| rows::known(connection, &ids))
+    }
+
+    fn claim_event_ids(&self, claims: Vec<EventClaim>) -> Answer<'_, Vec<CallbackId>> {
+        self.in_transaction(move |transaction, _, now| write::claim_event_ids(transaction, &claims, now))
+    }
+
+    fn take(&self, instance: InstanceId, partition: Arc<PartitionKey>) -> Answer<'_, Taken> {
+        self.in_transaction(move |transaction, ids, now| {
+            partition_offsets::take(
+                transaction,
+                ids,
+                &partition_offsets::Take { instance, anew: None },
+                &partition,
+                now,
+            )
+        })
+    }
+
+    fn start_anew(
+        &self,
+        instance: InstanceId,
+        partition: Arc<PartitionKey>,
+        start: i64,
+        log_end: i64,
+        accepted: Option<String>,
+    ) -> Answer<'_, Taken> {
+        let take =
+            partition_offsets::Take { instance, anew: Some(partition_offsets::Anew { start, log_end, accepted }) };
+        self.in_transaction(move |transaction, ids, now| {
+            partition_offsets::take(transaction, ids, &take, &partition, now)
+        })
+    }
+
+    fn sweep(&self) -> Answer<'_, usize> {
+        Box::pin(async move {
+            // With more pending rows than one read may look at, leases are freed all the same.
+            let found = self.read_for_delivery(upkeep::look_at_queues).await.unwrap_or_default();
+            self.in_transaction(move |transaction, _, now| upkeep::sweep(transaction, now, &found)).await
+        })
+    }
+
+    fn prune(&self, ask: PruneAsk) -> Answer<'_, Pruned> {
+        self.in_transaction(move |transaction, _, _| upkeep::prune(transaction, &ask))
+    }
+
+    fn end(&self, instance: InstanceId) -> Answer<'_, ()> {
+        self.in_transaction(move |transaction, _, _| upkeep::end(transaction, instance))
+    }
+}

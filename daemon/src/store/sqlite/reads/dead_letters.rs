@@ -1,0 +1,115 @@
+//! Reads of the `dead_letter` table.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use rusqlite::types::Value;
+use rusqlite::{Connection, Row, params};
+
+use super::super::error::SqliteError;
+use super::super::id_cache::IdCache;
+use super::scan;
+use crate::base::clock::Timestamp;
+use crate::model::callback::CallbackId;
+use crate::model::dead_letter::{DeadLetter, Unreadable};
+use crate::model::event::RecordRef;
+use crate::store::reads::{BuriedLetter, DeadLetterFilter, Found, LISTED_BYTES, Page};
+
+const ONE: &str =
+    "SELECT id, partition, off, record_at, reason, detail, team, task, event_id, value, value_len, buried_at
+     FROM dead_letter WHERE id = ?1";
+/// The same with the first [`LISTED_BYTES`] of the value: a page of whole values would be megabytes.
+const LISTED: &str =
+    "SELECT id, partition, off, record_at, reason, detail, team, task, event_id, substr(value, 1, ?2), value_len,
+        buried_at
+     FROM dead_letter WHERE id = ?1";
+
+pub(super) fn one(connection: &Connection, id: CallbackId) -> Result<Option<BuriedLetter>, SqliteError> {
+    let mut statement = connection.prepare_cached(ONE)?;
+    let mut found = statement.query([id.as_bytes()])?;
+    found.next()?.map(|row| read(connection, row)).transpose()
+}
+
+pub(super) fn nameless(connection: &Connection, at_most: usize) -> Result<usize, SqliteError> {
+    let sql = "SELECT count(*) FROM (
+                   SELECT 1 FROM dead_letter INDEXED BY dead_letter_nameless WHERE task IS NULL LIMIT ?1)";
+    Ok(connection.prepare_cached(sql)?.query_row([at_most], |row| row.get(0))?)
+}
+
+/// Dead letters by reason.
+pub(super) fn counts(connection: &Connection) -> Result<Vec<(Unreadable, u64)>, SqliteError> {
+    let by_name: Vec<(String, u64)> = connection
+        .prepare("SELECT reason, count(*) FROM dead_letter GROUP BY reason ORDER BY reason")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    by_name.into_iter().map(|(name, count)| Ok((reason(&name)?, count))).collect()
+}
+
+/// A page of dead letters. What no index answers is decided row by row, within the time of a page.
+pub(super) fn page(
+    connection: &Connection,
+    filter: &DeadLetterFilter,
+    page: &Page,
+) -> Result<Found<BuriedLetter>, SqliteError> {
+    let deadline = Instant::now() + scan::BUDGET;
+    let (floor, ceiling) = scan::bounds(filter.since, filter.until, page.before);
+    let task = filter.task.as_deref().map_or(Value::Null, |task| Value::Blob(task.as_bytes().to_vec()));
+    let (index, of_task) = match filter.task {
+        Some(_) => ("INDEXED BY dead_letter_task", "task = ?3"),
+        None => ("", "?3 IS NULL"),
+    };
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT id, team, reason FROM dead_letter {index} WHERE {of_task} AND id >= ?1 AND id < ?2 ORDER BY id DESC"
+    ))?;
+    let mut whole = connection.prepare_cached(LISTED)?;
+    let mut rows = statement.query(params![floor, ceiling, task])?;
+    let mut found = Found { docs: Vec::new(), next: None };
+    let mut looked = 0_usize;
+    while let Some(row) = rows.next()? {
+        let id: [u8; 16] = row.get(0)?;
+        let team: Option<Vec<u8>> = row.get(1)?;
+        let matches = filter.team.as_ref().is_none_or(|own| team.as_deref() == Some(own.as_bytes()))
+            && filter.reason.is_none_or(|reason| row.get_ref(2).is_ok_and(|name| name.as_str() == Ok(reason.name())));
+        if matches {
+            if found.docs.len() == page.limit {
+                found.next = found.docs.last().map(|letter: &BuriedLetter| letter.letter.id);
+                return Ok(found);
+            }
+            let mut letters = whole.query(params![id, LISTED_BYTES])?;
+            found.docs.extend(letters.next()?.map(|row| read(connection, row)).transpose()?);
+        }
+        looked += 1;
+        if looked.is_multiple_of(scan::STRIDE) && Instant::now() >= deadline {
+            found.next = Some(CallbackId::from_bytes(id));
+            return Ok(found);
+        }
+    }
+    Ok(found)
+}
+
+fn read(connection: &Connection, row: &Row<'_>) -> Result<BuriedLetter, SqliteError> {
+    let text = |index: usize| -> rusqlite::Result<Option<Box<str>>> {
+        let bytes: Option<Vec<u8>> = row.get(index)?;
+        Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned().into_boxed_str()))
+    };
+    let letter = DeadLetter {
+        id: CallbackId::from_bytes(row.get(0)?),
+        record: RecordRef {
+            partition: IdCache::default().partition_key(connection, row.get(1)?)?,
+            offset: row.get(2)?,
+            timestamp: row.get(3)?,
+        },
+        reason: reason(&row.get::<_, String>(4)?)?,
+        detail: row.get(5)?,
+        team: text(6)?,
+        task_id: text(7)?,
+        event_id: text(8)?,
+        value: Bytes::from(row.get::<_, Vec<u8>>(9)?),
+        value_len: row.get(10)?,
+    };
+    Ok(BuriedLetter { letter, buried_at: Timestamp::from_millis(row.get(11)?) })
+}
+
+fn reason(name: &str) -> Result<Unreadable, SqliteError> {
+    Unreadable::parse(name).ok_or(SqliteError::Corrupt("a dead letter's reason"))
+}

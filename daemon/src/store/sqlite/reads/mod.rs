@@ -1,0 +1,153 @@
+//! The trait of what people look at, on SQLite: lists by id, newest event first, single rows, and counts.
+//!
+//! Every read runs on a connection of its own kind and within a bounded time, so that no question holds delivery up.
+
+mod dead_letters;
+mod queues;
+mod scan;
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension};
+
+use super::connection::SqliteStore;
+use super::engine::{partition_offsets, rows};
+use super::error::SqliteError;
+use super::id_cache::IdCache;
+use crate::base::clock::Timestamp;
+use crate::model::callback::CallbackId;
+use crate::model::event::PartitionKey;
+use crate::model::settlement::{NumberedAttempt, Rows};
+use crate::store::Answer;
+use crate::store::reads::{
+    BuriedLetter, CallbackFilter, DeadLetterFilter, Found, InstanceEnd, InstanceRow, Page, PartitionOffsets, QueueAsk,
+    QueueRow, Reads, Totals,
+};
+
+impl Reads for SqliteStore {
+    fn rows(&self, id: CallbackId) -> Answer<'_, Rows> {
+        self.read_for_people(move |connection| rows::load(connection, &mut IdCache::default(), id))
+    }
+
+    fn attempts(&self, id: CallbackId) -> Answer<'_, Vec<NumberedAttempt>> {
+        self.read_for_people(move |connection| rows::attempts(connection, id))
+    }
+
+    fn last_statuses(&self, ids: Vec<CallbackId>) -> Answer<'_, Vec<Option<u16>>> {
+        self.read_for_people(move |connection| {
+            let sql = "SELECT status FROM attempt WHERE id = ?1 ORDER BY n DESC LIMIT 1";
+            let mut statement = connection.prepare_cached(sql)?;
+            let status = |id: &CallbackId| -> rusqlite::Result<Option<u16>> {
+                Ok(statement.query_row([id.as_bytes()], |row| row.get(0)).optional()?.flatten())
+            };
+            Ok(ids.iter().map(status).collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    fn body(&self, id: CallbackId) -> Answer<'_, Option<Bytes>> {
+        self.read_for_people(move |connection| {
+            let body: Option<Vec<u8>> = connection
+                .prepare_cached("SELECT bytes FROM body WHERE id = ?1")?
+                .query_row([id.as_bytes()], |row| row.get(0))
+                .optional()?;
+            Ok(body.map(Bytes::from))
+        })
+    }
+
+    fn callbacks(&self, filter: CallbackFilter, page: Page) -> Answer<'_, Found<(CallbackId, Rows)>> {
+        self.read_for_people(move |connection| callbacks(connection, &filter, &page))
+    }
+
+    fn dead_letters(&self, filter: DeadLetterFilter, page: Page) -> Answer<'_, Found<BuriedLetter>> {
+        self.read_for_people(move |connection| dead_letters::page(connection, &filter, &page))
+    }
+
+    fn nameless_dead_letters(&self, at_most: usize) -> Answer<'_, usize> {
+        self.read_for_people(move |connection| dead_letters::nameless(connection, at_most))
+    }
+
+    fn dead_letter(&self, id: CallbackId) -> Answer<'_, Option<BuriedLetter>> {
+        self.read_for_people(move |connection| dead_letters::one(connection, id))
+    }
+
+    fn offsets(&self) -> Answer<'_, Vec<PartitionOffsets>> {
+        self.read_for_people(offsets)
+    }
+
+    fn queues(&self, ask: QueueAsk) -> Answer<'_, Vec<QueueRow>> {
+        self.read_for_people(move |connection| queues::list(connection, &ask))
+    }
+
+    fn instances(&self, at_most: usize) -> Answer<'_, Vec<InstanceRow>> {
+        self.read_for_people(move |connection| {
+            let sql = "SELECT id, started_at, heartbeat, clean FROM instance ORDER BY id DESC LIMIT ?1";
+            let mut statement = connection.prepare_cached(sql)?;
+            let rows = statement.query_map([at_most], |row| {
+                Ok(InstanceRow {
+                    id: row.get(0)?,
+                    started_at: Timestamp::from_millis(row.get(1)?),
+                    seen_at: Timestamp::from_millis(row.get(2)?),
+                    end: match row.get(3)? {
+                        0 => None,
+                        1 => Some(InstanceEnd::Clean),
+                        _ => Some(InstanceEnd::Died),
+                    },
+                })
+            })?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    fn backlog(&self) -> Answer<'_, (u64, Option<Timestamp>)> {
+        self.read_for_people(backlog)
+    }
+
+    fn totals(&self) -> Answer<'_, Totals> {
+        self.read_for_people(totals)
+    }
+}
+
+fn callbacks(
+    connection: &Connection,
+    filter: &CallbackFilter,
+    page: &Page,
+) -> Result<Found<(CallbackId, Rows)>, SqliteError> {
+    let found = scan::scan(connection, filter, page)?;
+    let mut ids = IdCache::default();
+    let docs = found.docs.into_iter().map(|id| Ok((id, rows::load(connection, &mut ids, id)?)));
+    Ok(Found { docs: docs.collect::<Result<_, SqliteError>>()?, next: found.next })
+}
+
+fn totals(connection: &Connection) -> Result<Totals, SqliteError> {
+    let (pending, oldest_due) = backlog(connection)?;
+    let settled = connection
+        .prepare("SELECT state, reason, count(*) FROM settled GROUP BY state, reason ORDER BY state, reason")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(Totals { pending, oldest_due, settled, dead_letters: dead_letters::counts(connection)? })
+}
+
+fn offsets(connection: &Connection) -> Result<Vec<PartitionOffsets>, SqliteError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT cluster, topic, partition, epoch, owner, moved_at, watermark, seen_upto, last_off, last_hash
+         FROM partition_offsets ORDER BY cluster, topic, partition",
+    )?;
+    let rows = statement.query_map([], |row| {
+        let (cluster, topic): (String, String) = (row.get(0)?, row.get(1)?);
+        Ok(PartitionOffsets {
+            partition: PartitionKey { cluster: cluster.into(), topic: topic.into(), number: row.get(2)? },
+            epoch: row.get(3)?,
+            owner: row.get(4)?,
+            moved_at: Timestamp::from_millis(row.get(5)?),
+            watermark: partition_offsets::watermark(row, 6)?,
+        })
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+fn backlog(connection: &Connection) -> Result<(u64, Option<Timestamp>), SqliteError> {
+    let pending = connection.prepare_cached("SELECT count(*) FROM pending")?.query_row([], |row| row.get(0))?;
+    let oldest: Option<i64> = connection
+        .prepare_cached("SELECT min(due) FROM pending WHERE token IS NULL")?
+        .query_row([], |row| row.get(0))?;
+    Ok((pending, oldest.map(Timestamp::from_millis)))
+}

@@ -1,0 +1,75 @@
+//! What an operator does with a store while no daemon runs on it: look at its place, check it, migrate it.
+
+use std::sync::Arc;
+
+use super::admin::KeyRow;
+use super::{Config, OpenError, open, sqlite};
+use crate::base::clock::{Clock, Timestamp};
+use crate::base::finding::Finding;
+
+/// What a look at the store's place found, and whether a daemon runs on the store now.
+pub struct Looked {
+    pub findings: Vec<Finding>,
+    pub in_use: bool,
+    /// A few of the keys in the store, where it exists and no daemon runs on it.
+    pub keys: Vec<KeyRow>,
+}
+
+/// What a store is and holds.
+#[derive(Debug, Clone)]
+pub struct Info {
+    pub store_id: String,
+    pub created_at: Timestamp,
+    pub schema: String,
+    pub file_bytes: u64,
+    pub pending: u64,
+    pub settled: u64,
+    pub attempts: u64,
+    pub dead_letters: u64,
+    pub teams: u64,
+}
+
+/// Looks at everything that would keep a daemon from this store. Changes nothing.
+pub fn check(config: &Config, now: Timestamp) -> Looked {
+    match config {
+        Config::Directory(directory) => sqlite::tools::check::check(directory, now),
+    }
+}
+
+/// Every migration that this program knows, and whether it is applied; where there is no store yet, none is.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn migrations(config: &Config) -> Result<Vec<(&'static str, bool)>, OpenError> {
+    match config {
+        Config::Directory(directory) => sqlite::tools::inspect::migrations(directory),
+    }
+}
+
+/// Applies the migrations that the store lacks, and makes the store where there is none.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn migrate(config: &Config, clock: Arc<dyn Clock>) -> Result<(), OpenError> {
+    open(config, clock).map(drop)
+}
+
+/// What the store is and holds. Changes nothing.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn info(config: &Config) -> Result<Info, OpenError> {
+    match config {
+        Config::Directory(directory) => sqlite::tools::inspect::info(directory),
+    }
+}
+
+/// Reads all of the store: a sentence for each thing that is wrong. Changes nothing.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn verify(config: &Config) -> Result<Vec<String>, OpenError> {
+    match config {
+        Config::Directory(directory) => sqlite::tools::inspect::verify(directory),
+    }
+}

@@ -1,0 +1,22 @@
+//! One contract suite a trait of the store, each over every implementer.
+
+mod admin;
+mod engine;
+mod reads;
+
+use std::sync::Arc;
+
+use callbackd::base::clock::{Clock, ManualClock, Timestamp};
+use callbackd::store::memory::MemoryStore;
+use callbackd::store::{self, Config, Stores};
+
+const START: Timestamp = Timestamp::from_millis(1_764_000_000_000);
+
+/// The implementer of this name, empty. The folder must outlive it.
+fn opened(name: &str, folder: &tempfile::TempDir, clock: &Arc<ManualClock>) -> Stores {
+    let clock = Arc::clone(clock) as Arc<dyn Clock>;
+    if name.starts_with("memory") {
+        return Stores::of(Arc::new(MemoryStore::new(clock)));
+    }
+    store::open(&Config::Directory(folder.path().join("store")), clock).unwrap()
+}
