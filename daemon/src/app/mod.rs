@@ -71,7 +71,7 @@ pub struct App {
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
     /// Nothing can be recorded any more, so there is nothing to drain.
-    #[error("the store is broken: {0}")]
+    #[error("{0}")]
     Store(String),
     /// A part ended by itself. What is under way can still be recorded.
     #[error("{0}")]

@@ -164,7 +164,7 @@ async fn drive(
                 screen.footer(app, producer, receipts);
             }
             _ = tokio::signal::ctrl_c() => return Ok(Ending::Stopped),
-            error = app.broken() => return Err(error),
+            broken = app.broken() => return Err(broken.into_error()),
         }
     }
 }
@@ -189,7 +189,7 @@ async fn stay(
                 screen.footer(app, producer, receipts);
             }
             _ = tokio::signal::ctrl_c() => return Ok(()),
-            error = app.broken() => return Err(error),
+            broken = app.broken() => return Err(broken.into_error()),
         }
     }
 }
