@@ -26,6 +26,7 @@ pub mod keyring;
 pub mod model;
 pub mod net;
 pub mod ops;
+pub mod schedule;
 pub mod store;
 
 mod faults;

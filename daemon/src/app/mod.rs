@@ -25,11 +25,9 @@ use crate::base::stop::{Stop, Switch};
 use crate::base::telemetry::LogLevel;
 use crate::config::Config;
 use crate::deliver::Engine;
-use crate::deliver::claim_waker::ClaimWaker;
 use crate::deliver::directory::Directory;
 use crate::deliver::feed::Feed;
 use crate::deliver::inflight::Inflight;
-use crate::deliver::lanes::Lanes;
 use crate::deliver::lease_tokens::LeaseTokens;
 use crate::deliver::settle::{self, Notice, SettleDeps, Settler};
 use crate::intake::admit::Admit;
@@ -43,6 +41,7 @@ use crate::model::retry::Reason;
 use crate::model::settlement::Change;
 use crate::net::exchange::Client;
 use crate::ops::{Ops, retention};
+use crate::schedule::{ClaimWaker, Lanes};
 use crate::store::admin::{Admin, KeyRow};
 use crate::store::batch::{BatchWriter, StoreUp};
 use crate::store::sqlite::SqliteStore;
@@ -159,7 +158,6 @@ impl App {
         let store_up_rx = store_up.watch();
         let directory = Arc::new(Directory::new(admin.clone(), Arc::clone(&keyring), Arc::clone(&clock), config.retry));
         let inflight = Arc::new(Inflight::default());
-        let lanes = Lanes::new(config.caps, Arc::clone(&metrics));
         let waker = ClaimWaker::new(Arc::clone(&clock));
         let writer = BatchWriter::new(Arc::clone(&store), begun.instance, Arc::clone(&metrics), Arc::clone(&store_up));
         let (settler, settle_task) = settle::build(SettleDeps {
@@ -187,9 +185,10 @@ impl App {
         });
         let runtime = tokio::runtime::Handle::current();
         let starting = Arc::clone(&engine);
-        lanes.start_with(Box::new(move |start| {
+        let starter = Box::new(move |start| {
             runtime.spawn(Arc::clone(&starting).attempt(start));
-        }));
+        });
+        let lanes = Lanes::new(config.caps, Arc::clone(&metrics), starter);
 
         let tokens = Arc::new(LeaseTokens::new());
         let deadline = config.exchange.deadlines.total;

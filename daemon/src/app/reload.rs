@@ -11,9 +11,9 @@ use crate::base::telemetry::{LogLevel, check_level};
 use crate::config::Config;
 use crate::deliver::Engine;
 use crate::deliver::directory::Directory;
-use crate::deliver::lanes::Lanes;
 use crate::ops::Settings;
 use crate::ops::retention::Retention;
+use crate::schedule::Lanes;
 
 /// The parts that can be turned while they run.
 pub(super) struct Live {

@@ -11,7 +11,6 @@ use std::time::Duration;
 pub use layers::{ConfigError, Layers, Origin as ValueOrigin};
 
 use crate::base::telemetry;
-use crate::deliver::lane::Caps;
 use crate::intake;
 use crate::model::retry::RetryPolicy;
 use crate::model::team::HttpPolicy;
@@ -19,6 +18,7 @@ use crate::net::dial::Deadlines;
 use crate::net::egress::{AllowRule, Allowed, Net};
 use crate::net::target::{Target, TargetHost};
 use crate::net::{dns, exchange};
+use crate::schedule::Caps;
 use crate::store::sqlite;
 use raw::Raw;
 

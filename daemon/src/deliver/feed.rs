@@ -4,11 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::claim_waker::{ClaimWaker, LONGEST_WAIT};
 use super::directory::Directory;
 use super::inflight::{Begin, Inflight};
-use super::lane::Side;
-use super::lanes::Lanes;
 use super::lease_tokens::LeaseTokens;
 use super::resolve::lane_of;
 use super::settle::Settler;
@@ -18,6 +15,7 @@ use crate::base::stop::Stop;
 use crate::model::endpoint::QueueKey;
 use crate::model::lease::{Lease, Right};
 use crate::model::settlement::Change;
+use crate::schedule::{ClaimWaker, LONGEST_WAIT, Lanes, Side};
 use crate::store::batch::StoreUp;
 use crate::store::{ClaimAsk, Claimed, InstanceId, Store, StoreError};
 

@@ -3,14 +3,10 @@
 //! First try, tenth try, restart and re-send are one path: a lease in, one settle out. `attempt` is the only caller of
 //! `settle`.
 
-pub mod claim_waker;
 pub mod directory;
 pub mod feed;
 pub mod inflight;
-pub mod lane;
-pub mod lanes;
 pub mod lease_tokens;
-pub mod recent_outcomes;
 pub mod resolve;
 pub mod settle;
 pub mod sign;
@@ -33,10 +29,9 @@ use crate::model::lease::{LEASE_SLACK, Lease};
 use crate::model::retry::{self, Report, RetryPolicy};
 use crate::model::settlement::{Change, Park, Settle};
 use crate::net::exchange::{Client, Exchange};
+use crate::schedule::{PROMPT, Permit, Start};
 use directory::{Directory, TeamEntry};
 use inflight::Inflight;
-use lane::PROMPT;
-use lanes::{Permit, Start};
 use settle::Settler;
 use sign::Content;
 

@@ -4,15 +4,14 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::claim_waker::ClaimWaker;
 use super::inflight::Inflight;
-use super::lanes::Permit;
 use crate::base::metrics::Metrics;
 use crate::base::stop::Stop;
 use crate::faults::{self, Fault};
 use crate::model::attempt::Outcome;
 use crate::model::dead_letter::DeadLetter;
 use crate::model::settlement::{Change, Ended, Settle, Verdict};
+use crate::schedule::{ClaimWaker, Permit};
 use crate::store::batch::BatchWriter;
 use crate::store::{PartitionWatermark, StoreError};
 

@@ -20,8 +20,6 @@ use crate::base::pace::Pace;
 use crate::base::stop::Stop;
 use crate::deliver::directory::Directory;
 use crate::deliver::inflight::{Begin, Inflight};
-use crate::deliver::lane::{LaneKey, Side};
-use crate::deliver::lanes::Lanes;
 use crate::deliver::lease_tokens::LeaseTokens;
 use crate::deliver::parked;
 use crate::deliver::resolve::{lane_of, queue_of};
@@ -33,6 +31,7 @@ use crate::model::event::{PartitionKey, TaskEvent};
 use crate::model::lease::{Facts, Lease, Right};
 use crate::model::retry::Progress;
 use crate::model::settlement::Change;
+use crate::schedule::{LaneKey, Lanes, Side};
 use crate::store::{EventClaim, Store, StoreError};
 
 pub struct Admit {

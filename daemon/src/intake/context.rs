@@ -17,10 +17,10 @@ use super::{KafkaState, PartitionRead, Stalled};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::metrics::Metrics;
 use crate::deliver::inflight::Inflight;
-use crate::deliver::lanes::Lanes;
 use crate::deliver::parked;
 use crate::deliver::settle::Settler;
 use crate::model::event::PartitionKey;
+use crate::schedule::Lanes;
 use crate::store::{InstanceId, Store, Taken};
 
 /// How long a call to the store or to Kafka may hold a rebalance.

@@ -8,12 +8,11 @@ use std::sync::Arc;
 
 use super::{Ops, OpsError};
 use crate::base::clock::Timestamp;
-use crate::deliver::lane::LaneSnapshot;
-use crate::deliver::recent_outcomes::RecentOutcomes;
 use crate::model::attempt::Outcome;
 use crate::model::endpoint::{Origin, QueueTarget};
 use crate::model::team::{Mode, Team};
 use crate::net::target::Target;
+use crate::schedule::{LaneSnapshot, RecentOutcomes};
 use crate::store::reads::{QueueAsk, QueueMatch, QueueRow, Queues};
 
 /// Queues that are looked at for one answer.
@@ -107,7 +106,7 @@ impl Ops {
             None => Queues::From { team: from.map(str::to_owned), at_most: QUEUES },
         };
         let mut queues = self.reads.queues(QueueAsk { which, count_upto: 0 }).await?;
-        let mut lanes = self.lanes.seen();
+        let mut lanes = self.lanes.snapshot();
         lanes.retain(|lane| team.is_none_or(|team| *team == *lane.key.team));
         let more = team.is_none() && queues.len() == QUEUES;
         if more && let Some(last) = queues.last().map(|queue| queue.team.clone()) {
@@ -132,7 +131,7 @@ impl Ops {
         let targets = self.queues_of(Some(team), &origin.to_string()).await?;
         let these = targets.into_iter().map(|queue| (team.to_owned(), queue.target)).collect();
         let queues = self.reads.queues(QueueAsk { which: Queues::These(these), count_upto: COUNT_ALONE }).await?;
-        let mut lanes = self.lanes.seen();
+        let mut lanes = self.lanes.snapshot();
         lanes.retain(|lane| *team == *lane.key.team && lane.key.origin.as_ref() == Some(&origin));
         let found = self.joined(lanes, queues).await?.into_iter().find(|endpoint| endpoint.origin == origin);
         found.ok_or_else(|| {
@@ -145,7 +144,7 @@ impl Ops {
     /// # Errors
     /// The store's.
     pub async fn worst_endpoints(&self, at_most: usize) -> Result<Vec<Endpoint>, OpsError> {
-        let mut lanes = self.lanes.seen();
+        let mut lanes = self.lanes.snapshot();
         lanes.retain(|lane| lane.recent.failures > 0 && lane.key.origin.is_some());
         lanes.sort_by_key(|lane| std::cmp::Reverse(lane.recent.failures));
         lanes.truncate(at_most);

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 /// The rooms in the order of the data. Those of one line are siblings, which never import each other.
-const ORDER: [&[&str]; 13] = [
+const ORDER: [&[&str]; 14] = [
     &["base", "faults"],
     &["model"],
     &["keyring"],
     &["store", "net"],
+    &["schedule"],
     &["deliver"],
     &["intake"],
     &["ops"],
