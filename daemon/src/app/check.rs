@@ -55,7 +55,7 @@ fn keyring(config: &Config, keys: &[KeyRow]) -> Finding {
         1 => format!("a sealing key in {}", config.keyring_file.display()),
         count => format!("{count} sealing keys in {}", config.keyring_file.display()),
     };
-    match super::check_keyring(keys, &ring) {
+    match super::start::check_keyring(keys, &ring) {
         Ok(()) if keys.is_empty() => Finding::ok(what, detail),
         Ok(()) => Finding::ok(what, format!("{detail}; it opens the store's keys")),
         Err(error) => {

@@ -64,10 +64,7 @@ pub(super) fn delivery_config(config: &Config) -> anyhow::Result<deliver::Config
         retry: config.retry,
         lease: config.lease,
         park_after: config.park_after,
-        user_agent: config
-            .user_agent
-            .parse()
-            .map_err(|_| anyhow!("deliver.contact: it can't be sent in a header"))?,
+        user_agent: config.user_agent.parse().map_err(|_| anyhow!("deliver.contact: it can't be sent in a header"))?,
     })
 }
 

@@ -72,8 +72,7 @@ pub struct DeliveryTask {
 /// # Errors
 /// A sentence: the client to receivers can't be made.
 pub fn build(config: Config, deps: Deps) -> Result<(Delivery, DeliveryTask), String> {
-    let Deps { store, admin, store_up, instance, flight, waker, keyring, egress, clock, metrics, cut_off } =
-        deps;
+    let Deps { store, admin, store_up, instance, flight, waker, keyring, egress, clock, metrics, cut_off } = deps;
     let directory = Arc::new(Directory::new(admin, keyring, clock, config.retry));
     let engine = Arc::new(Engine {
         client: Client::new(&config.exchange, egress)?,

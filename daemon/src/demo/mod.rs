@@ -21,7 +21,7 @@ use crate::app::{App, TestHooks};
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::stop::Switch;
 use crate::config::{Config, Layers};
-use crate::deliver::settle::Notice;
+use crate::flight::settle::Notice;
 use crate::keyring::Keyring;
 use crate::model::permission::Rights;
 use crate::model::team::{KeyKind, Mode};
@@ -164,7 +164,7 @@ async fn drive(
                 screen.footer(app, producer, receipts);
             }
             _ = tokio::signal::ctrl_c() => return Ok(Ending::Stopped),
-            broken = app.broken() => return Err(broken.into_error()),
+            broken = app.broken() => return Err(broken.into()),
         }
     }
 }
@@ -189,7 +189,7 @@ async fn stay(
                 screen.footer(app, producer, receipts);
             }
             _ = tokio::signal::ctrl_c() => return Ok(()),
-            broken = app.broken() => return Err(broken.into_error()),
+            broken = app.broken() => return Err(broken.into()),
         }
     }
 }

@@ -32,13 +32,7 @@ struct Entry {
 impl OffsetTracker {
     /// Starts at what the store has.
     pub(super) fn new(durable: Watermark) -> Self {
-        Self {
-            durable,
-            composed: durable,
-            outstanding: VecDeque::new(),
-            received_upto: durable.upto,
-            has_moved: false,
-        }
+        Self { durable, composed: durable, outstanding: VecDeque::new(), received_upto: durable.upto, has_moved: false }
     }
 
     /// Takes a record in. False when its offset lies below what was received already: such a record is not looked at.

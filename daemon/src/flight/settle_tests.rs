@@ -20,8 +20,17 @@ use crate::store::batch::StoreUp;
 use crate::store::faulty::{Faults, FaultyStore};
 use crate::store::memory::MemoryStore;
 
-const CAPS: Caps =
-    Caps { endpoint: 4, origin: 4, team: 4, fast: 4, slow: 4, settling: 4, unproven: 4, lane_bytes: 1_000, waiting: 10 };
+const CAPS: Caps = Caps {
+    endpoint: 4,
+    origin: 4,
+    team: 4,
+    fast: 4,
+    slow: 4,
+    settling: 4,
+    unproven: 4,
+    lane_bytes: 1_000,
+    waiting: 10,
+};
 
 struct Kit {
     flight: Flight,

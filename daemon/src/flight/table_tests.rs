@@ -291,9 +291,9 @@ impl World {
         let mut lost = Vec::new();
         let mut written = Vec::new();
         for change in changes {
-            let ours = change.record().is_none_or(|(record, epoch)| {
-                !fenced && self.epochs.get(&record.partition.number) == Some(&epoch)
-            });
+            let ours = change
+                .record()
+                .is_none_or(|(record, epoch)| !fenced && self.epochs.get(&record.partition.number) == Some(&epoch));
             let verdict = match (&change, change.record()) {
                 (Change::Park(_), Some((record, epoch))) if !ours => {
                     lost.push((Arc::clone(&record.partition), epoch));

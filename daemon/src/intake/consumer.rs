@@ -46,7 +46,7 @@ pub(super) struct Consumer {
 impl Consumer {
     /// Runs until `stop`, on the calling thread, which must not be one of the runtime's. `panicked` is told of a panic
     /// before the client is closed, which can take long.
-    pub(super) fn run(mut self, panicked: &dyn Fn(&(dyn std::any::Any + Send))) {
+    pub(super) fn run(mut self, panicked: &dyn Fn()) {
         let mut pace = Pace::new(Duration::from_millis(500), Duration::from_secs(30));
         while !self.stop.is_on() {
             match self.run_client(panicked) {
@@ -61,7 +61,7 @@ impl Consumer {
         }
     }
 
-    fn run_client(&mut self, panicked: &dyn Fn(&(dyn std::any::Any + Send))) -> Result<End, KafkaError> {
+    fn run_client(&mut self, panicked: &dyn Fn()) -> Result<End, KafkaError> {
         let Some(cluster) = self.cluster_id()? else { return Ok(End::Stopped) };
         let client = settings::client(&self.config);
         let consumer = BaseConsumer::from_config_and_context(&client, self.context(cluster))?;
@@ -71,8 +71,8 @@ impl Consumer {
         let mut session = Session::new(self, &consumer, gather);
         let end = match catch_unwind(AssertUnwindSafe(|| session.run())) {
             Ok(end) => end,
-            Err(panic) => {
-                panicked(&*panic);
+            Err(_) => {
+                panicked();
                 return Ok(End::Panicked);
             }
         };

@@ -19,7 +19,7 @@ use super::partition::{Check, Event, Flow, Partition, PartitionState};
 use super::trouble::Troubles;
 use super::{Deps, KafkaState, PartitionRead, Stalled};
 use crate::base::clock::Timestamp;
-use crate::deliver::parked;
+use crate::flight::{ToPark, parked};
 use crate::model::event::PartitionKey;
 
 /// An answer to a fetch may be that old: `fetch.wait.max.ms`, and the way.
@@ -105,18 +105,19 @@ impl Context {
         let mut parks = Vec::new();
         for partition in partitions {
             self.stalled.remove(partition);
-            let in_flight = deps.inflight.give_up(partition);
-            deps.lanes.forget(|lease| lease.epoch().is_some() && lease.facts.record.partition == *partition);
-            parks.extend(in_flight.iter().map(|lease| parked(lease, Some(deps.attempt_deadline))));
+            let to_park = deps.flight.inflight.give_up(partition);
+            deps.delivery.lanes.forget(|lease| lease.epoch().is_some() && lease.facts.record.partition == *partition);
+            let under_way = |park: &ToPark| park.is_started.then_some(deps.attempt_deadline);
+            parks.extend(to_park.iter().map(|park| parked(&park.lease, under_way(park))));
         }
         let count = parks.len() as u64;
         deps.metrics.parked_total.with_label_values(&["revoked"]).inc_by(count);
         let durable = self.runtime.block_on(async {
             let all = async {
                 for park in parks {
-                    deps.settler.submit(park).await;
+                    deps.flight.settler.submit(park).await;
                 }
-                deps.settler.flushed().await
+                deps.flight.settler.flushed().await
             };
             tokio::time::timeout(self.grace, all).await.unwrap_or(false)
         });
@@ -128,7 +129,7 @@ impl Context {
             deps.metrics.repeats_possible_total.with_label_values(&["revoke_timeout"]).inc_by(count);
         }
         for partition in partitions {
-            deps.inflight.gone(partition);
+            deps.flight.inflight.gone(partition);
         }
     }
 

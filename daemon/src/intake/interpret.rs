@@ -112,15 +112,15 @@ impl<'c> Interpreter<'c> {
             Action::StartAnew { start, log_end, cause } => return Some(self.start_anew(key, start, log_end, cause)),
             Action::AssignAt(place) => return Some(self.go_to(key, place)),
             Action::SkipTo(offset) => {
-                deps.inflight.at_position(key, offset);
+                deps.flight.inflight.at_position(key, offset);
                 return Some(self.go_to(key, Place::Offset(offset)));
             }
             Action::SkipUnreadable(offset) => {
                 tracing::error!(partition = %key, offset, "a record can't be read; it is passed");
                 return Some(self.go_to(key, Place::Offset(offset.saturating_add(1))));
             }
-            Action::PassTo(position) => deps.inflight.at_position(key, position),
-            Action::Hold { epoch, watermark } => deps.inflight.take(Arc::clone(key), epoch, watermark),
+            Action::PassTo(position) => deps.flight.inflight.at_position(key, position),
+            Action::Hold { epoch, watermark } => deps.flight.inflight.take(Arc::clone(key), epoch, watermark),
             Action::Block(reason) => {
                 let reason = reason.sentence(key);
                 tracing::error!(partition = %key, reason, "this partition waits for: callbackd offsets accept --from earliest|committed|end");
@@ -269,7 +269,7 @@ impl<'c> Interpreter<'c> {
         let patience = if *check == Check::Silent { BRIEF_CALL } else { CALL };
         let answer = match self.consumer.fetch_watermarks(&key.topic, key.number, patience) {
             Ok((low, high)) => {
-                Event::LogEnds(LogEnds { low, high, watermark: self.context().deps.inflight.watermark(key) })
+                Event::LogEnds(LogEnds { low, high, watermark: self.context().deps.flight.inflight.watermark(key) })
             }
             Err(error) => {
                 self.failure = Some(format!("the ends of {key} can't be read: {error}"));

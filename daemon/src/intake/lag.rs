@@ -14,7 +14,7 @@ pub(super) fn measure(context: &Context) {
     for assigned in context.partitions().iter_mut() {
         let end = ends.get(&(assigned.key.topic.to_string(), assigned.key.number)).copied();
         // Only what is durable counts.
-        let durable = deps.inflight.stored(&assigned.key).map_or(0, |watermark| watermark.upto);
+        let durable = deps.flight.inflight.watermark(&assigned.key).map_or(0, |watermark| watermark.upto);
         let lag = end.map_or(0, |end| end.offset.saturating_sub(durable).max(0));
         assigned.lag = lag;
         *by_topic.entry(Arc::clone(&assigned.key.topic)).or_default() += lag;
@@ -30,7 +30,7 @@ pub(super) fn measure(context: &Context) {
     }
     let behind = oldest.map_or(0.0, |oldest| deps.clock.now().since(oldest).as_secs_f64());
     deps.metrics.kafka_lag_seconds.set(behind);
-    for (topic, age) in deps.inflight.watermark_ages() {
+    for (topic, age) in deps.flight.inflight.watermark_ages() {
         deps.metrics.watermark_age_seconds.with_label_values(&[&*topic]).set(age.as_secs_f64());
     }
 }

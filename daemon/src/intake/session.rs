@@ -143,15 +143,15 @@ impl<'s> Session<'s> {
         tracing::trace!(partition = %record.partition, offset = record.offset, "a record was read");
         context.deps.metrics.records_total.inc();
         context.deps.metrics.record_bytes_total.inc_by(message.payload_len() as u64);
-        let received = context.deps.inflight.receive(&record.partition, epoch, record.offset, hash);
+        let received = context.deps.flight.inflight.receive(&record.partition, epoch, record.offset, hash);
         let Some(received) = received else { return };
         if message.payload().is_none() && self.owner.config.tombstones == Tombstones::Skip {
-            context.deps.inflight.done_without_row(&record, epoch);
+            context.deps.flight.inflight.done_without_row(&record, epoch);
             return;
         }
         let decoded = self.decode(message, &record);
         let partition = record.partition;
-        self.gather.take(Incoming { partition, epoch, below_seen: received.below_seen, decoded });
+        self.gather.take(Incoming { partition, epoch, below_seen: received.is_below_seen, decoded });
     }
 
     fn decode(&self, message: &BorrowedMessage<'_>, record: &RecordRef) -> Result<TaskEvent, Box<DeadLetter>> {
@@ -209,7 +209,7 @@ impl<'s> Session<'s> {
     /// With a record that is another one, a turn waits at most twice the grace and 15 s.
     fn serve_one(&mut self) {
         let context = self.context();
-        let mut again = context.deps.inflight.take_again();
+        let mut again = context.deps.flight.inflight.take_again();
         if !again.is_empty() {
             again.retain(|key| context.partitions().of(key).is_some());
             for partition in &again {
@@ -260,7 +260,7 @@ impl<'s> Session<'s> {
         let hold = self.gather.is_full() || self.owner.quiet.is_on();
         let (now, window) = (Instant::now(), self.owner.config.window);
         let told = context.partitions().keys(|_| true).into_iter().map(|key| {
-            let outstanding = context.deps.inflight.outstanding(&key);
+            let outstanding = context.deps.flight.inflight.outstanding(&key);
             let hold = hold || context.stalled.contains(&key);
             (key, Event::Flow(Flow { now, hold, outstanding, window }))
         });
@@ -272,7 +272,7 @@ impl<'s> Session<'s> {
         let context = self.context();
         let mut offsets = TopicPartitionList::new();
         for assigned in context.partitions().iter_mut() {
-            let durable = context.deps.inflight.stored(&assigned.key);
+            let durable = context.deps.flight.inflight.watermark(&assigned.key);
             let Some(durable_upto) = durable.map(|watermark| watermark.upto) else { continue };
             for action in assigned.machine.on(Event::CommitDue { durable_upto }) {
                 let Action::Commit(offset) = action else { continue };

@@ -4,7 +4,6 @@
 //! reason, and [`Intake::failed`] tells the owner, who ends the process. Intake does not restart the part by itself:
 //! after a panic nobody knows what its books are worth, and a new process reads them from the store.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,11 +20,8 @@ use super::{Config, KafkaState, Stalled};
 use crate::base::clock::Clock;
 use crate::base::metrics::Metrics;
 use crate::base::stop::Stop;
-use crate::deliver::directory::Directory;
-use crate::deliver::inflight::Inflight;
-use crate::deliver::lanes::Lanes;
-use crate::deliver::lease_tokens::LeaseTokens;
-use crate::deliver::settle::Settler;
+use crate::deliver::Delivery;
+use crate::flight::Flight;
 use crate::store::{EngineStore, InstanceId};
 
 /// Batches between the consumer's thread and admission.
@@ -38,11 +34,8 @@ pub struct Deps {
     pub store: Arc<dyn EngineStore>,
     pub store_id: String,
     pub instance: InstanceId,
-    pub inflight: Arc<Inflight>,
-    pub lanes: Arc<Lanes>,
-    pub directory: Arc<Directory>,
-    pub settler: Settler,
-    pub tokens: Arc<LeaseTokens>,
+    pub flight: Flight,
+    pub delivery: Delivery,
     pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
     /// A first try that waits longer than this behind a lane at its cap gets its row.
@@ -87,6 +80,9 @@ pub struct Intake {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
 pub struct IntakeError(String);
+
+/// A panic's message may quote a customer's data, so only the panic hook's line with its place tells more.
+const PANICKED: &str = "it panicked; the log has the place";
 
 /// Builds intake; it reads nothing before [`IntakeTask::start`]. Must be called inside the runtime.
 pub fn build(config: Config, deps: Deps, stops: Stops) -> (IntakeHandle, IntakeTask) {
@@ -168,14 +164,14 @@ impl Failures {
 fn start_thread(
     failures: Failures,
     stop: Stop,
-    run: impl FnOnce(&dyn Fn(&(dyn Any + Send))) + Send + 'static,
+    run: impl FnOnce(&dyn Fn()) + Send + 'static,
 ) -> std::io::Result<oneshot::Receiver<()>> {
     const PART: &str = "the Kafka consumer's thread";
     let (ended, has_ended) = oneshot::channel();
     std::thread::Builder::new().name("kafka-consumer".to_owned()).spawn(move || {
-        let panicked = |panic: &(dyn Any + Send)| failures.report(PART, message_of(panic));
+        let panicked = || failures.report(PART, PANICKED);
         match catch_unwind(AssertUnwindSafe(|| run(&panicked))) {
-            Err(panic) => panicked(&*panic),
+            Err(_) => panicked(),
             Ok(()) if stop.is_on() || failures.0.borrow().failed.is_some() => {}
             Ok(()) => failures.report(PART, "it returned"),
         }
@@ -188,15 +184,10 @@ fn start_thread(
 async fn supervise(failures: Failures, stop: Stop, run: impl Future<Output = ()>) {
     const PART: &str = "admission";
     match AssertUnwindSafe(run).catch_unwind().await {
-        Err(panic) => failures.report(PART, message_of(&*panic)),
+        Err(_) => failures.report(PART, PANICKED),
         Ok(()) if stop.is_on() => {}
         Ok(()) => failures.report(PART, "it returned"),
     }
-}
-
-fn message_of(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it panicked")
 }
 
 #[cfg(test)]
@@ -218,7 +209,7 @@ mod tests {
 
         fn start(
             &self,
-            consumer: impl FnOnce(&dyn Fn(&(dyn Any + Send))) + Send + 'static,
+            consumer: impl FnOnce(&dyn Fn()) + Send + 'static,
             admission: impl Future<Output = ()> + Send + 'static,
         ) -> Intake {
             let (failures, stop) = (self.failures.clone(), self.stop.stop());
@@ -241,14 +232,17 @@ mod tests {
     async fn a_part_that_panics_or_returns_is_noticed() {
         let parts = Parts::new();
         let intake = parts.start(|_| panic!("number {}", 7), std::future::pending());
-        assert_eq!(failure_of(intake).await, "the Kafka consumer's thread ended by itself: number 7");
+        assert_eq!(
+            failure_of(intake).await,
+            "the Kafka consumer's thread ended by itself: it panicked; the log has the place"
+        );
         let parts = Parts::new();
         let intake = parts.start(|_| {}, std::future::pending());
         assert_eq!(failure_of(intake).await, "the Kafka consumer's thread ended by itself: it returned");
         let parts = Parts::new();
         let (wait, waits) = std::sync::mpsc::sync_channel::<()>(0);
         let intake = parts.start(move |_| assert!(waits.recv().is_err()), async { panic!("admission's") });
-        assert_eq!(failure_of(intake).await, "admission ended by itself: admission's");
+        assert_eq!(failure_of(intake).await, "admission ended by itself: it panicked; the log has the place");
         drop(wait);
     }
 
@@ -256,12 +250,12 @@ mod tests {
     async fn a_panic_is_told_before_the_client_has_closed() {
         let parts = Parts::new();
         let (wait, waits) = std::sync::mpsc::sync_channel::<()>(0);
-        let close = move |panicked: &dyn Fn(&(dyn Any + Send))| {
-            panicked(&"inside the session");
+        let close = move |panicked: &dyn Fn()| {
+            panicked();
             assert!(waits.recv().is_err());
         };
         let intake = parts.start(close, std::future::pending());
-        assert!(failure_of(intake).await.ends_with("inside the session"));
+        assert!(failure_of(intake).await.ends_with("the log has the place"));
         drop(wait);
     }
 

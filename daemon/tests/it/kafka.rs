@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use callbackd::intake::partitions::AcceptFrom;
+use callbackd::intake::partition::AcceptFrom;
 use callbackd::model::settlement::Ended;
 use callbackd_bench::broker::Broker;
 use callbackd_bench::recorder::{Receipt, Recorder};

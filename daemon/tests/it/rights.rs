@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use callbackd::intake::partitions::AcceptFrom;
+use callbackd::intake::partition::AcceptFrom;
 use callbackd::model::permission::{Right, Rights};
 use callbackd::model::team::{AuthForm, KeyKind, Mode};
 use callbackd::ops::endpoints::EndpointFilter;
@@ -16,7 +16,7 @@ use callbackd::ops::tokens::NewToken;
 use callbackd::ops::{Caller, OpsError, Session};
 use callbackd::store::admin::AuditFilter;
 use callbackd::store::reads::{CallbackFilter, DeadLetterFilter, Page};
-use scale_callback::client::Remote;
+use scale_callback_serve::client::Remote;
 use serde_json::{Value, json};
 
 use crate::api::{Api, operations, requests, send, started};

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
-use crate::deliver::lane::LaneKey;
 use crate::model::event::PartitionKey;
 use crate::model::lease::Lease;
+use crate::schedule::LaneKey;
 
 /// Records in a row for one lane that make a partition that lane's own.
 const ENOUGH: u32 = 1_000;

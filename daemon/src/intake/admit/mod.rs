@@ -18,17 +18,17 @@ use super::decode::unwanted;
 use super::{Deps, Incoming, Stalled};
 use crate::base::pace::Pace;
 use crate::base::stop::Stop;
-use crate::deliver::inflight::Begin;
-use crate::deliver::lane::{LaneKey, Side};
-use crate::deliver::parked;
 use crate::deliver::resolve::{lane_of, queue_of};
 use crate::faults::{self, Fault};
+use crate::flight::Begin;
+use crate::flight::parked;
 use crate::model::callback::{BUILDER, CallbackId};
 use crate::model::dead_letter::Unreadable;
 use crate::model::event::{PartitionKey, TaskEvent};
 use crate::model::lease::{Facts, Lease, Right};
 use crate::model::retry::Progress;
 use crate::model::settlement::Change;
+use crate::schedule::{LaneKey, Side};
 use crate::store::{Answer, StoreError};
 
 /// How often it is looked for first tries that wait too long behind a lane at its cap.
@@ -102,7 +102,7 @@ impl Admit {
     async fn admit_all(mut self) {
         let mut stale_check = tokio::time::interval(STALE_CHECK);
         loop {
-            let lanes = Arc::clone(&self.deps.lanes);
+            let lanes = Arc::clone(&self.deps.delivery.lanes);
             tokio::select! {
                 batch = self.batches.recv() => match batch {
                     Some(batch) => self.admit(batch).await,
@@ -131,12 +131,12 @@ impl Admit {
     async fn readable(&self, batch: Vec<Incoming>) -> Vec<Event> {
         let mut events = Vec::with_capacity(batch.len());
         for Incoming { partition, epoch, below_seen, decoded } in batch {
-            if self.deps.inflight.epoch(&partition) != Some(epoch) {
+            if self.deps.flight.inflight.epoch(&partition) != Some(epoch) {
                 continue;
             }
             match decoded {
                 Ok(event) => events.push(Event { event, epoch, below_seen }),
-                Err(letter) => self.deps.settler.submit(Change::Bury(letter, epoch)).await,
+                Err(letter) => self.deps.flight.settler.submit(Change::Bury(letter, epoch)).await,
             }
         }
         events
@@ -150,7 +150,7 @@ impl Admit {
         for (Event { event, epoch, below_seen }, id) in events.into_iter().zip(ids) {
             let looked_up = (below_seen && !faults::is_on(Fault::NoLookUp)) || event.event_id.is_some();
             let lease = self.lease(&event, id, epoch);
-            match self.deps.inflight.begin(&lease) {
+            match self.deps.flight.inflight.begin(&lease) {
                 Begin::Begun => new.push(New { event, lease, looked_up }),
                 Begin::Repeat => {
                     self.deps.metrics.repeats_skipped_total.inc();
@@ -178,7 +178,7 @@ impl Admit {
                 None => unknown.push(new),
                 Some(known) if known.content_hash == new.event.content_hash => {
                     self.deps.metrics.repeats_skipped_total.inc();
-                    self.deps.inflight.known(&new.lease);
+                    self.deps.flight.inflight.known(&new.lease);
                 }
                 Some(_) => self.bury_with_repeats(&new.event, &new.lease, repeats, REUSED).await,
             }
@@ -190,7 +190,7 @@ impl Admit {
     async fn lane(&self, event: &TaskEvent, lease: &Arc<Lease>, repeats: &mut Repeats) -> Option<LaneKey> {
         let mut pace = Pace::new(Duration::from_millis(50), Duration::from_secs(2));
         loop {
-            match self.deps.directory.team(&event.team).await {
+            match self.deps.delivery.directory.team(&event.team).await {
                 Ok(Some(entry)) => return Some(lane_of(&lease.facts.queue, Some(&entry))),
                 Ok(None) => {
                     self.bury_with_repeats(event, lease, repeats, UNKNOWN_TEAM).await;
@@ -204,19 +204,19 @@ impl Admit {
 
     /// Buries an event that had begun, and its copies: those that came with it are at hand, others are read again.
     async fn bury_with_repeats(&self, event: &TaskEvent, lease: &Lease, repeats: &mut Repeats, why: Unwanted) {
-        let waited = self.deps.inflight.withdraw(lease);
+        let waited = self.deps.flight.inflight.withdraw(lease);
         self.bury(event, lease.epoch().unwrap_or_default(), why).await;
         for record in waited {
             match repeats.remove(&(Arc::clone(&record.partition), record.offset)) {
                 Some((copy, epoch)) => self.bury(&copy, epoch, why).await,
-                None => self.deps.inflight.read_again(&record),
+                None => self.deps.flight.inflight.read_again(&record),
             }
         }
     }
 
     async fn bury(&self, event: &TaskEvent, epoch: i64, why: Unwanted) {
         let letter = unwanted(event, None, why.reason, why.detail.to_owned());
-        self.deps.settler.submit(Change::Bury(letter, epoch)).await;
+        self.deps.flight.settler.submit(Change::Bury(letter, epoch)).await;
     }
 
     fn lease(&self, event: &TaskEvent, id: CallbackId, epoch: i64) -> Arc<Lease> {
@@ -237,7 +237,7 @@ impl Admit {
             url,
             body: event.body.clone(),
             progress: Progress::default(),
-            token: self.deps.tokens.take(1),
+            token: self.deps.delivery.tokens.take(1),
             right: Right::Record { epoch },
             born_at: self.deps.clock.now(),
             born: Instant::now(),
@@ -278,16 +278,16 @@ impl Admit {
     /// its partition brings nothing for anyone else.
     async fn offer(&self, ready: Ready) -> Option<Ready> {
         let partition = &ready.lease.facts.record.partition;
-        if self.deps.inflight.epoch(partition) != ready.lease.epoch() {
+        if self.deps.flight.inflight.epoch(partition) != ready.lease.epoch() {
             // Given up while we asked the store: it is read again under its next epoch.
             self.forget(&ready.lease);
             return None;
         }
-        if !self.deps.lanes.is_full(&ready.lane) {
-            self.deps.lanes.offer(ready.lane, Side::Fresh, ready.lease);
+        if !self.deps.delivery.lanes.is_full(&ready.lane) {
+            self.deps.delivery.lanes.offer(ready.lane, Side::Fresh, ready.lease);
             return None;
         }
-        if self.deps.lanes.machine_is_the_limit() || self.streaks.serves_one_lane(&ready.lease) {
+        if self.deps.delivery.lanes.machine_is_the_limit() || self.streaks.serves_one_lane(&ready.lease) {
             return Some(ready);
         }
         self.park(&ready.lease).await;
@@ -295,25 +295,25 @@ impl Admit {
     }
 
     fn forget(&self, lease: &Lease) {
-        for record in self.deps.inflight.withdraw(lease) {
-            self.deps.inflight.read_again(&record);
+        for record in self.deps.flight.inflight.withdraw(lease) {
+            self.deps.flight.inflight.read_again(&record);
         }
     }
 
     async fn park(&self, lease: &Arc<Lease>) {
-        if self.deps.inflight.park(lease) {
+        if self.deps.flight.inflight.park(lease) {
             self.deps.metrics.parked_total.with_label_values(&["no_room"]).inc();
-            self.deps.settler.submit(parked(lease, None)).await;
+            self.deps.flight.settler.submit(parked(lease, None)).await;
         }
     }
 
     /// What has waited too long behind a lane at its cap holds a watermark: it gets its row.
     async fn park_stale(&mut self) {
         let others = |lease: &Arc<Lease>| !self.streaks.serves_one_lane(lease);
-        for lease in self.deps.lanes.stale(self.deps.park_after, others) {
+        for lease in self.deps.delivery.lanes.stale(self.deps.park_after, others) {
             self.park(&lease).await;
         }
-        self.streaks.retain(|partition, epoch| self.deps.inflight.epoch(partition) == Some(epoch));
+        self.streaks.retain(|partition, epoch| self.deps.flight.inflight.epoch(partition) == Some(epoch));
     }
 
     /// Asks the store until it answers: nothing is admitted past a question.
@@ -323,7 +323,7 @@ impl Admit {
             match ask().await {
                 Ok(answer) => return answer,
                 Err(error @ StoreError::Broken(_)) => {
-                    self.deps.settler.break_off(error).await;
+                    self.deps.flight.settler.break_off(error).await;
                     std::future::pending::<()>().await;
                 }
                 Err(error) => {

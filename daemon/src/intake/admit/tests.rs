@@ -9,22 +9,22 @@ use super::*;
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::metrics::{Labels, Metrics};
 use crate::base::stop::Switch;
-use crate::deliver::claim_waker::ClaimWaker;
-use crate::deliver::directory::Directory;
-use crate::deliver::inflight::Inflight;
-use crate::deliver::lane::Caps;
-use crate::deliver::lanes::{Lanes, Start};
-use crate::deliver::lease_tokens::LeaseTokens;
-use crate::deliver::settle::{self, SettleDeps};
+use crate::deliver::{self, Delivery};
+use crate::flight;
 use crate::keyring::Keyring;
 use crate::model::callback::EventKey;
 use crate::model::event::RecordRef;
 use crate::model::offsets::Watermark;
 use crate::model::retry::RetryPolicy;
+use crate::model::team::HttpPolicy;
 use crate::model::team::{AuthForm, Mode, RetryOverride, Team};
+use crate::net::dial::Deadlines;
+use crate::net::egress::Policy;
+use crate::net::{dns, exchange};
+use crate::schedule::{Caps, ClaimWaker, Lanes, Start};
 use crate::store::EngineStore;
 use crate::store::admin::{AdminStore, AuditEntry};
-use crate::store::batch::{BatchWriter, StoreUp};
+use crate::store::batch::StoreUp;
 use crate::store::memory::MemoryStore;
 use crate::store::reads::{DeadLetterFilter, Page, Reads};
 
@@ -66,7 +66,7 @@ struct Wanted<'w> {
 
 const EVENT: Wanted<'static> = Wanted { team: TEAM, event_id: None, content: 1, host: "a.example" };
 
-async fn directory(admin: Arc<dyn AdminStore>, clock: &Arc<dyn Clock>) -> Directory {
+async fn create_team(admin: &dyn AdminStore) {
     let team = Team {
         id: TEAM.into(),
         name: String::new(),
@@ -81,11 +81,32 @@ async fn directory(admin: Arc<dyn AdminStore>, clock: &Arc<dyn Clock>) -> Direct
     let said = String::new;
     let audit = AuditEntry { caller: said(), origin: said(), action: "teams.create", object: said(), change: said() };
     admin.create_team(team, Vec::new(), None, audit).await.unwrap();
+}
+
+fn keyring() -> Arc<Keyring> {
     let folder = tempfile::tempdir().unwrap();
     let ring = folder.path().join("keyring");
     Keyring::create(&ring).unwrap();
-    let keyring = Arc::new(Keyring::from_file(&ring).unwrap());
-    Directory::new(admin, keyring, Arc::clone(clock), RetryPolicy::default())
+    Arc::new(Keyring::from_file(&ring).unwrap())
+}
+
+/// A client that no test here lets send anything.
+fn delivery_config(caps: Caps) -> deliver::Config {
+    let time = Duration::from_secs(15);
+    let exchange = exchange::Config {
+        deadlines: Deadlines { dns: time, connect: time, tls: time, head: time, total: time },
+        dns: dns::Config { servers: vec!["127.0.0.1:9".parse().unwrap()], cache_entries: 1 },
+        http2: false,
+        ca_file: None,
+    };
+    deliver::Config {
+        exchange,
+        caps,
+        retry: RetryPolicy::default(),
+        lease: Duration::from_secs(60),
+        park_after: Duration::ZERO,
+        user_agent: http::HeaderValue::from_static("test"),
+    }
 }
 
 impl Fixture {
@@ -95,30 +116,51 @@ impl Fixture {
         let store = Arc::new(MemoryStore::new(Arc::clone(&clock)));
         let engine_store: Arc<dyn EngineStore> = Arc::clone(&store) as _;
         let begun = engine_store.begin().await.unwrap();
-        let inflight = Arc::new(Inflight::default());
-        let lanes = Lanes::new(caps, Arc::clone(&metrics));
-        let started = Arc::new(Mutex::new(Vec::new()));
-        lanes.start_with({
-            let started = Arc::clone(&started);
-            Box::new(move |start| started.lock().unwrap_or_else(PoisonError::into_inner).push(start))
-        });
-        let up = Arc::new(StoreUp::new());
-        let (settler, settle_task) = settle::build(SettleDeps {
-            writer: BatchWriter::new(Arc::clone(&engine_store), begun.instance, Arc::clone(&metrics), up),
-            inflight: Arc::clone(&inflight),
-            metrics: Arc::clone(&metrics),
+        create_team(&*store).await;
+        let (flight, settle_task) = flight::build(flight::Deps {
+            store: Arc::clone(&engine_store),
+            store_up: Arc::new(StoreUp::new()),
+            instance: begun.instance,
             waker: ClaimWaker::new(Arc::clone(&clock)),
+            metrics: Arc::clone(&metrics),
             notices: None,
         });
+        let (delivery, _claims) = deliver::build(
+            delivery_config(caps),
+            deliver::Deps {
+                store: Arc::clone(&engine_store),
+                admin: Arc::clone(&store) as _,
+                store_up: Arc::new(StoreUp::new()),
+                instance: begun.instance,
+                flight: flight.clone(),
+                waker: ClaimWaker::new(Arc::clone(&clock)),
+                keyring: keyring(),
+                egress: Policy {
+                    allow: Vec::new(),
+                    never: Vec::new(),
+                    own: Vec::new(),
+                    nat64: Vec::new(),
+                    http: HttpPolicy::Allow,
+                    generation: 1,
+                },
+                clock: Arc::clone(&clock),
+                metrics: Arc::clone(&metrics),
+                cut_off: Switch::new().stop(),
+            },
+        )
+        .unwrap();
+        let started = Arc::new(Mutex::new(Vec::new()));
+        let starter = {
+            let started = Arc::clone(&started);
+            Box::new(move |start| started.lock().unwrap_or_else(PoisonError::into_inner).push(start))
+        };
+        let delivery = Delivery { lanes: Lanes::new(caps, Arc::clone(&metrics), starter), ..delivery };
         let deps = Arc::new(Deps {
-            directory: Arc::new(directory(Arc::clone(&store) as _, &clock).await),
             store: engine_store,
             store_id: begun.store_id,
             instance: begun.instance,
-            inflight,
-            lanes,
-            settler,
-            tokens: Arc::new(LeaseTokens::new()),
+            flight,
+            delivery,
             metrics,
             clock,
             park_after: Duration::ZERO,
@@ -129,7 +171,7 @@ impl Fixture {
         let settling = tokio::spawn(settle_task.run(stop.stop()));
         let partition = partition(0);
         let taken = deps.store.take(deps.instance, Arc::clone(&partition)).await.unwrap();
-        deps.inflight.take(Arc::clone(&partition), taken.epoch, taken.watermark);
+        deps.flight.inflight.take(Arc::clone(&partition), taken.epoch, taken.watermark);
         Self {
             admit: Admit::new(deps, Arc::default(), batches_rx, stop.stop()),
             store,
@@ -147,7 +189,7 @@ impl Fixture {
         let offset = self.next_offset;
         self.next_offset += 1;
         let (partition, epoch) = (Arc::clone(&self.partition), self.epoch);
-        let received = self.admit.deps.inflight.receive(&partition, epoch, offset, [0; 32]).unwrap();
+        let received = self.admit.deps.flight.inflight.receive(&partition, epoch, offset, [0; 32]).unwrap();
         let record = RecordRef { partition: Arc::clone(&partition), offset, timestamp: 1_764_000_000_000 };
         let event = TaskEvent {
             record,
@@ -160,14 +202,14 @@ impl Fixture {
             content_hash: [wanted.content; 32],
             body: Bytes::from_static(b"{}"),
         };
-        Incoming { partition, epoch, below_seen: received.below_seen, decoded: Ok(event) }
+        Incoming { partition, epoch, below_seen: received.is_below_seen, decoded: Ok(event) }
     }
 
     /// Admits these events in one batch; returns when what they led to is durable.
     async fn admit(&mut self, wanted: &[Wanted<'_>]) {
         let batch = wanted.iter().map(|wanted| self.incoming(*wanted)).collect();
         self.admit.admit(batch).await;
-        assert!(self.admit.deps.settler.flushed().await);
+        assert!(self.admit.deps.flight.settler.flushed().await);
     }
 
     fn started(&self) -> Vec<i64> {
@@ -260,13 +302,13 @@ async fn a_record_below_seen_upto_is_looked_up_without_an_event_id() {
     assert_eq!(fixture.parked(), 1, "record 3 has a row");
     // The partition is taken again: what has a row is known, and the rest is new.
     let deps = Arc::clone(&fixture.admit.deps);
-    deps.inflight.give_up(&fixture.partition);
-    deps.inflight.gone(&fixture.partition);
-    deps.lanes.forget(|_| true);
+    deps.flight.inflight.give_up(&fixture.partition);
+    deps.flight.inflight.gone(&fixture.partition);
+    deps.delivery.lanes.forget(|_| true);
     fixture.started.lock().unwrap_or_else(PoisonError::into_inner).clear();
     let taken = deps.store.take(deps.instance, Arc::clone(&fixture.partition)).await.unwrap();
     assert_eq!(taken.watermark, Watermark { upto: 0, seen_upto: 4, last: None });
-    deps.inflight.take(Arc::clone(&fixture.partition), taken.epoch, taken.watermark);
+    deps.flight.inflight.take(Arc::clone(&fixture.partition), taken.epoch, taken.watermark);
     (fixture.epoch, fixture.next_offset) = (taken.epoch, 0);
     fixture.admit(&[EVENT, Wanted { host: "b.example", ..EVENT }]).await;
     fixture.next_offset = 3;
@@ -291,7 +333,7 @@ async fn a_record_that_could_not_be_read_is_buried() {
     let event = incoming.decoded.unwrap();
     incoming.decoded = Err(unwanted(&event, None, Unreadable::NotJson, String::new()));
     fixture.admit.admit(vec![incoming]).await;
-    assert!(fixture.admit.deps.settler.flushed().await);
+    assert!(fixture.admit.deps.flight.settler.flushed().await);
     assert_eq!((fixture.buried().await, fixture.upto().await), (vec![(0, Unreadable::NotJson)], 1));
 }
 
@@ -351,14 +393,14 @@ async fn what_waits_too_long_behind_a_full_lane_gets_its_row() {
 async fn what_was_given_up_meanwhile_is_left_alone() {
     let mut fixture = Fixture::new(WIDE).await;
     let incoming = fixture.incoming(EVENT);
-    fixture.admit.deps.inflight.give_up(&fixture.partition);
+    fixture.admit.deps.flight.inflight.give_up(&fixture.partition);
     fixture.admit.admit(vec![incoming]).await;
     assert_eq!((fixture.started(), fixture.buried().await), (vec![], vec![]));
     // The same while it waits for room.
     let mut fixture = Fixture::new(NARROW).await;
     fixture.admit(&[EVENT; 4]).await;
     assert!(fixture.is_stalled());
-    fixture.admit.deps.inflight.give_up(&fixture.partition);
+    fixture.admit.deps.flight.inflight.give_up(&fixture.partition);
     fixture.admit.offer_waiting().await;
     assert!(!fixture.is_stalled() && fixture.admit.waiting.is_empty());
     assert_eq!(fixture.started(), [0]);

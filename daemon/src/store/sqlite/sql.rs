@@ -110,7 +110,7 @@ mod tests {
     use super::super::migrations::tests::empty;
     use super::*;
     use crate::model::permission::Rights;
-    use crate::store::admin::{AuditFilter, MOST_TOKENS, TokenRow, insert_token, list_audit};
+    use crate::store::admin::{AuditFilter, TokenRow, audit, tokens};
     use std::time::Duration;
 
     #[test]

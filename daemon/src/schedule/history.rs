@@ -1,15 +1,18 @@
 //! What an endpoint's last attempts came to: for people, never for decisions.
 
+use std::collections::VecDeque;
+
 use crate::base::clock::Timestamp;
 use crate::model::attempt::Outcome;
 
-/// Attempts that are remembered of one endpoint.
+/// How many attempts are remembered of one endpoint.
 const KEPT: usize = 20;
 
+/// The last outcomes of one endpoint.
 #[derive(Debug, Clone, Default)]
 pub struct RecentOutcomes {
-    /// The newest last.
-    outcomes: std::collections::VecDeque<Outcome>,
+    /// The newest one is the last.
+    outcomes: VecDeque<Outcome>,
     /// Failures since the last success.
     pub failures: u32,
     pub last_at: Option<Timestamp>,
@@ -35,7 +38,7 @@ impl RecentOutcomes {
         self.outcomes.back().copied()
     }
 
-    /// Each outcome with how often it came, the most frequent first.
+    /// Each outcome with how often it came. The most frequent one is the first.
     pub fn counts(&self) -> Vec<(Outcome, usize)> {
         let mut counts: Vec<(Outcome, usize)> = Vec::new();
         for outcome in &self.outcomes {
