@@ -9,7 +9,7 @@ TEST_FLAGS := --workspace --features callbackd/faults,scale-callback-auth/axum,s
 .PHONY: help demo test lint fmt clippy features docs deny kafka prometheus receivers system-packages bench bench-gate bench-verify bench-pages fuzz clean
 
 help: ## Print this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 demo: system-packages ## Show callbacks that arrive, fail, retry and recover; it needs nothing else
 	@test -x target/debug/callbackd || echo "The first build takes about 4 minutes on 2 cores; later ones take seconds."
