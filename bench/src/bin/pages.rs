@@ -1,7 +1,7 @@
-//! Measures pages of a store with a million settled callbacks while callbackd delivers at half its speed: how long a
-//! page of 50 takes for each kind of filter, and how much the requests for pages slow delivery down.
+//! How long a page of 50 callbacks takes on a store with a million settled ones while callbackd delivers at half its
+//! speed, by what is asked for, and how much the reading slows delivery down.
 //!
-//! `make bench-pages` runs it. All processes share this machine.
+//! Run it with `make bench-pages`. All processes share this machine.
 
 #![allow(clippy::print_stdout, reason = "it prints a report")]
 
@@ -22,7 +22,7 @@ const TEAMS: u64 = 50;
 const ENDPOINTS_A_TEAM: u64 = 4;
 const FULL: u64 = 60_000;
 const PHASE: Duration = Duration::from_secs(20);
-/// The event times of the rows lie in this span before now. It is shorter than the time for which rows are kept.
+/// The time between the oldest and the newest row: less than rows are kept for. The newest one is from now.
 const SPAN: u64 = 20 * 86_400_000;
 
 fn main() -> anyhow::Result<()> {
@@ -36,7 +36,7 @@ fn main() -> anyhow::Result<()> {
 async fn measure() -> anyhow::Result<()> {
     let (mut child, address) = load::start_receiver()?;
     let broker = Broker::start(&load::kafka_libs())?;
-    let mut partition = Source::start(&broker.servers(), address).await?;
+    let mut source = Source::start(&broker.servers(), address).await?;
     let (folder, binary) = (tempfile::tempdir()?, load::binary()?);
     anyhow::ensure!(load::keyring(&binary, folder.path())?, "the keyring was not created");
     let idle = Daemon::start(&binary, folder.path(), "127.0.0.1:9")?;
@@ -46,16 +46,16 @@ async fn measure() -> anyhow::Result<()> {
     fill(&folder.path().join("store/callbackd.db"))?;
     println!("{ROWS} settled rows were written in {:.0?}", begun.elapsed());
 
-    partition.produce(FULL)?;
+    source.produce(FULL)?;
     let daemon = Daemon::start(&binary, folder.path(), &broker.servers())?;
     let full = load::rate(address, 0, FULL).await?;
     println!("full speed              {full:>8.0} /s");
     let half = (full / 2.0) as u64;
-    let alone = paced(&mut partition, address, half).await?;
+    let alone = paced(&mut source, address, half).await?;
     println!("half speed, alone       {alone:>8.0} /s  (wanted {half})");
     let api = Remote::Unix(daemon.socket.clone());
     let asking = tokio::spawn(ask(api));
-    let asked = paced(&mut partition, address, half).await?;
+    let asked = paced(&mut source, address, half).await?;
     let pages = asking.await??;
     println!(
         "half speed, with pages  {asked:>8.0} /s  ({} pages in {PHASE:?})",
@@ -74,16 +74,16 @@ async fn measure() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Produces events at a pace for one phase. Returns the deliveries per second, which include those that arrived within
-/// a second after the phase.
-async fn paced(partition: &mut Source, address: SocketAddr, pace: u64) -> anyhow::Result<f64> {
+/// Produces at a pace for a phase. Answers how many deliveries a second there were, those of the second after it
+/// included.
+async fn paced(source: &mut Source, address: SocketAddr, pace: u64) -> anyhow::Result<f64> {
     let before = load::count(address).await?;
     let begun = Instant::now();
     let mut sent = 0;
     while begun.elapsed() < PHASE {
         let wanted = (begun.elapsed().as_secs_f64() * pace as f64) as u64;
         while sent < wanted {
-            partition.send()?;
+            source.send()?;
             sent += 1;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -96,7 +96,7 @@ async fn paced(partition: &mut Source, address: SocketAddr, pace: u64) -> anyhow
 
 type Times = Vec<(&'static str, Vec<Duration>)>;
 
-/// Requests one page after another, of each kind in turn, for one phase. The first page of each kind only warms up.
+/// Asks for one page after another, of each kind in turn, for a phase. The first page of each kind is not measured.
 async fn ask(api: Remote) -> anyhow::Result<Times> {
     let mut times: Times = Vec::new();
     let begun = Instant::now();
