@@ -3,7 +3,7 @@
 //!
 //! Run it with `make bench-pages`. All processes share this machine.
 
-#![allow(clippy::print_stdout, reason = "it is a report")]
+#![allow(clippy::print_stdout, reason = "it prints a report")]
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -38,7 +38,7 @@ async fn measure() -> anyhow::Result<()> {
     let broker = Broker::start(&load::kafka_libs())?;
     let mut source = Source::start(&broker.servers(), address).await?;
     let (folder, binary) = (tempfile::tempdir()?, load::binary()?);
-    anyhow::ensure!(load::keyring(&binary, folder.path())?, "no keyring");
+    anyhow::ensure!(load::keyring(&binary, folder.path())?, "the keyring was not created");
     let idle = Daemon::start(&binary, folder.path(), "127.0.0.1:9")?;
     idle.team(&binary).await?;
     drop(idle);
@@ -58,15 +58,15 @@ async fn measure() -> anyhow::Result<()> {
     let asked = paced(&mut source, address, half).await?;
     let pages = asking.await??;
     println!(
-        "half speed, asked       {asked:>8.0} /s  ({} pages in {PHASE:?})",
+        "half speed, with pages  {asked:>8.0} /s  ({} pages in {PHASE:?})",
         pages.iter().map(|(_, t)| t.len()).sum::<usize>()
     );
     println!("kept                    {:>8.2}", asked / alone);
-    println!("{:<28} {:>7} {:>9} {:>9} {:>9}", "page of 50 by", "pages", "median ms", "p95 ms", "most ms");
+    println!("{:<28} {:>7} {:>9} {:>9} {:>10}", "page of 50 by", "pages", "median ms", "p95 ms", "longest ms");
     for (kind, mut times) in pages {
         times.sort();
         let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1000.0;
-        println!("{kind:<28} {:>7} {:>9.1} {:>9.1} {:>9.1}", times.len(), at(0.5), at(0.95), at(1.0));
+        println!("{kind:<28} {:>7} {:>9.1} {:>9.1} {:>10.1}", times.len(), at(0.5), at(0.95), at(1.0));
     }
     drop(daemon);
     child.kill()?;
@@ -142,7 +142,7 @@ async fn questions(api: &Remote, n: u64) -> anyhow::Result<Vec<(&'static str, St
     ])
 }
 
-#[expect(clippy::disallowed_methods, reason = "rows of the last days, whenever this runs")]
+#[expect(clippy::disallowed_methods, reason = "the rows must be of the last days whenever this runs")]
 fn now() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_millis() as u64)
@@ -150,7 +150,7 @@ fn now() -> u64 {
 
 fn rfc3339(millis: u64) -> String {
     let (days, rest) = (millis / 86_400_000, millis % 86_400_000);
-    // Civil from days, after the well-known algorithm; good for this century.
+    // The well-known algorithm that turns a number of days into a date. It is right for this century.
     let z = days + 719_468;
     let era = z / 146_097;
     let doe = z % 146_097;
@@ -169,7 +169,7 @@ async fn get(api: &Remote, path: &str) -> anyhow::Result<serde_json::Value> {
     Ok(serde_json::from_slice(&answer.body)?)
 }
 
-/// A million callbacks that ended: nine in ten delivered, the others exhausted and abandoned.
+/// Writes a million callbacks that ended. Nine in ten were delivered, and the others were exhausted or abandoned.
 fn fill(file: &Path) -> anyhow::Result<()> {
     let mut connection = Connection::open(file)?;
     let transaction = connection.transaction()?;

@@ -285,8 +285,12 @@ impl World {
         }
     }
 
+    /// `fenced`: another instance has taken every partition before the batch came. It stays so for these epochs.
     fn confirm(&mut self, fenced: bool) {
         let Some(composed) = self.composed.take() else { return };
+        if fenced {
+            self.epochs.values_mut().for_each(|epoch| *epoch += 1);
+        }
         let (changes, watermarks) = composed.into_parts();
         let mut lost = Vec::new();
         let mut written = Vec::new();
@@ -306,7 +310,7 @@ impl World {
             written.push((change, verdict));
         }
         for mark in &watermarks {
-            if !fenced && self.epochs.get(&mark.partition.number) == Some(&mark.epoch) {
+            if self.epochs.get(&mark.partition.number) == Some(&mark.epoch) {
                 self.stored.insert(mark.partition.number, mark.watermark);
             } else {
                 lost.push((Arc::clone(&mark.partition), mark.epoch));
