@@ -39,7 +39,7 @@ impl<S: Send + Sync, T: DeserializeOwned + ToSchema> FromRequest<S> for Body<T> 
         let json = is_json(request.headers());
         let bytes = Bytes::from_request(request, state).await.map_err(|rejection| unread(&rejection))?;
         if !bytes.is_empty() && !json {
-            let detail = "say content-type: application/json";
+            let detail = "a body needs the header content-type: application/json";
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidRequest, detail));
         }
         fingerprint.update(&bytes);
@@ -62,7 +62,7 @@ fn unread(rejection: &BytesRejection) -> Problem {
             let detail = format!("a body has at most {} bytes", super::access::BODY_LIMIT);
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, Code::InvalidRequest, detail)
         }
-        _ => Problem::invalid("the body broke off"),
+        _ => Problem::invalid("the body could not be read to its end"),
     }
 }
 
@@ -76,7 +76,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(key) = keys.next() else { return Ok(None) };
     let good = key.to_str().ok().filter(|key| (1..=255).contains(&key.len()) && keys.next().is_none());
     let good =
-        good.ok_or_else(|| Problem::invalid("an Idempotency-Key is one header of 1 to 255 visible characters"))?;
+        good.ok_or_else(|| Problem::invalid("Idempotency-Key must be one header of 1 to 255 visible characters"))?;
     Ok(Some(good.to_owned()))
 }
 
@@ -89,7 +89,7 @@ fn members<T: ToSchema>() -> Vec<String> {
 }
 
 fn only_known(value: &serde_json::Value, known: &[String]) -> Result<(), Problem> {
-    let Some(members) = value.as_object() else { return Err(Problem::invalid("the body is a JSON object")) };
+    let Some(members) = value.as_object() else { return Err(Problem::invalid("the body must be a JSON object")) };
     match members.keys().find(|name| !known.contains(name)) {
         None => Ok(()),
         Some(name) => Err(unknown(name, known)),
@@ -98,7 +98,11 @@ fn only_known(value: &serde_json::Value, known: &[String]) -> Result<(), Problem
 
 fn unknown(name: &str, known: &[String]) -> Problem {
     let shown = printable(name.as_bytes(), 64);
-    let known = if known.is_empty() { "there are none".to_owned() } else { format!("known: {}", known.join(", ")) };
+    let known = if known.is_empty() {
+        "there are no fields".to_owned()
+    } else {
+        format!("the fields are: {}", known.join(", "))
+    };
     Problem::new(StatusCode::BAD_REQUEST, Code::UnknownField, format!("there is no field {shown:?} here; {known}"))
 }
 

@@ -41,7 +41,7 @@ fn each_mistake_is_one_clear_sentence_and_status_2() {
         ),
         (
             vec!["run", "--config", &incomplete],
-            "keyring.file: name the keyring; make one with: callbackd keyring create FILE",
+            "keyring.file: name the keyring; create one with: callbackd keyring create FILE",
         ),
         (vec!["config", "check", "--config", &incomplete], "keyring.file: name the keyring"),
         (vec!["run", "--nonsense"], "unexpected argument '--nonsense'"),
@@ -229,7 +229,7 @@ async fn every_question_has_an_answer_and_an_exit_status() {
         (vec!["teams", "create", "has space"], 2, "a team id is 1 to 128 bytes"),
         (vec!["teams", "update", TEAM, "--default-url", "http://169.254.169.254/"], 2, "the host can't be called back"),
         (vec!["teams", "update", TEAM, "--default-url", "nonsense"], 2, "it is not a URL"),
-        (vec!["teams", "update", TEAM, "--auth-form", "x"], 2, "auth_form is \"key\" or \"hmac\""),
+        (vec!["teams", "update", TEAM, "--auth-form", "x"], 2, "auth_form is one of key, hmac"),
         (vec!["teams", "update", TEAM, "--allow-origin", "https://a.example/path"], 2, "is no origin"),
         (vec!["callbacks", "get", "nonsense"], 2, "is no callback id"),
         (vec!["callbacks", "get", "cb_01kav9ft00zkek0kfes3qvf608"], 3, "there is no callback"),

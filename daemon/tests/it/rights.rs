@@ -1,9 +1,12 @@
 //! Every operation with every kind of caller: straight at `ops`, and over the API.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use callbackd::app::{App, TestHooks};
+use callbackd::demo::broker::Broker;
 use callbackd::intake::partition::AcceptFrom;
 use callbackd::model::permission::{Right, Rights};
 use callbackd::model::team::{AuthForm, KeyKind, Mode};
@@ -20,7 +23,7 @@ use scale_callback_serve::client::Remote;
 use serde_json::{Value, json};
 
 use crate::api::{Api, operations, requests, send, started};
-use crate::harness::{Harness, TEAM};
+use crate::harness::{Harness, TEAM, TOPIC, config, settings};
 
 /// Calls the operation with arguments that change nothing.
 async fn ask(session: &Session, operation: Operation) -> Result<(), OpsError> {
@@ -212,4 +215,44 @@ async fn nobody_gives_away_a_right_that_they_lack_and_secrets_alone_reveal() {
     assert_eq!(detail, "to reveal the value of a key the right \"secrets\" is needed; this caller's rights: operate");
     let auditor = api.with(harness.token(Rights::SECRETS).await);
     assert_eq!(auditor.send("POST", &reveal, &[], "{}").await.json["value"], created.json["value"]);
+}
+
+/// A store of the version before, with its keyring, as this version opens it; and the token of scope `operate` in it.
+async fn older_store(folder: &Path, servers: &str) -> (App, Api) {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/store-0003");
+    let (keyring, store) = (folder.join("keyring"), folder.join("store"));
+    std::fs::copy(fixture.join("keyring"), &keyring).unwrap();
+    std::fs::set_permissions(&keyring, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::create_dir(&store).unwrap();
+    std::fs::set_permissions(&store, std::fs::Permissions::from_mode(0o700)).unwrap();
+    std::fs::copy(fixture.join("callbackd.db"), store.join("callbackd.db")).unwrap();
+    // Its tokens must not end before this test does.
+    let database = rusqlite::Connection::open(store.join("callbackd.db")).unwrap();
+    database.execute("UPDATE token SET expires_at = 9999999999999", []).unwrap();
+    drop(database);
+    let mut settings = settings(folder, servers);
+    settings.retain(|(name, _)| name != "CALLBACKD_API__LISTEN");
+    settings.push(("CALLBACKD_API__LISTEN".to_owned(), "127.0.0.1:0".to_owned()));
+    let app = App::start(config(&settings), TestHooks::default()).await.unwrap();
+    let token = std::fs::read_to_string(fixture.join("token.operate")).unwrap().trim().to_owned();
+    let address = app.api_address.expect("there is a token");
+    (app, Api { address, token })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_the_version_before_may_do_what_it_could_but_reveal_keys() {
+    let broker = Broker::start(TOPIC, 1).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (app, api) = older_store(folder.path(), &broker.servers).await;
+    let keys = api.get(&format!("/teams/{TEAM}/keys")).await.json;
+    let key = keys["docs"][0]["key_id"].as_str().unwrap();
+    let tokens = api.get("/tokens").await.json;
+    let scopes: Vec<_> = tokens["docs"].as_array().unwrap().iter().map(|token| token["scope"].clone()).collect();
+    assert_eq!(scopes, ["operate", "read"]);
+    let path = format!("/admin/v1/teams/{TEAM}/keys/{key}");
+    assert_eq!(api.send("POST", &format!("{path}/reveal"), &[], "{}").await.status, 403);
+    assert_eq!(api.send("PATCH", &format!("/admin/v1/teams/{TEAM}"), &[], r#"{"retries":3}"#).await.status, 200);
+    let revealed = app.ops.as_caller(&Caller::unix_user(0)).reveal_key(TEAM, key).await;
+    assert!(revealed.is_ok(), "the key itself is whole: {:?}", revealed.err());
+    app.stop().await.unwrap();
 }
