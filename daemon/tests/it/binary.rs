@@ -186,11 +186,12 @@ async fn a_panicking_attempt_is_an_outcome() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_part_of_intake_that_panics_ends_the_process_in_order() {
+    let servers = shared_broker();
     for (fault, part) in [("consumer-panic", "the Kafka consumer's thread"), ("admission-panic", "admission")] {
-        let broker = callbackd::demo::broker::Broker::start("supervised", 1).unwrap();
-        let mut process = Process::new(&broker.servers, "supervised", "");
+        create_topic(&servers, fault, 1).await;
+        let mut process = Process::new(&servers, fault, "");
         process.start(Some(fault), "info").await;
-        produce(&broker.servers, "supervised", 1, &events(0, 1, "http://127.0.0.1:9/"));
+        produce(&servers, fault, 1, &events(0, 1, "http://127.0.0.1:9/"));
         assert_eq!(process.ended().await, 1, "{}", process.log_text());
         let log = process.log_text();
         let told = format!("{part} ended by itself: a fault switch");
