@@ -15,23 +15,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::base::clock::{Clock, SystemClock};
 use crate::base::telemetry::LogLevel;
 use crate::config::Config;
-use crate::deliver::{self, Delivery};
+use crate::deliver::Delivery;
+use crate::flight::Flight;
 use crate::flight::settle::Notice;
-use crate::flight::{self, Flight};
-use crate::intake::{self, Intake};
-use crate::ops::{self, Ops, retention};
-use crate::schedule::ClaimWaker;
-use crate::store::batch::StoreUp;
-use crate::store::{self, EngineStore, InstanceId, StoreError, Stores};
+use crate::intake::Intake;
+use crate::ops::{Ops, retention};
+use crate::store::{EngineStore, InstanceId, StoreError};
 use drain::Switches;
-use listeners::Listeners;
+use start::Ground;
 
 /// Puts another store around the engine's.
 pub type WrapStore = Box<dyn FnOnce(Arc<dyn EngineStore>) -> Arc<dyn EngineStore> + Send>;
@@ -84,82 +81,15 @@ impl App {
     /// # Errors
     /// One sentence: what could not be had, and what to do.
     pub async fn start(config: Config, hooks: TestHooks) -> anyhow::Result<Self> {
-        let keyring = start::keyring(&config)?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let metrics = Arc::new(start::metrics());
-        let Stores { engine, reads, admin } = store::open(&config.store, Arc::clone(&clock))?;
-        let store = hooks.wrap_store.map_or(Arc::clone(&engine), |wrap| wrap(engine));
-        start::check_keyring(&admin.some_keys().await.context("read the keys")?, &keyring)?;
-        // Listeners come before any work, so that a port in use is told at once.
-        let listeners = Listeners::bind(&config, admin.as_ref(), clock.as_ref()).await?;
-        // A start that is refused leaves no trace in the store.
-        let begun = start::register(store.as_ref(), &metrics).await?;
+        let (ground, listeners) = Ground::prepare(config, hooks).await?;
+        let (flight, settle_task) = ground.flight();
+        let (delivery, delivery_task) = ground.delivery(&flight, &listeners).await?;
+        let (intake, intake_task) = ground.intake(&flight, &delivery);
+        let (settings, settings_rx) = watch::channel(reload::settings(&ground.config));
+        let ops = ground.ops(&delivery, intake, settings_rx.clone());
+        let live = reload::Live::new(&ground.config, delivery.clone(), settings, ground.log_level.clone(), &listeners);
 
-        let switches = Switches::new();
-        let store_up = Arc::new(StoreUp::new());
-        let waker = ClaimWaker::new(Arc::clone(&clock));
-        let (flight, settle_task) = flight::build(flight::Deps {
-            store: Arc::clone(&store),
-            store_up: Arc::clone(&store_up),
-            instance: begun.instance,
-            waker: waker.clone(),
-            metrics: Arc::clone(&metrics),
-            notices: hooks.notices,
-        });
-        let egress = egress::policy(&config, &listeners.ours).await;
-        let (delivery, delivery_task) = deliver::build(
-            start::delivery_config(&config)?,
-            deliver::Deps {
-                store: Arc::clone(&store),
-                admin: Arc::clone(&admin),
-                store_up: Arc::clone(&store_up),
-                instance: begun.instance,
-                flight: flight.clone(),
-                waker,
-                keyring: Arc::clone(&keyring),
-                egress,
-                clock: Arc::clone(&clock),
-                metrics: Arc::clone(&metrics),
-                cut_off: switches.cut_off.stop(),
-            },
-        )
-        .map_err(|why| anyhow!(why))?;
-        let (intake, intake_task) = intake::build(
-            config.intake.clone(),
-            intake::Deps {
-                store: Arc::clone(&store),
-                store_id: begun.store_id.clone(),
-                instance: begun.instance,
-                flight: flight.clone(),
-                delivery: delivery.clone(),
-                metrics: Arc::clone(&metrics),
-                clock: Arc::clone(&clock),
-                park_after: config.park_after,
-                attempt_deadline: config.exchange.deadlines.total,
-            },
-            switches.for_intake(),
-        );
-        let (settings, settings_rx) = watch::channel(reload::settings(&config));
-        let log_level = hooks.log_level.unwrap_or_else(LogLevel::none);
-        let ops = Ops::new(ops::Parts {
-            admin,
-            reads,
-            keyring,
-            directory: Arc::clone(&delivery.directory),
-            engine: Arc::clone(&delivery.engine),
-            lanes: Arc::clone(&delivery.lanes),
-            clock: Arc::clone(&clock),
-            metrics,
-            kafka: intake.kafka,
-            asks: intake.asks,
-            store_up: store_up.watch(),
-            store_id: begun.store_id,
-            settings: settings_rx.clone(),
-            log_level: log_level.clone(),
-            draining: switches.draining.stop(),
-        });
-        let live = reload::Live::new(&config, delivery.clone(), settings, log_level, &listeners);
-
+        let Ground { config, clock, store, begun, switches, .. } = ground;
         let stop_work = || switches.stop_work.stop();
         let delivering = tokio::spawn(delivery_task.run(stop_work()));
         let pruning = tokio::spawn(retention::run(Arc::clone(&store), clock, settings_rx, stop_work()));

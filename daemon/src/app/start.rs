@@ -1,23 +1,158 @@
-//! The steps of a start that no room owns.
+//! What every room stands on, and how each room is built from it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
+use tokio::sync::{mpsc, watch};
 
+use super::TestHooks;
+use super::drain::Switches;
+use super::egress;
+use super::listeners::Listeners;
+use crate::base::clock::{Clock, SystemClock};
 use crate::base::metrics::{Labels, Metrics};
+use crate::base::telemetry::LogLevel;
 use crate::config::Config;
-use crate::deliver;
+use crate::deliver::{self, Delivery, DeliveryTask};
+use crate::flight::settle::{Notice, SettleTask};
+use crate::flight::{self, Flight};
+use crate::intake::{self, IntakeHandle, IntakeTask};
 use crate::keyring::{Keyring, Place, Sealed};
 use crate::model::attempt::Outcome;
 use crate::model::dead_letter::Unreadable;
 use crate::model::retry::Reason;
-use crate::ops::Ops;
-use crate::store::admin::KeyRow;
-use crate::store::{Begun, EngineStore};
+use crate::ops::{self, Ops, Settings};
+use crate::schedule::ClaimWaker;
+use crate::store::admin::{AdminStore, KeyRow};
+use crate::store::batch::StoreUp;
+use crate::store::reads::Reads;
+use crate::store::{self, Begun, EngineStore, Stores};
+
+/// What every room stands on: configuration, clock, metrics, keyring, the open store, and the switches of the drain.
+pub(super) struct Ground {
+    pub(super) config: Config,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) store: Arc<dyn EngineStore>,
+    pub(super) begun: Begun,
+    pub(super) switches: Switches,
+    pub(super) log_level: LogLevel,
+    reads: Arc<dyn Reads>,
+    admin: Arc<dyn AdminStore>,
+    keyring: Arc<Keyring>,
+    metrics: Arc<Metrics>,
+    store_up: Arc<StoreUp>,
+    waker: ClaimWaker,
+    notices: Option<mpsc::Sender<Notice>>,
+}
+
+impl Ground {
+    /// Opens the store, binds the listeners, and registers this instance.
+    ///
+    /// # Errors
+    /// One sentence: what could not be had, and what to do.
+    pub(super) async fn prepare(config: Config, hooks: TestHooks) -> anyhow::Result<(Self, Listeners)> {
+        let keyring = keyring(&config)?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let metrics = Arc::new(metrics());
+        let Stores { engine, reads, admin } = store::open(&config.store, Arc::clone(&clock))?;
+        let store = match hooks.wrap_store {
+            Some(wrap) => wrap(engine),
+            None => engine,
+        };
+        check_keyring(&admin.some_keys().await.context("read the keys")?, &keyring)?;
+        // Listeners come before any work, so that a port in use is told at once.
+        let listeners = Listeners::bind(&config, admin.as_ref(), clock.as_ref()).await?;
+        // A start that is refused leaves no trace in the store.
+        let begun = register(store.as_ref(), &metrics).await?;
+        let ground = Self {
+            config,
+            store,
+            begun,
+            switches: Switches::new(),
+            log_level: hooks.log_level.unwrap_or_else(LogLevel::none),
+            reads,
+            admin,
+            keyring,
+            metrics,
+            store_up: Arc::new(StoreUp::new()),
+            waker: ClaimWaker::new(Arc::clone(&clock)),
+            notices: hooks.notices,
+            clock,
+        };
+        Ok((ground, listeners))
+    }
+
+    pub(super) fn flight(&self) -> (Flight, SettleTask) {
+        flight::build(flight::Deps {
+            store: Arc::clone(&self.store),
+            store_up: Arc::clone(&self.store_up),
+            instance: self.begun.instance,
+            waker: self.waker.clone(),
+            metrics: Arc::clone(&self.metrics),
+            notices: self.notices.clone(),
+        })
+    }
+
+    pub(super) async fn delivery(
+        &self,
+        flight: &Flight,
+        listeners: &Listeners,
+    ) -> anyhow::Result<(Delivery, DeliveryTask)> {
+        let deps = deliver::Deps {
+            store: Arc::clone(&self.store),
+            admin: Arc::clone(&self.admin),
+            store_up: Arc::clone(&self.store_up),
+            instance: self.begun.instance,
+            flight: flight.clone(),
+            waker: self.waker.clone(),
+            keyring: Arc::clone(&self.keyring),
+            egress: egress::policy(&self.config, &listeners.ours).await,
+            clock: Arc::clone(&self.clock),
+            metrics: Arc::clone(&self.metrics),
+            cut_off: self.switches.cut_off.stop(),
+        };
+        deliver::build(delivery_config(&self.config)?, deps).map_err(|why| anyhow!(why))
+    }
+
+    pub(super) fn intake(&self, flight: &Flight, delivery: &Delivery) -> (IntakeHandle, IntakeTask) {
+        let deps = intake::Deps {
+            store: Arc::clone(&self.store),
+            store_id: self.begun.store_id.clone(),
+            instance: self.begun.instance,
+            flight: flight.clone(),
+            delivery: delivery.clone(),
+            metrics: Arc::clone(&self.metrics),
+            clock: Arc::clone(&self.clock),
+            park_after: self.config.park_after,
+            attempt_deadline: self.config.exchange.deadlines.total,
+        };
+        intake::build(self.config.intake.clone(), deps, self.switches.for_intake())
+    }
+
+    pub(super) fn ops(&self, delivery: &Delivery, intake: IntakeHandle, settings: watch::Receiver<Settings>) -> Ops {
+        Ops::new(ops::Parts {
+            admin: Arc::clone(&self.admin),
+            reads: Arc::clone(&self.reads),
+            keyring: Arc::clone(&self.keyring),
+            directory: Arc::clone(&delivery.directory),
+            engine: Arc::clone(&delivery.engine),
+            lanes: Arc::clone(&delivery.lanes),
+            clock: Arc::clone(&self.clock),
+            metrics: Arc::clone(&self.metrics),
+            kafka: intake.kafka,
+            asks: intake.asks,
+            store_up: self.store_up.watch(),
+            store_id: self.begun.store_id.clone(),
+            settings,
+            log_level: self.log_level.clone(),
+            draining: self.switches.draining.stop(),
+        })
+    }
+}
 
 /// The keyring, once the settings that a start can't do without are there.
-pub(super) fn keyring(config: &Config) -> anyhow::Result<Arc<Keyring>> {
+fn keyring(config: &Config) -> anyhow::Result<Arc<Keyring>> {
     anyhow::ensure!(!config.intake.brokers.is_empty(), "kafka.brokers: say where the brokers are, \"host:port\"");
     anyhow::ensure!(
         !config.keyring_file.as_os_str().is_empty(),
@@ -27,7 +162,7 @@ pub(super) fn keyring(config: &Config) -> anyhow::Result<Arc<Keyring>> {
 }
 
 /// All metrics, with every label that they can have.
-pub(super) fn metrics() -> Metrics {
+fn metrics() -> Metrics {
     Metrics::new(&Labels {
         outcomes: Outcome::ALL.iter().map(|outcome| outcome.name()).collect(),
         reasons: Reason::ALL.iter().map(|reason| reason.name()).collect(),
@@ -48,7 +183,7 @@ pub(super) fn check_keyring(keys: &[KeyRow], keyring: &Keyring) -> anyhow::Resul
 }
 
 /// Registers this instance with the store.
-pub(super) async fn register(store: &dyn EngineStore, metrics: &Metrics) -> anyhow::Result<Begun> {
+async fn register(store: &dyn EngineStore, metrics: &Metrics) -> anyhow::Result<Begun> {
     let begun = store.begin().await.context("register with the store")?;
     if begun.unclean {
         tracing::warn!("the instance before did not end cleanly: what was in flight then may be repeated");
@@ -57,7 +192,7 @@ pub(super) async fn register(store: &dyn EngineStore, metrics: &Metrics) -> anyh
     Ok(begun)
 }
 
-pub(super) fn delivery_config(config: &Config) -> anyhow::Result<deliver::Config> {
+fn delivery_config(config: &Config) -> anyhow::Result<deliver::Config> {
     Ok(deliver::Config {
         exchange: config.exchange.clone(),
         caps: config.caps,

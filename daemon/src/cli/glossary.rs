@@ -28,10 +28,10 @@ pub(super) fn explain(word: Option<&str>) -> Result<ExitCode, Failure> {
     }
 }
 
-/// The words of each entry, and what they mean. An entry is one line of the page: `- **word, other word**: meaning`.
+/// The words of each entry, and what they mean. An entry is a heading, `### word, other word`, and the text below it.
 fn entries() -> impl Iterator<Item = (&'static str, String)> {
-    let lines = PAGE.lines().filter_map(|line| line.strip_prefix("- **")?.split_once("**: "));
-    lines.map(|(words, meaning)| (words, meaning.replace('`', "")))
+    let sections = PAGE.split("\n### ").skip(1).filter_map(|section| section.split_once('\n'));
+    sections.map(|(words, meaning)| (words, meaning.trim().replace('`', "").replace('\n', " ")))
 }
 
 /// Whether one of the words of an entry is this one, in the singular or the plural.

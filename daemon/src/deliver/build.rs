@@ -89,7 +89,7 @@ pub fn build(config: Config, deps: Deps) -> Result<(Delivery, DeliveryTask), Str
     let store_up_rx = store_up.watch();
     let delivery = Delivery { engine, directory, lanes, tokens };
     let claim = ClaimTask {
-        store: store,
+        store,
         instance,
         delivery: delivery.clone(),
         settler: flight.settler,

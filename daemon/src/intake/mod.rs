@@ -12,6 +12,7 @@ mod headers;
 mod interpret;
 mod lag;
 pub mod partition;
+mod rebalance;
 mod session;
 pub mod settings;
 mod task;

@@ -6,9 +6,7 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 
 use super::event::PartitionKey;
-
-/// A SHA-256.
-pub type Hash = [u8; 32];
+pub use super::hash::Hash;
 
 /// The number of the code that joins the raw spans into the body.
 pub const BUILDER: u8 = 1;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::callback::Hash;
 use super::endpoint::CallbackUrl;
+use super::hash::Hash;
 use super::team::Mode;
 
 /// A partition of a topic of a cluster.

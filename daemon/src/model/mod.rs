@@ -5,6 +5,7 @@ pub mod callback;
 pub mod dead_letter;
 pub mod endpoint;
 pub mod event;
+pub mod hash;
 pub mod lease;
 pub mod named;
 pub mod offsets;

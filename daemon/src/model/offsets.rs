@@ -1,6 +1,6 @@
 //! How far a partition is recorded.
 
-use super::callback::Hash;
+use super::hash::Hash;
 
 /// How far one partition is recorded in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

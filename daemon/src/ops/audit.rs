@@ -1,8 +1,27 @@
 //! Who changed what, when, and from where.
 
+use super::caller::Caller;
 use super::policy::Operation;
 use super::{OpsError, Session};
-use crate::store::admin::{AuditFilter, AuditRow};
+use crate::store::admin::{AuditEntry, AuditFilter, AuditRow};
+
+impl Caller {
+    /// The audit's row of an operation. `change` holds no secret.
+    pub(super) fn entry(
+        &self,
+        operation: Operation,
+        object: impl Into<String>,
+        change: impl Into<String>,
+    ) -> AuditEntry {
+        AuditEntry {
+            caller: self.name.clone(),
+            origin: self.origin.clone(),
+            action: operation.action().unwrap_or(operation.name()),
+            object: object.into(),
+            change: change.into(),
+        }
+    }
+}
 
 impl Session {
     /// Audit rows that match, newest first, older than the row `before`. Where more follow, the answer has one row more

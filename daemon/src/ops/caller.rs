@@ -1,9 +1,7 @@
 //! Who asks for an operation, from where, and what they may do. API and command line make a [`Caller`] when they have
 //! authenticated somebody; `policy` decides with it, and the audit names it.
 
-use super::policy::Operation;
 use crate::model::permission::Rights;
-use crate::store::admin::AuditEntry;
 
 /// Whoever asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,21 +34,5 @@ impl Caller {
     /// Whoever works on the store itself, while no daemon runs on it. They can read the store and the keyring, too.
     pub fn at_the_store(name: impl Into<String>) -> Self {
         Self::operator(name, "store", Rights::ALL)
-    }
-
-    /// The audit's row of an operation. `change` holds no secret.
-    pub(super) fn entry(
-        &self,
-        operation: Operation,
-        object: impl Into<String>,
-        change: impl Into<String>,
-    ) -> AuditEntry {
-        AuditEntry {
-            caller: self.name.clone(),
-            origin: self.origin.clone(),
-            action: operation.action().unwrap_or(operation.name()),
-            object: object.into(),
-            change: change.into(),
-        }
     }
 }

@@ -3,6 +3,7 @@
 //! Whatever gives room starts what waits for it, at once and in the same call. There is no dispatcher task between. The
 //! rules stand in [`scheduler`], which is pure.
 
+mod caps;
 mod gate;
 mod history;
 mod lane;
@@ -19,10 +20,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+pub use caps::Caps;
 pub use history::RecentOutcomes;
 pub use lane::{LaneKey, PROMPT, Side};
 use pools::Pool;
-pub use scheduler::{Caps, Room};
+pub use scheduler::Room;
 use scheduler::{Offer, Scheduler, Slot};
 pub use snapshot::LaneSnapshot;
 pub use wake::{ClaimWaker, LONGEST_WAIT};

@@ -3,8 +3,8 @@
 //! An attempt begins with a fast permit. It may move on to the slow pool, and to the pool of those that await their
 //! settle. No pool borrows from another: an attempt that finds the next pool full keeps the permit it has.
 
+use super::caps::Caps;
 use super::gate::Gate;
-use super::scheduler::Caps;
 
 /// The pool that an unsettled attempt counts in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::caps::Caps;
 use super::gate::Line;
 use super::lane::{Lane, LaneKey, Limit, Place, Side, Waiting};
 use super::list::Links;
@@ -24,25 +25,6 @@ use super::pools::{Pool, Pools};
 use super::ring::Ring;
 use super::table::{Members, Table};
 use crate::model::endpoint::{Origin, QueueTarget};
-
-/// The limits, as the configuration gives them.
-#[derive(Debug, Clone, Copy)]
-pub struct Caps {
-    /// Requests under way to one endpoint: a team and an origin.
-    pub endpoint: usize,
-    /// Requests under way to one origin, over all teams.
-    pub origin: usize,
-    /// Requests under way for one team.
-    pub team: usize,
-    pub fast: usize,
-    pub slow: usize,
-    pub settling: usize,
-    /// Fast permits that endpoints share which were not seen to answer promptly.
-    pub unproven: usize,
-    /// A lane at its cap is full once at least `waiting` fresh callbacks wait there, with at least `lane_bytes` bytes.
-    pub lane_bytes: usize,
-    pub waiting: usize,
-}
 
 /// An item for a lane, and the queue that led there.
 pub(super) struct Offer<'a, T> {

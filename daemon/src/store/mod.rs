@@ -12,6 +12,7 @@ mod engine;
 pub mod faulty;
 pub mod memory;
 pub mod reads;
+mod report;
 pub mod sql;
 mod sqlite;
 pub mod tools;

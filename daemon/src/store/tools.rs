@@ -2,32 +2,9 @@
 
 use std::sync::Arc;
 
-use super::admin::KeyRow;
+pub use super::report::{Info, Looked};
 use super::{Config, OpenError, open, sqlite};
 use crate::base::clock::{Clock, Timestamp};
-use crate::base::finding::Finding;
-
-/// What a look at the store's place found, and whether a daemon runs on the store now.
-pub struct Looked {
-    pub findings: Vec<Finding>,
-    pub in_use: bool,
-    /// A few of the keys in the store, where it exists and no daemon runs on it.
-    pub keys: Vec<KeyRow>,
-}
-
-/// What a store is and holds.
-#[derive(Debug, Clone)]
-pub struct Info {
-    pub store_id: String,
-    pub created_at: Timestamp,
-    pub schema: String,
-    pub file_bytes: u64,
-    pub pending: u64,
-    pub settled: u64,
-    pub attempts: u64,
-    pub dead_letters: u64,
-    pub teams: u64,
-}
 
 /// Looks at everything that would keep a daemon from this store. Changes nothing.
 pub fn check(config: &Config, now: Timestamp) -> Looked {

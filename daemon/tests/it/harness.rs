@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use callbackd::app::{App, TestHooks};
+use callbackd::base::clock::{Clock as _, SystemClock};
 use callbackd::config::{Config, Layers};
 use callbackd::demo::broker::Broker;
 use callbackd::keyring::Keyring;
@@ -372,7 +373,7 @@ pub async fn until<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
 
 /// Returns in a later millisecond than it was called in.
 pub fn next_millisecond() {
-    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let now = || SystemClock.now().millis();
     let called = now();
     while now() == called {
         std::hint::spin_loop();

@@ -29,3 +29,4 @@ mod secrets;
 mod store;
 mod tidy;
 mod turns;
+mod upgrade;

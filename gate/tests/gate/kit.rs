@@ -251,6 +251,9 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     until_some(what, async || holds().then_some(())).await;
 }
 
+/// Between two looks at a condition.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// Waits until an attempt gives something, for at most ten seconds.
 pub async fn until_some<T>(what: &str, mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
     let waiting = async {
@@ -258,7 +261,7 @@ pub async fn until_some<T>(what: &str, mut attempt: impl AsyncFnMut() -> Option<
             if let Some(found) = attempt().await {
                 return found;
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(PAUSE).await;
         }
     };
     let found = tokio::time::timeout(Duration::from_secs(10), waiting).await;

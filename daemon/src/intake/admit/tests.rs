@@ -21,7 +21,7 @@ use crate::model::team::{AuthForm, Mode, RetryOverride, Team};
 use crate::net::dial::Deadlines;
 use crate::net::egress::Policy;
 use crate::net::{dns, exchange};
-use crate::schedule::{Caps, ClaimWaker, Lanes, Start};
+use crate::schedule::{Caps, ClaimWaker, Lanes, Start, Starter};
 use crate::store::EngineStore;
 use crate::store::admin::{AdminStore, AuditEntry};
 use crate::store::batch::StoreUp;
@@ -109,6 +109,25 @@ fn delivery_config(caps: Caps) -> deliver::Config {
     }
 }
 
+/// A starter that puts each attempt into a list and does not run it.
+fn holding() -> (Arc<Mutex<Vec<Start>>>, Starter) {
+    let started = Arc::new(Mutex::new(Vec::new()));
+    let list = Arc::clone(&started);
+    (started, Box::new(move |start| list.lock().unwrap_or_else(PoisonError::into_inner).push(start)))
+}
+
+/// An egress policy without a rule of its own.
+fn nothing_special() -> Policy {
+    Policy {
+        allow: Vec::new(),
+        never: Vec::new(),
+        own: Vec::new(),
+        nat64: Vec::new(),
+        http: HttpPolicy::Allow,
+        generation: 1,
+    }
+}
+
 impl Fixture {
     async fn new(caps: Caps) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -125,35 +144,21 @@ impl Fixture {
             metrics: Arc::clone(&metrics),
             notices: None,
         });
-        let (delivery, _claims) = deliver::build(
-            delivery_config(caps),
-            deliver::Deps {
-                store: Arc::clone(&engine_store),
-                admin: Arc::clone(&store) as _,
-                store_up: Arc::new(StoreUp::new()),
-                instance: begun.instance,
-                flight: flight.clone(),
-                waker: ClaimWaker::new(Arc::clone(&clock)),
-                keyring: keyring(),
-                egress: Policy {
-                    allow: Vec::new(),
-                    never: Vec::new(),
-                    own: Vec::new(),
-                    nat64: Vec::new(),
-                    http: HttpPolicy::Allow,
-                    generation: 1,
-                },
-                clock: Arc::clone(&clock),
-                metrics: Arc::clone(&metrics),
-                cut_off: Switch::new().stop(),
-            },
-        )
-        .unwrap();
-        let started = Arc::new(Mutex::new(Vec::new()));
-        let starter = {
-            let started = Arc::clone(&started);
-            Box::new(move |start| started.lock().unwrap_or_else(PoisonError::into_inner).push(start))
+        let rooms = deliver::Deps {
+            store: Arc::clone(&engine_store),
+            admin: Arc::clone(&store) as _,
+            store_up: Arc::new(StoreUp::new()),
+            instance: begun.instance,
+            flight: flight.clone(),
+            waker: ClaimWaker::new(Arc::clone(&clock)),
+            keyring: keyring(),
+            egress: nothing_special(),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+            cut_off: Switch::new().stop(),
         };
+        let (delivery, _claims) = deliver::build(delivery_config(caps), rooms).unwrap();
+        let (started, starter) = holding();
         let delivery = Delivery { lanes: Lanes::new(caps, Arc::clone(&metrics), starter), ..delivery };
         let deps = Arc::new(Deps {
             store: engine_store,

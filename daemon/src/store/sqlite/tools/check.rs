@@ -10,7 +10,7 @@ use super::super::sql::SqliteSql;
 use crate::base::clock::Timestamp;
 use crate::base::finding::Finding;
 use crate::store::admin::{KeyRow, some_keys};
-use crate::store::tools::Looked;
+use crate::store::report::Looked;
 use crate::store::{OpenError, StoreError};
 
 const WHAT: &str = "store";

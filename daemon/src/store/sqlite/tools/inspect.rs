@@ -9,7 +9,7 @@ use super::super::connection::{FILE, lock, open_to_read};
 use super::super::migrations::{MIGRATIONS, schema};
 use crate::base::clock::Timestamp;
 use crate::store::OpenError;
-use crate::store::tools::Info;
+use crate::store::report::Info;
 
 pub(in crate::store) fn migrations(directory: &Path) -> Result<Vec<(&'static str, bool)>, OpenError> {
     let applied = if directory.join(FILE).exists() {
