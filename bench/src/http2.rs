@@ -1,4 +1,4 @@
-//! Receivers that choose HTTP/2 and then misbehave, frame by frame.
+//! Receivers that choose HTTP/2 and then misbehave in one frame or another.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use tokio_rustls::server::TlsStream;
 
 use crate::tls::Certificates;
 
-/// What a receiver does with each request, or with the connection.
+/// What a receiver does with each request or with the connection.
 #[derive(Debug, Clone)]
 pub enum Act {
     /// Answers with this status and nothing else.
     Status(u16),
     /// Answers 200 with a body without an end.
     EndlessBody,
-    /// Answers 200 with a body a byte a second.
+    /// Answers 200 with a body of one byte per second.
     DripBody,
     /// Never answers.
     Silence,
@@ -36,21 +36,21 @@ pub enum Act {
     Close,
     /// Closes as soon as the handshake is done.
     CloseAtOnce,
-    /// Answers with more headers than anyone takes.
+    /// Answers with more headers than any client accepts.
     EndlessHead,
     /// Sends these bytes instead of frames.
     Greet(Vec<u8>),
-    /// Begins the answer's head, and sends it a byte a second.
+    /// Begins the answer's head and sends it one byte per second.
     DripHead,
-    /// Takes one request at a time, and 400 ms for each.
+    /// Handles one request at a time and needs 400 ms for each.
     OneAtATime,
-    /// Lets no byte of a body through, and answers 200 at once.
+    /// Allows no byte of a body to be sent, and answers 200 at once.
     AnswerUnread,
-    /// Lets all of a body through, reads the request's head, and then nothing any more.
+    /// Allows the whole body to be sent, reads the request's head, and then reads nothing more.
     Deaf,
 }
 
-/// A running receiver; ends when dropped.
+/// A running receiver. It ends when this value is dropped.
 pub struct Http2 {
     /// Where it listens.
     pub address: SocketAddr,
@@ -60,10 +60,10 @@ pub struct Http2 {
 }
 
 impl Http2 {
-    /// Starts one on loopback.
+    /// Starts a receiver on loopback.
     ///
     /// # Errors
-    /// The system's, or the certificate's.
+    /// The listener cannot be opened, or the certificate cannot be used.
     pub async fn start(certificates: &Certificates, act: Act) -> anyhow::Result<Self> {
         let acceptor = certificates.acceptor("h2")?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -75,7 +75,8 @@ impl Http2 {
                 count.fetch_add(1, Ordering::SeqCst);
                 let (act, acceptor) = (act.clone(), acceptor.clone());
                 tokio::spawn(async move {
-                    let _ = perform(stream, acceptor, act).await;
+                    // A client that gives up is expected here.
+                    perform(stream, acceptor, act).await.ok();
                 });
             }
         });
@@ -120,7 +121,7 @@ async fn perform(stream: TcpStream, acceptor: TlsAcceptor, act: Act) -> anyhow::
             Act::AnswerUnread => {
                 let mut answer = answer;
                 answer.send_response(Response::new(()), true)?;
-                // It stays half open: nobody says that the body is not wanted.
+                // The stream stays half open, so that the client never learns that the body is not wanted.
                 tokio::spawn(async move {
                     std::future::pending::<()>().await;
                     drop((request, answer));
@@ -130,7 +131,7 @@ async fn perform(stream: TcpStream, acceptor: TlsAcceptor, act: Act) -> anyhow::
             _ => {
                 let act = act.clone();
                 tokio::spawn(async move {
-                    let _ = answer_one(request, answer, act).await;
+                    answer_one(request, answer, act).await.ok();
                 });
             }
         }
@@ -188,12 +189,15 @@ async fn answer_one(request: Request<RecvStream>, mut answer: SendResponse<Bytes
     Ok(())
 }
 
-/// SETTINGS, then a HEADERS frame for the first stream whose bytes come one a second.
+/// Sends SETTINGS, then a HEADERS frame for the first stream, one byte per second.
 async fn drip_head(mut stream: TlsStream<TcpStream>) -> anyhow::Result<()> {
     stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await?;
     stream.flush().await?;
     let mut chunk = [0; 4096];
-    let _ = stream.read(&mut chunk).await?;
+    // Without the client's first bytes there is nobody to answer. What they say does not matter.
+    if stream.read(&mut chunk).await? == 0 {
+        return Ok(());
+    }
     for byte in [0, 0, 200, 1, 4, 0, 0, 0, 1].into_iter().chain(std::iter::repeat_n(0x88, 200)) {
         stream.write_all(&[byte]).await?;
         stream.flush().await?;

@@ -1,5 +1,5 @@
-//! The test kit: a real Kafka broker, receivers that record and receivers that misbehave, a small name server. Not
-//! published.
+//! The test kit of the other crates: a real Kafka broker, receivers that record, receivers that misbehave, and a small
+//! name server. It is not published.
 
 pub mod broker;
 pub mod dns;

@@ -1,5 +1,5 @@
-//! What the figures of speed share: a receiver in a process of its own, events in a real Kafka, and the daemon's own
-//! binary on them.
+//! The parts that the benchmarks share: a receiver that is a separate process, events in a real Kafka, and the daemon's
+//! own binary.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -16,25 +16,25 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
-use scale_callback::body::whole;
-use scale_callback::client::{Remote, call};
 use scale_callback::samples::{self, Kind, Seed, Wanted};
-use scale_callback::server::{Limits, Listener, serve};
+use scale_callback_serve::body::whole;
+use scale_callback_serve::client::{Remote, call};
+use scale_callback_serve::server::{Limits, Listener, serve};
 use tokio::net::TcpListener;
 
-/// The topic of the figures.
+/// The topic of the benchmarks.
 pub const TOPIC: &str = "rate";
-/// Their team.
+/// The team of the benchmarks.
 pub const TEAM: &str = "team_rate";
-/// Loopback addresses that are called: so many endpoints of one receiver.
+/// The number of loopback addresses that are called. Each address is an endpoint of the same receiver.
 pub const ENDPOINTS: u64 = 8;
 const PARTITIONS: i32 = 8;
 
-/// Answers 204 to every POST, and the count of them to a GET.
+/// Answers every POST with 204, and a GET with the number of POSTs so far.
 ///
 /// # Errors
-/// The system's.
-#[expect(clippy::print_stdout, reason = "its address is told to the parent")]
+/// The operating system refuses it.
+#[expect(clippy::print_stdout, reason = "the parent reads the address")]
 pub async fn receiver() -> anyhow::Result<()> {
     let first = TcpListener::bind("127.0.0.1:0").await?;
     let address = first.local_addr()?;
@@ -54,7 +54,8 @@ pub async fn receiver() -> anyhow::Result<()> {
                 if request.method() == hyper::Method::GET {
                     *response.body_mut() = Full::from(count.load(Ordering::Relaxed).to_string());
                 } else {
-                    let _ = whole(request.into_body(), 16 << 20).await;
+                    // A broken body counts as well: only the number of POSTs matters.
+                    whole(request.into_body(), 16 << 20).await.ok();
                     count.fetch_add(1, Ordering::Relaxed);
                     *response.status_mut() = hyper::StatusCode::NO_CONTENT;
                 }
@@ -70,10 +71,10 @@ pub async fn receiver() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts this very program as the receiver; gives its address.
+/// Starts this same program as the receiver, and returns its address.
 ///
 /// # Errors
-/// The system's.
+/// The operating system refuses it.
 pub fn start_receiver() -> anyhow::Result<(Child, SocketAddr)> {
     use std::io::BufRead as _;
     let mut child = Command::new(std::env::current_exe()?).arg("receiver").stdout(Stdio::piped()).spawn()?;
@@ -82,10 +83,10 @@ pub fn start_receiver() -> anyhow::Result<(Child, SocketAddr)> {
     Ok((child, line.trim().parse()?))
 }
 
-/// How many POSTs the receiver has taken.
+/// How many POSTs the receiver has answered.
 ///
 /// # Errors
-/// It does not answer.
+/// The receiver does not answer.
 pub async fn count(address: SocketAddr) -> anyhow::Result<u64> {
     let answer = call(
         &Remote::Tcp(address),
@@ -99,12 +100,12 @@ pub async fn count(address: SocketAddr) -> anyhow::Result<u64> {
     Ok(String::from_utf8_lossy(&answer.body).parse()?)
 }
 
-/// The n-th event: its task id and its envelope.
+/// The task id and the envelope of the n-th event.
 #[must_use]
 pub fn event(n: u64, address: SocketAddr) -> (String, String) {
     let mut seed = Seed::new(n);
     let task_id = format!("{n:024x}");
-    // One of several ports would be another receiver; several loopback addresses are several endpoints of one.
+    // Several loopback addresses are several endpoints of one receiver. Another port would be another receiver.
     let url = format!("http://127.0.0.{}:{}/callbacks", 1 + n % ENDPOINTS, address.port());
     let wanted = Wanted { kind: Kind::Image, task_id: &task_id, callback_url: Some(&url), is_test: false, items: 5 };
     let task = samples::task(&wanted, &mut seed);
@@ -112,7 +113,7 @@ pub fn event(n: u64, address: SocketAddr) -> (String, String) {
     (task_id, samples::envelope(TEAM, Some(&id), &task))
 }
 
-/// Makes events in Kafka.
+/// Produces events to Kafka.
 pub struct Source {
     producer: ThreadedProducer<DefaultProducerContext>,
     address: SocketAddr,
@@ -120,10 +121,10 @@ pub struct Source {
 }
 
 impl Source {
-    /// Makes the topic.
+    /// Creates the topic.
     ///
     /// # Errors
-    /// Kafka's.
+    /// Kafka refuses it.
     pub async fn start(servers: &str, address: SocketAddr) -> anyhow::Result<Self> {
         let client: ClientConfig =
             [("bootstrap.servers", servers), ("linger.ms", "20"), ("queue.buffering.max.messages", "1000000")]
@@ -136,10 +137,10 @@ impl Source {
         Ok(Self { producer: client.create()?, address, next: 0 })
     }
 
-    /// Makes so many more events, and waits until Kafka has them.
+    /// Produces this many more events, and waits until Kafka has them.
     ///
     /// # Errors
-    /// Kafka's.
+    /// Kafka refuses it.
     pub fn produce(&mut self, events: u64) -> anyhow::Result<()> {
         for _ in 0..events {
             self.send()?;
@@ -148,10 +149,10 @@ impl Source {
         Ok(())
     }
 
-    /// One more event, on its way.
+    /// Produces one more event, and does not wait until Kafka has it.
     ///
     /// # Errors
-    /// The producer's.
+    /// The producer refuses it.
     pub fn send(&mut self) -> anyhow::Result<()> {
         let (key, value) = event(self.next, self.address);
         let partition = i32::try_from(self.next % 8)?;
@@ -162,27 +163,27 @@ impl Source {
     }
 }
 
-/// Makes the daemon's keyring.
+/// Creates the daemon's keyring. Returns whether the command succeeded.
 ///
 /// # Errors
-/// The system's.
+/// The operating system refuses it.
 pub fn keyring(binary: &Path, folder: &Path) -> anyhow::Result<bool> {
     let file = folder.join("keyring");
     Ok(Command::new(binary).args(["keyring", "create"]).arg(file).stdout(Stdio::null()).status()?.success())
 }
 
-/// The daemon's own binary, at work; ends when dropped.
+/// The running daemon, from its own binary. It is killed when this value is dropped.
 pub struct Daemon {
     child: Child,
-    /// Where its API listens.
+    /// The socket on which its API listens.
     pub socket: PathBuf,
 }
 
 impl Daemon {
-    /// Starts it.
+    /// Starts the daemon.
     ///
     /// # Errors
-    /// The system's.
+    /// The operating system refuses it.
     pub fn start(binary: &Path, folder: &Path, servers: &str) -> anyhow::Result<Self> {
         let config = folder.join("callbackd.toml");
         std::fs::write(
@@ -196,10 +197,10 @@ impl Daemon {
         Ok(Self { child, socket: folder.join("store/callbackd.sock") })
     }
 
-    /// Makes the figures' team.
+    /// Creates the team of the benchmarks.
     ///
     /// # Errors
-    /// It does not answer.
+    /// The daemon does not answer.
     pub async fn team(&self, binary: &Path) -> anyhow::Result<()> {
         let end = Instant::now() + Duration::from_secs(20);
         while !self.socket.exists() {
@@ -220,26 +221,27 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // Both fail only if the process has ended already.
+        self.child.kill().ok();
+        self.child.wait().ok();
     }
 }
 
-/// The binary beside this program.
+/// The path of the `callbackd` binary beside this program.
 ///
 /// # Errors
-/// The system's.
+/// The operating system refuses it.
 pub fn binary() -> anyhow::Result<PathBuf> {
     Ok(std::env::current_exe()?.with_file_name("callbackd"))
 }
 
-/// Where a real Kafka's jars are.
+/// The folder with Kafka's jars.
 #[must_use]
 pub fn kafka_libs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/kafka/libs")
 }
 
-/// Deliveries a second, from the first one seen to the last of `events`.
+/// The deliveries per second, from the first one that is seen to the last of `events`.
 ///
 /// # Errors
 /// The receiver does not answer.

@@ -1,4 +1,4 @@
-//! Receivers that misbehave, byte by byte.
+//! Receivers that misbehave at the level of bytes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,31 +12,31 @@ use tokio::task::JoinHandle;
 /// What a raw receiver does with a connection.
 #[derive(Debug, Clone)]
 pub enum Act {
-    /// Answers every request with these bytes, and keeps the connection.
+    /// Answers every request with these bytes and keeps the connection open.
     Answer(Vec<u8>),
-    /// Answers once, then closes without a word when the next request is there.
+    /// Answers one request with these bytes and closes the connection.
     AnswerOnceThenClose(Vec<u8>),
     /// Sends these bytes before it has read anything.
     Greet(Vec<u8>),
     /// Closes as soon as it is connected.
     CloseAtOnce,
-    /// Reads the request, sends these bytes, and resets.
+    /// Reads the request, sends these bytes, and resets the connection.
     Reset(Vec<u8>),
-    /// Reads and never answers.
+    /// Reads the request and never answers.
     Silence,
-    /// Does not even read: the request's body stays half-way.
+    /// Reads nothing, so that a large body stays half sent, and then resets the connection.
     DeafThenReset,
-    /// Sends a head a byte a second.
+    /// Sends a head at one byte per second.
     DripHead,
-    /// Sends headers without an end.
+    /// Sends headers that never end.
     EndlessHead,
-    /// Sends 200, then a body without an end.
+    /// Sends 200 and a body that never ends.
     EndlessBody,
-    /// Sends 200, then a body a byte a second.
+    /// Sends 200 and a body at one byte per second.
     DripBody,
 }
 
-/// A running raw receiver; ends when dropped.
+/// A running raw receiver. It ends when this value is dropped.
 pub struct Raw {
     /// Where it listens.
     pub address: SocketAddr,
@@ -46,10 +46,10 @@ pub struct Raw {
 }
 
 impl Raw {
-    /// Starts one on loopback.
+    /// Starts a receiver on loopback.
     ///
     /// # Errors
-    /// The system's.
+    /// The operating system refuses it.
     pub async fn start(act: Act) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -60,7 +60,8 @@ impl Raw {
                 count.fetch_add(1, Ordering::SeqCst);
                 let act = act.clone();
                 tokio::spawn(async move {
-                    let _ = perform(stream, act).await;
+                    // A client that gives up is expected here.
+                    perform(stream, act).await.ok();
                 });
             }
         });
@@ -75,7 +76,6 @@ impl Drop for Raw {
 }
 
 async fn perform(mut stream: TcpStream, act: Act) -> std::io::Result<()> {
-    const OK: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
     match act {
         Act::CloseAtOnce => Ok(()),
         Act::Answer(bytes) => {
@@ -91,7 +91,7 @@ async fn perform(mut stream: TcpStream, act: Act) -> std::io::Result<()> {
         Act::AnswerOnceThenClose(bytes) => {
             read_request(&mut stream).await?;
             stream.write_all(&bytes).await?;
-            // The peer keeps the connection; we are gone before it uses it again.
+            // The client keeps the connection, and finds it closed when it uses it again.
             Ok(())
         }
         Act::Reset(bytes) => {
@@ -107,8 +107,18 @@ async fn perform(mut stream: TcpStream, act: Act) -> std::io::Result<()> {
             tokio::time::sleep(Duration::from_millis(200)).await;
             reset(stream)
         }
-        Act::DripHead => {
+        endless => {
             read_request(&mut stream).await?;
+            answer_slowly(stream, endless).await
+        }
+    }
+}
+
+/// Sends an answer that comes slowly or never ends.
+async fn answer_slowly(mut stream: TcpStream, act: Act) -> std::io::Result<()> {
+    const OK: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    match act {
+        Act::DripHead => {
             for byte in b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nx-slow: yes yes yes yes yes\r\n\r\n" {
                 stream.write_all(&[*byte]).await?;
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -116,21 +126,18 @@ async fn perform(mut stream: TcpStream, act: Act) -> std::io::Result<()> {
             Ok(())
         }
         Act::EndlessHead => {
-            read_request(&mut stream).await?;
             stream.write_all(b"HTTP/1.1 200 OK\r\n").await?;
             loop {
                 stream.write_all(b"x-more: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n").await?;
             }
         }
         Act::EndlessBody => {
-            read_request(&mut stream).await?;
             stream.write_all(OK).await?;
             loop {
                 stream.write_all(b"10\r\n0123456789abcdef\r\n").await?;
             }
         }
-        Act::DripBody => {
-            read_request(&mut stream).await?;
+        _ => {
             stream.write_all(OK).await?;
             loop {
                 stream.write_all(b"1\r\nx\r\n").await?;
@@ -140,7 +147,8 @@ async fn perform(mut stream: TcpStream, act: Act) -> std::io::Result<()> {
     }
 }
 
-/// Reads a head and the body that its content-length tells. False: the peer closed.
+/// Reads a head and a body of the length that `content-length` names. Returns false if the client closed the
+/// connection.
 async fn read_request(stream: &mut TcpStream) -> std::io::Result<bool> {
     let mut seen = Vec::new();
     let mut chunk = [0; 4096];
@@ -169,9 +177,8 @@ async fn read_request(stream: &mut TcpStream) -> std::io::Result<bool> {
 
 async fn hold(mut stream: TcpStream) -> std::io::Result<()> {
     let mut rest = [0; 16];
-    // Until the peer gives up.
-    let _ = stream.read(&mut rest).await?;
-    Ok(())
+    // This returns when the client gives up.
+    stream.read(&mut rest).await.map(drop)
 }
 
 fn reset(stream: TcpStream) -> std::io::Result<()> {

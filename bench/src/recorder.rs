@@ -1,4 +1,4 @@
-//! A receiver that verifies every callback with the SDK and records what it got and when it answered.
+//! A receiver that verifies every callback with the SDK, and records what arrived and when it answered.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use scale_callback::receiver::{self, Handler, Received, Reply};
-use scale_callback::server::Listener;
-use scale_callback::tls::ServerTls;
 use scale_callback_auth::Verifier;
+use scale_callback_serve::server::Listener;
+use scale_callback_serve::tls::ServerTls;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-/// One request that came in.
+/// One request that arrived and verified.
 #[derive(Debug, Clone)]
 pub struct Receipt {
     /// `webhook-id`.
     pub id: String,
-    /// The task's id; empty where the body has none.
+    /// The task's id. It is empty if the body has none.
     pub task_id: String,
     /// Path and query.
     pub path: String,
@@ -27,15 +27,15 @@ pub struct Receipt {
     pub body: Bytes,
     /// All headers.
     pub headers: http::HeaderMap,
-    /// The status it is answered with.
+    /// The status of the answer.
     pub status: u16,
-    /// When the answer goes out (for a hang: would have).
+    /// When the answer is sent. If the receiver hangs, this is when the answer would be sent.
     pub answered: Instant,
-    /// When it came.
+    /// When the request arrived.
     pub came: Instant,
 }
 
-/// A running recorder; ends when dropped.
+/// A running recorder. It ends when this value is dropped.
 pub struct Recorder {
     /// Where it listens.
     pub address: SocketAddr,
@@ -51,32 +51,32 @@ struct State {
     came: Notify,
 }
 
-/// How a request is answered, by what it is and how often its id came before.
+/// Decides the answer to a request, from the request and from how often its id arrived before.
 pub type Rule = Arc<dyn Fn(&Received, u32) -> Reply + Send + Sync>;
 
 impl Recorder {
-    /// Starts one on loopback.
+    /// Starts a recorder on loopback.
     ///
     /// # Errors
-    /// The system's.
+    /// The operating system refuses it.
     pub async fn start(verifier: Verifier, rule: Rule) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         Self::on(listener, verifier, rule)
     }
 
-    /// Starts one on a listener.
+    /// Starts a recorder on a listener.
     ///
     /// # Errors
-    /// The system's.
+    /// The operating system refuses it.
     pub fn on(listener: TcpListener, verifier: Verifier, rule: Rule) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
         Ok(Self::serving(Listener::Tcp(listener), address, verifier, rule))
     }
 
-    /// Starts one on loopback behind TLS: HTTP/2 for who wants it.
+    /// Starts a recorder on loopback with TLS. Clients that want HTTP/2 get it.
     ///
     /// # Errors
-    /// The system's.
+    /// The operating system refuses it.
     pub async fn behind_tls(tls: Arc<ServerTls>, verifier: Verifier, rule: Rule) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -93,31 +93,31 @@ impl Recorder {
         Self { address, state, _stop: stop, task }
     }
 
-    /// A URL of it.
+    /// The recorder's URL with this path.
     #[must_use]
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    /// Everything that verified so far.
+    /// All requests that have verified so far.
     #[must_use]
     pub fn receipts(&self) -> Vec<Receipt> {
         self.state.receipts().clone()
     }
 
-    /// How many verified so far.
+    /// How many requests have verified so far.
     #[must_use]
     pub fn count(&self) -> usize {
         self.state.receipts().len()
     }
 
-    /// Codes of what did not verify: there should be none.
+    /// The error codes of requests that did not verify. There should be none.
     #[must_use]
     pub fn refused(&self) -> Vec<String> {
         self.state.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until `enough` of the receipts, at most `patience`. False when that passed.
+    /// Waits until `enough` returns true for the receipts, at most `patience`. Returns false if that time passed.
     pub async fn until(&self, patience: Duration, enough: impl Fn(&[Receipt]) -> bool) -> bool {
         let waiting = async {
             loop {
@@ -140,22 +140,22 @@ impl State {
     }
 
     fn record(&self, received: &Received, counts: &Mutex<HashMap<String, u32>>, rule: &Rule) -> Reply {
-        let Ok(proven) = &received.verdict else {
+        let Ok(verified) = &received.verdict else {
             let code = received.verdict.as_ref().err().map_or("", |error| error.code());
             self.refused.lock().unwrap_or_else(PoisonError::into_inner).push(code.to_owned());
             return Reply::status(401);
         };
         let before = {
             let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = counts.entry(proven.id.clone()).or_default();
+            let count = counts.entry(verified.id.clone()).or_default();
             *count += 1;
             *count - 1
         };
         let reply = rule(received, before);
         let now = Instant::now();
         self.receipts().push(Receipt {
-            id: proven.id.clone(),
-            task_id: proven.task_id.clone(),
+            id: verified.id.clone(),
+            task_id: verified.task_id.clone(),
             path: received.path.clone(),
             body: received.body.clone(),
             headers: received.headers.clone(),

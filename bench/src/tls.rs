@@ -1,4 +1,4 @@
-//! A certificate authority of the tests' own, in a folder, with one certificate for loopback.
+//! A self-signed certificate for loopback, in a folder, for tests. It is also the authority that clients trust.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,24 +6,24 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use scale_callback::tls::ServerTls;
+use scale_callback_serve::tls::{ServerTls, TlsError};
 use tokio_rustls::TlsAcceptor;
 
-/// Where the authority's certificate, the server's chain and its key lie.
+/// The paths of the authority's certificate, of the server's chain and of its key.
 pub struct Certificates {
-    /// What clients trust.
+    /// The certificate that clients trust.
     pub ca_file: PathBuf,
     /// The server's certificate.
     pub cert: PathBuf,
-    /// Its key.
+    /// The server's key.
     pub key: PathBuf,
 }
 
 impl Certificates {
-    /// Makes them in `folder`, for 127.0.0.1 and localhost.
+    /// Makes the files in `folder`, for 127.0.0.1 and localhost.
     ///
     /// # Errors
-    /// The system's, or the generator's.
+    /// A file cannot be written, or the certificate cannot be made.
     pub fn make(folder: &Path) -> anyhow::Result<Self> {
         let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
         let made = rcgen::generate_simple_self_signed(names)?;
@@ -42,15 +42,15 @@ impl Certificates {
     /// For a server of ours.
     ///
     /// # Errors
-    /// A sentence.
-    pub fn server(&self) -> Result<Arc<ServerTls>, String> {
+    /// A file that cannot be used.
+    pub fn server(&self) -> Result<Arc<ServerTls>, TlsError> {
         Ok(Arc::new(ServerTls::load(&self.cert, &self.key)?))
     }
 
-    /// For a server that chooses `protocol` whatever it speaks then.
+    /// An acceptor for a server that always chooses `protocol`.
     ///
     /// # Errors
-    /// The files'.
+    /// The files cannot be used.
     pub fn acceptor(&self, protocol: &str) -> anyhow::Result<TlsAcceptor> {
         let chain = CertificateDer::pem_file_iter(&self.cert)?.collect::<Result<Vec<_>, _>>()?;
         let key = PrivateKeyDer::from_pem_file(&self.key)?;

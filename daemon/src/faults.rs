@@ -13,6 +13,10 @@ pub(crate) enum Fault {
     Panic,
     /// The attempt of a task whose id holds `hang` never ends, whatever its deadline.
     Hang,
+    /// The consumer's thread panics at its first record.
+    ConsumerPanic,
+    /// Admission panics at its first batch.
+    AdmissionPanic,
 }
 
 #[cfg(feature = "faults")]
@@ -25,6 +29,8 @@ pub(crate) fn is_on(fault: Fault) -> bool {
         Fault::NoLookUp => "no-look-up",
         Fault::Panic => "panic",
         Fault::Hang => "hang",
+        Fault::ConsumerPanic => "consumer-panic",
+        Fault::AdmissionPanic => "admission-panic",
     };
     ON.get_or_init(|| std::env::var("CALLBACKD_FAULT").unwrap_or_default()).split(',').any(|on| on == name)
 }

@@ -119,8 +119,8 @@ impl Keyring {
         aws_lc_rs::rand::fill(&mut key[..]).expect("the system gives random bytes");
         let mut id = [0_u8; 4];
         aws_lc_rs::rand::fill(&mut id).expect("the system gives random bytes");
-        let line = Zeroizing::new(format!("k{} {}\n", crate::base::text::hex(&id), STANDARD.encode(&key[..])));
-        file.write_all(b"# callbackd keyring: seals the keys of teams in the store. Retention a copy elsewhere than the store's backup.\n")
+        let line = Zeroizing::new(format!("k{} {}\n", scale_callback_serve::text::hex(&id), STANDARD.encode(&key[..])));
+        file.write_all(b"# callbackd keyring: seals the keys of teams in the store. Keep a copy elsewhere than the store's backup.\n")
             .and_then(|()| file.write_all(line.as_bytes()))
             .and_then(|()| file.sync_all())
             .map_err(io)

@@ -21,11 +21,13 @@ pub mod cli;
 pub mod config;
 pub mod deliver;
 pub mod demo;
+pub mod flight;
 pub mod intake;
 pub mod keyring;
 pub mod model;
 pub mod net;
 pub mod ops;
+pub mod schedule;
 pub mod store;
 
 mod faults;

@@ -1,23 +1,18 @@
-//! The customers' side of the callbacks, and what the daemon shares with it.
+//! What customers run to receive callbacks: a verifying proxy, and the tools to build and test a receiver.
 //!
-//! [`gate`] is the verifying proxy; [`cli`] has it and the smaller commands as the binary `scale-callback` runs them, and
-//! the daemon's binary too. Beneath them: one HTTP server shell with limits and a drain, one plain HTTP client, a
-//! receiver that verifies everything it is sent, and sample tasks.
+//! [`gate`] is the proxy. [`cli`] holds the commands that the binary `scale-callback` runs; the daemon's binary mounts the
+//! same commands. [`receiver`] and [`samples`] are the kit of the demo and of tests: a receiver that verifies everything
+//! it is sent, and sample tasks. The HTTP server shell and the HTTP client come from `scale-callback-serve`, verification
+//! from `scale-callback-auth`. Nothing here knows the daemon.
 
 #![deny(missing_docs)]
 
-pub mod body;
 pub mod cli;
-pub mod client;
+mod clock;
 pub mod conformance;
 pub mod diagnosis;
 pub mod gate;
 pub mod keys;
-pub mod pace;
 pub mod receiver;
+pub mod receiver_at;
 pub mod samples;
-pub mod server;
-mod stall;
-pub mod text;
-pub mod tls;
-mod wire;

@@ -1,4 +1,4 @@
-//! `scale-callback`.
+//! The binary `scale-callback`. The library holds everything, so that the daemon's binary has the same commands.
 
 use std::process::ExitCode;
 

@@ -1,7 +1,7 @@
-//! A receiver that verifies every callback with the SDK before it looks at it. The demo and the tests receive with it.
+//! A receiver that verifies every callback with the SDK before its handler's answer counts. The demo and the tests receive
+//! with it. Customers should not copy it: it remembers no `webhook-id`, so it handles a repeat again.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,15 +12,14 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use scale_callback_auth::{Mode, Verifier, VerifyError};
+use scale_callback_serve::body::whole;
+use scale_callback_serve::server::{Limits, Listener, serve};
 use tokio::sync::watch;
 
-use crate::body::whole;
-use crate::server::{Limits, Listener, serve};
-
-/// The largest callback: an event of 5 MiB repeats its response in the body.
+/// The largest body of a callback, in bytes: a task event has at most 5 MiB, and the callback holds its response twice.
 pub const BODY_LIMIT: usize = 12 << 20;
 
-/// What came in.
+/// One request that came in.
 #[derive(Debug, Clone)]
 pub struct Received {
     /// The request's path and query.
@@ -29,22 +28,22 @@ pub struct Received {
     pub headers: HeaderMap,
     /// The whole body.
     pub body: Bytes,
-    /// Whether it is from the platform.
-    pub verdict: Result<Proven, VerifyError>,
+    /// What the verifier found, or why it refused the request.
+    pub verdict: Result<VerifiedFacts, VerifyError>,
 }
 
-/// What the verifier proved.
+/// What the verifier found in a request that it accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Proven {
+pub struct VerifiedFacts {
     /// `webhook-id`.
     pub id: String,
-    /// The task's id.
+    /// The task's id; empty where the body is not a callback.
     pub task_id: String,
-    /// Live or test.
+    /// Whether live or test keys signed it.
     pub mode: Mode,
 }
 
-/// How to answer.
+/// How a request is answered.
 #[derive(Debug, Clone)]
 pub struct Reply {
     /// The status.
@@ -53,33 +52,33 @@ pub struct Reply {
     pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
-    /// Wait this long first; longer than the sender's patience, it is a hang.
+    /// How long the answer waits. A delay that is longer than the sender's time limit looks like a receiver that hangs.
     pub delay: Duration,
 }
 
 impl Reply {
-    /// A status and nothing else.
+    /// An answer with a status and nothing else.
     #[must_use]
     pub fn status(code: u16) -> Self {
         let status = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Self { status, headers: HeaderMap::new(), body: Bytes::new(), delay: Duration::ZERO }
     }
 
-    /// With `retry-after`, in seconds.
+    /// The same answer with `retry-after`, in seconds.
     #[must_use]
     pub fn retry_after(mut self, seconds: u32) -> Self {
         self.headers.insert(http::header::RETRY_AFTER, HeaderValue::from(seconds));
         self
     }
 
-    /// After `delay`.
+    /// The same answer after `delay`.
     #[must_use]
     pub fn after(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
     }
 
-    /// With a body.
+    /// The same answer with a body.
     #[must_use]
     pub fn saying(mut self, body: impl Into<Bytes>) -> Self {
         self.body = body.into();
@@ -87,11 +86,11 @@ impl Reply {
     }
 }
 
-/// What a verified callback is answered with.
+/// Decides how a verified callback is answered.
 pub type Handler = Arc<dyn Fn(&Received) -> Reply + Send + Sync>;
 
-/// Serves `handler` on `listener` until `stop`. What does not verify is answered 401 and handed to `handler` as well,
-/// whose reply is then not used.
+/// Serves on `listener` until `stop`. A request that does not verify is handed to `handler` as well, so that it can be
+/// counted, but its answer is always 401.
 pub async fn run(listener: Listener, verifier: Verifier, handler: Handler, stop: watch::Receiver<bool>) {
     let verifier = Arc::new(verifier);
     let limits = Limits { connections: 8_192, ..Limits::default() };
@@ -127,10 +126,10 @@ fn respond(request: Request<Incoming>, verifier: Arc<Verifier>, handler: Handler
     })
 }
 
-fn verify(verifier: &Verifier, headers: &HeaderMap, body: &[u8]) -> Result<Proven, VerifyError> {
+fn verify(verifier: &Verifier, headers: &HeaderMap, body: &[u8]) -> Result<VerifiedFacts, VerifyError> {
     let verified = verifier.verify(headers, body)?;
     let task_id = verified.callback().map(|callback| callback.task_id().to_owned()).unwrap_or_default();
-    Ok(Proven { id: verified.id().to_owned(), task_id, mode: verified.mode() })
+    Ok(VerifiedFacts { id: verified.id().to_owned(), task_id, mode: verified.mode() })
 }
 
 fn plain(status: StatusCode) -> Response<Full<Bytes>> {

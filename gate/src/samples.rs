@@ -1,7 +1,7 @@
-//! Sample tasks of the shapes that the platform sends, made from a seed: for demos, tests and a receiver's first try.
+//! Sample tasks of the shapes that the platform sends, for demos, tests and the first callback that a receiver gets. The same
+//! seed always makes the same sample; nothing here is random or reads a clock.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 
 use serde_json::value::RawValue;
 
@@ -43,12 +43,12 @@ impl Kind {
     }
 }
 
-/// A small generator of numbers: the same seed gives the same sample.
+/// A small generator of numbers, for samples alone: it is far too weak for secrets.
 #[derive(Debug, Clone)]
 pub struct Seed(u64);
 
 impl Seed {
-    /// Begins from any number.
+    /// A generator that starts from any number.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x1234_5678_9abc_def0)
@@ -79,7 +79,7 @@ impl Seed {
     }
 }
 
-/// What a sample is made for.
+/// What a sample shall be like.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'w> {
     /// Its shape.
@@ -88,9 +88,9 @@ pub struct Wanted<'w> {
     pub task_id: &'w str,
     /// The task's own callback URL, if it has one.
     pub callback_url: Option<&'w str>,
-    /// A test task.
+    /// Whether it is a test task.
     pub is_test: bool,
-    /// Annotations, polygons or pages: the sample's size.
+    /// How many annotations, polygons or pages it has.
     pub items: u64,
 }
 
@@ -104,19 +104,18 @@ pub fn task(wanted: &Wanted<'_>, seed: &mut Seed) -> String {
         kind.task_type()
     );
     if let Some(url) = callback_url {
-        let _ = write!(json, r#","callback_url":"{url}""#);
+        json.push_str(&format!(r#","callback_url":"{url}""#));
     }
     json.push_str(r#","instruction":"Label every object. Überprüfen Sie auch Teilverdeckungen.","params":"#);
     json.push_str(&params(kind));
     json.push_str(r#","response":"#);
     json.push_str(&response(kind, items, seed));
-    let _ = write!(
-        json,
+    json.push_str(&format!(
         r#","metadata":{{"order":{},"source":"camera-{}"}},"tags":["sample"],"unique_id":"{}"}}"#,
         seed.below(1_000_000),
         seed.below(8),
         seed.uuid()
-    );
+    ));
     json
 }
 
@@ -188,7 +187,7 @@ fn page(seed: &mut Seed, index: u64) -> String {
     )
 }
 
-/// A callback's body around a task, as the platform composes it; `None` if `task` is no JSON object with a `task_id`.
+/// The body of a callback around a task, as the platform composes it; `None` if `task` is not a JSON object with a `task_id`.
 #[must_use]
 pub fn callback(task: &str) -> Option<String> {
     let members: HashMap<&str, &RawValue> = serde_json::from_str(task).ok()?;
@@ -197,7 +196,7 @@ pub fn callback(task: &str) -> Option<String> {
     Some(format!(r#"{{"task":{task}{response},"task_id":{id}}}"#))
 }
 
-/// A callback's id with that time inside.
+/// A callback's id that holds this time.
 #[must_use]
 pub fn callback_id(unix_millis: u64, seed: &mut Seed) -> String {
     const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
@@ -216,7 +215,7 @@ pub fn envelope(team: &str, event_id: Option<&str>, task: &str) -> String {
     }
 }
 
-/// A `UUIDv7` of that time: what a producer should use as its event id.
+/// A `UUIDv7` of this time, as a producer should use for its event ids.
 #[must_use]
 pub fn uuid_v7(millis: u64, seed: &mut Seed) -> String {
     let (a, b) = (seed.next_u64(), seed.next_u64());
@@ -230,7 +229,7 @@ pub fn uuid_v7(millis: u64, seed: &mut Seed) -> String {
     )
 }
 
-/// 24 hex digits that begin with a time, as the platform's task ids do.
+/// A task's id: 24 hex digits that begin with this time, as the platform's task ids do.
 #[must_use]
 pub fn task_id(unix_seconds: u64, seed: &mut Seed) -> String {
     format!("{:08x}{:016x}", unix_seconds & 0xffff_ffff, seed.next_u64())

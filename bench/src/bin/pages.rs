@@ -1,9 +1,9 @@
-//! Pages of a store with a million settled callbacks, while callbackd delivers at half its speed: how long a page of 50
-//! takes, by what it is asked for, and what the asking costs delivery.
+//! How long a page of 50 callbacks takes on a store with a million settled ones while callbackd delivers at half its
+//! speed, by what is asked for, and how much the reading slows delivery down.
 //!
-//! `make bench-pages`. All processes share this machine.
+//! Run it with `make bench-pages`. All processes share this machine.
 
-#![allow(clippy::print_stdout, reason = "it is a report")]
+#![allow(clippy::print_stdout, reason = "it prints a report")]
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -14,15 +14,15 @@ use callbackd_bench::broker::Broker;
 use callbackd_bench::load::{self, Daemon, Source};
 use http::{HeaderMap, Method};
 use rusqlite::{Connection, params};
-use scale_callback::client::{Remote, call};
 use scale_callback::samples::Seed;
+use scale_callback_serve::client::{Remote, call};
 
 const ROWS: u64 = 1_000_000;
 const TEAMS: u64 = 50;
 const ENDPOINTS_A_TEAM: u64 = 4;
 const FULL: u64 = 60_000;
 const PHASE: Duration = Duration::from_secs(20);
-/// Event times of the rows: less than they are kept for, the newest of them now.
+/// The time between the oldest and the newest row: less than rows are kept for. The newest one is from now.
 const SPAN: u64 = 20 * 86_400_000;
 
 fn main() -> anyhow::Result<()> {
@@ -36,9 +36,9 @@ fn main() -> anyhow::Result<()> {
 async fn measure() -> anyhow::Result<()> {
     let (mut child, address) = load::start_receiver()?;
     let broker = Broker::start(&load::kafka_libs())?;
-    let mut partition = Source::start(&broker.servers(), address).await?;
+    let mut source = Source::start(&broker.servers(), address).await?;
     let (folder, binary) = (tempfile::tempdir()?, load::binary()?);
-    anyhow::ensure!(load::keyring(&binary, folder.path())?, "no keyring");
+    anyhow::ensure!(load::keyring(&binary, folder.path())?, "the keyring was not created");
     let idle = Daemon::start(&binary, folder.path(), "127.0.0.1:9")?;
     idle.team(&binary).await?;
     drop(idle);
@@ -46,27 +46,27 @@ async fn measure() -> anyhow::Result<()> {
     fill(&folder.path().join("store/callbackd.db"))?;
     println!("{ROWS} settled rows were written in {:.0?}", begun.elapsed());
 
-    partition.produce(FULL)?;
+    source.produce(FULL)?;
     let daemon = Daemon::start(&binary, folder.path(), &broker.servers())?;
     let full = load::rate(address, 0, FULL).await?;
     println!("full speed              {full:>8.0} /s");
     let half = (full / 2.0) as u64;
-    let alone = paced(&mut partition, address, half).await?;
+    let alone = paced(&mut source, address, half).await?;
     println!("half speed, alone       {alone:>8.0} /s  (wanted {half})");
     let api = Remote::Unix(daemon.socket.clone());
     let asking = tokio::spawn(ask(api));
-    let asked = paced(&mut partition, address, half).await?;
+    let asked = paced(&mut source, address, half).await?;
     let pages = asking.await??;
     println!(
-        "half speed, asked       {asked:>8.0} /s  ({} pages in {PHASE:?})",
+        "half speed, with pages  {asked:>8.0} /s  ({} pages in {PHASE:?})",
         pages.iter().map(|(_, t)| t.len()).sum::<usize>()
     );
     println!("kept                    {:>8.2}", asked / alone);
-    println!("{:<28} {:>7} {:>9} {:>9} {:>9}", "page of 50 by", "pages", "median ms", "p95 ms", "most ms");
+    println!("{:<28} {:>7} {:>9} {:>9} {:>10}", "page of 50 by", "pages", "median ms", "p95 ms", "longest ms");
     for (kind, mut times) in pages {
         times.sort();
         let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1000.0;
-        println!("{kind:<28} {:>7} {:>9.1} {:>9.1} {:>9.1}", times.len(), at(0.5), at(0.95), at(1.0));
+        println!("{kind:<28} {:>7} {:>9.1} {:>9.1} {:>10.1}", times.len(), at(0.5), at(0.95), at(1.0));
     }
     drop(daemon);
     child.kill()?;
@@ -74,15 +74,16 @@ async fn measure() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Produces at a pace for a phase; deliveries a second meanwhile, with those that came within a second after it.
-async fn paced(partition: &mut Source, address: SocketAddr, pace: u64) -> anyhow::Result<f64> {
+/// Produces at a pace for a phase. Answers how many deliveries a second there were, those of the second after it
+/// included.
+async fn paced(source: &mut Source, address: SocketAddr, pace: u64) -> anyhow::Result<f64> {
     let before = load::count(address).await?;
     let begun = Instant::now();
     let mut sent = 0;
     while begun.elapsed() < PHASE {
         let wanted = (begun.elapsed().as_secs_f64() * pace as f64) as u64;
         while sent < wanted {
-            partition.send()?;
+            source.send()?;
             sent += 1;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -95,7 +96,7 @@ async fn paced(partition: &mut Source, address: SocketAddr, pace: u64) -> anyhow
 
 type Times = Vec<(&'static str, Vec<Duration>)>;
 
-/// One page after another, of each kind in turn, for a phase; the first of each warms it.
+/// Asks for one page after another, of each kind in turn, for a phase. The first page of each kind is not measured.
 async fn ask(api: Remote) -> anyhow::Result<Times> {
     let mut times: Times = Vec::new();
     let begun = Instant::now();
@@ -141,7 +142,7 @@ async fn questions(api: &Remote, n: u64) -> anyhow::Result<Vec<(&'static str, St
     ])
 }
 
-#[expect(clippy::disallowed_methods, reason = "rows of the last days, whenever this runs")]
+#[expect(clippy::disallowed_methods, reason = "the rows must be of the last days whenever this runs")]
 fn now() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_millis() as u64)
@@ -149,7 +150,7 @@ fn now() -> u64 {
 
 fn rfc3339(millis: u64) -> String {
     let (days, rest) = (millis / 86_400_000, millis % 86_400_000);
-    // Civil from days, after the well-known algorithm; good for this century.
+    // The well-known algorithm that turns a number of days into a date. It is right for this century.
     let z = days + 719_468;
     let era = z / 146_097;
     let doe = z % 146_097;
@@ -168,7 +169,7 @@ async fn get(api: &Remote, path: &str) -> anyhow::Result<serde_json::Value> {
     Ok(serde_json::from_slice(&answer.body)?)
 }
 
-/// A million callbacks that ended: nine in ten delivered, the others exhausted and abandoned.
+/// Writes a million callbacks that ended. Nine in ten were delivered, and the others were exhausted or abandoned.
 fn fill(file: &Path) -> anyhow::Result<()> {
     let mut connection = Connection::open(file)?;
     let transaction = connection.transaction()?;

@@ -1,9 +1,10 @@
-//! A rough figure of speed: callbackd (real Kafka, SQLite, signed POSTs) over a bare loop that signs and POSTs the same
-//! bodies with hyper, one after the other in one run, to the same receiver in a process of its own.
+//! Gives a rough figure of speed. It compares callbackd (real Kafka, SQLite, signed POSTs) with a bare loop that signs
+//! and POSTs the same bodies with hyper. Both run in one run, one after the other, and send to the same receiver, which
+//! is a separate process.
 //!
-//! `make bench`. All processes share this machine; the ratio is what counts.
+//! `make bench` runs it. All processes share this machine, so only the ratio says something.
 
-#![allow(clippy::print_stdout, reason = "it is a report")]
+#![allow(clippy::print_stdout, reason = "it prints a report")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,9 +16,9 @@ use callbackd_bench::load::{self, Daemon, ENDPOINTS, Source};
 use http_body_util::Full;
 use hyper::Request;
 use hyper_util::rt::TokioIo;
-use scale_callback::body::whole;
 use scale_callback_auth::sign::{AuthHeader, Signer};
 use scale_callback_auth::{CallbackAuthKey, SigningSecret};
+use scale_callback_serve::body::whole;
 use tokio::net::TcpStream;
 
 const CONNECTIONS: usize = 64;
@@ -45,7 +46,7 @@ async fn compare() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Signs and POSTs over kept connections, nothing else.
+/// Signs and POSTs over kept connections, and does nothing else.
 async fn bare(address: SocketAddr) -> anyhow::Result<f64> {
     let secret = SigningSecret::parse("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")?;
     let key = CallbackAuthKey::parse("live_auth_0123456789abcdef0123456789abcdef")?;
@@ -71,8 +72,9 @@ async fn bare(address: SocketAddr) -> anyhow::Result<f64> {
                     request = request.header(name, value);
                 }
                 let response = sender.send_request(request.body(Full::new(body.clone()))?).await?;
-                anyhow::ensure!(response.status().is_success(), "the receiver refused");
-                let _ = whole(response.into_body(), 1024).await;
+                anyhow::ensure!(response.status().is_success(), "the receiver refused a POST");
+                // The answer's body is empty. It is read so that the connection can be used again.
+                whole(response.into_body(), 1024).await.ok();
                 sent += 1;
             }
             anyhow::Ok(sent)
@@ -85,14 +87,14 @@ async fn bare(address: SocketAddr) -> anyhow::Result<f64> {
     Ok(sent as f64 / begun.elapsed().as_secs_f64())
 }
 
-/// The daemon's own binary on a backlog in a real Kafka: from its first delivery to its last.
+/// Runs the daemon's own binary on a backlog in a real Kafka, and measures from its first delivery to its last.
 async fn daemon(address: SocketAddr, before: u64) -> anyhow::Result<f64> {
     let broker = Broker::start(&load::kafka_libs())?;
     Source::start(&broker.servers(), address).await?.produce(EVENTS)?;
     let folder = tempfile::tempdir()?;
     let binary = load::binary()?;
-    // Its team first, while no broker is there to read from.
-    anyhow::ensure!(load::keyring(&binary, folder.path())?, "no keyring");
+    // The team is created first, while the daemon has no broker to read from.
+    anyhow::ensure!(load::keyring(&binary, folder.path())?, "the keyring was not created");
     let idle = Daemon::start(&binary, folder.path(), "127.0.0.1:9")?;
     idle.team(&binary).await?;
     drop(idle);

@@ -6,6 +6,7 @@ use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
 use axum::extract::{FromRequest, FromRequestParts, OriginalUri, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
+use scale_callback_serve::text::printable;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 use utoipa::openapi::{RefOr, Schema};
@@ -13,7 +14,6 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::problem::{Code, Problem};
 use crate::base::clock::Timestamp;
-use crate::base::text::printable;
 use crate::store::admin::IdempotencyKey;
 
 /// The header by which a repeated request is recognised, so that it creates nothing twice.

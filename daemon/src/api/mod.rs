@@ -22,8 +22,8 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
 use hyper_util::service::TowerToHyperService;
-use scale_callback::server::{Limits, Listener, Peer, serve};
-use scale_callback::tls::ServerTls;
+use scale_callback_serve::server::{Limits, Listener, Peer, serve};
+use scale_callback_serve::tls::ServerTls;
 use tokio::net::{TcpListener, UnixListener};
 use utoipa_axum::router::OpenApiRouter;
 

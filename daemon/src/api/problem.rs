@@ -3,10 +3,10 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use scale_callback_serve::text::hex;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::base::text::hex;
 use crate::ops::OpsError;
 use crate::store::StoreError;
 

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
-use scale_callback::tls::ServerTls;
+use scale_callback_serve::tls::ServerTls;
 
 use crate::base::clock::{Clock as _, SystemClock};
 use crate::base::finding::Finding;
@@ -55,7 +55,7 @@ fn keyring(config: &Config, keys: &[KeyRow]) -> Finding {
         1 => format!("a sealing key in {}", config.keyring_file.display()),
         count => format!("{count} sealing keys in {}", config.keyring_file.display()),
     };
-    match super::check_keyring(keys, &ring) {
+    match super::start::check_keyring(keys, &ring) {
         Ok(()) if keys.is_empty() => Finding::ok(what, detail),
         Ok(()) => Finding::ok(what, format!("{detail}; it opens the store's keys")),
         Err(error) => {
@@ -74,7 +74,9 @@ fn listeners(config: &Config) -> Vec<Finding> {
     if let Some((cert, key)) = &config.api.tls {
         found.push(match ServerTls::load(cert, key) {
             Ok(_) => Finding::ok("api.tls_cert", format!("{} and its key fit", cert.display())),
-            Err(why) => Finding::failed("api.tls_cert", why, "name a PEM chain and the key that belongs to it"),
+            Err(why) => {
+                Finding::failed("api.tls_cert", why.to_string(), "name a PEM chain and the key that belongs to it")
+            }
         });
     }
     found.push(socket(&config.api.socket));

@@ -1,51 +1,59 @@
-//! What a running daemon takes of a changed configuration: everything of it, or nothing.
+//! What a running daemon takes of a changed configuration: all of it, or nothing.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use scale_callback::tls::ServerTls;
+use scale_callback_serve::tls::ServerTls;
 use tokio::sync::watch;
 
 use super::egress;
+use super::listeners::Listeners;
 use crate::base::telemetry::{LogLevel, check_level};
 use crate::config::Config;
-use crate::deliver::Engine;
-use crate::deliver::directory::Directory;
-use crate::deliver::lanes::Lanes;
+use crate::deliver::Delivery;
 use crate::ops::Settings;
 use crate::ops::retention::Retention;
 
-/// The parts that can be turned while they run.
+/// The parts that can be changed while they run.
 pub(super) struct Live {
-    pub(super) engine: Arc<Engine>,
-    pub(super) directory: Arc<Directory>,
-    pub(super) lanes: Arc<Lanes>,
-    pub(super) settings: watch::Sender<Settings>,
-    pub(super) log_level: LogLevel,
+    delivery: Delivery,
+    settings: watch::Sender<Settings>,
+    log_level: LogLevel,
     /// The level that the configuration named last.
-    pub(super) level: Mutex<String>,
-    pub(super) tls: Option<Arc<ServerTls>>,
+    level: Mutex<String>,
+    tls: Option<Arc<ServerTls>>,
     /// Our own listeners.
-    pub(super) ours: Vec<SocketAddr>,
+    ours: Vec<SocketAddr>,
 }
 
 impl Live {
+    pub(super) fn new(
+        config: &Config,
+        delivery: Delivery,
+        settings: watch::Sender<Settings>,
+        log_level: LogLevel,
+        listeners: &Listeners,
+    ) -> Self {
+        let (level, tls, ours) = (config.log.level.clone(), listeners.tls.clone(), listeners.ours.clone());
+        Self { delivery, settings, log_level, level: Mutex::new(level), tls, ours }
+    }
+
     pub(super) async fn take(&self, config: &Config) -> Result<(), String> {
         // What may fail comes first, so that a mistake changes nothing.
         check_level(&config.log.level)?;
         if let Some(tls) = &self.tls {
             tls.reload().map_err(|why| format!("api.tls_cert: {why}"))?;
         }
-        // What was ours is still: the brokers that are read from stay refused, whatever the file says by now.
+        // The brokers that are read from stay refused, whatever the file says by now.
         let mut policy = egress::policy(config, &self.ours).await;
-        policy.never.extend_from_slice(&self.engine.client.policy().never);
+        policy.never.extend_from_slice(&self.delivery.engine.client.policy().never);
         policy.never.sort_unstable();
         policy.never.dedup();
-        self.engine.client.set_policy(policy);
-        self.directory.set_retry(config.retry);
-        self.lanes.set_caps(config.caps);
+        self.delivery.engine.client.set_policy(policy);
+        self.delivery.directory.set_retry(config.retry);
+        self.delivery.lanes.set_caps(config.caps);
         self.settings.send_replace(settings(config));
-        // A level that was turned by hand stays, unless the file has another one than it had.
+        // A level that was set by hand stays, unless the file names another one than before.
         let mut level = self.level.lock().unwrap_or_else(PoisonError::into_inner);
         if *level != config.log.level {
             self.log_level.set(&config.log.level)?;

@@ -6,5 +6,3 @@ pub mod metrics;
 pub mod pace;
 pub mod stop;
 pub mod telemetry;
-
-pub use scale_callback::text;

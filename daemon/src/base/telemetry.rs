@@ -1,11 +1,17 @@
-//! Logs: a fixed message plus fields, as JSON or for people; and a panic hook that never prints a message's content.
+//! Logs: a fixed message plus fields, as JSON or for people; and a panic hook that never prints a panic's message.
+//!
+//! A filter names levels by module. It holds no regular expression, so that no filter can use up memory.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, reload};
+
+/// Bytes of a filter.
+const LONGEST_FILTER: usize = 1_024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -16,7 +22,7 @@ pub enum Format {
 #[derive(Debug, Clone)]
 pub struct Config {
     pub format: Format,
-    /// A filter of `tracing`: `info`, `callbackd=debug`, ...
+    /// A level (`off`, `error`, `warn`, `info`, `debug`, `trace`), or levels by module: `callbackd=debug,info`.
     pub level: String,
 }
 
@@ -28,20 +34,21 @@ pub fn check_level(level: &str) -> Result<(), String> {
     filter(level).map(drop)
 }
 
-/// A word by itself is a level: the library would take any other for the name of a part, and log nothing.
-fn filter(level: &str) -> Result<EnvFilter, String> {
+/// A word by itself must be a level. The library would take any other word for a module's name.
+fn filter(level: &str) -> Result<Targets, String> {
     let wrong = || format!("{level:?} is not a level or filter; say for example \"info\" or \"callbackd=debug,info\"");
     let levels = ["off", "error", "warn", "info", "debug", "trace"];
     let is_level = |word: &str| levels.iter().any(|level| level.eq_ignore_ascii_case(word));
     let bare = |part: &&str| !part.contains('=');
-    if level.split(',').map(str::trim).filter(bare).any(|word| !is_level(word)) {
+    let has_wrong_word = level.split(',').map(str::trim).filter(bare).any(|word| !is_level(word));
+    if has_wrong_word || level.len() > LONGEST_FILTER {
         return Err(wrong());
     }
-    EnvFilter::try_new(level).map_err(|_| wrong())
+    level.parse().map_err(|_| wrong())
 }
 
-/// A panic's payload may quote customers' data or a secret: the place is enough to find it.
-#[expect(clippy::print_stderr, reason = "also where no log was set up yet")]
+/// Logs the place of each panic and not its message, which may quote customers' data or a secret.
+#[expect(clippy::print_stderr, reason = "a panic before the logs are set up must be told as well")]
 pub fn quiet_panics(logged: bool) {
     std::panic::set_hook(Box::new(move |panic| {
         let place = panic.location().map_or_else(|| "somewhere".to_owned(), ToString::to_string);
@@ -56,7 +63,7 @@ pub fn quiet_panics(logged: bool) {
 /// Turns the level of this process's logs.
 #[derive(Clone)]
 pub struct LogLevel {
-    turn: Arc<dyn Fn(EnvFilter) + Send + Sync>,
+    turn: Arc<dyn Fn(Targets) + Send + Sync>,
     current: Arc<Mutex<String>>,
 }
 
@@ -71,7 +78,7 @@ impl LogLevel {
         Ok(())
     }
 
-    /// For where no logs were set up: turns nothing.
+    /// For a process without logs: it changes nothing.
     pub fn none() -> Self {
         Self { turn: Arc::new(drop), current: Arc::new(Mutex::new("off".to_owned())) }
     }
@@ -99,9 +106,8 @@ pub fn start(config: &Config) -> Result<LogLevel, String> {
     if started.is_ok() {
         quiet_panics(true);
     }
-    let turn = move |filter| {
-        let _ = handle.reload(filter);
-    };
+    // The handle outlives its layer only while the process ends.
+    let turn = move |filter| drop(handle.reload(filter));
     Ok(LogLevel { turn: Arc::new(turn), current: Arc::new(Mutex::new(config.level.clone())) })
 }
 
@@ -114,7 +120,18 @@ mod tests {
         for good in ["off", "info", "DEBUG", "callbackd=debug,info", "info,hyper=off"] {
             assert_eq!(check_level(good), Ok(()), "{good}");
         }
-        for wrong in ["", "infoo", "wran", "nonsense", "callbackd=loud", "info,nonsense", "=info="] {
+        let long = "info,".repeat(1_000) + "info";
+        for wrong in [
+            long.as_str(),
+            "callbackd[{x=~\"a+\"}]=debug",
+            "",
+            "infoo",
+            "wran",
+            "nonsense",
+            "callbackd=loud",
+            "info,nonsense",
+            "=info=",
+        ] {
             assert!(check_level(wrong).is_err(), "{wrong}");
         }
     }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::Failure;
 use super::table::say;
-use crate::base::text::printable;
+use scale_callback_serve::text::printable;
 
 const PAGE: &str = include_str!("../../../docs/glossary.md");
 

@@ -6,13 +6,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget};
-use scale_callback::client;
+use scale_callback_serve::client;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
 use super::args::{ConfigCommand, KeyringCommand, Remote};
 use super::table::{Column, Look, cell, say, table};
-use crate::app::{App, TestHooks};
+use crate::app::{App, Broken, TestHooks};
 use crate::base::finding::Verdict;
 use crate::base::telemetry;
 use crate::config::{Config, DEFAULTS, Layers, explain, is_reloadable};
@@ -52,22 +52,28 @@ pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
         let mut app = App::start(config, extras).await?;
         // What the daemon runs with now: the values of its start, and those that a reload took.
         let mut running = layers;
-        loop {
+        let failure = loop {
             tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break None,
+                _ = interrupt.recv() => break None,
                 _ = hang_up.recv() => reload(&app, file, &mut running).await,
-                error = app.broken() => {
-                    tracing::error!(%error, "the store is broken: ending at once");
-                    return Err(Failure::new(Failure::FAILED, error.to_string()));
+                broken = app.broken() => match broken {
+                    Broken::Store(error) => {
+                        tracing::error!(%error, "the store is broken: ending at once");
+                        return Err(Failure::new(Failure::FAILED, error.to_string()));
+                    }
+                    Broken::Part(error) => {
+                        tracing::error!(error, "a part of the daemon ended by itself: draining, then ending");
+                        break Some(Failure::new(Failure::FAILED, error));
+                    },
                 }
             }
-        }
+        };
         tracing::info!("stopping: attempts in flight may end; a second signal ends at once");
         tokio::select! {
             stopped = app.stop() => {
                 stopped?;
-                Ok(ExitCode::SUCCESS)
+                failure.map_or(Ok(ExitCode::SUCCESS), Err)
             }
             _ = terminate.recv() => Ok(at_once()),
             _ = interrupt.recv() => Ok(at_once()),

@@ -147,8 +147,8 @@ fn secret_from(file: &Path) -> Result<Zeroizing<String>, Failure> {
 }
 
 fn duration(text: &str) -> Result<Duration, Failure> {
-    crate::base::text::duration(text).ok_or_else(|| {
-        let shown = crate::base::text::printable(text.as_bytes(), 64);
+    scale_callback_serve::text::duration(text).ok_or_else(|| {
+        let shown = scale_callback_serve::text::printable(text.as_bytes(), 64);
         Failure::new(
             Failure::REFUSED,
             format!("{shown:?} is no duration; write for example \"30m\", \"12h\" or \"90d\""),

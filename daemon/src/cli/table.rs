@@ -2,9 +2,8 @@
 
 use std::io::{IsTerminal as _, Write as _};
 
+use scale_callback_serve::text::printable;
 use serde_json::Value;
-
-use crate::base::text::printable;
 
 /// Prints a line on standard output. A reader that has gone is no error.
 pub(super) fn say(text: &str) {

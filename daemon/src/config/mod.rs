@@ -19,12 +19,12 @@ pub use layers::{ConfigError, Layers, Origin as ValueOrigin};
 pub use settings::is_reloadable;
 
 use crate::base::telemetry;
-use crate::deliver::lane::Caps;
 use crate::intake;
 use crate::model::retry::RetryPolicy;
 use crate::model::team::HttpPolicy;
 use crate::net::egress::{AllowRule, Net};
 use crate::net::exchange;
+use crate::schedule::Caps;
 use crate::store;
 use raw::Raw;
 

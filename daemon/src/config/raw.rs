@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use scale_callback_serve::text::duration;
 use serde::{Deserialize, Deserializer, de};
-
-use crate::base::text::duration;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Raw {

@@ -1,18 +1,13 @@
 //! Delivery: the hot path from a lease to its settle.
 //!
-//! First try, tenth try, restart and re-send are one path: a lease in, one settle out. `attempt` is the only caller of
+//! First try, tenth try and restart are one path: a lease goes in, one settle comes out. `attempt` is the only caller of
 //! `settle`.
 
-pub mod claim_waker;
+mod build;
+mod claim;
 pub mod directory;
-pub mod feed;
-pub mod inflight;
-pub mod lane;
-pub mod lanes;
-pub mod lease_tokens;
-pub mod recent_outcomes;
+mod lease_tokens;
 pub mod resolve;
-pub mod settle;
 pub mod sign;
 
 use std::panic::AssertUnwindSafe;
@@ -28,16 +23,17 @@ use crate::base::metrics::Metrics;
 use crate::base::pace::Pace;
 use crate::base::stop::Stop;
 use crate::faults::{self, Fault};
+use crate::flight::settle::Settler;
+use crate::flight::{Inflight, parked};
 use crate::model::attempt::{Attempt, Outcome};
-use crate::model::lease::{LEASE_SLACK, Lease};
+use crate::model::lease::Lease;
 use crate::model::retry::{self, Report, RetryPolicy};
-use crate::model::settlement::{Change, Park, Settle};
+use crate::model::settlement::{Change, Settle};
 use crate::net::exchange::{Client, Exchange};
+use crate::schedule::{PROMPT, Permit, Start};
+pub use build::{Config, Delivery, DeliveryTask, Deps, build};
 use directory::{Directory, TeamEntry};
-use inflight::Inflight;
-use lane::PROMPT;
-use lanes::{Permit, Start};
-use settle::Settler;
+pub use lease_tokens::LeaseTokens;
 use sign::Content;
 
 /// What attempts share.
@@ -48,13 +44,13 @@ pub struct Engine {
     pub settler: Settler,
     pub metrics: Arc<Metrics>,
     pub user_agent: HeaderValue,
-    /// A first attempt gets its row early when it is older than this.
+    /// A first attempt that is older than this gets its row early.
     pub park_after: Duration,
-    /// Cuts off what is still under way when the grace of a stop is over.
+    /// Cuts off the attempts that are still under way when the grace of a stop is over.
     pub cut_off: Stop,
 }
 
-/// What an attempt came to, with what decides about the next one.
+/// What an attempt came to, with the policy that decides about the next one.
 struct Tried {
     exchange: Exchange,
     retry: RetryPolicy,
@@ -204,21 +200,6 @@ impl Engine {
         self.metrics.attempts_total.with_label_values(&[attempt.outcome.name()]).inc();
         self.metrics.attempt_duration_seconds.observe(attempt.took.as_secs_f64());
     }
-}
-
-/// The park of a first try: with its lease while an attempt is under way, without one when there was no room for it.
-pub fn parked(lease: &Lease, under_way: Option<Duration>) -> Change {
-    let now = lease.now();
-    let lease_until = under_way.map(|deadline| now.plus(deadline.saturating_add(LEASE_SLACK)));
-    Change::Park(Box::new(Park {
-        facts: Arc::clone(&lease.facts),
-        epoch: lease.epoch().expect("only a first try is parked"),
-        url: lease.url.clone(),
-        body: lease.body.clone(),
-        due: now,
-        token: lease.token,
-        lease_until,
-    }))
 }
 
 fn settled(lease: &Lease, attempt: Attempt, next: retry::Next) -> Settle {

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::directory::TeamEntry;
-use super::lane::LaneKey;
 use crate::model::attempt::Outcome;
 use crate::model::endpoint::{QueueKey, QueueTarget};
 use crate::model::team::{AuthForm, HttpPolicy, Mode};
 use crate::net::target::Target;
+use crate::schedule::LaneKey;
 
 /// Where a callback goes, and in which form it is authenticated.
 pub struct Resolved {

@@ -21,7 +21,7 @@ use crate::app::{App, TestHooks};
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::stop::Switch;
 use crate::config::{Config, Layers};
-use crate::deliver::settle::Notice;
+use crate::flight::settle::Notice;
 use crate::keyring::Keyring;
 use crate::model::permission::Rights;
 use crate::model::team::{KeyKind, Mode};
@@ -164,7 +164,7 @@ async fn drive(
                 screen.footer(app, producer, receipts);
             }
             _ = tokio::signal::ctrl_c() => return Ok(Ending::Stopped),
-            error = app.broken() => return Err(error),
+            broken = app.broken() => return Err(broken.into()),
         }
     }
 }
@@ -189,7 +189,7 @@ async fn stay(
                 screen.footer(app, producer, receipts);
             }
             _ = tokio::signal::ctrl_c() => return Ok(()),
-            error = app.broken() => return Err(error),
+            broken = app.broken() => return Err(broken.into()),
         }
     }
 }
@@ -264,7 +264,7 @@ impl Folder {
     fn new() -> anyhow::Result<Self> {
         let mut bytes = [0; 6];
         aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow::anyhow!("the system gives no random bytes"))?;
-        let path = std::env::temp_dir().join(format!("callbackd-demo-{}", crate::base::text::hex(&bytes)));
+        let path = std::env::temp_dir().join(format!("callbackd-demo-{}", scale_callback_serve::text::hex(&bytes)));
         std::fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
         Ok(Self(path))
     }

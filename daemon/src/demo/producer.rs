@@ -11,7 +11,7 @@ use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, Threa
 use scale_callback::samples::{self, Kind, Seed, Wanted};
 
 use super::{ACME, GLOBEX, TOPIC, now_millis};
-use crate::deliver::settle::Notice;
+use crate::flight::settle::Notice;
 use crate::model::settlement::Verdict;
 
 /// The most events that may be under way at once. With more, the mock broker could drop one.

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use scale_callback::receiver::{self, Handler, Received, Reply};
-use scale_callback::server::Listener;
 use scale_callback_auth::Verifier;
+use scale_callback_serve::server::Listener;
 use tokio::net::TcpListener;
 
 use crate::base::stop::Stop;

@@ -10,7 +10,7 @@ use super::receiver::Receipts;
 use super::{ACME, GLOBEX};
 use crate::app::App;
 use crate::base::clock::{Clock, SystemClock};
-use crate::deliver::settle::Notice;
+use crate::flight::settle::Notice;
 use crate::model::settlement::{Ended, Verdict};
 
 pub(super) struct Screen {

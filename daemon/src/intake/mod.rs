@@ -1,16 +1,24 @@
-//! From Kafka records to leases: a thread of its own polls, decodes and tracks offsets; a task looks ids up, finds
-//! teams, and offers what is new to the lanes.
+//! From Kafka records to leases. A thread of its own polls Kafka, decodes records and carries out what the partitions'
+//! machine decides; a task looks ids up, finds teams, and offers what is new to the lanes.
 
-pub mod admit;
+mod admit;
+mod assigned;
 pub mod check;
-pub mod consumer;
-pub mod context;
+mod consumer;
+mod context;
 pub mod decode;
+mod gather;
 mod headers;
+mod interpret;
 mod lag;
-pub mod partitions;
+pub mod partition;
+mod session;
 pub mod settings;
-pub mod standing;
+mod task;
+mod trouble;
+
+pub use consumer::Ask;
+pub use task::{Deps, Intake, IntakeError, IntakeHandle, IntakeTask, Stops, build};
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -83,7 +91,7 @@ impl Stalled {
     }
 }
 
-/// What others may know of the consumer.
+/// What others may know of intake.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KafkaState {
     pub reachable: bool,
@@ -91,6 +99,8 @@ pub struct KafkaState {
     /// Why partitions wait for an operator, if any do.
     pub blocked: Option<String>,
     pub partitions: Vec<PartitionRead>,
+    /// Why intake has ended for good, if it has: the process must end too.
+    pub failed: Option<String>,
 }
 
 impl KafkaState {

@@ -323,7 +323,7 @@ mod tests {
         );
         assert_ne!(spans.content_hash("a"), spans.content_hash("b"));
         // Computed by an independent program.
-        let hash = |spans: Spans<'_>| crate::base::text::hex(&spans.content_hash("task.completed"));
+        let hash = |spans: Spans<'_>| scale_callback_serve::text::hex(&spans.content_hash("task.completed"));
         assert_eq!(hash(spans), "588995dc2eb1ff44662f0fc86354bdd547b04423304964912798d501a341fa51");
         assert_eq!(hash(without), "420c6d5533f65ac9735fe35646b79c280afc13bae82b7b102c8fa3d02f68e74f");
     }

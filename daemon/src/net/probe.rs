@@ -91,7 +91,7 @@ impl Client {
             }
             Err(error) => Exchange::refused(Outcome::ConnectFailed, error),
         };
-        let answer = crate::base::text::printable(&exchange.snippet, 300);
+        let answer = scale_callback_serve::text::printable(&exchange.snippet, 300);
         let status = exchange.status.map_or_else(String::new, |status| format!("status {status}"));
         let detail = [status, answer].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
         steps.push("post", detail, Some(exchange.outcome).filter(|outcome| *outcome != Outcome::Ok));

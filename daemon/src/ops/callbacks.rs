@@ -1,11 +1,11 @@
 //! What happened to a callback, or to a task.
 
 use bytes::Bytes;
+use scale_callback_serve::text::printable;
 
 use super::policy::Operation;
 use super::{Inner, OpsError, Session};
 use crate::base::clock::Timestamp;
-use crate::base::text::printable;
 use crate::intake::KafkaState;
 use crate::model::callback::CallbackId;
 use crate::model::settlement::{NumberedAttempt, Rows};

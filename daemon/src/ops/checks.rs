@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use bytes::Bytes;
+use scale_callback_serve::text::hex;
 
 use super::policy::Operation;
 use super::teams::no_team;
 use super::{Caller, Inner, OpsError, Parts, Session, random};
-use crate::base::text::hex;
 use crate::deliver::resolve::{resolve_in, url_of};
 use crate::deliver::sign::{Content, sign};
 use crate::model::callback::{CallbackId, EventKey};

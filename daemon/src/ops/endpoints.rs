@@ -9,13 +9,12 @@ use std::sync::Arc;
 use super::policy::Operation;
 use super::{Inner, OpsError, Session};
 use crate::base::clock::Timestamp;
-use crate::deliver::lane::LaneSnapshot;
-use crate::deliver::recent_outcomes::RecentOutcomes;
 use crate::model::attempt::Outcome;
 use crate::model::endpoint::{Origin, QueueTarget};
 use crate::model::named::named;
 use crate::model::team::{Mode, Team};
 use crate::net::target::Target;
+use crate::schedule::{LaneSnapshot, RecentOutcomes};
 use crate::store::reads::{QueueAsk, QueueMatch, QueueRow, Queues};
 
 /// The most queues that are looked at for one answer.
@@ -122,7 +121,7 @@ impl Session {
         let these = targets.into_iter().map(|queue| (team.to_owned(), queue.target)).collect();
         let ask = QueueAsk { which: Queues::These(these), count_upto: COUNT_ALONE };
         let queues = self.parts().reads.queues(ask).await?;
-        let mut lanes = self.parts().lanes.seen();
+        let mut lanes = self.parts().lanes.snapshot();
         lanes.retain(|lane| *team == *lane.key.team && lane.key.origin.as_ref() == Some(&origin));
         let found = self.inner.joined(lanes, queues).await?.into_iter().find(|endpoint| endpoint.origin == origin);
         found.ok_or_else(|| {
@@ -140,7 +139,7 @@ impl Inner {
             None => Queues::From { team: from.map(str::to_owned), at_most: QUEUES },
         };
         let mut queues = self.parts.reads.queues(QueueAsk { which, count_upto: 0 }).await?;
-        let mut lanes = self.parts.lanes.seen();
+        let mut lanes = self.parts.lanes.snapshot();
         lanes.retain(|lane| team.is_none_or(|team| *team == *lane.key.team));
         let more = team.is_none() && queues.len() == QUEUES;
         if more && let Some(last) = queues.last().map(|queue| queue.team.clone()) {
@@ -158,7 +157,7 @@ impl Inner {
 
     /// The endpoints that fail, those with the most failures in a row first, with their callbacks counted.
     pub(super) async fn worst_endpoints(&self, at_most: usize) -> Result<Vec<Endpoint>, OpsError> {
-        let mut lanes = self.parts.lanes.seen();
+        let mut lanes = self.parts.lanes.snapshot();
         lanes.retain(|lane| lane.recent.failures > 0 && lane.key.origin.is_some());
         lanes.sort_by_key(|lane| std::cmp::Reverse(lane.recent.failures));
         lanes.truncate(at_most);

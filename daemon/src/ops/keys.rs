@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use base64::engine::{Engine as _, general_purpose::STANDARD};
 use scale_callback_auth::{CallbackAuthKey, HmacKey, KeyError, SigningSecret};
+use scale_callback_serve::text::hex;
 use zeroize::Zeroizing;
 
 use super::policy::Operation;
 use super::{Creation, Inner, OpsError, Session, created, random};
 use crate::base::clock::Timestamp;
-use crate::base::text::hex;
 use crate::keyring::{Place, Sealed};
 use crate::model::team::{KeyKind, KeyState, Mode};
 use crate::store::admin::{AuditEntry, IdempotencyKey, KeyRow};

@@ -2,7 +2,7 @@
 //! a wrong one gets the same sentence everywhere.
 
 use super::OpsError;
-use crate::intake::partitions::AcceptFrom;
+use crate::intake::partition::AcceptFrom;
 use crate::model::named::Named;
 use crate::store::reads::State;
 

@@ -7,8 +7,8 @@ use tokio::sync::oneshot;
 use super::policy::Operation;
 use super::{OpsError, Session};
 use crate::base::clock::Timestamp;
-use crate::intake::consumer::Ask;
-use crate::intake::partitions::AcceptFrom;
+use crate::intake::Ask;
+use crate::intake::partition::AcceptFrom;
 use crate::model::named::Named;
 use crate::store::reads::PartitionOffsets;
 

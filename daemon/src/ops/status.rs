@@ -68,8 +68,8 @@ pub struct Status {
 }
 
 impl Ops {
-    /// The daemon is ready when the store answers, no partition waits for an operator, and it is not stopping. Kafka's
-    /// state is told but does not count, since the API is needed most when Kafka is gone.
+    /// The daemon is ready when the store answers, no partition waits for an operator, intake runs, and it is not
+    /// stopping. Kafka's state is told but does not count, since the API is needed most when Kafka is gone.
     pub fn readiness(&self) -> Readiness {
         self.0.readiness()
     }
@@ -180,6 +180,7 @@ impl Inner {
                 "{why}; say from where to start: callbackd offsets accept --from earliest|committed|end"
             ));
         }
+        troubles.extend(kafka.failed);
         if self.parts.draining.is_on() {
             troubles.push("the daemon is stopping".to_owned());
         }

@@ -185,7 +185,7 @@ fn blank(id: &str) -> Team {
 }
 
 pub(super) fn no_team(id: &str) -> OpsError {
-    OpsError::NotFound(format!("there is no team {}", crate::base::text::printable(id.as_bytes(), MAX_ID)))
+    OpsError::NotFound(format!("there is no team {}", scale_callback_serve::text::printable(id.as_bytes(), MAX_ID)))
 }
 
 pub(super) fn origin(text: &str) -> Result<Origin, OpsError> {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use scale_callback_serve::text::{hex, printable};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
@@ -10,7 +11,6 @@ use super::caller::Caller;
 use super::policy::{self, Operation};
 use super::{Creation, Inner, Ops, OpsError, Session, created};
 use crate::base::clock::{Clock, Timestamp};
-use crate::base::text::{hex, printable};
 use crate::model::permission::{Right, Rights};
 use crate::store::admin::{AdminStore, IdempotencyKey, Made, TokenRow};
 

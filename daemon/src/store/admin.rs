@@ -4,12 +4,12 @@
 //! at all. Where a change depends on what stands in the store, the caller hands a decision over: a pure function that
 //! runs inside the transaction and may refuse. The rows' SQL is written once, over [`super::sql::Sql`].
 
-mod audit;
-mod idempotency;
+pub(in crate::store) mod audit;
+pub(in crate::store) mod idempotency;
 mod keys;
 mod over_sql;
 mod teams;
-mod tokens;
+pub(in crate::store) mod tokens;
 
 use std::any::Any;
 
@@ -18,11 +18,7 @@ pub use idempotency::{IdempotencyKey, Made};
 pub use keys::KeyRow;
 pub use tokens::TokenRow;
 
-pub(in crate::store) use idempotency::KEPT as IDEMPOTENCY_KEPT;
 pub(in crate::store) use over_sql::some_keys;
-pub(in crate::store) use tokens::MOST as MOST_TOKENS;
-#[cfg(test)]
-pub(in crate::store) use {audit::list as list_audit, tokens::insert as insert_token};
 
 use super::Answer;
 use crate::base::clock::Timestamp;
@@ -40,8 +36,8 @@ pub type DecideNewKey = Box<dyn FnOnce(Vec<KeyRow>) -> Result<(), Refusal> + Sen
 /// From all keys of the team and the store's time: the changed key.
 pub type DecideKey = Box<dyn FnOnce(Vec<KeyRow>, Timestamp) -> Result<KeyRow, Refusal> + Send>;
 
-/// The admin side's store. Callers decide through [`update_team`](#method.update_team) and its like, which keep the
-/// type of their refusals.
+/// The admin side's store. The methods whose names begin with `decide` take boxed decisions, so that the trait is
+/// object-safe; callers use `update_team`, `create_key` and `change_key`, which keep the type of their refusals.
 pub trait AdminStore: Send + Sync {
     /// Rises with every change.
     fn version(&self) -> Answer<'_, i64>;

@@ -47,7 +47,7 @@ fn each_mistake_is_one_clear_sentence_and_status_2() {
         (vec!["run", "--nonsense"], "unexpected argument '--nonsense'"),
         (vec!["nonsense"], "unrecognized subcommand 'nonsense'"),
         (vec!["demo", "--events", "0"], "invalid value '0'"),
-        (vec!["status", "--api", "nowhere"], "is no address; write unix:PATH"),
+        (vec!["status", "--api", "nowhere"], "is not an address; write unix:PATH"),
         (vec!["keyring", "create", &unknown], "keyring: "),
     ] {
         let output = run(&arguments, &[]);
@@ -374,6 +374,6 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+        std::process::Command::new("umount").arg("-l").arg(&self.0).status().ok();
     }
 }

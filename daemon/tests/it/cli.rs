@@ -10,7 +10,7 @@ use scale_callback::receiver::Reply;
 use scale_callback_auth::{Credential, Verifier};
 use serde_json::Value;
 
-use crate::harness::{TEAM, until};
+use crate::harness::{TEAM, next_millisecond, until};
 use crate::kafka::produce;
 use crate::process::{BINARY, Process};
 
@@ -65,8 +65,8 @@ async fn furnished() -> Furnished {
     let delivered = until("delivered", async || id_of(TASK, "delivered")).await;
     for event in others {
         produce(&broker.servers, TOPIC, 1, &[event]);
-        // Lists are in the order of the records' times.
-        tokio::time::sleep(std::time::Duration::from_millis(3)).await;
+        // Lists are in the order of the records' times, which count milliseconds.
+        next_millisecond();
     }
     let ended = |id: &str| process.json(&["callbacks", "get", id])["attempts"].as_u64().unwrap_or(0);
     let pending =

@@ -10,7 +10,7 @@ use scale_callback::receiver::Reply;
 use scale_callback::samples::Seed;
 use scale_callback_auth::{Credential, Verifier};
 
-use crate::harness::{TEAM, until};
+use crate::harness::{PAUSE, TEAM, until};
 use crate::kafka::{by_task, create_topic, events, produce, shared_broker};
 use crate::process::Process;
 
@@ -117,7 +117,7 @@ async fn run(plan: &Plan) -> Result<Report, String> {
         if Instant::now() > end {
             return Err("something never settles".to_owned());
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(PAUSE).await;
     }
     if !receiver.refused().is_empty() {
         return Err(format!("{} did not verify", receiver.refused().len()));

@@ -30,6 +30,8 @@ pub const TEAM: &str = "team_acme";
 pub const HMAC_TEAM: &str = "team_globex";
 /// How long anything may take before a test gives up on it.
 pub const PATIENCE: Duration = Duration::from_secs(40);
+/// Between two looks at a condition.
+pub const PAUSE: Duration = Duration::from_millis(20);
 
 type Wrap = Box<dyn FnOnce(Arc<dyn EngineStore>) -> Arc<dyn EngineStore> + Send>;
 
@@ -212,7 +214,7 @@ impl Harness {
         let log = self.store().join("callbackd.db-wal");
         let end = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
         while log.exists() && tokio::time::Instant::now() < end {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(PAUSE).await;
         }
         cut_off
     }
@@ -364,7 +366,16 @@ pub async fn until<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
             return answer;
         }
         assert!(Instant::now() < end, "waited in vain until {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Returns in a later millisecond than it was called in.
+pub fn next_millisecond() {
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let called = now();
+    while now() == called {
+        std::hint::spin_loop();
     }
 }
 

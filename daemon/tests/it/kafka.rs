@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use callbackd::intake::partitions::AcceptFrom;
+use callbackd::intake::partition::AcceptFrom;
 use callbackd::model::settlement::Ended;
 use callbackd_bench::broker::Broker;
 use callbackd_bench::recorder::{Receipt, Recorder};
@@ -208,7 +208,7 @@ async fn a_second_consumer_that_joins_and_leaves_repeats_nothing() {
             let end = std::time::Instant::now() + LONG;
             while (owned == 0 || !release.load(std::sync::atomic::Ordering::SeqCst)) && std::time::Instant::now() < end
             {
-                let _ = second.poll(Duration::from_millis(100));
+                drop(second.poll(Duration::from_millis(100)));
                 owned = second.assignment().map_or(0, |list| list.count());
             }
             second.unsubscribe();

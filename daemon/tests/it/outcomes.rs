@@ -30,7 +30,7 @@ async fn tls_listener() -> std::net::SocketAddr {
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let _ = acceptor.accept(stream).await;
+            drop(acceptor.accept(stream).await);
         }
     });
     address
@@ -174,7 +174,9 @@ async fn full_listener() -> (std::net::SocketAddr, Vec<tokio::task::JoinHandle<(
         let _never_accepted = listener;
         std::future::pending::<()>().await;
     }));
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // The queue is full as soon as a connection is no longer completed.
+    let probe = || tokio::time::timeout(Duration::from_millis(100), tokio::net::TcpStream::connect(address));
+    crate::harness::until("the queue of connections is full", async || probe().await.is_err().then_some(())).await;
     (address, held)
 }
 

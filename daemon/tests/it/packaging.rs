@@ -62,7 +62,7 @@ fn the_image_holds_what_the_binary_needs_and_no_root_and_no_shell_health() {
     let (_, runtime) = stages(&file);
     // Whatever is compiled in is not left out of the build's context.
     let ignored = text(".dockerignore");
-    for needed in ["daemon", "gate", "sdk", "bench", "config", "examples", "Cargo.toml", "Cargo.lock"] {
+    for needed in ["daemon", "gate", "serve", "sdk", "bench", "config", "examples", "Cargo.toml", "Cargo.lock"] {
         assert!(!ignored.lines().any(|line| line.trim_matches('/') == needed), "{needed} is ignored");
     }
     for library in linked(BINARY) {

@@ -8,8 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use callbackd::keyring::Keyring;
-use scale_callback::client::{Remote, call};
+use scale_callback_serve::client::{Remote, call};
 use serde_json::Value;
+
+use crate::harness::PAUSE;
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_callbackd");
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -54,7 +56,7 @@ impl Process {
             let ended = self.child.as_mut().unwrap().try_wait().unwrap();
             assert!(ended.is_none(), "it ended: {}", self.log_text());
             assert!(Instant::now() < end, "it does not answer: {}", self.log_text());
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(PAUSE).await;
         }
     }
 
@@ -133,7 +135,7 @@ impl Process {
                 return status.code().unwrap_or(-1);
             }
             assert!(Instant::now() < end, "it does not end: {}", self.log_text());
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(PAUSE).await;
         }
     }
 
@@ -179,8 +181,8 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
+            child.kill().ok();
+            child.wait().ok();
         }
     }
 }

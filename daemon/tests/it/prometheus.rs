@@ -12,10 +12,10 @@ use bytes::Bytes;
 use callbackd::demo::{self, Options};
 use http::{HeaderMap, Method};
 use regex::Regex;
-use scale_callback::client::{Remote, call};
+use scale_callback_serve::client::{Remote, call};
 use serde_json::Value;
 
-use crate::harness::Harness;
+use crate::harness::{Harness, PAUSE};
 
 const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../config");
 
@@ -68,8 +68,8 @@ impl Prometheus {
 
 impl Drop for Prometheus {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.child.kill().ok();
+        self.child.wait().ok();
     }
 }
 
@@ -210,7 +210,7 @@ async fn prometheus_counts_what_the_demos_ledger_counts() {
             let end = Instant::now() + Duration::from_secs(30);
             while prometheus.value(counted).await != Some(total as f64) {
                 assert!(Instant::now() < end, "Prometheus counts {:?} of {total}", prometheus.value(counted).await);
-                tokio::time::sleep(Duration::from_millis(200)).await;
+                tokio::time::sleep(PAUSE).await;
             }
             for (what, stored) in &ends {
                 let expression = match what.split_once(": ") {
@@ -227,7 +227,7 @@ async fn prometheus_counts_what_the_demos_ledger_counts() {
             // The backlog is looked at once a second.
             while prometheus.value("callbackd_pending").await != Some(0.0) {
                 assert!(Instant::now() < end, "something is pending");
-                tokio::time::sleep(Duration::from_millis(200)).await;
+                tokio::time::sleep(PAUSE).await;
             }
             assert_eq!(prometheus.value("callbackd_in_flight").await, Some(0.0));
             assert_eq!(prometheus.value("callbackd_ready").await, Some(1.0));

@@ -6,9 +6,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::harness::{TEAM, until};
+use crate::harness::{PAUSE, TEAM, until};
 use crate::kafka::{create_topic, produce, shared_broker};
 use crate::process::{BINARY, Process};
+
+/// A key that was promoted or revoked is used, or used no more, within a second: the promise, and some slack.
+const KEYS_TAKE_EFFECT: Duration = Duration::from_millis(1_100);
 
 const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 const AUTH: &str = "live_auth_0123456789abcdef0123456789abcdef";
@@ -84,7 +87,7 @@ impl Receiver {
                 assert_eq!(status.code(), Some(0), "{language} ends well");
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(PAUSE).await;
         }
         panic!("{language} does not end");
     }
@@ -92,8 +95,8 @@ impl Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.child.kill().ok();
+        self.child.wait().ok();
     }
 }
 
@@ -200,8 +203,7 @@ async fn every_receiver_takes_what_the_daemon_sends_while_its_secret_rotates() {
     {
         if !change.is_empty() {
             process.json(&[&change[..], &["--team", TEAM]].concat());
-            // A revoked key is used no more within a second.
-            tokio::time::sleep(Duration::from_millis(1_100)).await;
+            tokio::time::sleep(KEYS_TAKE_EFFECT).await;
         }
         let events: Vec<_> = receivers
             .iter()

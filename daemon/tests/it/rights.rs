@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use callbackd::app::{App, TestHooks};
 use callbackd::demo::broker::Broker;
-use callbackd::intake::partitions::AcceptFrom;
+use callbackd::intake::partition::AcceptFrom;
 use callbackd::model::permission::{Right, Rights};
 use callbackd::model::team::{AuthForm, KeyKind, Mode};
 use callbackd::ops::endpoints::EndpointFilter;
@@ -19,7 +19,7 @@ use callbackd::ops::tokens::NewToken;
 use callbackd::ops::{Caller, OpsError, Session};
 use callbackd::store::admin::AuditFilter;
 use callbackd::store::reads::{CallbackFilter, DeadLetterFilter, Page};
-use scale_callback::client::Remote;
+use scale_callback_serve::client::Remote;
 use serde_json::{Value, json};
 
 use crate::api::{Api, operations, requests, send, started};

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use callbackd_bench::recorder::{Recorder, Rule};
 use scale_callback::receiver::{Handler, Received, Reply};
-use scale_callback::server::Listener;
 use scale_callback_auth::{Credential, Mode, Verifier};
+use scale_callback_serve::server::Listener;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -89,13 +89,12 @@ async fn keys_of_each_kind_rotate_under_load_and_no_callback_is_refused() {
     })
     .collect();
     // A customer's receiver that has both of everything: it verifies the whole.
-    let value = |kind: &str, id: &str, team: &str| {
-        let _ = kind;
+    let value = |id: &str, team: &str| {
         process.json(&["keys", "reveal", id, "--team", team])["value"].as_str().unwrap().to_owned()
     };
-    let new_signing = value("signing", &kinds[0].3, TEAM);
-    let new_auth = value("callback-auth", &kinds[1].3, TEAM);
-    let new_hmac = value("hmac", &kinds[2].3, hmac_team);
+    let new_signing = value(&kinds[0].3, TEAM);
+    let new_auth = value(&kinds[1].3, TEAM);
+    let new_hmac = value(&kinds[2].3, hmac_team);
     let mut verifier = Verifier::new(Credential::signed_and_keyed("a", &old_signing, &old_auth).unwrap());
     for (secret, key) in [(&old_signing, &new_auth), (&new_signing, &old_auth), (&new_signing, &new_auth)] {
         verifier = verifier.or_credential(Credential::signed_and_keyed("a", secret, key).unwrap());
@@ -122,7 +121,7 @@ async fn keys_of_each_kind_rotate_under_load_and_no_callback_is_refused() {
                 let servers = servers.clone();
                 tokio::task::spawn_blocking(move || produce(&servers, "rotation", 4, &events)).await.unwrap();
                 sent += 40;
-                let _ = tokio::time::timeout(Duration::from_millis(50), stopped.changed()).await;
+                drop(tokio::time::timeout(Duration::from_millis(50), stopped.changed()).await);
             }
             sent
         }
@@ -193,13 +192,13 @@ async fn a_switch_of_the_form_is_tried_first_and_changes_nothing_where_the_recei
         let (stop, stopped) = watch::channel(false);
         let make = |_| {
             hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| async move {
-                let _ = scale_callback::body::whole(request.into_body(), 1 << 20).await;
+                drop(scale_callback_serve::body::whole(request.into_body(), 1 << 20).await);
                 Ok::<_, std::convert::Infallible>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default()))
             })
         };
-        tokio::spawn(scale_callback::server::serve(
+        tokio::spawn(scale_callback_serve::server::serve(
             Listener::Tcp(listener),
-            scale_callback::server::Limits::default(),
+            scale_callback_serve::server::Limits::default(),
             make,
             stopped,
         ));

@@ -1,55 +1,35 @@
-//! The command line of `scale-callback`, which the daemon's binary has as well: `gate` for production; `listen`, `send`,
-//! `verify` and `test-receiver` for building a receiver.
+//! The command line of `scale-callback`, which the daemon's binary has as well: `gate` is for production; `listen`, `send`,
+//! `verify` and `test-receiver` are for building a receiver. Nothing here prints a key unless it is asked to.
 
+mod arguments;
+mod error;
 mod gate;
 mod listen;
+mod output;
 mod send;
+mod signals;
 mod test_receiver;
 mod verify;
 
-use std::io::Write as _;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use scale_callback_auth::Mode;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use clap::{Parser, Subcommand};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::conformance::ReceiverAt;
-use crate::keys::KeySource;
-use crate::text::duration;
+pub use error::CommandError;
+use output::complain;
 
-/// Why a command failed, with its exit status.
-#[derive(Debug)]
-pub struct Failure {
-    /// 1 failed, 2 usage or refused.
-    pub status: u8,
-    /// One sentence.
-    pub sentence: String,
-}
-
-impl Failure {
-    fn failed(sentence: impl Into<String>) -> Self {
-        Self { status: 1, sentence: sentence.into() }
-    }
-
-    fn refused(sentence: impl Into<String>) -> Self {
-        Self { status: 2, sentence: sentence.into() }
-    }
-}
-
-/// Where keys come from, and how commands end: below every command's options.
+/// Where keys come from and how commands end: the help of every command ends with it.
 macro_rules! keys_help {
     () => {
-        "Keys come from variables, or from --keys-file with the same names, a line NAME=value each:\n  \
+        "Keys come from variables, or from --keys-file, which has a line NAME=value for each variable:\n  \
     SCALE_CALLBACK_SIGNING_SECRET  whsec_...      the signature must be right\n  \
-    SCALE_CALLBACK_AUTH_KEY        live_auth_...  beside it: the key must be right as well\n  \
-    SCALE_CALLBACK_HMAC_KEY        live_hmac_...  or instead of it: the hmac form must be right\n  \
+    SCALE_CALLBACK_AUTH_KEY        live_auth_...  beside the secret: the key must be right as well\n  \
+    SCALE_CALLBACK_HMAC_KEY        live_hmac_...  or instead of both: the hmac form must be right\n  \
     SCALE_CALLBACK_TEST_...        the same three for test callbacks\n\
-    Each may be ..._FILE, which names a file. While keys rotate, a variable holds several with white space between.\n\n\
+    Each may be ..._FILE, which names a file. While keys rotate, a variable holds several, separated by white space.\n\n\
     Exit status: 0 done, 1 failed or not valid, 2 usage or refused, 130 stopped before it was done."
     };
 }
@@ -67,7 +47,7 @@ struct Arguments {
     command: Command,
 }
 
-/// What receivers' side can do.
+/// The commands for the people who receive callbacks.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Let verified callbacks through to your server, and nothing else: verification for every language.
@@ -84,83 +64,49 @@ pub enum Command {
     /// Explain a captured request: valid at its own time, or exactly why not.
     #[command(after_help = concat!(keys_help!(), "\n\nExample:\n  scale-callback verify --headers headers.txt --body body.json"))]
     Verify(verify::VerifyArgs),
-    /// Hold a running receiver to the conformance corpus: what it wrongly accepts or refuses. Exit status 1 if anything.
+    /// Test a running receiver with the conformance corpus: what does it wrongly accept or refuse? Exit status 1 if anything.
     #[command(after_help = concat!(keys_help!(), "\n\nExample:\n  scale-callback test-receiver http://127.0.0.1:8080/callbacks"))]
     TestReceiver(test_receiver::TestReceiverArgs),
 }
 
-/// Where the keys are.
-#[derive(Debug, Clone, Args)]
-struct KeyArgs {
-    /// A file of lines NAME=value with the variables below; else the environment.
-    #[arg(long, value_name = "FILE")]
-    keys_file: Option<PathBuf>,
-}
-
-impl KeyArgs {
-    fn source(&self) -> KeySource {
-        KeySource { file: self.keys_file.clone(), static_key: false }
-    }
-}
-
-/// Live or test.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum ModeArg {
-    Live,
-    Test,
-}
-
-impl From<ModeArg> for Mode {
-    fn from(mode: ModeArg) -> Self {
-        match mode {
-            ModeArg::Live => Self::Live,
-            ModeArg::Test => Self::Test,
-        }
-    }
-}
-
-/// Runs the command of this process's arguments.
+/// Runs the command that this process's arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
-    // A core dump would hold keys, and a panic's payload may quote what came in: its place is enough.
-    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
-    let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
-    std::panic::set_hook(Box::new(|panic| {
-        complain(&format!("panicked at {}", panic.location().map_or_else(String::new, ToString::to_string)));
-    }));
+    keep_secrets_from_dumps();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version are no failures; clap prints each where it belongs.
-            let _ = error.print();
+            // Help and version are no failures; clap prints each where it belongs, and a reader that has gone is no error.
+            error.print().ok();
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    let filter = tracing_subscriber::EnvFilter::try_from_env("SCALE_CALLBACK_LOG");
-    // The library warns of each connection that resets too much, which a forger can have as often as they like.
-    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,h2=error"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    start_logs();
     match run(arguments.command) {
         Ok(code) => code,
-        Err(failure) => {
-            complain(&failure.sentence);
-            ExitCode::from(failure.status)
+        Err(error) => {
+            complain(&error.sentence);
+            ExitCode::from(error.status)
         }
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the one place where a command's failure is told")]
-fn complain(sentence: &str) {
-    eprintln!("scale-callback: {sentence}");
+/// Logs to standard error, at the levels that `SCALE_CALLBACK_LOG` names by module.
+fn start_logs() {
+    // The HTTP/2 library warns of each connection that resets too much, and a forger can open as many as it likes.
+    let usual = || Targets::new().with_default(LevelFilter::INFO).with_target("h2", LevelFilter::ERROR);
+    let asked = std::env::var("SCALE_CALLBACK_LOG").ok().and_then(|levels| levels.parse().ok());
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    tracing_subscriber::registry().with(asked.unwrap_or_else(usual)).with(lines).init();
 }
 
 /// Runs a command.
 ///
 /// # Errors
-/// [`Failure`].
-pub fn run(command: Command) -> Result<ExitCode, Failure> {
+/// [`CommandError`].
+pub fn run(command: Command) -> Result<ExitCode, CommandError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::failed(format!("the runtime can't be started: {error}")))?;
+    let runtime = runtime.map_err(|error| CommandError::failed(format!("the runtime can't be started: {error}")))?;
     match command {
         Command::Gate(args) => runtime.block_on(gate::run(*args)),
         Command::Listen(args) => runtime.block_on(listen::run(args)),
@@ -170,54 +116,12 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
     }
 }
 
-/// The largest file that is read.
-const MOST_BYTES: u64 = 64 << 20;
-
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    use std::io::Read as _;
-    let mut bytes = Vec::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut bytes));
-    read.map_err(|error| Failure::refused(format!("{}: {error}", path.display())))?;
-    Ok(bytes)
-}
-
-/// A receiver to call; what can't be trusted is told before anything is sent.
-fn receiver_at(url: &str, ca_file: Option<&PathBuf>) -> Result<ReceiverAt, Failure> {
-    crate::tls::connector(ca_file.map(PathBuf::as_path)).map_err(|why| Failure::refused(format!("--ca-file {why}")))?;
-    ReceiverAt::parse(url, ca_file.cloned()).map_err(Failure::refused)
-}
-
-fn parse_address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "write an address and a port, for example 127.0.0.1:8080 or [::]:8080".to_owned())
-}
-
-/// A line on standard output; a reader that has gone is no error.
-fn say(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{text}");
-    let _ = out.flush();
-}
-
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    duration(text).ok_or_else(|| "write for example 500ms, 30s or 5m".to_owned())
-}
-
-/// Turns true at the first SIGTERM or Ctrl-C; the second ends the process at once.
-fn stop_on_signals() -> Result<watch::Receiver<bool>, Failure> {
-    let listen = |kind| signal(kind).map_err(|error| Failure::failed(format!("signals can't be heard: {error}")));
-    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    let (stop, stopped) = watch::channel(false);
-    tokio::spawn(async move {
-        for last in [false, true] {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            if last {
-                std::process::exit(130);
-            }
-            stop.send_replace(true);
-        }
-    });
-    Ok(stopped)
+/// A core dump would hold keys, and the payload of a panic may quote what came in, so only the panic's place is printed.
+fn keep_secrets_from_dumps() {
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    // Where the system refuses the limit, dumps stay as the system has them.
+    rustix::process::setrlimit(rustix::process::Resource::Core, none).ok();
+    std::panic::set_hook(Box::new(|panic| {
+        complain(&format!("panicked at {}", panic.location().map_or_else(String::new, ToString::to_string)));
+    }));
 }

@@ -1,4 +1,4 @@
-//! `send`.
+//! The command `send`: it sends one signed sample callback, and says what the answer means.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,49 +9,54 @@ use clap::{Args, ValueEnum};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use scale_callback_auth::sign::{AuthHeader, Signer};
 use scale_callback_auth::{CallbackAuthKey, HmacKey, Mode, SigningSecret};
+use scale_callback_serve::client;
+use scale_callback_serve::text::printable;
 
-use super::{Failure, KeyArgs, ModeArg, parse_duration, read, say};
-use crate::client;
-use crate::conformance::unix_millis;
+use super::arguments::{KeyArgs, ModeArg, parse_duration, read, receiver_at};
+use super::error::{ArgumentError, CommandError};
+use super::output::say;
+use crate::clock::unix_millis;
 use crate::receiver::BODY_LIMIT;
 use crate::samples::{self, Kind, Seed, Wanted};
-use crate::text::printable;
+
+/// The time of a sample whose id is given, in milliseconds since 1970.
+const SAMPLE_TIME: u64 = 1_764_000_000_000;
 
 /// The arguments.
 #[derive(Debug, Args)]
 pub struct SendArgs {
-    /// The receiver.
+    /// The URL of the receiver.
     url: String,
     /// The type of the sample task.
     #[arg(long, value_name = "TYPE", default_value = "imageannotation")]
     r#type: TaskType,
-    /// Whose keys sign it.
+    /// Which keys sign it.
     #[arg(long, default_value = "live")]
     mode: ModeArg,
-    /// The form of scale-callback-auth; by default what the keys at hand allow, hmac first.
+    /// The form of scale-callback-auth. The default is the best form that the given keys allow: hmac, then key, then none.
     #[arg(long)]
     form: Option<FormArg>,
     #[command(flatten)]
     keys: KeyArgs,
-    /// The task's id; made at random otherwise.
+    /// The task's id. The default is a random one.
     #[arg(long, value_name = "ID")]
     task_id: Option<String>,
-    /// The webhook-id; made at random otherwise. The same id twice is a repeat.
+    /// The webhook-id. The default is a random one. The same id twice is a repeat.
     #[arg(long, value_name = "ID", value_parser = parse_id)]
     id: Option<String>,
-    /// Send this file's bytes as the body instead of a sample.
+    /// Send the bytes of this file as the body, instead of a sample.
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
-    /// The sample's size: annotations, pages.
+    /// The size of the sample: how many annotations or pages it has.
     #[arg(long, value_name = "N", default_value_t = 3)]
     items: u64,
-    /// Sign it as if it were sent this long ago: receivers refuse more than 5m.
+    /// Sign it as if it were sent this long ago. Receivers refuse more than 5m.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     age: Option<Duration>,
-    /// Trust these certificate authorities beside the web's, a PEM file.
+    /// A PEM file with certificate authorities to trust beside the web's.
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
-    /// For the whole answer.
+    /// The time for the whole answer.
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = parse_duration)]
     timeout: Duration,
 }
@@ -60,9 +65,9 @@ pub struct SendArgs {
 enum FormArg {
     /// The callback auth key itself.
     Key,
-    /// t=...,v1=...
+    /// t=...,v1=..., which proves the body.
     Hmac,
-    /// No scale-callback-auth at all.
+    /// No scale-callback-auth header.
     None,
 }
 
@@ -92,89 +97,78 @@ impl TaskType {
     }
 }
 
-fn parse_id(text: &str) -> Result<String, String> {
+fn parse_id(text: &str) -> Result<String, ArgumentError> {
     let sent = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-    if (1..=64).contains(&text.len()) && text.bytes().all(sent) {
-        Ok(text.to_owned())
-    } else {
-        Err("an id is 1 to 64 of A-Z a-z 0-9 _ -".to_owned())
-    }
+    if (1..=64).contains(&text.len()) && text.bytes().all(sent) { Ok(text.to_owned()) } else { Err(ArgumentError::Id) }
 }
 
-pub(super) async fn run(args: SendArgs) -> Result<ExitCode, Failure> {
-    let at = super::receiver_at(&args.url, args.ca_file.as_ref())?;
+pub(super) async fn run(args: SendArgs) -> Result<ExitCode, CommandError> {
+    let at = receiver_at(&args.url, args.ca_file.as_ref())?;
     let signer = signer(&args)?;
-    let now = u64::try_from(unix_millis()).unwrap_or_default();
+    let now = unix_millis();
     let mut seed = Seed::new(now ^ u64::from(std::process::id()) << 32);
     let id = args.id.clone().unwrap_or_else(|| samples::callback_id(now, &mut seed));
     let body = match &args.body {
         Some(path) => read(path)?,
-        // The same id is the same callback, byte for byte.
-        None if args.id.is_some() => sample(&args, 1_764_000_000_000, &mut Seed::new(of(&id)))?.into_bytes(),
+        // A given id always makes the same callback, byte for byte.
+        None if args.id.is_some() => sample(&args, SAMPLE_TIME, &mut Seed::new(number_of(&id)))?.into_bytes(),
         None => sample(&args, now, &mut seed)?.into_bytes(),
     };
-    if body.len() > BODY_LIMIT {
-        say(&format!(
-            "{} bytes are more than a callback may have, which is {BODY_LIMIT}: a receiver refuses them",
-            body.len()
-        ));
+    let bytes = body.len();
+    if bytes > BODY_LIMIT {
+        say(&format!("{bytes} bytes are more than the {BODY_LIMIT} that a callback may have: a receiver refuses them"));
     }
     let time = (now / 1_000).saturating_sub(args.age.map_or(0, |age| age.as_secs()));
     let headers = headers(&signer, &id, time, &body)?;
-    say(&format!(
-        "POST {} as {id}, {} bytes, {} keys",
-        printable(args.url.as_bytes(), 512),
-        body.len(),
-        Mode::from(args.mode).name()
-    ));
+    let (url, mode) = (printable(args.url.as_bytes(), 512), Mode::from(args.mode).name());
+    say(&format!("POST {url} as {id}, {bytes} bytes, {mode} keys"));
     let began = Instant::now();
     let answer = client::call(&at.remote, Method::POST, &at.path, headers, Bytes::from(body), args.timeout).await;
-    let answer = answer.map_err(|error| Failure::failed(format!("{}: {error}", at.remote)))?;
+    let answer = answer.map_err(|error| CommandError::failed(format!("{}: {error}", at.remote)))?;
     let said = printable(&answer.body, 1_024);
-    say(&format!(
-        "{} after {} ms{}{said}",
-        answer.status,
-        began.elapsed().as_millis(),
-        if said.is_empty() { "" } else { ": " }
-    ));
+    let colon = if said.is_empty() { "" } else { ": " };
+    say(&format!("{} after {} ms{colon}{said}", answer.status, began.elapsed().as_millis()));
     if answer.status.is_success() {
         return Ok(ExitCode::SUCCESS);
     }
     if answer.status == 401 {
-        say(not_verified(&args));
+        say(meaning_of_401(&args));
     }
     Ok(ExitCode::from(1))
 }
 
-/// What a 401 says of what was sent.
-fn not_verified(args: &SendArgs) -> &'static str {
+/// What a 401 means for what was sent.
+fn meaning_of_401(args: &SendArgs) -> &'static str {
     match (args.age, args.form) {
-        (Some(age), _) if age.as_secs() > 300 => "401 is right: what is older than 5 minutes is refused",
+        (Some(age), _) if age.as_secs() > 300 => {
+            "401 is right: a receiver refuses callbacks that are older than 5 minutes"
+        }
         (_, Some(FormArg::None)) => {
-            "401 is right if the receiver wants scale-callback-auth as well; else the secret differs"
+            "401 is right if the receiver asks for scale-callback-auth as well; otherwise the secret differs"
         }
         (_, Some(FormArg::Key)) => {
-            "401 says that it did not verify: do secret and key differ, or is the hmac form wanted?"
+            "401 says that it did not verify: does the secret or the key differ, or does the receiver ask for the hmac form?"
         }
         (_, Some(FormArg::Hmac)) => {
-            "401 says that it did not verify: does the hmac key differ, or is another form wanted?"
+            "401 says that it did not verify: does the hmac key differ, or does the receiver ask for another form?"
         }
-        (_, None) => "401 says that it did not verify: do both sides have the same secret, and of the same mode?",
+        (_, None) => "401 says that it did not verify: do both sides have the same secret, of the same mode?",
     }
 }
 
-/// A number of a text.
-fn of(text: &str) -> u64 {
+/// A number that a text always gives, so that the same id makes the same sample (FNV-1a).
+fn number_of(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-fn signer(args: &SendArgs) -> Result<Signer, Failure> {
-    let variables = args.keys.source().look().map_err(Failure::refused)?;
+fn signer(args: &SendArgs) -> Result<Signer, CommandError> {
+    let variables = args.keys.source().look().map_err(CommandError::refused)?;
     let mode = Mode::from(args.mode);
-    let keys = variables.of(mode).map_err(Failure::refused)?;
+    let keys = variables.of(mode).map_err(CommandError::refused)?;
     let prefix = if mode == Mode::Test { "SCALE_CALLBACK_TEST_" } else { "SCALE_CALLBACK_" };
-    let missing = |name: &str| Failure::refused(format!("{prefix}{name} is not set (nor {prefix}{name}_FILE)"));
-    let wrong = |name: &str, error: scale_callback_auth::KeyError| Failure::refused(format!("{prefix}{name}: {error}"));
+    let missing = |name: &str| CommandError::refused(format!("{prefix}{name} is not set (nor {prefix}{name}_FILE)"));
+    let wrong =
+        |name: &str, error: scale_callback_auth::KeyError| CommandError::refused(format!("{prefix}{name}: {error}"));
     let form = args.form.unwrap_or(match (&keys.hmac, &keys.auth) {
         (Some(_), _) => FormArg::Hmac,
         (None, Some(_)) => FormArg::Key,
@@ -200,10 +194,10 @@ fn signer(args: &SendArgs) -> Result<Signer, Failure> {
     Ok(Signer::new(secrets, auth))
 }
 
-fn sample(args: &SendArgs, now: u64, seed: &mut Seed) -> Result<String, Failure> {
+fn sample(args: &SendArgs, now: u64, seed: &mut Seed) -> Result<String, CommandError> {
     let task_id = args.task_id.clone().unwrap_or_else(|| samples::task_id(now / 1_000, seed));
     if task_id.is_empty() || task_id.contains(['"', '\\']) || task_id.chars().any(char::is_control) {
-        return Err(Failure::refused("--task-id holds characters that can't stand in a sample"));
+        return Err(CommandError::refused("--task-id holds characters that a sample can't hold"));
     }
     let wanted = Wanted {
         kind: args.r#type.kind(),
@@ -213,17 +207,17 @@ fn sample(args: &SendArgs, now: u64, seed: &mut Seed) -> Result<String, Failure>
         items: args.items.min(100_000),
     };
     let task = samples::task(&wanted, seed);
-    samples::callback(&task).ok_or_else(|| Failure::failed("the sample is no JSON"))
+    samples::callback(&task).ok_or_else(|| CommandError::failed("the sample is not JSON"))
 }
 
-fn headers(signer: &Signer, id: &str, time: u64, body: &[u8]) -> Result<HeaderMap, Failure> {
+fn headers(signer: &Signer, id: &str, time: u64, body: &[u8]) -> Result<HeaderMap, CommandError> {
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(scale_callback_auth::header::ATTEMPT, HeaderValue::from_static("1"));
     headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("scale-callback/", env!("CARGO_PKG_VERSION"))));
     for (name, value) in signer.sign(id, time, body).to_pairs(id) {
         let mut value =
-            HeaderValue::from_str(&value).map_err(|_| Failure::refused("a key can't be sent in a header"))?;
+            HeaderValue::from_str(&value).map_err(|_| CommandError::refused("a key can't be sent in a header"))?;
         value.set_sensitive(true);
         headers.insert(HeaderName::from_static(name), value);
     }

@@ -1,4 +1,5 @@
-//! What a request must look like before its body is read, and how it is refused.
+//! What a request must look like before its body is read, and how a request is refused. Nothing here reads a body or
+//! verifies a signature.
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
@@ -6,15 +7,15 @@ use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
 use http_body_util::Full;
 use scale_callback_auth::VerifyError;
+use scale_callback_serve::refusal_pace::Refused;
 
-use super::plain;
-use crate::pace::Refused;
+use super::response::plain;
 
-/// Headers that may stand once at the most.
+/// Headers that a request may hold once.
 const ONCE: [&str; 3] =
     [scale_callback_auth::header::ID, scale_callback_auth::header::TIMESTAMP, scale_callback_auth::header::AUTH];
 
-/// Why a request goes no further. A caller hears a status and nothing else.
+/// Why a request goes no further. The caller gets a status and nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
     Method,
@@ -27,16 +28,33 @@ pub(super) enum Refusal {
     TooLarge,
     TooSlow,
     Broken,
-    Unproven(VerifyError),
+    NotVerified(VerifyError),
     InFlight,
     /// Too many bodies at once.
     Overloaded,
-    /// As many callbacks are remembered as may be.
+    /// No further callback can be remembered.
     Full,
 }
 
 impl Refusal {
-    /// For the metrics.
+    /// Every refusal that is not the verifier's.
+    pub(super) const OWN: [Self; 13] = [
+        Self::Method,
+        Self::Target,
+        Self::Path,
+        Self::Host,
+        Self::Upgrade,
+        Self::Repeated,
+        Self::Expectation,
+        Self::TooLarge,
+        Self::TooSlow,
+        Self::Broken,
+        Self::InFlight,
+        Self::Overloaded,
+        Self::Full,
+    ];
+
+    /// Its name in metrics and logs.
     pub(super) fn reason(self) -> &'static str {
         match self {
             Self::Method => "method",
@@ -49,14 +67,14 @@ impl Refusal {
             Self::TooLarge => "too_large",
             Self::TooSlow => "too_slow",
             Self::Broken => "broken_off",
-            Self::Unproven(error) => error.code(),
+            Self::NotVerified(error) => error.code(),
             Self::InFlight => "in_flight",
             Self::Overloaded => "overloaded",
             Self::Full => "remembers_full",
         }
     }
 
-    /// The answer. `is_read` says that nothing of the request is still to come, `bytes` how much was read of its body.
+    /// The answer. `is_read` says that the whole request was read, and `bytes` how much of its body was.
     pub(super) fn response(self, is_read: bool, bytes: usize) -> Response<Full<Bytes>> {
         let status = match self {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
@@ -65,7 +83,7 @@ impl Refusal {
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::Unproven(_) => StatusCode::UNAUTHORIZED,
+            Self::NotVerified(_) => StatusCode::UNAUTHORIZED,
             Self::InFlight | Self::Overloaded | Self::Full => StatusCode::SERVICE_UNAVAILABLE,
         };
         let mut response = plain(status);
@@ -73,7 +91,7 @@ impl Refusal {
         if self == Self::Method {
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
         }
-        // What comes behind it on HTTP/1.1 belongs to a request that nobody reads.
+        // On HTTP/1.1 the bytes that follow belong to a request that is not read any further.
         if !is_read {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -81,7 +99,7 @@ impl Refusal {
     }
 }
 
-/// Judges everything but who sent it.
+/// Judges the form of a request: everything that needs no key.
 pub(super) fn shape(head: &Parts, path: &str) -> Result<(), Refusal> {
     if head.method != Method::POST {
         return Err(Refusal::Method);
@@ -92,7 +110,7 @@ pub(super) fn shape(head: &Parts, path: &str) -> Result<(), Refusal> {
     let mut hosts = head.headers.get_all(header::HOST).iter();
     let (host, another) = (hosts.next(), hosts.next());
     match head.version {
-        // The target of HTTP/2 always has its authority beside it; a Host that names another is a second story.
+        // A request of HTTP/2 names its authority beside the target. A Host header must not name another one.
         Version::HTTP_2 => {
             let authority = head.uri.authority().map(http::uri::Authority::as_str).ok_or(Refusal::Host)?;
             if authority.contains('@')

@@ -1,4 +1,5 @@
-//! Reading a body: within its size, its time, a least rate, and the room that all bodies share.
+//! Reading a body within its size, its time, a least rate, and the room that all bodies share. Nothing here looks at what
+//! a body says.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -10,87 +11,103 @@ use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Frame, Incoming};
-use memmap2::MmapMut;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use scale_callback_serve::refusal_pace::RefusalPace;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::admission::Refusal;
-use super::{Bounds, Inner};
+use super::pieces::{PieceError, Pieces, SMALL};
+use super::room::{NoRoom, Room, Share};
 
-/// Room is counted in pieces of this many bytes.
-pub(super) const UNIT: usize = 4096;
-/// A head that waits with its body, or the buffer that both came in.
-const HEAD: usize = 12 * 1024;
 /// Bytes of a large body that are read, or verified, without a rest.
 pub(super) const STRETCH: usize = 64 * 1024;
-/// How many pieces are taken without a look at the time.
-const AT_ONCE: usize = 64;
+/// How many frames are read in one go, without a timer.
+const FRAMES_AT_ONCE: usize = 64;
 /// The least rate, in bytes a second, once [`GRACE`] has passed.
-const LEAST: u64 = 4096;
+const LEAST_RATE: u64 = 4096;
 const GRACE: Duration = Duration::from_secs(3);
-/// For the rest of a body that nobody reads.
-const A_MOMENT: Duration = Duration::from_millis(500);
-/// Bodies up to this size find room that larger ones leave to them.
-const SMALL: usize = 64 * 1024;
+/// How long the rest of a refused body is read.
+const DISCARD_TIME: Duration = Duration::from_millis(500);
 
-/// A body, and the room that it takes until it is dropped.
-pub(super) struct Held {
-    pub(super) bytes: Bytes,
-    _room: Option<OwnedSemaphorePermit>,
+/// What bounds the reading of every body.
+pub(super) struct BodyBounds {
+    /// Bytes of one body.
+    pub(super) most: usize,
+    /// The time for a whole body.
+    pub(super) time: Duration,
+    /// The room that all bodies share.
+    pub(super) room: Room,
+    /// Large bodies rest between their stretches as this pace says.
+    pub(super) pace: Arc<RefusalPace>,
 }
 
-/// The length that was announced.
+/// A whole body, with the room that it holds until it is dropped.
+pub(super) struct Held {
+    pub(super) bytes: Bytes,
+    _share: Share,
+}
+
+/// The length that a request announces.
 pub(super) fn announced(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// A body as it comes in.
+/// A body while it is read.
 pub(super) struct Reading<'r> {
     body: Incoming,
-    gate: &'r Inner,
-    held: Option<OwnedSemaphorePermit>,
-    whole: Pieces,
+    bounds: &'r BodyBounds,
+    share: Share,
+    pieces: Pieces,
     announced: Option<usize>,
     began: Instant,
-    last: Instant,
-    /// How much came in all, also where it was too much.
-    taken: &'r mut usize,
-    /// How much had come at the last rest.
-    rested: usize,
+    last_frame: Instant,
+    /// How many bytes arrived, also where they were too many.
+    bytes_read: &'r mut usize,
+    /// How many had arrived at the last rest.
+    rested_at: usize,
     ended: bool,
 }
 
 impl<'r> Reading<'r> {
     /// # Errors
-    /// More was announced than a body may hold.
+    /// The request announces more than a body may hold.
     pub(super) fn new(
         body: Incoming,
         announced: Option<usize>,
-        taken: &'r mut usize,
-        gate: &'r Inner,
+        bytes_read: &'r mut usize,
+        bounds: &'r BodyBounds,
     ) -> Result<Self, Refusal> {
-        if announced.is_some_and(|length| length > gate.bounds.body) {
+        if announced.is_some_and(|length| length > bounds.most) {
             return Err(Refusal::TooLarge);
         }
         let began = Instant::now();
-        let whole = Pieces::new(announced.unwrap_or(gate.bounds.body));
-        Ok(Self { body, gate, taken, held: None, whole, announced, began, last: began, rested: 0, ended: false })
+        Ok(Self {
+            body,
+            bounds,
+            share: Share::default(),
+            pieces: Pieces::new(announced.unwrap_or(bounds.most)),
+            announced,
+            began,
+            last_frame: began,
+            bytes_read,
+            rested_at: 0,
+            ended: false,
+        })
     }
 
-    /// Takes what is there without waiting, and says whether that was all: most bodies need no timer.
-    pub(super) async fn is_there(&mut self) -> Result<bool, Refusal> {
-        for _ in 0..AT_ONCE {
+    /// Takes what has arrived, without waiting, and says whether that is all of it. Most bodies need no timer.
+    pub(super) async fn is_complete(&mut self) -> Result<bool, Refusal> {
+        for _ in 0..FRAMES_AT_ONCE {
             if self.ended {
                 return Ok(true);
             }
-            if self.whole.len() - self.rested >= STRETCH {
+            if self.needs_rest() {
                 break;
             }
-            let at_once = poll_fn(|cx| match Pin::new(&mut self.body).poll_frame(cx) {
+            let arrived = poll_fn(|cx| match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Ready(frame) => Poll::Ready(Some(frame)),
                 Poll::Pending => Poll::Ready(None),
             });
-            match at_once.await {
+            match arrived.await {
                 Some(frame) => self.push(frame)?,
                 None => return Ok(false),
             }
@@ -98,32 +115,32 @@ impl<'r> Reading<'r> {
         Ok(self.ended)
     }
 
-    /// Waits for the rest.
+    /// Waits for the rest of the body.
     pub(super) async fn finish(&mut self) -> Result<(), Refusal> {
-        let end = self.began + self.gate.bounds.whole_body;
-        while !self.is_there().await? {
-            if self.whole.len() - self.rested >= STRETCH {
-                self.gate.refusals.rest().await;
-                self.rested = self.whole.len();
+        let end = self.began + self.bounds.time;
+        while !self.is_complete().await? {
+            if self.needs_rest() {
+                self.bounds.pace.rest().await;
+                self.rested_at = self.pieces.len();
                 continue;
             }
-            // Its head waits with it.
-            self.take(0)?;
-            let rate = self.began + GRACE + Duration::from_secs(self.whole.len() as u64 / LEAST);
-            let due = end.min(rate).min(self.last + GRACE);
+            // The head waits with the body and takes room as well.
+            self.take_room(0)?;
+            let rate = self.began + GRACE + Duration::from_secs(self.pieces.len() as u64 / LEAST_RATE);
+            let due = end.min(rate).min(self.last_frame + GRACE);
             let frame = timeout_at(due, self.body.frame()).await.map_err(|_| Refusal::TooSlow)?;
             self.push(frame)?;
-            self.last = Instant::now();
+            self.last_frame = Instant::now();
         }
         Ok(())
     }
 
-    /// What came.
+    /// The body that was read.
     pub(super) fn into_held(self) -> Held {
-        Held { bytes: self.whole.into_bytes(), _room: self.held }
+        Held { bytes: self.pieces.into_bytes(), _share: self.share }
     }
 
-    /// Reads on for a moment and keeps nothing: clients that still send lose an answer that comes before they are done.
+    /// Reads on for a moment and keeps nothing: a client that still sends loses an answer that comes before it is done.
     pub(super) async fn discard(mut self) {
         let rest = async {
             let mut left = SMALL;
@@ -134,146 +151,39 @@ impl<'r> Reading<'r> {
                 };
             }
         };
-        let _ = timeout(A_MOMENT, rest).await;
+        // Whether the rest came in time makes no difference to the refusal.
+        timeout(DISCARD_TIME, rest).await.ok();
+    }
+
+    fn needs_rest(&self) -> bool {
+        self.pieces.len() - self.rested_at >= STRETCH
     }
 
     fn push(&mut self, frame: Option<Result<Frame<Bytes>, hyper::Error>>) -> Result<(), Refusal> {
         let frame = match frame {
             None => {
                 self.ended = true;
-                // A stream of HTTP/2 may end early and say that nothing is wrong.
-                let is_whole = self.announced.is_none_or(|length| length == self.whole.len());
+                // A stream of HTTP/2 may end early without an error.
+                let is_whole = self.announced.is_none_or(|length| length == self.pieces.len());
                 return if is_whole { Ok(()) } else { Err(Refusal::Broken) };
             }
             Some(frame) => frame.map_err(|_| Refusal::Broken)?,
         };
-        // Trailers are nobody's: nothing signs them.
+        // Trailers are dropped: nothing signs them.
         let Ok(data) = frame.into_data() else { return Ok(()) };
-        *self.taken += data.len();
-        if self.whole.len() + data.len() > self.gate.bounds.body {
+        *self.bytes_read += data.len();
+        if self.pieces.len() + data.len() > self.bounds.most {
             return Err(Refusal::TooLarge);
         }
-        self.take(data.len())?;
-        self.whole.push(data)
+        self.take_room(data.len())?;
+        self.pieces.push(data).map_err(|error| match error {
+            PieceError::TooMuch => Refusal::Broken,
+            PieceError::NoMemory => Refusal::Overloaded,
+        })
     }
 
-    /// Takes room for so much more than is there. It is taken for what came, not for what was announced: an
-    /// announcement costs its sender nothing.
-    fn take(&mut self, more: usize) -> Result<(), Refusal> {
-        take(&mut self.held, &self.gate.room, HEAD + self.whole.len() + more, &self.gate.bounds)
-    }
-}
-
-/// Takes room for `bytes` in all.
-fn take(
-    held: &mut Option<OwnedSemaphorePermit>,
-    room: &Arc<Semaphore>,
-    bytes: usize,
-    bounds: &Bounds,
-) -> Result<(), Refusal> {
-    let has = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-    let more = bytes.div_ceil(UNIT).saturating_sub(has);
-    if more == 0 {
-        return Ok(());
-    }
-    // A quarter of the room is for small bodies: few large ones do not keep everybody out.
-    let left = room.available_permits().saturating_sub(more);
-    if bytes > HEAD + SMALL && left < bounds.bodies / UNIT / 4 {
-        return Err(Refusal::Overloaded);
-    }
-    let more = u32::try_from(more).map_err(|_| Refusal::TooLarge)?;
-    let permit = Arc::clone(room).try_acquire_many_owned(more).map_err(|_| Refusal::Overloaded)?;
-    match held {
-        Some(held) => held.merge(permit),
-        None => *held = Some(permit),
-    }
-    Ok(())
-}
-
-/// What came of a body: most come in one piece, which is not copied. A large one has pages of its own, which go back
-/// to the system at once.
-struct Pieces {
-    /// As long as it may become.
-    longest: usize,
-    first: Bytes,
-    rest: Vec<u8>,
-    pages: Option<MmapMut>,
-    /// How much of the pages is filled.
-    filled: usize,
-}
-
-impl Pieces {
-    fn new(longest: usize) -> Self {
-        Self { longest, first: Bytes::new(), rest: Vec::new(), pages: None, filled: 0 }
-    }
-
-    fn len(&self) -> usize {
-        self.first.len() + self.rest.len() + self.filled
-    }
-
-    fn push(&mut self, data: Bytes) -> Result<(), Refusal> {
-        if self.len() + data.len() > self.longest {
-            return Err(Refusal::Broken);
-        }
-        if let Some(pages) = &mut self.pages {
-            pages[self.filled..self.filled + data.len()].copy_from_slice(&data);
-            self.filled += data.len();
-            return Ok(());
-        }
-        if self.len() == 0 && data.len() <= SMALL {
-            self.first = data;
-            return Ok(());
-        }
-        if self.len() + data.len() > SMALL {
-            self.pages = Some(pages(self.longest).map_err(|_| Refusal::Overloaded)?);
-            for piece in [std::mem::take(&mut self.first), std::mem::take(&mut self.rest).into(), data] {
-                self.push(piece)?;
-            }
-            return Ok(());
-        }
-        // No more than what came, and a little: it is room that was counted.
-        let first = std::mem::take(&mut self.first);
-        self.rest.reserve_exact((first.len() + data.len()).max(UNIT));
-        self.rest.extend_from_slice(&first);
-        self.rest.extend_from_slice(&data);
-        Ok(())
-    }
-
-    fn into_bytes(self) -> Bytes {
-        match self.pages {
-            Some(pages) => Bytes::from_owner(pages).slice(..self.filled),
-            None if self.rest.is_empty() => self.first,
-            None => self.rest.into(),
-        }
-    }
-}
-
-/// Pages that take memory as they are written to, one small one after another.
-fn pages(length: usize) -> std::io::Result<MmapMut> {
-    let pages = MmapMut::map_anon(length)?;
-    // Without this the first byte may cost 2 MiB. A kernel that knows no huge pages refuses, and needs it not.
-    #[cfg(target_os = "linux")]
-    let _ = pages.advise(memmap2::Advice::NoHugePage);
-    Ok(pages)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_body_is_the_same_whatever_the_pieces_it_comes_in() {
-        for length in [0, 1, 2_048, SMALL - 1, SMALL, SMALL + 1, 3 * SMALL, 300_000] {
-            let body: Vec<u8> = (0..length).map(|n| u8::try_from(n % 251).unwrap()).collect();
-            for size in [1, 7, 4_096, SMALL - 1, SMALL, SMALL + 1, 1 << 20] {
-                let mut pieces = Pieces::new(length);
-                for piece in body.chunks(size) {
-                    assert!(pieces.push(Bytes::copy_from_slice(piece)).is_ok());
-                }
-                assert_eq!(pieces.len(), length);
-                assert!(pieces.push(Bytes::from_static(b"x")).is_err(), "more than was announced");
-                assert!(pieces.into_bytes() == body, "{length} bytes in pieces of {size}");
-            }
-        }
+    /// Takes room for what arrived and `more` bytes.
+    fn take_room(&mut self, more: usize) -> Result<(), Refusal> {
+        self.bounds.room.grow(&mut self.share, self.pieces.len() + more).map_err(|NoRoom| Refusal::Overloaded)
     }
 }

@@ -1,26 +1,14 @@
-//! What a gate counts; every series is there from the start.
+//! What a gate counts. Every series is there from the start, with the value 0, so that a rate can be computed at once.
 
 use http::StatusCode;
 use prometheus::{Encoder as _, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 use scale_callback_auth::VerifyError;
 
-/// Reasons of refusals beside those of the verifier.
-const REASONS: [&str; 13] = [
-    "method",
-    "target",
-    "path",
-    "host",
-    "upgrade",
-    "repeated_header",
-    "expectation",
-    "too_large",
-    "too_slow",
-    "broken_off",
-    "in_flight",
-    "overloaded",
-    "remembers_full",
-];
-const UNPROVEN: [VerifyError; 18] = [
+use super::admission::Refusal;
+use super::upstream::UpstreamError;
+
+/// The reasons for which the verifier refuses a request.
+const NOT_VERIFIED: [VerifyError; 18] = [
     VerifyError::IdMissing,
     VerifyError::IdDuplicate,
     VerifyError::IdInvalid,
@@ -40,14 +28,14 @@ const UNPROVEN: [VerifyError; 18] = [
     VerifyError::AuthMismatch,
     VerifyError::TestRefused,
 ];
+/// The classes of statuses.
 const CLASSES: [&str; 5] = ["2xx", "3xx", "4xx", "5xx", "other"];
-const FAILURES: [&str; 4] = ["unreachable", "timeout", "broken", "unasked"];
 
 pub(super) struct Metrics {
     registry: Registry,
     pub(super) connections: IntCounter,
     pub(super) repeats: IntCounter,
-    /// In the order of the classes.
+    /// In the order of [`CLASSES`].
     forwarded: [IntCounter; 5],
     failed: IntCounterVec,
     refused: IntCounterVec,
@@ -58,14 +46,14 @@ impl Metrics {
     pub(super) fn new() -> Self {
         let registry = Registry::new();
         let one = |name: &str, help: &str| {
-            let counter = IntCounter::new(format!("scale_callback_gate_{name}"), help).expect("a good name");
-            registry.register(Box::new(counter.clone())).expect("a name of its own");
+            let counter = IntCounter::new(format!("scale_callback_gate_{name}"), help).expect("the name is valid");
+            registry.register(Box::new(counter.clone())).expect("the name is registered once");
             counter
         };
         let many = |name: &str, help: &str, label: &str, values: &mut dyn Iterator<Item = &'static str>| {
             let options = Opts::new(format!("scale_callback_gate_{name}"), help);
-            let counters = IntCounterVec::new(options, &[label]).expect("a good name");
-            registry.register(Box::new(counters.clone())).expect("a name of its own");
+            let counters = IntCounterVec::new(options, &[label]).expect("the name is valid");
+            registry.register(Box::new(counters.clone())).expect("the name is registered once");
             for value in values {
                 counters.with_label_values(&[value]);
             }
@@ -77,24 +65,25 @@ impl Metrics {
             "status",
             &mut CLASSES.into_iter(),
         );
-        let reasons = REASONS.into_iter().chain(UNPROVEN.into_iter().map(VerifyError::code));
+        let own = Refusal::OWN.into_iter().map(Refusal::reason);
+        let mut reasons = own.chain(NOT_VERIFIED.into_iter().map(VerifyError::code));
         Self {
-            connections: one("connections_total", "Connections that were accepted."),
+            connections: one("connections_total", "Accepted connections."),
             repeats: one(
                 "repeats_total",
-                "Callbacks that had been handled, and were answered 200 without the upstream.",
+                "Callbacks that were handled before, and were answered 200 without the upstream.",
             ),
             forwarded: CLASSES.map(|class| forwarded.with_label_values(&[class])),
             failed: many(
                 "upstream_failures_total",
                 "Verified callbacks that the upstream did not answer: 502, or 504 for timeout.",
                 "failure",
-                &mut FAILURES.into_iter(),
+                &mut UpstreamError::ALL.into_iter().map(UpstreamError::name),
             ),
-            refused: many("refused_total", "Requests that went no further, by reason.", "reason", &mut { reasons }),
+            refused: many("refused_total", "Refused requests, by reason.", "reason", &mut reasons),
             reloads: many(
                 "reloads_total",
-                "Changes of keys or certificate that were seen: ok, or refused with the old ones in force.",
+                "Changes of keys or certificate: ok, or refused while the old ones stay in force.",
                 "result",
                 &mut ["ok", "refused"].into_iter(),
             ),
@@ -127,8 +116,7 @@ impl Metrics {
 
     pub(super) fn page(&self) -> Vec<u8> {
         let mut page = Vec::new();
-        // Writing to a vector can't fail.
-        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut page);
+        TextEncoder::new().encode(&self.registry.gather(), &mut page).expect("writing to a vector cannot fail");
         page
     }
 }

@@ -1,4 +1,4 @@
-//! Who is let in, and within what bounds.
+//! Which requests are let in, and within which bounds.
 
 use std::time::{Duration, Instant};
 
@@ -6,6 +6,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::kit::*;
+
+/// The pause between two pieces of a request that drips in.
+const DRIP: Duration = Duration::from_millis(100);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_a_post_to_the_very_path_is_answered() {
@@ -65,7 +68,7 @@ async fn an_expectation_is_answered_by_the_headers_alone() {
     let recorder = Recorder::start(|_| Act::Say(OK)).await;
     let gate = Setup::before(&recorder).start().await;
     let head = |request: &str| request.split_once("\r\n\r\n").unwrap().0.to_owned() + "\r\n\r\n";
-    // Without a key that could be right nobody asks for the body.
+    // Without a key that could be right the gate does not ask for the body.
     let bad = with(&fresh_id(), "expect: 100-continue\r\n").replace(AUTH, "live_auth_00000000000000000000000000000000");
     let answer = exchange(gate.address, head(&bad).as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
@@ -101,7 +104,7 @@ async fn bodies_have_their_bounds() {
     )
     .await;
     assert_eq!(status(&answer), 413, "{answer}");
-    // The room that all share: a second large one finds none while the first is held, and some afterwards.
+    // The room that all share: a second large body finds none while the first one is held, and finds some afterwards.
     let large = |id: &str| {
         let body = format!(r#"{{"task":{{}},"task_id":"t","x":"{}"}}"#, "y".repeat(60_000));
         let proof = proof(id, &body);
@@ -132,7 +135,7 @@ async fn bodies_have_their_bounds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_slow_are_not_waited_for() {
+async fn slow_heads_and_bodies_are_given_up() {
     let recorder = Recorder::start(|_| Act::Say(OK)).await;
     let mut setup = Setup::before(&recorder);
     setup.config.bounds.head = Duration::from_millis(500);
@@ -143,12 +146,12 @@ async fn the_slow_are_not_waited_for() {
     stream.write_all(b"POST /callbacks HTTP/1.1\r\n").await.unwrap();
     let dripping = async {
         while stream.write_all(b"x: y\r\n").await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(DRIP).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(5), dripping).await.expect("its connection ends");
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
-    // A body that drips: below the least rate it is given up long before the whole body's time.
+    // A body that drips: below the least rate it is given up, long before the time for a whole body is over.
     let mut stream = TcpStream::connect(gate.address).await.unwrap();
     let request = with(&fresh_id(), "").replace(&format!("content-length: {}", BODY.len()), "content-length: 1000000");
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -162,9 +165,8 @@ async fn the_slow_are_not_waited_for() {
                     Ok(0) | Err(_) => return,
                     Ok(count) => answer.extend_from_slice(&chunk[..count]),
                 },
-                () = tokio::time::sleep(Duration::from_millis(100)) => {
-                    let _ = stream.write_all(b"drip").await;
-                }
+                // The next drop of the body. The gate may have given the connection up meanwhile.
+                () = tokio::time::sleep(DRIP) => drop(stream.write_all(b"drip").await),
             }
         }
     };
@@ -176,7 +178,7 @@ async fn the_slow_are_not_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_never_reads_answers_keeps_no_place() {
+async fn a_client_that_never_reads_answers_keeps_no_place() {
     let recorder = Recorder::start(|_| Act::Say(OK)).await;
     let mut setup = Setup::before(&recorder);
     setup.config.bounds.head = Duration::from_millis(700);
@@ -184,27 +186,32 @@ async fn who_never_reads_answers_keeps_no_place() {
     let gate = setup.start().await;
     let mut stream = TcpStream::connect(gate.address).await.unwrap();
     let refused = "POST /callbacks HTTP/1.1\r\nhost: g\r\ncontent-length: 0\r\n\r\n".repeat(100);
-    // It sends until nothing is taken any more, and reads nothing.
+    // It sends until its connection ends, and reads nothing.
     let sending = async { while stream.write_all(refused.as_bytes()).await.is_ok() {} };
     tokio::time::timeout(Duration::from_secs(30), sending).await.expect("its connection ends");
     gate.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn large_bodies_leave_room_for_small_ones_and_stalled_ones_end() {
+async fn large_bodies_leave_room_for_small_ones_and_stalled_ones_are_given_up() {
     let recorder = Recorder::start(|_| Act::Say(OK)).await;
     let mut setup = Setup::before(&recorder);
     setup.config.bounds.bodies = 4 << 20;
     let gate = setup.start().await;
-    // Three megabytes of bodies that could be right, but for their last byte, which never comes.
+    // Bodies that could be right but for their last bytes, which never come. Three of the six fit beside the room that is
+    // kept for small ones.
     let mut stalled = Vec::new();
     for _ in 0..6 {
         let mut stream = TcpStream::connect(gate.address).await.unwrap();
         let head = with(&fresh_id(), "").replace(&format!("content-length: {}", BODY.len()), "content-length: 1000000");
-        let _ = stream.write_all(format!("{head}{}", "x".repeat(900_000)).as_bytes()).await;
+        // The gate may refuse it before it was written whole.
+        drop(stream.write_all(format!("{head}{}", "x".repeat(900_000)).as_bytes()).await);
         stalled.push(stream);
     }
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    until_some("three are refused", async || {
+        (gate.metric("scale_callback_gate_refused_total{reason=\"overloaded\"}").await == 3).then_some(())
+    })
+    .await;
     let answer = exchange(gate.address, good(&fresh_id()).as_bytes()).await;
     assert_eq!(status(&answer), 200, "a small one finds room: {answer}");
     let began = Instant::now();
@@ -229,20 +236,19 @@ async fn one_connection_more_is_refused() {
         stream.write_all(b"POST /callbacks HTTP/1.1\r\n").await.unwrap();
         held.push(stream);
     }
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    until_some("all eight have their places", async || {
+        (gate.metric("scale_callback_gate_connections_total").await == 8).then_some(())
+    })
+    .await;
     let mut ninth = TcpStream::connect(gate.address).await.unwrap();
-    let _ = ninth.write_all(good(&fresh_id()).as_bytes()).await;
+    // The gate may close it before it was written.
+    drop(ninth.write_all(good(&fresh_id()).as_bytes()).await);
     let (answer, closed) = read_all(&mut ninth).await;
     assert_eq!((answer.as_str(), closed), ("", true));
     drop(held.pop());
-    let mut answered = 0;
-    for _ in 0..50 {
-        if exchange(gate.address, good(&fresh_id()).as_bytes()).await.starts_with("HTTP/1.1 200") {
-            answered += 1;
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert_eq!(answered, 1, "a place that is free is taken again");
+    until_some("the free place is taken again", async || {
+        exchange(gate.address, good(&fresh_id()).as_bytes()).await.starts_with("HTTP/1.1 200").then_some(())
+    })
+    .await;
     gate.stop().await;
 }

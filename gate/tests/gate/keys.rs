@@ -1,12 +1,17 @@
-//! Keys: every case of the corpus, rotation while it runs, and files that can't be used.
+//! Keys: every case of the corpus, rotation while the gate runs, and files that cannot be used.
 
-use scale_callback::conformance::{Form, ReceiverAt, Verdict, hold};
+use std::time::Duration;
+
+use scale_callback::conformance::{Form, Verdict, hold};
 use scale_callback::gate::Gate;
+use scale_callback::receiver_at::ReceiverAt;
 use scale_callback_auth::conformance::OwnKeys;
 
 use crate::kit::*;
 
 const HMAC: &str = "live_hmac_0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+/// How long a writer takes for the second half of a file: less than the gate's second between two looks.
+const WRITING: Duration = Duration::from_millis(300);
 const NEXT: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -39,7 +44,7 @@ async fn keys_change_while_it_runs_and_a_bad_file_keeps_the_old_ones() {
     let path = gate.keys.path().to_owned();
     let send = async || status(&exchange(gate.address, good(&fresh_id()).as_bytes()).await);
     assert_eq!(send().await, 200);
-    // Cannot be used, in every way.
+    // Files that cannot be used, each in another way.
     for bad in [
         "",
         "nonsense\n",
@@ -55,15 +60,15 @@ async fn keys_change_while_it_runs_and_a_bad_file_keeps_the_old_ones() {
     (gate.reload)();
     assert_eq!(send().await, 200);
     assert!(gate.metric("scale_callback_gate_reloads_total{result=\"refused\"}").await >= 6);
-    // Half of a file that is being written: its second look is another.
+    // Half of a file that is still being written: the gate's second look finds another one.
     std::fs::write(&path, format!("SCALE_CALLBACK_SIGNING_SECRET={SECRET}\n")).unwrap();
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    tokio::time::sleep(WRITING).await;
     std::fs::write(&path, format!("SCALE_CALLBACK_SIGNING_SECRET={SECRET}\nSCALE_CALLBACK_AUTH_KEY={AUTH}\n")).unwrap();
     let wrong_key = good(&fresh_id()).replace(AUTH, "live_auth_00000000000000000000000000000000");
     for _ in 0..15 {
         assert_eq!(status(&exchange(gate.address, wrong_key.as_bytes()).await), 401, "the key is never forgotten");
     }
-    // A file that is too long is no file of keys: its end might be the key.
+    // A file that is too long is refused: the part that is not read might hold the key.
     let padding = "#".repeat(70_000);
     std::fs::write(
         &path,
@@ -72,18 +77,10 @@ async fn keys_change_while_it_runs_and_a_bad_file_keeps_the_old_ones() {
     .unwrap();
     (gate.reload)();
     assert_eq!(status(&exchange(gate.address, wrong_key.as_bytes()).await), 401);
-    // Another secret, seen without being told.
+    // Another secret, which the gate notices by itself.
     std::fs::write(&path, format!("SCALE_CALLBACK_SIGNING_SECRET={NEXT}\n")).unwrap();
-    let mut refused = false;
-    for _ in 0..100 {
-        refused = send().await == 401;
-        if refused {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
-    assert!(refused, "the old secret counts no more");
-    // Both, while they rotate.
+    until_some("the old secret counts no more", async || (send().await == 401).then_some(())).await;
+    // Both secrets, while they rotate.
     std::fs::write(&path, format!("SCALE_CALLBACK_SIGNING_SECRET=\"{NEXT} {SECRET}\"\n")).unwrap();
     (gate.reload)();
     assert_eq!(send().await, 200);
@@ -91,11 +88,11 @@ async fn keys_change_while_it_runs_and_a_bad_file_keeps_the_old_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_alone_is_taken_by_its_own_flag_and_never_otherwise() {
+async fn a_key_alone_is_accepted_with_its_own_flag_and_never_otherwise() {
     let recorder = Recorder::start(|_| Act::Say(OK)).await;
     let mut setup = Setup::before(&recorder);
     std::fs::write(setup.keys.path(), format!("SCALE_CALLBACK_AUTH_KEY={AUTH}\n")).unwrap();
-    let refused = Gate::bind(setup.config.clone()).await.err().unwrap();
+    let refused = Gate::bind(setup.config.clone()).await.err().unwrap().to_string();
     assert!(refused.contains("SCALE_CALLBACK_AUTH_KEY"), "{refused}");
     setup.config.keys.static_key = true;
     let gate = setup.start().await;
@@ -109,7 +106,7 @@ async fn a_key_alone_is_taken_by_its_own_flag_and_never_otherwise() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_can_not_be_had_is_one_sentence() {
+async fn a_gate_that_cannot_start_says_so_in_one_sentence() {
     let recorder = Recorder::start(|_| Act::Say(OK)).await;
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -123,11 +120,11 @@ async fn what_can_not_be_had_is_one_sentence() {
             Box::new(move |setup| setup.config.keys.file = Some(missing.clone()))
         }),
         (
-            "line 2: it is no line NAME=value",
+            "line 2: it is not a line NAME=value",
             Box::new(|setup| std::fs::write(setup.keys.path(), "# keys\nwhsec_x\n").unwrap()),
         ),
         (
-            "stands there twice",
+            "is set a second time",
             Box::new(|setup| {
                 std::fs::write(setup.keys.path(), "SCALE_CALLBACK_HMAC_KEY=a\nSCALE_CALLBACK_HMAC_KEY=b\n").unwrap();
             }),
@@ -153,7 +150,8 @@ async fn what_can_not_be_had_is_one_sentence() {
     for (told, change) in cases {
         let mut setup = Setup::before(&recorder);
         change(&mut setup);
-        let error = Gate::bind(setup.config.clone()).await.err().unwrap_or_else(|| panic!("{told} was taken"));
+        let error =
+            Gate::bind(setup.config.clone()).await.err().unwrap_or_else(|| panic!("{told} was taken")).to_string();
         assert!(error.contains(told) && !error.contains('\n'), "{told}: {error}");
     }
 }

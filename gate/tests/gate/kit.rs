@@ -1,4 +1,4 @@
-//! A gate under test, a receiver that records what reaches it, and a client that writes bytes.
+//! The kit of these tests: a gate, a receiver that records the bytes that reach it, and a client that writes raw bytes.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,13 +20,13 @@ pub const BODY: &str = r#"{"task":{"task_id":"t1"},"response":{},"task_id":"t1"}
 /// What the receiver does with a request.
 #[derive(Debug, Clone)]
 pub enum Act {
-    /// Writes these bytes and goes on.
+    /// Writes these bytes and serves the next request.
     Say(&'static str),
     /// Writes these bytes and closes.
     SayAndClose(&'static str),
-    /// Says nothing.
+    /// Never answers.
     Hang,
-    /// Waits, then answers 200.
+    /// Works for this long, then answers 200.
     After(Duration),
 }
 
@@ -85,15 +85,16 @@ impl Recorder {
                 seen.len() - 1
             };
             match script(number) {
+                // The gate may have closed the connection meanwhile, here and below.
                 Act::Say(text) => drop(stream.write_all(text.as_bytes()).await),
                 Act::SayAndClose(text) => {
-                    let _ = stream.write_all(text.as_bytes()).await;
+                    drop(stream.write_all(text.as_bytes()).await);
                     return;
                 }
-                Act::Hang => tokio::time::sleep(Duration::from_secs(60)).await,
+                Act::Hang => std::future::pending().await,
                 Act::After(time) => {
                     tokio::time::sleep(time).await;
-                    let _ = stream.write_all(OK.as_bytes()).await;
+                    drop(stream.write_all(OK.as_bytes()).await);
                 }
             }
         }
@@ -108,7 +109,7 @@ impl Recorder {
     }
 }
 
-/// The length of the request that `buffer` begins with, once all of it is there. Strict: what this reads is what came.
+/// The length of the request that `buffer` begins with, once all of it is there. It accepts one form of a request only.
 fn whole(buffer: &[u8]) -> Option<usize> {
     let head = buffer.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     let text = String::from_utf8_lossy(&buffer[..head]).to_lowercase();
@@ -128,7 +129,7 @@ pub struct Running {
     task: tokio::task::JoinHandle<()>,
 }
 
-/// What a test changes of a usual gate.
+/// What a test may change of a usual gate.
 pub struct Setup {
     pub config: Config,
     pub keys: tempfile::NamedTempFile,
@@ -218,16 +219,20 @@ pub fn with(id: &str, lines: &str) -> String {
 /// Writes bytes and reads until the other end closes, or says nothing for a while.
 pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let _ = stream.write_all(bytes).await;
+    // The gate may refuse the request before it was written whole.
+    drop(stream.write_all(bytes).await);
     read_all(&mut stream).await.0
 }
+
+/// An open connection on which nothing comes for this long has nothing more to say.
+const SILENCE: Duration = Duration::from_millis(700);
 
 /// What comes, and whether the other end closed.
 pub async fn read_all(stream: &mut TcpStream) -> (String, bool) {
     let mut answer = Vec::new();
     let mut chunk = [0; 8_192];
     loop {
-        match tokio::time::timeout(Duration::from_millis(700), stream.read(&mut chunk)).await {
+        match tokio::time::timeout(SILENCE, stream.read(&mut chunk)).await {
             Err(_) => return (String::from_utf8_lossy(&answer).into_owned(), false),
             Ok(Ok(0) | Err(_)) => return (String::from_utf8_lossy(&answer).into_owned(), true),
             Ok(Ok(count)) => answer.extend_from_slice(&chunk[..count]),
@@ -241,12 +246,27 @@ pub fn status(answer: &str) -> u16 {
     code.unwrap_or_else(|| panic!("no answer: {answer:?}")).parse().unwrap()
 }
 
-pub async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    for _ in 0..1_000 {
-        if done() {
-            return;
+/// Waits until a condition holds, for at most ten seconds.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    until_some(what, async || holds().then_some(())).await;
+}
+
+/// Waits until an attempt gives something, for at most ten seconds.
+pub async fn until_some<T>(what: &str, mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
+    let waiting = async {
+        loop {
+            if let Some(found) = attempt().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("waited in vain until {what}");
+    };
+    let found = tokio::time::timeout(Duration::from_secs(10), waiting).await;
+    found.unwrap_or_else(|_| panic!("this did not happen within ten seconds: {what}"))
+}
+
+/// A connection that the gate keeps open; `None` if the gate closes it, because every place is taken.
+pub async fn kept_open(address: SocketAddr) -> Option<TcpStream> {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    tokio::time::timeout(Duration::from_millis(100), stream.read(&mut [0; 1])).await.is_err().then_some(stream)
 }

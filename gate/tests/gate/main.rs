@@ -1,4 +1,4 @@
-//! The gate, over raw sockets, before a receiver that records every byte.
+//! The gate over raw sockets, before a receiver that records every byte.
 
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub, clippy::too_many_lines, reason = "tests may")]
 

@@ -1,4 +1,4 @@
-//! Refusals keep their pace; callbacks do not wait for them.
+//! Refusals keep their pace, and callbacks never wait for it.
 
 use std::time::{Duration, Instant};
 
@@ -29,16 +29,15 @@ async fn refusals_of_every_kind_share_one_pace_and_callbacks_do_not_wait() {
         (404, good(&fresh_id()).replace("/callbacks", "/other")),
         (405, good(&fresh_id()).replace("POST", "PUT")),
         (400, with(&fresh_id(), "upgrade: h2c\r\n")),
-        // The library's own: there is no request.
+        // The HTTP library refuses these itself: there is no request.
         (400, "POST /callbacks HTTP/1.1\r\nhost : gate\r\n\r\n".to_owned()),
         (400, "POST /callbacks HTTP/1.1\nhost: gate\n\n".to_owned()),
         (400, "\0\r\n\r\n".to_owned()),
         (431, format!("POST /callbacks HTTP/1.1\r\nx: {}\r\n\r\n", "a".repeat(40_000))),
     ];
-    // Alone, none waits.
+    // A refusal that is alone does not wait.
     let (refused, took) = timed(gate.address, tampered()).await;
     assert!(refused == 401 && took < Duration::from_millis(500), "{took:?}");
-    tokio::time::sleep(Duration::from_millis(110)).await;
     let (began, address) = (Instant::now(), gate.address);
     let crowd = kinds.map(|(expected, request)| {
         tokio::spawn(async move { (expected, timed(address, request).await.0, began.elapsed()) })
@@ -63,28 +62,30 @@ async fn refusals_of_every_kind_share_one_pace_and_callbacks_do_not_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_leaves_before_its_refusal_keeps_its_place_until_then() {
+async fn a_client_that_leaves_before_its_refusal_keeps_its_place_until_then() {
     let recorder = Recorder::start(|_| Act::Say(OK)).await;
     let mut setup = Setup::before(&recorder);
     (setup.config.bounds.refusals, setup.config.bounds.connections) = (1, 3);
     let gate = setup.start().await;
     // The first is refused at once, the second in a second, the third in two.
     let began = Instant::now();
-    for head in ["POST /callbacks HTTP/1.1\r\nhost: g\r\ncontent-length: 0\r\n\r\n", "\0\r\n\r\n", "\0\r\n\r\n"] {
+    let first = "POST /callbacks HTTP/1.1\r\nhost: g\r\ncontent-length: 0\r\n\r\n";
+    assert_eq!(timed(gate.address, first.to_owned()).await.0, 401);
+    for connections in [2, 3] {
         let mut stream = TcpStream::connect(gate.address).await.unwrap();
-        stream.write_all(head.as_bytes()).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        stream.write_all(b"\0\r\n\r\n").await.unwrap();
+        until_some("the gate has accepted it", async || {
+            (gate.metric("scale_callback_gate_connections_total").await == connections).then_some(())
+        })
+        .await;
     }
-    let open = async || {
-        let mut stream = TcpStream::connect(gate.address).await.unwrap();
-        tokio::time::timeout(Duration::from_millis(100), stream.read(&mut [0; 1])).await.is_err().then_some(stream)
-    };
-    let held = open().await.expect("the first has gone");
+    let open = async || kept_open(gate.address).await;
+    let held = until_some("the first has gone", open).await;
     assert!(open().await.is_none(), "two wait, and one is there");
     assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
     drop(held);
-    tokio::time::sleep(Duration::from_millis(2_300).saturating_sub(began.elapsed())).await;
-    let again = (open().await, open().await, open().await);
-    assert!(again.0.is_some() && again.1.is_some() && again.2.is_some(), "they have gone");
+    let all = async || Some((open().await?, open().await?, open().await?));
+    drop(until_some("the two have gone", all).await);
+    assert!(began.elapsed() > Duration::from_millis(1_900), "they kept their places: {:?}", began.elapsed());
     gate.stop().await;
 }

@@ -13,6 +13,9 @@ use tokio_rustls::client::TlsStream;
 
 use crate::kit::*;
 
+/// The pause between two pieces of a head that drips in.
+const DRIP: Duration = Duration::from_millis(200);
+
 /// A certificate for localhost in `folder`, and the roots that trust it.
 fn certificate(folder: &std::path::Path) -> ((PathBuf, PathBuf), rustls::RootCertStore) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
@@ -63,8 +66,8 @@ async fn http2_is_served_over_tls_and_held_to_the_same_rules() {
     tokio::spawn(connection);
     let mut send = async |request: http::Request<()>, body: &'static str| {
         let (answer, mut sending) = sender.send_request(request, false).unwrap();
-        // Refused before its body, it may be reset.
-        let _ = sending.send_data(Bytes::from_static(body.as_bytes()), true);
+        // A request that is refused before its body may be reset.
+        sending.send_data(Bytes::from_static(body.as_bytes()), true).ok();
         answer.await.map(|answer| answer.status().as_u16())
     };
     assert_eq!(send(request(&fresh_id(), "localhost"), BODY).await.unwrap(), 200);
@@ -95,7 +98,7 @@ async fn a_head_of_http2_that_drips_ends_its_connection() {
     setup.config.bounds.head = Duration::from_millis(700);
     let gate = setup.start().await;
     let mut stream = tls(gate.address, roots, b"h2").await.unwrap();
-    // The preface, empty settings, and a HEADERS frame without END_HEADERS: the rest of the head never comes to an end.
+    // The preface, empty settings, and a HEADERS frame without END_HEADERS: the head never ends.
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
     stream.write_all(b"\0\0\x01\x01\0\0\0\0\x01\x83").await.unwrap();
     let began = Instant::now();
@@ -103,7 +106,7 @@ async fn a_head_of_http2_that_drips_ends_its_connection() {
     let drip = tokio::spawn(async move {
         // A CONTINUATION of one byte: a header of the static table.
         while writing.write_all(b"\0\0\x01\x09\0\0\0\0\x01\x84").await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            tokio::time::sleep(DRIP).await;
         }
     });
     let ended = async {
@@ -117,7 +120,7 @@ async fn a_head_of_http2_that_drips_ends_its_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_says_nothing_over_tls_keeps_no_place() {
+async fn a_client_that_says_nothing_over_tls_keeps_no_place() {
     let folder = tempfile::tempdir().unwrap();
     let (files, roots) = certificate(folder.path());
     let recorder = Recorder::start(|_| Act::Say(OK)).await;
@@ -136,7 +139,8 @@ async fn who_says_nothing_over_tls_keeps_no_place() {
     let stream = tls(gate.address, roots, b"h2").await.unwrap();
     let (sender, connection) = h2::client::handshake(stream).await.unwrap();
     silent.push(tokio::spawn(async move {
-        let _ = connection.await;
+        // It ends with an error or without one.
+        connection.await.ok();
         drop(sender);
     }));
     for (n, one) in silent.into_iter().enumerate() {
@@ -166,19 +170,25 @@ async fn heads_of_http2_that_wait_for_bodies_take_bounded_room() {
     let stream = tls(gate.address, roots.clone(), b"h2").await.unwrap();
     let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
-    // Sixteen hold their heads' room, a stream each; there is none for another connection's.
+    // Sixteen streams hold the room of their heads, which is all there is.
     let mut held = Vec::new();
     for _ in 0..16 {
         sender = sender.ready().await.unwrap();
         held.push(sender.send_request(request(&fresh_id(), "localhost"), false).unwrap());
     }
-    tokio::time::sleep(Duration::from_millis(300)).await;
     let stream = tls(gate.address, roots, b"h2").await.unwrap();
     let (other, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
     let mut other = other.ready().await.unwrap();
-    let (one_more, _body) = other.send_request(request(&fresh_id(), "localhost"), false).unwrap();
-    assert_eq!(one_more.await.unwrap().status().as_u16(), 503);
+    // Until all sixteen heads have arrived, one more may still find room, and then it holds that room.
+    let refused = until_some("one more is refused", async || {
+        let mut one_more = other.send_request(request(&fresh_id(), "localhost"), false).unwrap();
+        let answer = tokio::time::timeout(Duration::from_millis(100), &mut one_more.0).await.ok();
+        held.push(one_more);
+        answer
+    })
+    .await;
+    assert_eq!(refused.unwrap().status().as_u16(), 503);
     let first = held.remove(0);
     drop(held);
     let answered = tokio::time::timeout(Duration::from_secs(10), first.0).await.unwrap();
@@ -187,7 +197,7 @@ async fn heads_of_http2_that_wait_for_bodies_take_bounded_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_is_taken_while_it_runs_and_a_bad_one_is_not() {
+async fn a_new_certificate_is_used_while_the_gate_runs_and_a_bad_one_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let (files, first) = certificate(folder.path());
     let recorder = Recorder::start(|_| Act::Say(OK)).await;

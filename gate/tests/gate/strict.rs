@@ -1,12 +1,17 @@
-//! Requests that two programs read differently: the receiver sees none of them, or one with the verified body, and the
-//! connection ends.
+//! Requests that two programs could read differently: the receiver sees none of them, or one with the verified body, and
+//! the connection ends.
+
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::kit::*;
 
-/// A request with this begin, these lines and this body, proven for [`BODY`].
+/// The pause after the first piece of a request, so that the gate reads it apart from the second.
+const BETWEEN_PIECES: Duration = Duration::from_millis(30);
+
+/// A request with these line ends, these lines and this body. Its headers prove [`BODY`].
 fn odd(line_end: &str, lines: &str, body: &str) -> String {
     let proof = proof(&fresh_id(), BODY).replace("\r\n", line_end);
     format!("POST /callbacks HTTP/1.1{line_end}host: gate{line_end}{proof}{lines}{line_end}{body}")
@@ -53,13 +58,14 @@ async fn nothing_is_smuggled() {
     for (what, request) in &table {
         let before = recorder.count();
         let mut stream = TcpStream::connect(gate.address).await.unwrap();
-        let _ = stream.write_all(format!("{request}{smuggled}").as_bytes()).await;
+        // The gate may close the connection before everything was written.
+        drop(stream.write_all(format!("{request}{smuggled}").as_bytes()).await);
         let (answer, closed) = read_all(&mut stream).await;
         assert!(closed, "{what}: the connection is open: {answer:?}");
         assert!(!answer.contains(" 200 OK"), "{what}: {answer:?}");
         assert_eq!(recorder.count(), before, "{what}: {:?}", recorder.requests().last());
     }
-    // One that is chunked as it should be is taken, and is the last of its connection.
+    // A well-formed chunked request is accepted, and it is the last one of its connection.
     let mut stream = TcpStream::connect(gate.address).await.unwrap();
     let request = odd("\r\n", "transfer-encoding: chunked\r\n", &chunked);
     stream.write_all(format!("{request}{}", good(&fresh_id())).as_bytes()).await.unwrap();
@@ -116,7 +122,7 @@ async fn the_request_is_made_from_scratch() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_serve_again_and_pipelined_requests_are_each_looked_at() {
+async fn connections_serve_again_and_each_pipelined_request_is_checked() {
     let recorder = Recorder::start(|_| Act::Say(OK)).await;
     let gate = Setup::before(&recorder).start().await;
     let mut stream = TcpStream::connect(gate.address).await.unwrap();
@@ -129,21 +135,21 @@ async fn connections_serve_again_and_pipelined_requests_are_each_looked_at() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_stands_before_a_bad_head_is_answered_however_the_bytes_come() {
+async fn a_request_before_a_bad_head_is_answered_however_the_bytes_arrive() {
     let recorder = Recorder::start(|_| Act::Say(OK)).await;
     let gate = Setup::before(&recorder).start().await;
     for behind in ["\r\n", "\n", "POST /callbacks HTTP/1.1\nhost: inner\n\n", "\0"] {
         let request = good(&fresh_id());
         let whole = format!("{request}{behind}");
-        // In one piece, and with the body's last byte beside what stands behind it.
+        // In one piece, in two pieces between the two heads, and with the body's last byte in the second piece.
         for split in [whole.len(), request.len(), request.len() - 1] {
             let whole = format!("{}{behind}", good(&fresh_id()));
             let before = recorder.count();
             let mut stream = TcpStream::connect(gate.address).await.unwrap();
             stream.set_nodelay(true).unwrap();
             stream.write_all(&whole.as_bytes()[..split]).await.unwrap();
-            tokio::time::sleep(std::time::Duration::from_millis(30)).await;
-            let _ = stream.write_all(&whole.as_bytes()[split..]).await;
+            tokio::time::sleep(BETWEEN_PIECES).await;
+            drop(stream.write_all(&whole.as_bytes()[split..]).await);
             let (answer, closed) = read_all(&mut stream).await;
             assert_eq!(status(&answer), 200, "{behind:?} at {split}: {answer:?}");
             assert!(closed, "{behind:?} at {split}");

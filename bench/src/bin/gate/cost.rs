@@ -1,4 +1,5 @@
-//! CPU time a request: the gate's over a plain proxy's, in turns, with the same client and the same receiver.
+//! Compares the CPU time per request of the gate with that of plain proxies. They take turns, with the same client and
+//! the same receiver.
 
 use std::sync::Arc;
 
@@ -7,17 +8,17 @@ use crate::requests::{body, connect, exchange, signed, signer};
 
 const CONNECTIONS: u64 = 32;
 const ROUNDS: u64 = 20;
-/// Requests a round, on all connections.
+/// Requests per round, over all connections together.
 const REQUESTS: u64 = 8_000;
 
 pub(crate) async fn measure() -> anyhow::Result<()> {
     let receiver = Process::own(&["receiver"])?;
     let upstream = receiver.address.to_string();
-    // None of these callbacks comes twice; each is remembered.
+    // Every callback is sent once, and the gate has room to remember all of them.
     let gate = Process::gate(receiver.address, u32::try_from(REQUESTS * (ROUNDS + 1))?)?;
     let pooled = Process::own(&["proxy", &upstream, "pooled"])?;
     let bare = Process::own(&["proxy", &upstream, "bare"])?;
-    println!("2 KiB, {CONNECTIONS} kept connections, {REQUESTS} requests a round; CPU us a request:");
+    println!("2 KiB, {CONNECTIONS} kept connections, {REQUESTS} requests per round; CPU us per request:");
     println!("round     gate   pooled proxy   bare proxy   gate over pooled   gate over bare");
     let mut ratios = Vec::new();
     for round in 0..=ROUNDS {
@@ -27,7 +28,7 @@ pub(crate) async fn measure() -> anyhow::Result<()> {
             load(process, round).await?;
             *cost = (process.cpu()? - before) / REQUESTS as f64;
         }
-        // The first round warms up.
+        // The first round only warms the processes up.
         if round > 0 {
             let [gate, pooled, bare] = costs;
             let ratio = (gate / pooled, gate / bare);

@@ -1,4 +1,5 @@
-//! The crowd: connections that drip, and refusals of every kind over the places that are left. A process of its own.
+//! The hostile crowd, a process of its own: connections that send one byte at a time, and requests of every kind that
+//! must be refused, over the connections that are left.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,22 +15,24 @@ use tokio::net::TcpStream;
 use crate::requests::{AUTH, SECRET, body, bytes, connect, exchange, now, signed, signer};
 
 const DRIPPING: u64 = 1_000;
-/// Of the places that are left one is the good client's, and a few are being closed at any time.
+/// Of the 24 connections that are left, one belongs to the good client, and a few are being closed at any time.
 const WORKERS: u64 = 18;
 const DRIP: Duration = Duration::from_millis(500);
-/// The largest body there may be.
+/// The size of the largest body that the gate allows.
 const LARGE: usize = 12 << 20;
 
-/// Sends so many requests in all; one in `large` of them is as large as it may be, none for 0.
+/// Sends `requests` requests in all. One in `large` of them has the largest body that is allowed; if `large` is 0, none
+/// has.
 pub(crate) async fn run(gate: SocketAddr, requests: u64, large: u64) -> anyhow::Result<()> {
     let dripped = Arc::new(AtomicU64::new(0));
     for n in 0..DRIPPING {
         let dripped = Arc::clone(&dripped);
         tokio::spawn(async move {
-            // They don't come all at once, or they would go all at once.
+            // They start at different times, because otherwise the gate would close all of them at the same time.
             tokio::time::sleep(Duration::from_millis(n * 5)).await;
             loop {
-                let _ = drip(gate, n, &dripped).await;
+                // The gate closes these connections, so an error is expected.
+                drip(gate, n, &dripped).await.ok();
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         });
@@ -52,7 +55,7 @@ pub(crate) async fn run(gate: SocketAddr, requests: u64, large: u64) -> anyhow::
     Ok(())
 }
 
-/// Requests that must be refused. The ids of those that verify in part are the corpus' own.
+/// Requests that must be refused. Requests that verify in part have ids from the corpus.
 fn kinds() -> anyhow::Result<Vec<Vec<u8>>> {
     let corpus = Corpus::embedded();
     let own = OwnKeys { signing: Some(SECRET.into()), auth: Some(AUTH.into()), hmac: None };
@@ -94,7 +97,7 @@ fn kinds() -> anyhow::Result<Vec<Vec<u8>>> {
 
 type Answers = BTreeMap<String, u64>;
 
-/// Sends its share. A request that is accepted ends everything.
+/// Sends its share of the requests. If the gate accepts one, the benchmark fails.
 async fn work(
     gate: SocketAddr,
     requests: u64,
@@ -104,7 +107,7 @@ async fn work(
 ) -> anyhow::Result<Answers> {
     let mut answers = Answers::new();
     let mut connection: Option<TcpStream> = None;
-    // Wrong in its last byte.
+    // The last byte of the large body is wrong.
     let large = {
         let mut large = signed(&signer()?, "cb_large", &vec![b'x'; LARGE]);
         *large.last_mut().unwrap_or(&mut 0) = b'y';
@@ -129,14 +132,14 @@ async fn work(
             String::from_utf8_lossy(&request[..400.min(request.len())])
         );
         *answers.entry(status.map_or_else(|| "closed".to_owned(), |status| status.to_string())).or_default() += 1;
-        // What was answered may be kept; what was refused for its form is closed.
+        // The connection stays open after a refused signature. After a malformed request the gate closes it.
         if matches!(status, Some(401 | 403)) {
             connection = Some(stream);
         }
     }
 }
 
-/// A connection whose head, or whose body, comes a byte at a time, until the gate has enough of it.
+/// Sends a head or a body one byte at a time until the gate closes the connection.
 async fn drip(gate: SocketAddr, n: u64, dripped: &AtomicU64) -> anyhow::Result<()> {
     let mut stream = connect(gate).await?;
     dripped.fetch_add(1, Ordering::Relaxed);
@@ -145,12 +148,12 @@ async fn drip(gate: SocketAddr, n: u64, dripped: &AtomicU64) -> anyhow::Result<(
     let mut at = if n.is_multiple_of(2) { 1 } else { head };
     stream.write_all(&request[..at]).await?;
     loop {
-        // Whatever comes is no answer that it waits for, and the end of it.
+        // The gate answers or closes the connection early. Either ends this connection.
         if let Ok(read) = tokio::time::timeout(DRIP, stream.read(&mut [0; 64])).await {
             read?;
             return Ok(());
         }
-        // The last byte never comes.
+        // The last byte is never sent.
         if at + 1 < request.len() {
             stream.write_all(&request[at..=at]).await?;
             at += 1;

@@ -1,4 +1,4 @@
-//! A hostile crowd before the gate, and a good client in its midst.
+//! Measures a good client while a hostile crowd attacks the gate.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -12,15 +12,15 @@ use tokio::net::TcpStream;
 use crate::process::Process;
 use crate::requests::{body, connect, exchange, signed, signer};
 
-/// The gate's own cap.
+/// The gate's own limit on connections.
 const CONNECTIONS: usize = 1_024;
 const REQUESTS: u64 = 100_000;
 const UNDISTURBED: Duration = Duration::from_secs(30);
-/// The good client's pace.
+/// The time between two requests of the good client.
 const PACE: Duration = Duration::from_millis(5);
 
-/// How many of a crowd's requests there are for one with a body of 12 MiB; 0 for none. Each crowd goes as fast as the
-/// gate lets it.
+/// The crowds. The number says that one in so many requests has a body of 12 MiB; 0 means that none has. Each crowd
+/// sends as fast as the gate allows.
 const CROWDS: [(&str, u64); 2] = [("small ones", 0), ("one in 1,000 with 12 MiB", 1_000)];
 
 pub(crate) async fn measure() -> anyhow::Result<()> {
@@ -30,7 +30,7 @@ pub(crate) async fn measure() -> anyhow::Result<()> {
     for (name, large) in CROWDS {
         println!("\n{REQUESTS} hostile requests: {name}");
         let mut good = Good { stream: connect(gate.address).await?, sent };
-        // Its first requests warm up.
+        // The first requests only warm the connection up.
         good.run(Instant::now() + Duration::from_secs(1)).await?;
         let undisturbed = good.run(Instant::now() + UNDISTURBED).await?;
         println!("good client, undisturbed: {undisturbed}");
@@ -44,11 +44,11 @@ pub(crate) async fn measure() -> anyhow::Result<()> {
     }
     println!();
     refuses_one_more(gate.address).await?;
-    println!("the gate's memory, at its most: {:.0} MiB", gate.most_memory()?);
+    println!("the largest memory of the gate: {:.0} MiB", gate.most_memory()?);
     Ok(())
 }
 
-/// How long the good client waits while the crowd is there.
+/// How long the good client waits for each answer while the crowd attacks.
 async fn crowd(gate: SocketAddr, large: u64, good: &mut Good) -> anyhow::Result<Waits> {
     let numbers = [REQUESTS, large].map(|number| number.to_string());
     let mut crowd = Command::new(std::env::current_exe()?).args(["crowd", &gate.to_string()]).args(numbers).spawn()?;
@@ -57,20 +57,20 @@ async fn crowd(gate: SocketAddr, large: u64, good: &mut Good) -> anyhow::Result<
     loop {
         waits.0.extend(good.run(Instant::now() + Duration::from_millis(500)).await?.0);
         if let Some(status) = crowd.try_wait()? {
-            ensure!(status.success(), "the crowd found something wrong");
+            ensure!(status.success(), "the crowd failed; its output says why");
             return Ok(waits);
         }
         if began.elapsed() > Duration::from_secs(300) {
             crowd.kill()?;
             crowd.wait()?;
-            anyhow::bail!("the crowd did not come to its end");
+            anyhow::bail!("the crowd did not end in time");
         }
     }
 }
 
-/// With as many connections held as there may be, one more is closed at once.
+/// Checks that one more connection is closed at once while all allowed connections are held.
 async fn refuses_one_more(gate: SocketAddr) -> anyhow::Result<()> {
-    // Those of the crowd are closed by now, or will be.
+    // The connections of the crowd are closed soon, if they are not closed yet.
     let deadline = Instant::now() + Duration::from_secs(20);
     let mut held = Vec::new();
     while held.len() < CONNECTIONS {
@@ -82,7 +82,7 @@ async fn refuses_one_more(gate: SocketAddr) -> anyhow::Result<()> {
     }
     let began = Instant::now();
     let mut more = connect(gate).await?;
-    ensure!(is_closed(&mut more, Duration::from_secs(2)).await, "connection {} was taken", CONNECTIONS + 1);
+    ensure!(is_closed(&mut more, Duration::from_secs(2)).await, "connection {} was accepted", CONNECTIONS + 1);
     println!("with {CONNECTIONS} connections held, one more is closed after {:.1?}", began.elapsed());
     Ok(())
 }
@@ -97,7 +97,7 @@ struct Good {
 }
 
 impl Good {
-    /// Sends good callbacks at its pace; gives how long each took.
+    /// Sends good callbacks at a fixed pace until `until`. Returns how long each one took.
     async fn run(&mut self, until: Instant) -> anyhow::Result<Waits> {
         let (signer, body) = (signer()?, body());
         let mut ticks = tokio::time::interval(PACE);
@@ -119,7 +119,7 @@ impl Good {
 struct Waits(Vec<Duration>);
 
 impl Waits {
-    /// In milliseconds.
+    /// The wait below which this share of the waits lies, in milliseconds.
     fn at(&self, share: f64) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort();

@@ -1,9 +1,10 @@
-//! What the gate costs, and what it bears: its CPU a request over a plain proxy's, then a hostile crowd before it.
+//! Measures the gate: first its CPU time per request, compared with plain proxies, then how it serves a good client
+//! while a hostile crowd attacks it.
 //!
-//! `make bench-gate`. The gate, the proxy, the receiver and the crowd are processes of their own on one machine; CPU
-//! time is what the kernel charged each (`getrusage`, read from outside in `/proc`).
+//! `make bench-gate` runs it. The gate, the proxies, the receiver and the crowd are separate processes on one machine.
+//! The CPU time of a process is what the kernel counted for its threads, which is read from `/proc`.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it is a report")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints a report")]
 
 mod cost;
 mod crowd;
@@ -28,6 +29,6 @@ fn main() -> anyhow::Result<()> {
             runtime.block_on(cost::measure())?;
             runtime.block_on(hostile::measure())
         }
-        _ => anyhow::bail!("it takes: cost, hostile, or nothing for both"),
+        _ => anyhow::bail!("usage: gate [cost | hostile]; without an argument it runs both"),
     }
 }

@@ -1,4 +1,4 @@
-//! A process under measurement.
+//! A process that is measured.
 
 use std::io::BufRead as _;
 use std::net::SocketAddr;
@@ -8,32 +8,32 @@ use anyhow::Context as _;
 
 use crate::requests::{AUTH, SECRET};
 
-/// Ends when dropped.
+/// A running process. It is killed when this value is dropped.
 pub(crate) struct Process {
     child: Child,
     pub(crate) address: SocketAddr,
 }
 
 impl Process {
-    /// Starts it, and reads its address from the first line that it prints.
+    /// Starts the process and reads its address from the first line that it prints.
     fn start(command: &mut Command) -> anyhow::Result<Self> {
         let mut child = command.stdout(Stdio::piped()).spawn()?;
         let mut output = std::io::BufReader::new(child.stdout.take().context("its output")?);
         let mut line = String::new();
         output.read_line(&mut line)?;
-        // What it says later has a reader to its end.
+        // The rest of its output is read as well, so that the process never waits for a full pipe.
         std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
         let address = line.trim().trim_start_matches(|c: char| !c.is_ascii_digit());
         let address = address.split('/').next().unwrap_or_default();
         Ok(Self { address: address.parse().with_context(|| line.clone())?, child })
     }
 
-    /// This very program in another part.
+    /// Starts this same program with other arguments.
     pub(crate) fn own(arguments: &[&str]) -> anyhow::Result<Self> {
         Self::start(Command::new(std::env::current_exe()?).args(arguments))
     }
 
-    /// The customers' binary, as a gate.
+    /// Starts the customers' binary as a gate.
     pub(crate) fn gate(upstream: SocketAddr, remember: u32) -> anyhow::Result<Self> {
         Self::start(
             Command::new(std::env::current_exe()?.with_file_name("scale-callback"))
@@ -45,7 +45,8 @@ impl Process {
         )
     }
 
-    /// CPU time in microseconds so far, of user and system: the sum that `getrusage` splits, in nanoseconds.
+    /// The CPU time so far in microseconds, of user and system together. `schedstat` counts it in nanoseconds for each
+    /// thread.
     pub(crate) fn cpu(&self) -> anyhow::Result<f64> {
         let mut nanoseconds = 0.0;
         for thread in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
@@ -55,7 +56,7 @@ impl Process {
         Ok(nanoseconds / 1e3)
     }
 
-    /// The most memory that it had, in MiB.
+    /// The largest amount of memory that the process has had, in MiB.
     pub(crate) fn most_memory(&self) -> anyhow::Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("its memory")?;
@@ -69,7 +70,8 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // Both fail only if the process has ended already.
+        self.child.kill().ok();
+        self.child.wait().ok();
     }
 }

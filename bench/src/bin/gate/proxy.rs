@@ -1,4 +1,4 @@
-//! What the gate is compared with: a reverse proxy that reads the whole body, passes it on, and checks nothing.
+//! The proxies with which the gate is compared. A proxy reads the whole body, forwards it, and checks nothing.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -17,8 +17,8 @@ const LIMIT: usize = 12 << 20;
 
 type Sender = hyper::client::conn::http1::SendRequest<Full<Bytes>>;
 
-/// `pooled`: with the library's pooling client, as most are written. `bare`: one upstream connection for each of the
-/// client's, the least that can be done.
+/// Runs a proxy. The kind `pooled` uses hyper-util's pooling client, as most proxies do. The kind `bare` opens one
+/// upstream connection for each connection of a client, which is the least that a proxy can do.
 pub(crate) async fn run(upstream: &str, kind: &str) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?);
@@ -40,17 +40,18 @@ pub(crate) async fn run(upstream: &str, kind: &str) -> anyhow::Result<()> {
             let io = TokioIo::new(stream);
             if is_pooled {
                 let service = service_fn(move |request| pooled(client.clone(), upstream, request));
-                let _ = server.serve_connection(io, service).await;
+                // A client that leaves ends its connection with an error.
+                server.serve_connection(io, service).await.ok();
             } else {
                 let Ok(to) = TcpStream::connect(upstream).await else { return };
-                let _ = to.set_nodelay(true);
+                to.set_nodelay(true).ok();
                 let Ok((sender, connection)) = hyper::client::conn::http1::handshake(TokioIo::new(to)).await else {
                     return;
                 };
                 tokio::spawn(connection);
                 let sender = std::sync::Arc::new(tokio::sync::Mutex::new(sender));
                 let service = service_fn(move |request| bare(std::sync::Arc::clone(&sender), request));
-                let _ = server.serve_connection(io, service).await;
+                server.serve_connection(io, service).await.ok();
             }
         });
     }
@@ -85,7 +86,7 @@ async fn answer(response: Response<Incoming>) -> Answer {
     Ok(Response::from_parts(head, Full::new(body)))
 }
 
-#[expect(clippy::disallowed_methods, reason = "it is limited")]
+#[expect(clippy::disallowed_methods, reason = "Limited bounds the body")]
 async fn whole(body: Incoming) -> Option<Bytes> {
     Some(Limited::new(body, LIMIT).collect().await.ok()?.to_bytes())
 }

@@ -1,4 +1,4 @@
-//! Requests as bytes: signed ones, and the reading of answers.
+//! Makes signed requests as bytes, and reads answers.
 
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -22,12 +22,12 @@ pub(crate) fn signer() -> anyhow::Result<Signer> {
     Ok(Signer::new(vec![SigningSecret::parse(SECRET)?], key))
 }
 
-#[expect(clippy::disallowed_methods, reason = "requests are signed for the real time")]
+#[expect(clippy::disallowed_methods, reason = "requests are signed with the real time")]
 pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// The head of a request, and its body.
+/// A request with these headers, as bytes.
 pub(crate) fn bytes(headers: &[(String, String)], body: &[u8]) -> Vec<u8> {
     let mut bytes = b"POST /callbacks HTTP/1.1\r\nhost: gate\r\ncontent-type: application/json\r\n".to_vec();
     for (name, value) in headers {
@@ -38,7 +38,7 @@ pub(crate) fn bytes(headers: &[(String, String)], body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A signed request that no other has the id of.
+/// A signed request with this id, as bytes.
 pub(crate) fn signed(signer: &Signer, id: &str, body: &[u8]) -> Vec<u8> {
     let headers: Vec<_> =
         signer.sign(id, now(), body).to_pairs(id).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
@@ -51,9 +51,11 @@ pub(crate) async fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Sends a request and reads an answer with an empty body; gives its status. None: closed without one.
+/// Sends a request and reads an answer with an empty body. Returns its status, or `None` if the connection was closed
+/// without an answer.
 pub(crate) async fn exchange(stream: &mut TcpStream, request: &[u8]) -> std::io::Result<Option<u16>> {
-    // A server that refuses early answers before it has read everything.
+    // A server that refuses a request early answers before it has read everything, so an error of the write may be
+    // followed by an answer.
     let sent = stream.write_all(request).await;
     let mut answer = [0; 2048];
     let mut length = 0;

@@ -1,11 +1,11 @@
 //! Callbacks, their attempts, and tasks.
 
+use scale_callback_serve::text::printable;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::DeadLetterShape;
 use crate::base::clock::Timestamp;
-use crate::base::text::printable;
 use crate::model::callback::CallbackId;
 use crate::model::lease::Facts;
 use crate::model::settlement::{NumberedAttempt, Pending, Settled};

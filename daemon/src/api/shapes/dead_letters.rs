@@ -1,9 +1,9 @@
 //! Dead letters.
 
+use scale_callback_serve::text::printable;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::base::text::printable;
 use crate::store::reads::BuriedLetter;
 
 /// A task event that can't become a callback.

@@ -7,7 +7,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::intake::partitions::AcceptFrom;
+use crate::intake::partition::AcceptFrom;
 use crate::model::attempt::Outcome;
 use crate::model::dead_letter::Unreadable;
 use crate::model::named::Named;

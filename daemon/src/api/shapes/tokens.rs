@@ -1,12 +1,12 @@
 //! Tokens of this API, and the audit.
 
+use scale_callback_serve::text::printable;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::names::ScopeName;
 use super::time;
 use crate::base::clock::Timestamp;
-use crate::base::text::printable;
 use crate::store::admin::{AuditRow, TokenRow};
 
 /// A bearer token, without its value.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
-use scale_callback::client::{self, ClientError, Remote as Address};
+use scale_callback_serve::client::{self, ClientError, Remote as Address};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -86,7 +86,7 @@ impl Client {
         };
         let detail = problem["detail"].as_str();
         let detail = detail.map_or_else(|| format!("{} answered {}", self.address, answer.status), str::to_owned);
-        let mut sentence = crate::base::text::printable(detail.as_bytes(), 2_000);
+        let mut sentence = scale_callback_serve::text::printable(detail.as_bytes(), 2_000);
         if answer.status == 401 && self.token.is_none() {
             sentence.push_str(" (name a file with one: --token-file, or the variable CALLBACKD_TOKEN_FILE)");
         }
@@ -113,9 +113,8 @@ impl Client {
 fn address(remote: &Remote) -> Result<Address, Failure> {
     let given = remote.api.clone().or_else(|| std::env::var("CALLBACKD_API_URL").ok());
     match given {
-        Some(url) => {
-            Address::parse(&url, remote.api_ca_file.clone()).map_err(|why| Failure::new(Failure::REFUSED, why))
-        }
+        Some(url) => Address::parse(&url, remote.api_ca_file.clone())
+            .map_err(|why| Failure::new(Failure::REFUSED, why.to_string())),
         None => {
             let config = Config::load(remote.config.as_deref());
             Ok(Address::Unix(config.map_err(|error| Failure::new(Failure::REFUSED, error.to_string()))?.api.socket))

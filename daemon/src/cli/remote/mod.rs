@@ -48,7 +48,7 @@ fn payload(client: &Client, id: &str) -> Result<ExitCode, Failure> {
     let body = client.bytes(&format!("/callbacks/{}/payload", calls::escaped(id)))?;
     let mut out = std::io::stdout().lock();
     let written = if out.is_terminal() {
-        writeln!(out, "{}", crate::base::text::printable(&body, body.len()))
+        writeln!(out, "{}", scale_callback_serve::text::printable(&body, body.len()))
     } else {
         out.write_all(&body)
     };

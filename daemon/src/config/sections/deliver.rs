@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use super::super::raw::Raw;
 use super::super::{ConfigError, Wrong};
 use super::given;
-use crate::deliver::lane::Caps;
 use crate::model::retry::RetryPolicy;
 use crate::net::dial::Deadlines;
 use crate::net::{dns, exchange};
+use crate::schedule::Caps;
 
 pub(super) fn caps(raw: &Raw, wrong: &Wrong<'_>) -> Result<Caps, ConfigError> {
     let d = &raw.deliver;

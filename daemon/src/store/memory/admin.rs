@@ -7,8 +7,8 @@ use super::{MemoryStore, done};
 use crate::base::clock::Timestamp;
 use crate::model::team::Team;
 use crate::store::admin::{
-    AdminStore, AuditEntry, AuditFilter, AuditRow, DecideKey, DecideNewKey, DecideTeam, IDEMPOTENCY_KEPT,
-    IdempotencyKey, KeyRow, MOST_TOKENS, Made, Refusal, SOME_TEAMS, TokenRow,
+    AdminStore, AuditEntry, AuditFilter, AuditRow, DecideKey, DecideNewKey, DecideTeam, IdempotencyKey, KeyRow, Made,
+    Refusal, SOME_TEAMS, TokenRow, idempotency, tokens,
 };
 use crate::store::sql::End;
 use crate::store::{Answer, StoreError};
@@ -101,10 +101,10 @@ impl AdminState {
 
     fn insert_token(&mut self, token: TokenRow, now: Timestamp) -> bool {
         let (valid, mut invalid): (Vec<_>, Vec<_>) = self.tokens.values().partition(|token| token.is_valid(now));
-        if valid.len() >= MOST_TOKENS {
+        if valid.len() >= tokens::MOST {
             return false;
         }
-        if invalid.len() >= MOST_TOKENS {
+        if invalid.len() >= tokens::MOST {
             invalid.sort_by_key(|token| token.created_at);
             let oldest: Vec<_> = invalid.into_iter().take(100).map(|token| token.id.clone()).collect();
             oldest.iter().for_each(|id| drop(self.tokens.remove(id)));
@@ -115,7 +115,7 @@ impl AdminState {
 
     fn made_before(&self, caller: &str, once: &IdempotencyKey, now: Timestamp) -> Option<Made> {
         let (fingerprint, object, at) = self.idempotency_keys.get(&(caller.to_owned(), once.key.clone()))?;
-        if *at < now.minus(IDEMPOTENCY_KEPT) {
+        if *at < now.minus(idempotency::KEPT) {
             return None;
         }
         Some(if *fingerprint == once.fingerprint { Made::Repeated(object.clone()) } else { Made::Mismatch })
@@ -224,9 +224,9 @@ impl AdminStore for MemoryStore {
 
     fn tokens(&self) -> Answer<'_, Vec<TokenRow>> {
         self.look(|state| {
-            let mut tokens: Vec<_> = state.tokens.values().cloned().collect();
-            tokens.sort_by_key(|token| (std::cmp::Reverse(token.created_at), token.id.clone()));
-            tokens
+            let mut all: Vec<_> = state.tokens.values().cloned().collect();
+            all.sort_by_key(|token| (std::cmp::Reverse(token.created_at), token.id.clone()));
+            all
         })
     }
 

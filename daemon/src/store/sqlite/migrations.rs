@@ -49,7 +49,7 @@ fn apply(connection: &mut Connection, index: usize, clock: &dyn Clock) -> rusqli
 fn name_store(connection: &Connection, clock: &dyn Clock) -> rusqlite::Result<()> {
     let mut random = [0_u8; 8];
     aws_lc_rs::rand::fill(&mut random).expect("the system gives random bytes");
-    let id = format!("st_{}", crate::base::text::hex(&random));
+    let id = format!("st_{}", scale_callback_serve::text::hex(&random));
     connection.execute(
         "INSERT INTO store (one, id, generation, made_at) VALUES (1, ?1, 1, ?2)",
         (id, clock.now().millis()),
@@ -64,19 +64,21 @@ pub(super) mod tests {
 
     /// An empty store in memory, at this program's schema.
     pub(in crate::store::sqlite) fn empty() -> Connection {
-        let mut connection = Connection::open_in_memory().unwrap();
+        at_schema(Connection::open_in_memory().unwrap(), MIGRATIONS.len())
+    }
+
+    /// An empty store at an earlier schema.
+    pub(in crate::store::sqlite) fn at_schema(mut connection: Connection, schema: usize) -> Connection {
         connection.pragma_update(None, "foreign_keys", true).unwrap();
-        migrate(&mut connection, Path::new("memory"), &SystemClock).unwrap();
+        for index in 0..schema {
+            apply(&mut connection, index, &SystemClock).unwrap();
+        }
         connection
     }
 
     #[test]
     fn teams_and_keys_of_an_earlier_schema_are_carried_over() {
-        let mut connection = Connection::open_in_memory().unwrap();
-        connection.pragma_update(None, "foreign_keys", true).unwrap();
-        for index in 0..3 {
-            apply(&mut connection, index, &SystemClock).unwrap();
-        }
+        let mut connection = at_schema(Connection::open_in_memory().unwrap(), 3);
         connection
             .execute_batch(
                 "INSERT INTO team (id, name, allowed_origins, auth_form, origin_forms, made_at, changed_at)

@@ -110,7 +110,7 @@ mod tests {
     use super::super::migrations::tests::empty;
     use super::*;
     use crate::model::permission::Rights;
-    use crate::store::admin::{AuditFilter, MOST_TOKENS, TokenRow, insert_token, list_audit};
+    use crate::store::admin::{AuditFilter, TokenRow, audit, tokens};
     use std::time::Duration;
 
     #[test]
@@ -148,7 +148,7 @@ mod tests {
         for (object, caller, before) in [(true, false, None), (true, false, Some(7)), (true, true, Some(7))] {
             let mut explain = Explain(SqliteSql(&connection), String::new());
             let filter = AuditFilter { object: object.then(|| "o".to_owned()), caller: caller.then(|| "c".to_owned()) };
-            list_audit(&mut explain, &filter, before, 50).unwrap();
+            audit::list(&mut explain, &filter, before, 50).unwrap();
             let plan = explain.1;
             assert!(plan.contains("USING INDEX audit_object (object=?"), "{plan}");
             assert!(!plan.contains("TEMP B-TREE"), "it is in order already: {plan}");
@@ -170,13 +170,13 @@ mod tests {
             expires_at: start.plus(Duration::from_secs(60)),
             revoked_at: None,
         };
-        for n in 0..MOST_TOKENS {
-            assert!(insert_token(&mut sql, &token(n), start).unwrap(), "{n}");
+        for n in 0..tokens::MOST {
+            assert!(tokens::insert(&mut sql, &token(n), start).unwrap(), "{n}");
         }
-        assert!(!insert_token(&mut sql, &token(MOST_TOKENS), start).unwrap(), "all of them are valid");
+        assert!(!tokens::insert(&mut sql, &token(tokens::MOST), start).unwrap(), "all of them are valid");
         let later = start.plus(Duration::from_secs(60));
-        assert!(insert_token(&mut sql, &token(MOST_TOKENS), later).unwrap(), "all of them are expired");
+        assert!(tokens::insert(&mut sql, &token(tokens::MOST), later).unwrap(), "all of them are expired");
         let rows = sql.query("SELECT count(*) FROM token", &[]).unwrap();
-        assert_eq!(rows[0].integer::<usize>(0).unwrap(), MOST_TOKENS - 100 + 1, "the oldest were deleted");
+        assert_eq!(rows[0].integer::<usize>(0).unwrap(), tokens::MOST - 100 + 1, "the oldest were deleted");
     }
 }

@@ -239,8 +239,13 @@ async fn what_is_refused_inside_the_transaction_leaves_nothing() {
         subject.store.create_token(token(1), once("t", 1), entry("token.create", "tok_1")).await.unwrap();
         let (store, before) = (&subject.store, subject.picture().await);
         let refused =
-            store.update_team("team_a", entry("team.update", "team_a"), |team| Err::<(Team, String), _>(team));
-        assert_eq!(refused.await.unwrap(), Some(Err(team("team_a"))), "{}: typed, and from the store", subject.name);
+            store.update_team("team_a", entry("team.update", "team_a"), |team| Err::<(Team, String), _>(team.name));
+        assert_eq!(
+            refused.await.unwrap(),
+            Some(Err(team("team_a").name)),
+            "{}: typed, and from the store",
+            subject.name
+        );
         let nobody = store.update_team("nobody", entry("team.update", "nobody"), |team| Ok::<_, ()>((team, "".into())));
         assert_eq!(nobody.await.unwrap(), None, "{}", subject.name);
         let row = key("key_2", "team_a", START);

@@ -320,20 +320,20 @@ async fn a_batch_applied_twice_equals_once() {
 #[tokio::test]
 async fn the_watermark_rises_with_its_rows_and_only_in_our_epoch() {
     for mut subject in subjects().await {
-        let mark = |epoch, upto| PartitionWatermark {
+        let raised = |epoch, upto| PartitionWatermark {
             partition: partition(),
             epoch,
             watermark: Watermark { upto, seen_upto: upto, last: Some((upto - 1, [1; 32])) },
         };
         let epoch = subject.epoch;
-        subject.write(vec![settle(1, 7, Some(epoch), Outcome::Ok, Next::Delivered)], vec![mark(epoch, 2)]).await;
+        subject.write(vec![settle(1, 7, Some(epoch), Outcome::Ok, Next::Delivered)], vec![raised(epoch, 2)]).await;
         assert_eq!(subject.watermark().await, Watermark { upto: 2, seen_upto: 2, last: Some((1, [1; 32])) });
-        subject.write(vec![], vec![mark(epoch, 1)]).await;
+        subject.write(vec![], vec![raised(epoch, 1)]).await;
         assert_eq!(subject.watermark().await.upto, 2, "{}: it never falls", subject.name);
         let taken = subject.store.take(subject.instance, partition()).await.unwrap();
         assert_eq!((taken.epoch, taken.watermark.upto, taken.fresh), (epoch + 1, 2, false));
         // What the earlier epoch still writes is fenced: no watermark, no first try, no park.
-        let verdicts = subject.write(vec![park(2, None, epoch)], vec![mark(epoch, 9)]).await;
+        let verdicts = subject.write(vec![park(2, None, epoch)], vec![raised(epoch, 9)]).await;
         assert!(verdicts.is_empty() || verdicts == [Verdict::Nothing], "{}", subject.name);
         assert_eq!(subject.watermark().await.upto, 2, "{}", subject.name);
         assert_eq!(subject.rows(facts(2).id).await, Rows::default(), "{}", subject.name);

@@ -160,3 +160,24 @@ fn room(place: &Path) -> Option<Finding> {
         _ => Finding::ok("store, disk", detail),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::migrations::tests::at_schema;
+    use super::*;
+    use crate::base::finding::Verdict;
+    use rusqlite::Connection;
+
+    #[test]
+    fn a_store_of_any_earlier_schema_is_looked_at() {
+        for earlier in 1..MIGRATIONS.len() {
+            let folder = tempfile::tempdir().unwrap();
+            drop(at_schema(Connection::open(folder.path().join(FILE)).unwrap(), earlier));
+            let (findings, keys) = inside(folder.path(), Timestamp::from_millis(1));
+            assert!(findings.iter().all(|finding| finding.verdict == Verdict::Ok), "schema {earlier}: {findings:?}");
+            let waiting = format!("{} migrations", MIGRATIONS.len() - earlier);
+            assert!(findings[0].detail.contains(&waiting), "schema {earlier}: {findings:?}");
+            assert!(keys.is_empty());
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The end of a daemon, in order: readiness off, intake off, attempts in flight end within the grace, leases are given
+//! back, the last batch is written, the last offsets are committed, and the store is told.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+
+use super::App;
+use crate::base::stop::Switch;
+use crate::flight::Inflight;
+use crate::intake::Stops;
+use crate::model::settlement::Change;
+use crate::schedule::Lanes;
+
+/// How long a stop waits for a store that does not answer.
+const STORE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the Kafka client may take to leave its group.
+const LEAVE: Duration = Duration::from_secs(10);
+
+/// One switch for each phase of the drain.
+pub(super) struct Switches {
+    pub(super) draining: Switch,
+    pub(super) cut_off: Switch,
+    pub(super) stop_work: Switch,
+    pub(super) stop_settling: Switch,
+    pub(super) stop_consumer: Switch,
+    pub(super) stop_servers: Switch,
+}
+
+impl Switches {
+    pub(super) fn new() -> Self {
+        Self {
+            draining: Switch::new(),
+            cut_off: Switch::new(),
+            stop_work: Switch::new(),
+            stop_settling: Switch::new(),
+            stop_consumer: Switch::new(),
+            stop_servers: Switch::new(),
+        }
+    }
+
+    pub(super) fn for_intake(&self) -> Stops {
+        Stops { quiet: self.draining.stop(), admission: self.stop_work.stop(), consumer: self.stop_consumer.stop() }
+    }
+}
+
+impl App {
+    /// Drains and ends. Answers how many attempts had to be cut off.
+    ///
+    /// # Errors
+    /// The store's, if it broke on the way.
+    pub async fn stop(mut self) -> anyhow::Result<usize> {
+        // From here on the daemon is not ready, and no record and no due row begins any more.
+        self.switches.draining.flip();
+        self.switches.stop_work.flip();
+        self.end_work().await;
+        self.give_back_what_waits().await;
+        let cut_off = self.end_attempts().await;
+        self.switches.stop_settling.flip();
+        let settled = tokio::time::timeout(STORE_PATIENCE, self.settling).await;
+        // The watermark is where it will stay: offsets are committed for the last time, and the group is left.
+        self.switches.stop_consumer.flip();
+        if !self.intake.consumer_ended(LEAVE).await {
+            tracing::warn!("the Kafka client did not close in time");
+        }
+        self.switches.stop_servers.flip();
+        for server in self.servers {
+            // A server that panicked has logged its place.
+            server.await.ok();
+        }
+        let ended = tokio::time::timeout(STORE_PATIENCE, self.store.end(self.instance)).await;
+        if !matches!(ended, Ok(Ok(()))) {
+            tracing::warn!("the end of this instance was not recorded");
+        }
+        // A socket that stays behind is replaced at the next start.
+        std::fs::remove_file(&self.api_socket).ok();
+        tracing::info!(cut_off, "callbackd ended");
+        let settled =
+            settled.map_err(|_| anyhow!("the store did not answer: what was in flight is found at the next start"))?;
+        settled.context("settle what was in flight")?.context("settle what was in flight")?;
+        Ok(cut_off)
+    }
+
+    /// Waits for the tasks that bring new work. One that ended before, or that does not end in time, is passed over.
+    async fn end_work(&mut self) {
+        for task in [&mut self.delivering, &mut self.pruning] {
+            if !task.is_finished() {
+                tokio::time::timeout(self.grace, task).await.ok();
+            }
+        }
+        self.intake.admission_ended(self.grace).await;
+    }
+
+    /// What waits in the lanes is released or forgotten: its row or its record brings it back.
+    async fn give_back_what_waits(&self) {
+        for lease in self.delivery.lanes.close() {
+            if lease.epoch().is_none() {
+                let change = Change::Release { facts: lease.facts.clone(), token: lease.token };
+                self.flight.settler.submit(change).await;
+            } else {
+                // Copies that waited for it are read again as well.
+                drop(self.flight.inflight.withdraw(&lease));
+            }
+        }
+    }
+
+    /// Waits until every attempt is settled, and cuts off those that outlive the grace.
+    async fn end_attempts(&self) -> usize {
+        let lanes: &Lanes = &self.delivery.lanes;
+        let inflight: &Inflight = &self.flight.inflight;
+        if tokio::time::timeout(self.grace, lanes.settled()).await.is_ok() {
+            return 0;
+        }
+        let late = inflight.started();
+        for lease in &late {
+            tracing::warn!(callback = %lease.id(), "cut off: its attempt did not end within shutdown.grace");
+        }
+        self.switches.cut_off.flip();
+        // What the store does not take in this time is found at the next start.
+        tokio::time::timeout(STORE_PATIENCE, lanes.settled()).await.ok();
+        late.len()
+    }
+}

@@ -1,0 +1,99 @@
+//! The listeners of the daemon: bound before any work begins, served once the operations stand.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow};
+use scale_callback_serve::tls::ServerTls;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::task::JoinHandle;
+
+use crate::api;
+use crate::base::clock::Clock;
+use crate::base::stop::Stop;
+use crate::config::Config;
+use crate::ops::Ops;
+use crate::store::admin::AdminStore;
+
+pub(super) struct Listeners {
+    socket: UnixListener,
+    /// The user who may use the socket, beside root.
+    user: u32,
+    pub(super) tls: Option<Arc<ServerTls>>,
+    api: Option<TcpListener>,
+    /// Where the API listens as soon as there is a token.
+    api_configured: Option<SocketAddr>,
+    ops: Option<TcpListener>,
+    /// The addresses that egress never connects to.
+    pub(super) ours: Vec<SocketAddr>,
+}
+
+impl Listeners {
+    /// Binds everything that the configuration names.
+    ///
+    /// # Errors
+    /// One sentence that names the setting.
+    pub(super) async fn bind(config: &Config, admin: &dyn AdminStore, clock: &dyn Clock) -> anyhow::Result<Self> {
+        let (socket, user) = api::bind_unix(&config.api.socket)
+            .await
+            .with_context(|| format!("api.socket: {}", config.api.socket.display()))?;
+        let tls = config.api.tls.as_ref().map(|(cert, key)| ServerTls::load(cert, key)).transpose();
+        let tls = tls.map_err(|why| anyhow!("api.tls_cert: {why}"))?.map(Arc::new);
+        let api = bind_api(config.api.listen, admin, clock).await?;
+        let ops = match config.ops_listen {
+            None => None,
+            Some(address) => Some(TcpListener::bind(address).await.with_context(|| format!("ops.listen: {address}"))?),
+        };
+        let api_configured = config.api.listen;
+        let mut listeners = Self { socket, user, tls, api, api_configured, ops, ours: Vec::new() };
+        let api_address = listeners.api_address().or(api_configured);
+        listeners.ours = [listeners.ops_address(), api_address].into_iter().flatten().collect();
+        Ok(listeners)
+    }
+
+    pub(super) fn ops_address(&self) -> Option<SocketAddr> {
+        address_of(self.ops.as_ref())
+    }
+
+    pub(super) fn api_address(&self) -> Option<SocketAddr> {
+        address_of(self.api.as_ref())
+    }
+
+    /// Serves all of them until `stop`.
+    pub(super) fn serve(self, ops: &Ops, stop: impl Fn() -> Stop) -> Vec<JoinHandle<()>> {
+        let mut servers = vec![tokio::spawn(api::serve_socket(self.socket, self.user, ops.clone(), stop()))];
+        match (self.api, self.api_configured) {
+            (Some(listener), _) => {
+                servers.push(tokio::spawn(api::serve_tcp(listener, self.tls, ops.clone(), stop())));
+            }
+            (None, Some(address)) => {
+                let serving = api::listen_once_there_is_a_token(address, self.tls, ops.clone(), stop());
+                servers.push(tokio::spawn(serving));
+            }
+            (None, None) => {}
+        }
+        if let Some(listener) = self.ops {
+            servers.push(tokio::spawn(api::serve_ops(listener, ops.clone(), stop())));
+        }
+        servers
+    }
+}
+
+fn address_of(listener: Option<&TcpListener>) -> Option<SocketAddr> {
+    listener.and_then(|listener| listener.local_addr().ok())
+}
+
+/// Binds the API's port where there is a token already, so that a port in use is told at once.
+async fn bind_api(
+    listen: Option<SocketAddr>,
+    admin: &dyn AdminStore,
+    clock: &dyn Clock,
+) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = listen else { return Ok(None) };
+    let tokens = admin.tokens().await.context("read the tokens")?;
+    if !tokens.iter().any(|token| token.is_valid(clock.now())) {
+        return Ok(None);
+    }
+    let listener = TcpListener::bind(address).await.with_context(|| format!("api.listen: {address}"))?;
+    Ok(Some(listener))
+}

@@ -1,0 +1,147 @@
+//! The room builds itself: from its configuration and what it depends on, a handle for others and one task.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use tokio::sync::watch;
+
+use super::Engine;
+use super::claim::ClaimTask;
+use super::directory::Directory;
+use super::lease_tokens::LeaseTokens;
+use crate::base::clock::Clock;
+use crate::base::metrics::Metrics;
+use crate::base::stop::Stop;
+use crate::flight::Flight;
+use crate::keyring::Keyring;
+use crate::model::retry::RetryPolicy;
+use crate::net::egress::Policy;
+use crate::net::exchange::{self, Client};
+use crate::schedule::{Caps, ClaimWaker, Lanes};
+use crate::store::admin::AdminStore;
+use crate::store::batch::StoreUp;
+use crate::store::{EngineStore, InstanceId};
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub exchange: exchange::Config,
+    pub caps: Caps,
+    pub retry: RetryPolicy,
+    /// How long a claimed row is ours.
+    pub lease: Duration,
+    /// A first attempt that is older than this gets its row early.
+    pub park_after: Duration,
+    pub user_agent: HeaderValue,
+}
+
+/// What delivery needs of the rooms before it.
+pub struct Deps {
+    pub store: Arc<dyn EngineStore>,
+    pub admin: Arc<dyn AdminStore>,
+    pub store_up: Arc<StoreUp>,
+    pub instance: InstanceId,
+    pub flight: Flight,
+    pub waker: ClaimWaker,
+    pub keyring: Arc<Keyring>,
+    pub egress: Policy,
+    pub clock: Arc<dyn Clock>,
+    pub metrics: Arc<Metrics>,
+    /// Cuts off the attempts that are still under way when the grace of a stop is over.
+    pub cut_off: Stop,
+}
+
+/// The handle: what intake, the operations and the drain use.
+#[derive(Clone)]
+pub struct Delivery {
+    pub engine: Arc<Engine>,
+    pub directory: Arc<Directory>,
+    pub lanes: Arc<Lanes>,
+    pub tokens: Arc<LeaseTokens>,
+}
+
+/// Claims due rows, follows the teams' changes and whether the store answers, and closes idle connections.
+pub struct DeliveryTask {
+    claim: ClaimTask,
+    delivery: Delivery,
+    store_up: watch::Receiver<bool>,
+}
+
+/// Builds the room on the current runtime, which will run its attempts.
+///
+/// # Errors
+/// A sentence: the client to receivers can't be made.
+pub fn build(config: Config, deps: Deps) -> Result<(Delivery, DeliveryTask), String> {
+    let Deps { store, admin, store_up, instance, flight, waker, keyring, egress, clock, metrics, cut_off } = deps;
+    let directory = Arc::new(Directory::new(admin, keyring, clock, config.retry));
+    let engine = Arc::new(Engine {
+        client: Client::new(&config.exchange, egress)?,
+        directory: Arc::clone(&directory),
+        inflight: Arc::clone(&flight.inflight),
+        settler: flight.settler.clone(),
+        metrics: Arc::clone(&metrics),
+        user_agent: config.user_agent,
+        park_after: config.park_after,
+        cut_off,
+    });
+    let lanes = Lanes::new(config.caps, Arc::clone(&metrics), starter(Arc::clone(&engine)));
+    let tokens = Arc::new(LeaseTokens::new());
+    let store_up_rx = store_up.watch();
+    let delivery = Delivery { engine, directory, lanes, tokens };
+    let claim = ClaimTask {
+        store: store,
+        instance,
+        delivery: delivery.clone(),
+        settler: flight.settler,
+        inflight: flight.inflight,
+        waker,
+        metrics,
+        lease: config.lease,
+        store_up,
+    };
+    Ok((delivery.clone(), DeliveryTask { claim, delivery, store_up: store_up_rx }))
+}
+
+/// Each attempt is a task of its own.
+fn starter(engine: Arc<Engine>) -> crate::schedule::Starter {
+    let runtime = tokio::runtime::Handle::current();
+    Box::new(move |start| drop(runtime.spawn(Arc::clone(&engine).attempt(start))))
+}
+
+impl DeliveryTask {
+    /// Runs until `stop`.
+    pub async fn run(self, stop: Stop) {
+        let Self { claim, delivery, store_up } = self;
+        tokio::join!(
+            claim.run(stop.clone()),
+            delivery.directory.run(stop.clone()),
+            follow_store(store_up, &delivery.lanes, stop.clone()),
+            close_idle_connections(&delivery.engine, stop),
+        );
+    }
+}
+
+/// While the store is known to be down, nothing new begins.
+async fn follow_store(mut up: watch::Receiver<bool>, lanes: &Arc<Lanes>, mut stop: Stop) {
+    loop {
+        tokio::select! {
+            changed = up.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let is_up = *up.borrow_and_update();
+                lanes.set_open(is_up);
+            }
+            () = stop.stopped() => return,
+        }
+    }
+}
+
+async fn close_idle_connections(engine: &Engine, mut stop: Stop) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(1)) => engine.client.sweep(),
+            () = stop.stopped() => return,
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Due rows, from the store to the lanes: retries, parked callbacks, and what an earlier instance left.
+//!
+//! One task claims under leases, as many rows as the lanes have room for. It never sends anything.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Delivery;
+use super::resolve::lane_of;
+use crate::base::metrics::Metrics;
+use crate::base::pace::Pace;
+use crate::base::stop::Stop;
+use crate::flight::settle::Settler;
+use crate::flight::{Begin, Inflight};
+use crate::model::endpoint::QueueKey;
+use crate::model::lease::{Lease, Right};
+use crate::model::settlement::Change;
+use crate::schedule::{ClaimWaker, LONGEST_WAIT, Side};
+use crate::store::batch::StoreUp;
+use crate::store::{ClaimAsk, Claimed, EngineStore, InstanceId, StoreError};
+
+/// Rows taken in one claim, and the bytes of their bodies.
+const ROWS: usize = 128;
+const BYTES: usize = 8 << 20;
+/// Rows for a queue whose lane names no room of its own.
+const USUAL_ROOM: u32 = 1;
+/// The shortest time between two claims, so that many small reasons make one claim.
+const BREATH: Duration = Duration::from_millis(5);
+const SWEEP: Duration = Duration::from_secs(60);
+
+pub(super) struct ClaimTask {
+    pub(super) store: Arc<dyn EngineStore>,
+    pub(super) instance: InstanceId,
+    pub(super) delivery: Delivery,
+    pub(super) inflight: Arc<Inflight>,
+    pub(super) settler: Settler,
+    pub(super) waker: ClaimWaker,
+    pub(super) metrics: Arc<Metrics>,
+    /// How long a claimed row is ours.
+    pub(super) lease: Duration,
+    /// Told what every claim finds, so that a store that is away is noticed though nothing is settled.
+    pub(super) store_up: Arc<StoreUp>,
+}
+
+impl ClaimTask {
+    /// Claims until `stop`, or until the store breaks.
+    pub(super) async fn run(self, mut stop: Stop) {
+        let mut pace = Pace::new(Duration::from_millis(100), Duration::from_secs(2));
+        let mut next_sweep = Instant::now();
+        loop {
+            if Instant::now() >= next_sweep {
+                self.sweep().await;
+                next_sweep = Instant::now() + SWEEP;
+            }
+            let wait = match self.claim().await {
+                Ok(wait) => {
+                    pace.succeeded();
+                    self.store_up.feed(None);
+                    wait
+                }
+                Err(error @ StoreError::Broken(_)) => {
+                    self.settler.break_off(error).await;
+                    return;
+                }
+                Err(error) => {
+                    self.store_up.feed(Some(&error));
+                    pace.next_wait()
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait.max(BREATH)) => {}
+                () = self.waker.woken() => tokio::time::sleep(BREATH).await,
+                () = self.delivery.lanes.due_progress.notified() => tokio::time::sleep(BREATH).await,
+                () = stop.stopped() => return,
+            }
+        }
+    }
+
+    async fn sweep(&self) {
+        match self.store.sweep().await {
+            Ok(expired) => {
+                if expired > 0 {
+                    tracing::warn!(expired, "leases ran out before their attempts were settled: repeats are possible");
+                    let count = u64::try_from(expired).unwrap_or(u64::MAX);
+                    self.metrics.repeats_possible_total.with_label_values(&["lease_expired"]).inc_by(count);
+                }
+            }
+            Err(error) => tracing::debug!(%error, "no sweep now"),
+        }
+        self.delivery.lanes.sweep();
+    }
+
+    /// One claim; answers how long to wait for the next.
+    async fn claim(&self) -> Result<Duration, StoreError> {
+        let (free, rooms) = self.delivery.lanes.rooms();
+        // While nothing may begin, an empty claim still asks whether the store is there.
+        let at_most = free.min(ROWS);
+        let room: HashMap<QueueKey, u32> = rooms
+            .into_iter()
+            .map(|room| {
+                let rows = u32::try_from(room.rows).unwrap_or(u32::MAX);
+                (QueueKey { team: room.team, target: room.target }, rows)
+            })
+            .collect();
+        let first_token = self.delivery.tokens.take(at_most);
+        // The lease is measured from before the claim: it is never longer here than in the store.
+        let born = Instant::now();
+        let ask = ClaimAsk {
+            instance: self.instance,
+            at_most,
+            bytes: BYTES,
+            lease: self.lease,
+            usual_room: USUAL_ROOM,
+            room,
+            first_token,
+        };
+        let claimed = self.store.claim(ask).await?;
+        let (now, next_at, taken) = (claimed.now, claimed.next_at, claimed.rows.len());
+        self.offer(claimed, born).await;
+        Ok(match next_at {
+            _ if at_most == 0 => LONGEST_WAIT,
+            _ if taken == at_most => Duration::ZERO,
+            // What is due and was not taken has no room: a slot that comes free tells.
+            Some(at) if at <= now => Duration::from_millis(100),
+            Some(at) => at.since(now).min(LONGEST_WAIT),
+            None => LONGEST_WAIT,
+        })
+    }
+
+    async fn offer(&self, claimed: Claimed, born: Instant) {
+        for (pending, body) in claimed.rows {
+            let Some(token) = pending.token else { continue };
+            let entry = self.delivery.directory.team(&pending.facts.team).await.ok().flatten();
+            let lane = lane_of(&pending.facts.queue, entry.as_deref());
+            let lease = Arc::new(Lease {
+                facts: pending.facts,
+                url: pending.url,
+                body,
+                progress: pending.progress,
+                token,
+                right: Right::Row,
+                born_at: claimed.now,
+                born,
+                until: Some(born + self.lease),
+            });
+            match self.inflight.begin(&lease) {
+                Begin::Begun => self.delivery.lanes.offer(lane, Side::Due, lease),
+                // An attempt of ours outlived its lease: it settles late, and the row is given back.
+                Begin::Repeat | Begin::Reused | Begin::NotOurs => {
+                    let facts = Arc::clone(&lease.facts);
+                    self.settler.submit(Change::Release { facts, token }).await;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! What is under way in this instance, and the way back to the store.
+//!
+//! One lock holds the partitions that are ours and the callbacks by id (`table`, pure). The settle task composes batches
+//! from it, writes them, and tells it what became durable (`composed`, `settle`). Nothing here sends anything.
+
+mod composed;
+mod offset_tracker;
+pub mod settle;
+mod stage;
+mod table;
+#[cfg(test)]
+mod testing;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc};
+
+pub use composed::{Composed, Durable};
+use settle::{Notice, SettleDeps, SettleTask, Settler};
+use table::FlightTable;
+
+use crate::base::metrics::Metrics;
+use crate::model::callback::Hash;
+use crate::model::event::{PartitionKey, RecordRef};
+use crate::model::lease::{LEASE_SLACK, Lease};
+use crate::model::offsets::Watermark;
+use crate::model::settlement::{Change, Park};
+use crate::schedule::ClaimWaker;
+use crate::store::batch::{BatchWriter, StoreUp};
+use crate::store::{EngineStore, InstanceId, PartitionWatermark};
+
+/// The handle: what delivery and intake use.
+#[derive(Clone)]
+pub struct Flight {
+    pub inflight: Arc<Inflight>,
+    pub settler: Settler,
+}
+
+/// What the room needs of those before it.
+pub struct Deps {
+    pub store: Arc<dyn EngineStore>,
+    pub store_up: Arc<StoreUp>,
+    pub instance: InstanceId,
+    pub waker: ClaimWaker,
+    pub metrics: Arc<Metrics>,
+    /// Told of everything that became durable: the demo's screen, or a test.
+    pub notices: Option<mpsc::Sender<Notice>>,
+}
+
+/// Builds the room: the books of what is under way, and the task that writes batches.
+pub fn build(deps: Deps) -> (Flight, SettleTask) {
+    let Deps { store, store_up, instance, waker, metrics, notices } = deps;
+    let inflight = Arc::new(Inflight::default());
+    let writer = BatchWriter::new(store, instance, Arc::clone(&metrics), store_up);
+    let deps = SettleDeps { writer, inflight: Arc::clone(&inflight), metrics, waker, notices };
+    let (settler, task) = settle::build(deps);
+    (Flight { inflight, settler }, task)
+}
+
+/// What begins, or why it does not.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Begin {
+    Begun,
+    /// The same callback is under way: its end settles this record too.
+    Repeat,
+    /// Another event is under way under this id.
+    Reused,
+    /// The record's partition is no longer ours.
+    NotOurs,
+}
+
+/// A record that was taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// A row may stand for it, so its id is looked up before anything else.
+    pub is_below_seen: bool,
+}
+
+/// A first try that needs its row because its partition is given up.
+#[derive(Debug)]
+pub struct ToPark {
+    pub lease: Arc<Lease>,
+    /// Its attempt is under way, so its row stays leased to this instance.
+    pub is_started: bool,
+}
+
+/// The callbacks and partitions under way, behind one lock.
+#[derive(Default)]
+pub struct Inflight {
+    table: Mutex<FlightTable>,
+    /// A watermark may have moved though no change is on its way to the store.
+    pub moved: Notify,
+}
+
+impl Inflight {
+    fn table(&self) -> MutexGuard<'_, FlightTable> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The partition is ours from here on, in this epoch; `durable` is what the store has of it.
+    pub fn take(&self, partition: Arc<PartitionKey>, epoch: i64, durable: Watermark) {
+        self.table().take(partition, epoch, durable);
+    }
+
+    /// The partition is being given up, and nothing of it begins any more. Answers with the first tries that need a
+    /// row now. Until [`gone`](Self::gone), whatever becomes durable still raises the partition's watermark.
+    pub fn give_up(&self, partition: &PartitionKey) -> Vec<ToPark> {
+        self.table().give_up(partition)
+    }
+
+    /// What was under way when the partition was given up is durable, or will not be.
+    pub fn gone(&self, partition: &PartitionKey) {
+        self.table().gone(partition);
+    }
+
+    /// The partitions that must be taken again, each once.
+    pub fn take_again(&self) -> Vec<Arc<PartitionKey>> {
+        self.table().take_again()
+    }
+
+    /// The epoch under which the partition is ours.
+    pub fn epoch(&self, partition: &PartitionKey) -> Option<i64> {
+        self.table().epoch(partition)
+    }
+
+    /// The watermark that the store has of a partition of ours. Kafka's committed offset follows it.
+    pub fn watermark(&self, partition: &PartitionKey) -> Option<Watermark> {
+        self.table().durable(partition)
+    }
+
+    /// Takes a record in; `None` when it is not to be looked at.
+    pub fn receive(&self, partition: &PartitionKey, epoch: i64, offset: i64, hash: Hash) -> Option<Received> {
+        self.table().receive((partition, offset), epoch, hash, Instant::now())
+    }
+
+    /// Records of the partition above its watermark.
+    pub fn outstanding(&self, partition: &PartitionKey) -> usize {
+        self.table().outstanding(partition)
+    }
+
+    /// The consumer has read the partition up to this offset.
+    pub fn at_position(&self, partition: &PartitionKey, position: i64) {
+        self.table().at_position(partition, position);
+        self.moved.notify_one();
+    }
+
+    /// How long the oldest record of any partition has been under way, by topic.
+    pub fn watermark_ages(&self) -> HashMap<Arc<str>, Duration> {
+        self.table().watermark_ages(Instant::now())
+    }
+
+    /// Enters a first try or a claimed row, before it is offered to a lane.
+    pub fn begin(&self, lease: &Arc<Lease>) -> Begin {
+        self.table().begin(lease)
+    }
+
+    /// The attempt begins. False when it must not, because its partition was given up meanwhile.
+    pub fn start(&self, lease: &Lease) -> bool {
+        self.table().start(lease)
+    }
+
+    /// Takes the right to park this first try. False when it has a row already, or is not under way.
+    pub fn park(&self, lease: &Lease) -> bool {
+        self.table().park(lease)
+    }
+
+    /// The store knows this callback already, so its record and the copies of it need nothing more.
+    pub fn known(&self, lease: &Lease) {
+        self.table().known(lease, Instant::now());
+        self.moved.notify_one();
+    }
+
+    /// Takes a first try out that becomes a dead letter, or is forgotten. Answers with the records that waited for it;
+    /// each must be judged for itself.
+    pub fn withdraw(&self, lease: &Lease) -> Vec<RecordRef> {
+        self.table().withdraw(lease)
+    }
+
+    /// The partition of this record is taken again, and read from its watermark.
+    pub fn read_again(&self, record: &RecordRef) {
+        self.table().read_again(&record.partition);
+    }
+
+    /// The record needs nothing more and no row: it is skipped.
+    pub fn done_without_row(&self, record: &RecordRef, epoch: i64) {
+        self.table().done(record, epoch, false, Instant::now());
+        self.moved.notify_one();
+    }
+
+    /// Composes the next batch: these changes, and the watermarks that hold once they are durable.
+    pub fn compose(&self, changes: Vec<Change>) -> Composed {
+        self.table().compose(changes, Instant::now())
+    }
+
+    /// The batch is durable. Answers how many partitions of ours it found fenced; they are taken again.
+    pub fn confirm(&self, batch: &Durable) -> usize {
+        let mut table = self.table();
+        let has_copies = table.confirm(batch, Instant::now());
+        let fenced = batch.fenced().iter().filter(|(partition, epoch)| table.fenced(partition, *epoch)).count();
+        drop(table);
+        if has_copies {
+            self.moved.notify_one();
+        }
+        fenced
+    }
+
+    /// The leases of the attempts that are under way.
+    pub fn started(&self) -> Vec<Arc<Lease>> {
+        self.table().started()
+    }
+
+    /// Watermarks above everything received, durable or not: what a broken build would write.
+    pub fn received_watermarks(&self) -> Vec<PartitionWatermark> {
+        self.table().received_watermarks()
+    }
+}
+
+/// The park of a first try. While its attempt is under way, the row stays leased until the attempt's deadline.
+pub fn parked(lease: &Lease, under_way: Option<Duration>) -> Change {
+    let now = lease.now();
+    let lease_until = under_way.map(|deadline| now.plus(deadline.saturating_add(LEASE_SLACK)));
+    Change::Park(Box::new(Park {
+        facts: Arc::clone(&lease.facts),
+        epoch: lease.epoch().expect("only a first try is parked"),
+        url: lease.url.clone(),
+        body: lease.body.clone(),
+        due: now,
+        token: lease.token,
+        lease_until,
+    }))
+}

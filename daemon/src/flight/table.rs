@@ -1,0 +1,308 @@
+//! What is under way, pure: the partitions that are ours with their offsets, and the callbacks by id. No lock, no clock.
+//!
+//! The room's `mod.rs` puts one lock around it, so that a partition that is given up and an attempt that begins can't
+//! miss each other.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::composed::{Composed, Durable};
+use super::offset_tracker::OffsetTracker;
+use super::stage::Stage;
+use super::{Begin, Received, ToPark};
+use crate::model::callback::{CallbackId, Hash};
+use crate::model::event::{PartitionKey, RecordRef};
+use crate::model::lease::{Lease, Token};
+use crate::model::offsets::Watermark;
+use crate::model::settlement::{Change, Verdict};
+use crate::store::PartitionWatermark;
+
+#[derive(Default)]
+pub(super) struct FlightTable {
+    partitions: HashMap<Arc<PartitionKey>, Owned>,
+    flights: HashMap<CallbackId, Flight>,
+    /// Partitions to be taken again: their epoch is gone, or a record of theirs came to nothing.
+    again: HashSet<Arc<PartitionKey>>,
+}
+
+/// A partition that this instance reads under one epoch.
+struct Owned {
+    epoch: i64,
+    offsets: OffsetTracker,
+    /// It is being given up. Nothing of it begins, but what ends still raises its watermark.
+    leaving: bool,
+    /// The oldest record that is not done, and since when it is the oldest.
+    oldest_since: Option<(i64, Instant)>,
+}
+
+/// A callback under way.
+struct Flight {
+    lease: Arc<Lease>,
+    stage: Stage,
+    /// Other records of the same event, each with the epoch it was read under. The end of this flight settles them too.
+    copies: Vec<(RecordRef, i64)>,
+}
+
+impl Owned {
+    fn is_ours(&self, epoch: i64) -> bool {
+        self.epoch == epoch && !self.leaving
+    }
+}
+
+impl FlightTable {
+    pub(super) fn take(&mut self, partition: Arc<PartitionKey>, epoch: i64, durable: Watermark) {
+        let owned = Owned { epoch, offsets: OffsetTracker::new(durable), leaving: false, oldest_since: None };
+        self.again.remove(&partition);
+        self.partitions.insert(partition, owned);
+    }
+
+    pub(super) fn give_up(&mut self, partition: &PartitionKey) -> Vec<ToPark> {
+        if let Some(owned) = self.partitions.get_mut(partition) {
+            owned.leaving = true;
+        }
+        let mut to_park = Vec::new();
+        let mut forgotten = Vec::new();
+        for (id, flight) in &mut self.flights {
+            if flight.lease.epoch().is_none() || *flight.lease.facts.record.partition != *partition {
+                continue;
+            }
+            match flight.stage {
+                Stage::Queued => forgotten.push(*id),
+                // Whoever began this park may not have handed it over yet. Parking it twice writes one row.
+                Stage::Parking => to_park.push(ToPark { lease: Arc::clone(&flight.lease), is_started: false }),
+                Stage::Started => {
+                    flight.stage = Stage::StartedWithRow;
+                    to_park.push(ToPark { lease: Arc::clone(&flight.lease), is_started: true });
+                }
+                Stage::Claimed | Stage::StartedWithRow => {}
+            }
+        }
+        for id in forgotten {
+            let flight = self.flights.remove(&id);
+            for (record, epoch) in flight.into_iter().flat_map(|flight| flight.copies) {
+                // Copies in partitions that stay with us waited for a callback that is forgotten now.
+                if self.is_ours(&record.partition, epoch) {
+                    self.again.insert(record.partition);
+                }
+            }
+        }
+        to_park
+    }
+
+    pub(super) fn gone(&mut self, partition: &PartitionKey) {
+        if self.partitions.get(partition).is_some_and(|owned| owned.leaving) {
+            self.partitions.remove(partition);
+        }
+    }
+
+    pub(super) fn take_again(&mut self) -> Vec<Arc<PartitionKey>> {
+        self.again.drain().collect()
+    }
+
+    /// A write found this epoch of a partition gone. True if it is the one we work under.
+    pub(super) fn fenced(&mut self, partition: &Arc<PartitionKey>, epoch: i64) -> bool {
+        let current = self.is_ours(partition, epoch);
+        if current {
+            self.again.insert(Arc::clone(partition));
+        }
+        current
+    }
+
+    pub(super) fn epoch(&self, partition: &PartitionKey) -> Option<i64> {
+        self.partitions.get(partition).filter(|owned| !owned.leaving).map(|owned| owned.epoch)
+    }
+
+    pub(super) fn durable(&self, partition: &PartitionKey) -> Option<Watermark> {
+        self.partitions.get(partition).map(|owned| owned.offsets.durable())
+    }
+
+    pub(super) fn receive(
+        &mut self,
+        record: (&PartitionKey, i64),
+        epoch: i64,
+        hash: Hash,
+        now: Instant,
+    ) -> Option<Received> {
+        let (partition, offset) = record;
+        let owned = self.partitions.get_mut(partition).filter(|owned| owned.is_ours(epoch))?;
+        // Only offsets above all that were received come here, so what the store had at the take decides.
+        let is_below_seen = offset < owned.offsets.durable().seen_upto;
+        if !owned.offsets.receive(offset, hash) {
+            return None;
+        }
+        owned.oldest_since.get_or_insert((offset, now));
+        Some(Received { is_below_seen })
+    }
+
+    pub(super) fn outstanding(&self, partition: &PartitionKey) -> usize {
+        self.partitions.get(partition).map_or(0, |owned| owned.offsets.outstanding())
+    }
+
+    pub(super) fn at_position(&mut self, partition: &PartitionKey, position: i64) {
+        if let Some(owned) = self.partitions.get_mut(partition) {
+            owned.offsets.at_position(position);
+        }
+    }
+
+    pub(super) fn watermark_ages(&self, now: Instant) -> HashMap<Arc<str>, Duration> {
+        let mut ages = HashMap::new();
+        for (partition, owned) in &self.partitions {
+            let age = owned.oldest_since.map_or(Duration::ZERO, |(_, since)| now.saturating_duration_since(since));
+            let oldest: &mut Duration = ages.entry(Arc::clone(&partition.topic)).or_default();
+            *oldest = age.max(*oldest);
+        }
+        ages
+    }
+
+    pub(super) fn begin(&mut self, lease: &Arc<Lease>) -> Begin {
+        let facts = &lease.facts;
+        if let Some(epoch) = lease.epoch()
+            && !self.is_ours(&facts.record.partition, epoch)
+        {
+            return Begin::NotOurs;
+        }
+        match self.flights.get_mut(&facts.id) {
+            Some(flight) if flight.lease.facts.content_hash != facts.content_hash => Begin::Reused,
+            Some(flight) => {
+                if let Some(epoch) = lease.epoch() {
+                    flight.copies.push((facts.record.clone(), epoch));
+                }
+                Begin::Repeat
+            }
+            None => {
+                let stage = if lease.epoch().is_some() { Stage::Queued } else { Stage::Claimed };
+                self.flights.insert(facts.id, Flight { lease: Arc::clone(lease), stage, copies: Vec::new() });
+                Begin::Begun
+            }
+        }
+    }
+
+    pub(super) fn start(&mut self, lease: &Lease) -> bool {
+        self.advance(lease, Stage::start)
+    }
+
+    pub(super) fn park(&mut self, lease: &Lease) -> bool {
+        self.advance(lease, Stage::park)
+    }
+
+    /// Moves the flight that this lease holds to its next stage. False where there is none, or the step does not fit.
+    fn advance(&mut self, lease: &Lease, step: impl FnOnce(Stage) -> Option<Stage>) -> bool {
+        let flight = self.flights.get_mut(&lease.id()).filter(|flight| flight.lease.token == lease.token);
+        let Some((flight, next)) = flight.and_then(|flight| step(flight.stage).map(|next| (flight, next))) else {
+            return false;
+        };
+        flight.stage = next;
+        true
+    }
+
+    pub(super) fn known(&mut self, lease: &Lease, now: Instant) {
+        let Some(flight) = self.remove(lease.id(), lease.token) else { return };
+        let own = lease.epoch().map(|epoch| (lease.facts.record.clone(), epoch));
+        for (record, epoch) in flight.copies.iter().chain(own.iter()) {
+            self.done(record, *epoch, false, now);
+        }
+    }
+
+    pub(super) fn withdraw(&mut self, lease: &Lease) -> Vec<RecordRef> {
+        let flight = self.remove(lease.id(), lease.token);
+        flight.into_iter().flat_map(|flight| flight.copies).map(|(record, _)| record).collect()
+    }
+
+    pub(super) fn read_again(&mut self, partition: &Arc<PartitionKey>) {
+        self.again.insert(Arc::clone(partition));
+    }
+
+    pub(super) fn compose(&mut self, changes: Vec<Change>, now: Instant) -> Composed {
+        for change in &changes {
+            if let Some((record, epoch)) = change.record() {
+                self.done(record, epoch, true, now);
+            }
+        }
+        let moved = self.partitions.iter_mut().filter_map(|(partition, owned)| {
+            let watermark = owned.offsets.compose()?;
+            Some(PartitionWatermark { partition: Arc::clone(partition), epoch: owned.epoch, watermark })
+        });
+        let mut watermarks: Vec<_> = moved.collect();
+        watermarks.sort_by(|a, b| a.partition.cmp(&b.partition));
+        Composed::new(changes, watermarks)
+    }
+
+    /// Tells the flights of a batch that it is durable. True if copies became done by it, so that watermarks may move.
+    pub(super) fn confirm(&mut self, batch: &Durable, now: Instant) -> bool {
+        for written in batch.watermarks() {
+            if let Some(owned) = self.partitions.get_mut(&written.partition).filter(|o| o.epoch == written.epoch) {
+                owned.offsets.confirm(written.watermark);
+            }
+        }
+        let mut has_copies = false;
+        for (change, verdict) in batch.changes() {
+            has_copies |= self.land(change, *verdict, now);
+        }
+        has_copies
+    }
+
+    /// A change is durable, or came to nothing: its flight is over, and its copies go on.
+    fn land(&mut self, change: &Change, verdict: Verdict, now: Instant) -> bool {
+        let flight = match change {
+            Change::Settle(settle) => self.remove(settle.facts.id, settle.token),
+            Change::Release { facts, token } => self.remove(facts.id, *token),
+            Change::Park(park) => {
+                let is_parking = self.flights.get(&park.facts.id).is_some_and(|flight| flight.stage == Stage::Parking);
+                if is_parking { self.remove(park.facts.id, park.token) } else { None }
+            }
+            Change::Bury(..) => None,
+        };
+        let Some(flight) = flight else { return false };
+        // Without a row the copies are first tries themselves (row 29, or a park under an epoch that is gone).
+        let left_no_row = verdict == Verdict::Nothing && !matches!(change, Change::Release { .. });
+        for (record, epoch) in &flight.copies {
+            if left_no_row {
+                self.again.insert(Arc::clone(&record.partition));
+            } else {
+                self.done(record, *epoch, false, now);
+            }
+        }
+        !flight.copies.is_empty()
+    }
+
+    pub(super) fn started(&self) -> Vec<Arc<Lease>> {
+        let started = self.flights.values().filter(|flight| flight.stage.is_started());
+        started.map(|flight| Arc::clone(&flight.lease)).collect()
+    }
+
+    /// Watermarks above everything received, durable or not: what a broken build would write.
+    pub(super) fn received_watermarks(&self) -> Vec<PartitionWatermark> {
+        let received = self.partitions.iter().map(|(partition, owned)| {
+            let watermark = owned.offsets.pretend_all_done();
+            PartitionWatermark { partition: Arc::clone(partition), epoch: owned.epoch, watermark }
+        });
+        received.collect()
+    }
+
+    /// The record needs nothing more. It counts only in the epoch it was read under.
+    pub(super) fn done(&mut self, record: &RecordRef, epoch: i64, has_row: bool, now: Instant) {
+        let Some(owned) = self.partitions.get_mut(&record.partition).filter(|owned| owned.epoch == epoch) else {
+            return;
+        };
+        owned.offsets.done(record.offset, has_row);
+        let open = owned.offsets.oldest_open();
+        if owned.oldest_since.is_some_and(|(offset, _)| offset < open) {
+            owned.oldest_since = (owned.offsets.outstanding() > 0).then_some((open, now));
+        }
+    }
+
+    fn is_ours(&self, partition: &PartitionKey, epoch: i64) -> bool {
+        self.partitions.get(partition).is_some_and(|owned| owned.is_ours(epoch))
+    }
+
+    /// Takes the flight out that this token holds.
+    fn remove(&mut self, id: CallbackId, token: Token) -> Option<Flight> {
+        let is_held = self.flights.get(&id).is_some_and(|flight| flight.lease.token == token);
+        if is_held { self.flights.remove(&id) } else { None }
+    }
+}
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;

@@ -1,0 +1,129 @@
+//! The partitions that the group gave us, each with its machine and how far its records are recorded.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::partition::Partition;
+use crate::base::clock::Timestamp;
+use crate::model::event::PartitionKey;
+
+pub(super) struct Assigned {
+    pub(super) key: Arc<PartitionKey>,
+    pub(super) machine: Partition,
+    pub(super) recorded: RecordedTime,
+    /// Records between the watermark and the log's end.
+    pub(super) lag: i64,
+}
+
+/// By topic and number, as messages name them: a look-up allocates nothing.
+#[derive(Default)]
+pub(super) struct Partitions(HashMap<Arc<str>, HashMap<i32, Assigned>>);
+
+impl Partitions {
+    pub(super) fn insert(&mut self, key: Arc<PartitionKey>, machine: Partition) {
+        let of_topic = self.0.entry(Arc::clone(&key.topic)).or_default();
+        of_topic.insert(key.number, Assigned { key, machine, recorded: RecordedTime::default(), lag: 0 });
+    }
+
+    pub(super) fn get_mut(&mut self, topic: &str, number: i32) -> Option<&mut Assigned> {
+        self.0.get_mut(topic)?.get_mut(&number)
+    }
+
+    pub(super) fn of(&mut self, key: &PartitionKey) -> Option<&mut Assigned> {
+        self.get_mut(&key.topic, key.number)
+    }
+
+    pub(super) fn remove(&mut self, key: &PartitionKey) {
+        if let Some(of_topic) = self.0.get_mut(&key.topic) {
+            of_topic.remove(&key.number);
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Assigned> {
+        self.0.values().flat_map(HashMap::values)
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Assigned> {
+        self.0.values_mut().flat_map(HashMap::values_mut)
+    }
+
+    /// The keys of the partitions whose machine is so.
+    pub(super) fn keys(&self, is_so: impl Fn(&Partition) -> bool) -> Vec<Arc<PartitionKey>> {
+        self.iter().filter(|assigned| is_so(&assigned.machine)).map(|assigned| Arc::clone(&assigned.key)).collect()
+    }
+}
+
+/// Up to which time a partition's records are recorded. Records name their time, and watermarks their offset: a few
+/// samples of both lie between.
+#[derive(Debug, Default)]
+pub(super) struct RecordedTime {
+    newest: Option<(i64, Timestamp)>,
+    samples: VecDeque<(i64, Timestamp)>,
+    upto: Option<Timestamp>,
+}
+
+const SAMPLES: usize = 256;
+
+impl RecordedTime {
+    /// A record was read. Without a time of its own, or with one that lies ahead, it says nothing.
+    pub(super) fn read(&mut self, offset: i64, millis: i64, now: Timestamp) {
+        if millis > 0 && millis <= now.millis() {
+            self.newest = Some((offset, Timestamp::from_millis(millis)));
+        }
+    }
+
+    /// The time of the newest record that was read.
+    pub(super) fn newest(&self) -> Option<Timestamp> {
+        self.newest.map(|(_, at)| at)
+    }
+
+    /// Everything below `watermark` is recorded; at the log's end, everything up to when that was seen.
+    pub(super) fn recorded(&mut self, watermark: i64, end_seen: Option<Timestamp>) {
+        if let Some(newest) = self.newest
+            && self.samples.back() != Some(&newest)
+            && self.samples.len() < SAMPLES
+        {
+            self.samples.push_back(newest);
+        }
+        while let Some((_, at)) = self.samples.pop_front_if(|(offset, _)| *offset < watermark) {
+            self.upto = self.upto.max(Some(at));
+        }
+        self.upto = self.upto.max(end_seen);
+    }
+
+    pub(super) fn upto(&self) -> Option<Timestamp> {
+        self.upto
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_is_recorded_up_to_its_watermark_and_no_further() {
+        let at = Timestamp::from_millis;
+        let now = at(10_000);
+        let mut recorded = RecordedTime::default();
+        recorded.recorded(0, None);
+        assert_eq!(recorded.upto(), None);
+        recorded.read(7, 1_000, now);
+        recorded.recorded(7, None);
+        assert_eq!(recorded.upto(), None, "record 7 is not below 7");
+        recorded.read(9, 3_000, now);
+        recorded.recorded(8, None);
+        assert_eq!(recorded.upto(), Some(at(1_000)));
+        recorded.recorded(10, Some(at(9_000)));
+        assert_eq!(recorded.upto(), Some(at(9_000)), "caught up: everything until the end was seen");
+        recorded.read(10, 2_000, now);
+        recorded.recorded(11, None);
+        assert_eq!(recorded.upto(), Some(at(9_000)), "an old record takes nothing back");
+        recorded.read(11, 4_102_444_800_000, now);
+        recorded.recorded(12, None);
+        assert_eq!(recorded.upto(), Some(at(9_000)), "a record of the future says nothing");
+    }
+}

@@ -1,0 +1,309 @@
+//! Carries out what partitions ask for: calls Kafka and the store, within bounds, and brings the answers back. It
+//! decides nothing of its own.
+//!
+//! Actions of several partitions go in rounds, so that those that are given up together wait for the store once, and
+//! the group's offsets are asked for once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::assigned::RecordedTime;
+use super::context::Context;
+use super::partition::{Action, AnewCause, Check, Committed, Event, LogEnds, Place};
+use crate::model::event::PartitionKey;
+use crate::store::Answer;
+
+/// How long one call to the store or to Kafka may take.
+pub(super) const CALL: Duration = Duration::from_secs(5);
+/// The same for a question that is asked again and again.
+const BRIEF_CALL: Duration = Duration::from_millis(500);
+
+pub(super) type Told = (Arc<PartitionKey>, Event);
+pub(super) type Asked = (Arc<PartitionKey>, Action);
+
+pub(super) struct Interpreter<'c> {
+    consumer: &'c BaseConsumer<Context>,
+    /// From here on no partition is taken any more: polls must go on.
+    until: Instant,
+    /// Where partitions are read from, while a rebalance assigns them.
+    places: Option<HashMap<Arc<PartitionKey>, Place>>,
+    /// Why the last question was not answered: a sentence.
+    pub(super) failure: Option<String>,
+}
+
+impl<'c> Interpreter<'c> {
+    /// Outside of rebalances: a partition is moved by assigning it again.
+    pub(super) fn new(consumer: &'c BaseConsumer<Context>) -> Self {
+        Self { consumer, until: Instant::now() + CALL, places: None, failure: None }
+    }
+
+    /// Inside a rebalance: places are gathered for one assignment.
+    pub(super) fn in_rebalance(consumer: &'c BaseConsumer<Context>, until: Instant) -> Self {
+        Self { consumer, until, places: Some(HashMap::new()), failure: None }
+    }
+
+    fn context(&self) -> &'c Context {
+        self.consumer.context()
+    }
+
+    /// Tells partitions what happened, and does what they ask for until nothing is left to do at once.
+    pub(super) fn drive(&mut self, events: Vec<Told>) {
+        let asked = self.tell(events);
+        self.carry_out(asked);
+    }
+
+    pub(super) fn carry_out(&mut self, mut asked: Vec<Asked>) {
+        while !asked.is_empty() {
+            let answers = self.round(asked);
+            asked = self.tell(answers);
+        }
+    }
+
+    fn tell(&self, events: Vec<Told>) -> Vec<Asked> {
+        let mut partitions = self.context().partitions();
+        let mut asked = Vec::new();
+        for (key, event) in events {
+            if let Some(assigned) = partitions.of(&key) {
+                asked.extend(assigned.machine.on(event).into_iter().map(|action| (Arc::clone(&key), action)));
+            }
+        }
+        asked
+    }
+
+    /// Carries actions out, and gives the answers. Those that go together go first: what is given up, the question for
+    /// the group's offsets, pauses.
+    fn round(&mut self, asked: Vec<Asked>) -> Vec<Told> {
+        let (mut leaving, mut ask_committed) = (Vec::new(), Vec::new());
+        let (mut pause, mut resume) = (TopicPartitionList::new(), TopicPartitionList::new());
+        let mut others = Vec::new();
+        for (key, action) in asked {
+            match action {
+                Action::GiveUp => leaving.push(key),
+                Action::AskCommitted => ask_committed.push(key),
+                Action::Pause => {
+                    pause.add_partition(&key.topic, key.number);
+                }
+                Action::Resume => {
+                    resume.add_partition(&key.topic, key.number);
+                }
+                other => others.push((key, other)),
+            }
+        }
+        self.context().give_up(&leaving);
+        self.pause_and_resume(&pause, &resume);
+        let mut answers = self.committed(ask_committed);
+        for (key, action) in others {
+            if let Some(answer) = self.one(&key, action) {
+                answers.push((key, answer));
+            }
+        }
+        answers
+    }
+
+    fn one(&mut self, key: &Arc<PartitionKey>, action: Action) -> Option<Event> {
+        let deps = &self.context().deps;
+        match action {
+            Action::AskEnds(check) => self.context().questions().push_back((Arc::clone(key), check)),
+            Action::Take => return Some(self.take(key)),
+            Action::StartAnew { start, log_end, cause } => return Some(self.start_anew(key, start, log_end, cause)),
+            Action::AssignAt(place) => return Some(self.go_to(key, place)),
+            Action::SkipTo(offset) => {
+                deps.flight.inflight.at_position(key, offset);
+                return Some(self.go_to(key, Place::Offset(offset)));
+            }
+            Action::SkipUnreadable(offset) => {
+                tracing::error!(partition = %key, offset, "a record can't be read; it is passed");
+                return Some(self.go_to(key, Place::Offset(offset.saturating_add(1))));
+            }
+            Action::PassTo(position) => deps.flight.inflight.at_position(key, position),
+            Action::Hold { epoch, watermark } => deps.flight.inflight.take(Arc::clone(key), epoch, watermark),
+            Action::Block(reason) => {
+                let reason = reason.sentence(key);
+                tracing::error!(partition = %key, reason, "this partition waits for: callbackd offsets accept --from earliest|committed|end");
+                deps.metrics.repeats_possible_total.with_label_values(&["store_lost"]).inc();
+            }
+            Action::StoreWentBack { committed, watermark } => {
+                tracing::warn!(partition = %key, committed, watermark, "Kafka's offset is ahead of the store: the store went back; reading again from the store's watermark");
+            }
+            Action::CountLost { lost, begin } => {
+                tracing::error!(partition = %key, lost, begin, "Kafka deleted records before they were read");
+                deps.metrics.records_lost_total.inc_by(lost.unsigned_abs());
+            }
+            // Gathered before, or carried out where they are asked for: a record in hand, a commit of all partitions.
+            Action::GiveUp
+            | Action::AskCommitted
+            | Action::Pause
+            | Action::Resume
+            | Action::Admit
+            | Action::Commit(_) => {}
+        }
+        None
+    }
+
+    fn take(&self, key: &Arc<PartitionKey>) -> Event {
+        if Instant::now() >= self.until {
+            return Event::NoAnswer;
+        }
+        let deps = &self.context().deps;
+        self.call(deps.store.take(deps.instance, Arc::clone(key))).map_or(Event::NoAnswer, Event::Taken)
+    }
+
+    /// Row 37.
+    fn start_anew(&self, key: &Arc<PartitionKey>, start: i64, log_end: i64, cause: AnewCause) -> Event {
+        let deps = &self.context().deps;
+        let accepted = match cause {
+            AnewCause::LogChanged(reason) => {
+                tracing::error!(partition = %key, %reason, low = start, high = log_end, "the topic was re-created or truncated: reading it from its begin");
+                deps.metrics.partitions_started_anew_total.inc();
+                None
+            }
+            AnewCause::Accepted { store } => Some(store.to_string()),
+        };
+        let is_accepted = accepted.is_some();
+        let taken = self.call(deps.store.start_anew(deps.instance, Arc::clone(key), start, log_end, accepted));
+        let Some(taken) = taken else { return Event::NoAnswer };
+        if is_accepted {
+            tracing::warn!(partition = %key, start, "an operator accepted the offsets of this partition");
+        }
+        if let Some(assigned) = self.context().partitions().of(key) {
+            assigned.recorded = RecordedTime::default();
+        }
+        Event::Taken(taken)
+    }
+
+    /// Runs a call of the store from this thread, bounded. `None`: it did not answer well.
+    fn call<T>(&self, call: Answer<'_, T>) -> Option<T> {
+        match self.context().runtime.block_on(async { tokio::time::timeout(CALL, call).await }) {
+            Ok(Ok(value)) => Some(value),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the store did not answer a partition's question");
+                None
+            }
+            Err(_) => {
+                tracing::warn!("the store did not answer a partition's question in time");
+                None
+            }
+        }
+    }
+
+    /// A seek is refused where Kafka stopped serving the partition, so it is assigned again.
+    fn go_to(&mut self, key: &Arc<PartitionKey>, place: Place) -> Event {
+        if let Some(places) = &mut self.places {
+            places.insert(Arc::clone(key), place);
+            return Event::Moved;
+        }
+        let (mut from, mut to) = (TopicPartitionList::new(), TopicPartitionList::new());
+        from.add_partition(&key.topic, key.number);
+        let moved = to
+            .add_partition_offset(&key.topic, key.number, offset_of(place))
+            .and_then(|()| self.consumer.incremental_unassign(&from))
+            .and_then(|()| self.consumer.incremental_assign(&to));
+        match moved {
+            Ok(()) => Event::Moved,
+            Err(error) => {
+                tracing::warn!(partition = %key, %error, "a partition could not be moved to its offset; it is taken again");
+                Event::NoAnswer
+            }
+        }
+    }
+
+    /// Assigns these partitions at the places that were gathered; one without a place is not read yet.
+    pub(super) fn assign(&self, keys: &[Arc<PartitionKey>]) {
+        let mut assignment = TopicPartitionList::new();
+        for key in keys {
+            let place = self.places.as_ref().and_then(|places| places.get(key)).copied();
+            let offset = offset_of(place.unwrap_or(Place::Beginning));
+            if let Err(error) = assignment.add_partition_offset(&key.topic, key.number, offset) {
+                tracing::error!(partition = %key, %error, "a partition can't be read from its offset");
+            }
+        }
+        if let Err(error) = self.consumer.incremental_assign(&assignment) {
+            tracing::error!(%error, "the Kafka client did not accept an assignment");
+        }
+    }
+
+    fn pause_and_resume(&self, pause: &TopicPartitionList, resume: &TopicPartitionList) {
+        if pause.count() > 0
+            && let Err(error) = self.consumer.pause(pause)
+        {
+            tracing::debug!(%error, "partitions were not paused");
+        }
+        if resume.count() > 0
+            && let Err(error) = self.consumer.resume(resume)
+        {
+            tracing::debug!(%error, "partitions were not resumed");
+        }
+    }
+
+    /// Answers what the group committed for these partitions.
+    fn committed(&mut self, keys: Vec<Arc<PartitionKey>>) -> Vec<Told> {
+        if keys.is_empty() {
+            return Vec::new();
+        }
+        let mut asked = TopicPartitionList::new();
+        for key in &keys {
+            asked.add_partition(&key.topic, key.number);
+        }
+        let found = match self.consumer.committed_offsets(asked, CALL) {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%error, "the group's offsets can't be read now");
+                self.failure = Some("the group's offsets can't be read".to_owned());
+                return keys.into_iter().map(|key| (key, Event::NoAnswer)).collect();
+            }
+        };
+        let committed = |key: &PartitionKey| {
+            let element = found.find_partition(&key.topic, key.number)?;
+            let offset = real(element.offset())?;
+            Some(Committed { offset, store: element.metadata().into() })
+        };
+        keys.into_iter().map(|key| (Arc::clone(&key), Event::Committed(committed(&key)))).collect()
+    }
+
+    /// Asks for the ends of one partition's log: at most [`CALL`], and then what follows from them.
+    pub(super) fn answer_ends(&mut self, key: &Arc<PartitionKey>, check: &Check) {
+        let patience = if *check == Check::Silent { BRIEF_CALL } else { CALL };
+        let answer = match self.consumer.fetch_watermarks(&key.topic, key.number, patience) {
+            Ok((low, high)) => {
+                Event::LogEnds(LogEnds { low, high, watermark: self.context().deps.flight.inflight.watermark(key) })
+            }
+            Err(error) => {
+                self.failure = Some(format!("the ends of {key} can't be read: {error}"));
+                Event::NoAnswer
+            }
+        };
+        self.drive(vec![(Arc::clone(key), answer)]);
+    }
+}
+
+/// An offset of a record. The client's other offsets (none, invalid, the begin, the end) are no positions.
+pub(super) fn real(offset: Offset) -> Option<i64> {
+    match offset {
+        Offset::Offset(offset) => Some(offset),
+        _ => None,
+    }
+}
+
+fn offset_of(place: Place) -> Offset {
+    match place {
+        Place::Beginning => Offset::Beginning,
+        Place::Offset(offset) => Offset::Offset(offset),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_offset_of_a_record_is_a_position() {
+        assert_eq!(real(Offset::Offset(7)), Some(7));
+        for none in [Offset::Invalid, Offset::Beginning, Offset::End, Offset::Stored, Offset::OffsetTail(3)] {
+            assert_eq!(real(none), None, "{none:?}");
+        }
+    }
+}

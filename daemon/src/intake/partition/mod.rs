@@ -1,0 +1,448 @@
+//! One partition of Kafka, as a pure machine: it is told what happened and answers with what to do.
+//!
+//! It decides whether the log is the one the store knows, from where it is read, when it is given up and taken again,
+//! and when it is paused. It never calls Kafka or the store, reads no clock and takes no lock, so that every decision
+//! can be tested alone. `interpret.rs` carries its actions out and brings the answers back as events.
+//!
+//! It asks one question at a time: while an answer is outstanding, no other question is asked.
+
+mod event;
+
+pub use event::{
+    AcceptFrom, Action, Actions, AnewCause, AnewReason, BlockReason, Check, Committed, Event, Flow, LogEnds, Place,
+};
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::model::callback::Hash;
+use crate::model::offsets::Watermark;
+use crate::store::Taken;
+
+/// The shortest time between a pause and a resume of one partition: a pause throws away what was prefetched.
+const HYSTERESIS: Duration = Duration::from_secs(1);
+
+/// How a partition stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PartitionState {
+    /// No epoch is ours. The partition is taken as soon as Kafka and the store answer.
+    NotTaken,
+    /// Kafka's offsets speak of another store. An operator must say where to start.
+    Blocked(BlockReason),
+    /// Read from the last data record below the watermark, which must be the one we know.
+    Verifying { offset: i64, hash: Hash },
+    /// Records are handed over.
+    Reading,
+    /// The group took the partition away.
+    Revoked,
+}
+
+#[derive(Debug)]
+pub struct Partition {
+    /// Our own store's id.
+    store: Arc<str>,
+    state: PartitionState,
+    awaits: Option<Awaited>,
+    /// The epoch that the store gave last.
+    epoch: i64,
+    /// Records are counted under the epoch: it must be given up before the next one.
+    held: bool,
+    /// The watermark as it was last told.
+    watermark: Watermark,
+    /// One above the highest offset that was handed over or passed in this epoch.
+    read_upto: Option<i64>,
+    /// Everything below was counted as lost or was read: it is never counted as lost again.
+    counted_upto: i64,
+    /// The client was sent to an offset before, in this assignment.
+    placed: bool,
+    /// The client's position may still be that of an earlier place.
+    position_is_stale: bool,
+    /// `None` after an assignment: a pause outlives a revocation, so nobody knows.
+    paused: Option<bool>,
+    turned_at: Option<Instant>,
+    /// The offset that was committed last.
+    committed: Option<i64>,
+}
+
+/// The question whose answer is outstanding.
+#[derive(Debug)]
+enum Awaited {
+    Committed {
+        accept: Option<AcceptFrom>,
+    },
+    Taken {
+        committed: Option<Committed>,
+    },
+    StartedAnew {
+        accepted: bool,
+    },
+    Ends(Check),
+    Moved,
+    /// The partition was given up meanwhile: the answer no longer matters.
+    Obsolete,
+}
+
+impl Partition {
+    pub fn new(store: Arc<str>) -> Self {
+        Self {
+            store,
+            state: PartitionState::NotTaken,
+            awaits: None,
+            epoch: 0,
+            held: false,
+            watermark: Watermark { upto: 0, seen_upto: 0, last: None },
+            read_upto: None,
+            counted_upto: 0,
+            placed: false,
+            position_is_stale: false,
+            paused: None,
+            turned_at: None,
+            committed: None,
+        }
+    }
+
+    pub fn state(&self) -> &PartitionState {
+        &self.state
+    }
+
+    pub fn epoch(&self) -> i64 {
+        self.epoch
+    }
+
+    pub fn reads(&self) -> bool {
+        matches!(self.state, PartitionState::Reading | PartitionState::Verifying { .. })
+    }
+
+    pub fn is_paused(&self) -> bool {
+        self.paused == Some(true)
+    }
+
+    /// Whether what an operator accepted is still being carried out.
+    pub fn is_accepting(&self) -> bool {
+        matches!(
+            self.awaits,
+            Some(
+                Awaited::Committed { accept: Some(_) }
+                    | Awaited::Ends(Check::Accept { .. })
+                    | Awaited::StartedAnew { accepted: true }
+            )
+        )
+    }
+
+    /// Takes in what happened; says what to do.
+    pub fn on(&mut self, event: Event) -> Actions {
+        if self.state == PartitionState::Revoked {
+            return Actions::none();
+        }
+        match event {
+            Event::Read { offset, hash } => self.read(offset, Some(hash)),
+            Event::Unreadable(offset) => self.read(offset, None),
+            Event::Assigned | Event::Tick => self.tick(),
+            Event::Committed(committed) => self.know_committed(committed),
+            Event::Taken(taken) => self.taken(&taken),
+            Event::LogEnds(ends) => self.know_ends(ends),
+            Event::Moved => self.moved(),
+            Event::NoAnswer => self.no_answer(),
+            Event::OutOfRange if self.reads() => self.ask_ends(Check::OutOfRange),
+            Event::Fenced if self.reads() => self.give_up(),
+            Event::OutOfRange | Event::Fenced => Actions::none(),
+            Event::Accepted(from) => self.accept(from),
+            Event::Position(position) => self.position(position),
+            Event::Flow(flow) => self.flow(flow),
+            Event::CommitDue { durable_upto } => self.commit(durable_upto),
+            Event::CommitFailed => {
+                self.committed = None;
+                Actions::none()
+            }
+            Event::Revoked => {
+                let actions = self.give_up();
+                self.state = PartitionState::Revoked;
+                actions
+            }
+        }
+    }
+
+    fn tick(&mut self) -> Actions {
+        match self.state {
+            _ if self.awaits.is_some() => Actions::none(),
+            PartitionState::NotTaken => self.ask(Awaited::Committed { accept: None }, Action::AskCommitted),
+            // A log that ends at the record we know brings nothing to compare until its next one.
+            PartitionState::Verifying { .. } => self.ask_ends(Check::Silent),
+            _ => Actions::none(),
+        }
+    }
+
+    fn accept(&mut self, from: AcceptFrom) -> Actions {
+        if matches!(self.state, PartitionState::Blocked(_)) && self.awaits.is_none() {
+            // An operator's tool may have moved the group's offset since.
+            return self.ask(Awaited::Committed { accept: Some(from) }, Action::AskCommitted);
+        }
+        Actions::none()
+    }
+
+    fn know_committed(&mut self, committed: Option<Committed>) -> Actions {
+        match self.awaits.take_if(|awaits| matches!(awaits, Awaited::Committed { .. })) {
+            Some(Awaited::Committed { accept: Some(from) }) => self.ask_ends(Check::Accept { from, committed }),
+            Some(_) => self.ask(Awaited::Taken { committed }, Action::Take),
+            None => Actions::none(),
+        }
+    }
+
+    fn taken(&mut self, taken: &Taken) -> Actions {
+        let asked = |awaits: &mut Awaited| matches!(awaits, Awaited::Taken { .. } | Awaited::StartedAnew { .. });
+        let committed = match self.awaits.take_if(asked) {
+            Some(Awaited::Taken { committed }) => committed,
+            Some(_) => {
+                // Another log: nothing that was known of the old one counts.
+                self.committed = None;
+                self.counted_upto = 0;
+                return self.start_reading(taken, Actions::none());
+            }
+            None => return Actions::none(),
+        };
+        self.epoch = taken.epoch;
+        if let Some(reason) = self.foreign(taken, committed.as_ref()) {
+            self.state = PartitionState::Blocked(reason.clone());
+            return Actions::one(Action::Block(reason));
+        }
+        let watermark = taken.watermark.upto;
+        let actions = match committed.filter(|committed| committed.offset > watermark) {
+            Some(Committed { offset, .. }) => Actions::one(Action::StoreWentBack { committed: offset, watermark }),
+            None => Actions::none(),
+        };
+        self.start_reading(taken, actions)
+    }
+
+    /// Kafka's offsets must be of this store, or accepted by an operator.
+    fn foreign(&self, taken: &Taken, committed: Option<&Committed>) -> Option<BlockReason> {
+        let Committed { offset, store } = committed?;
+        if *store == self.store || taken.accepted.as_deref() == Some(store) {
+            return None;
+        }
+        // A tool that resets offsets leaves no store's name. Where this store has read, its watermark decides.
+        match (store.is_empty(), taken.fresh) {
+            (true, false) => None,
+            (true, true) => Some(BlockReason::UnknownOffset(*offset)),
+            (false, _) => Some(BlockReason::OtherStore(Arc::clone(store))),
+        }
+    }
+
+    fn start_reading(&mut self, taken: &Taken, actions: Actions) -> Actions {
+        let watermark = taken.watermark;
+        self.epoch = taken.epoch;
+        self.held = true;
+        self.watermark = watermark;
+        self.read_upto = None;
+        let place;
+        (self.state, place) = match watermark.last {
+            Some((offset, hash)) => (PartitionState::Verifying { offset, hash }, Place::Offset(offset)),
+            None if watermark.upto == 0 => (PartitionState::Reading, Place::Beginning),
+            None => (PartitionState::Reading, Place::Offset(watermark.upto)),
+        };
+        self.go_to(Action::AssignAt(place), actions.and(Action::Hold { epoch: taken.epoch, watermark }))
+    }
+
+    /// A record was read; without a hash, it could not be.
+    fn read(&mut self, offset: i64, hash: Option<Hash>) -> Actions {
+        // What comes before the client has moved belongs to the place before. What comes before a missing record is
+        // judged is read again.
+        if matches!(self.awaits, Some(Awaited::Moved | Awaited::Ends(Check::RecordGone))) {
+            return Actions::none();
+        }
+        match self.state {
+            PartitionState::Reading => {}
+            PartitionState::Verifying { offset: known, hash: known_hash } => {
+                self.position_is_stale = false;
+                if offset > known {
+                    // Either retention removed the record we know, or the log is another one.
+                    return self.ask_ends(Check::RecordGone);
+                }
+                if offset < known || hash.is_some_and(|hash| hash != known_hash) {
+                    return self.start_anew(AnewReason::OtherRecord);
+                }
+                self.state = PartitionState::Reading;
+                if hash.is_some() {
+                    return Actions::none();
+                }
+            }
+            _ => return Actions::none(),
+        }
+        self.position_is_stale = false;
+        self.read_upto = self.read_upto.max(Some(offset.saturating_add(1)));
+        if hash.is_some() {
+            return Actions::one(Action::Admit);
+        }
+        if self.awaits.is_some() {
+            // One question at a time: the partition is taken again, and comes to this record again.
+            return self.give_up();
+        }
+        self.go_to(Action::SkipUnreadable(offset), Actions::none())
+    }
+
+    fn know_ends(&mut self, ends: LogEnds) -> Actions {
+        let asked = |awaits: &mut Awaited| matches!(awaits, Awaited::Ends(_) | Awaited::Obsolete);
+        let Some(Awaited::Ends(check)) = self.awaits.take_if(asked) else { return Actions::none() };
+        if let Some(watermark) = ends.watermark {
+            self.watermark = watermark;
+        }
+        match check {
+            Check::Silent => match self.state {
+                PartitionState::Verifying { offset, .. } if ends.high <= offset => {
+                    self.start_anew(AnewReason::EndsBelow)
+                }
+                _ => Actions::none(),
+            },
+            Check::RecordGone => match self.compare(&ends) {
+                Some(actions) => actions,
+                // The log has the place, and not our record.
+                None => self.start_anew(AnewReason::OtherRecord),
+            },
+            // Without a difference it may be the partition that Kafka stopped serving: it is taken again, and verified.
+            Check::OutOfRange => self.compare(&ends).unwrap_or_else(|| self.give_up()),
+            Check::StartAnew(reason) => {
+                let cause = AnewCause::LogChanged(reason);
+                let action = Action::StartAnew { start: ends.low, log_end: ends.high, cause };
+                self.ask(Awaited::StartedAnew { accepted: false }, action)
+            }
+            Check::Accept { from, committed } => self.start_accepted(from, committed, &ends),
+        }
+    }
+
+    /// Compares the log with what was read of it; `None` when they fit.
+    fn compare(&mut self, ends: &LogEnds) -> Option<Actions> {
+        let Watermark { upto, last, .. } = self.watermark;
+        let LogEnds { low, high, .. } = *ends;
+        if upto > high || self.read_upto.is_some_and(|read_upto| read_upto > high) {
+            return Some(self.start_anew(AnewReason::EndsBelow));
+        }
+        // A partition that was never read begins wherever its log does: nothing of it is lost.
+        let was_removed = upto > 0 && last.map_or(upto, |(offset, _)| offset) < low;
+        if !was_removed && self.read_upto.is_none_or(|read_upto| read_upto >= low) {
+            return None;
+        }
+        let read_upto = upto.max(self.read_upto.unwrap_or(0)).max(self.counted_upto);
+        let lost = low.saturating_sub(read_upto);
+        let mut actions = Actions::none();
+        if lost > 0 {
+            self.counted_upto = low;
+            actions = actions.and(Action::CountLost { lost, begin: low });
+        }
+        self.state = PartitionState::Reading;
+        self.read_upto = self.read_upto.max(Some(low));
+        Some(self.go_to(Action::SkipTo(low.max(upto)), actions))
+    }
+
+    fn start_accepted(&mut self, from: AcceptFrom, committed: Option<Committed>, ends: &LogEnds) -> Actions {
+        let (low, high) = (ends.low, ends.high);
+        let Committed { offset, store } = committed.unwrap_or(Committed { offset: low, store: "".into() });
+        let start = match from {
+            AcceptFrom::Earliest => low,
+            AcceptFrom::Committed => offset.min(high).max(low),
+            AcceptFrom::End => high,
+        };
+        let action = Action::StartAnew { start, log_end: high, cause: AnewCause::Accepted { store } };
+        self.ask(Awaited::StartedAnew { accepted: true }, action)
+    }
+
+    fn moved(&mut self) -> Actions {
+        self.awaits.take_if(|awaits| matches!(awaits, Awaited::Moved | Awaited::Obsolete));
+        Actions::none()
+    }
+
+    fn no_answer(&mut self) -> Actions {
+        match self.awaits.take() {
+            // Unverified or at no certain place: it is taken again.
+            Some(Awaited::Moved | Awaited::Ends(Check::OutOfRange | Check::RecordGone)) => self.give_up(),
+            Some(Awaited::StartedAnew { .. }) => {
+                self.state = PartitionState::NotTaken;
+                Actions::none()
+            }
+            // A blocked partition stays blocked; the others ask again at the next tick.
+            Some(Awaited::Committed { .. } | Awaited::Taken { .. } | Awaited::Ends(_) | Awaited::Obsolete) | None => {
+                Actions::none()
+            }
+        }
+    }
+
+    /// Row 37: the topic was re-created or truncated. Its records are new, and looked up by id all the same.
+    fn start_anew(&mut self, reason: AnewReason) -> Actions {
+        let asked = matches!(self.awaits, Some(Awaited::Ends(_)));
+        let actions = self.give_up();
+        self.awaits = Some(Awaited::Ends(Check::StartAnew(reason)));
+        if asked { actions } else { actions.and(Action::AskEnds(Check::StartAnew(reason))) }
+    }
+
+    fn give_up(&mut self) -> Actions {
+        self.state = PartitionState::NotTaken;
+        if self.awaits.is_some() {
+            self.awaits = Some(Awaited::Obsolete);
+        }
+        if std::mem::take(&mut self.held) { Actions::one(Action::GiveUp) } else { Actions::none() }
+    }
+
+    fn ask(&mut self, awaits: Awaited, action: Action) -> Actions {
+        self.awaits = Some(awaits);
+        Actions::one(action)
+    }
+
+    /// Asks for the ends of the log. An answer that is outstanding already serves as well.
+    fn ask_ends(&mut self, check: Check) -> Actions {
+        match &self.awaits {
+            None => self.ask(Awaited::Ends(check.clone()), Action::AskEnds(check)),
+            Some(Awaited::Ends(Check::Silent)) => {
+                self.awaits = Some(Awaited::Ends(check));
+                Actions::none()
+            }
+            Some(_) => Actions::none(),
+        }
+    }
+
+    fn go_to(&mut self, action: Action, before: Actions) -> Actions {
+        self.awaits = Some(Awaited::Moved);
+        self.position_is_stale = std::mem::replace(&mut self.placed, true);
+        before.and(action)
+    }
+
+    /// Control records at a partition's end bring no message: the client's position passes them.
+    fn position(&mut self, position: Option<i64>) -> Actions {
+        let Some(position) = position else {
+            self.position_is_stale = false;
+            return Actions::none();
+        };
+        let moving = matches!(self.awaits, Some(Awaited::Moved));
+        if self.state != PartitionState::Reading || self.position_is_stale || moving {
+            return Actions::none();
+        }
+        self.read_upto = self.read_upto.max(Some(position));
+        Actions::one(Action::PassTo(position))
+    }
+
+    fn flow(&mut self, flow: Flow) -> Actions {
+        let far = if self.is_paused() { flow.outstanding > flow.window / 2 } else { flow.outstanding >= flow.window };
+        let pause = flow.hold || far || !self.reads();
+        if let Some(paused) = self.paused {
+            let too_soon = self.turned_at.is_some_and(|at| flow.now.saturating_duration_since(at) < HYSTERESIS);
+            if pause == paused || too_soon {
+                return Actions::none();
+            }
+            self.turned_at = Some(flow.now);
+        }
+        self.paused = Some(pause);
+        Actions::one(if pause { Action::Pause } else { Action::Resume })
+    }
+
+    /// Kafka's committed offset is a copy of the watermark, for tools that show the lag.
+    fn commit(&mut self, durable_upto: i64) -> Actions {
+        let is_news = durable_upto > 0 && self.committed.is_none_or(|committed| durable_upto > committed);
+        if !self.reads() || !is_news {
+            return Actions::none();
+        }
+        self.committed = Some(durable_upto);
+        Actions::one(Action::Commit(durable_upto))
+    }
+}
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;

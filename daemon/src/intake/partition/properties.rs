@@ -1,0 +1,416 @@
+//! Properties of a partition over random sequences of events, against small models of a log, a client and a store.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::{AcceptFrom, Action, AnewCause, Committed, Event, Flow, LogEnds, Partition, PartitionState, Place};
+use crate::model::callback::Hash;
+use crate::model::offsets::Watermark;
+use crate::store::Taken;
+
+const OURS: &str = "st_ours";
+
+#[derive(Debug, Clone)]
+enum Op {
+    /// Records, then offsets without one: control records.
+    Append(i64, i64),
+    /// Retention removes offsets at the begin.
+    Delete(i64),
+    /// The topic is re-created with so many records.
+    Recreate(i64),
+    /// The client gives the next record, reaches the end, or finds its offset out of range.
+    Poll,
+    /// Kafka refuses an offset of some partition.
+    OutOfRange,
+    /// What was asked is answered, or not.
+    Answer,
+    Fail,
+    Tick,
+    Fence,
+    /// So many records become durable.
+    Settle(usize),
+    Position,
+    ForgetPosition,
+    Unreadable,
+    /// What the group has committed is written by somebody.
+    Commit(&'static str, i64),
+    CommitDue,
+    /// The store is restored from an older copy.
+    Restore(usize),
+    Accept(AcceptFrom),
+    Flow(bool, u64),
+    Revoke,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let from = prop_oneof![Just(AcceptFrom::Earliest), Just(AcceptFrom::Committed), Just(AcceptFrom::End)];
+    let who = prop_oneof![Just(OURS), Just("st_other"), Just("")];
+    prop_oneof![
+        6 => (0..4_i64, 0..3_i64).prop_map(|(records, gap)| Op::Append(records, gap)),
+        3 => (1..6_i64).prop_map(Op::Delete),
+        1 => (0..12_i64).prop_map(Op::Recreate),
+        16 => Just(Op::Poll),
+        2 => Just(Op::OutOfRange),
+        16 => Just(Op::Answer),
+        3 => Just(Op::Fail),
+        8 => Just(Op::Tick),
+        2 => Just(Op::Fence),
+        6 => (1..5_usize).prop_map(Op::Settle),
+        4 => Just(Op::Position),
+        2 => Just(Op::ForgetPosition),
+        1 => Just(Op::Unreadable),
+        1 => (who, 0..20_i64).prop_map(|(who, offset)| Op::Commit(who, offset)),
+        1 => Just(Op::CommitDue),
+        1 => (0..8_usize).prop_map(Op::Restore),
+        2 => from.prop_map(Op::Accept),
+        2 => (any::<bool>(), 0..2_000_u64).prop_map(|(hold, millis)| Op::Flow(hold, millis)),
+    ]
+}
+
+/// Everything around one partition.
+struct World {
+    machine: Partition,
+    // The log.
+    low: i64,
+    high: i64,
+    records: BTreeMap<i64, Hash>,
+    generation: u32,
+    written: u64,
+    /// Offsets of this log that retention removed, and those that were called lost.
+    removed: BTreeSet<i64>,
+    lost: BTreeSet<i64>,
+    committed: Option<Committed>,
+    // The client.
+    next: Option<i64>,
+    position: Option<i64>,
+    now: Instant,
+    // The store.
+    epoch: i64,
+    row: Watermark,
+    accepted: Option<String>,
+    /// The log that the row speaks of.
+    row_generation: u32,
+    copies: Vec<Watermark>,
+    // What is under way.
+    held: bool,
+    outstanding: Vec<(i64, Hash)>,
+    admitted: BTreeSet<i64>,
+    asked: Option<Action>,
+    blocked: bool,
+    revoked: bool,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut world = Self {
+            machine: Partition::new(OURS.into()),
+            low: 0,
+            high: 0,
+            records: BTreeMap::new(),
+            generation: 0,
+            written: 0,
+            removed: BTreeSet::new(),
+            lost: BTreeSet::new(),
+            committed: None,
+            next: None,
+            position: None,
+            now: Instant::now(),
+            epoch: 0,
+            row: Watermark { upto: 0, seen_upto: 0, last: None },
+            accepted: None,
+            row_generation: 0,
+            copies: Vec::new(),
+            held: false,
+            outstanding: Vec::new(),
+            admitted: BTreeSet::new(),
+            asked: None,
+            blocked: false,
+            revoked: false,
+        };
+        world.tell(Event::Assigned);
+        world
+    }
+
+    fn append(&mut self, count: i64) {
+        for _ in 0..count {
+            self.written += 1;
+            let mut hash = [0; 32];
+            hash[..8].copy_from_slice(&self.written.to_le_bytes());
+            self.records.insert(self.high, hash);
+            self.high += 1;
+        }
+    }
+
+    fn run(&mut self, op: Op) {
+        match op {
+            Op::Append(records, gap) => {
+                self.append(records);
+                self.high += gap;
+            }
+            Op::Delete(count) => {
+                let low = (self.low + count).min(self.high);
+                self.removed.extend(self.low..low);
+                self.low = low;
+                self.records.retain(|offset, _| *offset >= low);
+            }
+            Op::Recreate(count) => {
+                (self.low, self.high) = (0, 0);
+                self.records.clear();
+                self.removed.clear();
+                self.lost.clear();
+                self.generation += 1;
+                self.append(count);
+            }
+            Op::Poll => self.poll(),
+            Op::OutOfRange => self.tell(Event::OutOfRange),
+            Op::Answer => self.answer(),
+            Op::Fail => {
+                if self.asked.take().is_some() {
+                    self.tell(Event::NoAnswer);
+                }
+            }
+            Op::Tick => self.tell(Event::Tick),
+            Op::Fence => self.tell(Event::Fenced),
+            Op::Settle(count) => self.settle(count),
+            Op::Position => self.tell(Event::Position(self.position)),
+            Op::ForgetPosition => self.position = None,
+            Op::Unreadable => self.unreadable(),
+            Op::Commit(who, offset) => self.committed = Some(Committed { offset, store: who.into() }),
+            Op::CommitDue => self.tell(Event::CommitDue { durable_upto: self.row.upto }),
+            Op::Restore(back) => {
+                if !self.held
+                    && let Some(copy) = self.copies.iter().rev().nth(back)
+                {
+                    self.row = *copy;
+                }
+            }
+            Op::Accept(from) => {
+                if matches!(self.machine.state(), PartitionState::Blocked(_)) {
+                    self.blocked = false;
+                }
+                self.tell(Event::Accepted(from));
+            }
+            Op::Flow(hold, millis) => {
+                self.now += Duration::from_millis(millis);
+                let outstanding = self.outstanding.len();
+                self.tell(Event::Flow(Flow { now: self.now, hold, outstanding, window: 8 }));
+            }
+            Op::Revoke => {
+                self.tell(Event::Revoked);
+                self.revoked = true;
+            }
+        }
+    }
+
+    /// The client waits for its new place, or was never given one.
+    fn at(&self) -> Option<i64> {
+        let moving = matches!(self.asked, Some(Action::AssignAt(_) | Action::SkipTo(_) | Action::SkipUnreadable(_)));
+        self.next.filter(|_| !moving)
+    }
+
+    fn poll(&mut self) {
+        let Some(at) = self.at() else { return };
+        if at < self.low || at > self.high {
+            // The client stops here until it is sent elsewhere.
+            self.next = None;
+            self.tell(Event::OutOfRange);
+            return;
+        }
+        let record = self.records.range(at..).next().map(|(offset, hash)| (*offset, *hash));
+        let next = record.map_or(self.high, |(offset, _)| offset + 1);
+        self.next = Some(next);
+        self.position = Some(next);
+        if let Some((offset, hash)) = record {
+            self.tell(Event::Read { offset, hash });
+        }
+    }
+
+    fn unreadable(&mut self) {
+        let Some(at) = self.at() else { return };
+        if let Some((offset, _)) = self.records.range(at..).next().map(|(offset, hash)| (*offset, *hash)) {
+            self.records.remove(&offset);
+            self.next = Some(offset + 1);
+            self.tell(Event::Unreadable(offset));
+        }
+    }
+
+    fn settle(&mut self, count: usize) {
+        if !self.held {
+            return;
+        }
+        for (offset, hash) in self.outstanding.drain(..count.min(self.outstanding.len())) {
+            self.row = Watermark { upto: offset + 1, seen_upto: offset + 1, last: Some((offset, hash)) };
+        }
+        self.copies.push(self.row);
+    }
+
+    fn answer(&mut self) {
+        let Some(action) = self.asked.take() else { return };
+        match action {
+            Action::AskCommitted => self.tell(Event::Committed(self.committed.clone())),
+            Action::AskEnds(_) => {
+                let watermark = self.held.then_some(self.row);
+                self.tell(Event::LogEnds(LogEnds { low: self.low, high: self.high, watermark }));
+            }
+            Action::Take => self.take(),
+            Action::StartAnew { start, log_end, cause } => {
+                self.row = Watermark { upto: start, seen_upto: log_end, last: None };
+                self.row_generation = self.generation;
+                self.copies.clear();
+                if let AnewCause::Accepted { store } = cause {
+                    self.accepted = Some(store.to_string());
+                }
+                self.take();
+            }
+            Action::AssignAt(Place::Beginning) => self.move_to(self.low),
+            Action::AssignAt(Place::Offset(offset)) => self.move_to(offset),
+            Action::SkipTo(offset) => {
+                self.pass(offset);
+                self.move_to(offset);
+            }
+            Action::SkipUnreadable(offset) => self.move_to(offset + 1),
+            other => unreachable!("{other:?} has no answer"),
+        }
+    }
+
+    fn take(&mut self) {
+        self.epoch += 1;
+        let fresh = self.row.upto == 0 && self.row.seen_upto == 0 && self.accepted.is_none();
+        self.tell(Event::Taken(Taken {
+            epoch: self.epoch,
+            watermark: self.row,
+            fresh,
+            accepted: self.accepted.clone(),
+        }));
+    }
+
+    fn move_to(&mut self, offset: i64) {
+        // The client's position is that of the place before, until it is asked again or a record comes.
+        self.next = Some(offset);
+        self.tell(Event::Moved);
+    }
+
+    fn pass(&mut self, position: i64) {
+        if self.row_generation == self.generation {
+            let unread = self.records.range(self.row.upto..position.max(self.row.upto));
+            let unread: Vec<_> = unread.filter(|(offset, _)| !self.admitted.contains(offset)).collect();
+            assert!(unread.is_empty(), "passed without being read: {unread:?}");
+        }
+        if self.outstanding.is_empty() && position > self.row.upto {
+            self.row.upto = position;
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        let was_reading = self.machine.reads();
+        let was_blocked = matches!(self.machine.state(), PartitionState::Blocked(_));
+        let accepts = matches!(event, Event::Accepted(_) | Event::Committed(_) | Event::LogEnds(_) | Event::Taken(_));
+        let revokes = matches!(event, Event::Revoked);
+        let record = match event {
+            Event::Read { offset, hash } => Some((offset, hash)),
+            _ => None,
+        };
+        for action in self.machine.on(event) {
+            assert!(!self.revoked, "{action:?} after the partition was revoked");
+            assert!(!revokes || action == Action::GiveUp, "{action:?} at the revocation");
+            if action.awaits_an_answer() {
+                assert!(self.asked.is_none(), "{action:?} while {:?} is not answered", self.asked);
+                assert!(!was_blocked || accepts, "{action:?} of a blocked partition");
+                self.asked = Some(action.clone());
+            }
+            self.check(action, was_reading, record);
+        }
+    }
+
+    fn check(&mut self, action: Action, was_reading: bool, record: Option<(i64, Hash)>) {
+        match action {
+            Action::GiveUp => {
+                assert!(self.held, "there is something to give up");
+                self.held = false;
+                self.outstanding.clear();
+            }
+            Action::Take | Action::StartAnew { .. } => assert!(!self.held, "a new epoch before the old is given up"),
+            Action::Hold { epoch, watermark } => {
+                assert!(!self.held && epoch == self.epoch && watermark == self.row);
+                self.held = true;
+                self.admitted.clear();
+            }
+            Action::Admit => {
+                assert!(was_reading && self.held && !self.blocked, "a record leaves {:?}", self.machine.state());
+                let (offset, hash) = record.expect("a record in hand");
+                // As the offsets do: what was received before is not received again.
+                if offset >= self.row.upto && self.admitted.insert(offset) {
+                    self.outstanding.push((offset, hash));
+                }
+            }
+            Action::AssignAt(_) => assert!(!self.blocked, "a blocked partition is read"),
+            Action::Block(_) => self.blocked = true,
+            Action::CountLost { lost, begin } => {
+                assert!(lost > 0);
+                for offset in begin - lost..begin {
+                    assert!(offset >= self.row.upto, "{offset} lies below the watermark");
+                    assert!(self.removed.contains(&offset), "{offset} was never removed");
+                    assert!(!self.admitted.contains(&offset), "{offset} was read");
+                    assert!(self.lost.insert(offset), "{offset} was counted before");
+                }
+            }
+            Action::PassTo(position) => self.pass(position),
+            Action::Commit(offset) => assert!(offset == self.row.upto && was_reading),
+            Action::AskCommitted
+            | Action::AskEnds(_)
+            | Action::SkipTo(_)
+            | Action::SkipUnreadable(_)
+            | Action::StoreWentBack { .. }
+            | Action::Pause
+            | Action::Resume => {}
+        }
+    }
+
+    /// One more record comes, and from here on everybody answers: the partition must come to the end of its log.
+    fn come_to_rest(&mut self) {
+        self.append(1);
+        for _ in 0..400 {
+            let at_end = self.asked.is_none() && self.next == Some(self.high);
+            if at_end && *self.machine.state() == PartitionState::Reading {
+                break;
+            }
+            self.run(Op::Accept(AcceptFrom::Earliest));
+            self.run(Op::Answer);
+            self.run(Op::Poll);
+            self.run(Op::Tick);
+        }
+        assert_eq!(*self.machine.state(), PartitionState::Reading, "{:?}", self.machine);
+        if self.row_generation == self.generation {
+            let records = self.records.range(self.row.upto..);
+            let unread: Vec<_> = records.filter(|(offset, _)| !self.admitted.contains(offset)).collect();
+            assert!(unread.is_empty(), "never read: {unread:?}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_partition_keeps_its_promises_and_reads_to_the_end(ops in proptest::collection::vec(op(), 1..120)) {
+        let mut world = World::new();
+        for op in ops {
+            world.run(op);
+        }
+        world.come_to_rest();
+    }
+
+    #[test]
+    fn a_revoked_partition_asks_for_nothing(
+        before in proptest::collection::vec(op(), 0..60),
+        after in proptest::collection::vec(op(), 1..60),
+    ) {
+        let mut world = World::new();
+        for op in before.into_iter().chain([Op::Revoke]).chain(after) {
+            world.run(op);
+        }
+        prop_assert!(!world.held);
+    }
+}

@@ -1,0 +1,347 @@
+//! One client's life on the consumer's thread: polls, decodes, hands records over, and carries out what its partitions
+//! ask for. It keeps polling whatever happens, so that rebalances are served.
+//!
+//! One turn waits for Kafka and the store only so long, however many partitions there are: it serves one question for
+//! the ends of a log, or one round of partitions that are given up or taken (see [`Session::serve_one`]).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::BorrowedMessage;
+use rdkafka::{Message as _, Offset, TopicPartitionList};
+use tokio::sync::oneshot;
+
+use super::consumer::{Ask, Consumer};
+use super::context::Context;
+use super::decode::{self, Raw};
+use super::gather::Gather;
+use super::headers::headers;
+use super::interpret::{Interpreter, Told, real};
+use super::partition::{AcceptFrom, Action, Check, Event, Flow, PartitionState};
+use super::{Incoming, Tombstones, lag};
+use crate::faults::{self, Fault};
+use crate::model::dead_letter::DeadLetter;
+use crate::model::event::{PartitionKey, RecordRef, TaskEvent};
+
+/// How long one poll waits for a record.
+pub(super) const POLL: Duration = Duration::from_millis(50);
+const COMMIT: Duration = Duration::from_secs(5);
+const HOUSEKEEPING: Duration = Duration::from_millis(500);
+
+/// How one client came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Stopped,
+    Fatal,
+    Panicked,
+}
+
+pub(super) struct Session<'s> {
+    owner: &'s mut Consumer,
+    consumer: &'s BaseConsumer<Context>,
+    gather: Gather,
+    last_commit: Instant,
+    last_housekeeping: Instant,
+    /// Partitions that are not taken are to be tried again, as soon as nothing else waits.
+    is_tick_due: bool,
+    /// Counts the ticks: each looks at another silent partition.
+    ticks: usize,
+    accepting: Option<Accepting>,
+    is_fatal: bool,
+}
+
+/// An operator waits for these partitions to start.
+struct Accepting {
+    answer: oneshot::Sender<Result<usize, String>>,
+    waiting: Vec<Arc<PartitionKey>>,
+    started: usize,
+    failure: Option<String>,
+}
+
+impl<'s> Session<'s> {
+    pub(super) fn new(owner: &'s mut Consumer, consumer: &'s BaseConsumer<Context>, gather: Gather) -> Self {
+        let now = Instant::now();
+        Self {
+            owner,
+            consumer,
+            gather,
+            last_commit: now,
+            last_housekeeping: now,
+            is_tick_due: false,
+            ticks: 0,
+            accepting: None,
+            is_fatal: false,
+        }
+    }
+
+    fn context(&self) -> &'s Context {
+        self.consumer.context()
+    }
+
+    pub(super) fn run(&mut self) -> End {
+        loop {
+            if self.owner.stop.is_on() {
+                return End::Stopped;
+            }
+            if self.is_fatal {
+                return End::Fatal;
+            }
+            self.gather.make_room();
+            // While a batch gathers nothing waits for more: it goes as soon as no record is at hand.
+            let at_once = self.gather.has_begun() || !self.context().questions().is_empty();
+            match self.consumer.poll(if at_once { Duration::ZERO } else { POLL }) {
+                Some(Ok(message)) => self.take(&message),
+                Some(Err(error)) => self.report(&error),
+                None => self.gather.flush(),
+            }
+            self.gather.flush_if_large();
+            self.housekeeping();
+        }
+    }
+
+    pub(super) fn drive(&self, events: Vec<Told>) {
+        if !events.is_empty() {
+            Interpreter::new(self.consumer).drive(events);
+        }
+    }
+
+    fn take(&mut self, message: &BorrowedMessage<'_>) {
+        assert!(!faults::is_on(Fault::ConsumerPanic), "a fault switch");
+        let context = self.context();
+        let mut partitions = context.partitions();
+        let Some(assigned) = partitions.get_mut(message.topic(), message.partition()) else { return };
+        if !assigned.machine.reads() {
+            return;
+        }
+        let record = RecordRef {
+            partition: Arc::clone(&assigned.key),
+            offset: message.offset(),
+            timestamp: message.timestamp().to_millis().unwrap_or(-1),
+        };
+        let hash = decode::log_hash(&record, message.payload());
+        let mut is_admitted = false;
+        let mut asked = Vec::new();
+        for action in assigned.machine.on(Event::Read { offset: record.offset, hash }) {
+            match action {
+                Action::Admit => is_admitted = true,
+                other => asked.push((Arc::clone(&record.partition), other)),
+            }
+        }
+        let epoch = assigned.machine.epoch();
+        if is_admitted {
+            assigned.recorded.read(record.offset, record.timestamp, context.deps.clock.now());
+        }
+        drop(partitions);
+        if !asked.is_empty() {
+            Interpreter::new(self.consumer).carry_out(asked);
+        }
+        if !is_admitted {
+            return;
+        }
+        tracing::trace!(partition = %record.partition, offset = record.offset, "a record was read");
+        context.deps.metrics.records_total.inc();
+        context.deps.metrics.record_bytes_total.inc_by(message.payload_len() as u64);
+        let received = context.deps.flight.inflight.receive(&record.partition, epoch, record.offset, hash);
+        let Some(received) = received else { return };
+        if message.payload().is_none() && self.owner.config.tombstones == Tombstones::Skip {
+            context.deps.flight.inflight.done_without_row(&record, epoch);
+            return;
+        }
+        let decoded = self.decode(message, &record);
+        let partition = record.partition;
+        self.gather.take(Incoming { partition, epoch, below_seen: received.is_below_seen, decoded });
+    }
+
+    fn decode(&self, message: &BorrowedMessage<'_>, record: &RecordRef) -> Result<TaskEvent, Box<DeadLetter>> {
+        match message.payload() {
+            None => Err(decode::tombstone(record)),
+            Some(value) => {
+                let raw = Raw { record, headers: headers(message), value };
+                decode::decode(&raw, self.owner.config.max_event_bytes)
+            }
+        }
+    }
+
+    fn report(&mut self, error: &KafkaError) {
+        let context = self.context();
+        context.troubles.report(error);
+        match error {
+            KafkaError::MessageConsumptionFatal(_) => self.is_fatal = true,
+            // It does not say which partition: all are compared with their logs, one a turn.
+            KafkaError::MessageConsumption(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
+                let keys = context.partitions().keys(|_| true);
+                self.drive(keys.into_iter().map(|key| (key, Event::OutOfRange)).collect());
+            }
+            _ => {}
+        }
+    }
+
+    fn housekeeping(&mut self) {
+        let is_due = self.last_housekeeping.elapsed() >= HOUSEKEEPING || self.gather.is_full();
+        self.take_asks();
+        self.is_tick_due |= is_due;
+        self.serve_one();
+        self.answer_accepted();
+        if !is_due {
+            return;
+        }
+        self.last_housekeeping = Instant::now();
+        self.pass_positions();
+        self.pause_and_resume();
+        let context = self.context();
+        lag::measure(context);
+        let bytes = self.gather.body_bytes();
+        context.deps.metrics.body_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        context.publish();
+        if self.last_commit.elapsed() >= COMMIT {
+            self.last_commit = Instant::now();
+            self.commit(false);
+        }
+    }
+
+    /// Serves the first of these that waits, so that one turn is bounded:
+    /// - partitions to be taken again are given up together: at most the rebalance's grace;
+    /// - one question for the ends of a log: at most 5 s for Kafka, then the grace or 5 s for the store;
+    /// - partitions that are not taken: at most 5 s for Kafka, then 10 s for the store.
+    ///
+    /// With a record that is another one, a turn waits at most twice the grace and 15 s.
+    fn serve_one(&mut self) {
+        let context = self.context();
+        let mut again = context.deps.flight.inflight.take_again();
+        if !again.is_empty() {
+            again.retain(|key| context.partitions().of(key).is_some());
+            for partition in &again {
+                tracing::warn!(%partition, "this partition is given up, and taken again");
+            }
+            self.drive(again.into_iter().map(|key| (key, Event::Fenced)).collect());
+            return;
+        }
+        let question = context.questions().pop_front();
+        if let Some((key, check)) = question {
+            let mut interpreter = Interpreter::new(self.consumer);
+            interpreter.answer_ends(&key, &check);
+            self.note_failure(&check, interpreter.failure);
+        } else if std::mem::take(&mut self.is_tick_due) {
+            self.tick();
+        }
+    }
+
+    /// Tries again what is not taken; and looks at one log that brought no record yet.
+    fn tick(&mut self) {
+        let partitions = self.context().partitions();
+        let waiting = partitions.keys(|machine| *machine.state() == PartitionState::NotTaken);
+        let silent = partitions.keys(|machine| matches!(machine.state(), PartitionState::Verifying { .. }));
+        drop(partitions);
+        self.ticks = self.ticks.wrapping_add(1);
+        let silent = if silent.is_empty() { None } else { silent.get(self.ticks % silent.len()).cloned() };
+        self.drive(waiting.into_iter().chain(silent).map(|key| (key, Event::Tick)).collect());
+    }
+
+    /// Control records at a partition's end bring no message: its position passes them.
+    fn pass_positions(&self) {
+        let Ok(positions) = self.consumer.position() else { return };
+        if !self.gather.is_empty() {
+            return;
+        }
+        let mut partitions = self.context().partitions();
+        let told = positions.elements().into_iter().filter_map(|element| {
+            let assigned = partitions.get_mut(element.topic(), element.partition())?;
+            Some((Arc::clone(&assigned.key), Event::Position(real(element.offset()))))
+        });
+        let told: Vec<Told> = told.collect();
+        drop(partitions);
+        self.drive(told);
+    }
+
+    fn pause_and_resume(&self) {
+        let context = self.context();
+        let hold = self.gather.is_full() || self.owner.quiet.is_on();
+        let (now, window) = (Instant::now(), self.owner.config.window);
+        let told = context.partitions().keys(|_| true).into_iter().map(|key| {
+            let outstanding = context.deps.flight.inflight.outstanding(&key);
+            let hold = hold || context.stalled.contains(&key);
+            (key, Event::Flow(Flow { now, hold, outstanding, window }))
+        });
+        self.drive(told.collect());
+    }
+
+    /// Commits what is durable, with the store's id: a copy for tools that show the lag. Never inside a rebalance.
+    pub(super) fn commit(&self, and_wait: bool) {
+        let context = self.context();
+        let mut offsets = TopicPartitionList::new();
+        for assigned in context.partitions().iter_mut() {
+            let durable = context.deps.flight.inflight.watermark(&assigned.key);
+            let Some(durable_upto) = durable.map(|watermark| watermark.upto) else { continue };
+            for action in assigned.machine.on(Event::CommitDue { durable_upto }) {
+                let Action::Commit(offset) = action else { continue };
+                let key = &assigned.key;
+                if let Err(error) = offsets.add_partition_offset(&key.topic, key.number, Offset::Offset(offset)) {
+                    tracing::debug!(partition = %key, %error, "an offset can't be committed");
+                }
+            }
+        }
+        if offsets.count() == 0 {
+            return;
+        }
+        for mut element in offsets.elements() {
+            element.set_metadata(&context.deps.store_id);
+        }
+        let mode = if and_wait { CommitMode::Sync } else { CommitMode::Async };
+        if let Err(error) = self.consumer.commit(&offsets, mode) {
+            tracing::debug!(%error, "offsets were not committed");
+            for assigned in context.partitions().iter_mut() {
+                assigned.machine.on(Event::CommitFailed);
+            }
+        }
+    }
+
+    fn take_asks(&mut self) {
+        if self.accepting.is_none()
+            && let Ok(Ask::Accept(from, answer)) = self.owner.asks.try_recv()
+        {
+            self.accept(from, answer);
+        }
+    }
+
+    /// `offsets accept`: starts every blocked partition where the operator said. Their logs' ends are asked for one a
+    /// turn, so the answer comes some turns later.
+    fn accept(&mut self, from: AcceptFrom, answer: oneshot::Sender<Result<usize, String>>) {
+        let is_blocked = |state: &PartitionState| matches!(state, PartitionState::Blocked(_));
+        let waiting = self.context().partitions().keys(|machine| is_blocked(machine.state()));
+        let mut interpreter = Interpreter::new(self.consumer);
+        interpreter.drive(waiting.iter().map(|key| (Arc::clone(key), Event::Accepted(from))).collect());
+        self.accepting = Some(Accepting { answer, waiting, started: 0, failure: interpreter.failure });
+    }
+
+    fn note_failure(&mut self, check: &Check, failure: Option<String>) {
+        if matches!(check, Check::Accept { .. })
+            && let Some(accepting) = &mut self.accepting
+        {
+            accepting.failure = failure.or(accepting.failure.take());
+        }
+    }
+
+    /// Answers the operator once every blocked partition has started, or could not.
+    fn answer_accepted(&mut self) {
+        let Some(mut accepting) = self.accepting.take() else { return };
+        let mut partitions = self.context().partitions();
+        accepting.waiting.retain(|key| match partitions.of(key) {
+            Some(assigned) if assigned.machine.is_accepting() => true,
+            Some(assigned) => {
+                accepting.started += usize::from(assigned.machine.reads());
+                false
+            }
+            None => false,
+        });
+        drop(partitions);
+        if !accepting.waiting.is_empty() {
+            self.accepting = Some(accepting);
+            return;
+        }
+        self.context().publish();
+        // Whoever asked may have gone meanwhile; what was accepted holds all the same.
+        accepting.answer.send(accepting.failure.map_or(Ok(accepting.started), Err)).ok();
+    }
+}

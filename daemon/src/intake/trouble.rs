@@ -1,0 +1,87 @@
+//! What the Kafka client reports of its connection and its rights: a metric each time, a line now and then, and whether
+//! a broker is reached.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use tokio::sync::watch;
+
+use super::KafkaState;
+use crate::base::metrics::Metrics;
+
+/// The same kind of trouble is logged once in this time.
+const QUIET: Duration = Duration::from_secs(30);
+
+/// Shared by every client that intake makes.
+pub(super) struct Troubles {
+    metrics: Arc<Metrics>,
+    state: watch::Sender<KafkaState>,
+    logged: Mutex<HashMap<&'static str, Instant>>,
+}
+
+impl Troubles {
+    pub(super) fn new(metrics: Arc<Metrics>, state: watch::Sender<KafkaState>) -> Self {
+        Self { metrics, state, logged: Mutex::default() }
+    }
+
+    pub(super) fn report(&self, error: &KafkaError) {
+        let (kind, hint) = kind_of(error);
+        self.metrics.kafka_errors_total.with_label_values(&[kind]).inc();
+        if kind == "unreachable" {
+            self.set_reachable(false);
+        }
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.get(kind).is_none_or(|at| at.elapsed() >= QUIET) {
+            logged.insert(kind, Instant::now());
+            tracing::error!(kind, %error, "{hint}");
+        }
+    }
+
+    pub(super) fn set_reachable(&self, reachable: bool) {
+        self.metrics.kafka_up.set(i64::from(reachable));
+        self.state.send_if_modified(|state| {
+            let changed = state.reachable != reachable;
+            state.reachable = reachable;
+            changed
+        });
+    }
+}
+
+/// The kind of an error, as its metric names it, and what a person should know of it.
+fn kind_of(error: &KafkaError) -> (&'static str, &'static str) {
+    const FATAL: (&str, &str) = ("fatal", "the client gave up; a new one takes its place");
+    if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
+        return FATAL;
+    }
+    match error.rdkafka_error_code() {
+        Some(
+            Code::AllBrokersDown
+            | Code::BrokerTransportFailure
+            | Code::Resolve
+            | Code::OperationTimedOut
+            | Code::NetworkException
+            | Code::CoordinatorNotAvailable,
+        ) => ("unreachable", "no broker answers; the client keeps trying"),
+        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
+            ("topic_missing", "a topic does not exist; it is read as soon as it is created")
+        }
+        Some(
+            Code::TopicAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::SaslAuthenticationFailed
+            | Code::Authentication
+            | Code::SSL,
+        ) => (
+            "not_authorised",
+            "the broker refuses us; check kafka.properties, and the access rights to the topics and the group",
+        ),
+        Some(Code::OffsetOutOfRange | Code::AutoOffsetReset) => {
+            ("out_of_range", "an offset is no longer in the log, or not yet")
+        }
+        Some(Code::Fatal) => FATAL,
+        _ => ("other", "the Kafka client reports an error"),
+    }
+}

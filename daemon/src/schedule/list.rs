@@ -1,0 +1,136 @@
+//! Lists of numbered things, in order: put at the end, taken from the front or out of the middle, each in constant time
+//! and without allocating.
+//!
+//! The links stand in a table beside the things, one pair for each. So a thing stands in one list of a table at a time.
+
+/// The end of a list, and the link of a thing that stands in none.
+const NONE: usize = usize::MAX;
+
+#[derive(Debug, Clone, Copy)]
+struct Link {
+    before: usize,
+    after: usize,
+}
+
+/// The links of things numbered from 0.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    of: Vec<Link>,
+    /// Links that were followed or changed, for tests of cost.
+    #[cfg(test)]
+    pub(super) steps: usize,
+}
+
+/// One list; its links stand in the [`Links`] that each call is given.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct List {
+    first: usize,
+    last: usize,
+}
+
+impl Default for List {
+    fn default() -> Self {
+        Self { first: NONE, last: NONE }
+    }
+}
+
+impl Links {
+    /// Makes room for the links of thing number `id`.
+    pub(super) fn reach(&mut self, id: usize) {
+        if id >= self.of.len() {
+            self.of.resize(id + 1, Link { before: NONE, after: NONE });
+        }
+    }
+
+    fn set_after(&mut self, list: &mut List, id: usize, after: usize) {
+        match id {
+            NONE => list.first = after,
+            id => self.of[id].after = after,
+        }
+    }
+
+    fn set_before(&mut self, list: &mut List, id: usize, before: usize) {
+        match id {
+            NONE => list.last = before,
+            id => self.of[id].before = before,
+        }
+    }
+
+    fn count_step(&mut self) {
+        #[cfg(test)]
+        {
+            self.steps += 1;
+        }
+    }
+}
+
+impl List {
+    pub(super) fn is_empty(&self) -> bool {
+        self.first == NONE
+    }
+
+    /// The thing must stand in no list.
+    pub(super) fn push_back(&mut self, links: &mut Links, id: usize) {
+        links.count_step();
+        links.of[id] = Link { before: self.last, after: NONE };
+        links.set_after(self, self.last, id);
+        self.last = id;
+    }
+
+    pub(super) fn pop_front(&mut self, links: &mut Links) -> Option<usize> {
+        let id = self.first;
+        if id == NONE {
+            return None;
+        }
+        self.remove(links, id);
+        Some(id)
+    }
+
+    /// The thing must stand in this list.
+    pub(super) fn remove(&mut self, links: &mut Links, id: usize) {
+        links.count_step();
+        let Link { before, after } = links.of[id];
+        links.set_after(self, before, after);
+        links.set_before(self, after, before);
+    }
+
+    /// All that stand in the list, the first one first.
+    #[cfg(test)]
+    pub(super) fn all(&self, links: &Links) -> Vec<usize> {
+        let mut all = Vec::new();
+        let (mut before, mut id) = (NONE, self.first);
+        while id != NONE {
+            assert_eq!(links.of[id].before, before, "the links of a list agree");
+            assert!(all.len() < links.of.len(), "a list has an end");
+            all.push(id);
+            (before, id) = (id, links.of[id].after);
+        }
+        assert_eq!(self.last, before, "a list knows its last one");
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_keeps_its_order_and_gives_up_its_middle() {
+        let mut links = Links::default();
+        links.reach(5);
+        let mut list = List::default();
+        for id in [3, 0, 5, 1] {
+            list.push_back(&mut links, id);
+        }
+        list.remove(&mut links, 5);
+        assert_eq!(list.all(&links), [3, 0, 1]);
+        list.remove(&mut links, 1);
+        list.remove(&mut links, 3);
+        list.push_back(&mut links, 5);
+        assert_eq!(list.all(&links), [0, 5]);
+        assert_eq!(list.pop_front(&mut links), Some(0));
+        assert_eq!(list.pop_front(&mut links), Some(5));
+        assert_eq!(list.pop_front(&mut links), None);
+        assert!(list.is_empty());
+    }
+}

@@ -1,0 +1,273 @@
+//! Who goes next: lanes, gates and permits under one lock, and the guards that give slots and permits back.
+//!
+//! Whatever gives room starts what waits for it, at once and in the same call. There is no dispatcher task between. The
+//! rules stand in [`scheduler`], which is pure.
+
+mod gate;
+mod history;
+mod lane;
+mod list;
+mod pools;
+mod ring;
+mod scheduler;
+mod snapshot;
+mod table;
+mod wake;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+pub use history::RecentOutcomes;
+pub use lane::{LaneKey, PROMPT, Side};
+use pools::Pool;
+pub use scheduler::{Caps, Room};
+use scheduler::{Offer, Scheduler, Slot};
+pub use snapshot::LaneSnapshot;
+pub use wake::{ClaimWaker, LONGEST_WAIT};
+
+use crate::base::clock::Timestamp;
+use crate::base::metrics::Metrics;
+use crate::model::attempt::Outcome;
+use crate::model::lease::Lease;
+
+/// An attempt that may begin now.
+pub struct Start {
+    pub lease: Arc<Lease>,
+    pub slot: LaneSlot,
+    pub permit: Permit,
+}
+
+/// Begins an attempt. It is called without the lock, and must not block.
+pub type Starter = Box<dyn Fn(Start) + Send + Sync>;
+
+/// Attempts that are prepared under one hold of the lock.
+const AT_ONCE: usize = 4;
+
+/// The lanes of this instance.
+pub struct Lanes {
+    state: Mutex<State>,
+    starter: Starter,
+    /// A slot came free: more due rows may be claimed.
+    pub due_progress: Notify,
+    /// A slot or a permit came free: what intake holds back may go on.
+    pub progress: Notify,
+    freed: Notify,
+    metrics: Arc<Metrics>,
+}
+
+struct State {
+    scheduler: Scheduler<Arc<Lease>>,
+    /// False while the store is known to be down.
+    is_open: bool,
+    /// True for good once the daemon stops.
+    is_closed: bool,
+}
+
+impl State {
+    fn may_start(&self) -> bool {
+        self.is_open && !self.is_closed
+    }
+}
+
+impl Lanes {
+    /// `starter` begins each attempt.
+    pub fn new(caps: Caps, metrics: Arc<Metrics>, starter: Starter) -> Arc<Self> {
+        let state = State { scheduler: Scheduler::new(caps), is_open: true, is_closed: false };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            starter,
+            due_progress: Notify::new(),
+            progress: Notify::new(),
+            freed: Notify::new(),
+            metrics,
+        })
+    }
+
+    /// Puts a callback into its lane. It starts at once if it may.
+    pub fn offer(self: &Arc<Self>, key: LaneKey, side: Side, lease: Arc<Lease>) {
+        self.change(|state, now| {
+            let item = Arc::clone(&lease);
+            let offer = Offer { key, target: &lease.facts.queue.target, side, bytes: lease.body.len(), item };
+            state.scheduler.offer(offer, now);
+        });
+    }
+
+    /// Whether a lane's slots are taken and its share of waiting bytes is used up.
+    pub fn is_full(&self, key: &LaneKey) -> bool {
+        self.state().scheduler.is_full(key, Instant::now())
+    }
+
+    /// Whether all fast permits are taken: then no lane is to blame for what waits.
+    pub fn machine_is_the_limit(&self) -> bool {
+        self.state().scheduler.fast_taken()
+    }
+
+    /// How many due rows may be claimed now, and the room of each queue that may give more or fewer than one of them. Any
+    /// queue that is not named may give one.
+    pub fn rooms(&self) -> (usize, Vec<Room>) {
+        let state = self.state();
+        let free = if state.may_start() { state.scheduler.free_for_due() } else { 0 };
+        let rooms = if free == 0 { Vec::new() } else { state.scheduler.rooms(Instant::now()) };
+        (free, rooms)
+    }
+
+    /// Nothing starts while this is false: the store is known to be down.
+    pub fn set_open(self: &Arc<Self>, is_open: bool) {
+        self.change(|state, _| state.is_open = is_open);
+    }
+
+    /// Nothing starts any more. Gives back what waits.
+    pub fn close(&self) -> Vec<Arc<Lease>> {
+        let mut state = self.state();
+        state.is_closed = true;
+        state.scheduler.forget(|_| true, Instant::now())
+    }
+
+    /// Takes out what waits and matches.
+    pub fn forget(&self, matches: impl FnMut(&Arc<Lease>) -> bool) -> Vec<Arc<Lease>> {
+        self.state().scheduler.forget(matches, Instant::now())
+    }
+
+    /// Takes out fresh callbacks that have waited for `age` behind a lane at its cap and may go. None while the machine
+    /// itself is the limit.
+    pub fn stale(&self, age: Duration, may_go: impl Fn(&Arc<Lease>) -> bool) -> Vec<Arc<Lease>> {
+        let mut state = self.state();
+        if state.scheduler.fast_taken() { Vec::new() } else { state.scheduler.stale(age, Instant::now(), may_go) }
+    }
+
+    /// Waits until no attempt is under way or awaits its settle.
+    pub async fn settled(&self) {
+        loop {
+            let freed = self.freed.notified();
+            let mut freed = std::pin::pin!(freed);
+            freed.as_mut().enable();
+            if self.state().scheduler.unsettled() == 0 {
+                return;
+            }
+            freed.await;
+        }
+    }
+
+    /// Every lane, as it stands now.
+    pub fn snapshot(&self) -> Vec<LaneSnapshot> {
+        self.state().scheduler.snapshot(Instant::now())
+    }
+
+    /// How many lanes are free to go on, and how many are limited.
+    pub fn lane_states(&self) -> (usize, usize) {
+        self.state().scheduler.lane_states(Instant::now())
+    }
+
+    /// Other caps from now on.
+    pub fn set_caps(self: &Arc<Self>, caps: Caps) {
+        self.change(|state, now| state.scheduler.set_caps(caps, now));
+    }
+
+    /// Drops lanes that have long been out of use.
+    pub fn sweep(&self) {
+        self.state().scheduler.sweep(Instant::now());
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state, then starts whatever may start. The starter is called without the lock.
+    fn change<R>(self: &Arc<Self>, change: impl FnOnce(&mut State, Instant) -> R) -> R {
+        let now = Instant::now();
+        let mut state = self.state();
+        let changed = change(&mut state, now);
+        loop {
+            let mut starts = [const { None }; AT_ONCE];
+            for start in &mut starts {
+                *start = self.next(&mut state, now);
+                if start.is_none() {
+                    break;
+                }
+            }
+            self.metrics.unsettled.set(i64::try_from(state.scheduler.unsettled()).unwrap_or(i64::MAX));
+            self.metrics.waiting.set(i64::try_from(state.scheduler.waiting()).unwrap_or(i64::MAX));
+            drop(state);
+            let is_last = starts[AT_ONCE - 1].is_none();
+            starts.into_iter().flatten().for_each(&self.starter);
+            if is_last {
+                return changed;
+            }
+            state = self.state();
+        }
+    }
+
+    fn next(self: &Arc<Self>, state: &mut State, now: Instant) -> Option<Start> {
+        if !state.may_start() {
+            return None;
+        }
+        let (slot, pool, lease) = state.scheduler.next(now)?;
+        let slot = LaneSlot { lanes: Arc::clone(self), slot, prompt: false, ended: None };
+        let permit = Permit { lanes: Arc::clone(self), pool };
+        Some(Start { lease, slot, permit })
+    }
+}
+
+/// A slot at the customer's endpoint. It is given back when the exchange is over, before our disk has its turn.
+pub struct LaneSlot {
+    lanes: Arc<Lanes>,
+    slot: Slot,
+    prompt: bool,
+    ended: Option<(Outcome, Timestamp)>,
+}
+
+impl LaneSlot {
+    /// What the attempt came to, and when.
+    pub fn ended(&mut self, outcome: Outcome, at: Timestamp) {
+        self.ended = Some((outcome, at));
+    }
+
+    /// The endpoint answered within [`PROMPT`].
+    pub fn was_prompt(&mut self) {
+        self.prompt = true;
+    }
+}
+
+impl Drop for LaneSlot {
+    fn drop(&mut self) {
+        self.lanes.change(|state, now| {
+            if let Some((outcome, at)) = self.ended {
+                state.scheduler.note(self.slot, outcome, at);
+            }
+            state.scheduler.leave(self.slot, self.prompt, now);
+        });
+        self.lanes.due_progress.notify_one();
+        self.lanes.progress.notify_one();
+    }
+}
+
+/// Counts one unsettled attempt. It is given back when the attempt's settle is durable.
+pub struct Permit {
+    lanes: Arc<Lanes>,
+    pool: Pool,
+}
+
+impl Permit {
+    /// The attempt takes longer than [`PROMPT`]: it counts as slow from here on, if the slow pool has room.
+    pub fn to_slow(&mut self) {
+        self.pool = self.lanes.change(|state, _| state.scheduler.to_slow(self.pool));
+    }
+
+    /// The request is over, and the attempt awaits its settle.
+    pub fn to_settling(&mut self) {
+        self.pool = self.lanes.change(|state, _| state.scheduler.to_settling(self.pool));
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.lanes.change(|state, _| state.scheduler.release(self.pool));
+        self.lanes.progress.notify_one();
+        self.lanes.freed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,51 @@
+//! How the lanes stand, for people, and what their last attempts came to. Never for decisions.
+
+use std::time::Instant;
+
+use super::history::RecentOutcomes;
+use super::lane::{Lane, LaneKey};
+use super::scheduler::{Scheduler, Slot};
+use crate::base::clock::Timestamp;
+use crate::model::attempt::Outcome;
+
+/// An endpoint as its lane stands now.
+#[derive(Debug, Clone)]
+pub struct LaneSnapshot {
+    pub key: LaneKey,
+    pub in_flight: usize,
+    pub waiting: usize,
+    /// Work waits, and a cap keeps it from starting.
+    pub limited: bool,
+    pub recent: RecentOutcomes,
+}
+
+impl<T> Scheduler<T> {
+    /// Remembers what an attempt of this slot's lane came to.
+    pub(super) fn note(&mut self, slot: Slot, outcome: Outcome, at: Timestamp) {
+        self.lanes[slot.lane].recent.note(outcome, at);
+    }
+
+    /// Every lane, as it stands now. Looks at all lanes.
+    pub(super) fn snapshot(&self, now: Instant) -> Vec<LaneSnapshot> {
+        let snapshot = |lane: &Lane<T>| LaneSnapshot {
+            key: lane.key.clone(),
+            in_flight: lane.in_flight(),
+            waiting: lane.fresh.len() + lane.due.len(),
+            limited: self.is_limited(lane, now),
+            recent: lane.recent.clone(),
+        };
+        self.lanes.iter().map(snapshot).collect()
+    }
+
+    /// How many lanes are free to go on, and how many are limited. Looks at lanes with work or a request under way.
+    pub(super) fn lane_states(&self, now: Instant) -> (usize, usize) {
+        let fresh = self.with_fresh.ids().iter().map(|id| &self.lanes[*id]);
+        let due_alone = self.engaged.ids().iter().map(|id| &self.lanes[*id]).filter(|lane| lane.fresh.is_empty());
+        let limited = fresh.chain(due_alone).filter(|lane| self.is_limited(lane, now)).count();
+        (self.count() - limited, limited)
+    }
+
+    fn is_limited(&self, lane: &Lane<T>, now: Instant) -> bool {
+        lane.has_work() && self.is_at_cap(lane, now)
+    }
+}

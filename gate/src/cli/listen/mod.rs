@@ -1,0 +1,116 @@
+//! The command `listen`: it receives callbacks on this machine, and prints each with its verdict.
+
+mod keys;
+mod line;
+mod respond;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use http::StatusCode;
+use hyper::service::service_fn;
+use scale_callback_serve::server::{Limits, Listener, serve};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::arguments::{KeyArgs, parse_address, parse_duration};
+use super::error::CommandError;
+use super::output::say;
+use super::signals::stop_on_signals;
+use crate::receiver_at::ReceiverAt;
+use keys::keys;
+use respond::{Answers, Listening};
+
+/// How long open requests may take once the command stops.
+const DRAIN: Duration = Duration::from_secs(2);
+/// The exit status of a command that was stopped before it was done.
+const STOPPED: u8 = 130;
+
+/// The arguments.
+#[derive(Debug, Args)]
+pub struct ListenArgs {
+    /// Where to listen. Every path is accepted.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = parse_address)]
+    listen: SocketAddr,
+    #[command(flatten)]
+    keys: KeyArgs,
+    /// Print the keys that verify, as lines for a shell. If no keys are set, the command makes some for this run and prints
+    /// them.
+    #[arg(long)]
+    print_secret: bool,
+    /// Print bodies as well, up to 4 KiB of each.
+    #[arg(long)]
+    print_body: bool,
+    /// Send verified callbacks on to this URL, unchanged, and answer what it answers.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["status", "delay"])]
+    forward_to: Option<String>,
+    /// Answer verified callbacks with this status, to see them come again.
+    #[arg(long, value_name = "CODE", value_parser = clap::value_parser!(u16).range(200..=599))]
+    status: Option<u16>,
+    /// With --status: use it this many times, and answer 204 from then on.
+    #[arg(long, value_name = "N", requires = "status")]
+    times: Option<u64>,
+    /// Answer after this long; the platform waits 15s.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    delay: Option<Duration>,
+    /// End with exit status 0 after this many verified callbacks.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// With --count: end with exit status 1 if they do not arrive within this time.
+    #[arg(long, value_name = "DURATION", requires = "count", value_parser = parse_duration)]
+    timeout: Option<Duration>,
+}
+
+pub(super) async fn run(args: ListenArgs) -> Result<ExitCode, CommandError> {
+    let forward = args.forward_to.as_deref().map(|url| ReceiverAt::parse(url, None));
+    let forward = forward.transpose().map_err(CommandError::refused)?;
+    let keys = keys(&args.keys, args.print_secret)?;
+    let listener = TcpListener::bind(args.listen).await;
+    let listener =
+        listener.map_err(|error| CommandError::refused(format!("can't listen at {}: {error}", args.listen)))?;
+    let address = listener.local_addr().map_err(CommandError::failed)?;
+    let stopped = stop_on_signals()?;
+    keys.follow();
+    let (verified, count) = watch::channel(0);
+    let status = args.status.and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or(StatusCode::NO_CONTENT);
+    let answers = Answers::new(status, args.times, args.delay.unwrap_or_default(), forward);
+    let listening = Arc::new(Listening::new(keys, answers, args.print_body, verified));
+    say(&format!("listening at http://{address}/ (any path)"));
+    let (stop, until_stopped) = watch::channel(false);
+    let serving = tokio::spawn(serve(
+        Listener::Tcp(listener),
+        Limits { drain: DRAIN, ..Limits::default() },
+        move |_| {
+            let listening = Arc::clone(&listening);
+            service_fn(move |request| Arc::clone(&listening).respond(request))
+        },
+        until_stopped,
+    ));
+    let code = until_done(&args, stopped, count).await;
+    stop.send_replace(true);
+    serving.await.map_err(CommandError::failed)?;
+    Ok(code)
+}
+
+/// Waits for the signal, for the last callback that is counted, or for the end of the time.
+async fn until_done(
+    args: &ListenArgs,
+    mut stopped: watch::Receiver<bool>,
+    mut count: watch::Receiver<u64>,
+) -> ExitCode {
+    let (wanted, latest) = (args.count.unwrap_or(u64::MAX), count.clone());
+    let patience = args.timeout.unwrap_or(Duration::from_secs(u64::from(u32::MAX)));
+    tokio::select! {
+        _ = stopped.wait_for(|stop| *stop) => {
+            if args.count.is_some() { ExitCode::from(STOPPED) } else { ExitCode::SUCCESS }
+        }
+        _ = count.wait_for(|count| *count >= wanted) => ExitCode::SUCCESS,
+        () = tokio::time::sleep(patience) => {
+            say(&format!("{} of {wanted} verified callbacks arrived in time", *latest.borrow()));
+            ExitCode::FAILURE
+        }
+    }
+}
