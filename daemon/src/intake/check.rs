@@ -46,7 +46,7 @@ pub fn check(config: &Config, horizon: Duration, now: Timestamp) -> Vec<Finding>
     let consumer: BaseConsumer<Reports> = match BaseConsumer::from_config_and_context(&client, Reports::default()) {
         Ok(consumer) => consumer,
         Err(error) => {
-            let fix = "mend kafka.properties; the names are librdkafka's";
+            let fix = "correct kafka.properties; the names are librdkafka's";
             return vec![Finding::failed("kafka", error.to_string(), fix)];
         }
     };
@@ -114,12 +114,12 @@ fn one_topic(
             return vec![Finding::failed(what, "we may not see it", fix)];
         }
         Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
-            let fix = "create it, or mend kafka.topics";
+            let fix = "create it, or correct kafka.topics";
             return vec![Finding::failed(what, "it is not there", fix)];
         }
         Some(other) => return vec![Finding::failed(what, other.to_string(), "ask whoever runs the brokers")],
         None if partitions.is_empty() => {
-            return vec![Finding::failed(what, "it has no partition", "create it, or mend kafka.topics")];
+            return vec![Finding::failed(what, "it has no partition", "create it, or correct kafka.topics")];
         }
         None => {}
     }
@@ -171,7 +171,8 @@ fn read(consumer: &BaseConsumer<Reports>, topic: &str, partition: i32) -> Result
             None => {}
         }
     }
-    let _ = consumer.unassign();
+    // The client is dropped next: what it still has assigned does not matter.
+    consumer.unassign().ok();
     result
 }
 

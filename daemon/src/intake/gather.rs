@@ -81,8 +81,9 @@ impl Gather {
             if self.budget.available_permits() < wanted {
                 self.flush();
                 let permits = u32::try_from(wanted).unwrap_or(u32::MAX);
-                let room = tokio::time::timeout(self.patience(), self.budget.acquire_many(permits));
-                if !self.runtime.block_on(async { room.await.is_ok() }) {
+                let (patience, budget) = (self.patience(), &self.budget);
+                let room = async { tokio::time::timeout(patience, budget.acquire_many(permits)).await.is_ok() };
+                if !self.runtime.block_on(room) {
                     self.held.push_front(held);
                     return false;
                 }
@@ -147,5 +148,121 @@ struct Budgeted {
 impl AsRef<[u8]> for Budgeted {
     fn as_ref(&self) -> &[u8] {
         &self.body
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tokio::runtime::Runtime;
+
+    use super::*;
+    use crate::intake::Tombstones;
+    use crate::model::event::{PartitionKey, RecordRef, TaskEvent};
+    use crate::model::team::Mode;
+
+    const BUDGET: usize = 100;
+
+    struct Fixture {
+        gather: Gather,
+        batches: mpsc::Receiver<Vec<Incoming>>,
+        // The consumer's thread is none of the runtime's: nor is the test's.
+        _runtime: Runtime,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let runtime = Runtime::new().unwrap();
+            let config = Config {
+                brokers: String::new(),
+                group: String::new(),
+                topics: Vec::new(),
+                properties: BTreeMap::new(),
+                max_event_bytes: BUDGET,
+                body_budget: BUDGET,
+                window: 1,
+                tombstones: Tombstones::Skip,
+                rebalance_grace: Duration::ZERO,
+            };
+            let (sender, batches) = mpsc::channel(1);
+            let budget = Arc::new(Semaphore::new(BUDGET));
+            let gather = Gather::new(&config, budget, sender, runtime.handle().clone());
+            Self { gather, batches, _runtime: runtime }
+        }
+
+        fn take(&mut self, offset: i64, bytes: usize) {
+            self.gather.take(incoming(offset, bytes));
+        }
+
+        fn next_batch(&mut self) -> Vec<Incoming> {
+            self.batches.try_recv().expect("a batch was handed over")
+        }
+    }
+
+    fn incoming(offset: i64, bytes: usize) -> Incoming {
+        let partition = Arc::new(PartitionKey { cluster: "c".into(), topic: "t".into(), number: 0 });
+        let event = TaskEvent {
+            record: RecordRef { partition: Arc::clone(&partition), offset, timestamp: 0 },
+            team: "t".into(),
+            task_id: "t".into(),
+            event_id: None,
+            event_type: "t".into(),
+            mode: Mode::Live,
+            callback_url: None,
+            content_hash: [0; 32],
+            body: vec![0; bytes].into(),
+        };
+        Incoming { partition, epoch: 1, below_seen: false, decoded: Ok(event) }
+    }
+
+    fn offsets(batch: &[Incoming]) -> Vec<i64> {
+        batch.iter().map(|incoming| incoming.decoded.as_ref().unwrap().record.offset).collect()
+    }
+
+    #[test]
+    fn bodies_stay_within_their_budget_and_in_order() {
+        let mut fixture = Fixture::new();
+        fixture.take(0, 60);
+        fixture.take(1, 60);
+        fixture.take(2, 10);
+        assert_eq!(fixture.gather.body_bytes(), 60);
+        fixture.gather.make_room();
+        assert!(fixture.gather.is_full() && !fixture.gather.is_empty(), "record 1 finds no room");
+        let first = fixture.next_batch();
+        assert_eq!(offsets(&first), [0], "what has room goes on meanwhile");
+        drop(first);
+        fixture.gather.make_room();
+        assert!(!fixture.gather.is_full());
+        fixture.gather.flush();
+        assert_eq!(offsets(&fixture.next_batch()), [1, 2]);
+        assert_eq!(fixture.gather.body_bytes(), 0);
+        assert!(fixture.gather.is_empty());
+    }
+
+    #[test]
+    fn a_body_larger_than_the_budget_goes_alone() {
+        let mut fixture = Fixture::new();
+        fixture.take(0, 1);
+        fixture.take(1, 10 * BUDGET);
+        fixture.gather.flush();
+        drop(fixture.next_batch());
+        fixture.gather.make_room();
+        fixture.gather.flush();
+        assert_eq!(offsets(&fixture.next_batch()), [1]);
+    }
+
+    #[test]
+    fn admission_that_is_behind_holds_the_next_batch() {
+        let mut fixture = Fixture::new();
+        fixture.take(0, 1);
+        fixture.gather.flush();
+        fixture.take(1, 1);
+        fixture.gather.flush();
+        assert!(fixture.gather.is_full() && fixture.gather.has_begun());
+        assert_eq!(offsets(&fixture.next_batch()), [0]);
+        fixture.gather.flush();
+        assert_eq!(offsets(&fixture.next_batch()), [1]);
+        assert!(fixture.gather.is_empty());
     }
 }

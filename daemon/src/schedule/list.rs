@@ -3,10 +3,12 @@
 //!
 //! The links stand in a table beside the things, one pair for each. So a thing stands in one list of a table at a time.
 
-/// The end of a list, and the link of a thing that stands in none.
+/// The end of a list.
 const NONE: usize = usize::MAX;
+/// The links of a thing that stands in no list.
+const UNLINKED: Link = Link { before: usize::MAX - 1, after: usize::MAX - 1 };
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Link {
     before: usize,
     after: usize,
@@ -38,7 +40,7 @@ impl Links {
     /// Makes room for the links of thing number `id`.
     pub(super) fn reach(&mut self, id: usize) {
         if id >= self.of.len() {
-            self.of.resize(id + 1, Link { before: NONE, after: NONE });
+            self.of.resize(id + 1, UNLINKED);
         }
     }
 
@@ -72,6 +74,7 @@ impl List {
     /// The thing must stand in no list.
     pub(super) fn push_back(&mut self, links: &mut Links, id: usize) {
         links.count_step();
+        debug_assert_eq!(links.of[id], UNLINKED, "a thing stands in one list at a time");
         links.of[id] = Link { before: self.last, after: NONE };
         links.set_after(self, self.last, id);
         self.last = id;
@@ -89,7 +92,8 @@ impl List {
     /// The thing must stand in this list.
     pub(super) fn remove(&mut self, links: &mut Links, id: usize) {
         links.count_step();
-        let Link { before, after } = links.of[id];
+        debug_assert_ne!(links.of[id], UNLINKED, "only what stands in a list is taken out");
+        let Link { before, after } = std::mem::replace(&mut links.of[id], UNLINKED);
         links.set_after(self, before, after);
         links.set_before(self, after, before);
     }

@@ -252,12 +252,12 @@ pub struct Permit {
 impl Permit {
     /// The attempt takes longer than [`PROMPT`]: it counts as slow from here on, if the slow pool has room.
     pub fn to_slow(&mut self) {
-        self.pool = self.lanes.change(|state, _| state.scheduler.to_slow(self.pool));
+        self.pool = self.lanes.change(|state, _| state.scheduler.move_to_slow(self.pool));
     }
 
     /// The request is over, and the attempt awaits its settle.
     pub fn to_settling(&mut self) {
-        self.pool = self.lanes.change(|state, _| state.scheduler.to_settling(self.pool));
+        self.pool = self.lanes.change(|state, _| state.scheduler.move_to_settling(self.pool));
     }
 }
 

@@ -72,7 +72,7 @@ impl Pools {
     }
 
     /// Moves a fast attempt to the slow pool, if that has room.
-    pub(super) fn to_slow(&mut self, pool: Pool) -> Pool {
+    pub(super) fn move_to_slow(&mut self, pool: Pool) -> Pool {
         if !matches!(pool, Pool::Fast { .. }) || !self.slow.has_room() {
             return pool;
         }
@@ -82,7 +82,7 @@ impl Pools {
     }
 
     /// Moves an attempt to the pool of those that await their settle, if that has room.
-    pub(super) fn to_settling(&mut self, pool: Pool) -> Pool {
+    pub(super) fn move_to_settling(&mut self, pool: Pool) -> Pool {
         if pool == Pool::Settling || !self.settling.has_room() {
             return pool;
         }

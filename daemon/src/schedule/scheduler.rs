@@ -39,7 +39,7 @@ pub struct Caps {
     pub settling: usize,
     /// Fast permits that endpoints share which were not seen to answer promptly.
     pub unproven: usize,
-    /// A lane at its cap is full once more callbacks than `waiting` wait there, with more bytes than `lane_bytes`.
+    /// A lane at its cap is full once at least `waiting` fresh callbacks wait there, with at least `lane_bytes` bytes.
     pub lane_bytes: usize,
     pub waiting: usize,
 }
@@ -194,13 +194,13 @@ impl<T> Scheduler<T> {
     }
 
     /// Moves an attempt that outlives [`PROMPT`](super::PROMPT) to the slow pool, if that has room.
-    pub(super) fn to_slow(&mut self, pool: Pool) -> Pool {
-        self.pools.to_slow(pool)
+    pub(super) fn move_to_slow(&mut self, pool: Pool) -> Pool {
+        self.pools.move_to_slow(pool)
     }
 
     /// Moves an attempt that awaits its settle to that pool, if it has room.
-    pub(super) fn to_settling(&mut self, pool: Pool) -> Pool {
-        self.pools.to_settling(pool)
+    pub(super) fn move_to_settling(&mut self, pool: Pool) -> Pool {
+        self.pools.move_to_settling(pool)
     }
 
     /// The attempt is settled, or never began.

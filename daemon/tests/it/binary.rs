@@ -188,6 +188,23 @@ async fn a_panicking_attempt_is_an_outcome() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_intake_that_panics_ends_the_process_in_order() {
+    let servers = shared_broker();
+    for (fault, part) in [("consumer-panic", "the Kafka consumer's thread"), ("admission-panic", "admission")] {
+        create_topic(&servers, fault, 1).await;
+        let mut process = Process::new(&servers, fault, "");
+        process.start(Some(fault), "info").await;
+        produce(&servers, fault, 1, &events(0, 1, "http://127.0.0.1:9/"));
+        assert_eq!(process.ended().await, 1, "{}", process.log_text());
+        let log = process.log_text();
+        let told = format!("{part} ended by itself: a fault switch");
+        assert!(log.contains("daemon/src/intake/"), "the place: {log}");
+        assert!(log.contains("a part of intake ended by itself") && log.contains(&told), "{log}");
+        assert!(log.contains("callbackd ended"), "it drained: {log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_outlives_the_grace_is_interrupted() {
     let servers = shared_broker();
     create_topic(&servers, "hangs", 1).await;

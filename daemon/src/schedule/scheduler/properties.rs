@@ -123,8 +123,10 @@ impl World {
                 scheduler.release(pool);
                 None
             }),
-            Event::ToSlow { which } => self.with_pool(which, |scheduler, pool| Some(scheduler.to_slow(pool))),
-            Event::ToSettling { which } => self.with_pool(which, |scheduler, pool| Some(scheduler.to_settling(pool))),
+            Event::ToSlow { which } => self.with_pool(which, |scheduler, pool| Some(scheduler.move_to_slow(pool))),
+            Event::ToSettling { which } => {
+                self.with_pool(which, |scheduler, pool| Some(scheduler.move_to_settling(pool)))
+            }
             Event::Forget { divisor } => {
                 let forgotten = self.scheduler.forget(|item| item % divisor == 0, self.now);
                 self.give(forgotten);
@@ -200,6 +202,9 @@ impl World {
         let fast = pools().filter(|pool| matches!(pool, Pool::Fast { .. })).count();
         let unproven = pools().filter(|pool| *pool == Pool::Fast { unproven: true }).count();
         assert_eq!((scheduler.pools.fast.used(), scheduler.pools.unproven.used()), (fast, unproven));
+        let slow = pools().filter(|pool| *pool == Pool::Slow).count();
+        let settling = pools().filter(|pool| *pool == Pool::Settling).count();
+        assert!(slow <= self.loosest.slow && settling <= self.loosest.settling);
         let slots = self.running.iter().filter(|running| running.slot.is_some()).count();
         assert_eq!(scheduler.lanes.iter().map(Lane::in_flight).sum::<usize>(), slots);
     }
@@ -275,7 +280,7 @@ proptest! {
                 }
                 _ => if !running.is_empty() {
                     let (slot, pool, _) = running.swap_remove(team % running.len());
-                    let pool = if host == 0 { scheduler.to_slow(pool) } else { pool };
+                    let pool = if host == 0 { scheduler.move_to_slow(pool) } else { pool };
                     scheduler.leave(slot, host > 1, Instant::now());
                     scheduler.release(pool);
                     finished += 1;

@@ -142,11 +142,11 @@ fn no_pool_borrows_from_another() {
         offer(&mut scheduler, "a", "a.example", Side::Fresh, item);
     }
     let started = drain(&mut scheduler);
-    let first = scheduler.to_slow(started[0].1);
+    let first = scheduler.move_to_slow(started[0].1);
     assert_eq!(first, Pool::Slow);
-    assert_eq!(scheduler.to_slow(started[1].1), started[1].1, "full: it keeps what it has");
-    assert_eq!(scheduler.to_settling(first), Pool::Settling);
-    assert_eq!(scheduler.to_settling(started[2].1), started[2].1);
+    assert_eq!(scheduler.move_to_slow(started[1].1), started[1].1, "full: it keeps what it has");
+    assert_eq!(scheduler.move_to_settling(first), Pool::Settling);
+    assert_eq!(scheduler.move_to_settling(started[2].1), started[2].1);
     assert_eq!(scheduler.unsettled(), 3);
 }
 
@@ -164,4 +164,59 @@ fn a_full_lane_says_so_and_its_old_items_can_be_parked() {
     assert_eq!(scheduler.stale(Duration::from_secs(2), Instant::now(), |_| true).len(), 0);
     assert_eq!(scheduler.stale(Duration::ZERO, Instant::now(), |_| true), [4, 5, 6]);
     assert_eq!(scheduler.waiting(), 0);
+}
+
+#[test]
+fn a_callback_of_a_lane_below_its_cap_is_never_stale() {
+    let mut scheduler = Scheduler::new(CAPS);
+    offer(&mut scheduler, "a", "a.example", Side::Fresh, 1);
+    assert!(scheduler.stale(Duration::ZERO, Instant::now(), |_| true).is_empty(), "it may start");
+    assert_eq!(drain(&mut scheduler).len(), 1);
+}
+
+#[test]
+fn a_lane_that_waits_at_an_origin_is_called_though_others_always_have_work() {
+    let mut scheduler = Scheduler::new(Caps { endpoint: 1, origin: 1, fast: 2, ..CAPS });
+    for item in 0..100 {
+        offer(&mut scheduler, "busy", "busy.example", Side::Fresh, item);
+        offer(&mut scheduler, "busy", "other.example", Side::Fresh, item);
+        offer(&mut scheduler, "busy", "third.example", Side::Fresh, item);
+    }
+    offer(&mut scheduler, "a", "shared.example", Side::Fresh, 1_000);
+    offer(&mut scheduler, "b", "shared.example", Side::Fresh, 2_000);
+    // The machine is the limit, and some lane is ready at every turn.
+    let mut running: VecDeque<_> = drain(&mut scheduler).into();
+    let mut order = Vec::new();
+    for _ in 0..20 {
+        let (slot, pool, item) = running.pop_front().unwrap();
+        order.push(item);
+        scheduler.leave(slot, true, Instant::now());
+        scheduler.release(pool);
+        running.extend(drain(&mut scheduler));
+    }
+    assert!(order.contains(&1_000) && order.contains(&2_000), "{order:?}");
+}
+
+#[test]
+fn a_lane_of_a_full_team_does_not_keep_others_from_a_slot_at_their_origin() {
+    let mut scheduler = Scheduler::new(Caps { team: 2, origin: 2, ..CAPS });
+    // Two other teams hold the origin's slots, while "a" and "b" wait there.
+    offer(&mut scheduler, "x", "shared.example", Side::Fresh, 1);
+    offer(&mut scheduler, "y", "shared.example", Side::Fresh, 2);
+    let holders = drain(&mut scheduler);
+    offer(&mut scheduler, "a", "shared.example", Side::Fresh, 3);
+    offer(&mut scheduler, "b", "shared.example", Side::Fresh, 4);
+    assert!(drain(&mut scheduler).is_empty());
+    // Now "a" is at its cap, elsewhere.
+    offer(&mut scheduler, "a", "1.example", Side::Fresh, 5);
+    offer(&mut scheduler, "a", "2.example", Side::Fresh, 6);
+    let elsewhere = drain(&mut scheduler);
+    assert_eq!(elsewhere.len(), 2);
+    scheduler.leave(holders[0].0, true, Instant::now());
+    let next: Vec<u32> = drain(&mut scheduler).into_iter().map(|(_, _, item)| item).collect();
+    assert_eq!(next, [4], "\"a\" was first, but may not start");
+    scheduler.leave(elsewhere[0].0, true, Instant::now());
+    assert!(drain(&mut scheduler).is_empty(), "its origin is full again");
+    scheduler.leave(holders[1].0, true, Instant::now());
+    assert_eq!(drain(&mut scheduler).len(), 1);
 }

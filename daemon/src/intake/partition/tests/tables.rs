@@ -1,6 +1,11 @@
 //! Each decision of a partition, one by one.
 
-use super::*;
+use std::time::{Duration, Instant};
+
+use crate::intake::partition::*;
+use crate::model::callback::Hash;
+use crate::model::offsets::Watermark;
+use crate::store::Taken;
 
 const OURS: &str = "st_ours";
 const KNOWN: Hash = [7; 32];

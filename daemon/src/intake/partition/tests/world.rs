@@ -1,19 +1,19 @@
-//! Properties of a partition over random sequences of events, against small models of a log, a client and a store.
+//! Small models of a log, a client and a store around one partition. They check each of its actions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use proptest::prelude::*;
-
-use super::{AcceptFrom, Action, AnewCause, Committed, Event, Flow, LogEnds, Partition, PartitionState, Place};
+use crate::intake::partition::{
+    AcceptFrom, Action, AnewCause, Committed, Event, Flow, LogEnds, Partition, PartitionState, Place,
+};
 use crate::model::callback::Hash;
 use crate::model::offsets::Watermark;
 use crate::store::Taken;
 
-const OURS: &str = "st_ours";
+pub(super) const OURS: &str = "st_ours";
 
 #[derive(Debug, Clone)]
-enum Op {
+pub(super) enum Op {
     /// Records, then offsets without one: control records.
     Append(i64, i64),
     /// Retention removes offsets at the begin.
@@ -44,33 +44,8 @@ enum Op {
     Revoke,
 }
 
-fn op() -> impl Strategy<Value = Op> {
-    let from = prop_oneof![Just(AcceptFrom::Earliest), Just(AcceptFrom::Committed), Just(AcceptFrom::End)];
-    let who = prop_oneof![Just(OURS), Just("st_other"), Just("")];
-    prop_oneof![
-        6 => (0..4_i64, 0..3_i64).prop_map(|(records, gap)| Op::Append(records, gap)),
-        3 => (1..6_i64).prop_map(Op::Delete),
-        1 => (0..12_i64).prop_map(Op::Recreate),
-        16 => Just(Op::Poll),
-        2 => Just(Op::OutOfRange),
-        16 => Just(Op::Answer),
-        3 => Just(Op::Fail),
-        8 => Just(Op::Tick),
-        2 => Just(Op::Fence),
-        6 => (1..5_usize).prop_map(Op::Settle),
-        4 => Just(Op::Position),
-        2 => Just(Op::ForgetPosition),
-        1 => Just(Op::Unreadable),
-        1 => (who, 0..20_i64).prop_map(|(who, offset)| Op::Commit(who, offset)),
-        1 => Just(Op::CommitDue),
-        1 => (0..8_usize).prop_map(Op::Restore),
-        2 => from.prop_map(Op::Accept),
-        2 => (any::<bool>(), 0..2_000_u64).prop_map(|(hold, millis)| Op::Flow(hold, millis)),
-    ]
-}
-
 /// Everything around one partition.
-struct World {
+pub(super) struct World {
     machine: Partition,
     // The log.
     low: i64,
@@ -103,7 +78,7 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut world = Self {
             machine: Partition::new(OURS.into()),
             low: 0,
@@ -133,6 +108,11 @@ impl World {
         world
     }
 
+    /// Whether records are counted under an epoch.
+    pub(super) fn holds(&self) -> bool {
+        self.held
+    }
+
     fn append(&mut self, count: i64) {
         for _ in 0..count {
             self.written += 1;
@@ -143,7 +123,7 @@ impl World {
         }
     }
 
-    fn run(&mut self, op: Op) {
+    pub(super) fn run(&mut self, op: Op) {
         match op {
             Op::Append(records, gap) => {
                 self.append(records);
@@ -304,6 +284,7 @@ impl World {
     }
 
     fn tell(&mut self, event: Event) {
+        let before = self.machine.state().clone();
         let was_reading = self.machine.reads();
         let was_blocked = matches!(self.machine.state(), PartitionState::Blocked(_));
         let accepts = matches!(event, Event::Accepted(_) | Event::Committed(_) | Event::LogEnds(_) | Event::Taken(_));
@@ -321,6 +302,10 @@ impl World {
                 self.asked = Some(action.clone());
             }
             self.check(action, was_reading, record);
+        }
+        if let (PartitionState::Verifying { offset, hash }, Some(record)) = (before, record) {
+            let verified = *self.machine.state() == PartitionState::Reading;
+            assert!(!verified || record == (offset, hash), "another record was taken for the known one");
         }
     }
 
@@ -369,7 +354,7 @@ impl World {
     }
 
     /// One more record comes, and from here on everybody answers: the partition must come to the end of its log.
-    fn come_to_rest(&mut self) {
+    pub(super) fn come_to_rest(&mut self) {
         self.append(1);
         for _ in 0..400 {
             let at_end = self.asked.is_none() && self.next == Some(self.high);
@@ -387,30 +372,5 @@ impl World {
             let unread: Vec<_> = records.filter(|(offset, _)| !self.admitted.contains(offset)).collect();
             assert!(unread.is_empty(), "never read: {unread:?}");
         }
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
-
-    #[test]
-    fn a_partition_keeps_its_promises_and_reads_to_the_end(ops in proptest::collection::vec(op(), 1..120)) {
-        let mut world = World::new();
-        for op in ops {
-            world.run(op);
-        }
-        world.come_to_rest();
-    }
-
-    #[test]
-    fn a_revoked_partition_asks_for_nothing(
-        before in proptest::collection::vec(op(), 0..60),
-        after in proptest::collection::vec(op(), 1..60),
-    ) {
-        let mut world = World::new();
-        for op in before.into_iter().chain([Op::Revoke]).chain(after) {
-            world.run(op);
-        }
-        prop_assert!(!world.held);
     }
 }

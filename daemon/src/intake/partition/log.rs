@@ -1,0 +1,120 @@
+//! Whether a partition's log is the one that the store knows: by the record below the watermark, and by where the log
+//! begins and ends.
+
+use super::{
+    AcceptFrom, Action, Actions, AnewCause, AnewReason, Awaited, Check, Committed, LogEnds, Partition, PartitionState,
+};
+use crate::model::callback::Hash;
+use crate::model::offsets::Watermark;
+
+impl Partition {
+    /// A record was read; without a hash, it could not be.
+    pub(super) fn read(&mut self, offset: i64, hash: Option<Hash>) -> Actions {
+        // What comes before the client has moved belongs to the place before. What comes before a missing record is
+        // judged is read again.
+        if matches!(self.awaits, Some(Awaited::Moved | Awaited::Ends(Check::RecordGone))) {
+            return Actions::none();
+        }
+        match self.state {
+            PartitionState::Reading => {}
+            PartitionState::Verifying { offset: known, hash: known_hash } => {
+                self.position_is_stale = false;
+                if offset > known {
+                    // Either retention removed the record we know, or the log is another one.
+                    return self.ask_ends(Check::RecordGone);
+                }
+                if offset < known || hash.is_some_and(|hash| hash != known_hash) {
+                    return self.start_anew(AnewReason::OtherRecord);
+                }
+                self.state = PartitionState::Reading;
+                if hash.is_some() {
+                    return Actions::none();
+                }
+            }
+            _ => return Actions::none(),
+        }
+        self.position_is_stale = false;
+        self.read_upto = self.read_upto.max(Some(offset.saturating_add(1)));
+        if hash.is_some() {
+            return Actions::one(Action::Admit);
+        }
+        if self.awaits.is_some() {
+            // One question at a time: the partition is taken again, and comes to this record again.
+            return self.give_up();
+        }
+        self.go_to(Action::SkipUnreadable(offset), Actions::none())
+    }
+
+    pub(super) fn know_ends(&mut self, ends: LogEnds) -> Actions {
+        let asked = |awaits: &mut Awaited| matches!(awaits, Awaited::Ends(_) | Awaited::Obsolete);
+        let Some(Awaited::Ends(check)) = self.awaits.take_if(asked) else { return Actions::none() };
+        if let Some(watermark) = ends.watermark {
+            self.watermark = watermark;
+        }
+        match check {
+            Check::Silent => match self.state {
+                PartitionState::Verifying { offset, .. } if ends.high <= offset => {
+                    self.start_anew(AnewReason::EndsBelow)
+                }
+                _ => Actions::none(),
+            },
+            Check::RecordGone => match self.compare(&ends) {
+                Some(actions) => actions,
+                // The log has the place, and not our record.
+                None => self.start_anew(AnewReason::OtherRecord),
+            },
+            // Without a difference it may be the partition that Kafka stopped serving: it is taken again, and verified.
+            Check::OutOfRange => self.compare(&ends).unwrap_or_else(|| self.give_up()),
+            Check::StartAnew(reason) => {
+                let cause = AnewCause::LogChanged(reason);
+                let action = Action::StartAnew { start: ends.low, log_end: ends.high, cause };
+                self.ask(Awaited::StartedAnew { accepted: false }, action)
+            }
+            Check::Accept { from, committed } => self.start_accepted(from, committed, &ends),
+        }
+    }
+
+    /// Compares the log with what was read of it; `None` when they fit.
+    fn compare(&mut self, ends: &LogEnds) -> Option<Actions> {
+        let Watermark { upto, last, .. } = self.watermark;
+        let LogEnds { low, high, .. } = *ends;
+        if upto > high || self.read_upto.is_some_and(|read_upto| read_upto > high) {
+            return Some(self.start_anew(AnewReason::EndsBelow));
+        }
+        // A partition that was never read begins wherever its log does: nothing of it is lost.
+        let was_removed = upto > 0 && last.map_or(upto, |(offset, _)| offset) < low;
+        if !was_removed && self.read_upto.is_none_or(|read_upto| read_upto >= low) {
+            return None;
+        }
+        let read_upto = upto.max(self.read_upto.unwrap_or(0)).max(self.counted_upto);
+        let lost = low.saturating_sub(read_upto);
+        let mut actions = Actions::none();
+        if lost > 0 {
+            self.counted_upto = low;
+            actions = actions.and(Action::CountLost { lost, begin: low });
+        }
+        self.state = PartitionState::Reading;
+        self.read_upto = self.read_upto.max(Some(low));
+        Some(self.go_to(Action::SkipTo(low.max(upto)), actions))
+    }
+
+    fn start_accepted(&mut self, from: AcceptFrom, committed: Option<Committed>, ends: &LogEnds) -> Actions {
+        let (low, high) = (ends.low, ends.high);
+        let Committed { offset, store } = committed.unwrap_or(Committed { offset: low, store: "".into() });
+        let start = match from {
+            AcceptFrom::Earliest => low,
+            AcceptFrom::Committed => offset.min(high).max(low),
+            AcceptFrom::End => high,
+        };
+        let action = Action::StartAnew { start, log_end: high, cause: AnewCause::Accepted { store } };
+        self.ask(Awaited::StartedAnew { accepted: true }, action)
+    }
+
+    /// Row 37: the topic was re-created or truncated. Its records are new, and looked up by id all the same.
+    fn start_anew(&mut self, reason: AnewReason) -> Actions {
+        let asked = matches!(self.awaits, Some(Awaited::Ends(_)));
+        let actions = self.give_up();
+        self.awaits = Some(Awaited::Ends(Check::StartAnew(reason)));
+        if asked { actions } else { actions.and(Action::AskEnds(Check::StartAnew(reason))) }
+    }
+}
