@@ -36,7 +36,7 @@ async fn ask(session: &Session, operation: Operation) -> Result<(), OpsError> {
         Operation::Offsets => session.offsets().await.map(drop),
         Operation::AcceptOffsets => session.accept_offsets(AcceptFrom::End).await.map(drop),
         Operation::LogLevel => session.log_level().map(drop),
-        Operation::SetLogLevel => session.set_log_level("=").await.map(drop),
+        Operation::SetLogLevel => session.set_log_level("infoo").await.map(drop),
         Operation::Teams => session.teams(None, 1).await.map(drop),
         Operation::Team => session.team(team).await.map(drop),
         Operation::CreateTeam => session.create_team("", nothing(), None).await.map(drop),

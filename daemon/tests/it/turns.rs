@@ -125,7 +125,7 @@ async fn without_kafka_the_lag_is_not_known_and_a_note_says_why() {
     process.start(None, "info").await;
     let status = process.json(&["status"]);
     assert!(status["ready"] == true && status["lag"].is_null(), "{status}");
-    assert!(status["note"].as_str().is_some_and(|note| note.contains("Kafka is not reached")), "{status}");
+    assert!(status["note"].as_str().is_some_and(|note| note.contains("Kafka can't be reached")), "{status}");
     assert_eq!(process.metric("callbackd_partitions").await, Some(0.0));
 }
 
