@@ -9,39 +9,15 @@ use rdkafka::ClientContext;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
-use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+use super::consumer_parts::Consumer;
 use super::context::{Context, Lists};
 use super::gather::Gather;
-use super::partition::{AcceptFrom, Event};
+use super::partition::Event;
 use super::session::{End, POLL, Session};
+use super::settings;
 use super::trouble::Troubles;
-use super::{Config, Deps, Incoming, KafkaState, Stalled, settings};
 use crate::base::pace::Pace;
-use crate::base::stop::Stop;
-
-/// What others may ask of the consumer's thread.
-pub enum Ask {
-    /// Start the blocked partitions from there; answers how many did.
-    Accept(AcceptFrom, oneshot::Sender<Result<usize, String>>),
-}
-
-pub(super) struct Consumer {
-    pub(super) config: Config,
-    pub(super) deps: Arc<Deps>,
-    pub(super) runtime: Handle,
-    pub(super) stalled: Arc<Stalled>,
-    pub(super) troubles: Arc<Troubles>,
-    pub(super) state: watch::Sender<KafkaState>,
-    pub(super) batches: mpsc::Sender<Vec<Incoming>>,
-    pub(super) budget: Arc<Semaphore>,
-    pub(super) asks: mpsc::Receiver<Ask>,
-    /// True: partitions are paused, and polled on.
-    pub(super) quiet: Stop,
-    /// True: a last commit, and the end.
-    pub(super) stop: Stop,
-}
 
 impl Consumer {
     /// Runs until `stop`, on the calling thread, which must not be one of the runtime's. `panicked` is told of a panic

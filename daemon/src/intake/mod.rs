@@ -5,6 +5,7 @@ mod admit;
 mod assigned;
 pub mod check;
 mod consumer;
+mod consumer_parts;
 mod context;
 pub mod decode;
 mod gather;
@@ -18,7 +19,7 @@ pub mod settings;
 mod task;
 mod trouble;
 
-pub use consumer::Ask;
+pub use consumer_parts::Ask;
 pub use task::{Deps, Intake, IntakeError, IntakeHandle, IntakeTask, Stops, build};
 
 use std::collections::{BTreeMap, HashSet};

@@ -13,7 +13,7 @@ use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 use tokio::sync::oneshot;
 
-use super::consumer::{Ask, Consumer};
+use super::consumer_parts::{Ask, Consumer};
 use super::context::Context;
 use super::decode::{self, Raw};
 use super::gather::Gather;

@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::admit::Admit;
-use super::consumer::{Ask, Consumer};
+use super::consumer_parts::{Ask, Consumer};
 use super::trouble::Troubles;
 use super::{Config, KafkaState, Stalled};
 use crate::base::clock::Clock;

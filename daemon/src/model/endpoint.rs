@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::team::Mode;
+use scale_callback_auth::Mode;
 
 /// Scheme, host and port of a URL.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -45,7 +45,7 @@ const ORDER_INSIDE: [(&str, &[&[&str]]); 5] = [
             &["session"],
         ],
     ),
-    ("api", &[&["problem"], &["shapes"], &["access", "extract", "paging"], &["routes", "probes"], &["openapi"]]),
+    ("api", &[&["problem"], &["shapes"], &["access"], &["extract", "paging"], &["routes", "probes"], &["openapi"]]),
 ];
 
 /// A library, the files of the daemon that may use it, and nobody else.
