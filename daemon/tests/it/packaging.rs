@@ -23,6 +23,7 @@ const LIBRARIES: [(&str, &str); 4] = [
     ("libssl.so.3", "libssl3t64"),
     ("libcrypto.so.3", "libssl3t64"),
     ("libz.so.1", "zlib1g"),
+    ("libzstd.so.1", "libzstd1"),
     ("libgcc_s.so.1", "libgcc-s1"),
 ];
 
