@@ -20,7 +20,7 @@ const MOST_BYTES: u64 = 64 << 20;
 /// Where the keys are.
 #[derive(Debug, Clone, Args)]
 pub(super) struct KeyArgs {
-    /// A file of lines NAME=value with the variables below. Without it they are read from the environment.
+    /// A file with a line NAME=value for each variable below. Without it, they are read from the environment.
     #[arg(long, value_name = "FILE")]
     pub(super) keys_file: Option<PathBuf>,
 }

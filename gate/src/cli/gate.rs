@@ -20,7 +20,7 @@ use crate::keys::KeySource;
 /// The arguments.
 #[derive(Debug, Args)]
 pub struct GateArgs {
-    /// Where callbacks come in.
+    /// The address at which the gate receives callbacks.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = parse_address)]
     listen: SocketAddr,
     /// Your server: http://HOST:PORT, with a path if it differs from --path, or unix:PATH.
@@ -37,7 +37,7 @@ pub struct GateArgs {
     /// A PEM file with the private key of the certificate.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Where /livez, /readyz and /metrics are served.
+    /// The address at which /livez, /readyz and /metrics are served. Without it, they are not served.
     #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     admin: Option<SocketAddr>,
     /// A file with a token. The gate sends it to your server as `authorization: Bearer`, so that your server can refuse
@@ -50,10 +50,11 @@ pub struct GateArgs {
     /// Accept the callback auth key alone, without a signature. Then anybody who saw one callback can forge another.
     #[arg(long)]
     static_key_authenticates_no_body: bool,
-    /// Connections open at once; one more is refused. Each may need two file descriptors.
+    /// How many connections may be open at the same time. The gate refuses any further one. Each may need two file
+    /// descriptors.
     #[arg(long, value_name = "N", default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     connections: u32,
-    /// The time for your server's whole answer. After it the gate answers 504; the platform waits 15s.
+    /// How long your server may take for its whole answer. Then the gate answers 504. The platform waits 15s.
     #[arg(long, value_name = "DURATION", default_value = "14s", value_parser = parse_timeout)]
     upstream_timeout: Duration,
     /// How many callbacks are remembered, each for 6 minutes. A remembered callback that is sent again is answered 200 and

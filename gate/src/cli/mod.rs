@@ -26,11 +26,12 @@ macro_rules! keys_help {
     () => {
         "Keys come from variables, or from --keys-file, which has a line NAME=value for each variable:\n  \
     SCALE_CALLBACK_SIGNING_SECRET  whsec_...      the signature must be right\n  \
-    SCALE_CALLBACK_AUTH_KEY        live_auth_...  beside the secret: the key must be right as well\n  \
-    SCALE_CALLBACK_HMAC_KEY        live_hmac_...  or instead of both: the hmac form must be right\n  \
+    SCALE_CALLBACK_AUTH_KEY        live_auth_...  with the secret: the key must be right as well\n  \
+    SCALE_CALLBACK_HMAC_KEY        live_hmac_...  instead of both: the hmac form must be right\n  \
     SCALE_CALLBACK_TEST_...        the same three for test callbacks\n\
-    Each may be ..._FILE, which names a file. While keys rotate, a variable holds several, separated by white space.\n\n\
-    Exit status: 0 done, 1 failed or not valid, 2 usage or refused, 130 stopped before it was done."
+    A name may also end with _FILE: that variable names a file with the key. While keys rotate, a variable holds several\n\
+    keys, with white space between them.\n\n\
+    Exit status: 0 done, 1 failed or not valid, 2 usage or refused, 130 stopped by Ctrl-C before it was done."
     };
 }
 
@@ -50,7 +51,7 @@ struct Arguments {
 /// The commands for the people who receive callbacks.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Let verified callbacks through to your server, and nothing else: verification for every language.
+    /// Run a proxy that forwards verified callbacks to your server, and nothing else. It serves every language.
     #[command(
         after_help = concat!(keys_help!(), "\n\nExample:\n  scale-callback gate --listen 0.0.0.0:8080 --upstream http://127.0.0.1:3000 --path /callbacks")
     )]
@@ -58,13 +59,14 @@ pub enum Command {
     /// Receive callbacks here, and print each with its verdict.
     #[command(after_help = concat!(keys_help!(), "\n\nExample:\n  scale-callback listen --count 1 --timeout 30s"))]
     Listen(listen::ListenArgs),
-    /// Send a signed sample callback: a receiver's first test.
+    /// Send a signed sample callback. This is a good first test of a receiver.
     #[command(after_help = concat!(keys_help!(), "\n\nExample:\n  scale-callback send http://127.0.0.1:8080/callbacks --type imageannotation"))]
     Send(send::SendArgs),
-    /// Explain a captured request: valid at its own time, or exactly why not.
+    /// Explain a captured request: whether it was valid at its own time, and if not, why.
     #[command(after_help = concat!(keys_help!(), "\n\nExample:\n  scale-callback verify --headers headers.txt --body body.json"))]
     Verify(verify::VerifyArgs),
-    /// Test a running receiver with the conformance corpus: what does it wrongly accept or refuse? Exit status 1 if anything.
+    /// Test a running receiver with many right and wrong requests. The exit status is 1 if it wrongly accepts or refuses
+    /// any of them.
     #[command(after_help = concat!(keys_help!(), "\n\nExample:\n  scale-callback test-receiver http://127.0.0.1:8080/callbacks"))]
     TestReceiver(test_receiver::TestReceiverArgs),
 }

@@ -30,7 +30,7 @@ pub struct SendArgs {
     /// The type of the sample task.
     #[arg(long, value_name = "TYPE", default_value = "imageannotation")]
     r#type: TaskType,
-    /// Which keys sign it.
+    /// Which keys sign the callback.
     #[arg(long, default_value = "live")]
     mode: ModeArg,
     /// The form of scale-callback-auth. The default is the best form that the given keys allow: hmac, then key, then none.
@@ -41,7 +41,7 @@ pub struct SendArgs {
     /// The task's id. The default is a random one.
     #[arg(long, value_name = "ID")]
     task_id: Option<String>,
-    /// The webhook-id. The default is a random one. The same id twice is a repeat.
+    /// The webhook-id. The default is a random one. A second callback with the same id is a repeat.
     #[arg(long, value_name = "ID", value_parser = parse_id)]
     id: Option<String>,
     /// Send the bytes of this file as the body, instead of a sample.
@@ -50,13 +50,13 @@ pub struct SendArgs {
     /// The size of the sample: how many annotations or pages it has.
     #[arg(long, value_name = "N", default_value_t = 3)]
     items: u64,
-    /// Sign it as if it were sent this long ago. Receivers refuse more than 5m.
+    /// Sign the callback as if it were sent this long ago. Receivers refuse more than 5m.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     age: Option<Duration>,
-    /// A PEM file with certificate authorities to trust beside the web's.
+    /// A PEM file with certificate authorities to trust, in addition to the public ones.
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
-    /// The time for the whole answer.
+    /// How long to wait for the whole answer.
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = parse_duration)]
     timeout: Duration,
 }

@@ -17,24 +17,24 @@ use crate::conformance::{Form, Outcome, Verdict, against_known, hold, is_case};
 /// The arguments.
 #[derive(Debug, Args)]
 pub struct TestReceiverArgs {
-    /// The URL of the receiver. It is sent more than a hundred requests, most of them wrong; some are right callbacks.
+    /// The URL of the receiver. It gets more than a hundred requests. Most of them are wrong, some are valid callbacks.
     url: String,
     #[command(flatten)]
     keys: KeyArgs,
     /// Which keys the receiver holds.
     #[arg(long, default_value = "live")]
     mode: ModeArg,
-    /// What the receiver checks. The default follows from the given keys; where they leave it open, this is needed.
+    /// What the receiver checks. By default the given keys decide. If they allow several forms, give this option.
     #[arg(long)]
     form: Option<FormArg>,
-    /// A file with the names of cases that are known to come out wrong, one on each line; `#` begins a comment. A known case
-    /// that no longer comes out wrong is reported.
+    /// A file with the names of cases that the receiver is known to answer wrongly, one on each line. A `#` begins a
+    /// comment. The command reports a known case that is now answered correctly.
     #[arg(long, value_name = "FILE")]
     known: Option<PathBuf>,
-    /// Print every case, not only those that come out wrong.
+    /// Print every case, not only those that the receiver answers wrongly.
     #[arg(long)]
     all: bool,
-    /// A PEM file with certificate authorities to trust beside the web's.
+    /// A PEM file with certificate authorities to trust, in addition to the public ones.
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
 }

@@ -15,7 +15,7 @@ use crate::diagnosis::{Capture, Finding};
 /// The arguments.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// A file with the request's headers as they were captured, one on each line. A request line may stand before them.
+    /// A file with the captured headers, one on each line. The request line may come before them.
     #[arg(long, value_name = "FILE")]
     headers: PathBuf,
     /// A file with the request's body, byte for byte.

@@ -14,7 +14,7 @@ pub(in crate::cli) struct Filters {
     /// Only callbacks of this task.
     #[arg(long)]
     pub(in crate::cli) task: Option<String>,
-    /// Only callbacks to this origin (https://HOST:PORT), or that follow a team's default URL (default:live,
+    /// Only callbacks to this origin (https://HOST:PORT), or only those that use the team's default URL (default:live,
     /// default:test).
     #[arg(long, value_name = "ORIGIN")]
     pub(in crate::cli) endpoint: Option<String>,
@@ -27,10 +27,10 @@ pub(in crate::cli) struct Filters {
     /// Only callbacks whose last attempt had this outcome: ok, server_error, connect_refused, ...
     #[arg(long)]
     pub(in crate::cli) outcome: Option<String>,
-    /// Only callbacks of live tasks, or of test tasks: live or test.
+    /// Only callbacks of this mode: live or test.
     #[arg(long)]
     pub(in crate::cli) mode: Option<String>,
-    /// Only callbacks whose event is of this time or later. Write an RFC 3339 time, or how long ago: 30m, 2h, 7d.
+    /// Only callbacks whose event happened at this time or later. Write an RFC 3339 time, or how long ago: 30m, 2h, 7d.
     #[arg(long, value_name = "TIME")]
     pub(in crate::cli) since: Option<String>,
     /// Only callbacks whose event is older than this time.
@@ -41,10 +41,10 @@ pub(in crate::cli) struct Filters {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Pages")]
 pub(in crate::cli) struct PageArgs {
-    /// How many to show at most, 1 to 1000. With --jsonl it is the number of all documents, and may be larger.
+    /// How many entries a page has at most, 1 to 1000. With --jsonl it limits all pages together, and may be larger.
     #[arg(long, value_name = "N")]
     pub(in crate::cli) limit: Option<usize>,
-    /// Show the page that follows the one that printed this token.
+    /// Show the next page. The page before it printed this token.
     #[arg(long, value_name = "TOKEN")]
     pub(in crate::cli) next: Option<String>,
 }
@@ -75,7 +75,7 @@ pub(in crate::cli) enum CallbacksCommand {
         /// The callback's id, which is also its webhook-id.
         id: String,
     },
-    /// Show a callback, and what each of its attempts came to.
+    /// Show a callback, with the outcome of each of its attempts.
     #[command(after_help = "Example:\n  callbackd callbacks attempts cb_01kav9ft00zkek0kfes3qvf608")]
     Attempts {
         /// The callback's id.
@@ -202,9 +202,9 @@ pub(in crate::cli) enum OffsetsCommand {
     /// Start the partitions that wait because their offsets in Kafka were written by another store.
     #[command(after_help = "Example:\n  callbackd offsets accept --from committed")]
     Accept {
-        /// Where to start. earliest: at the first record that Kafka still holds, which repeats what the other store had
-        /// sent. committed: at the other store's watermark, which loses what was still pending there. end: only with
-        /// records that come from now on.
+        /// Where to start. earliest: at the first record that Kafka still holds. This sends callbacks again that the other
+        /// store had sent. committed: at the other store's watermark. This loses callbacks that were pending there. end:
+        /// after the last record. This also loses the callbacks of all records that were not read.
         #[arg(long, value_parser = ["earliest", "committed", "end"])]
         from: String,
     },

@@ -9,7 +9,7 @@ pub(in crate::cli) enum ConfigCommand {
     /// Show every value, and where it came from.
     #[command(after_help = "Example:\n  callbackd config show --config callbackd.toml")]
     Show,
-    /// Check the configuration. Nothing is printed if it is good.
+    /// Check the configuration. Nothing is printed if it is correct.
     #[command(after_help = "Example:\n  callbackd config check --config callbackd.toml")]
     Check,
     /// Print the default configuration with all its comments.
@@ -21,10 +21,10 @@ pub(in crate::cli) enum ConfigCommand {
         /// A level or a filter, for example: info, debug, callbackd=debug,info.
         level: Option<String>,
     },
-    /// Show what one key means.
+    /// Explain one setting.
     #[command(after_help = "Example:\n  callbackd config explain deliver.lease")]
     Explain {
-        /// The key, written as section.key, or a section.
+        /// The setting, written as section.key, or the name of a section.
         key: String,
     },
 }

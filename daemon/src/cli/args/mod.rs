@@ -20,7 +20,8 @@ pub(super) use teams::{AuditCommand, KeysCommand, TeamFields, TeamsCommand, Toke
     name = "callbackd",
     version,
     about = "Delivers the callbacks of finished tasks. It reads task events from Kafka, sends signed POST requests to the customers' URLs, and records what happened to each callback.",
-    after_help = "Words such as lane, watermark or lease are explained by: callbackd glossary\n\
+    after_help = "To see it work, without Kafka and without any configuration: callbackd demo\n\
+                  To explain a word such as lane or watermark: callbackd glossary WORD\n\
                   Exit status: 0 done, 1 failed, 2 wrong usage or refused, 3 not found, 4 not authenticated or not \
                   allowed, 5 the daemon can't be reached, 130 Ctrl-C.\n\
                   Example:\n  callbackd demo --events 200",
@@ -35,7 +36,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct Remote {
-    /// The configuration file. Without it, the defaults and CALLBACKD_ variables hold.
+    /// The configuration file. Without it, only the defaults and the variables CALLBACKD_SECTION__KEY apply.
     #[arg(long, global = true, value_name = "FILE", env = "CALLBACKD_CONFIG", help_heading = "Configuration")]
     pub(super) config: Option<PathBuf>,
     /// The address of the daemon's API: unix:PATH, http://HOST:PORT or https://HOST:PORT. Without it,
@@ -46,7 +47,7 @@ pub(super) struct Remote {
     /// $CALLBACKD_TOKEN_FILE names. The unix socket needs no token.
     #[arg(long, global = true, value_name = "FILE", help_heading = "API")]
     pub(super) token_file: Option<PathBuf>,
-    /// A PEM file of certificate authorities to trust for https://, besides those of the web.
+    /// A PEM file of certificate authorities to trust for https://, in addition to the public ones.
     #[arg(long, global = true, value_name = "FILE", env = "CALLBACKD_API_CA_FILE", help_heading = "API")]
     pub(super) api_ca_file: Option<PathBuf>,
     /// Print the API's JSON. An error is printed as a problem object on standard error.
@@ -69,24 +70,24 @@ pub(super) enum Command {
     /// what was produced, received and stored.
     #[command(after_help = "Example:\n  callbackd demo --events 200")]
     Demo(DemoArgs),
-    /// Check, before the daemon runs, everything that could keep it from its work. Each finding has a line with its fix.
+    /// Check everything that could stop the daemon from working, before it runs. Each problem is printed with its fix.
     #[command(
         after_help = "The exit status is 1 if anything would fail.\n\nExample:\n  callbackd check --config /etc/callbackd/callbackd.toml"
     )]
     Check,
-    /// Ask a running daemon whether it is ready, by its ops listener. Made for the health checks of containers.
+    /// Ask a running daemon whether it is ready, at the address of ops.listen. Health checks of containers use this.
     #[command(after_help = "Example:\n  callbackd healthcheck --config /etc/callbackd/callbackd.toml")]
     Healthcheck,
     /// Show, check and explain the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Manage the keyring: the file with which the teams' keys are sealed.
+    /// Manage the keyring: the file with which the teams' keys are encrypted in the store.
     #[command(subcommand)]
     Keyring(KeyringCommand),
-    /// Bring the store to the schema of this program while no daemon runs on it. `run` does this by itself.
+    /// Bring the store to the schema of this program while no daemon uses it. The command run does this by itself.
     #[command(after_help = "Example:\n  callbackd migrate --status --config /etc/callbackd/callbackd.toml")]
     Migrate(MigrateArgs),
-    /// Look into the store itself while no daemon runs on it.
+    /// Look into the store itself while no daemon uses it.
     #[command(subcommand)]
     Store(StoreCommand),
     /// Show how the daemon is doing: how far it is behind, what waits, which endpoints fail, and its last instances.
@@ -98,19 +99,19 @@ pub(super) enum Command {
     /// Show callbacks and their attempts.
     #[command(subcommand, visible_alias = "callback")]
     Callbacks(CallbacksCommand),
-    /// Show endpoints: where callbacks go, and how their attempts went lately.
+    /// Show endpoints: the places where callbacks go, and the outcomes of their last attempts.
     #[command(subcommand, visible_alias = "endpoint")]
     Endpoints(EndpointsCommand),
     /// Show dead letters: task events that can't become a callback.
     #[command(subcommand, visible_alias = "dead-letter")]
     DeadLetters(DeadLettersCommand),
-    /// Show how far each partition was read, and say where to start.
+    /// Show how far each partition was read, and choose where to start reading.
     #[command(subcommand, visible_alias = "offset")]
     Offsets(OffsetsCommand),
     /// Manage teams: their default URLs, allowed origins, and the form of the auth header.
     #[command(subcommand, visible_alias = "team")]
     Teams(TeamsCommand),
-    /// Manage a team's keys. A created key is not used yet, a promoted one is, and a revoked one is used no more.
+    /// Manage a team's keys. A created key is not used until it is promoted. A revoked key is not used any more.
     #[command(subcommand, visible_alias = "key")]
     Keys(KeysCommand),
     /// Manage bearer tokens of the API.
@@ -124,7 +125,7 @@ pub(super) enum Command {
     /// Explain the words that callbackd uses, all of them or one.
     #[command(after_help = "Example:\n  callbackd glossary lane")]
     Glossary {
-        /// The word to explain; all of them without it.
+        /// The word to explain. Without it, all words are explained.
         word: Option<String>,
     },
     /// Print a script with which a shell completes commands.
@@ -143,17 +144,17 @@ pub(super) enum Command {
 
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
-    /// Produce this many events as fast as they are taken, then print the ledger and end.
+    /// Produce this many events as fast as possible, print the ledger, and end.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub(super) events: Option<u64>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
-    /// Show it again every two seconds, until Ctrl-C.
+    /// Show the status again every two seconds, until Ctrl-C.
     #[arg(long)]
     pub(super) watch: bool,
-    /// With --watch: show it this many times, then end.
+    /// With --watch: show the status this many times, then end.
     #[arg(long, value_name = "N", requires = "watch")]
     pub(super) times: Option<u64>,
 }

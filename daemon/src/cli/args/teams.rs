@@ -8,34 +8,35 @@ use super::PageArgs;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct TeamFields {
-    /// The team's name, for people.
+    /// A name for people to read.
     #[arg(long)]
     pub(in crate::cli) name: Option<String>,
-    /// Where callbacks go whose task has no URL of its own. "" removes it.
+    /// The URL for callbacks whose task has no URL of its own. "" removes it.
     #[arg(long, value_name = "URL")]
     pub(in crate::cli) default_url: Option<String>,
-    /// The default URL for test tasks, if it is another one. "" removes it.
+    /// The default URL for test tasks, if they need a different one. "" removes it.
     #[arg(long, value_name = "URL")]
     pub(in crate::cli) default_url_test: Option<String>,
-    /// An origin that callbacks may go to. Repeat it for several; then no other origin is allowed. "" allows any.
+    /// An origin that callbacks may go to, such as https://acme.example. Repeat the option for several origins. Then no
+    /// other origin is allowed. "" allows any.
     #[arg(long, value_name = "ORIGIN")]
     pub(in crate::cli) allow_origin: Vec<String>,
     /// The form of the header scale-callback-auth: key or hmac.
     #[arg(long, value_name = "FORM")]
     pub(in crate::cli) auth_form: Option<String>,
-    /// An origin that has a form of its own: ORIGIN=key or ORIGIN=hmac. Repeat it for several. "" removes all.
+    /// An origin that has a form of its own: ORIGIN=key or ORIGIN=hmac. Repeat the option for several. "" removes all.
     #[arg(long, value_name = "ORIGIN=FORM")]
     pub(in crate::cli) origin_form: Vec<String>,
-    /// What to do with http:// URLs: allow, hmac-only or refuse. "" follows the installation.
+    /// What to do with http:// URLs: allow, hmac-only or refuse. "" means that the setting egress.http decides.
     #[arg(long, value_name = "POLICY")]
     pub(in crate::cli) http: Option<String>,
-    /// How many retries there are, instead of the installation's number.
+    /// How many retries there are, instead of the setting retry.retries.
     #[arg(long, value_name = "N")]
     pub(in crate::cli) retries: Option<u32>,
-    /// Within how many hours retries happen, instead of the installation's horizon.
+    /// Within how many hours all retries happen, instead of the setting retry.horizon.
     #[arg(long, value_name = "HOURS")]
     pub(in crate::cli) horizon_hours: Option<u64>,
-    /// Whether the status 410 ends a callback: true or false.
+    /// Whether the answer 410 (Gone) ends a callback: true or false.
     #[arg(long, value_name = "BOOL")]
     pub(in crate::cli) end_on_gone: Option<bool>,
 }
@@ -113,7 +114,8 @@ pub(in crate::cli) enum KeysCommand {
         #[arg(long)]
         team: String,
     },
-    /// Create a key that is not used yet, or take over one that the customer has already. Its value is printed.
+    /// Create a key, or take over one that the customer already has. Its value is printed. It is not used until it is
+    /// promoted.
     #[command(after_help = "Example:\n  callbackd keys create --team team_acme --kind signing --mode live")]
     Create {
         /// The team's id.
@@ -125,11 +127,11 @@ pub(in crate::cli) enum KeysCommand {
         /// Whether it is for live or for test callbacks.
         #[arg(long, value_parser = ["live", "test"])]
         mode: String,
-        /// A file with the value of a key that the customer has already; "-" means standard input.
+        /// A file with the value of a key that the customer already has. "-" means standard input.
         #[arg(long, value_name = "FILE")]
         from_file: Option<PathBuf>,
     },
-    /// Use a key from now on, or from a given time on.
+    /// Start to use a key now, or at a given time.
     #[command(after_help = "Example:\n  callbackd keys promote key_0123456789abcdef --team team_acme")]
     Promote {
         /// The key's id.
@@ -137,7 +139,7 @@ pub(in crate::cli) enum KeysCommand {
         /// The team's id.
         #[arg(long)]
         team: String,
-        /// Use the key from this time on, RFC 3339.
+        /// Start to use the key at this time, written as in RFC 3339: 2027-01-01T00:00:00Z.
         #[arg(long, value_name = "TIME")]
         at: Option<String>,
     },
@@ -149,7 +151,7 @@ pub(in crate::cli) enum KeysCommand {
         /// The team's id.
         #[arg(long)]
         team: String,
-        /// Revoke even the last active key of its kind and mode. Callbacks then wait for another one.
+        /// Revoke the key even if it is the last active one of its kind and mode. Callbacks then wait for another key.
         #[arg(long)]
         force: bool,
     },
@@ -169,22 +171,22 @@ pub(in crate::cli) enum TokensCommand {
     /// List all tokens, without their values.
     #[command(after_help = "Example:\n  callbackd tokens list")]
     List,
-    /// Create a token. Its value is printed this once, and is shown nowhere else.
+    /// Create a token. Its value is printed only now and can't be shown again.
     #[command(after_help = "Example:\n  callbackd tokens create --name grafana --scope read --valid-for 30d")]
     Create {
-        /// Whose token it is. The audit shows this name.
+        /// A name that says whose token it is. The audit shows this name.
         #[arg(long)]
         name: String,
         /// What the token may do: read, operate (includes read) or secrets (reveal keys). Write several with commas.
         #[arg(long)]
         scope: String,
-        /// How long the token is valid: 12h, 30d, at most 366d.
+        /// How long the token is valid, for example 12h or 30d. At most 366d.
         #[arg(long, value_name = "TIME", default_value = "90d")]
         valid_for: String,
         /// Print only the value.
         #[arg(long)]
         value_only: bool,
-        /// Write the token straight into the store. No daemon may run on it meanwhile.
+        /// Write the token directly into the store. No daemon may use the store meanwhile.
         #[arg(long)]
         bootstrap: bool,
     },

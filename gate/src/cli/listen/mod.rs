@@ -32,7 +32,7 @@ const STOPPED: u8 = 130;
 /// The arguments.
 #[derive(Debug, Args)]
 pub struct ListenArgs {
-    /// Where to listen. Every path is accepted.
+    /// The address at which to listen. Every path is accepted.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = parse_address)]
     listen: SocketAddr,
     #[command(flatten)]
@@ -44,16 +44,16 @@ pub struct ListenArgs {
     /// Print bodies as well, up to 4 KiB of each.
     #[arg(long)]
     print_body: bool,
-    /// Send verified callbacks on to this URL, unchanged, and answer what it answers.
+    /// Forward verified callbacks to this URL, unchanged, and return its answer.
     #[arg(long, value_name = "URL", conflicts_with_all = ["status", "delay"])]
     forward_to: Option<String>,
-    /// Answer verified callbacks with this status, to see them come again.
+    /// Answer verified callbacks with this status, for example 500, so that the platform sends them again.
     #[arg(long, value_name = "CODE", value_parser = clap::value_parser!(u16).range(200..=599))]
     status: Option<u16>,
     /// With --status: use it this many times, and answer 204 from then on.
     #[arg(long, value_name = "N", requires = "status")]
     times: Option<u64>,
-    /// Answer after this long; the platform waits 15s.
+    /// Wait this long before the answer. The platform waits 15s.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     delay: Option<Duration>,
     /// End with exit status 0 after this many verified callbacks.
