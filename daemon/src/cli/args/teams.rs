@@ -17,7 +17,7 @@ pub(in crate::cli) struct TeamFields {
     /// The default URL for test tasks, if they need a different one. "" removes it.
     #[arg(long, value_name = "URL")]
     pub(in crate::cli) default_url_test: Option<String>,
-    /// An origin that callbacks may go to, such as https://acme.example. Repeat the option for several origins. Then no
+    /// An origin that callbacks may go to, written https://HOST:PORT. Repeat the option for several origins. Then no
     /// other origin is allowed. "" allows any.
     #[arg(long, value_name = "ORIGIN")]
     pub(in crate::cli) allow_origin: Vec<String>,
