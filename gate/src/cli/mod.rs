@@ -31,7 +31,7 @@ macro_rules! keys_help {
     SCALE_CALLBACK_TEST_...        the same three for test callbacks\n\
     A name may also end with _FILE: that variable names a file with the key. While keys rotate, a variable holds several\n\
     keys, with white space between them.\n\n\
-    Exit status: 0 done, 1 failed or not valid, 2 usage or refused, 130 stopped by Ctrl-C before it was done."
+    Exit status: 0 done, 1 failed or not valid, 2 usage or refused, 130 stopped by a signal before it was done."
     };
 }
 
