@@ -197,7 +197,7 @@ async fn a_part_of_intake_that_panics_ends_the_process_in_order() {
         produce(&servers, fault, 1, &events(0, 1, "http://127.0.0.1:9/"));
         assert_eq!(process.ended().await, 1, "{}", process.log_text());
         let log = process.log_text();
-        let told = format!("{part} ended by itself: it panicked; the log has the place");
+        let told = format!("{part} ended by itself: it panicked; the log says where");
         assert!(log.contains("daemon/src/intake/"), "the place: {log}");
         assert!(log.contains("a part of intake ended by itself") && log.contains(&told), "{log}");
         assert!(!log.contains("a fault switch"), "a panic's message is not told: {log}");
@@ -220,7 +220,7 @@ async fn what_outlives_the_grace_is_interrupted() {
     process.signal("TERM");
     assert_eq!(process.ended().await, 0);
     assert!(
-        process.log_text().contains("cut off: its attempt did not end within shutdown.grace"),
+        process.log_text().contains("the attempt was cut off because it did not end within shutdown.grace"),
         "{}",
         process.log_text()
     );

@@ -19,7 +19,7 @@ fn text(path: &str) -> String {
 }
 
 /// The libraries that the binary asks for beyond the C library's own, and the Debian package of each in the image.
-const LIBRARIES: [(&str, &str); 4] = [
+const LIBRARIES: [(&str, &str); 5] = [
     ("libssl.so.3", "libssl3t64"),
     ("libcrypto.so.3", "libssl3t64"),
     ("libz.so.1", "zlib1g"),

@@ -1,7 +1,7 @@
 //! Admission: what is new becomes a lease and is offered to its lane; what is known is passed; what can't become a
 //! callback is buried.
 //!
-//! A callback enters the books of what is under way *before* its id is looked up: a copy that settled earlier is then
+//! A callback enters the table of what is under way *before* its id is looked up: a copy that settled earlier is then
 //! found in the store, and one that comes later finds it under way.
 
 mod ids;
@@ -108,7 +108,7 @@ impl Admit {
                     Some(batch) => self.admit(batch).await,
                     None => return,
                 },
-                () = lanes.progress.notified(), if !self.waiting.is_empty() => {}
+                () = lanes.room_freed.notified(), if !self.waiting.is_empty() => {}
                 _ = stale_check.tick() => self.park_stale().await,
             }
             self.offer_waiting().await;
@@ -142,7 +142,7 @@ impl Admit {
         events
     }
 
-    /// Enters events into the books of what is under way. Gives those that are new there, and the copies of others.
+    /// Enters events into the table of what is under way. Gives those that are new there, and the copies of others.
     async fn begin(&self, events: Vec<Event>) -> (Vec<New>, Repeats) {
         let ids = self.ids(&events).await;
         let mut new = Vec::with_capacity(events.len());
