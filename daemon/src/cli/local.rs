@@ -30,7 +30,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| Failure::new(Failure::FAILED, format!("the runtime can't be started: {error}")))
 }
 
-/// Turns core dumps off, since they would hold keys in clear.
+/// Turns core dumps off, since they would hold unencrypted keys.
 fn no_core_dumps() {
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     // A system that refuses this may still run the daemon.
@@ -208,8 +208,8 @@ pub(super) fn config(file: Option<&Path>, command: ConfigCommand) -> Result<Exit
             let docs: Vec<_> = layers
                 .values()
                 .into_iter()
-                .map(|(key, value, origin)| {
-                    serde_json::json!({ "key": key, "value": value, "from": origin.to_string() })
+                .map(|(key, value, source)| {
+                    serde_json::json!({ "key": key, "value": value, "from": source.to_string() })
                 })
                 .collect();
             let columns: [Column; 3] = [("KEY", "key"), ("VALUE", "value"), ("FROM", "from")];

@@ -2,7 +2,7 @@
 //!
 //! A part that ends though nothing asked it to is an error of the program. It is logged, readiness goes off with the
 //! reason, and [`Intake::failed`] tells the owner, who ends the process. Intake does not restart the part by itself:
-//! after a panic nobody knows what its books are worth, and a new process reads them from the store.
+//! after a panic its state can't be trusted, and a new process reads it from the store.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

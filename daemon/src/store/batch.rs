@@ -183,7 +183,7 @@ impl BatchWriter {
         Ok(written)
     }
 
-    /// Writes what can stand in the place of a change that the store refused.
+    /// Writes the replacement of a change that the store refused.
     async fn write_rejected(&mut self, change: Change, why: &str) -> Result<Written, StoreError> {
         match self.write_part(vec![change.rejected_by_store()], Vec::new()).await {
             Err(StoreError::Refused(again)) => {

@@ -17,7 +17,7 @@ use crate::store::{ClaimAsk, Claimed};
 
 /// Queues looked at in one claim, so that many full lanes can't make it long.
 const QUEUES_AT_MOST: i64 = 1_000;
-/// How long a queue or a row that can't be read is left alone.
+/// How long a queue or row that can't be read is skipped.
 const SET_ASIDE: Duration = Duration::from_secs(60);
 
 pub(super) fn claim(
@@ -74,7 +74,7 @@ impl Claiming<'_> {
             }
             self.row(id)?;
         }
-        // A queue without room goes to the back, too: it must not stand before the others.
+        // A queue without room goes to the back, too, so that it does not block the others.
         to_the_back(self.connection, queue, self.now)
     }
 
