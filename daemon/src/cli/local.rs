@@ -59,17 +59,17 @@ pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
                 _ = hang_up.recv() => reload(&app, file, &mut running).await,
                 broken = app.broken() => match broken {
                     Broken::Store(error) => {
-                        tracing::error!(%error, "the store is broken: ending at once");
+                        tracing::error!(%error, "the store is broken: the daemon ends at once");
                         return Err(Failure::new(Failure::FAILED, error.to_string()));
                     }
                     Broken::Part(error) => {
-                        tracing::error!(error, "a part of the daemon ended by itself: draining, then ending");
+                        tracing::error!(error, "a part of the daemon ended by itself: the daemon drains and ends");
                         break Some(Failure::new(Failure::FAILED, error));
                     },
                 }
             }
         };
-        tracing::info!("stopping: attempts in flight may end; a second signal ends at once");
+        tracing::info!("the daemon stops: it waits for attempts in flight; a second signal ends it at once");
         tokio::select! {
             stopped = app.stop() => {
                 stopped?;
@@ -105,7 +105,7 @@ async fn reload(app: &App, file: Option<&Path>, running: &mut Layers) {
         }
         Err(why) => {
             metric.with_label_values(&["refused"]).inc();
-            tracing::error!(why, "the configuration was read again and refused: nothing changed");
+            tracing::error!(why, "the configuration was read again and refused: nothing has changed");
         }
     }
 }

@@ -115,7 +115,7 @@ impl Context {
         if !durable && count > 0 {
             tracing::error!(
                 count,
-                "partitions go before their attempts in flight could be recorded: repeats are possible"
+                "partitions were revoked before their attempts in flight were recorded: repeats are possible"
             );
             deps.metrics.repeats_possible_total.with_label_values(&["revoke_timeout"]).inc_by(count);
         }

@@ -116,7 +116,7 @@ impl<'c> Interpreter<'c> {
                 return Some(self.go_to(key, Place::Offset(offset)));
             }
             Action::SkipUnreadable(offset) => {
-                tracing::error!(partition = %key, offset, "a record can't be read; it is passed");
+                tracing::error!(partition = %key, offset, "a record can't be read; it is skipped");
                 return Some(self.go_to(key, Place::Offset(offset.saturating_add(1))));
             }
             Action::PassTo(position) => deps.flight.inflight.at_position(key, position),
@@ -157,7 +157,7 @@ impl<'c> Interpreter<'c> {
         let deps = &self.context().deps;
         let accepted = match cause {
             AnewCause::LogChanged(reason) => {
-                tracing::error!(partition = %key, %reason, low = start, high = log_end, "the topic was re-created or truncated: reading it from its begin");
+                tracing::error!(partition = %key, %reason, low = start, high = log_end, "the topic was re-created or truncated: reading it from its beginning");
                 deps.metrics.partitions_started_anew_total.inc();
                 None
             }

@@ -106,7 +106,7 @@ impl ConsumerContext for Context {
 
     fn commit_callback(&self, result: rdkafka::error::KafkaResult<()>, offsets: &TopicPartitionList) {
         let Err(error) = result else { return };
-        tracing::debug!(%error, "offsets were not committed; the next commit carries them");
+        tracing::debug!(%error, "offsets were not committed; the next commit includes them");
         for element in offsets.elements() {
             if let Some(assigned) = self.partitions().get_mut(element.topic(), element.partition()) {
                 assigned.machine.on(Event::CommitFailed);

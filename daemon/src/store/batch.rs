@@ -175,7 +175,7 @@ impl BatchWriter {
                 Err(other) => return Err(other),
             }
         }
-        tracing::error!(reason = %why, "the store refused data; the bad row was set aside, its neighbours went through");
+        tracing::error!(reason = %why, "the store refused the data of a row; the row was replaced, and the other rows were written");
         let last = self.write_part(Vec::new(), watermarks).await?;
         written.lost.extend(last.lost);
         written.watermarks = last.watermarks;

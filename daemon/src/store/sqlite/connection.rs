@@ -200,7 +200,7 @@ fn run_writer(mut writer: Writer, mut queue: mpsc::Receiver<Job>) {
     }
     // A last checkpoint makes the next start quick; without it nothing is lost.
     if let Err(error) = writer.connection.pragma_update(None, "wal_checkpoint", "TRUNCATE") {
-        tracing::debug!(%error, "the last checkpoint of the store failed; the next start makes up for it");
+        tracing::debug!(%error, "the last checkpoint of the store failed; the next start repeats it");
     }
 }
 

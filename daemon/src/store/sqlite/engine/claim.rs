@@ -60,7 +60,7 @@ impl Claiming<'_> {
         let key = match self.ids.queue_name(self.connection, queue) {
             Ok(key) => key,
             Err(SqliteError::Corrupt(what)) => {
-                tracing::error!(queue, what, "a queue can't be read; its rows wait, the others go on");
+                tracing::error!(queue, what, "a queue can't be read; its rows wait, and other queues go on");
                 return set_aside(self.connection, queue, self.now);
             }
             Err(other) => return Err(other),
@@ -82,7 +82,7 @@ impl Claiming<'_> {
         let before = match rows::load(self.connection, self.ids, id) {
             Ok(rows) => rows,
             Err(SqliteError::Corrupt(what)) => {
-                tracing::error!(callback = %id, what, "a row can't be read; it waits, the others go on");
+                tracing::error!(callback = %id, what, "a row can't be read; it waits, and other rows go on");
                 return postpone(self.connection, id, self.now);
             }
             Err(other) => return Err(other),
