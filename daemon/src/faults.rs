@@ -1,5 +1,5 @@
-//! Fault switches for the tests that prove the tests. Without the feature `faults` each is a constant that does
-//! nothing; with it, `CALLBACKD_FAULT` names the one that is on.
+//! Fault switches, for tests that check that other tests fail when they should. Without the feature `faults`, all of
+//! them are always off. With it, `CALLBACKD_FAULT` names the ones that are on.
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -11,7 +11,7 @@ pub(crate) enum Fault {
     NoLookUp,
     /// The attempt of a task whose id holds `panic` panics.
     Panic,
-    /// The attempt of a task whose id holds `hang` never ends, whatever its deadline.
+    /// The attempt of a task whose id holds `hang` never ends, not even at its deadline.
     Hang,
     /// The consumer's thread panics at its first record.
     ConsumerPanic,

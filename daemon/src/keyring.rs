@@ -1,7 +1,7 @@
 //! Seals and opens the keys of teams. The sealing keys live in a file of their own, never in the store.
 //!
-//! A sealed key is bound to its place (team, kind, mode, id): moved elsewhere, it does not open. Each names the
-//! sealing key it was made with, so that sealing keys can be rotated.
+//! A sealed key is bound to its place (team, kind, mode, id) and can't be opened for any other place. It names the
+//! sealing key that it was made with, so that sealing keys can be rotated.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -15,18 +15,18 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::model::team::{KeyKind, Mode};
 
-/// The version of the associated data's form.
+/// The version of the associated data's format.
 const VERSION: u8 = 1;
-/// A keyring holds a handful of keys.
+/// A keyring holds only a few keys.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeyringError {
     #[error("keyring: {path}: {why}")]
     Io { path: String, why: std::io::Error },
-    #[error("keyring: {path} is there already, and is never overwritten")]
+    #[error("keyring: {path} exists already, and is never overwritten")]
     Exists { path: String },
-    #[error("keyring: {path} can be read by others (mode {mode:o}); say: chmod 600 {path}")]
+    #[error("keyring: {path} can be read by other users (mode {mode:o}); run: chmod 600 {path}")]
     Readable { path: String, mode: u32 },
     #[error("keyring: {place}, line {line}: expected \"<id> <base64 of 32 bytes>\"")]
     Malformed { place: String, line: usize },
@@ -38,7 +38,7 @@ pub enum KeyringError {
 pub enum OpenError {
     #[error("the keyring lacks the sealing key that this key was sealed with")]
     UnknownKey,
-    #[error("the keyring does not open this key: it is another keyring, or the row was changed")]
+    #[error("the keyring does not open this key: this is another keyring, or the row was changed")]
     Refused,
 }
 
@@ -51,7 +51,7 @@ pub struct Place<'p> {
     pub key_id: &'p str,
 }
 
-/// Sealing keys by id; the last one of the file seals.
+/// Sealing keys by id. The last one in the file seals new keys.
 pub struct Keyring(Vec<(String, LessSafeKey)>);
 
 pub struct Sealed {
@@ -61,7 +61,7 @@ pub struct Sealed {
 }
 
 impl Keyring {
-    /// Reads a keyring file, which nobody else may be able to read.
+    /// Reads a keyring file. Other users must not have access to it.
     ///
     /// # Errors
     /// A sentence that names the file.
@@ -78,7 +78,7 @@ impl Keyring {
         Self::parse(&text, &shown)
     }
 
-    /// Reads a keyring from text: a line a key, `<id> <base64 of 32 bytes>`; `#` begins a comment.
+    /// Reads a keyring from text. Each line is a key, `<id> <base64 of 32 bytes>`, or a comment that begins with `#`.
     ///
     /// # Errors
     /// A sentence that names `place` and the line, never the text.
@@ -104,7 +104,7 @@ impl Keyring {
         Ok(Self(keys))
     }
 
-    /// A new keyring file with one key. Never overwrites a file.
+    /// Creates a keyring file with one key. It never overwrites a file.
     ///
     /// # Errors
     /// A sentence that names the file.
@@ -126,7 +126,7 @@ impl Keyring {
             .map_err(io)
     }
 
-    /// The sealing keys' ids; the last one seals.
+    /// The ids of the sealing keys. The last one seals new keys.
     pub fn ids(&self) -> Vec<&str> {
         self.0.iter().map(|(id, _)| id.as_str()).collect()
     }

@@ -1,7 +1,7 @@
-//! callbackd delivers the callbacks of finished tasks: it reads task events from Kafka, finds the URL, signs, POSTs,
-//! retries for a day, and can prove what happened to every one.
+//! callbackd delivers the callbacks of finished tasks. It reads task events from Kafka, finds the URL, signs the
+//! callback, POSTs it, retries for a day, and records what happened to each callback.
 //!
-//! The rooms, in the order of the data; each imports only from rooms above it:
+//! The way of the data:
 //!
 //! ```text
 //! Kafka -> intake --+-- room in its lane ------> Lease (body in memory) --+

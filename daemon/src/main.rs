@@ -1,4 +1,4 @@
-//! The binary: thin. What it does is in the library.
+//! The binary. All its code is in the library.
 
 fn main() -> std::process::ExitCode {
     callbackd::cli::main()

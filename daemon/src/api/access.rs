@@ -1,5 +1,5 @@
-//! Who asks: the user at the other end of the unix socket, or whoever holds a bearer token. And the bounds of every
-//! request. What a caller may do is not decided here but in `ops`.
+//! Authenticates callers: the user at the other end of the unix socket, or the owner of a bearer token. It also holds
+//! the bounds of every request. It does not decide what a caller may do; `ops` does.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -64,7 +64,7 @@ pub(super) async fn bounded(State(ops): State<Ops>, request: Request, next: Next
     response
 }
 
-/// Refuses whoever is not known.
+/// Refuses callers that are not known.
 pub(super) async fn authenticated(
     State(ops): State<Ops>,
     Extension(arrival): Extension<Arrival>,

@@ -93,7 +93,7 @@ pub async fn serve_socket(listener: UnixListener, user: u32, ops: Ops, stop: Sto
     serve(Listener::Unix(listener), limits(), make, stop.into_receiver()).await;
 }
 
-/// Serves `/admin/v1` on TCP until `stop`, for whoever has a token.
+/// Serves `/admin/v1` on TCP until `stop`, for callers with a token.
 pub async fn serve_tcp(listener: TcpListener, tls: Option<Arc<ServerTls>>, ops: Ops, stop: Stop) {
     let Ok(listen) = listener.local_addr() else { return };
     let router = router(&ops);

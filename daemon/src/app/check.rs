@@ -1,4 +1,4 @@
-//! Everything that would keep the daemon from its work, looked at before it runs: each room's own look, joined.
+//! Checks everything that could keep the daemon from its work, before it runs. It joins the checks of all rooms.
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::FileTypeExt as _;
@@ -14,7 +14,7 @@ use crate::store::admin::KeyRow;
 use crate::store::tools;
 use crate::{intake, net};
 
-/// Looks at everything; takes seconds. Changes nothing.
+/// Checks everything. It takes seconds and changes nothing.
 pub async fn check(config: &Config) -> Vec<Finding> {
     let now = SystemClock.now();
     let mut found = vec![Finding::ok("configuration", "it can be read")];
@@ -24,7 +24,7 @@ pub async fn check(config: &Config) -> Vec<Finding> {
     found.push(keyring(config, &looked.keys));
     found.extend(net::check::check(&config.exchange, config.egress.http, &config.egress.allow).await);
     if looked.in_use {
-        found.push(Finding::ok("listeners", "held by the callbackd that runs on this store"));
+        found.push(Finding::ok("listeners", "used by the callbackd that runs on this store"));
     } else {
         found.extend(listeners(config));
     }
@@ -33,12 +33,14 @@ pub async fn check(config: &Config) -> Vec<Finding> {
 
 async fn kafka(config: &Config) -> Vec<Finding> {
     if config.intake.brokers.is_empty() {
-        let fix = "say where the brokers are: kafka.brokers = \"host:port\"";
+        let fix = "name the brokers: kafka.brokers = \"host:port\"";
         return vec![Finding::failed("kafka", "kafka.brokers is empty", fix)];
     }
     let (intake, horizon, now) = (config.intake.clone(), config.retry.horizon, SystemClock.now());
     let looked = tokio::task::spawn_blocking(move || intake::check::check(&intake, horizon, now)).await;
-    looked.unwrap_or_else(|_| vec![Finding::failed("kafka", "the look at it broke off", "look again")])
+    looked.unwrap_or_else(|_| {
+        vec![Finding::failed("kafka", "the check panicked", "run the check again, and report the defect")]
+    })
 }
 
 fn keyring(config: &Config, keys: &[KeyRow]) -> Finding {
@@ -66,7 +68,7 @@ fn keyring(config: &Config, keys: &[KeyRow]) -> Finding {
 
 fn listeners(config: &Config) -> Vec<Finding> {
     let mut found = Vec::new();
-    // Held until all were tried: two that want the same address can't both have it.
+    // Each address is held until all are tried, so that two listeners with the same address are found.
     let mut held = Vec::new();
     for (what, address) in [("ops.listen", config.ops_listen), ("api.listen", config.api.listen)] {
         found.extend(address.map(|address| port(what, address, &mut held)));
@@ -89,7 +91,11 @@ fn port(what: &str, address: SocketAddr, held: &mut Vec<TcpListener>) -> Finding
             held.push(listener);
             Finding::ok(what, format!("{address} is free"))
         }
-        Err(error) => Finding::failed(what, format!("{address}: {error}"), "stop what listens there, or name another"),
+        Err(error) => Finding::failed(
+            what,
+            format!("{address}: {error}"),
+            "stop the program that listens there, or name another address",
+        ),
     }
 }
 
@@ -97,7 +103,7 @@ fn socket(path: &Path) -> Finding {
     let what = "api.socket";
     match std::fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
-            Finding::failed(what, format!("{} is there and no socket", path.display()), "name another path")
+            Finding::failed(what, format!("{} exists and is not a socket", path.display()), "name another path")
         }
         Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
             let fix = "stop that one, or name another path";

@@ -45,12 +45,12 @@ impl Switches {
 }
 
 impl App {
-    /// Drains and ends. Answers how many attempts had to be cut off.
+    /// Drains and ends. Returns how many attempts were cut off.
     ///
     /// # Errors
-    /// The store's, if it broke on the way.
+    /// The store's, if it broke during the drain.
     pub async fn stop(mut self) -> anyhow::Result<usize> {
-        // From here on the daemon is not ready, and no record and no due row begins any more.
+        // From here on the daemon is not ready, and no record and no due row begins an attempt.
         self.switches.draining.flip();
         self.switches.stop_work.flip();
         self.end_work().await;
@@ -58,7 +58,7 @@ impl App {
         let cut_off = self.end_attempts().await;
         self.switches.stop_settling.flip();
         let settled = tokio::time::timeout(STORE_PATIENCE, self.settling).await;
-        // The watermark is where it will stay: offsets are committed for the last time, and the group is left.
+        // The watermark does not move any more: offsets are committed for the last time, and the group is left.
         self.switches.stop_consumer.flip();
         if !self.intake.consumer_ended(LEAVE).await {
             tracing::warn!("the Kafka client did not close in time");
@@ -70,18 +70,19 @@ impl App {
         }
         let ended = tokio::time::timeout(STORE_PATIENCE, self.store.end(self.instance)).await;
         if !matches!(ended, Ok(Ok(()))) {
-            tracing::warn!("the end of this instance was not recorded");
+            tracing::warn!("the store did not record the end of this instance");
         }
-        // A socket that stays behind is replaced at the next start.
+        // A socket file that remains is replaced at the next start.
         std::fs::remove_file(&self.api_socket).ok();
         tracing::info!(cut_off, "callbackd ended");
-        let settled =
-            settled.map_err(|_| anyhow!("the store did not answer: what was in flight is found at the next start"))?;
+        let settled = settled.map_err(|_| {
+            anyhow!("the store did not answer: the next start repeats the attempts that were in flight")
+        })?;
         settled.context("settle what was in flight")?.context("settle what was in flight")?;
         Ok(cut_off)
     }
 
-    /// Waits for the tasks that bring new work. One that ended before, or that does not end in time, is passed over.
+    /// Waits for the tasks that bring new work, but not longer than the given time.
     async fn end_work(&mut self) {
         for task in [&mut self.delivering, &mut self.pruning] {
             if !task.is_finished() {
@@ -91,20 +92,20 @@ impl App {
         self.intake.admission_ended(self.grace).await;
     }
 
-    /// What waits in the lanes is released or forgotten: its row or its record brings it back.
+    /// Releases or forgets the callbacks that wait in lanes. Their row or record brings them back.
     async fn give_back_what_waits(&self) {
         for lease in self.delivery.lanes.close() {
             if lease.epoch().is_none() {
                 let change = Change::Release { facts: lease.facts.clone(), token: lease.token };
                 self.flight.settler.submit(change).await;
             } else {
-                // Copies that waited for it are read again as well.
+                // Copies that waited for the callback are read again, too.
                 drop(self.flight.inflight.withdraw(&lease));
             }
         }
     }
 
-    /// Waits until every attempt is settled, and cuts off those that outlive the grace.
+    /// Waits until every attempt is settled, and cuts off attempts that are under way when the grace is over.
     async fn end_attempts(&self) -> usize {
         let lanes: &Lanes = &self.delivery.lanes;
         let inflight: &Inflight = &self.flight.inflight;
@@ -113,10 +114,10 @@ impl App {
         }
         let late = inflight.started();
         for lease in &late {
-            tracing::warn!(callback = %lease.id(), "cut off: its attempt did not end within shutdown.grace");
+            tracing::warn!(callback = %lease.id(), "the attempt was cut off because it did not end within shutdown.grace");
         }
         self.switches.cut_off.flip();
-        // What the store does not take in this time is found at the next start.
+        // An attempt that the store does not record in this time is found at the next start.
         tokio::time::timeout(STORE_PATIENCE, lanes.settled()).await.ok();
         late.len()
     }

@@ -1,11 +1,11 @@
-//! What the egress rules of this installation are: the operator's, and what is always refused.
+//! The egress policy of this installation: the operator's rules, and the addresses that are always refused.
 
 use std::net::{IpAddr, SocketAddr};
 
 use crate::config::Config;
 use crate::net::egress::Policy;
 
-/// For the addresses of the brokers, all at once.
+/// How long the lookup of all brokers' addresses may take.
 const LOOK_UP: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// `ours`: the daemon's own listeners.
@@ -20,7 +20,7 @@ pub(super) async fn policy(config: &Config, ours: &[SocketAddr]) -> Policy {
     for (broker, found) in brokers.iter().zip(looked_up.await) {
         match found {
             Ok(Ok(addresses)) => never.extend(addresses),
-            _ => tracing::warn!(broker, "a broker's name has no address now: egress can't refuse it by address"),
+            _ => tracing::warn!(broker, "the name of a broker has no address now, so egress can't refuse its address"),
         }
     }
     Policy {

@@ -1,4 +1,4 @@
-//! The listeners of the daemon: bound before any work begins, served once the operations stand.
+//! The listeners of the daemon. They are bound before any work begins, and served when the operations are built.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::store::admin::AdminStore;
 
 pub(super) struct Listeners {
     socket: UnixListener,
-    /// The user who may use the socket, beside root.
+    /// The user who may use the socket. Root may use it, too.
     user: u32,
     pub(super) tls: Option<Arc<ServerTls>>,
     api: Option<TcpListener>,
@@ -83,7 +83,7 @@ fn address_of(listener: Option<&TcpListener>) -> Option<SocketAddr> {
     listener.and_then(|listener| listener.local_addr().ok())
 }
 
-/// Binds the API's port where there is a token already, so that a port in use is told at once.
+/// Binds the API's port if there is a token already, so that a port in use is reported at once.
 async fn bind_api(
     listen: Option<SocketAddr>,
     admin: &dyn AdminStore,

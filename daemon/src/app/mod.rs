@@ -1,5 +1,5 @@
-//! The daemon as a whole: builds the rooms one after the other, starts them, notices when one ends by itself, and drains
-//! them in order.
+//! The daemon as a whole: builds the rooms one after the other, starts them, notices when one ends by itself, and
+//! drains them in order.
 
 mod check;
 mod drain;
@@ -33,11 +33,11 @@ use start::Ground;
 /// Puts another store around the engine's.
 pub type WrapStore = Box<dyn FnOnce(Arc<dyn EngineStore>) -> Arc<dyn EngineStore> + Send>;
 
-/// What tests put in the place of real parts, and what the demo listens to.
+/// What tests replace, and what the demo listens to.
 #[derive(Default)]
 pub struct TestHooks {
     pub notices: Option<mpsc::Sender<Notice>>,
-    /// Around the engine's store: faults.
+    /// A wrapper around the engine's store, which injects faults.
     pub wrap_store: Option<WrapStore>,
     pub log_level: Option<LogLevel>,
 }
@@ -67,10 +67,10 @@ pub struct App {
 /// Why a running daemon must end.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
-    /// Nothing can be recorded any more, so there is nothing to drain.
+    /// Nothing can be recorded any more, so there is no drain.
     #[error("{0}")]
     Store(String),
-    /// A part ended by itself. What is under way can still be recorded.
+    /// A part ended by itself. Attempts that are under way can still be recorded.
     #[error("{0}")]
     Part(String),
 }
@@ -79,7 +79,7 @@ impl App {
     /// Builds and starts everything.
     ///
     /// # Errors
-    /// One sentence: what could not be had, and what to do.
+    /// One sentence that says what failed and what to do.
     pub async fn start(config: Config, hooks: TestHooks) -> anyhow::Result<Self> {
         let (ground, listeners) = Ground::prepare(config, hooks).await?;
         let (flight, settle_task) = ground.flight();
@@ -118,10 +118,10 @@ impl App {
         })
     }
 
-    /// Takes what a running daemon can of another configuration.
+    /// Applies those settings of another configuration that can change while the daemon runs.
     ///
     /// # Errors
-    /// A sentence; nothing changed.
+    /// A sentence. Then nothing has changed.
     pub async fn reload(&self, config: &Config) -> Result<(), String> {
         self.live.take(config).await
     }

@@ -1,4 +1,4 @@
-//! What a running daemon takes of a changed configuration: all of it, or nothing.
+//! Applies a changed configuration to a running daemon: all of it, or nothing.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,12 +39,12 @@ impl Live {
     }
 
     pub(super) async fn take(&self, config: &Config) -> Result<(), String> {
-        // What may fail comes first, so that a mistake changes nothing.
+        // The steps that can fail come first, so that a mistake changes nothing.
         check_level(&config.log.level)?;
         if let Some(tls) = &self.tls {
             tls.reload().map_err(|why| format!("api.tls_cert: {why}"))?;
         }
-        // The brokers that are read from stay refused, whatever the file says by now.
+        // The brokers in use stay refused, even if the file names others now.
         let mut policy = egress::policy(config, &self.ours).await;
         policy.never.extend_from_slice(&self.delivery.engine.client.policy().never);
         policy.never.sort_unstable();
@@ -53,7 +53,7 @@ impl Live {
         self.delivery.directory.set_retry(config.retry);
         self.delivery.lanes.set_caps(config.caps);
         self.settings.send_replace(settings(config));
-        // A level that was set by hand stays, unless the file names another one than before.
+        // A level that was set by hand stays, unless the file now names another level than before.
         let mut level = self.level.lock().unwrap_or_else(PoisonError::into_inner);
         if *level != config.log.level {
             self.log_level.set(&config.log.level)?;

@@ -1,4 +1,4 @@
-//! What every room stands on, and how each room is built from it.
+//! What every room needs, and how each room is built from it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::store::batch::StoreUp;
 use crate::store::reads::Reads;
 use crate::store::{self, Begun, EngineStore, Stores};
 
-/// What every room stands on: configuration, clock, metrics, keyring, the open store, and the switches of the drain.
+/// What every room needs: configuration, clock, metrics, keyring, the open store, and the switches of the drain.
 pub(super) struct Ground {
     pub(super) config: Config,
     pub(super) clock: Arc<dyn Clock>,
@@ -50,7 +50,7 @@ impl Ground {
     /// Opens the store, binds the listeners, and registers this instance.
     ///
     /// # Errors
-    /// One sentence: what could not be had, and what to do.
+    /// One sentence that says what failed and what to do.
     pub(super) async fn prepare(config: Config, hooks: TestHooks) -> anyhow::Result<(Self, Listeners)> {
         let keyring = keyring(&config)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -61,7 +61,7 @@ impl Ground {
             None => engine,
         };
         check_keyring(&admin.some_keys().await.context("read the keys")?, &keyring)?;
-        // Listeners come before any work, so that a port in use is told at once.
+        // Listeners come before any work, so that a port in use is reported at once.
         let listeners = Listeners::bind(&config, admin.as_ref(), clock.as_ref()).await?;
         // A start that is refused leaves no trace in the store.
         let begun = register(store.as_ref(), &metrics).await?;
@@ -151,7 +151,7 @@ impl Ground {
     }
 }
 
-/// The keyring, once the settings that a start can't do without are there.
+/// The keyring, after a check that the settings without a default are there.
 fn keyring(config: &Config) -> anyhow::Result<Arc<Keyring>> {
     anyhow::ensure!(!config.intake.brokers.is_empty(), "kafka.brokers: say where the brokers are, \"host:port\"");
     anyhow::ensure!(
@@ -161,7 +161,7 @@ fn keyring(config: &Config) -> anyhow::Result<Arc<Keyring>> {
     Ok(Arc::new(Keyring::from_file(&config.keyring_file)?))
 }
 
-/// All metrics, with every label that they can have.
+/// All metrics, with all their labels.
 fn metrics() -> Metrics {
     Metrics::new(&Labels {
         outcomes: Outcome::ALL.iter().map(|outcome| outcome.name()).collect(),
@@ -170,7 +170,7 @@ fn metrics() -> Metrics {
     })
 }
 
-/// A keyring that does not open the store's keys is found at the start and not at the first callback.
+/// Opens all keys of the store, so that a wrong keyring is found at the start and not at the first callback.
 pub(super) fn check_keyring(keys: &[KeyRow], keyring: &Keyring) -> anyhow::Result<()> {
     for key in keys {
         let sealed = Sealed { keyring_id: key.keyring.clone(), bytes: key.sealed.clone() };
@@ -186,7 +186,7 @@ pub(super) fn check_keyring(keys: &[KeyRow], keyring: &Keyring) -> anyhow::Resul
 async fn register(store: &dyn EngineStore, metrics: &Metrics) -> anyhow::Result<Begun> {
     let begun = store.begin().await.context("register with the store")?;
     if begun.unclean {
-        tracing::warn!("the instance before did not end cleanly: what was in flight then may be repeated");
+        tracing::warn!("the previous instance did not end cleanly: attempts that were in flight may be repeated");
         metrics.repeats_possible_total.with_label_values(&["unclean_stop"]).inc();
     }
     Ok(begun)
@@ -203,7 +203,7 @@ fn delivery_config(config: &Config) -> anyhow::Result<deliver::Config> {
     })
 }
 
-/// Logs that the daemon runs, and where.
+/// Logs that the daemon runs, with its addresses.
 pub(super) fn tell(config: &Config, ops: &Ops, ops_address: Option<SocketAddr>, api_address: Option<SocketAddr>) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),

@@ -1,4 +1,5 @@
-//! Wall-clock time in milliseconds. The only place that reads the system's clock, so that tests can turn it by hand.
+//! Wall-clock time in milliseconds. Only this file reads the system's clock, so that tests can use a clock of their
+//! own.
 //!
 //! Durations are measured with `Instant`; a [`Timestamp`] is for what must be stored or shown.
 
@@ -34,7 +35,7 @@ impl Timestamp {
         Self(self.0.saturating_sub(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)))
     }
 
-    /// The time from `earlier` to here, zero if that lies ahead.
+    /// The time from `earlier` to this. Zero if `earlier` is later than this.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }

@@ -1,10 +1,10 @@
-//! What a look before the start finds.
+//! The findings of a check before the start.
 
-/// Whether the daemon could do its work.
+/// Whether the daemon can do its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Ok,
-    /// It would run; someone should know.
+    /// The daemon can run, but the operator should know this.
     Warning,
     Failed,
 }
@@ -19,13 +19,13 @@ impl Verdict {
     }
 }
 
-/// One thing that was looked at.
+/// One thing that was checked.
 #[derive(Debug, Clone)]
 pub struct Finding {
     pub verdict: Verdict,
     pub what: String,
     pub detail: String,
-    /// What to do, where something is to be done.
+    /// What to do, if something must be done.
     pub fix: Option<String>,
 }
 

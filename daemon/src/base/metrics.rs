@@ -47,7 +47,7 @@ pub struct Metrics {
     pub body_bytes: IntGauge,
 }
 
-/// The label values of a metric that the domain's rooms know: handed in, so that this room stays below them.
+/// Label values that the domain's rooms define. They are parameters, so that this room does not depend on those rooms.
 pub struct Labels<'l> {
     pub outcomes: Vec<&'l str>,
     pub reasons: Vec<&'l str>,
@@ -55,7 +55,7 @@ pub struct Labels<'l> {
 }
 
 impl Metrics {
-    #[expect(clippy::too_many_lines, reason = "a list, a line each")]
+    #[expect(clippy::too_many_lines, reason = "a list of metrics")]
     pub fn new(labels: &Labels<'_>) -> Self {
         let r = Registry::new();
         let latency = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0];
@@ -229,7 +229,7 @@ impl Metrics {
         metrics
     }
 
-    /// Series by topic stand at 0 before the first record.
+    /// Makes the series of each topic, so that they are 0 before the first record.
     pub fn expect_topics(&self, topics: &[String]) {
         for topic in topics {
             self.kafka_lag_records.with_label_values(&[topic]);
@@ -253,7 +253,7 @@ fn name(short: &str) -> String {
 }
 
 fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, collector: C) -> C {
-    registry.register(Box::new(collector.clone())).expect("each name stands once in this file");
+    registry.register(Box::new(collector.clone())).expect("each name is used once in this file");
     collector
 }
 

@@ -1,12 +1,11 @@
-//! The pace of reconnecting: exponential waits with jitter. Not the customers' retry schedule, which is a pure
-//! function of ours in `deliver::retry`.
+//! The pace of reconnecting: exponential waits with jitter. Callbacks are retried by another rule, `model::retry`.
 
 use std::time::Duration;
 
 use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff;
 
-/// Waits from `first` to `longest`, doubling, never ending.
+/// Waits that double from `first` to `longest` and never end.
 pub struct Pace(ExponentialBackoff);
 
 impl Pace {
@@ -27,7 +26,7 @@ impl Pace {
         self.0.next_backoff().map_or(longest, |wait| wait.min(longest))
     }
 
-    /// After a success the next failure begins with the first wait again.
+    /// Begins with the first wait again.
     pub fn succeeded(&mut self) {
         self.0.reset();
     }

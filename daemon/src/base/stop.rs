@@ -1,8 +1,8 @@
-//! One-way switches: a phase of the drain is announced by flipping one.
+//! One-way switches. Each phase of the drain flips one to announce that it begins.
 
 use tokio::sync::watch;
 
-/// Announces; flips once.
+/// The side that announces. It flips once and never back.
 #[derive(Debug)]
 pub struct Switch(watch::Sender<bool>);
 
@@ -26,14 +26,15 @@ impl Default for Switch {
     }
 }
 
-/// Sees a switch being flipped.
+/// The side that waits for a switch to be flipped.
 #[derive(Debug, Clone)]
 pub struct Stop(watch::Receiver<bool>);
 
 impl Stop {
-    /// Comes back when the switch is flipped, or gone.
+    /// Returns when the switch is flipped or dropped.
     pub async fn stopped(&mut self) {
-        let _ = self.0.wait_for(|flipped| *flipped).await;
+        // An error means that the switch was dropped, which counts as flipped.
+        drop(self.0.wait_for(|flipped| *flipped).await);
     }
 
     pub fn is_on(&self) -> bool {

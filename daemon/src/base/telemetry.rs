@@ -1,4 +1,4 @@
-//! Logs: a fixed message plus fields, as JSON or for people; and a panic hook that never prints a panic's message.
+//! Logs: a fixed message plus fields, as JSON or as text for people. A panic hook never prints a panic's message.
 //!
 //! A filter names levels by module. It holds no regular expression, so that no filter can use up memory.
 
@@ -10,7 +10,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// Bytes of a filter.
+/// The longest filter, in bytes.
 const LONGEST_FILTER: usize = 1_024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,39 +48,39 @@ fn filter(level: &str) -> Result<Targets, String> {
 }
 
 /// Logs the place of each panic and not its message, which may quote customers' data or a secret.
-#[expect(clippy::print_stderr, reason = "a panic before the logs are set up must be told as well")]
+#[expect(clippy::print_stderr, reason = "a panic before the logs are set up must be reported, too")]
 pub fn quiet_panics(logged: bool) {
     std::panic::set_hook(Box::new(move |panic| {
         let place = panic.location().map_or_else(|| "somewhere".to_owned(), ToString::to_string);
         if logged {
             tracing::error!(place, "a panic was caught");
         } else {
-            eprintln!("callbackd: a defect at {place}; please report it");
+            eprintln!("callbackd: there is a defect at {place}; please report it");
         }
     }));
 }
 
-/// Turns the level of this process's logs.
+/// Changes the level of this process's logs.
 #[derive(Clone)]
 pub struct LogLevel {
-    turn: Arc<dyn Fn(Targets) + Send + Sync>,
+    change: Arc<dyn Fn(Targets) + Send + Sync>,
     current: Arc<Mutex<String>>,
 }
 
 impl LogLevel {
-    /// Another level or filter from now on.
+    /// Changes the level or filter.
     ///
     /// # Errors
-    /// A sentence, if it can't be read; the old one stays.
+    /// A sentence, if it can't be read. Then the old one stays.
     pub fn set(&self, level: &str) -> Result<(), String> {
-        (self.turn)(filter(level)?);
+        (self.change)(filter(level)?);
         level.clone_into(&mut self.current.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(())
     }
 
-    /// For a process without logs: it changes nothing.
+    /// For a process without logs. It changes nothing.
     pub fn none() -> Self {
-        Self { turn: Arc::new(drop), current: Arc::new(Mutex::new("off".to_owned())) }
+        Self { change: Arc::new(drop), current: Arc::new(Mutex::new("off".to_owned())) }
     }
 
     pub fn current(&self) -> String {
@@ -88,7 +88,7 @@ impl LogLevel {
     }
 }
 
-/// Sets logs up for the process; the second call of a process changes nothing.
+/// Sets up the logs of the process. A second call in the same process changes nothing.
 ///
 /// # Errors
 /// A sentence, if the level can't be read.
@@ -106,9 +106,9 @@ pub fn start(config: &Config) -> Result<LogLevel, String> {
     if started.is_ok() {
         quiet_panics(true);
     }
-    // The handle outlives its layer only while the process ends.
-    let turn = move |filter| drop(handle.reload(filter));
-    Ok(LogLevel { turn: Arc::new(turn), current: Arc::new(Mutex::new(config.level.clone())) })
+    // Reloading fails only if the layer is dropped, which happens while the process ends.
+    let change = move |filter| drop(handle.reload(filter));
+    Ok(LogLevel { change: Arc::new(change), current: Arc::new(Mutex::new(config.level.clone())) })
 }
 
 #[cfg(test)]

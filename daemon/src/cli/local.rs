@@ -30,7 +30,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| Failure::new(Failure::FAILED, format!("the runtime can't be started: {error}")))
 }
 
-/// Turns core dumps off, since they would hold keys in clear.
+/// Turns core dumps off, since they would hold unencrypted keys.
 fn no_core_dumps() {
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     // A system that refuses this may still run the daemon.
@@ -59,17 +59,17 @@ pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
                 _ = hang_up.recv() => reload(&app, file, &mut running).await,
                 broken = app.broken() => match broken {
                     Broken::Store(error) => {
-                        tracing::error!(%error, "the store is broken: ending at once");
+                        tracing::error!(%error, "the store is broken: the daemon ends at once");
                         return Err(Failure::new(Failure::FAILED, error.to_string()));
                     }
                     Broken::Part(error) => {
-                        tracing::error!(error, "a part of the daemon ended by itself: draining, then ending");
+                        tracing::error!(error, "a part of the daemon ended by itself: the daemon drains and ends");
                         break Some(Failure::new(Failure::FAILED, error));
                     },
                 }
             }
         };
-        tracing::info!("stopping: attempts in flight may end; a second signal ends at once");
+        tracing::info!("the daemon stops: it waits for attempts in flight; a second signal ends it at once");
         tokio::select! {
             stopped = app.stop() => {
                 stopped?;
@@ -105,7 +105,7 @@ async fn reload(app: &App, file: Option<&Path>, running: &mut Layers) {
         }
         Err(why) => {
             metric.with_label_values(&["refused"]).inc();
-            tracing::error!(why, "the configuration was read again and refused: nothing changed");
+            tracing::error!(why, "the configuration was read again and refused: nothing has changed");
         }
     }
 }
@@ -208,8 +208,8 @@ pub(super) fn config(file: Option<&Path>, command: ConfigCommand) -> Result<Exit
             let docs: Vec<_> = layers
                 .values()
                 .into_iter()
-                .map(|(key, value, origin)| {
-                    serde_json::json!({ "key": key, "value": value, "from": origin.to_string() })
+                .map(|(key, value, source)| {
+                    serde_json::json!({ "key": key, "value": value, "from": source.to_string() })
                 })
                 .collect();
             let columns: [Column; 3] = [("KEY", "key"), ("VALUE", "value"), ("FROM", "from")];

@@ -25,14 +25,14 @@ impl ConfigError {
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub enum ValueSource {
     Default,
     /// File and line.
     File(String, usize),
     Variable(String),
 }
 
-impl std::fmt::Display for Origin {
+impl std::fmt::Display for ValueSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
@@ -45,7 +45,7 @@ impl std::fmt::Display for Origin {
 /// All layers, merged.
 pub struct Layers {
     merged: toml::Table,
-    origins: BTreeMap<String, Origin>,
+    sources: BTreeMap<String, ValueSource>,
 }
 
 impl Layers {
@@ -72,7 +72,7 @@ impl Layers {
         variables: impl Iterator<Item = (OsString, OsString)>,
     ) -> Result<Self, ConfigError> {
         let merged = DEFAULTS.parse().map_err(|error| ConfigError(format!("the compiled-in defaults: {error}")))?;
-        let mut layers = Self { merged, origins: BTreeMap::new() };
+        let mut layers = Self { merged, sources: BTreeMap::new() };
         if let Some((name, text)) = file {
             layers.add_file(name, text)?;
         }
@@ -95,14 +95,14 @@ impl Layers {
         })?;
         let mut found = Vec::new();
         collect_keys(table.get_ref(), "", &mut |key, offset| {
-            found.push((key, Origin::File(name.to_owned(), line_of(offset))));
+            found.push((key, ValueSource::File(name.to_owned(), line_of(offset))));
         });
-        for (key, origin) in &found {
+        for (key, source) in &found {
             if !self.knows(key) {
-                return Err(ConfigError(format!("{origin}: {key}: there is no such key")));
+                return Err(ConfigError(format!("{source}: {key}: there is no such key")));
             }
         }
-        self.origins.extend(found);
+        self.sources.extend(found);
         let mut values: toml::Table = text.parse().map_err(|error| ConfigError(format!("{name}: {error}")))?;
         if let Some(directory) = Path::new(name).parent() {
             paths_from(&mut values, directory);
@@ -116,16 +116,16 @@ impl Layers {
         let Some((section, key)) = name.trim_start_matches("CALLBACKD_").split_once("__") else { return Ok(()) };
         let (section, key) = (section.to_lowercase(), key.to_lowercase());
         let path = format!("{section}.{key}");
-        let origin = Origin::Variable(name.to_owned());
+        let source = ValueSource::Variable(name.to_owned());
         let Some(default) = self.merged.get(&section).and_then(|table| table.get(&key)).cloned() else {
-            return Err(ConfigError(format!("{origin}: {path}: there is no such key")));
+            return Err(ConfigError(format!("{source}: {path}: there is no such key")));
         };
         let value = variable_value(&default, text)
-            .ok_or_else(|| ConfigError(format!("{origin}: {path}: the value can't be read as the key's type")))?;
+            .ok_or_else(|| ConfigError(format!("{source}: {path}: the value can't be read as the key's type")))?;
         if let Some(Value::Table(table)) = self.merged.get_mut(&section) {
             table.insert(key, value);
         }
-        self.origins.insert(path, origin);
+        self.sources.insert(path, source);
         Ok(())
     }
 
@@ -165,14 +165,14 @@ impl Layers {
 
     /// A sentence about a key, with where its value came from.
     pub fn error_at(&self, key: &str, why: &str) -> ConfigError {
-        match self.origin(key) {
-            Origin::Default => ConfigError(format!("{key}: {why}")),
-            origin => ConfigError(format!("{origin}: {key}: {why}")),
+        match self.source(key) {
+            ValueSource::Default => ConfigError(format!("{key}: {why}")),
+            source => ConfigError(format!("{source}: {key}: {why}")),
         }
     }
 
-    pub fn origin(&self, key: &str) -> Origin {
-        self.origins.get(key).cloned().unwrap_or(Origin::Default)
+    pub fn source(&self, key: &str) -> ValueSource {
+        self.sources.get(key).cloned().unwrap_or(ValueSource::Default)
     }
 
     /// Keys whose values differ in `other`.
@@ -201,15 +201,15 @@ impl Layers {
     }
 
     /// Every key with its value as TOML, and where that came from. A value that may be secret is not shown.
-    pub fn values(&self) -> Vec<(String, String, Origin)> {
+    pub fn values(&self) -> Vec<(String, String, ValueSource)> {
         let mut values = Vec::new();
         for (section, table) in &self.merged {
             let Value::Table(table) = table else { continue };
             for (key, value) in table {
                 let path = format!("{section}.{key}");
-                let origin = self.origin(&path);
+                let source = self.source(&path);
                 let shown = if path == KAFKA_PROPERTIES { redacted(value) } else { value.to_string() };
-                values.push((path, shown, origin));
+                values.push((path, shown, source));
             }
         }
         values

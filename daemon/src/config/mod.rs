@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use explain::explain;
-pub use layers::{ConfigError, Layers, Origin as ValueOrigin};
+pub use layers::{ConfigError, Layers, ValueSource};
 pub use settings::is_reloadable;
 
 use crate::base::telemetry;

@@ -1,4 +1,4 @@
-//! Every setting, with what is special about it. The values and their comments stand in `config/callbackd.toml`; a test
+//! Every setting, with what is special about it. The values and their comments are in `config/callbackd.toml`; a test
 //! holds that both name the same keys, and that the comments say of each key whether a reload takes it.
 
 /// When a change of a setting is taken.

@@ -28,7 +28,7 @@ pub struct Config {
     pub exchange: exchange::Config,
     pub caps: Caps,
     pub retry: RetryPolicy,
-    /// How long a claimed row is ours.
+    /// How long a claimed row is leased to this instance.
     pub lease: Duration,
     /// A first attempt that is older than this gets its row early.
     pub park_after: Duration,
@@ -60,7 +60,7 @@ pub struct Delivery {
     pub tokens: Arc<LeaseTokens>,
 }
 
-/// Claims due rows, follows the teams' changes and whether the store answers, and closes idle connections.
+/// Claims due rows, watches for changes of teams and for the store's state, and closes idle connections.
 pub struct DeliveryTask {
     claim: ClaimTask,
     delivery: Delivery,
@@ -70,7 +70,7 @@ pub struct DeliveryTask {
 /// Builds the room on the current runtime, which will run its attempts.
 ///
 /// # Errors
-/// A sentence: the client to receivers can't be made.
+/// A sentence that says why the HTTP client can't be made.
 pub fn build(config: Config, deps: Deps) -> Result<(Delivery, DeliveryTask), String> {
     let Deps { store, admin, store_up, instance, flight, waker, keyring, egress, clock, metrics, cut_off } = deps;
     let directory = Arc::new(Directory::new(admin, keyring, clock, config.retry));
@@ -121,7 +121,7 @@ impl DeliveryTask {
     }
 }
 
-/// While the store is known to be down, nothing new begins.
+/// While the store is known to be down, no new attempt begins.
 async fn follow_store(mut up: watch::Receiver<bool>, lanes: &Arc<Lanes>, mut stop: Stop) {
     loop {
         tokio::select! {

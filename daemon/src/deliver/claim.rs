@@ -23,9 +23,9 @@ use crate::store::{ClaimAsk, Claimed, EngineStore, InstanceId, StoreError};
 /// Rows taken in one claim, and the bytes of their bodies.
 const ROWS: usize = 128;
 const BYTES: usize = 8 << 20;
-/// Rows for a queue whose lane names no room of its own.
+/// Rows that a queue may give if the lanes name no number for it.
 const USUAL_ROOM: u32 = 1;
-/// The shortest time between two claims, so that many small reasons make one claim.
+/// The shortest time between two claims, so that one claim answers many wake-ups.
 const BREATH: Duration = Duration::from_millis(5);
 const SWEEP: Duration = Duration::from_secs(60);
 
@@ -37,9 +37,9 @@ pub(super) struct ClaimTask {
     pub(super) settler: Settler,
     pub(super) waker: ClaimWaker,
     pub(super) metrics: Arc<Metrics>,
-    /// How long a claimed row is ours.
+    /// How long a claimed row is leased to this instance.
     pub(super) lease: Duration,
-    /// Told what every claim finds, so that a store that is away is noticed though nothing is settled.
+    /// Learns the result of each claim, so that a store that is down is noticed even if nothing is settled.
     pub(super) store_up: Arc<StoreUp>,
 }
 
@@ -56,7 +56,7 @@ impl ClaimTask {
             let wait = match self.claim().await {
                 Ok(wait) => {
                     pace.succeeded();
-                    self.store_up.feed(None);
+                    self.store_up.claims(None);
                     wait
                 }
                 Err(error @ StoreError::Broken(_)) => {
@@ -64,14 +64,14 @@ impl ClaimTask {
                     return;
                 }
                 Err(error) => {
-                    self.store_up.feed(Some(&error));
+                    self.store_up.claims(Some(&error));
                     pace.next_wait()
                 }
             };
             tokio::select! {
                 () = tokio::time::sleep(wait.max(BREATH)) => {}
                 () = self.waker.woken() => tokio::time::sleep(BREATH).await,
-                () = self.delivery.lanes.due_progress.notified() => tokio::time::sleep(BREATH).await,
+                () = self.delivery.lanes.slot_freed.notified() => tokio::time::sleep(BREATH).await,
                 () = stop.stopped() => return,
             }
         }
@@ -86,15 +86,15 @@ impl ClaimTask {
                     self.metrics.repeats_possible_total.with_label_values(&["lease_expired"]).inc_by(count);
                 }
             }
-            Err(error) => tracing::debug!(%error, "no sweep now"),
+            Err(error) => tracing::debug!(%error, "expired leases can't be released now"),
         }
         self.delivery.lanes.sweep();
     }
 
-    /// One claim; answers how long to wait for the next.
+    /// Makes one claim. Returns how long to wait before the next one.
     async fn claim(&self) -> Result<Duration, StoreError> {
         let (free, rooms) = self.delivery.lanes.rooms();
-        // While nothing may begin, an empty claim still asks whether the store is there.
+        // While no attempt may begin, an empty claim still shows whether the store answers.
         let at_most = free.min(ROWS);
         let room: HashMap<QueueKey, u32> = rooms
             .into_iter()
@@ -104,7 +104,7 @@ impl ClaimTask {
             })
             .collect();
         let first_token = self.delivery.tokens.take(at_most);
-        // The lease is measured from before the claim: it is never longer here than in the store.
+        // The lease is counted from before the claim, so that it never lasts longer here than in the store.
         let born = Instant::now();
         let ask = ClaimAsk {
             instance: self.instance,
@@ -121,7 +121,7 @@ impl ClaimTask {
         Ok(match next_at {
             _ if at_most == 0 => LONGEST_WAIT,
             _ if taken == at_most => Duration::ZERO,
-            // What is due and was not taken has no room: a slot that comes free tells.
+            // Due rows that were not taken have no room. `slot_freed` wakes this task when they may be claimed.
             Some(at) if at <= now => Duration::from_millis(100),
             Some(at) => at.since(now).min(LONGEST_WAIT),
             None => LONGEST_WAIT,
@@ -146,7 +146,7 @@ impl ClaimTask {
             });
             match self.inflight.begin(&lease) {
                 Begin::Begun => self.delivery.lanes.offer(lane, Side::Due, lease),
-                // An attempt of ours outlived its lease: it settles late, and the row is given back.
+                // An attempt of ours outlived its lease, and its row was claimed again. The row is given back.
                 Begin::Repeat | Begin::Reused | Begin::NotOurs => {
                     let facts = Arc::clone(&lease.facts);
                     self.settler.submit(Change::Release { facts, token }).await;

@@ -1,7 +1,7 @@
-//! Teams as delivery needs them: policy and signers, opened once and kept until something changes.
+//! The teams as delivery needs them: policy and signers. Their keys are opened once and kept until something changes.
 //!
-//! A change anywhere raises a version in the store; the cache is dropped within half a second of it. A team that is
-//! missing here is read through before anyone calls it unknown.
+//! Each change of a team or key raises a version in the store, and within half a second this cache is dropped. A team
+//! that is missing here is read from the store before it is called unknown.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,7 +31,7 @@ pub struct Directory {
     clock: Arc<dyn Clock>,
     retry: RwLock<RetryPolicy>,
     cache: RwLock<HashMap<Arc<str>, Arc<TeamEntry>>>,
-    /// Rises with every refresh: what was read before one is not kept after it.
+    /// Rises with every refresh. An entry that was read before a refresh is not kept after it.
     generation: AtomicU64,
 }
 
@@ -71,7 +71,7 @@ impl Directory {
     /// The team, if there is one.
     ///
     /// # Errors
-    /// The store's, where the team is not at hand.
+    /// The store's, if the team is not in the cache.
     pub async fn team(&self, id: &str) -> Result<Option<Arc<TeamEntry>>, StoreError> {
         let now = self.clock.now();
         let kept = self.cache.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
@@ -92,7 +92,7 @@ impl Directory {
         Ok(Some(entry))
     }
 
-    /// The installation's schedule: that of a callback whose team has none of its own, or can't be found.
+    /// The installation's retry policy, for a team that has none of its own or can't be found.
     pub fn retry(&self) -> RetryPolicy {
         *self.retry.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -102,7 +102,7 @@ impl Directory {
         self.refresh();
     }
 
-    /// Forgets everything that was kept: the next look reads the store.
+    /// Empties the cache: the next lookup reads the store.
     pub fn refresh(&self) {
         let mut cache = self.cache.write().unwrap_or_else(PoisonError::into_inner);
         self.generation.fetch_add(1, Ordering::SeqCst);
@@ -113,7 +113,7 @@ impl Directory {
     pub async fn run(&self, mut stop: Stop) {
         let mut known = None;
         loop {
-            // While the store is away, what is kept is the best there is.
+            // While the store is down, the cache stays in use.
             if let Ok(version) = self.admin.version().await {
                 if known.is_some_and(|known| known != version) {
                     self.refresh();
@@ -140,7 +140,7 @@ impl Directory {
     }
 
     fn signers(&self, team: &Team, keys: &[KeyRow], mode: Mode, now: Timestamp) -> Signers {
-        // The key form carries one value: that of the key promoted last.
+        // The `key` form sends one value: that of the key promoted last.
         let usable = |kind: KeyKind| {
             let alike = keys.iter().filter(|key| key.kind == kind && key.mode == mode && key.is_used(now));
             let mut alike: Vec<_> = alike.collect();

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::model::lease::Token;
 
-/// Makes lease tokens that no other process makes: it starts at a random number and counts up.
+/// Makes lease tokens that no other instance makes: it starts at a random number and counts up.
 pub struct LeaseTokens(AtomicU64);
 
 impl LeaseTokens {

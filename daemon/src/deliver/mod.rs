@@ -1,7 +1,7 @@
 //! Delivery: the hot path from a lease to its settle.
 //!
-//! First try, tenth try and restart are one path: a lease goes in, one settle comes out. `attempt` is the only caller of
-//! `settle`.
+//! First try, tenth try and restart are one path: a lease goes in, one settle comes out. `attempt` is the only caller
+//! of `settle`.
 
 mod build;
 mod claim;
@@ -50,7 +50,7 @@ pub struct Engine {
     pub cut_off: Stop,
 }
 
-/// What an attempt came to, with the policy that decides about the next one.
+/// The result of an attempt, and the policy that decides about the next one.
 struct Tried {
     exchange: Exchange,
     retry: RetryPolicy,
@@ -66,7 +66,7 @@ impl Engine {
         let begun = (lease.now(), Instant::now());
         self.observe_begin(&lease, begun.0);
         let end = tokio::time::Instant::now() + self.client.total_deadline();
-        let tried = self.watched(&lease, &mut permit, end).await;
+        let tried = self.supervise(&lease, &mut permit, end).await;
         let took = begun.1.elapsed();
         if tried.exchange.status.is_some() && took < PROMPT {
             slot.was_prompt();
@@ -81,7 +81,7 @@ impl Engine {
         if report.outcome.is_of_the_endpoint() {
             slot.ended(report.outcome, lease.now());
         }
-        // The customer's slot never waits for our disk.
+        // The slot at the customer's endpoint is given back before our disk is written.
         drop(slot);
         permit.to_settling();
         let attempt = tried.exchange.into_attempt(begun.0, took);
@@ -99,8 +99,8 @@ impl Engine {
         self.inflight.start(lease)
     }
 
-    /// Runs the attempt; gives it its row early when it is slow, and cuts it off when a stop's grace is over.
-    async fn watched(&self, lease: &Arc<Lease>, permit: &mut Permit, end: tokio::time::Instant) -> Tried {
+    /// Runs the attempt. Gives it its row early when it is slow, and cuts it off when the grace of a stop is over.
+    async fn supervise(&self, lease: &Arc<Lease>, permit: &mut Permit, end: tokio::time::Instant) -> Tried {
         let mut cut_off = self.cut_off.clone();
         let mut trying = std::pin::pin!(AssertUnwindSafe(self.try_once(lease, end)).catch_unwind());
         let mut slow = std::pin::pin!(tokio::time::sleep(PROMPT));
@@ -154,7 +154,7 @@ impl Engine {
         Tried { exchange, retry }
     }
 
-    /// The team; while the store is away it is asked again.
+    /// The team. While the store is down, it is asked again and again.
     async fn team(&self, lease: &Lease) -> Option<Arc<TeamEntry>> {
         let mut pace = Pace::new(Duration::from_millis(50), Duration::from_secs(1));
         loop {
@@ -165,7 +165,8 @@ impl Engine {
         }
     }
 
-    /// A hanging receiver never holds a watermark: the callback gets its row now, under the lease it was born with.
+    /// The callback gets its row now, under the lease that it began with, so that a receiver that hangs does not keep
+    /// the watermark from rising.
     async fn park_early(&self, lease: &Arc<Lease>) {
         if self.inflight.park(lease) {
             self.metrics.parked_total.with_label_values(&["slow"]).inc();
@@ -174,7 +175,7 @@ impl Engine {
     }
 
     fn panicked(&self) -> Tried {
-        let exchange = Exchange::refused(Outcome::Panicked, "the attempt panicked; the log has the place");
+        let exchange = Exchange::refused(Outcome::Panicked, "the attempt panicked; the log says where");
         Tried { exchange: Exchange { sent: true, ..exchange }, retry: self.directory.retry() }
     }
 
@@ -230,7 +231,7 @@ impl Exchange {
     }
 }
 
-/// In [0, 1): spreads retries that failed together.
+/// A random number in [0, 1), so that callbacks that failed together are not retried together.
 fn jitter() -> f64 {
     let mut bytes = [0; 4];
     aws_lc_rs::rand::fill(&mut bytes).expect("the system gives random bytes");

@@ -1,4 +1,5 @@
-//! From a lease to where it goes and with which keys, anew at each attempt. A refusal is an outcome like any other.
+//! Finds where a callback goes and with which keys it is signed, at each attempt again. A refusal is an outcome like
+//! any other.
 
 use std::sync::Arc;
 
@@ -43,7 +44,7 @@ pub fn resolve(own: Option<&str>, mode: Mode, entry: Arc<TeamEntry>, http: HttpP
     resolve_in(own, mode, entry, http, None)
 }
 
-/// The same, in another form than the team's if one is given.
+/// The same as [`resolve`], but in another form than the team's if one is given.
 ///
 /// # Errors
 /// As [`resolve`].
@@ -57,7 +58,7 @@ pub fn resolve_in(
     let url = url_of(own, &entry, mode)
         .ok_or_else(|| Refusal::new(Outcome::NoUrl, "neither the task nor its team has a callback URL"))?;
     let target = Target::parse(url).map_err(|error| Refusal::new(Outcome::UrlInvalid, error))?;
-    // Before any key is looked at: whoever chooses the URL is given the key.
+    // This comes before any key is read, because the key is sent to the URL, and a task may name its own URL.
     if !entry.team.allows(&target.origin) {
         return Err(Refusal::new(Outcome::OriginNotAllowed, "the origin is not among the team's allowed origins"));
     }
@@ -79,15 +80,15 @@ pub fn resolve_in(
     Ok(Resolved { target, form, mode, entry })
 }
 
-/// The queue that a callback waits in: its own URL's origin, or the default it follows. A URL that is none waits with
-/// the default; its attempt will end it.
+/// The queue in which a callback waits: that of its own URL's origin, or that of the default URL which it follows. A
+/// callback with an invalid URL waits with the default; its attempt will end it.
 pub fn queue_of(team: &Arc<str>, own: Option<&str>, mode: Mode) -> QueueKey {
     let origin = own.filter(|url| !url.is_empty()).and_then(|url| Target::parse(url).ok()).map(|target| target.origin);
     let target = origin.map_or(QueueTarget::Default(mode), QueueTarget::Origin);
     QueueKey { team: Arc::clone(team), target }
 }
 
-/// The lane that a queue leads to now.
+/// The lane in which the callbacks of a queue wait now.
 pub fn lane_of(queue: &QueueKey, entry: Option<&TeamEntry>) -> LaneKey {
     let origin = match &queue.target {
         QueueTarget::Origin(origin) => Some(origin.clone()),

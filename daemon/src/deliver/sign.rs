@@ -26,7 +26,7 @@ pub struct Content<'c> {
     pub body: Bytes,
 }
 
-/// Signs the content for the attempt that begins now; the same bytes are sent.
+/// Signs the content for the attempt that begins now. The bytes that are signed are the bytes that are sent.
 pub fn sign(resolved: Resolved, content: Content<'_>, user_agent: &HeaderValue) -> Outgoing {
     let signer = resolved.entry.signer(resolved.mode, resolved.form).expect("resolve found a signer");
     let signed = signer.sign(content.id, content.at.unix_seconds(), &content.body);

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 
 use crate::base::stop::Stop;
 
-/// What the receiver has seen.
+/// What the receiver has received.
 #[derive(Default)]
 pub(super) struct Receipts(Mutex<Entries>);
 
@@ -34,11 +34,11 @@ impl Receipts {
     fn answer(&self, received: &Received) -> Reply {
         let mut entries = self.entries();
         entries.requests += 1;
-        let Ok(proven) = &received.verdict else {
+        let Ok(verified) = &received.verdict else {
             entries.forged += 1;
             return Reply::status(401);
         };
-        let tries = entries.tries.entry(proven.id.clone()).or_default();
+        let tries = entries.tries.entry(verified.id.clone()).or_default();
         *tries += 1;
         let reply = match (received.path.as_str(), *tries) {
             ("/flaky", 1 | 2) => Reply::status(500).saying("the database is being moved"),
@@ -48,7 +48,7 @@ impl Receipts {
             _ => Reply::status(204),
         };
         if reply.status.is_success() && reply.delay.is_zero() {
-            entries.accepted.insert(proven.id.clone());
+            entries.accepted.insert(verified.id.clone());
         }
         reply
     }

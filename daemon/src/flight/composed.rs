@@ -1,4 +1,4 @@
-//! The way of a batch, as types: what is composed can only be written, and only what was written counts as durable.
+//! The life of a batch, as types: a composed batch can only be written, and only a written batch counts as durable.
 //!
 //! Nothing else makes a [`Durable`], so code that reports a callback as recorded before its batch is written does not
 //! compile.
@@ -10,7 +10,7 @@ use crate::model::settlement::{Change, Verdict};
 use crate::store::batch::{BatchWriter, Written};
 use crate::store::{PartitionWatermark, StoreError};
 
-/// A batch that is ready to be written: changes, and the watermarks that hold once they are durable.
+/// A batch that is ready to be written: changes, and the watermarks that become true when they are durable.
 #[derive(Debug)]
 #[must_use = "a composed batch becomes durable only by being written"]
 pub struct Composed {
@@ -20,7 +20,7 @@ pub struct Composed {
 
 /// A batch that the store has.
 #[derive(Debug)]
-#[must_use = "the flights of a written batch wait to be told"]
+#[must_use = "the callbacks of a written batch stay under way until it is confirmed"]
 pub struct Durable(Written);
 
 impl Composed {
@@ -32,12 +32,12 @@ impl Composed {
         self.changes.is_empty() && self.watermarks.is_empty()
     }
 
-    /// Leaves the watermarks out: what a broken build does that writes them in another transaction.
+    /// Removes the watermarks. Only a fault switch of the tests does this.
     pub fn without_watermarks(self) -> Self {
         Self { watermarks: Vec::new(), ..self }
     }
 
-    /// Writes the batch, however long the store is away.
+    /// Writes the batch. Waits as long as the store is unavailable.
     ///
     /// # Errors
     /// The store is broken.
@@ -47,22 +47,22 @@ impl Composed {
 }
 
 impl Durable {
-    /// Each change with what it came to, in the order in which they were composed.
+    /// Each change with its verdict, in the order in which they were composed.
     pub fn changes(&self) -> &[(Change, Verdict)] {
         &self.0.changes
     }
 
-    /// Gives the changes away, in the same order.
+    /// The changes, in the same order.
     pub fn into_changes(self) -> Vec<(Change, Verdict)> {
         self.0.changes
     }
 
-    /// Partitions that the batch named under an epoch that is no longer theirs.
+    /// Partitions that have a newer epoch than the batch named.
     pub fn fenced(&self) -> &[(Arc<PartitionKey>, i64)] {
         &self.0.lost
     }
 
-    /// The watermarks that the store took. One that was refused, since its epoch is gone, is not among them.
+    /// The watermarks that the store accepted. It refuses a watermark whose epoch is over.
     pub(super) fn watermarks(&self) -> impl Iterator<Item = &PartitionWatermark> {
         let refused = |taken: &PartitionWatermark| {
             self.0.lost.iter().any(|(partition, epoch)| *partition == taken.partition && *epoch == taken.epoch)
@@ -71,7 +71,7 @@ impl Durable {
     }
 }
 
-/// For the tests of the table, which stand in for the store.
+/// For the tests of the table, which play the store's part.
 #[cfg(test)]
 impl Composed {
     pub(super) fn into_parts(self) -> (Vec<Change>, Vec<PartitionWatermark>) {

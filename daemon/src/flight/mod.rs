@@ -1,7 +1,7 @@
 //! What is under way in this instance, and the way back to the store.
 //!
-//! One lock holds the partitions that are ours and the callbacks by id (`table`, pure). The settle task composes batches
-//! from it, writes them, and tells it what became durable (`composed`, `settle`). Nothing here sends anything.
+//! One lock holds the partitions that are ours and the callbacks by id (`table`, pure). The settle task composes
+//! batches from it, writes them, and tells it what became durable (`composed`, `settle`). Nothing here sends anything.
 
 mod composed;
 mod offset_tracker;
@@ -49,7 +49,7 @@ pub struct Deps {
     pub notices: Option<mpsc::Sender<Notice>>,
 }
 
-/// Builds the room: the books of what is under way, and the task that writes batches.
+/// Builds the room: the table of what is under way, and the task that writes batches.
 pub fn build(deps: Deps) -> (Flight, SettleTask) {
     let Deps { store, store_up, instance, waker, metrics, notices } = deps;
     let inflight = Arc::new(Inflight::default());
@@ -59,7 +59,7 @@ pub fn build(deps: Deps) -> (Flight, SettleTask) {
     (Flight { inflight, settler }, task)
 }
 
-/// What begins, or why it does not.
+/// Whether a callback was entered, or why it was not.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Begin {
     Begun,
@@ -74,7 +74,7 @@ pub enum Begin {
 /// A record that was taken in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Received {
-    /// A row may stand for it, so its id is looked up before anything else.
+    /// The store may already have a row for it, so its id is looked up first.
     pub is_below_seen: bool,
 }
 
@@ -90,7 +90,7 @@ pub struct ToPark {
 #[derive(Default)]
 pub struct Inflight {
     table: Mutex<FlightTable>,
-    /// A watermark may have moved though no change is on its way to the store.
+    /// Notified when a watermark may have moved although no change is on its way to the store.
     pub moved: Notify,
 }
 
@@ -99,18 +99,18 @@ impl Inflight {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The partition is ours from here on, in this epoch; `durable` is what the store has of it.
+    /// The partition is ours from now on, in this epoch. `durable` is the watermark that the store has.
     pub fn take(&self, partition: Arc<PartitionKey>, epoch: i64, durable: Watermark) {
         self.table().take(partition, epoch, durable);
     }
 
-    /// The partition is being given up, and nothing of it begins any more. Answers with the first tries that need a
-    /// row now. Until [`gone`](Self::gone), whatever becomes durable still raises the partition's watermark.
+    /// The partition is being given up: none of its callbacks begins any more. Returns the first tries that need a row
+    /// now. Until [`gone`](Self::gone) is called, each change that becomes durable still raises the watermark.
     pub fn give_up(&self, partition: &PartitionKey) -> Vec<ToPark> {
         self.table().give_up(partition)
     }
 
-    /// What was under way when the partition was given up is durable, or will not be.
+    /// The partition is given up: no later batch changes its watermark.
     pub fn gone(&self, partition: &PartitionKey) {
         self.table().gone(partition);
     }
@@ -130,7 +130,7 @@ impl Inflight {
         self.table().durable(partition)
     }
 
-    /// Takes a record in; `None` when it is not to be looked at.
+    /// Takes a record in. `None` if the record must be ignored.
     pub fn receive(&self, partition: &PartitionKey, epoch: i64, offset: i64, hash: Hash) -> Option<Received> {
         self.table().receive((partition, offset), epoch, hash, Instant::now())
     }
@@ -172,8 +172,8 @@ impl Inflight {
         self.moved.notify_one();
     }
 
-    /// Takes a first try out that becomes a dead letter, or is forgotten. Answers with the records that waited for it;
-    /// each must be judged for itself.
+    /// Removes a first try that becomes a dead letter, or is forgotten. Returns the records that waited for it: each of
+    /// them must be decided by itself.
     pub fn withdraw(&self, lease: &Lease) -> Vec<RecordRef> {
         self.table().withdraw(lease)
     }
@@ -183,7 +183,7 @@ impl Inflight {
         self.table().read_again(&record.partition);
     }
 
-    /// The record needs nothing more and no row: it is skipped.
+    /// The record is skipped: it needs no callback and no row.
     pub fn done_without_row(&self, record: &RecordRef, epoch: i64) {
         self.table().done(record, epoch, false, Instant::now());
         self.moved.notify_one();
@@ -194,7 +194,7 @@ impl Inflight {
         self.table().compose(changes, Instant::now())
     }
 
-    /// The batch is durable. Answers how many partitions of ours it found fenced; they are taken again.
+    /// The batch is durable. Returns how many partitions of ours it found fenced. They are taken again.
     pub fn confirm(&self, batch: &Durable) -> usize {
         let mut table = self.table();
         let has_copies = table.confirm(batch, Instant::now());
@@ -211,7 +211,7 @@ impl Inflight {
         self.table().started()
     }
 
-    /// Watermarks above everything received, durable or not: what a broken build would write.
+    /// Watermarks above every record received, durable or not. Only a fault switch of the tests writes them.
     pub fn received_watermarks(&self) -> Vec<PartitionWatermark> {
         self.table().received_watermarks()
     }

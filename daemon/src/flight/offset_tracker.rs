@@ -1,9 +1,9 @@
 //! Which records of one partition are durable. Pure: intake tells what it receives, and the settle task composes and
 //! confirms batches.
 //!
-//! Two watermarks rise one behind the other. `composed` is what the batch that is being written says; `durable` is what
-//! the store has confirmed, and the only one that others see. The tracker counts records received, not offsets: control
-//! records and compaction leave gaps.
+//! There are two watermarks. `composed` is the one in the batch that is being written. `durable` is the one that the
+//! store has confirmed, and the only one that other rooms see. The tracker counts received records and not offsets,
+//! because control records and compaction leave gaps between offsets.
 
 use std::collections::VecDeque;
 
@@ -30,12 +30,12 @@ struct Entry {
 }
 
 impl OffsetTracker {
-    /// Starts at what the store has.
+    /// Starts at the watermark that the store has.
     pub(super) fn new(durable: Watermark) -> Self {
         Self { durable, composed: durable, outstanding: VecDeque::new(), received_upto: durable.upto, has_moved: false }
     }
 
-    /// Takes a record in. False when its offset lies below what was received already: such a record is not looked at.
+    /// Takes a record in. False if a record at this offset or above was received before: then this one is ignored.
     pub(super) fn receive(&mut self, offset: i64, hash: Hash) -> bool {
         if offset < self.received_upto {
             return false;
@@ -49,8 +49,8 @@ impl OffsetTracker {
     /// one, gives it a row of its own.
     pub(super) fn done(&mut self, offset: i64, has_row: bool) {
         if has_row && offset >= self.composed.seen_upto {
-            // This is stored even while the watermark stands: after a crash, a record with a row is looked up and not
-            // sent again.
+            // This is stored even if `upto` does not move. After a crash, a record that has a row is then looked up
+            // and not sent again.
             self.composed.seen_upto = offset.saturating_add(1);
             self.has_moved = true;
         }
@@ -99,7 +99,7 @@ impl OffsetTracker {
         self.composed.upto
     }
 
-    /// What a broken build would write: a watermark above everything received, durable or not.
+    /// A watermark above every record received, durable or not. Only a fault switch of the tests writes it.
     pub(super) fn pretend_all_done(&self) -> Watermark {
         let last = self.outstanding.back().map(|entry| (entry.offset, entry.hash)).or(self.composed.last);
         Watermark { upto: self.received_upto, seen_upto: self.composed.seen_upto, last }

@@ -1,4 +1,4 @@
-//! The way to the store: tickets go in, batches come out.
+//! The way to the store: changes go in as tickets, and are written in batches.
 //!
 //! The queue is bounded. An attempt holds its permit until its settle is durable, so permits bound what waits here.
 
@@ -23,7 +23,7 @@ const BATCH: usize = 512;
 /// Tickets that wait for the writer; permits bound them further.
 const QUEUE: usize = 1_024;
 
-/// What a watcher is told once it is durable: the demo's screen, or a test.
+/// What a subscriber (the demo's screen, or a test) receives after it became durable.
 #[derive(Debug)]
 pub enum Notice {
     Attempt { settle: Box<Settle>, verdict: Verdict },
@@ -31,21 +31,21 @@ pub enum Notice {
 }
 
 enum Ticket {
-    /// A change to be made durable, with the permit that is given back then.
+    /// A change to make durable. Its permit is given back when it is durable.
     Change { change: Change, permit: Option<Permit> },
-    /// Told once everything handed over before is durable.
+    /// Answered when everything submitted before is durable.
     Flush(oneshot::Sender<()>),
     /// Another task found the store broken: the process must end.
     Broken(StoreError),
 }
 
-/// Takes changes; cheap to clone.
+/// Submits changes. Cheap to clone.
 #[derive(Clone)]
 pub struct Settler {
     tickets: mpsc::Sender<Ticket>,
 }
 
-/// The other end: composes batches and writes them, one after the other.
+/// Receives the tickets, composes batches and writes them, one after the other.
 pub struct SettleTask {
     tickets: mpsc::Receiver<Ticket>,
     writer: BatchWriter,
@@ -71,24 +71,24 @@ pub(super) fn build(deps: SettleDeps) -> (Settler, SettleTask) {
 }
 
 impl Settler {
-    /// Hands a settle over, with the permit that is given back when it is durable.
+    /// Submits a settle. Its permit is given back when it is durable.
     pub async fn settle(&self, settle: Settle, permit: Permit) {
         self.send(Ticket::Change { change: Change::Settle(Box::new(settle)), permit: Some(permit) }).await;
     }
 
-    /// Hands any other change over. Nobody waits for it.
+    /// Submits any other change. Nobody waits for it.
     pub async fn submit(&self, change: Change) {
         self.send(Ticket::Change { change, permit: None }).await;
     }
 
-    /// Waits until everything handed over before is durable. False when the store broke first.
+    /// Waits until everything submitted before is durable. False if the store broke first.
     pub async fn flushed(&self) -> bool {
         let (durable, is_durable) = oneshot::channel();
         self.send(Ticket::Flush(durable)).await;
         is_durable.await.is_ok()
     }
 
-    /// The store was found broken: settling ends, and the process with it.
+    /// The store is broken: settling ends, and then the process.
     pub async fn break_off(&self, error: StoreError) {
         self.send(Ticket::Broken(error)).await;
     }
@@ -100,7 +100,7 @@ impl Settler {
 }
 
 impl SettleTask {
-    /// Writes batches until every settler is gone, or the store breaks.
+    /// Writes batches until every settler is dropped, or the store breaks.
     ///
     /// # Errors
     /// The store is broken: the process must end.
@@ -149,13 +149,13 @@ impl SettleTask {
             self.landed(durable, permits);
         }
         for durable in waiting {
-            // Whoever waited may have given up.
+            // The waiting task may have given up, and then nobody reads the answer.
             durable.send(()).ok();
         }
         Ok(())
     }
 
-    /// Whatever waited for this batch goes on.
+    /// The batch is durable: gives its permits back, counts its changes and notifies subscribers.
     fn landed(&self, batch: Durable, permits: Vec<Option<Permit>>) {
         let fenced = self.inflight.confirm(&batch);
         self.metrics.partitions_fenced_total.inc_by(fenced as u64);
@@ -165,7 +165,8 @@ impl SettleTask {
         }
     }
 
-    /// The batch as it is written. A broken build writes the watermarks alone, before it, and too high.
+    /// A fault switch of the tests writes the watermarks alone, before the batch, and too high. Otherwise returns the
+    /// batch as it is.
     async fn watermarks_first(&mut self, batch: Composed) -> Result<Composed, StoreError> {
         if faults::is_on(Fault::WatermarkFirst) {
             self.writer.write(Vec::new(), self.inflight.received_watermarks()).await?;
@@ -202,7 +203,7 @@ impl SettleTask {
             Change::Park(_) | Change::Release { .. } => return,
         };
         if let Some(notices) = &self.notices {
-            // A slow watcher misses lines; delivery does not wait for it.
+            // Delivery does not wait for a slow subscriber, which misses notices instead.
             notices.try_send(notice).ok();
         }
     }
@@ -216,7 +217,7 @@ fn observe_delivery(metrics: &Metrics, settle: &Settle) {
     }
 }
 
-/// A park and a settle of one callback in one batch collapse to the settle, unless its attempt was cut off.
+/// If a batch has a park and a settle of one callback, the park is dropped, unless the attempt was cut off.
 fn collapse(tickets: &mut Vec<Ticket>) {
     let change = |ticket: &Ticket| match ticket {
         Ticket::Change { change: Change::Park(park), .. } => (Some(park.facts.id), None),

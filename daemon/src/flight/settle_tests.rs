@@ -67,7 +67,7 @@ impl Kit {
     /// A first try of the record at this offset, which is taken in and begun.
     fn begin(&self, event: u8, offset: i64) -> Arc<Lease> {
         let lease = lease(event, (&partition(0), offset), Some(self.epoch), u64::from(event));
-        self.flight.inflight.receive(&partition(0), self.epoch, offset, [event; 32]).expect("it is looked at");
+        self.flight.inflight.receive(&partition(0), self.epoch, offset, [event; 32]).expect("the record is new");
         assert_eq!(self.flight.inflight.begin(&lease), Begin::Begun);
         lease
     }
@@ -105,7 +105,7 @@ fn settle(lease: &Lease, outcome: Outcome, next: Next) -> Settle {
     }
 }
 
-/// Lanes that hand each start over, so that a test holds its permit.
+/// Lanes that send each start to the test, which then holds its permit.
 fn lanes() -> (Arc<Lanes>, std::sync::mpsc::Receiver<Start>) {
     let (sender, starts) = std::sync::mpsc::sync_channel(16);
     (Lanes::new(CAPS, metrics(), Box::new(move |start| sender.send(start).expect("the test waits"))), starts)
@@ -124,7 +124,7 @@ async fn a_permit_is_given_back_only_when_its_settle_is_durable() {
     kit.store.set_down(true);
     kit.flight.settler.settle(settle(&first, Outcome::Ok, Next::Delivered), permit).await;
     let settled = tokio::time::timeout(Duration::from_secs(60), lanes.settled()).await;
-    assert!(settled.is_err(), "the store is away, so the attempt is unsettled");
+    assert!(settled.is_err(), "the store is down, so the attempt is unsettled");
     assert_eq!(kit.watermark(), 0, "nothing is durable before its batch is written");
     kit.store.set_down(false);
     lanes.settled().await;

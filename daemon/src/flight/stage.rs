@@ -1,6 +1,6 @@
-//! Where a callback stands while this instance holds it.
+//! The stage that a callback has reached while this instance holds it.
 
-/// A callback under way. Every step of it is a method here, so that a step that does not fit is refused.
+/// The stage of a callback under way. Each transition is a method, which refuses a stage that does not allow it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     /// A first try that waits for its turn. Only Kafka has it.
@@ -16,7 +16,7 @@ pub(super) enum Stage {
 }
 
 impl Stage {
-    /// An attempt begins; `None` where none may begin.
+    /// An attempt begins. `None` if this stage does not allow it.
     pub(super) fn start(self) -> Option<Self> {
         match self {
             Self::Queued => Some(Self::Started),
@@ -25,7 +25,7 @@ impl Stage {
         }
     }
 
-    /// The callback gets its row; `None` where it has one already.
+    /// The callback gets its row. `None` if it has one already.
     pub(super) fn park(self) -> Option<Self> {
         match self {
             Self::Queued => Some(Self::Parking),

@@ -1,7 +1,7 @@
-//! What is under way, pure: the partitions that are ours with their offsets, and the callbacks by id. No lock, no clock.
+//! The table of what is under way: our partitions with their offsets, and the callbacks by id. It is pure: it has no
+//! lock and reads no clock.
 //!
-//! The room's `mod.rs` puts one lock around it, so that a partition that is given up and an attempt that begins can't
-//! miss each other.
+//! The room's `mod.rs` puts one lock around the table. So no attempt can begin while its partition is being given up.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::store::PartitionWatermark;
 pub(super) struct FlightTable {
     partitions: HashMap<Arc<PartitionKey>, Owned>,
     flights: HashMap<CallbackId, Flight>,
-    /// Partitions to be taken again: their epoch is gone, or a record of theirs came to nothing.
+    /// Partitions that must be taken again: another instance has a newer epoch, or one of their records got no row.
     again: HashSet<Arc<PartitionKey>>,
 }
 
@@ -30,7 +30,7 @@ pub(super) struct FlightTable {
 struct Owned {
     epoch: i64,
     offsets: OffsetTracker,
-    /// It is being given up. Nothing of it begins, but what ends still raises its watermark.
+    /// It is being given up: none of its callbacks begins, but a callback that ends still raises its watermark.
     leaving: bool,
     /// The oldest record that is not done, and since when it is the oldest.
     oldest_since: Option<(i64, Instant)>,
@@ -40,7 +40,7 @@ struct Owned {
 struct Flight {
     lease: Arc<Lease>,
     stage: Stage,
-    /// Other records of the same event, each with the epoch it was read under. The end of this flight settles them too.
+    /// Other records of the same event, each with its epoch. When this callback is done, they are done too.
     copies: Vec<(RecordRef, i64)>,
 }
 
@@ -69,7 +69,7 @@ impl FlightTable {
             }
             match flight.stage {
                 Stage::Queued => forgotten.push(*id),
-                // Whoever began this park may not have handed it over yet. Parking it twice writes one row.
+                // The task that began this park may not have submitted it yet. Two parks of one callback write one row.
                 Stage::Parking => to_park.push(ToPark { lease: Arc::clone(&flight.lease), is_started: false }),
                 Stage::Started => {
                     flight.stage = Stage::StartedWithRow;
@@ -81,7 +81,7 @@ impl FlightTable {
         for id in forgotten {
             let flight = self.flights.remove(&id);
             for (record, epoch) in flight.into_iter().flat_map(|flight| flight.copies) {
-                // Copies in partitions that stay with us waited for a callback that is forgotten now.
+                // The forgotten callback had copies in partitions that we keep. They must be read again.
                 if self.is_ours(&record.partition, epoch) {
                     self.again.insert(record.partition);
                 }
@@ -100,7 +100,7 @@ impl FlightTable {
         self.again.drain().collect()
     }
 
-    /// A write found this epoch of a partition gone. True if it is the one we work under.
+    /// The store refused a watermark because this epoch is over. True if it is our current epoch of the partition.
     pub(super) fn fenced(&mut self, partition: &Arc<PartitionKey>, epoch: i64) -> bool {
         let current = self.is_ours(partition, epoch);
         if current {
@@ -126,7 +126,7 @@ impl FlightTable {
     ) -> Option<Received> {
         let (partition, offset) = record;
         let owned = self.partitions.get_mut(partition).filter(|owned| owned.is_ours(epoch))?;
-        // Only offsets above all that were received come here, so what the store had at the take decides.
+        // This offset is above all received ones, so `seen_upto` as the store had it at the take decides.
         let is_below_seen = offset < owned.offsets.durable().seen_upto;
         if !owned.offsets.receive(offset, hash) {
             return None;
@@ -186,7 +186,8 @@ impl FlightTable {
         self.advance(lease, Stage::park)
     }
 
-    /// Moves the flight that this lease holds to its next stage. False where there is none, or the step does not fit.
+    /// Moves the callback of this lease to its next stage. False if it is not under way, or its stage does not allow
+    /// it.
     fn advance(&mut self, lease: &Lease, step: impl FnOnce(Stage) -> Option<Stage>) -> bool {
         let flight = self.flights.get_mut(&lease.id()).filter(|flight| flight.lease.token == lease.token);
         let Some((flight, next)) = flight.and_then(|flight| step(flight.stage).map(|next| (flight, next))) else {
@@ -228,7 +229,7 @@ impl FlightTable {
         Composed::new(changes, watermarks)
     }
 
-    /// Tells the flights of a batch that it is durable. True if copies became done by it, so that watermarks may move.
+    /// The batch is durable: its callbacks are no longer under way. True if copies are done now: watermarks may move.
     pub(super) fn confirm(&mut self, batch: &Durable, now: Instant) -> bool {
         for written in batch.watermarks() {
             if let Some(owned) = self.partitions.get_mut(&written.partition).filter(|o| o.epoch == written.epoch) {
@@ -242,7 +243,7 @@ impl FlightTable {
         has_copies
     }
 
-    /// A change is durable, or came to nothing: its flight is over, and its copies go on.
+    /// The change was written or refused: its callback is no longer under way. True if the callback had copies.
     fn land(&mut self, change: &Change, verdict: Verdict, now: Instant) -> bool {
         let flight = match change {
             Change::Settle(settle) => self.remove(settle.facts.id, settle.token),
@@ -254,7 +255,7 @@ impl FlightTable {
             Change::Bury(..) => None,
         };
         let Some(flight) = flight else { return false };
-        // Without a row the copies are first tries themselves (row 29, or a park under an epoch that is gone).
+        // If no row was written (row 29, or a park under an old epoch), the copies must be read and tried themselves.
         let left_no_row = verdict == Verdict::Nothing && !matches!(change, Change::Release { .. });
         for (record, epoch) in &flight.copies {
             if left_no_row {
@@ -271,7 +272,7 @@ impl FlightTable {
         started.map(|flight| Arc::clone(&flight.lease)).collect()
     }
 
-    /// Watermarks above everything received, durable or not: what a broken build would write.
+    /// Watermarks above every record received, durable or not. Only a fault switch of the tests writes them.
     pub(super) fn received_watermarks(&self) -> Vec<PartitionWatermark> {
         let received = self.partitions.iter().map(|(partition, owned)| {
             let watermark = owned.offsets.pretend_all_done();
@@ -280,7 +281,7 @@ impl FlightTable {
         received.collect()
     }
 
-    /// The record needs nothing more. It counts only in the epoch it was read under.
+    /// The record needs nothing more. This counts only if the partition still has the epoch under which it was read.
     pub(super) fn done(&mut self, record: &RecordRef, epoch: i64, has_row: bool, now: Instant) {
         let Some(owned) = self.partitions.get_mut(&record.partition).filter(|owned| owned.epoch == epoch) else {
             return;
@@ -296,7 +297,7 @@ impl FlightTable {
         self.partitions.get(partition).is_some_and(|owned| owned.is_ours(epoch))
     }
 
-    /// Takes the flight out that this token holds.
+    /// Removes the callback if this token holds it.
     fn remove(&mut self, id: CallbackId, token: Token) -> Option<Flight> {
         let is_held = self.flights.get(&id).is_some_and(|flight| flight.lease.token == token);
         if is_held { self.flights.remove(&id) } else { None }

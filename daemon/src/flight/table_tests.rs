@@ -43,14 +43,14 @@ fn receive(table: &mut FlightTable, at: &Arc<PartitionKey>, offset: i64) -> Opti
 #[test]
 fn a_composed_batch_is_not_durable_until_it_is_confirmed() {
     let (mut table, at) = table();
-    receive(&mut table, &at, 0).expect("it is looked at");
+    receive(&mut table, &at, 0).expect("the record is new");
     let first = lease(1, (&at, 0), Some(EPOCH), 1);
     assert_eq!(table.begin(&first), Begin::Begun);
     assert!(table.park(&first));
     let composed = table.compose(vec![parked(&first, None)], Instant::now());
-    assert_eq!(table.durable(&at).map(|mark| mark.upto), Some(0));
+    assert_eq!(table.durable(&at).map(|watermark| watermark.upto), Some(0));
     table.confirm(&durable(composed, Verdict::Parked, Vec::new()), Instant::now());
-    assert_eq!(table.durable(&at).map(|mark| (mark.upto, mark.seen_upto)), Some((1, 1)));
+    assert_eq!(table.durable(&at).map(|watermark| (watermark.upto, watermark.seen_upto)), Some((1, 1)));
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn a_partition_that_is_given_up_forgets_what_waits_and_parks_what_is_under_way()
     let parks = to_park.iter().map(|park| parked(&park.lease, None)).collect();
     let composed = table.compose(parks, Instant::now());
     table.confirm(&durable(composed, Verdict::Parked, Vec::new()), Instant::now());
-    assert_eq!(table.durable(&at).map(|mark| (mark.upto, mark.seen_upto)), Some((0, 3)));
+    assert_eq!(table.durable(&at).map(|watermark| (watermark.upto, watermark.seen_upto)), Some((0, 3)));
     table.gone(&at);
     assert_eq!(table.durable(&at), None);
 }
@@ -162,10 +162,14 @@ fn a_park_that_was_preempted_while_its_partition_went_is_written_before_it_is_go
     // Admission takes the right to park, and is preempted before it hands the park over.
     assert!(table.park(&first));
     let to_park = table.give_up(&at);
-    assert_eq!(to_park.len(), 1, "whoever gives the partition up writes the row");
+    assert_eq!(to_park.len(), 1, "giving the partition up writes the row");
     let composed = table.compose(vec![parked(&to_park[0].lease, None)], Instant::now());
     table.confirm(&durable(composed, Verdict::Parked, Vec::new()), Instant::now());
-    assert_eq!(table.durable(&at).map(|mark| mark.seen_upto), Some(1), "the record is looked up when it is read again");
+    assert_eq!(
+        table.durable(&at).map(|watermark| watermark.seen_upto),
+        Some(1),
+        "the record is looked up when it is read again"
+    );
     table.gone(&at);
     let late = table.compose(vec![parked(&first, None)], Instant::now());
     table.confirm(&durable(late, Verdict::Nothing, Vec::new()), Instant::now());
@@ -239,7 +243,7 @@ impl World {
                     self.waiting.push(parked(&lease, None));
                 }
             }
-            // A release stands for any end that takes the flight out and writes no first row.
+            // A release represents every end that removes the callback and writes no first row.
             Op::Settle(at) => {
                 if let Some(lease) = self.pick(*at)
                     && self.rows.contains(&lease.facts.content_hash[0])
@@ -309,11 +313,11 @@ impl World {
             };
             written.push((change, verdict));
         }
-        for mark in &watermarks {
-            if self.epochs.get(&mark.partition.number) == Some(&mark.epoch) {
-                self.stored.insert(mark.partition.number, mark.watermark);
+        for written in &watermarks {
+            if self.epochs.get(&written.partition.number) == Some(&written.epoch) {
+                self.stored.insert(written.partition.number, written.watermark);
             } else {
-                lost.push((Arc::clone(&mark.partition), mark.epoch));
+                lost.push((Arc::clone(&written.partition), written.epoch));
             }
         }
         let batch = Durable::of(Written { changes: written, watermarks, lost, now: Timestamp::from_millis(0) });
@@ -333,7 +337,7 @@ impl World {
         self.table.take(key, epoch, stored);
     }
 
-    /// Every record below a watermark in the store has a row, whatever happened.
+    /// Every record below a watermark in the store has a row, after any sequence of events.
     fn check(&self) {
         for (number, stored) in &self.stored {
             let log = &self.log[number];

@@ -1,4 +1,4 @@
-//! The partitions that the group gave us, each with its machine and how far its records are recorded.
+//! The partitions that the group gave us, each with its state machine and the time up to which its records are durable.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub(super) struct Assigned {
     pub(super) lag: i64,
 }
 
-/// By topic and number, as messages name them: a look-up allocates nothing.
+/// By topic and number, as messages name them, so that a look-up allocates nothing.
 #[derive(Default)]
 pub(super) struct Partitions(HashMap<Arc<str>, HashMap<i32, Assigned>>);
 
@@ -51,14 +51,14 @@ impl Partitions {
         self.0.values_mut().flat_map(HashMap::values_mut)
     }
 
-    /// The keys of the partitions whose machine is so.
+    /// The keys of the partitions whose machine matches.
     pub(super) fn keys(&self, is_so: impl Fn(&Partition) -> bool) -> Vec<Arc<PartitionKey>> {
         self.iter().filter(|assigned| is_so(&assigned.machine)).map(|assigned| Arc::clone(&assigned.key)).collect()
     }
 }
 
-/// Up to which time a partition's records are recorded. Records name their time, and watermarks their offset: a few
-/// samples of both lie between.
+/// The time up to which a partition's records are durable. A record has a time and a watermark has an offset, so a few
+/// samples of both connect them.
 #[derive(Debug, Default)]
 pub(super) struct RecordedTime {
     newest: Option<(i64, Timestamp)>,
@@ -69,7 +69,7 @@ pub(super) struct RecordedTime {
 const SAMPLES: usize = 256;
 
 impl RecordedTime {
-    /// A record was read. Without a time of its own, or with one that lies ahead, it says nothing.
+    /// A record was read. It is ignored if it has no time, or a time in the future.
     pub(super) fn read(&mut self, offset: i64, millis: i64, now: Timestamp) {
         if millis > 0 && millis <= now.millis() {
             self.newest = Some((offset, Timestamp::from_millis(millis)));
@@ -81,8 +81,9 @@ impl RecordedTime {
         self.newest.map(|(_, at)| at)
     }
 
-    /// Everything below `watermark` is recorded; at the log's end, everything up to when that was seen.
-    pub(super) fn recorded(&mut self, watermark: i64, end_seen: Option<Timestamp>) {
+    /// Every record below `watermark` is durable. If this is the end of the log, `end_reached` is the latest time at
+    /// which we know that the log ended there.
+    pub(super) fn recorded(&mut self, watermark: i64, end_reached: Option<Timestamp>) {
         if let Some(newest) = self.newest
             && self.samples.back() != Some(&newest)
             && self.samples.len() < SAMPLES
@@ -92,7 +93,7 @@ impl RecordedTime {
         while let Some((_, at)) = self.samples.pop_front_if(|(offset, _)| *offset < watermark) {
             self.upto = self.upto.max(Some(at));
         }
-        self.upto = self.upto.max(end_seen);
+        self.upto = self.upto.max(end_reached);
     }
 
     pub(super) fn upto(&self) -> Option<Timestamp> {
@@ -118,7 +119,7 @@ mod tests {
         recorded.recorded(8, None);
         assert_eq!(recorded.upto(), Some(at(1_000)));
         recorded.recorded(10, Some(at(9_000)));
-        assert_eq!(recorded.upto(), Some(at(9_000)), "caught up: everything until the end was seen");
+        assert_eq!(recorded.upto(), Some(at(9_000)), "caught up: everything until the log was known to end there");
         recorded.read(10, 2_000, now);
         recorded.recorded(11, None);
         assert_eq!(recorded.upto(), Some(at(9_000)), "an old record takes nothing back");

@@ -29,7 +29,7 @@ impl ClientContext for Reports {
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // What says most: a refusal, then whatever came first.
+        // A refusal says most. Without one, the first error is shown.
         if kept.is_none() || matches!(code, Code::Authentication | Code::SSL) {
             *kept = Some((code, reason.to_owned()));
         }
@@ -117,7 +117,7 @@ fn one_topic(
             let fix = "create it, or correct kafka.topics";
             return vec![Finding::failed(what, "it is not there", fix)];
         }
-        Some(other) => return vec![Finding::failed(what, other.to_string(), "ask whoever runs the brokers")],
+        Some(other) => return vec![Finding::failed(what, other.to_string(), "ask the people who run the brokers")],
         None if partitions.is_empty() => {
             return vec![Finding::failed(what, "it has no partition", "create it, or correct kafka.topics")];
         }

@@ -1,5 +1,5 @@
-//! The consumer's thread: makes a Kafka client, lets a session run on it, and makes another when a client gives up. It
-//! never decides about partitions; `partition` does.
+//! The consumer's thread: makes a Kafka client, runs a session on it, and makes another client when one fails. It never
+//! decides about partitions; `partition` does.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use super::trouble::Troubles;
 use crate::base::pace::Pace;
 
 impl Consumer {
-    /// Runs until `stop`, on the calling thread, which must not be one of the runtime's. `panicked` is told of a panic
-    /// before the client is closed, which can take long.
+    /// Runs until `stop`, on the calling thread, which must not be one of the runtime's. After a panic it notifies
+    /// `panicked` before it closes the client, because closing can take long.
     pub(super) fn run(mut self, panicked: &dyn Fn()) {
         let mut pace = Pace::new(Duration::from_millis(500), Duration::from_secs(30));
         while !self.stop.is_on() {
@@ -55,11 +55,11 @@ impl Consumer {
         if end == End::Stopped {
             session.commit(true);
         } else {
-            // The next client takes them again, and reads again what was not durable.
+            // The next client takes the partitions again, and reads the records that are not durable again.
             let keys = consumer.context().partitions().keys(|_| true);
             session.drive(keys.into_iter().map(|key| (key, Event::Revoked)).collect());
         }
-        // At a stop all that was in flight was settled or cut off before this thread came here.
+        // At a stop, all attempts were settled or cut off before this thread came here.
         consumer.context().partitions().clear();
         Ok(end)
     }
@@ -85,7 +85,7 @@ impl Consumer {
             if let Some(id) = probe.client().fetch_cluster_id(Duration::from_millis(500)) {
                 return Ok(Some(id.into()));
             }
-            // Errors of the connection show here.
+            // This call reports errors of the connection.
             if let Some(Err(error)) = probe.poll(Duration::ZERO) {
                 probe.context().0.report(&error);
             }

@@ -1,4 +1,4 @@
-//! What the consumer's thread is given, and what others may ask of it.
+//! What the consumer's thread needs, and which requests it takes from others.
 
 use std::sync::Arc;
 
@@ -10,9 +10,9 @@ use super::trouble::Troubles;
 use super::{Config, Deps, Incoming, KafkaState, Stalled};
 use crate::base::stop::Stop;
 
-/// What others may ask of the consumer's thread.
+/// A request to the consumer's thread.
 pub enum Ask {
-    /// Start the blocked partitions from there; answers how many did.
+    /// Start the blocked partitions from this place. Answers how many started.
     Accept(AcceptFrom, oneshot::Sender<Result<usize, String>>),
 }
 
@@ -26,8 +26,8 @@ pub(super) struct Consumer {
     pub(super) batches: mpsc::Sender<Vec<Incoming>>,
     pub(super) budget: Arc<Semaphore>,
     pub(super) asks: mpsc::Receiver<Ask>,
-    /// True: partitions are paused, and polled on.
+    /// If true, partitions are paused, but polling goes on.
     pub(super) quiet: Stop,
-    /// True: a last commit, and the end.
+    /// If true, the thread commits for the last time and ends.
     pub(super) stop: Stop,
 }

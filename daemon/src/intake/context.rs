@@ -23,13 +23,13 @@ pub(super) struct Context {
     pub(super) stalled: Arc<Stalled>,
     pub(super) troubles: Arc<Troubles>,
     pub(super) state: watch::Sender<KafkaState>,
-    /// How long a rebalance waits for what is in flight to be parked.
+    /// How long a rebalance waits until the attempts under way are parked.
     pub(super) grace: Duration,
     pub(super) lists: Lists,
 }
 
-/// What the consumer's thread keeps of one client's partitions. The locks are for the client's callbacks, which get
-/// no exclusive reference; no other thread takes them.
+/// What the consumer's thread keeps about one client's partitions. The locks are needed because the client's callbacks
+/// get a shared reference. No other thread takes them.
 #[derive(Default)]
 pub(super) struct Lists {
     partitions: Mutex<Partitions>,
@@ -38,15 +38,15 @@ pub(super) struct Lists {
     ends: Mutex<Ends>,
 }
 
-/// Ends by topic and number, by the client's statistics.
+/// The ends of logs by topic and number, from the client's statistics.
 pub(super) type Ends = HashMap<(String, i32), End>;
 
-/// Where a partition's log ends (its high watermark), and until when it was seen to end there: known only while it is
-/// fetched from a broker that is up.
+/// The end of a partition's log (its high watermark), and the latest time at which we know that it ended there. The
+/// time is known only while the partition is fetched from a broker that is up.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct End {
     pub(super) offset: i64,
-    pub(super) seen_until: Option<Timestamp>,
+    pub(super) ended_there_at: Option<Timestamp>,
 }
 
 impl Context {
@@ -62,7 +62,7 @@ impl Context {
         self.lists.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells others how the partitions stand, where that changed.
+    /// Publishes the states of the partitions, if they changed.
     pub(super) fn publish(&self) {
         let partitions = self.partitions();
         let blocked = partitions.iter().find_map(|assigned| match assigned.machine.state() {
@@ -85,9 +85,9 @@ impl Context {
         });
     }
 
-    /// Stops starting records of these partitions, forgets what waits, and parks what is in flight under this
-    /// instance's lease: those attempts end here and settle by token. Returns when all that is durable, or when the
-    /// grace is over.
+    /// Starts no more records of these partitions, forgets the waiting ones, and parks those with an attempt under way,
+    /// under this instance's lease. Such an attempt ends here and settles by its token. Returns when all this is
+    /// durable, or when the grace is over.
     pub(super) fn give_up(&self, partitions: &[Arc<PartitionKey>]) {
         if partitions.is_empty() {
             return;
@@ -115,7 +115,7 @@ impl Context {
         if !durable && count > 0 {
             tracing::error!(
                 count,
-                "partitions go before their attempts in flight could be recorded: repeats are possible"
+                "partitions were revoked before their attempts in flight were recorded: repeats are possible"
             );
             deps.metrics.repeats_possible_total.with_label_values(&["revoke_timeout"]).inc_by(count);
         }

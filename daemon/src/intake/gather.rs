@@ -1,5 +1,5 @@
-//! Records on their way to admission: gathered in batches, within the budget of bytes that bodies may take. It never
-//! drops a record, but for those that admission can't take any more because it has ended.
+//! Collects records in batches for admission, within the byte budget of bodies. It drops a record only if admission has
+//! ended.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::{Config, Incoming};
 
 /// How long intake waits for room before it pauses its partitions.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The same once they are paused: rebalances are served meanwhile.
+/// The same after they are paused. It is short, because rebalances must be served.
 const BRIEFLY: Duration = Duration::from_millis(20);
 /// Records in one batch for admission.
 const BATCH: usize = 256;
@@ -22,7 +22,7 @@ pub(super) struct Gather {
     batch: Vec<Incoming>,
     /// Records that found no room in the byte budget, in order.
     held: VecDeque<Incoming>,
-    /// There is no room: the partitions should be paused.
+    /// True if there is no room and the partitions should be paused.
     full: bool,
     budget: Arc<Semaphore>,
     budget_bytes: usize,
@@ -50,7 +50,7 @@ impl Gather {
         !self.batch.is_empty()
     }
 
-    /// Whether everything that came was handed over.
+    /// Whether all records were handed over.
     pub(super) fn is_empty(&self) -> bool {
         self.batch.is_empty() && self.held.is_empty()
     }
@@ -60,7 +60,7 @@ impl Gather {
         self.budget_bytes.saturating_sub(self.budget.available_permits())
     }
 
-    /// Puts the record into the batch, or behind those that wait for room.
+    /// Puts the record into the batch, or after the records that wait for room.
     pub(super) fn take(&mut self, incoming: Incoming) {
         if self.held.is_empty() && self.budget.available_permits() > 0 {
             self.add(incoming);
@@ -69,7 +69,8 @@ impl Gather {
         }
     }
 
-    /// Waits a while for room for what is held. Without room the partitions are to be paused, and polled on.
+    /// Waits a while for room for the records that wait. If there is none, the partitions must be paused, while polling
+    /// goes on.
     pub(super) fn make_room(&mut self) {
         let has_room = self.place_held();
         self.full = !has_room;
@@ -100,7 +101,7 @@ impl Gather {
         }
     }
 
-    /// Hands the batch over. Admission that is behind holds us, within a bound; then the partitions are paused.
+    /// Hands the batch over. Waits for admission for a limited time; after it, the partitions are paused.
     pub(super) fn flush(&mut self) {
         if self.batch.is_empty() {
             return;
@@ -109,7 +110,8 @@ impl Gather {
         let reserved = self.runtime.block_on(async { tokio::time::timeout(patience, batches.reserve()).await });
         match reserved {
             Ok(Ok(place)) => place.send(std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH))),
-            // Admission has ended, and this thread is about to. No watermark passes these records: they are read again.
+            // Admission has ended, and this thread will end too. No watermark passes these records: they are read
+            // again.
             Ok(Err(_)) => self.batch.clear(),
             Err(_) => self.full = true,
         }
@@ -167,7 +169,7 @@ mod tests {
     struct Fixture {
         gather: Gather,
         batches: mpsc::Receiver<Vec<Incoming>>,
-        // The consumer's thread is none of the runtime's: nor is the test's.
+        // Neither the consumer's thread nor the test's is a thread of the runtime.
         _runtime: Runtime,
     }
 

@@ -1,8 +1,8 @@
-//! Carries out what partitions ask for: calls Kafka and the store, within bounds, and brings the answers back. It
-//! decides nothing of its own.
+//! Carries out the actions of partitions: calls Kafka and the store, with time limits, and brings the answers back. It
+//! makes no decision of its own.
 //!
-//! Actions of several partitions go in rounds, so that those that are given up together wait for the store once, and
-//! the group's offsets are asked for once.
+//! Actions of several partitions are carried out in rounds, so that partitions that are given up together wait for the
+//! store once, and Kafka is asked once for the group's offsets.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::store::Answer;
 
 /// How long one call to the store or to Kafka may take.
 pub(super) const CALL: Duration = Duration::from_secs(5);
-/// The same for a question that is asked again and again.
+/// The same for a question that is repeated often.
 const BRIEF_CALL: Duration = Duration::from_millis(500);
 
 pub(super) type Told = (Arc<PartitionKey>, Event);
@@ -27,21 +27,21 @@ pub(super) type Asked = (Arc<PartitionKey>, Action);
 
 pub(super) struct Interpreter<'c> {
     consumer: &'c BaseConsumer<Context>,
-    /// From here on no partition is taken any more: polls must go on.
+    /// After this time no partition is taken, because the consumer must poll again.
     until: Instant,
-    /// Where partitions are read from, while a rebalance assigns them.
+    /// The offsets from which partitions are read, while a rebalance assigns them.
     places: Option<HashMap<Arc<PartitionKey>, Place>>,
-    /// Why the last question was not answered: a sentence.
+    /// One sentence: why the last question was not answered.
     pub(super) failure: Option<String>,
 }
 
 impl<'c> Interpreter<'c> {
-    /// Outside of rebalances: a partition is moved by assigning it again.
+    /// For use outside a rebalance: a partition is moved by assigning it again.
     pub(super) fn new(consumer: &'c BaseConsumer<Context>) -> Self {
         Self { consumer, until: Instant::now() + CALL, places: None, failure: None }
     }
 
-    /// Inside a rebalance: places are gathered for one assignment.
+    /// For use inside a rebalance: offsets are collected for one assignment.
     pub(super) fn in_rebalance(consumer: &'c BaseConsumer<Context>, until: Instant) -> Self {
         Self { consumer, until, places: Some(HashMap::new()), failure: None }
     }
@@ -50,7 +50,7 @@ impl<'c> Interpreter<'c> {
         self.consumer.context()
     }
 
-    /// Tells partitions what happened, and does what they ask for until nothing is left to do at once.
+    /// Gives events to partitions, and carries out their actions until there are no more.
     pub(super) fn drive(&mut self, events: Vec<Told>) {
         let asked = self.tell(events);
         self.carry_out(asked);
@@ -74,8 +74,8 @@ impl<'c> Interpreter<'c> {
         asked
     }
 
-    /// Carries actions out, and gives the answers. Those that go together go first: what is given up, the question for
-    /// the group's offsets, pauses.
+    /// Carries actions out, and returns the answers. Actions that are carried out for several partitions together go
+    /// first: giving up, the question for the group's offsets, pauses.
     fn round(&mut self, asked: Vec<Asked>) -> Vec<Told> {
         let (mut leaving, mut ask_committed) = (Vec::new(), Vec::new());
         let (mut pause, mut resume) = (TopicPartitionList::new(), TopicPartitionList::new());
@@ -116,7 +116,7 @@ impl<'c> Interpreter<'c> {
                 return Some(self.go_to(key, Place::Offset(offset)));
             }
             Action::SkipUnreadable(offset) => {
-                tracing::error!(partition = %key, offset, "a record can't be read; it is passed");
+                tracing::error!(partition = %key, offset, "a record can't be read; it is skipped");
                 return Some(self.go_to(key, Place::Offset(offset.saturating_add(1))));
             }
             Action::PassTo(position) => deps.flight.inflight.at_position(key, position),
@@ -133,7 +133,7 @@ impl<'c> Interpreter<'c> {
                 tracing::error!(partition = %key, lost, begin, "Kafka deleted records before they were read");
                 deps.metrics.records_lost_total.inc_by(lost.unsigned_abs());
             }
-            // Gathered before, or carried out where they are asked for: a record in hand, a commit of all partitions.
+            // These were carried out above, or are carried out by the caller (the record in hand, the commit).
             Action::GiveUp
             | Action::AskCommitted
             | Action::Pause
@@ -157,7 +157,7 @@ impl<'c> Interpreter<'c> {
         let deps = &self.context().deps;
         let accepted = match cause {
             AnewCause::LogChanged(reason) => {
-                tracing::error!(partition = %key, %reason, low = start, high = log_end, "the topic was re-created or truncated: reading it from its begin");
+                tracing::error!(partition = %key, %reason, low = start, high = log_end, "the topic was re-created or truncated: reading it from its beginning");
                 deps.metrics.partitions_started_anew_total.inc();
                 None
             }
@@ -175,7 +175,7 @@ impl<'c> Interpreter<'c> {
         Event::Taken(taken)
     }
 
-    /// Runs a call of the store from this thread, bounded. `None`: it did not answer well.
+    /// Calls the store from this thread, with a time limit. `None` if it failed or did not answer.
     fn call<T>(&self, call: Answer<'_, T>) -> Option<T> {
         match self.context().runtime.block_on(async { tokio::time::timeout(CALL, call).await }) {
             Ok(Ok(value)) => Some(value),
@@ -190,7 +190,7 @@ impl<'c> Interpreter<'c> {
         }
     }
 
-    /// A seek is refused where Kafka stopped serving the partition, so it is assigned again.
+    /// The partition is assigned again, because a seek fails if Kafka has stopped serving the partition.
     fn go_to(&mut self, key: &Arc<PartitionKey>, place: Place) -> Event {
         if let Some(places) = &mut self.places {
             places.insert(Arc::clone(key), place);
@@ -211,7 +211,7 @@ impl<'c> Interpreter<'c> {
         }
     }
 
-    /// Assigns these partitions at the places that were gathered; one without a place is not read yet.
+    /// Assigns these partitions at the collected offsets. A partition without an offset is not read yet.
     pub(super) fn assign(&self, keys: &[Arc<PartitionKey>]) {
         let mut assignment = TopicPartitionList::new();
         for key in keys {
@@ -239,7 +239,7 @@ impl<'c> Interpreter<'c> {
         }
     }
 
-    /// Answers what the group committed for these partitions.
+    /// Asks Kafka what the group committed for these partitions.
     fn committed(&mut self, keys: Vec<Arc<PartitionKey>>) -> Vec<Told> {
         if keys.is_empty() {
             return Vec::new();
@@ -264,7 +264,7 @@ impl<'c> Interpreter<'c> {
         keys.into_iter().map(|key| (Arc::clone(&key), Event::Committed(committed(&key)))).collect()
     }
 
-    /// Asks for the ends of one partition's log: at most [`CALL`], and then what follows from them.
+    /// Asks for the ends of one partition's log, within [`CALL`], and carries out the actions that follow.
     pub(super) fn answer_ends(&mut self, key: &Arc<PartitionKey>, check: &Check) {
         let patience = if *check == Check::Silent { BRIEF_CALL } else { CALL };
         let answer = match self.consumer.fetch_watermarks(&key.topic, key.number, patience) {
@@ -280,7 +280,7 @@ impl<'c> Interpreter<'c> {
     }
 }
 
-/// An offset of a record. The client's other offsets (none, invalid, the begin, the end) are no positions.
+/// A real offset. The client's special offsets (none, invalid, beginning, end) give `None`.
 pub(super) fn real(offset: Offset) -> Option<i64> {
     match offset {
         Offset::Offset(offset) => Some(offset),

@@ -1,4 +1,4 @@
-//! How far behind the log's end we are, and up to which time records are recorded.
+//! How far we are behind the end of the log, and up to which time all records are durable.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ pub(super) fn measure(context: &Context) {
     let mut oldest: Option<Timestamp> = None;
     for assigned in context.partitions().iter_mut() {
         let end = ends.get(&(assigned.key.topic.to_string(), assigned.key.number)).copied();
-        // Only what is durable counts.
+        // Only durable records count.
         let durable = deps.flight.inflight.watermark(&assigned.key).map_or(0, |watermark| watermark.upto);
         let lag = end.map_or(0, |end| end.offset.saturating_sub(durable).max(0));
         assigned.lag = lag;
         *by_topic.entry(Arc::clone(&assigned.key.topic)).or_default() += lag;
         let is_read = assigned.machine.reads() && !assigned.machine.is_paused();
-        let end_seen = end.filter(|end| end.offset <= durable && is_read);
-        assigned.recorded.recorded(durable, end_seen.and_then(|end| end.seen_until));
+        let end_reached = end.filter(|end| end.offset <= durable && is_read);
+        assigned.recorded.recorded(durable, end_reached.and_then(|end| end.ended_there_at));
         if lag > 0 {
             oldest = [oldest, assigned.recorded.newest()].into_iter().flatten().min();
         }

@@ -42,7 +42,7 @@ pub struct Config {
     pub brokers: String,
     pub group: String,
     pub topics: Vec<String>,
-    /// Passed through to librdkafka; names that we set ourselves are refused.
+    /// Properties for librdkafka. Names that we set ourselves are refused.
     pub properties: BTreeMap<String, String>,
     /// The largest record value that is read.
     pub max_event_bytes: usize,
@@ -51,11 +51,11 @@ pub struct Config {
     /// Records of one partition above its watermark.
     pub window: usize,
     pub tombstones: Tombstones,
-    /// How long a rebalance waits for what is in flight to be parked.
+    /// How long a rebalance waits until the attempts under way are parked.
     pub rebalance_grace: Duration,
 }
 
-/// Without the properties' values: passwords are among them.
+/// Omits the values of properties, since passwords are among them.
 impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let names: Vec<_> = self.properties.keys().collect();
@@ -93,7 +93,7 @@ impl Stalled {
     }
 }
 
-/// What others may know of intake.
+/// The state of intake, for other rooms.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KafkaState {
     pub reachable: bool,
@@ -106,7 +106,7 @@ pub struct KafkaState {
 }
 
 impl KafkaState {
-    /// Every partition of ours is recorded up to this time; `None` while one is not known that far.
+    /// All records of our partitions up to this time are durable. `None` while this is not known for one of them.
     pub fn recorded_upto(&self) -> Option<Timestamp> {
         self.partitions.iter().map(|partition| partition.recorded_upto).min().flatten()
     }
@@ -116,7 +116,7 @@ impl KafkaState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionRead {
     pub partition: Arc<PartitionKey>,
-    /// Records between the watermark and the log's end, as it was seen last.
+    /// Records between the watermark and the last known end of the log.
     pub lag: i64,
     pub recorded_upto: Option<Timestamp>,
 }

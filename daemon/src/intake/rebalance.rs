@@ -15,7 +15,7 @@ use super::interpret::Interpreter;
 use super::partition::{Event, Flow, Partition};
 use crate::model::event::PartitionKey;
 
-/// An answer to a fetch may be that old: `fetch.wait.max.ms`, and the way.
+/// An answer to a fetch may be this old: `fetch.wait.max.ms`, and the time on the network.
 const FETCH_AGE: Duration = Duration::from_secs(1);
 
 impl Context {
@@ -27,7 +27,7 @@ impl Context {
 
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
         self.deps.metrics.rebalances_total.inc();
-        // What was seen of them before may be long ago.
+        // Ends that were recorded in an earlier assignment may be old.
         self.ends().clear();
         let keys = self.keys_of(list);
         for key in &keys {
@@ -35,11 +35,12 @@ impl Context {
             self.partitions().insert(Arc::clone(key), machine);
         }
         let tell = |event: Event| keys.iter().map(|key| (Arc::clone(key), event.clone())).collect();
-        // A store or a broker that is silent holds a rebalance only so long. What is not taken by then is taken later.
+        // A rebalance waits only this long for a silent store or broker. Partitions that are not taken now are taken
+        // later.
         let mut interpreter = Interpreter::in_rebalance(consumer, Instant::now() + self.grace);
         interpreter.drive(tell(Event::Assigned));
         interpreter.assign(&keys);
-        // A pause outlives a revocation: what reads is resumed, whatever it was before.
+        // A pause lasts beyond a revocation, so every partition that reads is resumed.
         let flow = Flow { now: Instant::now(), hold: false, outstanding: 0, window: usize::MAX };
         interpreter.drive(tell(Event::Flow(flow)));
         self.troubles.set_reachable(true);
@@ -79,8 +80,8 @@ impl ClientContext for Context {
                 let offset = partition.ls_offset.max(partition.hi_offset);
                 let fetched = partition.fetch_state == "active" && is_up(partition.leader);
                 if *number >= 0 && offset >= 0 {
-                    let seen_until = fetched.then(|| now.minus(FETCH_AGE));
-                    ends.insert((topic.clone(), *number), End { offset, seen_until });
+                    let ended_there_at = fetched.then(|| now.minus(FETCH_AGE));
+                    ends.insert((topic.clone(), *number), End { offset, ended_there_at });
                 }
             }
         }
@@ -105,7 +106,7 @@ impl ConsumerContext for Context {
 
     fn commit_callback(&self, result: rdkafka::error::KafkaResult<()>, offsets: &TopicPartitionList) {
         let Err(error) = result else { return };
-        tracing::debug!(%error, "offsets were not committed; the next commit carries them");
+        tracing::debug!(%error, "offsets were not committed; the next commit includes them");
         for element in offsets.elements() {
             if let Some(assigned) = self.partitions().get_mut(element.topic(), element.partition()) {
                 assigned.machine.on(Event::CommitFailed);

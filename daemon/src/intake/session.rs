@@ -1,8 +1,8 @@
-//! One client's life on the consumer's thread: polls, decodes, hands records over, and carries out what its partitions
-//! ask for. It keeps polling whatever happens, so that rebalances are served.
+//! One client's life on the consumer's thread: it polls, decodes, hands records over, and carries out the actions of
+//! its partitions. It never stops polling, so that rebalances are served.
 //!
-//! One turn waits for Kafka and the store only so long, however many partitions there are: it serves one question for
-//! the ends of a log, or one round of partitions that are given up or taken (see [`Session::serve_one`]).
+//! The time of one turn is bounded, even with many partitions: a turn serves one question for the ends of a log, or one
+//! round of partitions that are given up or taken (see [`Session::serve_one`]).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ pub(super) const POLL: Duration = Duration::from_millis(50);
 const COMMIT: Duration = Duration::from_secs(5);
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
 
-/// How one client came to its end.
+/// Why one client's session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     Stopped,
@@ -46,7 +46,7 @@ pub(super) struct Session<'s> {
     last_housekeeping: Instant,
     /// Partitions that are not taken are to be tried again, as soon as nothing else waits.
     is_tick_due: bool,
-    /// Counts the ticks: each looks at another silent partition.
+    /// The number of ticks. Each tick checks another silent partition.
     ticks: usize,
     accepting: Option<Accepting>,
     is_fatal: bool,
@@ -89,7 +89,7 @@ impl<'s> Session<'s> {
                 return End::Fatal;
             }
             self.gather.make_room();
-            // While a batch gathers nothing waits for more: it goes as soon as no record is at hand.
+            // A batch that has records does not wait: it is handed over as soon as no further record is ready.
             let at_once = self.gather.has_begun() || !self.context().questions().is_empty();
             match self.consumer.poll(if at_once { Duration::ZERO } else { POLL }) {
                 Some(Ok(message)) => self.take(&message),
@@ -169,7 +169,7 @@ impl<'s> Session<'s> {
         context.troubles.report(error);
         match error {
             KafkaError::MessageConsumptionFatal(_) => self.is_fatal = true,
-            // It does not say which partition: all are compared with their logs, one a turn.
+            // Kafka does not say which partition it is, so all are compared with their logs, one in each turn.
             KafkaError::MessageConsumption(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
                 let keys = context.partitions().keys(|_| true);
                 self.drive(keys.into_iter().map(|key| (key, Event::OutOfRange)).collect());
@@ -201,12 +201,12 @@ impl<'s> Session<'s> {
         }
     }
 
-    /// Serves the first of these that waits, so that one turn is bounded:
+    /// Serves the first of these that is waiting, so that the time of one turn is bounded:
     /// - partitions to be taken again are given up together: at most the rebalance's grace;
     /// - one question for the ends of a log: at most 5 s for Kafka, then the grace or 5 s for the store;
     /// - partitions that are not taken: at most 5 s for Kafka, then 10 s for the store.
     ///
-    /// With a record that is another one, a turn waits at most twice the grace and 15 s.
+    /// If a record is not the one we know, a turn waits at most twice the grace plus 15 s.
     fn serve_one(&mut self) {
         let context = self.context();
         let mut again = context.deps.flight.inflight.take_again();
@@ -228,7 +228,7 @@ impl<'s> Session<'s> {
         }
     }
 
-    /// Tries again what is not taken; and looks at one log that brought no record yet.
+    /// Tries again to take partitions, and checks one log that has brought no record yet.
     fn tick(&mut self) {
         let partitions = self.context().partitions();
         let waiting = partitions.keys(|machine| *machine.state() == PartitionState::NotTaken);
@@ -239,7 +239,7 @@ impl<'s> Session<'s> {
         self.drive(waiting.into_iter().chain(silent).map(|key| (key, Event::Tick)).collect());
     }
 
-    /// Control records at a partition's end bring no message: its position passes them.
+    /// The client delivers no control records at a partition's end; only its position passes them.
     fn pass_positions(&self) {
         let Ok(positions) = self.consumer.position() else { return };
         if !self.gather.is_empty() {
@@ -341,7 +341,7 @@ impl<'s> Session<'s> {
             return;
         }
         self.context().publish();
-        // Whoever asked may have gone meanwhile; what was accepted holds all the same.
+        // The caller may have stopped waiting. The accepted offsets stay accepted.
         accepting.answer.send(accepting.failure.map_or(Ok(accepting.started), Err)).ok();
     }
 }

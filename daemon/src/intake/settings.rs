@@ -1,10 +1,10 @@
-//! The consumer's properties: ours, the operator's, and which may not be set.
+//! The consumer's properties: ours, the operator's, and those that the operator may not set.
 
 use rdkafka::ClientConfig;
 
 use super::Config;
 
-/// Properties that delivery's promises rest on, and why each is ours.
+/// Properties that the promises of delivery need, each with the reason why only we set it.
 const RESERVED: [(&str, &str); 15] = [
     ("metadata.broker.list", "it is kafka.brokers"),
     ("bootstrap.servers", "it is kafka.brokers"),
@@ -44,7 +44,7 @@ pub(super) fn client(config: &Config) -> ClientConfig {
     for (name, value) in &config.properties {
         client.set(name, value);
     }
-    // Fetch sizes count compressed bytes; a message of any size within receive.message.max still passes.
+    // Fetch sizes count compressed bytes. A larger message still passes, up to receive.message.max.
     let own = [
         ("bootstrap.servers", config.brokers.as_str()),
         ("group.id", config.group.as_str()),

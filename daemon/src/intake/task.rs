@@ -2,7 +2,7 @@
 //!
 //! A part that ends though nothing asked it to is an error of the program. It is logged, readiness goes off with the
 //! reason, and [`Intake::failed`] tells the owner, who ends the process. Intake does not restart the part by itself:
-//! after a panic nobody knows what its books are worth, and a new process reads them from the store.
+//! after a panic its state can't be trusted, and a new process reads it from the store.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -82,7 +82,7 @@ pub struct Intake {
 pub struct IntakeError(String);
 
 /// A panic's message may quote a customer's data, so only the panic hook's line with its place tells more.
-const PANICKED: &str = "it panicked; the log has the place";
+const PANICKED: &str = "it panicked; the log says where";
 
 /// Builds intake; it reads nothing before [`IntakeTask::start`]. Must be called inside the runtime.
 pub fn build(config: Config, deps: Deps, stops: Stops) -> (IntakeHandle, IntakeTask) {
@@ -234,7 +234,7 @@ mod tests {
         let intake = parts.start(|_| panic!("number {}", 7), std::future::pending());
         assert_eq!(
             failure_of(intake).await,
-            "the Kafka consumer's thread ended by itself: it panicked; the log has the place"
+            "the Kafka consumer's thread ended by itself: it panicked; the log says where"
         );
         let parts = Parts::new();
         let intake = parts.start(|_| {}, std::future::pending());
@@ -242,7 +242,7 @@ mod tests {
         let parts = Parts::new();
         let (wait, waits) = std::sync::mpsc::sync_channel::<()>(0);
         let intake = parts.start(move |_| assert!(waits.recv().is_err()), async { panic!("admission's") });
-        assert_eq!(failure_of(intake).await, "admission ended by itself: it panicked; the log has the place");
+        assert_eq!(failure_of(intake).await, "admission ended by itself: it panicked; the log says where");
         drop(wait);
     }
 
@@ -255,7 +255,7 @@ mod tests {
             assert!(waits.recv().is_err());
         };
         let intake = parts.start(close, std::future::pending());
-        assert!(failure_of(intake).await.ends_with("the log has the place"));
+        assert!(failure_of(intake).await.ends_with("the log says where"));
         drop(wait);
     }
 

@@ -1,5 +1,5 @@
-//! What the Kafka client reports of its connection and its rights: a metric each time, a line now and then, and whether
-//! a broker is reached.
+//! The errors that the Kafka client reports about its connection and its rights. Each one is counted in a metric, and
+//! some are logged. They also tell whether a broker is reached.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::KafkaState;
 use crate::base::metrics::Metrics;
 
-/// The same kind of trouble is logged once in this time.
+/// Errors of the same kind are logged once in this time.
 const QUIET: Duration = Duration::from_secs(30);
 
 /// Shared by every client that intake makes.
@@ -49,7 +49,7 @@ impl Troubles {
     }
 }
 
-/// The kind of an error, as its metric names it, and what a person should know of it.
+/// The kind of an error, as its metric names it, and a sentence for people.
 fn kind_of(error: &KafkaError) -> (&'static str, &'static str) {
     const FATAL: (&str, &str) = ("fatal", "the client gave up; a new one takes its place");
     if matches!(error, KafkaError::MessageConsumptionFatal(_)) {

@@ -1,4 +1,4 @@
-//! One try to POST a callback, and the closed set of what it can come to.
+//! One attempt to POST a callback, and the closed set of its outcomes.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::named::named;
 use crate::base::clock::Timestamp;
 
 named! {
-    /// What an attempt came to. One name for metric, row, API and docs.
+    /// The outcome of an attempt. It has the same name in metrics, rows, API and docs.
     pub enum Outcome {
         Ok = "ok",
         Redirect = "redirect",
@@ -44,7 +44,8 @@ named! {
 }
 
 impl Outcome {
-    /// Whether it tells something of the endpoint; the others never came so far, or are ours.
+    /// Whether the endpoint caused it. The other outcomes are refusals before the endpoint was called, or failures of
+    /// ours.
     pub fn is_of_the_endpoint(self) -> bool {
         let refused = [Self::UrlInvalid, Self::OriginNotAllowed, Self::HttpNotAllowed, Self::NoUrl, Self::NoKey];
         let ours = [Self::RecordChanged, Self::BodyGone, Self::Panicked, Self::Interrupted, Self::StoreRejected];
@@ -75,9 +76,9 @@ pub struct Attempt {
     pub begun_at: Timestamp,
     pub took: Duration,
     pub peer: Option<SocketAddr>,
-    /// A kept connection handed the request back unsent, and it went over a fresh one.
+    /// A kept connection gave the request back unsent, so it was sent over a new one.
     pub redialed: bool,
-    /// The first bytes of the answer, or the operator's reason of a refusal. The receiver's bytes: not always text.
+    /// The first bytes of the answer, which may not be text, or the reason of a refusal as the operator sees it.
     pub snippet: Bytes,
 }
 

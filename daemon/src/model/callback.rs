@@ -1,5 +1,5 @@
-//! The identity of a callback: a pure function of its task event, known before any row exists, so that a crash in
-//! the first attempt repeats under the same id.
+//! The identity of a callback: a pure function of its task event. It is known before any row exists, so that a first
+//! attempt that is repeated after a crash has the same id.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::event::PartitionKey;
 pub use super::hash::Hash;
 
-/// The number of the code that joins the raw spans into the body.
+/// The version of the code that joins the raw spans into the body.
 pub const BUILDER: u8 = 1;
 
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
@@ -20,12 +20,12 @@ const YEAR_2100: u64 = 4_102_444_800_000;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallbackId([u8; 16]);
 
-/// What makes an event itself within its team.
+/// What identifies an event within its team.
 #[derive(Debug, Clone, Copy)]
 pub enum EventKey<'e> {
     /// The event id's raw bytes, never normalised.
     Id(&'e str),
-    /// Without an event id: where the record lies, and what it says.
+    /// If there is no event id: the place of the record, and its content.
     Record { partition: &'e PartitionKey, offset: i64, content: &'e Hash },
 }
 
@@ -102,7 +102,7 @@ impl CallbackId {
         Some(Self(value.to_be_bytes()))
     }
 
-    /// The 26 characters behind a prefix of the caller's, on the stack.
+    /// The 26 characters that follow the prefix, without an allocation.
     fn digits(&self) -> [u8; 26] {
         let value = u128::from_be_bytes(self.0);
         std::array::from_fn(|index| ALPHABET[(value >> (5 * (25 - index)) & 31) as usize])
@@ -144,8 +144,8 @@ pub struct Spans<'v> {
 }
 
 impl Spans<'_> {
-    /// SHA-256 over the length-prefixed spans and the event type; an absent response is told from any present one by
-    /// a length that no span can have.
+    /// SHA-256 over the length-prefixed spans and the event type. An absent response is written as a length that no
+    /// span can have.
     pub fn content_hash(&self, event_type: &str) -> Hash {
         let mut hash = Sha256::new();
         lp(&mut hash, self.task.as_bytes());
@@ -175,8 +175,8 @@ impl Spans<'_> {
     }
 }
 
-/// The time inside an event id, in milliseconds: a hyphenated `UUIDv7` or a ULID between 2020 and 2100. Of a
-/// CloudEvent's, which is its source, a line feed and its id, the id counts.
+/// The time inside an event id, in milliseconds, if the id is a hyphenated `UUIDv7` or a ULID between 2020 and 2100.
+/// The event id of a CloudEvent is its source, a line feed and its id; only the part after the line feed is read.
 pub fn time_inside(event_id: &str) -> Option<u64> {
     let id = event_id.rsplit_once('\n').map_or(event_id, |(_, id)| id).as_bytes();
     uuid_v7_time(id).or_else(|| ulid_time(id)).filter(|ms| plausible(*ms))

@@ -28,7 +28,7 @@ named! {
     }
 }
 
-/// The part of a dead letter's value that is kept.
+/// How much of a dead letter's value is kept.
 pub const KEPT_BYTES: usize = 64 * 1024;
 
 #[derive(Debug, Clone)]
@@ -36,7 +36,7 @@ pub struct DeadLetter {
     pub id: CallbackId,
     pub record: RecordRef,
     pub reason: Unreadable,
-    /// One sentence for a person; may be empty.
+    /// One sentence for a person. It may be empty.
     pub detail: String,
     /// As far as they could be read.
     pub team: Option<Box<str>>,

@@ -22,7 +22,7 @@ impl fmt::Display for Origin {
 }
 
 impl Origin {
-    /// Reads what `Display` writes; the port may be missing where it is the scheme's own.
+    /// Reads what `Display` writes. The port may be missing if it is the default one of the scheme.
     pub fn parse(text: &str) -> Option<Self> {
         let (https, rest) = match text.strip_prefix("https://") {
             Some(rest) => (true, rest),
@@ -41,7 +41,7 @@ impl Origin {
     }
 }
 
-/// A callback URL as it was given: path and query are secrets, so it does not print itself.
+/// A callback URL as it was given. Its path and query are secrets, so `Debug` does not print it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CallbackUrl(Box<str>);
 
@@ -64,15 +64,15 @@ impl fmt::Debug for CallbackUrl {
     }
 }
 
-/// What due callbacks wait in.
+/// The queue in which due callbacks wait.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueueKey {
     pub team: Arc<str>,
     pub target: QueueTarget,
 }
 
-/// A task's own URL waits with its origin; the others with the default they follow, so that mending the default URL
-/// moves them at once.
+/// A callback with its own URL waits in the queue of the URL's origin. Any other callback waits in the queue of its
+/// default URL, so that a change of the default URL moves all of them at once.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum QueueTarget {
     Origin(Origin),

@@ -1,4 +1,4 @@
-//! A task event: one Kafka record, read.
+//! A task event: one decoded Kafka record.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ impl fmt::Display for PartitionKey {
     }
 }
 
-/// Where one record lies, and when it was made (the record's timestamp, in milliseconds; -1 without one).
+/// The place of one record, and its timestamp in milliseconds (-1 if it has none).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordRef {
     pub partition: Arc<PartitionKey>,
@@ -31,7 +31,7 @@ pub struct RecordRef {
     pub timestamp: i64,
 }
 
-/// An event that can become a callback. Identity fields are checked; the rest is inside `body`, opaque.
+/// An event that can become a callback. Its identity fields are checked. The rest is in `body`, which nobody parses.
 #[derive(Debug, Clone)]
 pub struct TaskEvent {
     pub record: RecordRef,

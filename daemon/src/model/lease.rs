@@ -1,4 +1,4 @@
-//! The right of this process to settle one callback, with all that an attempt needs.
+//! The right of this instance to settle one callback, with everything that an attempt needs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,14 +12,14 @@ use super::retry::Progress;
 use super::team::Mode;
 use crate::base::clock::Timestamp;
 
-/// Names one lease: whoever settles shows it.
+/// Names one lease. A settle must show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Token(pub u64);
 
-/// A slack behind an attempt's deadline, so that its settle still finds its lease.
+/// How long a lease outlives its attempt's deadline, so that the settle still finds the lease.
 pub const LEASE_SLACK: Duration = Duration::from_secs(5);
 
-/// What stays the same over a callback's life, in `pending` and `settled` alike.
+/// The facts that never change in a callback's life. They are the same in `pending` and in `settled`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
     pub id: CallbackId,
@@ -37,7 +37,7 @@ pub struct Facts {
 /// Where a lease comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Right {
-    /// The partition is ours in this epoch: a first try, without a row.
+    /// A first try without a row. The partition is ours in this epoch.
     Record { epoch: i64 },
     /// A row that was claimed with the lease's token.
     Row,
@@ -52,10 +52,10 @@ pub struct Lease {
     pub progress: Progress,
     pub token: Token,
     pub right: Right,
-    /// The store's clock and the monotonic one at the lease's birth.
+    /// The store's clock and the monotonic clock when the lease began.
     pub born_at: Timestamp,
     pub born: Instant,
-    /// A claimed row's lease ends here; a record's has no end of its own.
+    /// When the lease of a claimed row ends. The lease of a record has no end of its own.
     pub until: Option<Instant>,
 }
 
@@ -64,7 +64,7 @@ impl Lease {
         self.facts.id
     }
 
-    /// The store's clock now: what it said at the claim, plus what has passed since on the monotonic clock.
+    /// The store's clock now: its time at the claim, plus the time that has passed since on the monotonic clock.
     pub fn now(&self) -> Timestamp {
         self.born_at.plus(self.born.elapsed())
     }

@@ -1,4 +1,4 @@
-//! The nouns and their rules. Nothing here does I/O, reads a clock, or knows how a value is written as JSON.
+//! The nouns of the domain and their rules. Nothing here does I/O, reads a clock, or knows a JSON form.
 
 pub mod attempt;
 pub mod callback;

@@ -1,5 +1,5 @@
-//! What a caller of the operations may do: a set of rights. The rights are not ordered. Holding one never means holding
-//! another, but for `operate`, which is always given together with `read`.
+//! What a caller of the operations may do: a set of rights. The rights are not ordered, and no right includes another.
+//! But `operate` is always given together with `read`.
 
 use super::named::named;
 
@@ -27,7 +27,7 @@ pub struct Rights(u8);
 
 impl Rights {
     pub const READ: Self = Self(Right::Read.bit());
-    /// Whoever may change something may look at it, too.
+    /// A caller who may change something may also look at it.
     pub const OPERATE: Self = Self(Right::Operate.bit() | Right::Read.bit());
     pub const SECRETS: Self = Self(Right::Secrets.bit());
     pub const ALL: Self = Self::OPERATE.and(Self::SECRETS);
@@ -38,7 +38,7 @@ impl Rights {
         Self(self.0 | other.0)
     }
 
-    /// The set that the name of one right stands for.
+    /// The set that the name of one right means.
     pub const fn of(right: Right) -> Self {
         match right {
             Right::Read => Self::READ,
@@ -61,8 +61,8 @@ impl Rights {
         other.each().find(|right| !self.has(*right))
     }
 
-    /// The set as text: names with spaces between them, as in OAuth 2.0 (RFC 6749, section 3.3). A right that another
-    /// one brings along is not written: `operate` stands for `read` as well.
+    /// The set as text: names with spaces between them, as in OAuth 2.0 (RFC 6749, section 3.3). If the set holds
+    /// `operate`, `read` is not written.
     pub fn name(self) -> String {
         let brought = |right: Right| self.each().any(|other| other != right && Self::of(other).has(right));
         let names: Vec<_> = self.each().filter(|right| !brought(*right)).map(Right::name).collect();

@@ -7,16 +7,16 @@ use super::attempt::Outcome;
 use super::named::named;
 use crate::base::clock::Timestamp;
 
-/// The retry schedule. The default is the platform's contract: 20 retries over 24 hours.
+/// The retry policy. The default is the platform's contract: 20 retries over 24 hours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// The first wait; it doubles.
+    /// The first wait. Each of the next waits is twice as long.
     pub first: Duration,
-    /// How many waits double; those behind them share what is left of the horizon.
+    /// How many waits double. The waits after them share the rest of the horizon equally.
     pub doublings: u32,
     pub retries: u32,
     pub horizon: Duration,
-    /// A 410 ends the callback.
+    /// Whether an answer 410 ends the callback.
     pub end_on_gone: bool,
 }
 
@@ -35,23 +35,23 @@ impl Default for RetryPolicy {
 /// How far a callback has come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Begin of the first attempt; `None` before it.
+    /// When the first attempt began; `None` before it.
     pub since: Option<Timestamp>,
     pub horizon: Option<Timestamp>,
     /// Failed attempts of this round.
     pub tries: u32,
-    /// Attempts ever; the next one is this plus 1.
+    /// All attempts so far. The next one has this number plus 1.
     pub attempts: u32,
 }
 
-/// What an attempt says about going on.
+/// The facts of an attempt that decide about the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
     pub outcome: Outcome,
-    /// No later attempt could end otherwise: a refused literal address, a URL that is none.
+    /// Every later attempt would fail as well: the URL is invalid, or its literal address is denied.
     pub hopeless: bool,
     pub begun_at: Timestamp,
-    /// What the receiver asked for on 429 and 503.
+    /// The wait that the receiver asked for with 429 or 503.
     pub retry_after: Option<Duration>,
 }
 
@@ -84,7 +84,7 @@ pub enum Next {
     },
     Exhausted,
     Abandoned(Reason),
-    /// Cut off by a stop: due at once, charged to nobody.
+    /// A stop cut the attempt off. The callback is due at once, and this does not count as a try.
     Interrupted {
         due: Timestamp,
         since: Timestamp,
@@ -141,12 +141,12 @@ fn given_up(report: &Report, policy: &RetryPolicy) -> Option<Reason> {
     }
 }
 
-/// A name that still resolves to a denied address at the end was never a receiver.
+/// If the name still resolves to a denied address at the end, this is the reason.
 fn ended_by(last: Outcome) -> Next {
     if last == Outcome::AddressDenied { Next::Abandoned(Reason::AddressDenied) } else { Next::Exhausted }
 }
 
-/// Reads a `Retry-After` value: seconds, or an HTTP date. Absurd values are read as very long, never refused.
+/// Reads a `Retry-After` value: seconds, or an HTTP date. A value that is too large is read as a very long wait.
 pub fn retry_after(value: &[u8], now: Timestamp) -> Option<Duration> {
     let text = std::str::from_utf8(value).ok()?.trim();
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
@@ -167,7 +167,7 @@ mod tests {
         Report { outcome, hopeless: false, begun_at: Timestamp::from_millis(0), retry_after: None }
     }
 
-    /// Runs the whole life of a callback that always fails, at once, and gives the seconds of each attempt.
+    /// Simulates the whole life of a callback that always fails, and returns the second of each attempt.
     fn life(policy: &RetryPolicy, jitter: f64) -> (Vec<f64>, Next) {
         let mut progress = Progress::default();
         let mut now = Timestamp::from_millis(0);

@@ -1,5 +1,5 @@
-//! The heart: what one change does to one callback's rows. [`apply`] is the only merge; every store is tested
-//! against it, pair by pair, and the in-memory store runs on it.
+//! What one change does to the rows of one callback. Only [`apply`] decides this: every store is tested against it,
+//! pair by pair, and the in-memory store uses it.
 //!
 //! The numbers in comments are those of the table in ARCHITECTURE.md ("Row-level transitions").
 
@@ -65,7 +65,7 @@ pub struct Settled {
     pub revision: u32,
 }
 
-/// A row of `pending`: a callback that outlived its first attempt, or never had one for lack of room.
+/// A row of `pending`: a callback that did not end with its first attempt, or had no room for a first attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pending {
     pub facts: Arc<Facts>,
@@ -88,7 +88,8 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// A round-0 pending row beside a settled one is void: no attempt starts from it.
+    /// The pending row, unless it is void: if there is a settled row too, no attempt starts from a pending row of round
+    /// 0.
     pub fn live(&self) -> Option<&Pending> {
         self.pending.as_ref().filter(|pending| pending.round > 0 || self.settled.is_none())
     }
@@ -103,13 +104,13 @@ pub struct Settle {
     pub epoch: Option<i64>,
     pub url: Option<CallbackUrl>,
     pub body: Bytes,
-    /// The number that its receiver was told: attempts before it, plus 1.
+    /// The number that was sent to the receiver: the count of earlier attempts, plus 1.
     pub number: u32,
     pub attempt: Attempt,
     pub next: Next,
 }
 
-/// Store a callback with its body, due at `due`; with a token when its first attempt is under way.
+/// Stores a callback with its body, due at `due`. If its first attempt is under way, the row gets its token.
 #[derive(Debug, Clone)]
 pub struct Park {
     pub facts: Arc<Facts>,
@@ -117,13 +118,13 @@ pub struct Park {
     pub url: Option<CallbackUrl>,
     pub body: Bytes,
     pub due: Timestamp,
-    /// The token that its lease was born with.
+    /// The token of its lease.
     pub token: Token,
-    /// When the lease ends, while its first attempt is under way; `None` when there was no room for one.
+    /// When the lease ends, if its first attempt is under way. `None` if there was no room for an attempt.
     pub lease_until: Option<Timestamp>,
 }
 
-/// One thing to be made durable.
+/// One change that must become durable.
 #[derive(Debug, Clone)]
 pub enum Change {
     Settle(Box<Settle>),
@@ -143,7 +144,7 @@ pub struct Claim {
     pub until: Timestamp,
 }
 
-/// An attempt row: its number, and what it came to.
+/// An attempt row: the attempt and its number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NumberedAttempt {
     pub n: u32,
@@ -151,7 +152,7 @@ pub struct NumberedAttempt {
     pub attempt: Attempt,
 }
 
-/// What a change came to: for metrics, logs and the process's own books.
+/// The result of a change, for metrics, logs and the table of what is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Ended now (rows 1, 2, 7, 12, 14, 24 to 26).
@@ -161,9 +162,9 @@ pub enum Verdict {
     Parked,
     Released,
     Buried,
-    /// A settle beside one that already decided (rows 27, 28).
+    /// Another settle had already decided (rows 27, 28).
     Late,
-    /// No row describes it: nothing was written (row 29, a park whose id has a row, another token).
+    /// Nothing was written (row 29, a park whose id has a row already, or another token).
     Nothing,
 }
 
@@ -191,7 +192,7 @@ pub fn apply(rows: &Rows, change: &Change, ours: bool) -> Step {
     }
 }
 
-/// Row 9. A void row goes.
+/// Row 9. A void row is removed.
 pub fn apply_claim(rows: &Rows, claim: &Claim) -> Rows {
     let mut after = rows.clone();
     after.pending = rows.live().cloned().map(|pending| Pending {
@@ -239,7 +240,7 @@ fn apply_settle(rows: &Rows, settle: &Settle, ours: bool) -> Step {
     if let Some(pending) = rows.live().filter(|pending| pending.token == Some(settle.token)) {
         return by_token(rows, pending, settle);
     }
-    // Row 11 with another token, or without a row: the holder, or Kafka, tells the rest.
+    // Row 11 with another token, or without a row: the holder of the row, or Kafka's record, brings the callback on.
     if matches!(settle.next, Next::Interrupted { .. }) {
         return Step::nothing(rows);
     }
@@ -250,7 +251,7 @@ fn apply_settle(rows: &Rows, settle: &Settle, ours: bool) -> Step {
     late(rows, settle)
 }
 
-/// Rows 1, 2 and 3: no row stood yet.
+/// Rows 1, 2 and 3: there is no row yet.
 fn first_try(settle: &Settle) -> Step {
     match settle.next {
         Next::Retry { due, since, horizon } => {
@@ -304,7 +305,7 @@ fn by_token(rows: &Rows, pending: &Pending, settle: &Settle) -> Step {
     }
 }
 
-/// The callback ends: one settled row; a delivery needs no attempt row beside it.
+/// The callback ends: it gets one settled row. A delivery needs no attempt row in addition.
 fn ends(settle: &Settle, before: Progress) -> Step {
     let ended = match settle.next {
         Next::Abandoned(reason) => Ended::Abandoned(reason),
@@ -327,8 +328,8 @@ fn ends(settle: &Settle, before: Progress) -> Step {
     Step { rows: Rows { settled: Some(settled), pending: None }, attempt, verdict: Verdict::Ended(ended) }
 }
 
-/// Rows 24 to 29: another settle decided, or the rows are gone. A success makes it delivered for good; a failure
-/// changes nothing but the count.
+/// Rows 24 to 29: another settle has decided, or the rows are gone. A success makes the callback delivered for good. A
+/// failure changes only the count.
 fn late(rows: &Rows, settle: &Settle) -> Step {
     let success = settle.next == Next::Delivered;
     let mut after = rows.clone();
@@ -365,7 +366,7 @@ impl Change {
     /// The record that this change brings, and the epoch under which it was read.
     pub fn record(&self) -> Option<(&super::event::RecordRef, i64)> {
         match self {
-            // Cut off without a row, it leaves nothing behind: its record is read again.
+            // An attempt that was cut off and has no row leaves nothing in the store: its record is read again.
             Self::Settle(settle) if matches!(settle.next, Next::Interrupted { .. }) => None,
             Self::Settle(settle) => settle.epoch.map(|epoch| (&settle.facts.record, epoch)),
             Self::Park(park) => Some((&park.facts.record, park.epoch)),

@@ -21,7 +21,7 @@ named! {
     /// What to do with `http://` URLs.
     pub enum HttpPolicy {
         Allow = "allow",
-        /// Only where the key does not travel.
+        /// Only if the key is not sent.
         HmacOnly = "hmac-only",
         Refuse = "refuse",
     }
@@ -32,9 +32,9 @@ pub struct Team {
     pub id: Arc<str>,
     pub name: String,
     pub default_url: Option<String>,
-    /// The default for test tasks, where it is another one.
+    /// The default for test tasks, if it differs.
     pub default_url_test: Option<String>,
-    /// When not empty: the only origins that this team's callbacks, and so its keys, may go to.
+    /// If not empty, the only origins to which this team's callbacks, and so its keys, may be sent.
     pub allowed_origins: Vec<Origin>,
     pub auth_form: AuthForm,
     /// Origins with a form of their own.
@@ -58,7 +58,7 @@ impl Team {
     }
 }
 
-/// What a team changes of the retry policy.
+/// A team's changes to the retry policy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RetryOverride {
     pub retries: Option<u32>,
@@ -93,7 +93,7 @@ named! {
         Created = "created",
         /// Used from now on.
         Active = "active",
-        /// Used no more.
+        /// Not used any more.
         Revoked = "revoked",
     }
 }

@@ -1,4 +1,4 @@
-//! A look at name servers, certificate authorities and egress rules before the start.
+//! Checks name servers, certificate authorities and egress rules before the start.
 
 use super::dns::{Dns, DnsError};
 use super::egress::{AllowRule, Allowed, METADATA, Net};
@@ -7,10 +7,10 @@ use super::tls;
 use crate::base::finding::Finding;
 use crate::model::team::HttpPolicy;
 
-/// A name that exists nowhere (RFC 2606): whoever answers "no such name" works. Not under `.invalid`, which our
-/// resolver answers by itself.
+/// A name that exists nowhere (RFC 2606), so the right answer is "no such name". It is not under `.invalid`, because
+/// our resolver answers such names by itself.
 const NOWHERE: &str = "callbackd-check.example";
-/// Blocks wider than this are hardly meant.
+/// A rule for a wider block than this is probably a mistake.
 const WIDE_V4: &str = "10.0.0.0/8";
 
 pub async fn check(config: &Config, http: HttpPolicy, rules: &[AllowRule]) -> Vec<Finding> {
@@ -23,9 +23,11 @@ pub async fn check(config: &Config, http: HttpPolicy, rules: &[AllowRule]) -> Ve
                 Some(path) => format!("the web's, and those in {}", path.display()),
             },
         ),
-        Err(why) => {
-            Finding::failed("certificate authorities", why, "mend egress.ca_file: PEM, one certificate or more")
-        }
+        Err(why) => Finding::failed(
+            "certificate authorities",
+            why,
+            "correct egress.ca_file: it must hold one or more certificates in PEM",
+        ),
     });
     found.extend(egress(http, rules));
     found
@@ -41,10 +43,12 @@ async fn names(config: &Config) -> Finding {
         Ok(Ok(_)) => Finding::warning(
             "dns",
             "the name servers have an address for a name that does not exist",
-            "use name servers that tell the truth: callbacks to dead hosts would go to whoever answers",
+            "use other name servers: with these, callbacks to names that do not exist go to a stranger's host",
         ),
-        Ok(Err(error)) => Finding::failed("dns", error.to_string(), "mend dns.servers, or the system's resolver"),
-        Err(_) => Finding::failed("dns", DnsError::Timeout.to_string(), "mend dns.servers, or the system's resolver"),
+        Ok(Err(error)) => Finding::failed("dns", error.to_string(), "correct dns.servers, or the system's resolver"),
+        Err(_) => {
+            Finding::failed("dns", DnsError::Timeout.to_string(), "correct dns.servers, or the system's resolver")
+        }
     }
 }
 
@@ -53,25 +57,27 @@ fn egress(http: HttpPolicy, rules: &[AllowRule]) -> Vec<Finding> {
     if http == HttpPolicy::Allow {
         found.push(Finding::warning(
             "egress, http",
-            "http:// URLs are called: there, body and callback auth key travel in clear",
-            "egress.http = \"hmac-only\" refuses it where the key would travel; teams may say so for themselves",
+            "http:// URLs are called: their body and callback auth key are sent unencrypted",
+            "set egress.http = \"hmac-only\", which refuses http where the key would be sent; a team may have its own setting",
         ));
     }
-    let wide = Net::parse(WIDE_V4).expect("a block that reads");
+    let wide = Net::parse(WIDE_V4).expect("the constant is a block");
     for rule in rules {
         let Allowed::Net(net) = &rule.what else { continue };
         let metadata = METADATA.iter().find(|address| net.contains(**address));
         if let Some(address) = metadata.filter(|_| net.is_single()) {
             found.push(Finding::warning(
                 "egress, rules",
-                format!("a rule allows {address}, a cloud's metadata service: it gives credentials to whoever asks"),
-                "take the rule away unless that is meant",
+                format!(
+                    "a rule allows {address}, a cloud's metadata service, which gives credentials to everyone who asks"
+                ),
+                "remove the rule unless you need it",
             ));
         } else if net.is_wider_than(&wide) {
             found.push(Finding::warning(
                 "egress, rules",
                 format!("a rule allows a whole {}", net.size()),
-                "name the networks that receivers are in",
+                "name only the networks of your receivers",
             ));
         }
     }
@@ -87,7 +93,7 @@ mod tests {
     use crate::base::finding::Verdict;
 
     #[test]
-    fn wide_rules_and_metadata_are_told() {
+    fn wide_rules_and_metadata_are_reported() {
         let rule = |net: &str| AllowRule {
             what: Allowed::Net(Net::parse(net).expect("a net")),
             ports: Vec::new(),

@@ -1,5 +1,5 @@
-//! Connections and the small pool of idle ones. The key holds the team, so that customers with different identities
-//! or egress verdicts never share a connection.
+//! Connections and the small pool of idle ones. The pool's key holds the team, so that two teams never share a
+//! connection.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -18,29 +18,29 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::JoinSet;
 
 use super::dial::Dialed;
-use super::watched::{Watch, Watched};
+use super::recorded::{RecordedStream, StreamRecord};
 use crate::model::endpoint::Origin;
 
-/// Node's servers close an idle connection after 5 s: a kept one is used before that or not at all.
+/// Node's servers close an idle connection after 5 s, so we use one only before that.
 const IDLE: Duration = Duration::from_secs(4);
 const AGE: Duration = Duration::from_secs(600);
 const IDLE_PER_KEY: usize = 16;
 const IDLE_IN_ALL: usize = 1_024;
 const BUFFER: usize = 32 * 1024;
 const MAX_HEADERS: usize = 64;
-/// Bounds of an HTTP/2 connection: the library's own are large.
+/// Bounds of an HTTP/2 connection. The library's defaults are too large.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
 const HEADER_LIST: u32 = 16 * 1024;
 const SEND_BUFFER: usize = 256 * 1024;
-/// Requests that share one HTTP/2 connection, whatever the receiver would take.
+/// At most this many requests share one HTTP/2 connection, even if the receiver would take more.
 const STREAMS: usize = 64;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct PoolKey {
     pub(crate) team: Arc<str>,
     pub(crate) origin: Origin,
-    /// Of the egress policy that allowed it.
+    /// The generation of the egress policy that allowed the connection.
     pub(crate) generation: u64,
 }
 
@@ -51,16 +51,16 @@ enum Sender {
 
 /// What requests on one connection share.
 struct Shared {
-    watch: Arc<Watch>,
+    record: Arc<StreamRecord>,
     peer: SocketAddr,
     born: Instant,
-    /// End with us: a receiver that never reads would keep them, and the bodies they hold, for ever.
+    /// They end when the connection is dropped. A receiver that never reads would keep them and their bodies for ever.
     tasks: Tasks,
-    /// Requests that the receiver takes at once, as it said last.
+    /// How many requests the receiver takes at once, as it said last.
     streams: Arc<AtomicUsize>,
 }
 
-/// The tasks of one connection. HTTP/2 has several: one owns the socket, and others feed it bodies.
+/// The tasks of one connection. HTTP/2 has several: one owns the socket, and the others send bodies to it.
 #[derive(Clone, Default)]
 struct Tasks(Arc<Mutex<JoinSet<()>>>);
 
@@ -80,26 +80,26 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Tasks {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // The library's own tasks hold the set as well: it does not end by being dropped here.
+        // The library's own tasks also hold the set, so dropping it here does not end them.
         self.tasks.0.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
     }
 }
 
-/// A connection, or over HTTP/2 a share in one.
+/// A connection, or a share in an HTTP/2 connection.
 pub(crate) struct Connection {
     sender: Sender,
     shared: Arc<Shared>,
     idle_since: Instant,
-    /// It came from the pool: the receiver may have closed it meanwhile.
+    /// It came from the pool, so the receiver may have closed it.
     pub(crate) reused: bool,
 }
 
 impl Connection {
     pub(crate) async fn over(dialed: Dialed) -> hyper::Result<Self> {
-        let watch = Arc::new(Watch::default());
-        let io = TokioIo::new(Watched::new(dialed.stream, Arc::clone(&watch)));
+        let record = Arc::new(StreamRecord::default());
+        let io = TokioIo::new(RecordedStream::new(dialed.stream, Arc::clone(&record)));
         let (tasks, streams) = (Tasks::default(), Arc::new(AtomicUsize::new(STREAMS)));
-        // How a connection ends shows in the exchange that uses it; an idle one may end as it likes.
+        // An exchange sees how its connection ends. How an idle connection ends does not matter.
         let sender = if dialed.http2 {
             let (sender, mut driver) = http2::Builder::new(tasks.clone())
                 .timer(TokioTimer::new())
@@ -123,7 +123,7 @@ impl Connection {
             Sender::Http1(sender)
         };
         let now = Instant::now();
-        let shared = Shared { watch, peer: dialed.peer, born: now, tasks, streams };
+        let shared = Shared { record, peer: dialed.peer, born: now, tasks, streams };
         Ok(Self { sender, shared: Arc::new(shared), idle_since: now, reused: false })
     }
 
@@ -131,8 +131,8 @@ impl Connection {
         matches!(self.sender, Sender::Http2(_))
     }
 
-    pub(crate) fn watch(&self) -> &Watch {
-        &self.shared.watch
+    pub(crate) fn record(&self) -> &StreamRecord {
+        &self.shared.record
     }
 
     pub(crate) fn peer(&self) -> SocketAddr {
@@ -149,7 +149,7 @@ impl Connection {
         }
     }
 
-    /// Ready for the next request; over HTTP/1.1 only once the last one is out as well.
+    /// Waits until it can take the next request. Over HTTP/1.1, the last request must be sent completely.
     pub(crate) async fn ready(&mut self) -> hyper::Result<()> {
         match &mut self.sender {
             Sender::Http1(sender) => sender.ready().await,
@@ -175,7 +175,7 @@ impl Connection {
         })
     }
 
-    /// Requests that have a share in it, the pool's own not counted.
+    /// How many requests have a share in it. The pool's own share is not counted.
     fn users(&self) -> usize {
         Arc::strong_count(&self.shared).saturating_sub(1)
     }
@@ -200,7 +200,7 @@ struct Idle {
     count: usize,
 }
 
-/// What is kept for one key: idle connections, or the one that requests share.
+/// The connections of one key: idle ones, or the one that requests share.
 #[derive(Default)]
 struct Kept {
     idle: Vec<Connection>,
@@ -214,7 +214,8 @@ impl Kept {
 }
 
 impl Pool {
-    /// A share in the HTTP/2 connection, or the idle one used last, which is the least likely to be closed.
+    /// Takes a share in the HTTP/2 connection, or the idle connection used last, which is the least likely to be
+    /// closed.
     pub(crate) fn take(&self, key: &PoolKey) -> Option<Connection> {
         let now = Instant::now();
         let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -238,14 +239,14 @@ impl Pool {
         None
     }
 
-    /// Lets others have a share in a new HTTP/2 connection at once. The first one of a key is kept.
+    /// Lets other requests share a new HTTP/2 connection at once. Only the first one of a key is kept.
     pub(crate) fn offer(&self, key: &PoolKey, connection: &Connection) {
         if let Some(share) = connection.share() {
             self.put(key.clone(), share);
         }
     }
 
-    /// Nobody new has a share in this connection: something went wrong on it.
+    /// No new request gets a share in this connection, because something went wrong on it.
     pub(crate) fn retire(&self, key: &PoolKey, connection: &Connection) {
         let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Idle { by_key, count } = &mut *idle;
@@ -284,7 +285,7 @@ impl Pool {
         *count = count.saturating_add(1);
     }
 
-    /// Drops what has been idle or alive too long; requests under way on a shared one come to their end.
+    /// Drops connections that have been idle or alive too long. Requests under way on a shared connection can end.
     pub(crate) fn sweep(&self) {
         let now = Instant::now();
         let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);

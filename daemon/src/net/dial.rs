@@ -1,5 +1,5 @@
-//! A new connection: look the name up, judge every address, connect, check the peer, TLS. Each phase has its own
-//! deadline and its own failures.
+//! A new connection: looks the name up, judges every address, connects, checks the peer, and starts TLS. Each phase has
+//! its own deadline and its own outcomes of failure.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -17,9 +17,9 @@ use super::target::{Target, TargetHost};
 use super::tls;
 use crate::model::attempt::Outcome;
 
-/// Addresses raced for one connection.
+/// How many addresses are tried for one connection.
 const RACE: usize = 8;
-/// The head start of one address before the next is tried as well.
+/// How long one address is tried before the next one is tried as well.
 const HEAD_START: Duration = Duration::from_millis(250);
 
 /// Deadlines of an attempt's phases; `total` bounds them all.
@@ -41,18 +41,18 @@ pub(crate) struct Dialed {
     pub(crate) peer: SocketAddr,
     /// The receiver chose HTTP/2 in the TLS handshake.
     pub(crate) http2: bool,
-    /// The version of TLS, for people.
+    /// The version of TLS, to be shown to people.
     pub(crate) tls: Option<String>,
 }
 
-/// Why no connection came about.
+/// Why there is no connection.
 #[derive(Debug)]
 pub(crate) struct Failed {
     pub(crate) outcome: Outcome,
-    /// The host is a literal address that is refused: it will be refused tomorrow.
+    /// The host is a literal address that is refused, so no retry can succeed.
     pub(crate) hopeless: bool,
     pub(crate) peer: Option<SocketAddr>,
-    /// The operator's reason.
+    /// The reason, as the operator sees it.
     pub(crate) why: String,
 }
 
@@ -86,7 +86,7 @@ impl Dialer {
         self.secure(target, stream, peer, end).await
     }
 
-    /// The addresses of a target; a name that may not be looked up is refused before anyone is asked.
+    /// The addresses of a target. A name that may not be looked up is refused before a name server is asked.
     pub(crate) async fn lookup(
         &self,
         target: &Target,
@@ -107,7 +107,7 @@ impl Dialer {
         }
     }
 
-    /// Connects to one of the addresses. What we are connected to, not what we asked for, decides.
+    /// Connects to one of the addresses. The address of the connected peer is judged once more.
     pub(crate) async fn connect(
         &self,
         addresses: &[SocketAddr],
@@ -124,7 +124,7 @@ impl Dialer {
         Ok((stream, peer))
     }
 
-    /// TLS, where the target wants it.
+    /// Starts TLS if the URL is https.
     pub(crate) async fn secure(
         &self,
         target: &Target,
@@ -137,7 +137,7 @@ impl Dialer {
         }
         let failed = |outcome, why: String| Failed { peer: Some(peer), ..Failed::new(outcome, why) };
         let name = tls::server_name(target)
-            .ok_or_else(|| failed(Outcome::TlsFailed, "the host is no server name".to_owned()))?;
+            .ok_or_else(|| failed(Outcome::TlsFailed, "the host can't be a TLS server name".to_owned()))?;
         let end = end.min(Instant::now() + self.deadlines.tls);
         match timeout_at(end, self.tls.connect(name, stream)).await {
             Ok(Ok(stream)) => {
@@ -152,7 +152,7 @@ impl Dialer {
     }
 }
 
-/// The addresses to call, each of them allowed: one bad address refuses the name.
+/// The addresses to call. If one of them is denied, the name is refused.
 pub(crate) fn allowed(
     target: &Target,
     team: &str,
@@ -167,7 +167,7 @@ pub(crate) fn allowed(
     Ok(interleaved(found).into_iter().take(RACE).map(|ip| SocketAddr::new(ip.to_canonical(), port)).collect())
 }
 
-/// Races the addresses, each with a head start over the next.
+/// Tries the addresses one after the other, without waiting for one to fail. The first connection wins.
 async fn connect(addresses: &[SocketAddr], end: Instant) -> Result<(TcpStream, SocketAddr), Failed> {
     let race = async {
         let mut running: FuturesUnordered<_> = addresses
@@ -205,7 +205,7 @@ async fn connect(addresses: &[SocketAddr], end: Instant) -> Result<(TcpStream, S
     }
 }
 
-/// IPv6 and IPv4 in turns, IPv6 first, so that a broken family costs one head start.
+/// IPv6 and IPv4 in turns, IPv6 first, so that a broken address family costs only one wait.
 fn interleaved(addresses: &[IpAddr]) -> Vec<IpAddr> {
     let mut v6 = addresses.iter().filter(|ip| ip.is_ipv6());
     let mut v4 = addresses.iter().filter(|ip| ip.is_ipv4());

@@ -1,4 +1,5 @@
-//! Names to addresses: absolute names, no search list, no hosts file, bounded, cancellable.
+//! Looks names up. Names are absolute: no search list and no hosts file is used. Lookups are bounded and can be
+//! cancelled.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -11,12 +12,12 @@ use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::xfer::Protocol;
 use hickory_resolver::{Name, ResolveError, ResolveErrorKind};
 
-/// Addresses of one name that are looked at.
+/// How many addresses of one name are used.
 const MAX_ADDRESSES: usize = 32;
 
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where to ask; the system's own servers where empty.
+    /// The name servers. If empty, the system's own servers.
     pub servers: Vec<SocketAddr>,
     pub cache_entries: usize,
 }
@@ -25,7 +26,7 @@ pub struct Dns(TokioResolver);
 
 #[derive(Debug, thiserror::Error)]
 pub enum DnsError {
-    #[error("no address for the name")]
+    #[error("the name has no address")]
     NotFound,
     #[error("the name servers did not answer")]
     Timeout,
@@ -34,7 +35,7 @@ pub enum DnsError {
 }
 
 impl Dns {
-    /// Sets the resolver up; asks nothing.
+    /// Makes the resolver. It asks nothing yet.
     ///
     /// # Errors
     /// A sentence, if the system's configuration can't be read.
@@ -76,7 +77,7 @@ impl Dns {
 fn classify(error: &ResolveError) -> DnsError {
     let ResolveErrorKind::Proto(proto) = error.kind() else { return DnsError::Failed(error.kind().to_string()) };
     match proto.kind() {
-        // Servers that refuse or fail have no records either.
+        // The answer of a server that refuses or fails has no records either.
         ProtoErrorKind::NoRecordsFound { response_code: ResponseCode::NXDomain | ResponseCode::NoError, .. } => {
             DnsError::NotFound
         }

@@ -1,8 +1,8 @@
-//! Which addresses may be called: one pure `judge` for literal and resolved ones alike, asked inside the connector
-//! for each new connection.
+//! Decides which addresses may be called. The pure function `judge` decides for literal and for resolved addresses, and
+//! the connector asks it for each new connection.
 //!
-//! An explicit list (the IANA special-purpose registries less their globally reachable blocks, multicast, cloud
-//! metadata), not a library's idea of "global".
+//! The list is written here (the IANA special-purpose registries without their globally reachable blocks, multicast,
+//! cloud metadata) and does not depend on a library's idea of "global".
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -30,7 +30,7 @@ impl Net {
             return None;
         }
         let net = Self { base, bits, v4 };
-        // A base with bits below its prefix is a slip of the pen.
+        // An address with bits below its prefix is probably a typing mistake.
         (net.masked(base) == base).then_some(net)
     }
 
@@ -39,7 +39,7 @@ impl Net {
         v4 == self.v4 && self.masked(value) == self.base
     }
 
-    /// Whether it is the prefix of a NAT64: IPv6, 96 bits, so that the IPv4 address is all that follows.
+    /// Whether it can be a NAT64 prefix: IPv6 and 96 bits long, so that only an IPv4 address follows.
     pub fn is_nat64(&self) -> bool {
         !self.v4 && self.bits == 96
     }
@@ -50,12 +50,12 @@ impl Net {
         free(self) > free(other)
     }
 
-    /// Its size, for people: "/8 of IPv4".
+    /// Its size, to be shown to people: "/8 of IPv4".
     pub fn size(&self) -> String {
         format!("/{} of {}", self.bits, if self.v4 { "IPv4" } else { "IPv6" })
     }
 
-    /// Whether it names one address alone.
+    /// Whether it is one single address.
     pub fn is_single(&self) -> bool {
         self.bits == if self.v4 { 32 } else { 128 }
     }
@@ -78,34 +78,34 @@ fn widen(ip: IpAddr) -> (u128, bool, u32) {
 #[derive(Debug, Clone)]
 pub struct AllowRule {
     pub what: Allowed,
-    /// Any port where empty.
+    /// If empty, every port.
     pub ports: Vec<u16>,
-    /// Every team where empty.
+    /// If empty, every team.
     pub teams: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
 pub enum Allowed {
     Net(Net),
-    /// This name, with whatever addresses it has.
+    /// This name, with every address that it resolves to.
     Host(String),
 }
 
 #[derive(Debug, Clone)]
 pub struct Policy {
     pub allow: Vec<AllowRule>,
-    /// Our own listeners, Kafka and database, by address and port: never, whatever the rules say.
+    /// Our own listeners, Kafka and database, by address and port. They are always denied; no rule can allow them.
     pub never: Vec<SocketAddr>,
     /// Addresses of this machine's interfaces.
     pub own: Vec<IpAddr>,
-    /// NAT64 prefixes (/96) in use here: judged by the IPv4 address inside.
+    /// NAT64 prefixes (/96) in use here. Such an address is judged by the IPv4 address inside.
     pub nat64: Vec<Net>,
     pub http: HttpPolicy,
-    /// Rises with every change, so that kept connections of an older policy are not used.
+    /// Rises with every change of the policy, so that no connection of an older policy is used.
     pub generation: u64,
 }
 
-/// Why an address is refused: for the operator, exact. Customers are told less.
+/// Why an address is refused, exactly, for the operator. Customers get [`CUSTOMERS_REASON`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     #[error("it is one of this daemon's own listeners, its Kafka or its database")]
@@ -120,17 +120,18 @@ pub enum Denied {
     SpecialName(&'static str),
 }
 
-/// What a customer is told of any refusal, and of a name that does not exist: no oracle of inner names.
+/// What a customer reads about any refusal, and about a name that does not exist. All cases look the same, so that
+/// nobody can find out which internal names exist.
 pub const CUSTOMERS_REASON: &str = "the host can't be called back";
 
-/// Decides whether `ip`:`port`, which `host` stands for, may be called for `team`.
+/// Decides whether `ip`:`port`, an address of `host`, may be called for `team`.
 ///
 /// # Errors
-/// [`Denied`], the operator's reason.
+/// [`Denied`], the reason for the operator.
 pub fn judge(host: &TargetHost, ip: IpAddr, port: u16, team: &str, policy: &Policy) -> Result<(), Denied> {
     let ip = ip.to_canonical();
     let rules = || policy.allow.iter().filter(|rule| rule.applies(port, team));
-    // Before any rule, for the address and for one that it stands for.
+    // No rule can allow our own services. The address and an IPv4 address inside it are both checked.
     for ip in [Some(ip), embedded(ip, policy)].into_iter().flatten() {
         if policy.never.iter().any(|own| own.port() == port && is_ours(own.ip(), ip, policy)) {
             return Err(Denied::OwnService);
@@ -153,7 +154,7 @@ pub fn judge(host: &TargetHost, ip: IpAddr, port: u16, team: &str, policy: &Poli
     }
 }
 
-/// Decides whether a name may be looked up at all.
+/// Decides whether a name may be looked up.
 ///
 /// # Errors
 /// [`Denied::SpecialName`].
@@ -211,7 +212,7 @@ fn judge_v6(host: &TargetHost, ip: Ipv6Addr, port: u16, team: &str, policy: &Pol
         judge(host, IpAddr::V4(inner), port, team, policy)?;
     }
     if bits >> 125 != 1 {
-        return Err(Denied::Special("what lies outside 2000::/3"));
+        return Err(Denied::Special("the addresses outside 2000::/3"));
     }
     if blocks(&GLOBAL_V6).any(|(net, _)| net.contains(IpAddr::V6(ip))) {
         return Ok(());
@@ -219,7 +220,7 @@ fn judge_v6(host: &TargetHost, ip: Ipv6Addr, port: u16, team: &str, policy: &Pol
     in_blocks(IpAddr::V6(ip), &SPECIAL_V6)
 }
 
-/// The IPv4 address that an IPv6 one leads to by NAT64, ISATAP or 6to4.
+/// The IPv4 address inside an IPv6 address of NAT64, ISATAP or 6to4.
 fn embedded(ip: IpAddr, policy: &Policy) -> Option<IpAddr> {
     let IpAddr::V6(v6) = ip else { return None };
     let bits = v6.to_bits();
@@ -231,7 +232,7 @@ fn embedded(ip: IpAddr, policy: &Policy) -> Option<IpAddr> {
     (bits >> 112 == 0x2002).then(|| IpAddr::V4(Ipv4Addr::from_bits(((bits >> 80) & 0xffff_ffff) as u32)))
 }
 
-/// The interface part is `[0200:]5efe` + an IPv4 address.
+/// The interface part of an ISATAP address is `[0200:]5efe` and an IPv4 address.
 fn is_isatap(bits: u128) -> bool {
     matches!((bits >> 32) & 0xffff_ffff, 0x0000_5efe | 0x0200_5efe)
 }
@@ -244,7 +245,7 @@ fn blocks<'l>(list: &'l [&'static str]) -> impl Iterator<Item = (Net, &'static s
     list.iter().map(|text| (Net::parse(text).expect("the list below is well formed"), *text))
 }
 
-/// Cloud metadata services: denied even inside an allowed net, unless named alone.
+/// Cloud metadata services. They are denied even inside an allowed block, unless a rule names the single address.
 pub(super) const METADATA: [IpAddr; 6] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
@@ -277,7 +278,7 @@ const SPECIAL_V4: [&str; 16] = [
 /// Globally reachable addresses inside 192.0.0.0/24.
 const GLOBAL_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 0, 9), Ipv4Addr::new(192, 0, 0, 10)];
 
-/// Carve-outs of 2000::/3: Teredo and other protocol assignments, documentation, 6to4.
+/// The blocks of 2000::/3 that are denied: Teredo and other protocol assignments, documentation, 6to4.
 const SPECIAL_V6: [&str; 4] = ["2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"];
 
 /// Globally reachable blocks inside 2001::/23.
@@ -421,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn own_services_are_never_called_whatever_the_rules() {
+    fn no_rule_allows_our_own_services() {
         let rule = AllowRule {
             what: Allowed::Net(Net::parse("127.0.0.0/8").expect("a net")),
             ports: Vec::new(),

@@ -1,5 +1,6 @@
-//! One POST over one connection: request out, head in, body read to its bounds. What failed is told by the phase it
-//! failed in. A request that a kept connection hands back unsent takes one fresh connection, and the record says so.
+//! One POST over one connection: the request is sent, the head is read, and the body is read up to a limit. The outcome
+//! of a failure names its phase. If a kept connection gives the request back unsent, the request is sent over one new
+//! connection, and the attempt records this.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, RwLock};
@@ -23,10 +24,10 @@ use crate::base::clock::Timestamp;
 use crate::model::attempt::Outcome;
 use crate::model::retry::retry_after;
 
-/// Bytes of an answer's body that are read, and kept.
+/// How many bytes of an answer's body are read, and how many are kept.
 const READ: usize = 64 * 1024;
 const KEPT: usize = 1024;
-/// Bytes kept beyond it until secrets were looked for, and the shortest begin of one that is recognised.
+/// How many more bytes are kept until secrets are removed, and the shortest beginning of a secret that is recognised.
 const MARGIN: usize = 512;
 const SECRET_PREFIX: usize = 12;
 
@@ -36,7 +37,7 @@ pub struct Config {
     pub dns: dns::Config,
     /// Offer HTTP/2 in the TLS handshake.
     pub http2: bool,
-    /// Further roots for TLS, in PEM.
+    /// More root certificates for TLS, in PEM.
     pub ca_file: Option<std::path::PathBuf>,
 }
 
@@ -48,7 +49,7 @@ pub struct Outgoing {
     pub body: Bytes,
 }
 
-/// What one attempt's exchange came to.
+/// The result of one attempt's exchange.
 #[derive(Debug, Clone)]
 pub struct Exchange {
     pub outcome: Outcome,
@@ -58,12 +59,12 @@ pub struct Exchange {
     pub retry_after: Option<Duration>,
     pub peer: Option<SocketAddr>,
     pub redialed: bool,
-    /// The begin of the answer's body, or the operator's reason of a failure.
+    /// The beginning of the answer's body, or the reason of a failure as the operator sees it.
     pub snippet: Bytes,
 }
 
 impl Exchange {
-    /// An attempt that was refused before anything left.
+    /// An attempt that was refused before anything was sent.
     pub fn refused(outcome: Outcome, why: impl ToString) -> Self {
         Self {
             outcome,
@@ -86,7 +87,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Sets the client up; connects to nothing.
+    /// Makes the client. It connects to nothing yet.
     ///
     /// # Errors
     /// A sentence that names the setting.
@@ -100,7 +101,7 @@ impl Client {
         Arc::clone(&self.policy.read().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
-    /// Another policy from now on; connections of an older one are not used again. Our own services stay refused.
+    /// Changes the policy. Connections of an older policy are not used again.
     pub fn set_policy(&self, policy: Policy) {
         let mut current = self.policy.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let generation = current.generation.saturating_add(1);
@@ -111,12 +112,12 @@ impl Client {
         self.dialer.deadlines.total
     }
 
-    /// Drops idle connections that are too old; to be called every second.
+    /// Drops idle connections that are too old. It must be called every second.
     pub fn sweep(&self) {
         self.pool.sweep();
     }
 
-    /// Sends one POST, which is over by `end`. `now` is for reading a `Retry-After` date.
+    /// Sends one POST, which ends before `end`. `now` is for a date in `Retry-After`.
     pub async fn post(&self, outgoing: &Outgoing, now: Timestamp, end: Instant) -> Exchange {
         let policy = self.policy();
         let key = PoolKey {
@@ -138,7 +139,7 @@ impl Client {
         };
         match self.converse(connection, outgoing, &key, now, end).await {
             Ok(exchange) => exchange,
-            // Not a byte of it left on the kept connection: once more, on a fresh one.
+            // No byte was sent on the kept connection, so the request is sent once more on a new one.
             Err(_) if reused => match self.dial(outgoing, &policy, end).await {
                 Ok(fresh) => {
                     let exchange = self.converse(fresh, outgoing, &key, now, end).await.unwrap_or_else(|unsent| unsent);
@@ -169,7 +170,7 @@ impl Client {
         Err(Exchange { hopeless: failed.hopeless, peer: failed.peer, ..Exchange::refused(failed.outcome, failed.why) })
     }
 
-    /// Sends the request over `connection`. `Err`: it was handed back unsent.
+    /// Sends the request over `connection`. `Err` means that it was given back unsent.
     pub(super) async fn converse(
         &self,
         mut connection: Connection,
@@ -179,19 +180,20 @@ impl Client {
         end: Instant,
     ) -> Result<Exchange, Exchange> {
         let http2 = connection.is_http2();
-        // Told apart from the caller's: whether the connection has let go of it.
-        let (body, held) = watched_body(&outgoing.body);
+        // The connection has a copy of its own, so that we see when it has dropped it.
+        let (body, held) = counted_body(&outgoing.body);
         let Some(request) = request(outgoing, body, http2) else {
             return Ok(Exchange::refused(Outcome::UrlInvalid, "the URL's path can't be sent"));
         };
-        let written_before = connection.watch().written();
+        let written_before = connection.record().written();
         let head_end = end.min(Instant::now() + self.dialer.deadlines.head);
         let answer = timeout_at(head_end, connection.send(request)).await;
         let mut exchange = Exchange {
-            // Bytes of a shared connection may be another request's: what was not handed back counts as sent.
-            sent: http2 || connection.watch().written() > written_before,
+            // The bytes written on a shared connection may belong to another request. So over HTTP/2 a request counts
+            // as sent unless it is given back.
+            sent: http2 || connection.record().written() > written_before,
             peer: Some(connection.peer()),
-            ..Exchange::refused(Outcome::HeadTimeout, "no whole head within its deadline")
+            ..Exchange::refused(Outcome::HeadTimeout, "no complete head within its deadline")
         };
         match answer {
             Err(_) => {
@@ -206,7 +208,7 @@ impl Client {
                 exchange.retry_after = asked_wait(status, response.headers(), now);
                 let (kept, whole) = read_body(response.into_body(), end).await;
                 exchange.snippet = without_secrets(kept, &outgoing.headers);
-                // Kept only once our request is out as well: an answer may come before it was read.
+                // An answer may come before our request is sent completely. Then the connection is not kept.
                 let is_out = Arc::strong_count(&held) == 1;
                 if http2 && !is_out {
                     self.pool.retire(key, &connection);
@@ -229,17 +231,16 @@ impl Client {
     }
 }
 
-/// The same bytes, with a count of who holds them: over HTTP/2 an answer may come while a receiver lets none of them
-/// through.
-fn watched_body(body: &Bytes) -> (Bytes, Arc<()>) {
-    struct Watched(Bytes, #[expect(dead_code, reason = "it is counted")] Arc<()>);
-    impl AsRef<[u8]> for Watched {
+/// The same bytes, with a count of their holders: over HTTP/2 an answer may come before the receiver has taken them.
+fn counted_body(body: &Bytes) -> (Bytes, Arc<()>) {
+    struct CountedBytes(Bytes, #[expect(dead_code, reason = "only its references are counted")] Arc<()>);
+    impl AsRef<[u8]> for CountedBytes {
         fn as_ref(&self) -> &[u8] {
             &self.0
         }
     }
     let held = Arc::new(());
-    (Bytes::from_owner(Watched(body.clone(), Arc::clone(&held))), held)
+    (Bytes::from_owner(CountedBytes(body.clone(), Arc::clone(&held))), held)
 }
 
 fn request(outgoing: &Outgoing, body: Bytes, http2: bool) -> Option<Request<Full<Bytes>>> {
@@ -248,7 +249,7 @@ fn request(outgoing: &Outgoing, body: Bytes, http2: bool) -> Option<Request<Full
     *request.method_mut() = Method::POST;
     *request.headers_mut() = outgoing.headers.clone();
     if http2 {
-        // Scheme and host stand in the request line of HTTP/2, and in no header beside it.
+        // HTTP/2 sends scheme and host as pseudo-headers, and not in the header `host`.
         let host = request.headers_mut().remove(HOST)?;
         let authority = host.to_str().ok()?;
         *request.uri_mut() = Uri::builder().scheme("https").authority(authority).path_and_query(path).build().ok()?;
@@ -260,29 +261,30 @@ fn request(outgoing: &Outgoing, body: Bytes, http2: bool) -> Option<Request<Full
     Some(request)
 }
 
-/// The outcome of a request whose answer's head did not come whole.
+/// The outcome of a request whose answer had no complete head.
 fn failed_head(error: &hyper::Error, connection: &Connection) -> Outcome {
     if error.is_parse() || error.is_parse_too_large() {
         return Outcome::HeadInvalid;
     }
-    // TLS 1.3 tells of a certificate it wants only when the first answer is read.
-    if is_tls(error) || connection.watch().tls_failed() {
+    // With TLS 1.3, a server's demand for a client certificate shows only when the first answer is read.
+    if is_tls(error) || connection.record().tls_failed() {
         return Outcome::TlsFailed;
     }
     if let Some(outcome) = failed_http2(error) {
         return outcome;
     }
-    if connection.watch().write_failed() || error.is_body_write_aborted() {
+    if connection.record().write_failed() || error.is_body_write_aborted() {
         return Outcome::WriteFailed;
     }
-    // Bytes came before our request was out: whatever that was, it was no answer to it.
-    if (error.is_canceled() || error.is_closed()) && !connection.reused && connection.watch().read() > 0 {
+    // Bytes came before our request was sent, so they can't be an answer to it.
+    if (error.is_canceled() || error.is_closed()) && !connection.reused && connection.record().read() > 0 {
         return Outcome::HeadInvalid;
     }
     Outcome::HeadReset
 }
 
-/// What HTTP/2 says of it: what we could not read is no head, what the receiver cut off was reset.
+/// The outcome of an HTTP/2 error: a head that we can't read is invalid, and a stream that the receiver closed was
+/// reset.
 fn failed_http2(error: &hyper::Error) -> Option<Outcome> {
     let cause = std::error::Error::source(error)?.downcast_ref::<h2::Error>()?;
     if cause.is_io() {
@@ -319,13 +321,13 @@ fn asked_wait(status: u16, headers: &HeaderMap, now: Timestamp) -> Option<Durati
         .and_then(|value| retry_after(value, now))
 }
 
-/// What is kept of an answer, without the secrets of ours that a receiver echoed.
+/// The kept part of an answer. Our secrets are removed from it, since a receiver may have echoed them.
 fn without_secrets(mut kept: Vec<u8>, headers: &HeaderMap) -> Bytes {
     for secret in headers.values().filter(|value| value.is_sensitive()).map(HeaderValue::as_bytes) {
         let mut at = 0;
         while at < kept.len() {
             let rest = &kept[at..];
-            // Also one that our bound cut off, as far as it could be told from anything else.
+            // A secret that our limit cut off is removed as well, if enough of it is there to recognise it.
             let cut = rest.len() >= SECRET_PREFIX && rest.len() < secret.len() && secret.starts_with(rest);
             if cut || rest.starts_with(secret) {
                 let end = at + rest.len().min(secret.len());
@@ -338,8 +340,8 @@ fn without_secrets(mut kept: Vec<u8>, headers: &HeaderMap) -> Bytes {
     Bytes::from(kept)
 }
 
-/// Reads a body to its bounds, and tells whether it came to its end. Keeps a little more than is stored, so that an
-/// echoed secret is seen whole.
+/// Reads a body up to its limit, and tells whether this was all of it. Keeps a little more than is stored, so that an
+/// echoed secret can be recognised.
 async fn read_body(mut body: Incoming, end: Instant) -> (Vec<u8>, bool) {
     let mut kept = Vec::new();
     let mut read = 0_usize;

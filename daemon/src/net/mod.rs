@@ -1,5 +1,5 @@
-//! One POST: from a target and a signed body to a response head, a capped body, or a typed failure of the phase that
-//! failed. Knows nothing of teams' keys, retries or stores.
+//! One POST: takes a target and a signed body, and returns the answer's head and the first bytes of its body, or the
+//! phase that failed. It knows nothing about keys of teams, retries or stores.
 
 pub mod check;
 pub mod conn;
@@ -8,6 +8,6 @@ pub mod dns;
 pub mod egress;
 pub mod exchange;
 pub mod probe;
+mod recorded;
 pub mod target;
 pub mod tls;
-mod watched;

@@ -1,5 +1,5 @@
-//! One POST step by step, for a person who asks where it fails: the same parts as an attempt's, on a connection of its
-//! own.
+//! One POST with a report of each step, for a person who wants to know where it fails. It uses the same parts as an
+//! attempt, but a connection of its own.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use super::target::TargetHost;
 use crate::base::clock::Timestamp;
 use crate::model::attempt::Outcome;
 
-/// One step on the way, in the order they are taken.
+/// One step of the POST.
 #[derive(Debug, Clone)]
 pub struct Step {
     pub name: &'static str,
     pub took: Duration,
     /// What was found, or why it failed.
     pub detail: String,
-    /// The outcome that an attempt would have had here.
+    /// The outcome that an attempt would have.
     pub failed: Option<Outcome>,
 }
 
@@ -46,7 +46,7 @@ impl Steps {
 }
 
 impl Client {
-    /// Sends one POST that is over by `end`, and tells each step: dns, egress, connect, tls, post.
+    /// Sends one POST, which ends before `end`, and reports each step: dns, egress, connect, tls, post.
     pub async fn probe(&self, outgoing: &Outgoing, now: Timestamp, end: Instant) -> Vec<Step> {
         let (target, team, policy) = (&outgoing.target, &*outgoing.team, self.policy());
         let mut steps = Steps { steps: Vec::new(), since: Instant::now() };
@@ -81,11 +81,11 @@ impl Client {
             Some(version) => {
                 steps.done("tls", format!("{version}, {}", if dialed.http2 { "HTTP/2" } else { "HTTP/1.1" }))
             }
-            None => steps.done("tls", "none: the URL is http, so the body and a key travel in clear"),
+            None => steps.done("tls", "none: the URL is http, so the body and a key are sent unencrypted"),
         }
         let exchange = match Connection::over(dialed).await {
             Ok(connection) => {
-                // A key of its own: an attempt's connections are not mixed with a test's.
+                // The test has a pool key of its own, so that attempts do not use its connection.
                 let key = PoolKey { team: "".into(), origin: target.origin.clone(), generation: policy.generation };
                 self.converse(connection, outgoing, &key, now, end).await.unwrap_or_else(|unsent| unsent)
             }

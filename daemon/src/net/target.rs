@@ -1,4 +1,4 @@
-//! A callback URL, read once: what is decided on is the parsed host, never the text.
+//! A callback URL, parsed once. Every decision uses the parsed host, and never the text.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use url::{Host, Url};
 
 use crate::model::endpoint::Origin;
 
-/// The longest URL that is looked at.
+/// The longest URL that is accepted.
 pub const MAX_URL_BYTES: usize = 4_096;
 
 /// Ports that the WHATWG fetch standard blocks ("bad ports"), as of 2026.
@@ -46,7 +46,7 @@ pub enum UrlError {
     NotAUrl,
     #[error("only https:// and http:// can be called back")]
     Scheme,
-    #[error("the URL's port is one that is never called")]
+    #[error("the URL's port is blocked")]
     BadPort,
 }
 
@@ -90,7 +90,8 @@ impl Target {
     }
 }
 
-/// Letters, digits, `-` and `_` between single dots: what a resolver can ask for. The URL standard allows more.
+/// Whether a name has only letters, digits, `-` and `_` between single dots, so that a resolver can look it up. The URL
+/// standard allows more.
 fn is_host_name(name: &str) -> bool {
     let in_alphabet = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
     name.len() <= 253 && name.split('.').all(|label| (1..=63).contains(&label.len()) && label.bytes().all(in_alphabet))
@@ -172,7 +173,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// A queue is named by its origin: a name that did not read back would stop it for good.
+        /// A queue has the name of its origin. A name that can't be parsed again would stop the queue for ever.
         #[test]
         fn the_origin_of_every_url_reads_back(
             host in "[a-z0-9!$&'()*+,._~-]{1,20}(\\.example)?", port in 1..u16::MAX, https in proptest::bool::ANY,

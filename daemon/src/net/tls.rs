@@ -1,4 +1,4 @@
-//! TLS towards receivers: rustls with aws-lc, the web's roots, and the operator's own.
+//! TLS to receivers: rustls with aws-lc, the public root certificates, and the operator's own.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio_rustls::TlsConnector;
 
 use super::target::{Target, TargetHost};
 
-/// A connector that trusts the web's roots and those in `ca_file`, and offers HTTP/2 beside HTTP/1.1.
+/// A connector that trusts the public roots and those in `ca_file`. If `http2` is true, it offers HTTP/2 and HTTP/1.1.
 ///
 /// # Errors
 /// A sentence that names the file.

@@ -16,7 +16,7 @@ const OF_A_TASK: usize = 1_000;
 /// Dead letters without a task are counted up to this.
 const NAMELESS: usize = 1_000;
 
-/// A callback with what only its attempts know.
+/// A callback, with a fact that only its attempts hold.
 pub struct CallbackReport {
     pub id: CallbackId,
     pub rows: Rows,
@@ -24,7 +24,7 @@ pub struct CallbackReport {
     pub last_status: Option<u16>,
 }
 
-/// Everything that is known of one task.
+/// Everything that is known about one task.
 pub struct TaskHistory {
     pub callbacks: Vec<CallbackReport>,
     pub dead_letters: Vec<BuriedLetter>,
@@ -133,7 +133,7 @@ impl Inner {
         Ok(callbacks.into_iter().map(report).collect())
     }
 
-    /// Why nothing is known of a task.
+    /// Why nothing is known about a task.
     async fn absent(&self, task: &str, kafka: &KafkaState) -> Result<OpsError, OpsError> {
         let shown = printable(task.as_bytes(), 256);
         if CallbackId::parse(task).is_some() {

@@ -3,13 +3,13 @@
 
 use crate::model::permission::Rights;
 
-/// Whoever asks.
+/// The caller of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// As the audit names them: `token:tok_... (grafana)`, `uid:1000`.
     pub name: String,
-    /// Where they are: an address and port, or `unix socket`.
-    pub origin: String,
+    /// Where the request came from: an address and port, `unix socket` or `store`. The audit calls it `origin`.
+    pub address: String,
     pub kind: CallerKind,
 }
 
@@ -21,8 +21,8 @@ pub enum CallerKind {
 }
 
 impl Caller {
-    pub fn operator(name: impl Into<String>, origin: impl Into<String>, rights: Rights) -> Self {
-        Self { name: name.into(), origin: origin.into(), kind: CallerKind::Operator(rights) }
+    pub fn operator(name: impl Into<String>, address: impl Into<String>, rights: Rights) -> Self {
+        Self { name: name.into(), address: address.into(), kind: CallerKind::Operator(rights) }
     }
 
     /// The user at the other end of the unix socket: the daemon's own, or root. They have every right, since they can
@@ -31,7 +31,8 @@ impl Caller {
         Self::operator(format!("uid:{user}"), "unix socket", Rights::ALL)
     }
 
-    /// Whoever works on the store itself, while no daemon runs on it. They can read the store and the keyring, too.
+    /// A user who works on the store itself while no daemon runs on it. They have every right, since they can read the
+    /// store and the keyring.
     pub fn at_the_store(name: impl Into<String>) -> Self {
         Self::operator(name, "store", Rights::ALL)
     }

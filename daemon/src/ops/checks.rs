@@ -19,7 +19,7 @@ use crate::net::target::Target;
 /// The event type by which a receiver recognises a test.
 pub const EVENT_TYPE: &str = "callback.test";
 
-/// What a check came to.
+/// The result of a check.
 #[derive(Debug, Clone)]
 pub struct Checked {
     /// Scheme, host and port. The rest of a URL is a secret.
@@ -38,7 +38,7 @@ impl Checked {
 /// One test callback.
 pub(super) struct Trial<'t> {
     pub(super) team: &'t str,
-    /// The team's default URL is tried where there is none.
+    /// If there is none, the team's default URL is tried.
     pub(super) url: Option<&'t str>,
     pub(super) mode: Mode,
     /// Another form of the auth header than the team's own.
@@ -46,8 +46,8 @@ pub(super) struct Trial<'t> {
 }
 
 impl Session {
-    /// Sends one signed test callback of `team` to `url`, or to the team's default URL, and tells each step. Only the
-    /// audit keeps anything of it.
+    /// Sends one signed test callback of `team` to `url`, or to the team's default URL, and reports each step. Only the
+    /// audit records it.
     ///
     /// # Errors
     /// `forbidden`, `not_found`, or the store's. A receiver that fails is no error: the steps say so.
@@ -58,7 +58,7 @@ impl Session {
 }
 
 impl Inner {
-    /// Sends one test callback, after `change` had its way with the request.
+    /// Sends one test callback, after `change` has changed the request.
     pub(super) async fn try_callback(
         &self,
         caller: &Caller,
@@ -96,7 +96,7 @@ impl Inner {
     }
 }
 
-/// A callback's body that says of itself that it is a test.
+/// The body of a test callback, which names itself a test.
 fn body(task_id: &str, mode: Mode) -> Bytes {
     let is_test = mode == Mode::Test;
     Bytes::from(format!(

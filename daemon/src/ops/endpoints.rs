@@ -1,6 +1,6 @@
 //! Endpoints: where a team's callbacks go, how their attempts went lately, and what waits for them.
 //!
-//! What is under way is known by the lanes, and what waits by the store's queues. A queue that follows a default URL
+//! The lanes know what is under way, and the store's queues know what waits. A queue that follows a default URL
 //! belongs to the endpoint that the default URL names now.
 
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ const COUNT_ALONE: usize = 100_000;
 const TEAMS: usize = 1_000;
 
 named! {
-    /// How an endpoint stands, in one word.
+    /// The state of an endpoint, in one word.
     pub enum EndpointState {
         Active = "active",
         /// Callbacks wait because a limit is reached: that of the endpoint, of its origin, of its team, or of all
@@ -143,8 +143,8 @@ impl Inner {
         lanes.retain(|lane| team.is_none_or(|team| *team == *lane.key.team));
         let more = team.is_none() && queues.len() == QUEUES;
         if more && let Some(last) = queues.last().map(|queue| queue.team.clone()) {
-            // The last team may not be whole, so it is left to the next page. A single team with more queues than are
-            // looked at is shown as far as it was read.
+            // The last team may be incomplete, so it is left to the next page. A single team that has more queues than
+            // are looked at is shown as far as it was read.
             if queues.first().is_some_and(|first| first.team != last) {
                 queues.retain(|queue| queue.team != last);
                 lanes.retain(|lane| *lane.key.team < *last);
@@ -233,7 +233,7 @@ impl Inner {
         }
     }
 
-    /// Lanes and queues, put together by endpoint.
+    /// Joins lanes and queues by endpoint.
     async fn joined(&self, lanes: Vec<LaneSnapshot>, queues: Vec<QueueRow>) -> Result<Vec<Endpoint>, OpsError> {
         let mut endpoints: BTreeMap<Key, Endpoint> = BTreeMap::new();
         for lane in lanes {
@@ -254,7 +254,7 @@ impl Inner {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
             };
-            // Before this instance's first attempt, what the store knows of the oldest callback is told.
+            // Until this instance has made an attempt, the store's facts about the oldest callback are shown.
             if let Some(outcome) = queue.last_outcome.filter(|outcome| outcome.is_of_the_endpoint())
                 && endpoint.recent.last().is_none()
             {
@@ -265,7 +265,7 @@ impl Inner {
         Ok(endpoints.into_values().collect())
     }
 
-    /// Where a queue leads now. A queue that follows a default URL leads nowhere while that is not set.
+    /// The origin to which a queue's callbacks go now. `None` if the queue follows a default URL that is not set.
     async fn origin_of(&self, queue: &QueueRow) -> Result<Option<Origin>, OpsError> {
         match QueueTarget::parse(&queue.target) {
             Some(QueueTarget::Origin(origin)) => Ok(Some(origin)),

@@ -16,14 +16,14 @@ pub enum OpsError {
     Conflict(String),
     #[error("{0}")]
     KeyState(String),
-    /// It was there, and is not kept any longer.
+    /// It existed, but is not kept any longer.
     #[error("{0}")]
     Pruned(String),
     #[error("this Idempotency-Key came with another request before")]
     IdempotencyMismatch,
     #[error("{0}")]
     Unauthenticated(String),
-    /// It is known who asks, and they may not.
+    /// The caller is known, but does not have the right.
     #[error(transparent)]
     Forbidden(#[from] Denied),
     #[error("{0}")]

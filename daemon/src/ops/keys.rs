@@ -1,4 +1,5 @@
-//! Keys of teams. A created key is not used yet; a promoted one is used from then on; a revoked one is used no more.
+//! Keys of teams. A created key is not used yet. A promoted key is used from then on. A revoked key is not used any
+//! more.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::store::admin::{AuditEntry, IdempotencyKey, KeyRow};
 /// The most keys of one kind and mode that a team may have, revoked ones aside.
 const MOST: usize = 8;
 
-/// What was asked of a new key.
+/// The request for a new key.
 pub struct NewKey {
     pub kind: KeyKind,
     pub mode: Mode,
@@ -35,8 +36,8 @@ impl Session {
         self.inner.keys(team).await
     }
 
-    /// Creates a key that is not used yet, or takes one over that the customer has already. Answers with the key's
-    /// value, which is shown this once: whoever may create a key may see that one.
+    /// Creates a key that is not used yet, or takes over a key that the customer has already. Answers with the key's
+    /// value, which is shown only here: a caller who may create a key may see its value.
     ///
     /// # Errors
     /// `forbidden`, `not_found`, `invalid_request`, `key_state`, `idempotency_mismatch`, or the store's.
@@ -101,8 +102,8 @@ impl Session {
             .await
     }
 
-    /// Stops the use of a key. The last active one of its kind and mode goes only with `force`: without another one
-    /// callbacks have to wait.
+    /// Stops the use of a key. The last active key of its kind and mode is revoked only with `force`, since callbacks
+    /// must wait until there is another one.
     ///
     /// # Errors
     /// `forbidden`, `not_found`, `key_state`, or the store's.
@@ -132,7 +133,7 @@ impl Session {
             .await
     }
 
-    /// A key's value. Each look at one leaves an audit row.
+    /// A key's value. Each time it is shown, an audit row is written.
     ///
     /// # Errors
     /// `forbidden`, `not_found`, `key_state` when the keyring does not open it, or the store's.

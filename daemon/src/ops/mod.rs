@@ -1,5 +1,5 @@
-//! What a person or another program may ask for. API, command line and dashboards authenticate somebody, build a
-//! [`Caller`], and call the operations of a [`Session`]; they hold no other logic.
+//! The operations that a person or another program may ask for. API, command line and dashboards authenticate somebody,
+//! build a [`Caller`], and call the operations of a [`Session`]; they hold no other logic.
 //!
 //! An operation can't be reached without a caller: [`Ops`] keeps its parts to itself, and only [`Ops::as_caller`] gives
 //! a session. Each operation first asks `policy` whether this caller may, reads too, and each change writes an audit
@@ -43,7 +43,7 @@ use crate::store::admin::{AdminStore, Made};
 use crate::store::reads::Reads;
 use policy::Operation;
 
-/// What a reload changes and operations look at.
+/// The settings that operations use and a reload can change.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub keep: retention::Retention,
@@ -71,19 +71,19 @@ pub struct Parts {
     pub draining: Stop,
 }
 
-/// The operations, for whoever says who asks.
+/// The operations. [`Ops::as_caller`] gives a caller access to them.
 #[derive(Clone)]
 pub struct Ops(Arc<Inner>);
 
 struct Inner {
     parts: Parts,
-    tokens: tokens::TokenBook,
+    tokens: tokens::TokenCache,
     backlog: status::Backlog,
 }
 
 impl Ops {
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(Inner { parts, tokens: tokens::TokenBook::default(), backlog: status::Backlog::default() }))
+        Self(Arc::new(Inner { parts, tokens: tokens::TokenCache::default(), backlog: status::Backlog::default() }))
     }
 
     /// The operations, as they are for this caller.
@@ -126,7 +126,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// The time by which answers tell what holds now.
+    /// The present time, to which answers refer.
     pub fn now(&self) -> Timestamp {
         self.parts().clock.now()
     }
@@ -141,11 +141,11 @@ impl Session {
     }
 }
 
-/// What a request to create something came to.
+/// The result of a request to create something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Creation<T> {
     New(T),
-    /// The same request, recognised by its `Idempotency-Key`, created it before. This is how it stands now.
+    /// The same request, recognised by its `Idempotency-Key`, created it before. This is its present state.
     Repeated(T),
 }
 

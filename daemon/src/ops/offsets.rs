@@ -1,4 +1,4 @@
-//! Partitions: how far each was read, and where to start when Kafka's offsets were written by another store.
+//! Partitions: how far each one was read, and where to start if another store wrote Kafka's offsets.
 
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ impl Session {
         if self.parts().kafka.borrow().blocked.is_none() {
             return Err(OpsError::Conflict("no partition waits for its offsets to be accepted".to_owned()));
         }
-        // The audit comes first: whatever becomes of it, somebody asked for it.
+        // The audit row is written first, because the request counts even if it fails.
         self.parts().admin.note(self.caller.entry(Operation::AcceptOffsets, Named::name(from), "")).await?;
         let (answer, answered) = oneshot::channel();
         let silent = || OpsError::NotReady("the Kafka consumer does not answer; see /readyz".to_owned());

@@ -1,4 +1,4 @@
-//! Who may do what: one table for the API, the command line and whatever comes later. It is pure. Every operation asks
+//! Who may do what: one table for the API, the command line and every later way in. It is pure. Every operation asks
 //! it first, before it looks at anything, and the API's document is printed from it.
 //!
 //! A refusal of the table says nothing about what exists: it depends on the caller and the operation alone.
@@ -25,7 +25,7 @@ macro_rules! operations {
                 match self { $(Self::$variant => Right::$right,)+ }
             }
 
-            /// What it is good for, as it follows the word "to".
+            /// What it does, as it follows the word "to".
             pub fn purpose(self) -> &'static str {
                 match self { $(Self::$variant => $purpose,)+ }
             }
@@ -100,8 +100,8 @@ pub fn check(caller: &Caller, operation: Operation) -> Result<(), Denied> {
     }
 }
 
-/// Whether a caller may give `rights` to somebody else: only what they have themselves. Otherwise whoever may create
-/// tokens could make one that may do more, and use it.
+/// Whether a caller may give `rights` to somebody else. They may give only rights that they have; otherwise they could
+/// create a token with more rights and use it.
 ///
 /// # Errors
 /// Which right is missing.

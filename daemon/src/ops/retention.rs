@@ -49,7 +49,7 @@ pub async fn run(
                 pruned.next.is_some() || pruned.dead_letters > 0 || pruned.event_ids > 0
             }
             Err(error) => {
-                tracing::debug!(%error, "nothing is pruned now");
+                tracing::debug!(%error, "old rows can't be deleted now; the next round tries again");
                 false
             }
         };

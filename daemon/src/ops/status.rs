@@ -1,4 +1,4 @@
-//! How the daemon is doing, in one answer.
+//! The state of the daemon, in one answer.
 
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,7 @@ impl Backlog {
 #[derive(Debug, Clone)]
 pub struct Readiness {
     pub ready: bool,
-    /// What keeps it from its work, a sentence each.
+    /// One sentence for each reason why it can't do its work.
     pub troubles: Vec<String>,
     pub kafka_reachable: bool,
     pub partitions: usize,
@@ -74,7 +74,7 @@ impl Ops {
         self.0.readiness()
     }
 
-    /// The metrics page, with what only the store knows. While the store is away, the last known values are shown.
+    /// The metrics page, with what only the store knows. While the store is down, the last known values are shown.
     pub async fn metrics_page(&self) -> String {
         let Inner { parts, backlog, .. } = &*self.0;
         let metrics = &parts.metrics;
@@ -98,7 +98,7 @@ impl Ops {
 }
 
 impl Session {
-    /// How the daemon is doing now. The counts are those of this instance.
+    /// The present state of the daemon. The counts are those of this instance.
     ///
     /// # Errors
     /// `forbidden`, or the store's.

@@ -14,24 +14,24 @@ use crate::model::team::{AuthForm, Mode, Team};
 use crate::net::exchange::Outgoing;
 use crate::net::target::Target;
 
-/// What was asked.
+/// The request.
 #[derive(Debug, Clone)]
 pub struct Switch {
     pub to: AuthForm,
-    /// The origin to switch; the team's own form is switched where there is none.
+    /// The origin to switch. If there is none, the team's own form is switched.
     pub origin: Option<String>,
-    /// The URL to try; the team's default URL where there is none.
+    /// The URL to try. If there is none, the team's default URL is tried.
     pub url: Option<String>,
 }
 
-/// What a switch came to.
+/// The result of a switch.
 #[derive(Debug, Clone)]
 pub struct Switched {
     pub from: AuthForm,
     pub to: AuthForm,
     pub origin: Option<Origin>,
     pub switched: bool,
-    /// A sentence: what was done, or why nothing was.
+    /// A sentence that says what was done, or why nothing was done.
     pub result: String,
     /// The valid callback. Its steps tell where it failed.
     pub valid: Checked,
@@ -169,10 +169,11 @@ fn form_of(team: &Team, origin: Option<&Origin>) -> AuthForm {
     origin.map_or(team.auth_form, |origin| team.form_for(origin))
 }
 
-/// Makes of a callback what somebody could send who saw one: another body, and another key where a key travels.
+/// Turns a callback into a forged one, as somebody who saw a callback could send it: with another body, and with
+/// another key if a key is sent.
 fn forge(outgoing: &mut Outgoing) {
     let mut body = outgoing.body.to_vec();
-    // A digit of the task's id is changed: the body still is JSON, and still is a callback.
+    // One digit of the task's id is changed, so the body is still the JSON of a callback.
     if let Some(at) = body.windows(5).position(|five| five == b"test_").and_then(|begin| begin.checked_add(5)) {
         body[at] = if body[at] == b'0' { b'1' } else { b'0' };
     }

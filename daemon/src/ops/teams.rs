@@ -62,7 +62,7 @@ impl Session {
         }
     }
 
-    /// Changes of a team what is given.
+    /// Changes the given values of a team.
     ///
     /// # Errors
     /// `forbidden`, `not_found`, `invalid_request`, `url_refused`, or the store's.
@@ -169,7 +169,7 @@ impl Inner {
     }
 }
 
-/// A new team before anything was said of it.
+/// A new team with nothing set yet.
 fn blank(id: &str) -> Team {
     Team {
         id: Arc::from(id),
@@ -189,7 +189,7 @@ pub(super) fn no_team(id: &str) -> OpsError {
 }
 
 pub(super) fn origin(text: &str) -> Result<Origin, OpsError> {
-    // It is read as a callback's URL is, so that the two are written alike.
+    // It is parsed like a callback's URL, so that both have the same form.
     let plain = |target: &Target| target.path.expose_secret() == "/" && target.authorization.is_none();
     let bare = !text.contains(['?', '#']);
     Target::parse(text).ok().filter(|target| bare && plain(target)).map(|target| target.origin).ok_or_else(|| {
@@ -224,7 +224,7 @@ fn describe(team: &Team) -> String {
     )
 }
 
-/// The configuration's value holds where a team has none of its own.
+/// The team's own value, or the configuration's.
 fn or_installation(value: Option<impl ToString>) -> String {
     value.map_or("installation".to_owned(), |value| value.to_string())
 }

@@ -35,67 +35,67 @@ pub struct NewToken {
 /// The valid tokens by their hash, read at most once a second. Requests therefore never crowd the store's readers, and
 /// a token that another program revokes is refused within that second.
 #[derive(Default)]
-pub(super) struct TokenBook {
-    book: tokio::sync::Mutex<Option<Book>>,
+pub(super) struct TokenCache {
+    cached: tokio::sync::Mutex<Option<CachedTokens>>,
     /// Notified when a token was created here.
-    made: tokio::sync::Notify,
+    created: tokio::sync::Notify,
 }
 
-struct Book {
+struct CachedTokens {
     read_at: Instant,
     tokens: HashMap<[u8; 32], TokenRow>,
 }
 
-impl TokenBook {
+impl TokenCache {
     /// Reads the store again at the next question, so that a change made here counts at once.
     async fn forget(&self) {
-        *self.book.lock().await = None;
+        *self.cached.lock().await = None;
     }
 }
 
 impl Ops {
-    /// The caller that a token stands for; `origin` is where it came from.
+    /// The caller that presents this token. `address` is where the request came from.
     ///
     /// # Errors
     /// `unauthenticated`, or the store's while nothing is known of its tokens.
-    pub async fn authenticate(&self, token: &str, origin: String) -> Result<Caller, OpsError> {
+    pub async fn authenticate(&self, token: &str, address: String) -> Result<Caller, OpsError> {
         let unknown = || OpsError::Unauthenticated("the token is unknown, revoked or expired".to_owned());
         if !token.starts_with(PREFIX) || token.len() != PREFIX.len() + 64 {
             return Err(unknown());
         }
         let row = self.0.token(&hash(token)).await?.filter(|row| row.is_valid(self.0.parts.clock.now()));
         let row = row.ok_or_else(unknown)?;
-        Ok(Caller::operator(format!("token:{} ({})", row.id, row.name), origin, row.scope))
+        Ok(Caller::operator(format!("token:{} ({})", row.id, row.name), address, row.scope))
     }
 
-    /// Waits until there is a token that somebody could come with.
+    /// Waits until there is a valid token.
     pub async fn first_token(&self) {
         loop {
-            let made = self.0.tokens.made.notified();
+            let created = self.0.tokens.created.notified();
             if self.0.has_tokens().await.unwrap_or(false) {
                 return;
             }
-            // Another program may create one straight in the store, which is seen by looking again.
-            drop(tokio::time::timeout(FRESH, made).await);
+            // Another program may create a token directly in the store, so we look again from time to time.
+            drop(tokio::time::timeout(FRESH, created).await);
         }
     }
 }
 
 impl Inner {
     async fn token(&self, hash: &[u8; 32]) -> Result<Option<TokenRow>, OpsError> {
-        let mut book = self.tokens.book.lock().await;
-        if book.as_ref().is_none_or(|book| book.read_at.elapsed() >= FRESH) {
-            match (self.parts.admin.tokens().await, book.as_mut()) {
+        let mut cached = self.tokens.cached.lock().await;
+        if cached.as_ref().is_none_or(|cached| cached.read_at.elapsed() >= FRESH) {
+            match (self.parts.admin.tokens().await, cached.as_mut()) {
                 (Ok(rows), _) => {
                     let tokens = rows.into_iter().map(|row| (row.hash, row)).collect();
-                    *book = Some(Book { read_at: Instant::now(), tokens });
+                    *cached = Some(CachedTokens { read_at: Instant::now(), tokens });
                 }
                 (Err(error), None) => return Err(error.into()),
-                // While the store is away, the last copy is the best there is.
+                // While the store is down, the cached tokens stay in use.
                 (Err(_), Some(kept)) => kept.read_at = Instant::now(),
             }
         }
-        Ok(book.as_ref().and_then(|book| book.tokens.get(hash)).cloned())
+        Ok(cached.as_ref().and_then(|cached| cached.tokens.get(hash)).cloned())
     }
 
     async fn has_tokens(&self) -> Result<bool, OpsError> {
@@ -130,7 +130,7 @@ impl Session {
         let audit = self.caller.entry(Operation::CreateToken, &row.id, describe(&row));
         let made = self.parts().admin.create_token(row.clone(), once, audit).await?;
         self.inner.tokens.forget().await;
-        self.inner.tokens.made.notify_waiters();
+        self.inner.tokens.created.notify_waiters();
         match created(made, || "there are as many valid tokens as there may be; revoke one first".to_owned())? {
             None => Ok(Creation::New((row, Some(value)))),
             Some(id) => {

@@ -11,7 +11,7 @@ pub struct Caps {
     pub fast: usize,
     pub slow: usize,
     pub settling: usize,
-    /// Fast permits that endpoints share which were not seen to answer promptly.
+    /// Fast permits that all unproven endpoints share. An endpoint is proven for ten minutes after a prompt answer.
     pub unproven: usize,
     /// A lane at its cap is full once at least `waiting` fresh callbacks wait there, with at least `lane_bytes` bytes.
     pub lane_bytes: usize,

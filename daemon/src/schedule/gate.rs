@@ -1,4 +1,4 @@
-//! A gate: one limit on how many may be under way, with those that wait for room. Pure.
+//! A gate: one limit on how many requests may be under way, and the lanes that wait for room. It is pure.
 //!
 //! Every limit is a gate: the machine's fast permits, the unproven permits, a team's share, the slots of an origin over
 //! all teams. A gate only counts and holds its waiters; it never decides who goes next.
@@ -13,11 +13,10 @@ pub(super) struct Gate<W = ()> {
     pub(super) waiters: W,
 }
 
-/// Which of a gate's two lines a lane stands in.
+/// One of the two lines of a gate.
 ///
-/// Lanes that need an unproven permit stand in a line of their own, which is called only while such a permit is left.
-/// In one common line they would be called whenever the gate has room, find no permit, and go back, each of them, each
-/// time.
+/// Lanes that need an unproven permit wait in a line of their own, which is called only while such a permit is left. In
+/// a common line, each of them would be called each time the gate has room, find no permit, and go back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Line {
     Main,
@@ -71,10 +70,10 @@ impl<W> Gate<W> {
     }
 
     pub(super) fn leave(&mut self) {
-        self.used = self.used.checked_sub(1).expect("only who entered a gate leaves it");
+        self.used = self.used.checked_sub(1).expect("a gate is left only after it was entered");
     }
 
-    /// A lower cap stops nobody who is inside.
+    /// A lower cap does not stop requests that are under way.
     pub(super) fn set_cap(&mut self, cap: usize) {
         self.cap = cap;
     }

@@ -1,11 +1,11 @@
-//! What an endpoint's last attempts came to: for people, never for decisions.
+//! The outcomes of an endpoint's last attempts, to be shown to people. No decision uses them.
 
 use std::collections::VecDeque;
 
 use crate::base::clock::Timestamp;
 use crate::model::attempt::Outcome;
 
-/// How many attempts are remembered of one endpoint.
+/// How many attempts of one endpoint are remembered.
 const KEPT: usize = 20;
 
 /// The last outcomes of one endpoint.
@@ -38,7 +38,7 @@ impl RecentOutcomes {
         self.outcomes.back().copied()
     }
 
-    /// Each outcome with how often it came. The most frequent one is the first.
+    /// Each outcome and how often it occurred. The most frequent one is the first.
     pub fn counts(&self) -> Vec<(Outcome, usize)> {
         let mut counts: Vec<(Outcome, usize)> = Vec::new();
         for outcome in &self.outcomes {

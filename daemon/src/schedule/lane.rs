@@ -1,5 +1,9 @@
-//! A lane: the state of one endpoint. What waits there, what is under way, and whether it was seen to answer in time.
-//! Pure.
+//! A lane: the state of one endpoint. It holds what waits there, counts what is under way, and knows whether the
+//! endpoint is proven. It is pure.
+//!
+//! An endpoint is *proven* if it gave a prompt answer (within [`PROMPT`]) in the last ten minutes ([`PROVEN_FOR`]). Any
+//! other endpoint is *unproven*: all unproven endpoints share a part of the fast permits, so that endpoints that hang
+//! can't take all of them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,26 +13,26 @@ use super::gate::Line;
 use super::history::RecentOutcomes;
 use crate::model::endpoint::{Origin, QueueTarget};
 
-/// An endpoint that answered within this time is trusted with all fast permits.
+/// An answer within this time is prompt.
 pub const PROMPT: Duration = Duration::from_secs(2);
-/// How long that trust lasts.
-pub(super) const TRUST: Duration = Duration::from_secs(600);
+/// How long an endpoint is proven after a prompt answer.
+pub(super) const PROVEN_FOR: Duration = Duration::from_secs(600);
 
-/// An endpoint. It has no origin where its team's callbacks have no URL that could give one.
+/// An endpoint. It has no origin if no URL is known for its callbacks.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LaneKey {
     pub team: Arc<str>,
     pub origin: Option<Origin>,
 }
 
-/// What a callback comes from: a record that was just read, or a row that is due.
+/// Where a callback comes from: a record that was just read, or a row that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     Fresh,
     Due,
 }
 
-/// Where a lane stands. Each place but the first two is one line of one gate, and the lane stands in no other.
+/// The place of a lane. Each place except the first two is one line of one gate, and the lane is in no other line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     /// Nothing waits in it.
@@ -68,7 +72,7 @@ pub(super) struct Lane<T> {
     pub(super) due_in_flight: usize,
     pub(super) prompt_at: Option<Instant>,
     pub(super) used_at: Instant,
-    /// The queues that led here.
+    /// The queues whose callbacks came to this lane.
     pub(super) queues: Vec<QueueTarget>,
     pub(super) recent: RecentOutcomes,
 }
@@ -104,9 +108,9 @@ impl<T> Lane<T> {
         self.in_flight() > 0 || self.has_work()
     }
 
-    /// Whether an answer in time was seen lately.
+    /// Whether the endpoint is proven.
     pub(super) fn is_proven(&self, now: Instant) -> bool {
-        self.prompt_at.is_some_and(|at| now.duration_since(at) < TRUST)
+        self.prompt_at.is_some_and(|at| now.duration_since(at) < PROVEN_FOR)
     }
 
     pub(super) fn push(&mut self, side: Side, waiting: Waiting<T>) {
@@ -119,8 +123,8 @@ impl<T> Lane<T> {
         }
     }
 
-    /// Begins the item whose turn it is. Due rows get up to half of the lane's slots before fresh callbacks, and all that
-    /// fresh callbacks leave.
+    /// Begins the item whose turn it is. Due rows go first until they have half of the lane's slots. Beyond that, they
+    /// get a slot only if no fresh callback waits.
     pub(super) fn begin(&mut self, cap: usize) -> Option<(Side, T)> {
         let due_first = self.due_in_flight < half(cap) || self.fresh.is_empty();
         if due_first && let Some(waiting) = self.due.pop_front() {
@@ -141,8 +145,8 @@ impl<T> Lane<T> {
         *in_flight = in_flight.checked_sub(1).expect("a slot ends once");
     }
 
-    /// How many due rows it can take: half of the slots while fresh callbacks wait. A lane that others hold back keeps
-    /// one row at hand, so that fresh callbacks never take its turn from due rows.
+    /// How many due rows the lane can take: half of the slots while fresh callbacks wait. A lane that is held back
+    /// keeps one row ready, so that fresh callbacks do not take every turn.
     pub(super) fn room_for_due(&self, cap: usize, is_held_back: bool) -> usize {
         if is_held_back {
             return 1_usize.saturating_sub(self.due.len());
@@ -151,7 +155,7 @@ impl<T> Lane<T> {
         allowed.saturating_sub(self.due.len() + self.due_in_flight)
     }
 
-    /// Takes out the oldest fresh items: those that have waited for `age`, up to the first that may not go.
+    /// Removes the oldest fresh items that have waited for `age`, up to the first one that `may_go` does not allow.
     pub(super) fn take_stale(&mut self, age: Duration, now: Instant, may_go: impl Fn(&T) -> bool, into: &mut Vec<T>) {
         let is_stale = |first: &mut Waiting<T>| now.duration_since(first.since) >= age && may_go(&first.item);
         while let Some(first) = self.fresh.pop_front_if(is_stale) {
@@ -160,7 +164,7 @@ impl<T> Lane<T> {
         }
     }
 
-    /// Takes out what waits and matches.
+    /// Removes the waiting items that match.
     pub(super) fn forget(&mut self, matches: &mut impl FnMut(&T) -> bool, into: &mut Vec<T>) {
         let fresh = take_matching(&mut self.fresh, matches, into);
         self.fresh_bytes -= fresh;
@@ -168,12 +172,12 @@ impl<T> Lane<T> {
     }
 }
 
-/// The slots that due rows have before fresh callbacks.
+/// The slots that due rows may take before fresh callbacks.
 fn half(cap: usize) -> usize {
     cap.div_ceil(2)
 }
 
-/// Gives the bytes of what was taken out.
+/// Removes the items that match, and returns how many bytes they had.
 fn take_matching<T>(
     queue: &mut VecDeque<Waiting<T>>,
     matches: &mut impl FnMut(&T) -> bool,

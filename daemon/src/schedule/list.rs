@@ -1,11 +1,11 @@
-//! Lists of numbered things, in order: put at the end, taken from the front or out of the middle, each in constant time
-//! and without allocating.
+//! Ordered lists of numbered things. A thing is put at the end, and taken from the front or from the middle, each in
+//! constant time and without allocating.
 //!
-//! The links stand in a table beside the things, one pair for each. So a thing stands in one list of a table at a time.
+//! The links are in a table, one pair for each thing. So a thing is in at most one list of a table at a time.
 
 /// The end of a list.
 const NONE: usize = usize::MAX;
-/// The links of a thing that stands in no list.
+/// The links of a thing that is in no list.
 const UNLINKED: Link = Link { before: usize::MAX - 1, after: usize::MAX - 1 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(super) struct Links {
     pub(super) steps: usize,
 }
 
-/// One list; its links stand in the [`Links`] that each call is given.
+/// One list. Its links are in the [`Links`] that each call gets.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct List {
     first: usize,
@@ -71,10 +71,10 @@ impl List {
         self.first == NONE
     }
 
-    /// The thing must stand in no list.
+    /// The thing must be in no list.
     pub(super) fn push_back(&mut self, links: &mut Links, id: usize) {
         links.count_step();
-        debug_assert_eq!(links.of[id], UNLINKED, "a thing stands in one list at a time");
+        debug_assert_eq!(links.of[id], UNLINKED, "a thing is in one list at a time");
         links.of[id] = Link { before: self.last, after: NONE };
         links.set_after(self, self.last, id);
         self.last = id;
@@ -89,16 +89,16 @@ impl List {
         Some(id)
     }
 
-    /// The thing must stand in this list.
+    /// The thing must be in this list.
     pub(super) fn remove(&mut self, links: &mut Links, id: usize) {
         links.count_step();
-        debug_assert_ne!(links.of[id], UNLINKED, "only what stands in a list is taken out");
+        debug_assert_ne!(links.of[id], UNLINKED, "only a thing that is in a list is taken out");
         let Link { before, after } = std::mem::replace(&mut links.of[id], UNLINKED);
         links.set_after(self, before, after);
         links.set_before(self, after, before);
     }
 
-    /// All that stand in the list, the first one first.
+    /// All things in the list, in order.
     #[cfg(test)]
     pub(super) fn all(&self, links: &Links) -> Vec<usize> {
         let mut all = Vec::new();

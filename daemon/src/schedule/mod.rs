@@ -1,7 +1,7 @@
 //! Who goes next: lanes, gates and permits under one lock, and the guards that give slots and permits back.
 //!
-//! Whatever gives room starts what waits for it, at once and in the same call. There is no dispatcher task between. The
-//! rules stand in [`scheduler`], which is pure.
+//! A call that frees a slot or a permit also starts the callbacks that waited for it. There is no dispatcher task. The
+//! rules are in [`scheduler`], which is pure.
 
 mod caps;
 mod gate;
@@ -44,18 +44,18 @@ pub struct Start {
 /// Begins an attempt. It is called without the lock, and must not block.
 pub type Starter = Box<dyn Fn(Start) + Send + Sync>;
 
-/// Attempts that are prepared under one hold of the lock.
+/// How many attempts are taken from the scheduler while the lock is held once.
 const AT_ONCE: usize = 4;
 
 /// The lanes of this instance.
 pub struct Lanes {
     state: Mutex<State>,
     starter: Starter,
-    /// A slot came free: more due rows may be claimed.
-    pub due_progress: Notify,
-    /// A slot or a permit came free: what intake holds back may go on.
-    pub progress: Notify,
-    freed: Notify,
+    /// Notified when a slot is freed: more due rows may be claimed.
+    pub slot_freed: Notify,
+    /// Notified when a slot or a permit is freed: intake may admit the callbacks that it holds back.
+    pub room_freed: Notify,
+    permit_freed: Notify,
     metrics: Arc<Metrics>,
 }
 
@@ -80,9 +80,9 @@ impl Lanes {
         Arc::new(Self {
             state: Mutex::new(state),
             starter,
-            due_progress: Notify::new(),
-            progress: Notify::new(),
-            freed: Notify::new(),
+            slot_freed: Notify::new(),
+            room_freed: Notify::new(),
+            permit_freed: Notify::new(),
             metrics,
         })
     }
@@ -101,13 +101,13 @@ impl Lanes {
         self.state().scheduler.is_full(key, Instant::now())
     }
 
-    /// Whether all fast permits are taken: then no lane is to blame for what waits.
+    /// Whether all fast permits are taken. Then callbacks wait for the machine, and not for their lane.
     pub fn machine_is_the_limit(&self) -> bool {
         self.state().scheduler.fast_taken()
     }
 
-    /// How many due rows may be claimed now, and the room of each queue that may give more or fewer than one of them. Any
-    /// queue that is not named may give one.
+    /// How many due rows may be claimed now in all, and how many from each queue. A queue that is not named may give
+    /// one.
     pub fn rooms(&self) -> (usize, Vec<Room>) {
         let state = self.state();
         let free = if state.may_start() { state.scheduler.free_for_due() } else { 0 };
@@ -115,25 +115,25 @@ impl Lanes {
         (free, rooms)
     }
 
-    /// Nothing starts while this is false: the store is known to be down.
+    /// No attempt starts while this is false, because the store is known to be down.
     pub fn set_open(self: &Arc<Self>, is_open: bool) {
         self.change(|state, _| state.is_open = is_open);
     }
 
-    /// Nothing starts any more. Gives back what waits.
+    /// No attempt starts any more. Returns the callbacks that wait.
     pub fn close(&self) -> Vec<Arc<Lease>> {
         let mut state = self.state();
         state.is_closed = true;
         state.scheduler.forget(|_| true, Instant::now())
     }
 
-    /// Takes out what waits and matches.
+    /// Removes and returns the waiting callbacks that match.
     pub fn forget(&self, matches: impl FnMut(&Arc<Lease>) -> bool) -> Vec<Arc<Lease>> {
         self.state().scheduler.forget(matches, Instant::now())
     }
 
-    /// Takes out fresh callbacks that have waited for `age` behind a lane at its cap and may go. None while the machine
-    /// itself is the limit.
+    /// Removes and returns fresh callbacks that have waited for `age` in a lane at its cap, if `may_go` allows it.
+    /// Returns none while the machine itself is the limit.
     pub fn stale(&self, age: Duration, may_go: impl Fn(&Arc<Lease>) -> bool) -> Vec<Arc<Lease>> {
         let mut state = self.state();
         if state.scheduler.fast_taken() { Vec::new() } else { state.scheduler.stale(age, Instant::now(), may_go) }
@@ -142,7 +142,7 @@ impl Lanes {
     /// Waits until no attempt is under way or awaits its settle.
     pub async fn settled(&self) {
         loop {
-            let freed = self.freed.notified();
+            let freed = self.permit_freed.notified();
             let mut freed = std::pin::pin!(freed);
             freed.as_mut().enable();
             if self.state().scheduler.unsettled() == 0 {
@@ -152,22 +152,22 @@ impl Lanes {
         }
     }
 
-    /// Every lane, as it stands now.
+    /// The present state of every lane.
     pub fn snapshot(&self) -> Vec<LaneSnapshot> {
         self.state().scheduler.snapshot(Instant::now())
     }
 
-    /// How many lanes are free to go on, and how many are limited.
+    /// How many lanes are not limited, and how many are.
     pub fn lane_states(&self) -> (usize, usize) {
         self.state().scheduler.lane_states(Instant::now())
     }
 
-    /// Other caps from now on.
+    /// Changes the caps.
     pub fn set_caps(self: &Arc<Self>, caps: Caps) {
         self.change(|state, now| state.scheduler.set_caps(caps, now));
     }
 
-    /// Drops lanes that have long been out of use.
+    /// Drops lanes that have not been used for a long time.
     pub fn sweep(&self) {
         self.state().scheduler.sweep(Instant::now());
     }
@@ -176,7 +176,7 @@ impl Lanes {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state, then starts whatever may start. The starter is called without the lock.
+    /// Changes the state, then starts every callback that may start. The starter is called without the lock.
     fn change<R>(self: &Arc<Self>, change: impl FnOnce(&mut State, Instant) -> R) -> R {
         let now = Instant::now();
         let mut state = self.state();
@@ -212,7 +212,7 @@ impl Lanes {
     }
 }
 
-/// A slot at the customer's endpoint. It is given back when the exchange is over, before our disk has its turn.
+/// A slot at the customer's endpoint. It is given back when the exchange is over, before the settle is written.
 pub struct LaneSlot {
     lanes: Arc<Lanes>,
     slot: Slot,
@@ -221,7 +221,7 @@ pub struct LaneSlot {
 }
 
 impl LaneSlot {
-    /// What the attempt came to, and when.
+    /// Records the outcome of the attempt, and when it ended.
     pub fn ended(&mut self, outcome: Outcome, at: Timestamp) {
         self.ended = Some((outcome, at));
     }
@@ -240,8 +240,8 @@ impl Drop for LaneSlot {
             }
             state.scheduler.leave(self.slot, self.prompt, now);
         });
-        self.lanes.due_progress.notify_one();
-        self.lanes.progress.notify_one();
+        self.lanes.slot_freed.notify_one();
+        self.lanes.room_freed.notify_one();
     }
 }
 
@@ -252,7 +252,7 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// The attempt takes longer than [`PROMPT`]: it counts as slow from here on, if the slow pool has room.
+    /// The attempt takes longer than [`PROMPT`]. It counts as slow from now on, if the slow pool has room.
     pub fn to_slow(&mut self) {
         self.pool = self.lanes.change(|state, _| state.scheduler.move_to_slow(self.pool));
     }
@@ -266,8 +266,8 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.lanes.change(|state, _| state.scheduler.release(self.pool));
-        self.lanes.progress.notify_one();
-        self.lanes.freed.notify_waiters();
+        self.lanes.room_freed.notify_one();
+        self.lanes.permit_freed.notify_waiters();
     }
 }
 

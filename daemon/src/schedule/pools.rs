@@ -10,15 +10,15 @@ use super::gate::Gate;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pool {
     Fast {
-        /// It holds one of the permits that endpoints share which were not seen to answer promptly.
+        /// It holds one of the permits that unproven endpoints share.
         unproven: bool,
     },
     Slow,
     Settling,
 }
 
-/// The gates of the whole machine. The waiters of `fast` and `unproven` stand in the lines of their teams' gates; nobody
-/// waits for the other two.
+/// The gates of the whole machine. Lanes that wait for `fast` or `unproven` are in the lines of their teams' gates. No
+/// lane waits for the other two.
 pub(super) struct Pools {
     pub(super) fast: Gate,
     /// A part of the fast permits.

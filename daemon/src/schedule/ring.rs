@@ -1,8 +1,8 @@
-//! The gates of one kind, by key, and whose turn it is. Pure.
+//! The gates of one kind, by key, and whose turn it is. It is pure.
 //!
-//! A gate that has room and waiters is *open*. Open gates take turns, and so do the lanes that wait at one. For teams
-//! this is the ring of the whole scheduler: turns over teams, then over a team's lanes. For origins it says which lanes
-//! are to be called back into that ring.
+//! A gate that has room and waiters is *open*. Open gates take turns, and so do the lanes that wait at one gate. The
+//! ring of teams is the scheduler's main ring: turns go around the teams, then around a team's lanes. The ring of
+//! origins decides which lanes are called back into the main ring.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -33,7 +33,7 @@ struct Entry<K> {
 }
 
 impl<K: Clone + Eq + Hash> Ring<K> {
-    /// `cap` is that of each gate.
+    /// Each gate has this cap.
     pub(super) fn new(cap: usize) -> Self {
         Self { entries: Table::new(), by_key: HashMap::new(), open: Default::default(), due: 0, cap }
     }
@@ -54,7 +54,7 @@ impl<K: Clone + Eq + Hash> Ring<K> {
         id
     }
 
-    /// A lane that belonged to the gate is gone. The last one takes the gate with it.
+    /// A lane that belonged to the gate is dropped. With its last lane, the gate is dropped, too.
     pub(super) fn part(&mut self, id: usize) {
         self.entries[id].lanes -= 1;
         if self.entries[id].lanes == 0 {
@@ -83,7 +83,7 @@ impl<K: Clone + Eq + Hash> Ring<K> {
         self.arrange(id);
     }
 
-    /// Takes a lane out of the line it stands in.
+    /// Takes a lane out of its line.
     pub(super) fn remove(&mut self, id: usize, line: Line, lane: usize, lanes: &mut Links) {
         self.entries[id].gate.waiters[line].remove(lanes, lane);
         self.arrange(id);
@@ -111,7 +111,7 @@ impl<K: Clone + Eq + Hash> Ring<K> {
         self.due
     }
 
-    /// A lane in the main line has so many due rows more.
+    /// A lane in the main line has this many more due rows.
     pub(super) fn add_due(&mut self, id: usize, rows: usize) {
         let entry = &mut self.entries[id];
         entry.due += rows;
@@ -120,7 +120,7 @@ impl<K: Clone + Eq + Hash> Ring<K> {
         }
     }
 
-    /// A lane in the main line has so many due rows less, or stands there no more.
+    /// A lane in the main line has this many fewer due rows, or has left the line.
     pub(super) fn take_due(&mut self, id: usize, rows: usize) {
         let entry = &mut self.entries[id];
         entry.due -= rows;
@@ -129,7 +129,7 @@ impl<K: Clone + Eq + Hash> Ring<K> {
         }
     }
 
-    /// Another cap for each gate.
+    /// Changes the cap of each gate.
     pub(super) fn set_cap(&mut self, cap: usize) {
         self.cap = cap;
         for id in self.entries.ids() {
@@ -138,8 +138,8 @@ impl<K: Clone + Eq + Hash> Ring<K> {
         }
     }
 
-    /// Makes the gate take turns in exactly those lines that have waiters, while it has room. Each change of a gate ends
-    /// here, so that no wake-up can be forgotten.
+    /// Makes the gate take turns in exactly those lines that have waiters, while it has room. Each change of a gate
+    /// ends here, so that no wake-up can be forgotten.
     fn arrange(&mut self, id: usize) {
         for line in Line::ALL {
             let entry = &self.entries[id];

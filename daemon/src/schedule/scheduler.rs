@@ -1,15 +1,15 @@
 //! Who goes next. Pure: no lock, no clock, no task.
 //!
-//! Callbacks wait in lanes, one lane an endpoint. Every limit is a gate: the machine's fast permits, a team's share, an
-//! origin's slots over all teams, the unproven permits. A lane that starts a callback passes its gates in this order and
-//! enters them all. The first full one sends it into a line of that gate, and it stands in no other list. Turns go over
-//! teams, then over a team's lanes, then between fresh callbacks and due rows.
+//! Callbacks wait in lanes, one lane for each endpoint. Every limit is a gate: the machine's fast permits, a team's
+//! share, an origin's slots over all teams, the unproven permits. To start a callback, a lane checks its gates in this
+//! order and enters all of them. If one is full, the lane waits in a line of the first full gate, and in no other list.
+//! Turns go around the teams, then around a team's lanes, then between fresh callbacks and due rows.
 //!
-//! Whoever leaves a gate gives it room. A gate with room and waiters is open, and [`Scheduler::next`] calls one waiter of
-//! an open gate back to its turn at each call, and all of them before it answers that nothing can start. So no wake-up
-//! is lost, whatever the called lane then finds.
+//! A gate that has room and waiters is open. Each call of [`Scheduler::next`] calls one waiter of an open gate back to
+//! its turn, and calls all of them back before it answers that nothing can start. So no wake-up is lost, even if the
+//! lane that was called then waits at another gate.
 //!
-//! Offering, starting, leaving and releasing cost the same beside a hundred thousand other lanes.
+//! Offering, starting, leaving and releasing cost the same with one lane and with a hundred thousand lanes.
 
 mod upkeep;
 
@@ -26,7 +26,7 @@ use super::ring::Ring;
 use super::table::{Members, Table};
 use crate::model::endpoint::{Origin, QueueTarget};
 
-/// An item for a lane, and the queue that led there.
+/// An item for a lane, and the queue that it comes from.
 pub(super) struct Offer<'a, T> {
     pub(super) key: LaneKey,
     pub(super) target: &'a QueueTarget,
@@ -55,7 +55,7 @@ pub(super) struct Scheduler<T> {
     caps: Caps,
     pub(super) lanes: Table<Lane<T>>,
     by_key: HashMap<LaneKey, usize>,
-    /// The links of the lines that lanes stand in.
+    /// The links of the lines in which lanes wait.
     links: Links,
     teams: Ring<Arc<str>>,
     origins: Ring<Origin>,
@@ -93,7 +93,7 @@ impl<T> Scheduler<T> {
         })
     }
 
-    /// Whether the machine is the limit: no lane can start anything.
+    /// Whether the machine is the limit: no lane can start a callback.
     pub(super) fn fast_taken(&self) -> bool {
         !self.pools.fast.has_room()
     }
@@ -118,7 +118,7 @@ impl<T> Scheduler<T> {
         self.by_key.len()
     }
 
-    /// Puts an item into its lane. [`next`](Self::next) gives it back when its turn has come.
+    /// Puts an item into its lane. [`next`](Self::next) returns it when its turn comes.
     pub(super) fn offer(&mut self, offer: Offer<'_, T>, now: Instant) {
         let Offer { key, target, side, bytes, item } = offer;
         let id = self.lane_id(key, now);
@@ -190,12 +190,12 @@ impl<T> Scheduler<T> {
         self.pools.release(pool);
     }
 
-    /// Room for due rows, for every queue whose lane has a request under way or a due row that waits: that many lanes are
-    /// looked at.
+    /// The room for due rows of every queue whose lane has a request under way or a waiting due row. Only these lanes
+    /// are looked at.
     ///
-    /// Any other lane has room for one row, which is what a claim takes from a queue that is not named: an idle lane
-    /// because it must be in use before it is trusted with more, a lane that others hold back because it keeps one row
-    /// at hand. A third kind, a lane that only waits for a fast permit, exists only while no row can be claimed.
+    /// Every other lane has room for one row, which is what a claim takes from a queue that is not named. An idle lane
+    /// gets one row because it gets more only when it is in use. A lane that is held back keeps one row ready. A lane
+    /// that only waits for a fast permit does not matter: while it waits, no row can be claimed.
     pub(super) fn rooms(&self, now: Instant) -> Vec<Room> {
         let lanes = self.engaged.ids().iter().map(|id| &self.lanes[*id]);
         lanes
@@ -207,19 +207,19 @@ impl<T> Scheduler<T> {
             .collect()
     }
 
-    /// Whether the lane could start nothing now, though the machine has room.
+    /// Whether the lane can start nothing now, even if the machine has room.
     pub(super) fn is_at_cap(&self, lane: &Lane<T>, now: Instant) -> bool {
         lane.in_flight() >= self.caps.endpoint || self.is_held_back(lane, now)
     }
 
-    /// Whether what is under way elsewhere holds this lane back: at its team, its origin, or other unproven endpoints.
+    /// Whether other lanes hold this lane back: its team, its origin, or the unproven permits have no room.
     fn is_held_back(&self, lane: &Lane<T>, now: Instant) -> bool {
         !self.teams.has_room(lane.team)
             || lane.origin.is_some_and(|origin| !self.origins.has_room(origin))
             || (!self.pools.unproven.has_room() && !lane.is_proven(now))
     }
 
-    /// Of the gates behind the machine's and the team's, the first one at which the lane must wait.
+    /// The first gate after the machine's and the team's at which the lane must wait.
     fn first_full_gate(&self, id: usize, now: Instant) -> Option<Limit> {
         let lane = &self.lanes[id];
         let is_proven = lane.is_proven(now);
@@ -229,7 +229,7 @@ impl<T> Scheduler<T> {
         (!is_proven && !self.pools.unproven.has_room()).then_some(Limit::Unproven)
     }
 
-    /// Begins an item of a lane that stands in no line and whose gates have room.
+    /// Starts an item of a lane that is in no line and whose gates have room.
     fn start(&mut self, id: usize, now: Instant) -> (Slot, Pool, T) {
         let lane = &mut self.lanes[id];
         let is_proven = lane.is_proven(now);
@@ -259,7 +259,7 @@ impl<T> Scheduler<T> {
         called
     }
 
-    /// Calls the first of that line of the origin whose turn it is.
+    /// Calls the first lane in this line of the origin whose turn it is.
     fn call(&mut self, line: Line) -> bool {
         let Some((_, id)) = self.origins.take_turn(line, &mut self.links) else { return false };
         self.took_from_line(id);
@@ -267,7 +267,7 @@ impl<T> Scheduler<T> {
         true
     }
 
-    /// Brings a lane's place and the indexes up to date, after its items, its slots or its trust changed.
+    /// Updates a lane's place and the indexes after its items or slots changed, or after it became proven.
     fn file(&mut self, id: usize, now: Instant) {
         let lane = &self.lanes[id];
         self.with_fresh.set(id, !lane.fresh.is_empty());
@@ -290,7 +290,7 @@ impl<T> Scheduler<T> {
         }
     }
 
-    /// Takes a lane out of the line it stands in, if any.
+    /// Takes a lane out of its line, if it is in one.
     fn leave_line(&mut self, id: usize) {
         let lane = &self.lanes[id];
         let team = lane.team;
@@ -315,7 +315,7 @@ impl<T> Scheduler<T> {
         }
     }
 
-    /// Puts a lane that stands in no line to its place: the end of that line.
+    /// Puts a lane that is in no line at the end of the line of this place.
     fn stand(&mut self, id: usize, place: Place) {
         let lane = &mut self.lanes[id];
         lane.place = place;

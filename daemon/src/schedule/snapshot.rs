@@ -1,4 +1,4 @@
-//! How the lanes stand, for people, and what their last attempts came to. Never for decisions.
+//! The state of the lanes and the outcomes of their last attempts, to be shown to people. No decision uses them.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use super::scheduler::{Scheduler, Slot};
 use crate::base::clock::Timestamp;
 use crate::model::attempt::Outcome;
 
-/// An endpoint as its lane stands now.
+/// The present state of an endpoint's lane.
 #[derive(Debug, Clone)]
 pub struct LaneSnapshot {
     pub key: LaneKey,
@@ -20,12 +20,12 @@ pub struct LaneSnapshot {
 }
 
 impl<T> Scheduler<T> {
-    /// Remembers what an attempt of this slot's lane came to.
+    /// Remembers the outcome of an attempt of this slot's lane.
     pub(super) fn note(&mut self, slot: Slot, outcome: Outcome, at: Timestamp) {
         self.lanes[slot.lane].recent.note(outcome, at);
     }
 
-    /// Every lane, as it stands now. Looks at all lanes.
+    /// The present state of every lane. Looks at all lanes.
     pub(super) fn snapshot(&self, now: Instant) -> Vec<LaneSnapshot> {
         let snapshot = |lane: &Lane<T>| LaneSnapshot {
             key: lane.key.clone(),
@@ -37,7 +37,7 @@ impl<T> Scheduler<T> {
         self.lanes.iter().map(snapshot).collect()
     }
 
-    /// How many lanes are free to go on, and how many are limited. Looks at lanes with work or a request under way.
+    /// How many lanes are not limited, and how many are. Looks at lanes with work or a request under way.
     pub(super) fn lane_states(&self, now: Instant) -> (usize, usize) {
         let fresh = self.with_fresh.ids().iter().map(|id| &self.lanes[*id]);
         let due_alone = self.engaged.ids().iter().map(|id| &self.lanes[*id]).filter(|lane| lane.fresh.is_empty());

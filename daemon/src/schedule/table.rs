@@ -39,12 +39,12 @@ impl<R> Table<R> {
         self.rows[id].take().expect("only a row that is there is removed")
     }
 
-    /// The numbers of all rows. For what may look at each of them.
+    /// The numbers of all rows. It looks at each of them, so it is not for the hot path.
     pub(super) fn ids(&self) -> Vec<usize> {
         (0..self.rows.len()).filter(|id| self.rows[*id].is_some()).collect()
     }
 
-    /// All rows. For what may look at each of them.
+    /// All rows. It looks at each of them, so it is not for the hot path.
     pub(super) fn iter(&self) -> impl Iterator<Item = &R> {
         self.rows.iter().flatten().inspect(|_| self.count_look())
     }
@@ -71,11 +71,11 @@ impl<R> IndexMut<usize> for Table<R> {
     }
 }
 
-/// A set of numbers without an order: changed in constant time, walked in the time of its size.
+/// A set of numbers without an order. A change takes constant time, and a walk takes time proportional to its size.
 #[derive(Debug, Default)]
 pub(super) struct Members {
     ids: Vec<usize>,
-    /// Where a number stands in `ids`.
+    /// The place of each number in `ids`.
     places: Vec<usize>,
 }
 

@@ -37,7 +37,7 @@ impl Bench {
         self.lanes.offer(key, side, lease(number));
     }
 
-    /// The attempts that started since the last call. Whoever drops them gives back what they hold.
+    /// The attempts that started since the last call. Dropping one gives its slot and permit back.
     fn take(&self) -> Vec<Start> {
         std::mem::take(&mut *self.started.lock().unwrap())
     }
@@ -108,10 +108,10 @@ fn a_permit_that_is_dropped_or_moved_starts_the_next() {
     let fifth = bench.take();
     assert_eq!(Bench::numbers(&fifth), [4]);
     drop(permit);
-    assert!(bench.take().is_empty(), "it was no fast permit any more");
+    assert!(bench.take().is_empty(), "the attempt no longer held a fast permit");
     let Start { slot, permit, .. } = starts.remove(0);
     drop(slot);
-    assert!(bench.take().is_empty(), "a slot, but no fast permit");
+    assert!(bench.take().is_empty(), "a slot is free, but no fast permit");
     drop(permit);
     assert!(bench.take().is_empty(), "the slow pool gives no fast permit");
     drop(fourth);
@@ -206,12 +206,12 @@ async fn what_comes_free_is_told_to_intake_and_to_the_claim() {
     let bench = Bench::new();
     bench.offer("a.example", Side::Fresh, 0);
     let Start { slot, permit, .. } = bench.take().remove(0);
-    let mut claim = std::pin::pin!(bench.lanes.due_progress.notified());
-    let mut intake = std::pin::pin!(bench.lanes.progress.notified());
+    let mut claim = std::pin::pin!(bench.lanes.slot_freed.notified());
+    let mut intake = std::pin::pin!(bench.lanes.room_freed.notified());
     assert!(claim.as_mut().now_or_never().is_none() && intake.as_mut().now_or_never().is_none());
     drop(slot);
     assert!(claim.as_mut().now_or_never().is_some() && intake.as_mut().now_or_never().is_some());
-    let mut intake = std::pin::pin!(bench.lanes.progress.notified());
+    let mut intake = std::pin::pin!(bench.lanes.room_freed.notified());
     assert!(intake.as_mut().now_or_never().is_none());
     drop(permit);
     assert!(intake.as_mut().now_or_never().is_some());

@@ -1,7 +1,7 @@
 //! The trait of the admin side: teams, their keys, tokens, idempotency keys and the audit.
 //!
 //! Every change is one transaction that raises the version, changes the rows and writes an audit row, or does nothing
-//! at all. Where a change depends on what stands in the store, the caller hands a decision over: a pure function that
+//! at all. If a change depends on rows in the store, the caller passes a decision: a pure function that
 //! runs inside the transaction and may refuse. The rows' SQL is written once, over [`super::sql::Sql`].
 
 pub(in crate::store) mod audit;
@@ -29,11 +29,11 @@ pub(in crate::store) const SOME_TEAMS: usize = 10;
 
 /// The caller's own error, carried out of the transaction in which its decision refused.
 pub type Refusal = Box<dyn Any + Send>;
-/// From a team as it stands: the team after the change, and what the audit says of it.
+/// Takes a team, and returns the team after the change and the text for the audit.
 pub type DecideTeam = Box<dyn FnOnce(Team) -> Result<(Team, String), Refusal> + Send>;
-/// From all keys of the team: whether one more may be added.
+/// Takes all keys of the team, and decides whether one more may be added.
 pub type DecideNewKey = Box<dyn FnOnce(Vec<KeyRow>) -> Result<(), Refusal> + Send>;
-/// From all keys of the team and the store's time: the changed key.
+/// Takes all keys of the team and the store's time, and returns the changed key.
 pub type DecideKey = Box<dyn FnOnce(Vec<KeyRow>, Timestamp) -> Result<KeyRow, Refusal> + Send>;
 
 /// The admin side's store. The methods whose names begin with `decide` take boxed decisions, so that the trait is
@@ -98,8 +98,8 @@ pub trait AdminStore: Send + Sync {
 }
 
 impl dyn AdminStore {
-    /// Changes a team as it stands in the transaction. `decide` gives the team after the change, and what the audit
-    /// says of it. `None` where there is no such team.
+    /// Changes a team, which is read inside the transaction. `decide` returns the team after the change and the text
+    /// for the audit. `None` if there is no such team.
     pub fn update_team<E: Send + 'static>(
         &self,
         id: &str,
@@ -110,7 +110,7 @@ impl dyn AdminStore {
         Box::pin(async move { Ok(answer.await?.map(|decided| decided.map_err(typed))) })
     }
 
-    /// Adds a key, unless `refuse` says why not, decided on all keys of its team as they stand in the transaction.
+    /// Adds a key, unless `refuse` returns a reason. It gets all keys of the team, read inside the transaction.
     pub fn create_key<E: Send + 'static>(
         &self,
         key: KeyRow,
@@ -123,7 +123,7 @@ impl dyn AdminStore {
         Box::pin(async move { Ok(answer.await?.map_err(typed)) })
     }
 
-    /// Changes one key, decided on all keys of its team as they stand in the transaction.
+    /// Changes one key. The decision gets all keys of the team, read inside the transaction.
     pub fn change_key<E: Send + 'static>(
         &self,
         team: &str,

@@ -16,40 +16,42 @@ use crate::base::pace::Pace;
 use crate::model::event::PartitionKey;
 use crate::model::settlement::{Change, Rows, Verdict, apply};
 
-/// Whether the store answers; nothing new begins while it is known to be down. It is up when the last write and the
-/// last claim both went well. The claim alone would not tell: on a full disk a claim that takes nothing still works.
+/// Whether the store answers. No attempt begins while it is known to be down. It is up when the last write and the last
+/// claim both succeeded. The claim alone is not enough: on a full disk a claim that finds no row still succeeds.
 pub struct StoreUp {
-    writer: AtomicBool,
-    feed: AtomicBool,
-    seen: watch::Sender<bool>,
+    writes: AtomicBool,
+    claims: AtomicBool,
+    is_up: watch::Sender<bool>,
 }
 
 impl StoreUp {
     pub fn new() -> Self {
-        Self { writer: AtomicBool::new(true), feed: AtomicBool::new(true), seen: watch::channel(true).0 }
+        Self { writes: AtomicBool::new(true), claims: AtomicBool::new(true), is_up: watch::channel(true).0 }
     }
 
     pub fn watch(&self) -> watch::Receiver<bool> {
-        self.seen.subscribe()
+        self.is_up.subscribe()
     }
 
     /// Records the result of the last write.
-    pub fn writer(&self, error: Option<&StoreError>) {
-        self.writer.store(error.is_none(), Ordering::SeqCst);
+    pub fn writes(&self, error: Option<&StoreError>) {
+        self.writes.store(error.is_none(), Ordering::SeqCst);
         self.tell(error);
     }
 
     /// Records the result of the last claim.
-    pub fn feed(&self, error: Option<&StoreError>) {
-        self.feed.store(error.is_none(), Ordering::SeqCst);
+    pub fn claims(&self, error: Option<&StoreError>) {
+        self.claims.store(error.is_none(), Ordering::SeqCst);
         self.tell(error);
     }
 
     fn tell(&self, error: Option<&StoreError>) {
-        let up = self.writer.load(Ordering::SeqCst) && self.feed.load(Ordering::SeqCst);
-        let was = self.seen.send_replace(up);
+        let up = self.writes.load(Ordering::SeqCst) && self.claims.load(Ordering::SeqCst);
+        let was = self.is_up.send_replace(up);
         match error {
-            Some(error) if was => tracing::error!(%error, "the store is away: nothing new begins until it is back"),
+            Some(error) if was => {
+                tracing::error!(%error, "the store does not answer: no new attempt begins until it does")
+            }
             None if up && !was => tracing::info!("the store answers again"),
             _ => {}
         }
@@ -62,7 +64,7 @@ impl Default for StoreUp {
     }
 }
 
-/// Writes batches in order; the only maker of batch numbers of its process.
+/// Writes batches in order; only it makes the batch numbers of its instance.
 pub struct BatchWriter {
     store: Arc<dyn EngineStore>,
     instance: InstanceId,
@@ -130,11 +132,11 @@ impl BatchWriter {
                     self.longest_commit = self.longest_commit.max(took);
                     self.metrics.store_longest_commit_seconds.set(self.longest_commit.as_secs_f64());
                     self.metrics.store_batch_changes.observe(batch.changes.len() as f64);
-                    self.up.writer(None);
+                    self.up.writes(None);
                     return Ok(applied);
                 }
                 Err(error @ (StoreError::Unavailable(_) | StoreError::Uncertain(_))) => {
-                    self.up.writer(Some(&error));
+                    self.up.writes(Some(&error));
                     tokio::time::sleep(pace.next_wait()).await;
                 }
                 Err(other) => return Err(other),
@@ -173,7 +175,7 @@ impl BatchWriter {
                 Err(other) => return Err(other),
             }
         }
-        tracing::error!(reason = %why, "the store refused data; the bad row was set aside, its neighbours went through");
+        tracing::error!(reason = %why, "the store refused the data of a row; the row was replaced, and the other rows were written");
         let last = self.write_part(Vec::new(), watermarks).await?;
         written.lost.extend(last.lost);
         written.watermarks = last.watermarks;
@@ -181,7 +183,7 @@ impl BatchWriter {
         Ok(written)
     }
 
-    /// Writes what can stand in the place of a change that the store refused.
+    /// Writes the replacement of a change that the store refused.
     async fn write_rejected(&mut self, change: Change, why: &str) -> Result<Written, StoreError> {
         match self.write_part(vec![change.rejected_by_store()], Vec::new()).await {
             Err(StoreError::Refused(again)) => {

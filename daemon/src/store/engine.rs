@@ -1,7 +1,7 @@
 //! The trait of the hot path: batches of changes, claims of due callbacks, partitions and their epochs.
 //!
-//! It knows nothing of teams and keys, and it answers no questions of people: those have traits of their own, so that
-//! nothing they ask can hold delivery up.
+//! It knows nothing about teams and keys, and people do not use it. They use other traits, so that no read for people
+//! can delay delivery.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::model::lease::Token;
 use crate::model::offsets::Watermark;
 use crate::model::settlement::{Change, Pending, Verdict};
 
-/// Names a running daemon within a store.
+/// Names one instance: one run of a daemon on a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct InstanceId(pub i64);
 
@@ -26,7 +26,7 @@ pub struct InstanceId(pub i64);
 #[derive(Debug, Clone)]
 pub struct Batch {
     pub instance: InstanceId,
-    /// Rises by one with each batch; a number that the store has seen is applied already.
+    /// Rises by one with each batch. A batch whose number the store knows is already applied.
     pub number: u64,
     pub changes: Vec<Change>,
     pub watermarks: Vec<PartitionWatermark>,
@@ -41,7 +41,7 @@ pub struct PartitionWatermark {
 
 #[derive(Debug, Clone, Default)]
 pub struct Applied {
-    /// One verdict a change; empty when the batch had been applied before.
+    /// One verdict for each change. Empty if the batch had been applied before.
     pub verdicts: Vec<Verdict>,
     /// Partitions that the batch named with an epoch which is no longer theirs, with that epoch.
     pub lost: Vec<(Arc<PartitionKey>, i64)>,
@@ -98,7 +98,7 @@ pub struct Taken {
     pub accepted: Option<String>,
 }
 
-/// Which old rows to delete. Nothing pending is ever touched.
+/// Which old rows to delete. Pending rows are never deleted.
 #[derive(Debug, Clone, Copy)]
 pub struct PruneAsk {
     pub settled_before: Timestamp,
@@ -131,10 +131,10 @@ pub struct Begun {
 
 /// The engine's store.
 pub trait EngineStore: Send + Sync {
-    /// Registers this instance; the leases of earlier instances that can't run any more become void.
+    /// Registers this instance. The leases of earlier instances that can't be running any more become void.
     fn begin(&self) -> Answer<'_, Begun>;
 
-    /// Applies a batch in one transaction. A batch whose number the store has seen changes nothing.
+    /// Applies a batch in one transaction. A batch whose number the store knows changes nothing.
     fn write(&self, batch: Arc<Batch>) -> Answer<'_, Applied>;
 
     /// Takes due rows under a lease, in O(rows taken): queues in the order of their next time, rows by due time.
@@ -160,7 +160,7 @@ pub trait EngineStore: Send + Sync {
         accepted: Option<String>,
     ) -> Answer<'_, Taken>;
 
-    /// Frees leases that ran out, and repairs the next times and parked bytes of queues. Answers how many leases.
+    /// Frees expired leases, and repairs the next times and parked bytes of queues. Returns how many leases were freed.
     fn sweep(&self) -> Answer<'_, usize>;
 
     fn prune(&self, ask: PruneAsk) -> Answer<'_, Pruned>;

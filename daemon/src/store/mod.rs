@@ -1,10 +1,10 @@
 //! Everything that outlives memory. Three object-safe traits describe it: [`EngineStore`] for the hot path, [`Reads`]
-//! for what people look at, and [`AdminStore`] for teams, keys, tokens and the audit. The rest of the daemon holds
-//! them as `Arc<dyn ...>` and never learns which database stands behind them.
+//! for people, and [`AdminStore`] for teams, keys, tokens and the audit. The rest of the daemon holds them as
+//! `Arc<dyn ...>` and does not know which database it is.
 //!
-//! SQL stands in this room alone. Every implementer merges rows by `model::settlement::apply`, and one contract suite
-//! a trait in `tests/it/store` runs over every implementer. Times that are compared (due, leases, horizons) are made
-//! and compared by the store's clock.
+//! Only this room contains SQL. Every implementer merges rows by `model::settlement::apply`, and for each trait one
+//! contract suite in `tests/it/store` runs over every implementer. Times that are compared (due, leases, horizons) are
+//! made and compared with the store's clock.
 
 pub mod admin;
 pub mod batch;
@@ -31,7 +31,7 @@ pub use engine::{
 };
 use reads::Reads;
 
-/// What every call of the store gives: boxed, so that the traits are object-safe.
+/// The future that every call of the store returns. It is boxed, so that the traits are object-safe.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 #[derive(Debug, Clone, thiserror::Error)]

@@ -1,5 +1,5 @@
-//! The trait of what people look at. It is apart from the engine's: these reads are bounded in time, and delivery never
-//! waits for them.
+//! The trait of the reads for people. It is separate from the engine's trait: these reads are bounded in time, and
+//! delivery never waits for them.
 
 use bytes::Bytes;
 
@@ -14,7 +14,7 @@ use crate::model::retry::Reason;
 use crate::model::settlement::{NumberedAttempt, Rows};
 use crate::model::team::Mode;
 
-/// The state of a callback, as people ask for it.
+/// The state of a callback, as people name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     Pending,
@@ -135,7 +135,7 @@ pub struct QueueRow {
     pub tries: u32,
 }
 
-/// One run of a daemon on this store.
+/// One instance: one run of a daemon on this store.
 #[derive(Debug, Clone)]
 pub struct InstanceRow {
     pub id: i64,
@@ -162,7 +162,7 @@ pub struct Totals {
     pub dead_letters: Vec<(Unreadable, u64)>,
 }
 
-/// What people look at.
+/// The reads for people.
 pub trait Reads: Send + Sync {
     /// Both rows of a callback, as far as they exist.
     fn rows(&self, id: CallbackId) -> Answer<'_, Rows>;

@@ -1,10 +1,10 @@
-//! What a look at a store from outside finds, whatever database it is.
+//! The findings of a check of a store, for every database.
 
 use super::admin::KeyRow;
 use crate::base::clock::Timestamp;
 use crate::base::finding::Finding;
 
-/// What a look at the store's place found, and whether a daemon runs on the store now.
+/// The findings of a check, and whether a daemon runs on the store now.
 pub struct Looked {
     pub findings: Vec<Finding>,
     pub in_use: bool,

@@ -1,4 +1,4 @@
-//! What an operator does with a store while no daemon runs on it: look at its place, check it, migrate it.
+//! What an operator does with a store while no daemon runs on it: inspect it, check it, migrate it.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ pub use super::report::{Info, Looked};
 use super::{Config, OpenError, open, sqlite};
 use crate::base::clock::{Clock, Timestamp};
 
-/// Looks at everything that would keep a daemon from this store. Changes nothing.
+/// Checks everything that could keep a daemon from using this store. Changes nothing.
 pub fn check(config: &Config, now: Timestamp) -> Looked {
     match config {
         Config::Directory(directory) => sqlite::tools::check::check(directory, now),

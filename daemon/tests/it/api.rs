@@ -1,4 +1,4 @@
-//! `/admin/v1` over TCP: every operation, every error code, scopes, pages, and what is refused before anything is done.
+//! `/admin/v1` over TCP: every operation, every error code, scopes, pages, and requests that are refused early.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -133,7 +133,7 @@ pub fn requests(ids: &BTreeMap<&str, String>) -> Vec<(&'static str, &'static str
     ]
 }
 
-/// Something of everything: a delivered task, a pending callback, a dead letter, a fresh key, a token to revoke.
+/// One thing of each kind: a delivered task, a pending callback, a dead letter, a new key, a token to revoke.
 pub async fn furnished(harness: &Harness, api: &Api) -> (BTreeMap<&'static str, String>, [Recorder; 2]) {
     let good = harness.accepting().await;
     let bad = harness.recorder(std::sync::Arc::new(|_, _| Reply::status(503))).await;
@@ -169,7 +169,7 @@ pub async fn furnished(harness: &Harness, api: &Api) -> (BTreeMap<&'static str, 
     (ids.into_iter().collect(), [good, bad])
 }
 
-/// A partition waits for an operator, and Kafka is away when it is accepted.
+/// A partition waits for an operator, and Kafka is down when its offsets are accepted.
 async fn accept_without_kafka() -> Answer {
     let mut broker = crate::kafka::own_broker();
     let servers = broker.servers();
@@ -179,7 +179,7 @@ async fn accept_without_kafka() -> Answer {
     crate::kafka::produce(&servers, "waits", 1, &crate::kafka::events(0, 5, &receiver.url("/")));
     crate::kafka::at_the_end(&first, &servers, 1).await;
     first.stop().await;
-    // Another store in its place.
+    // The store is replaced by another one.
     let mut other = Harness::on(&servers, None, "waits", &[("API__LISTEN", "127.0.0.1:0")], None).await;
     let token = other.token(Rights::ALL).await;
     other.stop().await;
@@ -225,7 +225,7 @@ async fn every_operation_answers_as_the_document_says() {
     }
     let task = api.get(&format!("/tasks/{TASK}")).await.json;
     assert_eq!(task["callbacks"][0]["state"], "delivered", "{task}");
-    // Between two attempts it waits in the store again.
+    // Between two attempts, the callback waits in the store again.
     let failing = harness
         .until("the failing callback waits", async || {
             let listed = api.get("/endpoints?team=team_acme").await.json;
@@ -252,7 +252,7 @@ async fn the_document_is_what_stands_in_the_repository() {
     let standing = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         standing == callbackd::api::openapi(),
-        "docs/openapi.json is not what the code says; write it anew: callbackd openapi > docs/openapi.json"
+        "docs/openapi.json differs from the code; write it again: callbackd openapi > docs/openapi.json"
     );
 }
 
@@ -371,7 +371,7 @@ async fn a_repeated_request_makes_nothing_twice() {
     assert_eq!(first.json["key_id"], again.json["key_id"]);
     assert!(first.json["value"].is_string() && again.json["value"].is_null(), "a value is shown once");
     let keys = api.get(&format!("/teams/{TEAM}/keys")).await.json;
-    assert_eq!(keys["docs"].as_array().unwrap().len(), 7, "six at the team's making, and one");
+    assert_eq!(keys["docs"].as_array().unwrap().len(), 7, "six that the team began with, and one more");
     let team = r#"{"team_id":"team_once"}"#;
     for _ in 0..2 {
         assert_eq!(api.send("POST", "/admin/v1/teams", &[("idempotency-key", "t")], team).await.status, 201);
@@ -382,7 +382,7 @@ async fn a_repeated_request_makes_nothing_twice() {
         assert_eq!(token.status, 201);
     }
     assert_eq!(api.get("/tokens").await.json["docs"].as_array().unwrap().len(), 2);
-    // Another caller's key of the same name is another key.
+    // The same idempotency key of another caller is another key.
     let other = api.with(harness.token(Rights::ALL).await);
     assert_ne!(other.send("POST", &path, &once, body).await.json["key_id"], first.json["key_id"]);
 }
@@ -459,7 +459,7 @@ async fn tokens_end_and_hosts_and_slow_clients_are_refused() {
     for (host, status) in [("ops.example", 200), ("localhost:1", 200), ("rebound.example", 403)] {
         assert_eq!(api.send("GET", "/admin/v1/status", &[("host", host)], "").await.status, status, "{host}");
     }
-    // A body that never comes is waited for until the deadline, and no connection outlives it.
+    // The API waits for a body until the deadline, and then closes the connection.
     let mut slow = TcpStream::connect(api.address).await.unwrap();
     let head = format!(
         "POST /admin/v1/teams HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\n\

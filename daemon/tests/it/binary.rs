@@ -1,4 +1,4 @@
-//! The real binary: signals, wrong input, exit statuses, what it says.
+//! The real binary: signals, wrong input, exit statuses, output.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,7 +128,7 @@ async fn what_can_not_be_had_is_told_at_the_start() {
     let mut first = Process::new(&servers, "starts", "");
     first.start(None, "info").await;
     let config = first.config().display().to_string();
-    // The same store, from a second process.
+    // A second process on the same store.
     let second = run(&["run", "--config", &config], &[("CALLBACKD_OPS__LISTEN", "127.0.0.1:0")]);
     assert_eq!(second.status.code(), Some(1));
     assert!(text(&second.stderr).contains("is in use by another callbackd"), "{}", text(&second.stderr));
@@ -157,7 +157,7 @@ async fn what_can_not_be_had_is_told_at_the_start() {
     assert_eq!(shared.status.code(), Some(1));
     assert!(text(&shared.stderr).contains("another callbackd listens there"), "{}", text(&shared.stderr));
     assert_eq!(first.json(&["status"])["version"], env!("CARGO_PKG_VERSION"), "the first one is still there");
-    // Another keyring than the store's keys were sealed with.
+    // A keyring other than the one that sealed the store's keys.
     first.json(&["teams", "create", "team_keyring"]);
     first.signal("TERM");
     assert_eq!(first.ended().await, 0);
@@ -197,10 +197,10 @@ async fn a_part_of_intake_that_panics_ends_the_process_in_order() {
         produce(&servers, fault, 1, &events(0, 1, "http://127.0.0.1:9/"));
         assert_eq!(process.ended().await, 1, "{}", process.log_text());
         let log = process.log_text();
-        let told = format!("{part} ended by itself: it panicked; the log has the place");
+        let told = format!("{part} ended by itself: it panicked; the log says where");
         assert!(log.contains("daemon/src/intake/"), "the place: {log}");
         assert!(log.contains("a part of intake ended by itself") && log.contains(&told), "{log}");
-        assert!(!log.contains("a fault switch"), "a panic's message is not told: {log}");
+        assert!(!log.contains("a fault switch"), "a panic's message is not logged: {log}");
         assert!(log.contains("callbackd ended"), "it drained: {log}");
     }
 }
@@ -220,7 +220,7 @@ async fn what_outlives_the_grace_is_interrupted() {
     process.signal("TERM");
     assert_eq!(process.ended().await, 0);
     assert!(
-        process.log_text().contains("cut off: its attempt did not end within shutdown.grace"),
+        process.log_text().contains("the attempt was cut off because it did not end within shutdown.grace"),
         "{}",
         process.log_text()
     );
@@ -269,7 +269,7 @@ async fn every_question_has_an_answer_and_an_exit_status() {
     let problem = process.cli(&["--json", "teams", "get", "team_nobody"]);
     let problem: serde_json::Value = serde_json::from_slice(&problem.stderr).unwrap();
     assert_eq!((problem["code"].as_str(), problem["status_code"].as_u64()), (Some("not_found"), Some(404)));
-    // What looks again and again does so.
+    // `--watch` shows the status again and again.
     let watched = process.cli(&["status", "--watch", "--times", "2"]);
     assert_eq!(text(&watched.stdout).matches("store_id").count(), 2, "{}", text(&watched.stderr));
     // A team's life, as an operator types it.
@@ -339,7 +339,7 @@ async fn a_full_disk_is_waited_for() {
     let (secret, key) = process.team(TEAM);
     let verifier = Verifier::new(Credential::signed_and_keyed("acme", &secret, &key).unwrap());
     let receiver = Recorder::start(verifier, Arc::new(|_: &_, _| Reply::status(500))).await.unwrap();
-    // Failed callbacks keep their bodies: more than the disk holds.
+    // Failed callbacks keep their bodies, which are more than the disk can hold.
     let many = events(0, 200, &receiver.url("/"));
     let large: Vec<_> = many
         .into_iter()

@@ -17,19 +17,19 @@ use crate::process::{BINARY, Process};
 const TASK: &str = "6583f1a2b0c4d5e6f7081920";
 const TOPIC: &str = "tasks.cli";
 
-/// A daemon with something of everything.
+/// A daemon with one thing of each kind.
 struct Furnished {
     process: Process,
     _broker: Broker,
     _receiver: callbackd_bench::recorder::Recorder,
-    /// What stands for what in transcripts and examples.
+    /// The placeholders in transcripts and examples, with their values.
     names: Vec<(&'static str, String)>,
 }
 
 async fn furnished() -> Furnished {
     let broker = Broker::start(TOPIC, 1).unwrap();
     let mut process = Process::new(&broker.servers, TOPIC, "[retry]\nfirst = \"2h\"\n");
-    // The mock broker waits for members longer than the usual test's session.
+    // The mock broker waits for members for longer than the session of most tests.
     let config = std::fs::read_to_string(process.config()).unwrap();
     std::fs::write(process.config(), config.replace("\"1500\"", "\"10000\"").replace("\"300\"", "\"3000\"")).unwrap();
     process.start(None, "info").await;
@@ -108,7 +108,7 @@ impl Furnished {
     }
 }
 
-/// A golden file's lines: `$ callbackd ...`, then what it printed, and its status where that is not 0.
+/// The lines of a golden file: `$ callbackd ...`, then its output, and its exit status if that is not 0.
 fn transcribe(furnished: &Furnished, golden: &str) -> String {
     let mut text = String::new();
     for command in golden.lines().filter_map(|line| line.strip_prefix("$ ")) {
@@ -128,7 +128,7 @@ fn transcribe(furnished: &Furnished, golden: &str) -> String {
     text
 }
 
-/// Ids, times, ports, counts of bytes and the folder of this run, by what they are.
+/// Replaces ids, times, ports, counts of bytes and the folder of this run by placeholders.
 fn same_for_all_runs(text: &str, folder: &Path) -> String {
     let mut text = text.replace(&folder.display().to_string(), "FOLDER");
     for (pattern, name) in [
@@ -148,13 +148,13 @@ fn same_for_all_runs(text: &str, folder: &Path) -> String {
         (r"\bk[0-9a-f]{8}\b", "kID"),
         (r"(?m)(yes|no)  +-$", "${1}  TIME"),
         (r"(every|not every) partition, 1 of them, [a-z ]+(TIME)?", "HOW FAR PARTITIONS WERE READ"),
-        // Columns are as wide as what they hold.
+        // The width of a column depends on its cells.
         (r"  +", "  "),
         (r"(?m) +$", ""),
     ] {
         text = Regex::new(pattern).unwrap().replace_all(&text, name).into_owned();
     }
-    // The last four characters of a key, and milliseconds, are of each run.
+    // The last four characters of a key, and milliseconds, differ in each run.
     let last4 =
         Regex::new(r"(?m)^((?:key|tok)_ID  .*?  (?:created|active|revoked|valid|expired)  )\S{4}(  |$)").unwrap();
     text = last4.replace_all(&text, "${1}LAST${2}").into_owned();
@@ -170,7 +170,7 @@ async fn transcripts_are_as_they_stand() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/transcripts");
     let mut names: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     names.sort();
-    assert!(names.len() >= 8, "the transcripts are there");
+    assert!(names.len() >= 8, "the transcripts exist");
     let mut differ = Vec::new();
     for path in names {
         let golden = std::fs::read_to_string(&path).unwrap();
@@ -184,13 +184,13 @@ async fn transcripts_are_as_they_stand() {
             differ.push(format!("{}\n--- seen ---\n{seen}", path.display()));
         }
     }
-    assert!(differ.is_empty(), "{}\nIf that is meant: CALLBACKD_TEST_BLESS=1 make test", differ.join("\n"));
+    assert!(differ.is_empty(), "{}\nIf this is intended: CALLBACKD_TEST_BLESS=1 make test", differ.join("\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_has_an_example_and_every_example_runs() {
     let furnished = furnished().await;
-    // A keyring is never overwritten, and a lost store is not at hand: each has a test of its own.
+    // A keyring is never overwritten, and there is no lost store here: each has a test of its own.
     let refused = [("keyring create", "never overwritten"), ("offsets accept", "no partition waits")];
     // They run for long, or need the store alone: each has a test of its own.
     let elsewhere = ["run", "demo", "migrate", "store info", "store verify"];
@@ -221,7 +221,10 @@ async fn every_command_has_an_example_and_every_example_runs() {
             Some((_, sentence)) => assert!(errors.contains(sentence), "{example}: {errors}"),
             None => assert!(output.status.success(), "{example}: {errors}{}", String::from_utf8_lossy(&output.stdout)),
         }
-        assert!(!errors.contains('\u{1b}') && !output.stdout.contains(&0x1b), "{example}: nothing a terminal obeys");
+        assert!(
+            !errors.contains('\u{1b}') && !output.stdout.contains(&0x1b),
+            "{example}: no control sequences in the output"
+        );
     }
     assert!(ran > 30, "{ran}");
 }
@@ -243,7 +246,7 @@ async fn a_list_streams_all_its_pages_and_an_export_never_overwrites() {
     let watched = furnished.run("callbacks watch --count 3");
     assert_eq!(lines(&watched), 3, "{}", String::from_utf8_lossy(&watched.stderr));
     assert!(lines(&furnished.run("status --watch --times 2")) > 20);
-    // A terminal is given the body escaped; a file has it as it is sent.
+    // On a terminal the body is escaped. A file gets it as it is sent.
     let body = furnished.run("callbacks payload cb_pending");
     assert!(body.stdout.starts_with(b"{\"task\":{\"task_id\""), "{}", String::from_utf8_lossy(&body.stdout));
 }
@@ -287,7 +290,11 @@ async fn the_api_is_reached_over_tcp_with_a_token_and_not_without() {
     let status = asked(&["--token-file", &token, "status"]);
     assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
     assert_eq!(asked(&["status"]).status.code(), Some(4), "no token");
-    assert_eq!(asked(&["--token-file", &token, "teams", "create", "t"]).status.code(), Some(4), "it may only read");
+    assert_eq!(
+        asked(&["--token-file", &token, "teams", "create", "t"]).status.code(),
+        Some(4),
+        "the token may only read"
+    );
     assert_eq!(asked(&["--token-file", "/nonexistent", "status"]).status.code(), Some(1));
     // A password in a default URL is not shown.
     process.json(&["teams", "create", "team_basic", "--default-url", "https://user:hidden-word@a.example/x"]);
@@ -331,10 +338,10 @@ async fn the_api_speaks_tls_and_takes_new_certificates_on_a_reload() {
     };
     assert_eq!(ask(&first.ca_file), Some(0));
     let plain = crate::process::run(&["--api", &api.replace("https", "http"), "teams", "list"], &[]);
-    assert_eq!(plain.status.code(), Some(5), "it speaks TLS alone");
+    assert_eq!(plain.status.code(), Some(5), "the API speaks only TLS");
     let elsewhere = tempfile::tempdir().unwrap();
     let second = callbackd_bench::tls::Certificates::make(elsewhere.path()).unwrap();
-    assert_eq!(ask(&second.ca_file), Some(5), "a certificate of nobody's");
+    assert_eq!(ask(&second.ca_file), Some(5), "a certificate that the client does not trust");
     // A bad file keeps the old one.
     std::fs::write(&first.key, "no key").unwrap();
     process.signal("HUP");
@@ -344,5 +351,5 @@ async fn the_api_speaks_tls_and_takes_new_certificates_on_a_reload() {
     std::fs::copy(&second.key, &first.key).unwrap();
     process.signal("HUP");
     until("it is taken", async || (ask(&second.ca_file) == Some(0)).then_some(())).await;
-    assert_eq!(ask(&first.ca_file), Some(5), "the old one is gone");
+    assert_eq!(ask(&first.ca_file), Some(5), "the old certificate is not used any more");
 }

@@ -1,5 +1,6 @@
-//! `kill -9` at any instant: every event is received, each repeat carries the same id and bytes, and what was answered
-//! is repeated only where the kill came before its settle could be durable. And three broken builds that this finds.
+//! `kill -9` at any moment: every event is received, and each repeat has the same id and bytes. An answered callback is
+//! repeated only if the kill came before its settle could be durable. Three broken builds show that the test finds
+//! this.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,9 +16,9 @@ use crate::kafka::{by_task, create_topic, events, produce, shared_broker};
 use crate::process::Process;
 
 const PARTITIONS: i32 = 8;
-/// At most this many attempts are under way or await their settle, as the daemon is set by default.
+/// With the daemon's defaults, at most this many attempts are under way or await their settle.
 const MAX_UNSETTLED: usize = 1_024;
-/// How long a slow receiver takes, where nothing else is said.
+/// How long a slow receiver takes by default.
 const SLOW: Duration = Duration::from_millis(900);
 /// An answered callback may be repeated if its answer was written this shortly before a kill.
 const WINDOW: Duration = Duration::from_millis(250);
@@ -35,7 +36,7 @@ struct Plan {
     fault: Option<&'static str>,
     /// How long one receiver in forty takes.
     slow: Duration,
-    /// Kills where records settled long ago lie above one that is still open: what a look-up is for.
+    /// Kills while many records above an open one are settled: only look-ups prevent repeats then.
     aimed: bool,
     patience: Duration,
 }
@@ -47,7 +48,7 @@ struct Report {
     longest_commit: Duration,
 }
 
-/// Runs a plan. `Err` is what was found wrong.
+/// Runs a plan. `Err` says what is wrong.
 async fn run(plan: &Plan) -> Result<Report, String> {
     let servers = shared_broker();
     create_topic(&servers, plan.topic, PARTITIONS).await;
@@ -55,7 +56,7 @@ async fn run(plan: &Plan) -> Result<Report, String> {
     process.start(None, "info").await;
     let (secret, key) = process.team(TEAM);
     let verifier = Verifier::new(Credential::signed_and_keyed("acme", &secret, &key).unwrap());
-    // Every 40th receiver is slow: the watermark stands behind it while records above it are settled.
+    // Every 40th receiver is slow: the watermark waits for it while records above it are settled.
     let slow = plan.slow;
     let rule = Arc::new(move |received: &scale_callback::receiver::Received, _| {
         Reply::status(200).after(if received.path == "/slow" { slow } else { Duration::ZERO })
@@ -101,7 +102,7 @@ async fn run(plan: &Plan) -> Result<Report, String> {
         let found = by_task(&receiver.receipts()).len();
         return Err(format!("{} of {wanted} events were lost", wanted - found));
     }
-    // What is still to be repeated comes before the watermarks stand at the ends and nothing is under way.
+    // Every repeat has come when the watermarks are at the ends of the logs and nothing is under way.
     let end = Instant::now() + plan.patience;
     loop {
         let shown = process.json(&["offsets", "show"]);
@@ -152,7 +153,8 @@ fn judge(tasks: &HashMap<String, Vec<Receipt>>, kills: &[Kill], longest: Duratio
             if later.body != first.body {
                 return Err(format!("task {task} came again with other bytes"));
             }
-            // The kill between the two, if there was one. What came before the next process was up is the dead one's.
+            // The kill between the two receipts, if there was one. A receipt before the next process was up belongs to
+            // the killed one.
             let between = kills.iter().find(|kill| kill.next >= earlier.came && kill.at <= later.came);
             let Some(kill) = between.map(|kill| kill.at) else {
                 return Err(format!("task {task} came again though nothing was killed between"));

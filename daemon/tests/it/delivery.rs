@@ -1,4 +1,4 @@
-//! The way of the data in one process: what the customer sees, and what the record says.
+//! The way of the data in one process: what the customer receives, and what the store records.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ async fn a_callback_arrives_signed_and_leaves_one_small_row() {
         (settled.ended, settled.attempts, settled.status, settled.revision),
         (Ended::Delivered, 1, Some(204), 1)
     );
-    assert!(attempts.is_empty(), "a first delivery stands in its settled row");
+    assert!(attempts.is_empty(), "the settled row records a delivery by the first attempt");
     assert_eq!(test_rows.settled.unwrap().facts.mode, Mode::Test);
     let receipts = receiver.receipts();
     let receipt = receipts.iter().find(|receipt| receipt.task_id == "task-1").unwrap();
@@ -50,7 +50,7 @@ async fn a_callback_arrives_signed_and_leaves_one_small_row() {
     assert_eq!(header("host").as_deref(), Some(receiver.address.to_string().as_str()));
     assert_eq!(header("scale-callback-auth"), Some(harness.key(TEAM, KeyKind::CallbackAuth, Mode::Live).await));
     let hmac = receipts.iter().find(|receipt| receipt.task_id == "task-2").unwrap();
-    assert!(hmac.headers["scale-callback-auth"].to_str().unwrap().starts_with("t="), "the key never travels");
+    assert!(hmac.headers["scale-callback-auth"].to_str().unwrap().starts_with("t="), "the key is never sent");
     assert!(receiver.refused().is_empty());
     assert_eq!(harness.stop().await, 0);
 }
@@ -195,7 +195,7 @@ async fn a_repeated_event_id_makes_no_second_callback() {
         for _ in 0..3 {
             harness.produce(&Event::new(&task).to(&url).id(id));
         }
-        // On another partition, and once more after it was settled.
+        // The same event comes on another partition, and once more after it was settled.
         harness.produce_to(1, Some(Event::new(&task).to(&url).id(id).json().as_bytes()), &[]);
         harness.ended(&task).await;
         harness.produce(&Event::new(&task).to(&url).id(id));
@@ -276,20 +276,24 @@ async fn keys_rotate_without_a_refused_callback() {
     harness.ended("task-1").await;
     let receipts = receiver.receipts();
     let signatures = receipts[0].headers["webhook-signature"].to_str().unwrap();
-    assert_eq!(signatures.split(' ').count(), 2, "both secrets sign while rotating");
+    assert_eq!(signatures.split(' ').count(), 2, "both secrets sign during a rotation");
     let fresh = scale_callback_auth::Credential::signed_and_keyed("new", &value, &old).unwrap();
     let pairs: Vec<_> = receipts[0].headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
     scale_callback_auth::Verifier::new(fresh).verify(&pairs[..], &receipts[0].body).unwrap();
-    // The auth key carries one value: that of the key promoted last.
+    // The auth header has one value: that of the key promoted last.
     let (row, value) = harness.new_key(KeyKind::CallbackAuth).await;
     harness.produce(&Event::new("task-2").to(receiver.url("/")));
     harness.ended("task-2").await;
-    assert_eq!(receiver.receipts()[1].headers["scale-callback-auth"].to_str().unwrap(), old, "created is not used yet");
+    assert_eq!(
+        receiver.receipts()[1].headers["scale-callback-auth"].to_str().unwrap(),
+        old,
+        "a created key is not used yet"
+    );
     ops.promote_key(TEAM, &row.id, None).await.unwrap();
     harness.produce(&Event::new("task-3").to(receiver.url("/")));
     harness.until("the receiver refuses the new key", async || (!receiver.refused().is_empty()).then_some(())).await;
     assert_eq!(ops.reveal_key(TEAM, &row.id).await.unwrap().as_str(), value.as_str());
-    // Without any usable key nothing is sent, and it is retried.
+    // Without a usable key nothing is sent, and the callback is retried.
     for key in ops.keys(TEAM).await.unwrap().iter().filter(|key| key.kind == KeyKind::Signing && key.mode == Mode::Live)
     {
         ops.revoke_key(TEAM, &key.id, true).await.unwrap();
@@ -332,7 +336,7 @@ async fn one_slow_customer_slows_no_other() {
     assert!(prompt.until(Duration::from_secs(20), |receipts| receipts.len() == 30).await, "{}", prompt.count());
     let at_once = hanging.count();
     assert!(at_once <= 64, "an endpoint has 16 slots, a few times over: {at_once}");
-    // What waits behind the slow one is parked: it holds no watermark, and so nobody behind it in the log.
+    // Callbacks that wait for the slow endpoint are parked. So they do not keep the watermark from rising.
     harness.watermark(330).await;
 }
 
@@ -350,7 +354,7 @@ async fn a_restart_delivers_what_was_pending_and_repeats_nothing() {
     }
     assert!(receiver.until(PATIENCE, |receipts| receipts.len() >= 20).await);
     harness.watermark(20).await;
-    assert_eq!(harness.stop().await, 0, "a clean stop cuts nothing off");
+    assert_eq!(harness.stop().await, 0, "a clean stop cuts no attempt off");
     harness.run(None).await;
     for n in 0..20 {
         let (_, rows, _) = harness.ended(&format!("task-{n}")).await;
@@ -384,7 +388,7 @@ async fn a_store_that_is_away_loses_and_repeats_nothing() {
         }
     }
     harness.until("the daemon notices", async || (!harness.app().ops.store_up()).then_some(())).await;
-    assert!(!harness.app().ops.readiness().ready, "not ready while the store is away");
+    assert!(!harness.app().ops.readiness().ready, "the daemon is not ready while the store is down");
     store.set_down(false);
     for n in 0..100 {
         let (_, rows, attempts) = harness.ended(&format!("task-{n}")).await;
@@ -426,7 +430,7 @@ async fn everything_is_bounded() {
         ("RETRY__RETRIES", "0"),
     ])
     .await;
-    // It takes connections and never reads: what it is sent stays in our buffers.
+    // This receiver accepts connections and never reads, so the bytes stay in our buffers.
     let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let deaf_url = format!("http://{}/", deaf.local_addr().unwrap());
     let receiver = harness.accepting().await;
@@ -445,7 +449,7 @@ async fn everything_is_bounded() {
             (ended.iter().map(|(_, _, count)| count).sum::<u64>() == 24).then_some(())
         })
         .await;
-    assert!(most.into_inner() <= 16, "fast, slow and settling permits are all there is");
+    assert!(most.into_inner() <= 16, "there are no more permits than the fast, slow and settling ones");
     harness
         .until("the budget is whole again", async || (harness.app().ops.metrics().body_bytes.get() == 0).then_some(()))
         .await;
@@ -474,16 +478,16 @@ async fn clear_ends() {
     };
     assert_eq!(shape("task-ok").await, ("delivered", None, Some(true)));
     assert_eq!(shape("task-bad").await, ("exhausted", None, Some(false)));
-    assert_eq!(shape("task-none").await, ("abandoned", Some("no_url"), None), "absent where there was no URL at all");
+    assert_eq!(shape("task-none").await, ("abandoned", Some("no_url"), None), "absent if there was no URL");
     assert_eq!(shape("task-url").await, ("abandoned", Some("url_invalid"), Some(false)));
-    // Not read yet, or never produced: it says up to when everything is recorded.
+    // The event was not read yet, or never produced: the answer says up to which time everything is recorded.
     let ops = &harness.app().ops;
     harness.until("both partitions are recorded to their ends", async || ops.kafka().borrow().recorded_upto()).await;
     let session = harness.session();
     let absent = session.task("task-unknown").await.err().unwrap();
     assert!(matches!(absent, OpsError::NotFound(_)), "{absent:?}");
     assert!(absent.to_string().contains("every partition, 2 of them, is recorded up to 20"), "{absent}");
-    // Older than what is kept: its id begins with its time.
+    // The task is older than the rows that are kept: its id begins with its time.
     assert!(matches!(session.task("4d0000000000000000000000").await.err().unwrap(), OpsError::Pruned(_)));
 }
 
@@ -512,7 +516,7 @@ async fn a_topic_that_is_refused_is_told_and_read_once_it_is_allowed() {
     let errors = harness.app().ops.metrics().kafka_errors_total.with_label_values(&["not_authorised"]);
     harness.until("it is told", async || (errors.get() > 0).then_some(())).await;
     broker.refuse(false);
-    // The producer at hand was refused as well; a new one was not.
+    // Kafka refuses the old producer, too, so the test makes a new one.
     let event = Event::new("task-2").to(receiver.url("/")).json();
     crate::kafka::produce(&broker.servers, &harness.topic, 1, &[("k".to_owned(), event)]);
     harness.ended("task-2").await;

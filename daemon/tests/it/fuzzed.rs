@@ -1,5 +1,5 @@
-//! The API under schemathesis: requests made from its own document, valid and not. No answer may be a 5xx, and each
-//! must be what the document says.
+//! The API under schemathesis, which makes valid and invalid requests from the API's document. No answer may be a 5xx,
+//! and each answer must agree with the document.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,11 +12,11 @@ async fn schemathesis_finds_no_server_error_and_no_schema_violation() {
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/tools/bin/schemathesis"),
         PathBuf::from,
     );
-    assert!(tool.exists(), "schemathesis is not at {}; say: make test", tool.display());
+    assert!(tool.exists(), "schemathesis is not at {}; run: make test", tool.display());
     let (harness, api) = started().await;
     let (ids, _receivers) = furnished(&harness, &api).await;
     let folder = tempfile::tempdir().unwrap();
-    // What is there is asked for as well as what is not.
+    // Requests name things that exist and things that do not.
     let of = |path: &str, id: &str| {
         format!("[[operations]]\ninclude-path = \"/admin/v1{path}\"\nparameters = {{ id = \"{}\" }}\n", ids[id])
     };
@@ -55,7 +55,7 @@ async fn run(tool: &Path, folder: &Path, api: &Api) {
     .unwrap();
     let printed = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{printed}\n{}", String::from_utf8_lossy(&output.stderr));
-    // It ran: no operation was left out.
+    // No operation was left out.
     let count = callbackd::api::openapi().matches("\"operationId\"").count();
     assert!(printed.contains(&format!("{count} selected / {count} total")), "{count} operations: {printed}");
 }

@@ -29,9 +29,9 @@ use scale_callback_auth::{Credential, Verifier};
 pub const TOPIC: &str = "tasks.events";
 pub const TEAM: &str = "team_acme";
 pub const HMAC_TEAM: &str = "team_globex";
-/// How long anything may take before a test gives up on it.
+/// How long a test waits for a condition before it fails.
 pub const PATIENCE: Duration = Duration::from_secs(40);
-/// Between two looks at a condition.
+/// The time between two checks of a condition.
 pub const PAUSE: Duration = Duration::from_millis(20);
 
 type Wrap = Box<dyn FnOnce(Arc<dyn EngineStore>) -> Arc<dyn EngineStore> + Send>;
@@ -39,7 +39,7 @@ type Wrap = Box<dyn FnOnce(Arc<dyn EngineStore>) -> Arc<dyn EngineStore> + Send>
 pub struct Harness {
     pub topic: String,
     _folder: tempfile::TempDir,
-    /// The mock broker, where there is one.
+    /// The mock broker, if the test uses one.
     pub broker: Option<Broker>,
     pub settings: Vec<(String, String)>,
     pub producer: ThreadedProducer<DefaultProducerContext>,
@@ -145,7 +145,7 @@ pub fn config(settings: &[(String, String)]) -> Config {
         &Layers::read(None, settings.iter().map(|(name, value)| (name.into(), value.into()))).unwrap(),
     )
     .unwrap();
-    // The second one is nobody's: connecting to it fails at once, and sends nothing.
+    // Nobody listens at the second one: a connection fails at once, and nothing is sent.
     for net in ["127.0.0.0/8", "fe80::1"] {
         let what = Allowed::Net(Net::parse(net).unwrap());
         config.egress.allow.push(AllowRule { what, ports: Vec::new(), teams: Vec::new() });
@@ -170,7 +170,7 @@ impl Harness {
         Self::on(&servers, Some(broker), TOPIC, over, wrap).await
     }
 
-    /// On a broker that runs already.
+    /// The same, with a broker that runs already.
     pub async fn on(
         servers: &str,
         broker: Option<Broker>,
@@ -208,10 +208,11 @@ impl Harness {
         self.app.as_ref().expect("it runs")
     }
 
-    /// Stops the app cleanly; answers how many attempts were cut off.
+    /// Stops the app cleanly. Returns how many attempts were cut off.
     pub async fn stop(&mut self) -> usize {
         let cut_off = self.app.take().expect("it runs").stop().await.unwrap();
-        // The last connection takes the log with it. A process's end does as well, but this process goes on.
+        // The last connection that closes removes the write-ahead log. The end of a process does so, too, but this
+        // process goes on.
         let log = self.store().join("callbackd.db-wal");
         let end = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
         while log.exists() && tokio::time::Instant::now() < end {
@@ -240,7 +241,7 @@ impl Harness {
         (row, value.unwrap().to_string())
     }
 
-    /// A token of the API's.
+    /// A token of the API.
     pub async fn token(&self, scope: Rights) -> String {
         let new = NewToken { name: scope.name(), scope, valid_for: Duration::from_secs(3_600) };
         let made = self.session().create_token(new, None).await.unwrap();
@@ -255,7 +256,7 @@ impl Harness {
         ops.reveal_key(team, &row.id).await.unwrap().to_string()
     }
 
-    /// What both teams' developers would verify with.
+    /// A verifier with the keys of both teams.
     pub async fn verifier(&self) -> Verifier {
         let mut credentials = Vec::new();
         for mode in [Mode::Live, Mode::Test] {
@@ -316,14 +317,14 @@ impl Harness {
         self.app().ops.reads().callbacks(filter, page).await.map(|found| found.docs).unwrap_or_default()
     }
 
-    /// Every dead letter, once there are at least `count`.
+    /// Every dead letter, as soon as there are at least `count`.
     pub async fn dead_letters(&self, count: usize) -> Vec<BuriedLetter> {
         self.until("dead letters", async || {
             let page = Page { before: None, limit: 1000 };
             let all = DeadLetterFilter::default();
             let reads = self.app().ops.reads();
             let mut found = reads.dead_letters(all, page).await.map(|found| found.docs).unwrap_or_default();
-            // A list holds the begin of each value.
+            // A list holds only the beginning of each value.
             for row in &mut found {
                 *row = reads.dead_letter(row.letter.id).await.ok()??;
             }
@@ -342,7 +343,7 @@ impl Harness {
         .await;
     }
 
-    /// Asks until there is an answer, at most `PATIENCE`.
+    /// Calls until there is a result, for at most `PATIENCE`.
     pub async fn until<T>(&self, what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
         until(what, ask).await
     }
@@ -359,14 +360,14 @@ impl Harness {
     }
 }
 
-/// Asks until there is an answer, at most `PATIENCE`.
+/// Calls until there is a result, for at most `PATIENCE`.
 pub async fn until<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
         if let Some(answer) = ask().await {
             return answer;
         }
-        assert!(Instant::now() < end, "waited in vain until {what}");
+        assert!(Instant::now() < end, "the deadline passed before: {what}");
         tokio::time::sleep(PAUSE).await;
     }
 }

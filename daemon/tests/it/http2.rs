@@ -1,4 +1,4 @@
-//! Receivers that choose HTTP/2: delivered as over HTTP/1.1, and each fault told by the same outcomes.
+//! Receivers that choose HTTP/2: callbacks are delivered as over HTTP/1.1, and each fault has the same outcome.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,7 +22,7 @@ async fn started(over: &[(&str, &str)]) -> (Harness, Certificates, tempfile::Tem
     (Harness::with(&all).await, certificates, folder)
 }
 
-/// As the acts over HTTP/1.1, by the outcome that each provokes.
+/// Raw receivers, like those over HTTP/1.1, by the outcome that each provokes.
 fn acts() -> Vec<(Outcome, Act)> {
     vec![
         (Outcome::Ok, Act::Status(299)),
@@ -63,7 +63,7 @@ async fn every_fault_of_a_receiver_is_told_over_http2_as_well() {
         let first = attempts.first().map(|attempt| attempt.attempt.outcome).unwrap_or(settled.outcome);
         assert_eq!(first, *outcome, "{task}: {attempts:?}");
         assert_eq!(settled.ended == Ended::Delivered, *outcome == Outcome::Ok, "{task}");
-        // Whatever was answered or cut off had been sent.
+        // If there was an answer or a reset, the request had been sent.
         for attempt in attempts.iter().filter(|attempt| attempt.attempt.status.is_some()) {
             assert!(attempt.attempt.sent, "{task}");
         }
@@ -101,7 +101,7 @@ async fn a_receiver_that_takes_one_request_at_a_time_is_given_one() {
     for n in 0..12 {
         let (_, rows, attempts) = harness.ended(&format!("more-{n}")).await;
         assert_eq!(rows.settled.unwrap().ended, Ended::Delivered);
-        assert!(attempts.is_empty(), "none waited behind another in vain: {attempts:?}");
+        assert!(attempts.is_empty(), "no request failed because it waited for another: {attempts:?}");
     }
 }
 

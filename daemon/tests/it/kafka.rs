@@ -1,4 +1,4 @@
-//! What only a real Kafka can show: transactions, a broker that goes and comes, rebalances, reset offsets, re-created
+//! Tests that need a real Kafka: transactions, a broker that stops and starts, rebalances, reset offsets, re-created
 //! topics, a lost store.
 
 use std::collections::HashMap;
@@ -20,15 +20,15 @@ use scale_callback::samples::{self, Kind, Seed, Wanted};
 
 use crate::harness::{Harness, TEAM, until};
 
-/// A broker of a test's own, to stop and start.
+/// A broker for one test, which can stop and start it.
 pub fn own_broker() -> Broker {
     let libs = std::env::var("CALLBACKD_TEST_KAFKA_LIBS")
         .map_or_else(|_| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/kafka/libs"), PathBuf::from);
     Broker::start(&libs).expect("a real Kafka; say: make test")
 }
 
-/// Where a broker listens that all tests share: the one that `CALLBACKD_TEST_KAFKA` names, or one that ends with this
-/// process, which holds its standard input.
+/// The address of the broker that all tests share. It is the one that `CALLBACKD_TEST_KAFKA` names, or one that ends
+/// with this process because the process holds its standard input.
 pub fn shared_broker() -> String {
     static BROKER: OnceLock<Broker> = OnceLock::new();
     match std::env::var("CALLBACKD_TEST_KAFKA") {
@@ -151,10 +151,10 @@ async fn ten_thousand_events_arrive_once_through_transactions_and_a_broker_resta
     let transactional = events(5_000, 5_000, &receiver.url("/transactional"));
     produce(&servers, "ten-thousand", 8, &plain[..2_500]);
     assert!(receiver.until(LONG, |receipts| receipts.len() >= 500).await);
-    // The broker goes in the middle, and comes back.
+    // The broker stops in the middle, and starts again.
     broker.stop();
     harness.until("the outage is seen", async || (!harness.app().ops.readiness().kafka_reachable).then_some(())).await;
-    assert!(harness.app().ops.readiness().ready, "the API is needed most when Kafka is gone");
+    assert!(harness.app().ops.readiness().ready, "the API is needed most when Kafka is down");
     broker.run().unwrap();
     produce(&servers, "ten-thousand", 8, &plain[2_500..]);
     let producer: ThreadedProducer<DefaultProducerContext> =
@@ -164,10 +164,10 @@ async fn ten_thousand_events_arrive_once_through_transactions_and_a_broker_resta
         producer.begin_transaction().unwrap();
         send(&producer, "ten-thousand", 8, chunk);
         producer.commit_transaction(Duration::from_secs(30)).unwrap();
-        // What is aborted is never delivered.
+        // Records of an aborted transaction are never delivered.
         producer.begin_transaction().unwrap();
         send(&producer, "ten-thousand", 8, &events(90_000 + 10 * n as u64, 10, &receiver.url("/aborted")));
-        // Sent, not only queued: an abort that overtakes its records is refused by the broker.
+        // The records must be sent before the abort: the broker refuses an abort that comes before its records.
         producer.flush(Duration::from_secs(30)).unwrap();
         producer.abort_transaction(Duration::from_secs(30)).unwrap();
     }
@@ -186,7 +186,7 @@ async fn a_second_consumer_that_joins_and_leaves_repeats_nothing() {
         ("DELIVER__TOTAL_TIMEOUT", "30s"),
         ("SHUTDOWN__GRACE", "40s"),
         ("DELIVER__PER_ENDPOINT", "64"),
-        // Nothing is parked early: what is in flight at the revoke is parked by it.
+        // No attempt is parked early, so only the revocation parks attempts in flight.
         ("DELIVER__PARK_AFTER", "30s"),
     ];
     let harness = Harness::on(&servers, None, "rebalance", &over, None).await;
@@ -216,7 +216,7 @@ async fn a_second_consumer_that_joins_and_leaves_repeats_nothing() {
         }
     });
     harness.until("partitions went", async || (harness.app().ops.readiness().partitions < 8).then_some(())).await;
-    assert!(harness.metric("parked", "revoked") > 0, "what was in flight got its row");
+    assert!(harness.metric("parked", "revoked") > 0, "attempts in flight got a row");
     release.store(true, std::sync::atomic::Ordering::SeqCst);
     assert!(joined.await.unwrap() > 0);
     harness.until("partitions came back", async || (harness.app().ops.readiness().partitions == 8).then_some(())).await;
@@ -270,7 +270,7 @@ async fn a_topic_re_created_while_we_were_down_is_read_anew() {
     harness.stop().await;
     delete_topic(&servers, "recreated").await;
     create_topic(&servers, "recreated", 4).await;
-    // As many records as before on two partitions, fewer on one, none on the last.
+    // Two partitions get as many records as before, one gets fewer, and the last gets none.
     let new = events(1_000, 60, &receiver.url("/new"));
     let producer: ThreadedProducer<DefaultProducerContext> = client(&servers).create().unwrap();
     for (n, (task, value)) in new.iter().enumerate() {
@@ -296,7 +296,7 @@ async fn a_lost_store_waits_for_an_operator() {
     assert!(receiver.until(LONG, |receipts| receipts.len() == 20).await);
     at_the_end(&harness, &servers, 2).await;
     harness.stop().await;
-    // Another store in its place.
+    // The store is replaced by another one.
     let other = Harness::on(&servers, None, "lost", &[], None).await;
     other.until("it is blocked", async || (!other.app().ops.readiness().ready).then_some(())).await;
     let troubles = other.app().ops.readiness().troubles.join(" ");
@@ -352,7 +352,7 @@ async fn a_store_restored_from_an_older_copy_reads_again_under_the_same_ids() {
     std::fs::remove_dir_all(harness.store()).unwrap();
     std::fs::rename(&copy, harness.store()).unwrap();
     harness.run(None).await;
-    // What the older copy does not know comes again, recognisable; what it knows does not.
+    // Callbacks that the older copy does not know come again with the same ids. Callbacks that it knows do not.
     assert!(receiver.until(LONG, |receipts| receipts.len() == 40).await, "{}", receiver.count());
     at_the_end(&harness, &servers, 2).await;
     let tasks = by_task(&receiver.receipts());
@@ -380,7 +380,7 @@ async fn records_that_kafka_deleted_are_told_and_passed() {
     harness.run(None).await;
     assert!(receiver.until(LONG, |receipts| receipts.len() == 30).await, "{}", receiver.count());
     at_the_end(&harness, &servers, 1).await;
-    assert_eq!(harness.app().ops.metrics().records_lost_total.get(), 20, "never a silent jump");
+    assert_eq!(harness.app().ops.metrics().records_lost_total.get(), 20, "lost records are always counted");
     each_once(&receiver, 30);
 }
 

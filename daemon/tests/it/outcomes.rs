@@ -1,5 +1,5 @@
-//! Every outcome, provoked: by a receiver, a name server, a configuration or a fault switch. An outcome that nothing
-//! provokes fails the test, except those that come with thin rows.
+//! Provokes every outcome by a receiver, a name server, a configuration or a fault switch. The test fails if nothing
+//! provokes an outcome, except for those that only a later feature (thin rows) can cause.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 
 use crate::harness::{Event, Harness};
 
-/// A TLS listener with a certificate of nobody's, for `localhost`.
+/// A TLS listener for `localhost` with a certificate that no root signed.
 async fn tls_listener() -> std::net::SocketAddr {
     use std::sync::Arc;
     let signed = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
@@ -136,7 +136,7 @@ async fn every_outcome_is_provoked_and_named_in_the_record() {
         }
         *seen.entry(first.name()).or_default() += 1;
     }
-    // Each of the others by a test of its own.
+    // Each of these has a test of its own.
     let elsewhere = [
         (Outcome::WriteFailed, "a_request_that_can_not_be_written_is_told_apart"),
         (Outcome::OriginNotAllowed, "allowed_origins_and_http_are_refusals_like_any_other"),
@@ -146,7 +146,7 @@ async fn every_outcome_is_provoked_and_named_in_the_record() {
         (Outcome::Interrupted, "what_outlives_the_grace_is_interrupted"),
         (Outcome::StoreRejected, "a_row_that_the_store_refuses_ends_alone"),
     ];
-    // They come with thin rows.
+    // Only thin rows, a later feature, can cause these.
     let later = [Outcome::RecordChanged, Outcome::BodyGone];
     let tests = [include_str!("outcomes.rs"), include_str!("delivery.rs"), include_str!("binary.rs")].concat();
     for outcome in Outcome::ALL {
@@ -156,7 +156,7 @@ async fn every_outcome_is_provoked_and_named_in_the_record() {
     }
 }
 
-/// A listener whose queue is full: what connects now waits.
+/// A listener whose queue is full, so that a new connection waits.
 async fn full_listener() -> (std::net::SocketAddr, Vec<tokio::task::JoinHandle<()>>) {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -180,7 +180,7 @@ async fn full_listener() -> (std::net::SocketAddr, Vec<tokio::task::JoinHandle<(
     (address, held)
 }
 
-/// Nothing left before a connection stood; with a head something had left.
+/// Nothing is sent before there is a connection. If there is a head, something was sent.
 fn sent_is_right(attempt: &Attempt) -> bool {
     match attempt.outcome {
         Outcome::DnsFailed

@@ -1,5 +1,5 @@
-//! What an installation is made of: image, unit, compose file and sample configurations, each read by a test. Nothing
-//! is built or started here.
+//! The parts of an installation: image, unit, compose file and sample configurations. The tests read each of them; they
+//! build and start nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ fn text(path: &str) -> String {
 }
 
 /// The libraries that the binary asks for beyond the C library's own, and the Debian package of each in the image.
-const LIBRARIES: [(&str, &str); 4] = [
+const LIBRARIES: [(&str, &str); 5] = [
     ("libssl.so.3", "libssl3t64"),
     ("libcrypto.so.3", "libssl3t64"),
     ("libz.so.1", "zlib1g"),
@@ -27,17 +27,17 @@ const LIBRARIES: [(&str, &str); 4] = [
     ("libgcc_s.so.1", "libgcc-s1"),
 ];
 
-/// The build stage and the last one.
+/// The build stage and the last stage.
 fn stages(file: &str) -> (&str, &str) {
     let stages: Vec<_> = file.split("\nFROM ").collect();
     assert_eq!(stages.len(), 3, "comment, builder, runtime");
-    // What is copied is there, or comes from a stage.
+    // Every copied file exists, or comes from a stage.
     let copy = Regex::new(r"(?m)^COPY (--from=(\S+) )?(\S+) \S+").unwrap();
     for found in copy.captures_iter(file) {
         let source = &found[3];
         match found.get(2) {
             Some(stage) => assert!(file.contains(&format!(" AS {}", stage.as_str())), "{source}"),
-            None => assert!(root().join(source).exists(), "{source} is copied and not there"),
+            None => assert!(root().join(source).exists(), "{source} is copied, but does not exist"),
         }
     }
     assert!(stages[2].contains("\nUSER 10001:10001") && stages[2].contains("\nSTOPSIGNAL SIGTERM"));
@@ -61,7 +61,7 @@ fn linked(binary: &str) -> BTreeSet<String> {
 fn the_image_holds_what_the_binary_needs_and_no_root_and_no_shell_health() {
     let file = text("Dockerfile");
     let (_, runtime) = stages(&file);
-    // Whatever is compiled in is not left out of the build's context.
+    // Files that are compiled in must be in the build's context.
     let ignored = text(".dockerignore");
     for needed in ["daemon", "gate", "serve", "sdk", "bench", "config", "examples", "Cargo.toml", "Cargo.lock"] {
         assert!(!ignored.lines().any(|line| line.trim_matches('/') == needed), "{needed} is ignored");
@@ -81,16 +81,19 @@ fn the_image_holds_what_the_binary_needs_and_no_root_and_no_shell_health() {
 fn the_customers_image_is_one_static_binary() {
     let file = text("gate/Dockerfile");
     let (build, runtime) = stages(&file);
-    assert!(runtime.starts_with("scratch\n") && build.contains("+crt-static"), "nothing is there to link with");
+    assert!(
+        runtime.starts_with("scratch\n") && build.contains("+crt-static"),
+        "the image has no libraries to link with"
+    );
     assert!(runtime.contains("ENTRYPOINT [\"/scale-callback\"]"));
-    // What the C compiler's runtime has, the static link takes in; another library would be missing.
+    // The static link includes the C compiler's runtime. Any other library would be missing.
     let binary = Path::new(BINARY).with_file_name("scale-callback");
     assert!(binary.exists(), "`make test` builds it; alone: cargo build -p scale-callback");
     let libraries = linked(&binary.display().to_string());
     assert!(libraries.iter().all(|library| library == "libgcc_s.so.1"), "{libraries:?}");
 }
 
-/// A unit's settings by section and name; a name may stand more than once.
+/// A unit's settings by section and name. A name may occur more than once.
 fn unit(path: &str) -> BTreeMap<(String, String), Vec<String>> {
     let (mut section, mut settings) = (String::new(), BTreeMap::new());
     for line in text(path).lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
@@ -113,7 +116,7 @@ fn the_unit_is_hardened_and_waits_for_the_grace() {
     };
     let config = Config::from_layers(&Layers::read(None, std::iter::empty()).unwrap()).unwrap();
     let stop: u64 = of("TimeoutStopSec").trim_end_matches('s').parse().unwrap();
-    assert!(stop > config.grace.as_secs() + 25, "the drain ends before systemd loses patience");
+    assert!(stop > config.grace.as_secs() + 25, "the drain ends before systemd kills the daemon");
     for (name, value) in [
         ("NoNewPrivileges", "yes"),
         ("ProtectSystem", "strict"),
@@ -189,7 +192,7 @@ fn every_sample_configuration_is_one() {
     let mut seen = 0;
     for path in samples.chain([root().join("config/compose/callbackd.toml"), root().join("config/callbackd.toml")]) {
         let sample = std::fs::read_to_string(&path).unwrap();
-        // Files that a secret is read from are the operator's.
+        // The operator creates the files that hold secrets.
         let sample = files.replace_all(&sample, format!("${{1}}\"{}\"", secret.display()));
         let copy = folder.path().join("sample.toml");
         std::fs::write(&copy, sample.as_bytes()).unwrap();

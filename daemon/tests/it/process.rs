@@ -26,7 +26,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Writes the configuration; starts nothing. `more` is TOML over the tests' own.
+    /// Writes the configuration and starts nothing. `more` is TOML that is added to the tests' own.
     pub fn new(brokers: &str, topic: &str, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name).display().to_string();
@@ -62,7 +62,7 @@ impl Process {
 
     fn spawn(&mut self, fault: Option<&str>, level: &str) {
         let mut command = Command::new(BINARY);
-        // A variable would go over the file's own.
+        // A variable would override the file.
         if !level.is_empty() {
             command.env("CALLBACKD_LOG__LEVEL", level);
         }
@@ -126,7 +126,7 @@ impl Process {
         assert!(sent.success());
     }
 
-    /// Waits for the end; its exit status.
+    /// Waits for the end. Returns the exit status.
     pub async fn ended(&mut self) -> i32 {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -152,7 +152,7 @@ impl Process {
         Command::new(BINARY).args(["--api", &socket]).args(arguments).output().unwrap()
     }
 
-    /// Runs a command that must go well; its JSON.
+    /// Runs a command that must succeed. Returns its JSON.
     pub fn json(&self, arguments: &[&str]) -> Value {
         let output = self.cli(&[&["--json"], arguments].concat());
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));

@@ -1,5 +1,5 @@
-//! What is exported, as Prometheus itself sees it: names and help by its own linter, counters against the demo's
-//! ledger, rules and the dashboard against what is there.
+//! The exported metrics, checked with Prometheus itself: names and help by its linter, counters against the demo's
+//! ledger, and rules and the dashboard against the exported names.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use crate::harness::{Harness, PAUSE};
 
 const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../config");
 
-/// A Prometheus that scrapes one target every half second; ends when dropped.
+/// A Prometheus that scrapes one target every half second. It ends when it is dropped.
 struct Prometheus {
     address: SocketAddr,
     child: Child,
@@ -30,7 +30,7 @@ impl Prometheus {
     fn start(target: SocketAddr) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        // The installation's own rules, beside the configuration as they are deployed.
+        // The rules of the installation are beside the configuration, as in a deployment.
         for name in ["rules.yml", "alerts.yml"] {
             std::fs::copy(format!("{CONFIG}/prometheus/{name}"), folder.path().join(name)).unwrap();
         }
@@ -49,7 +49,7 @@ impl Prometheus {
         Self { address, child, _folder: folder }
     }
 
-    /// An instant query's results; an error of Prometheus' is a failure of the test.
+    /// The results of an instant query. The test fails if Prometheus reports an error.
     async fn query(&self, expression: &str) -> Option<Vec<Value>> {
         let query: String = url::form_urlencoded::byte_serialize(expression.as_bytes()).collect();
         let path = format!("/api/v1/query?query={query}");
@@ -163,11 +163,11 @@ async fn rules_alerts_and_dashboard_name_only_what_is_exported() {
         }
     }
     assert!(used > 100, "{used}");
-    // Every metric is told of to whoever operates it.
+    // The operator's guide describes every metric.
     let guide = std::fs::read_to_string(format!("{CONFIG}/../docs/operating.md")).unwrap();
     for metric in known.iter().filter(|metric| metric.starts_with("callbackd_")) {
         let plain = metric.trim_end_matches("_bucket").trim_end_matches("_sum").trim_end_matches("_count");
-        assert!(guide.contains(plain), "docs/operating.md does not tell of {plain}");
+        assert!(guide.contains(plain), "docs/operating.md does not describe {plain}");
     }
 }
 
@@ -224,7 +224,7 @@ async fn prometheus_counts_what_the_demos_ledger_counts() {
             let attempts = prometheus.value("sum(callbackd_attempts_total)").await.unwrap();
             let durations = prometheus.value("callbackd_attempt_duration_seconds_count").await.unwrap();
             assert!(attempts > total as f64 / 2.0 && attempts == durations, "{attempts} {durations}");
-            // The backlog is looked at once a second.
+            // The backlog is read once a second.
             while prometheus.value("callbackd_pending").await != Some(0.0) {
                 assert!(Instant::now() < end, "something is pending");
                 tokio::time::sleep(PAUSE).await;

@@ -1,4 +1,4 @@
-//! The example receivers: each is held to the corpus, and receives from the real daemon while its secret rotates.
+//! The example receivers: each must pass the corpus, and receives from the real daemon while its secret rotates.
 
 use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::harness::{PAUSE, TEAM, until};
 use crate::kafka::{create_topic, produce, shared_broker};
 use crate::process::{BINARY, Process};
 
-/// A key that was promoted or revoked is used, or used no more, within a second: the promise, and some slack.
+/// A key that was promoted or revoked is used, or not used any more, after this time: the promise is one second.
 const KEYS_TAKE_EFFECT: Duration = Duration::from_millis(1_100);
 
 const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
@@ -36,7 +36,7 @@ fn command(language: &str) -> Command {
     command
 }
 
-/// A receiver that runs, and what it has printed.
+/// A running receiver, and its output.
 struct Receiver {
     url: String,
     lines: Arc<Mutex<Vec<String>>>,
@@ -145,7 +145,7 @@ async fn every_receiver_handles_once_and_in_order_and_bounds_its_bodies() {
         let receiver =
             Receiver::start(language, &format!("{SECRET} whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"), None).await;
         let send = |more: &[&str]| tool(SECRET, None, &[&["send", &receiver.url, "--timeout", "60s"], more].concat());
-        // 2025 and 2026, as their first ten characters tell.
+        // Their first ten characters are times in 2025 and 2026.
         let (older, newer) = ("cb_01kav9ft00zkek0kfes3qvf608", "cb_01m86jkmdjtz7ymr2z343brkz5");
         assert_eq!(send(&["--id", newer, "--task-id", "one"]).0, Some(0), "{language}");
         assert_eq!(send(&["--id", newer, "--task-id", "one"]).0, Some(0), "{language}: a repeat is answered well");
@@ -163,14 +163,14 @@ async fn every_receiver_handles_once_and_in_order_and_bounds_its_bodies() {
         let (status, printed) = send(&["--body", &largest]);
         assert_eq!(status, Some(0), "{language}, 12 MiB: {printed}");
         let (status, printed) = send(&["--body", &larger]);
-        // Some close while the rest still comes: the sender may see that before the answer.
+        // Some receivers close before they have read everything. The sender may notice this before it reads the answer.
         assert!(
             status == Some(1) && (printed.contains("413") || printed.contains("broke off")),
             "{language}: {printed}"
         );
         receiver.stop(language).await;
     }
-    // Without a secret none starts.
+    // No receiver starts without a secret.
     for language in LANGUAGES {
         let output = command(language).env_remove("SCALE_CALLBACK_SIGNING_SECRET").env("PORT", "0").output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{language}: {}", String::from_utf8_lossy(&output.stderr));
@@ -197,7 +197,7 @@ async fn every_receiver_takes_what_the_daemon_sends_while_its_secret_rotates() {
         .iter()
         .find(|key| key["kind"] == "signing" && key["mode"] == "live" && key["key_id"] != id.as_str());
     let old_id = old_id.unwrap()["key_id"].as_str().unwrap().to_owned();
-    // With the old one, with both, with the new one alone.
+    // Callbacks come with the old secret, with both, and with the new one only.
     for (step, change) in
         [("old", vec![]), ("both", vec!["keys", "promote", &id]), ("new", vec!["keys", "revoke", &old_id])]
     {

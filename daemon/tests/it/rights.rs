@@ -1,4 +1,4 @@
-//! Every operation with every kind of caller: straight at `ops`, and over the API.
+//! Every operation with every kind of caller: directly at `ops`, and over the API.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -125,7 +125,7 @@ fn every_function_of_a_session_asks_first() {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         for (name, first) in operations_of(&std::fs::read_to_string(&path).unwrap()) {
-            // The time is no operation.
+            // The function that tells the time is not an operation.
             if name == "fn now" {
                 continue;
             }
@@ -151,7 +151,7 @@ fn no_handler_of_the_api_holds_the_daemon_itself() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_path_of_the_api_refuses_whoever_lacks_the_right() {
     let (harness, api) = started().await;
-    // Ids of nothing: whether a caller may ask does not depend on what there is.
+    // The ids do not exist: whether a caller may ask does not depend on what exists.
     let names = ["key", "pending", "letter", "token", "origin", "url"];
     let ids: BTreeMap<_, _> = names.into_iter().map(|name| (name, "none".to_owned())).collect();
     let mut callers = vec![(None, api.with("")), (None, api.with(format!("cbt_{}", "0".repeat(64))))];
@@ -204,7 +204,7 @@ async fn nobody_gives_away_a_right_that_they_lack_and_secrets_alone_reveal() {
     let everything = api.send("POST", "/admin/v1/tokens", &[], &new("secrets operate")).await;
     assert_eq!((everything.status, &everything.json["scope"]), (201, &Value::from("operate secrets")));
 
-    // Whoever may create a key sees the value of that one, and of no other.
+    // A caller who may create a key sees the value of this key, and of no other.
     let keys = format!("/admin/v1/teams/{TEAM}/keys");
     let created = operator.send("POST", &keys, &[], r#"{"kind":"signing","mode":"live"}"#).await;
     assert!(created.json["value"].as_str().is_some_and(|value| value.starts_with("whsec_")), "{}", created.json);
@@ -217,7 +217,7 @@ async fn nobody_gives_away_a_right_that_they_lack_and_secrets_alone_reveal() {
     assert_eq!(auditor.send("POST", &reveal, &[], "{}").await.json["value"], created.json["value"]);
 }
 
-/// A store of the version before, with its keyring, as this version opens it; and the token of scope `operate` in it.
+/// A store of the previous version with its keyring, opened by this version, and its token of the scope `operate`.
 async fn older_store(folder: &Path, servers: &str) -> (App, Api) {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/store-0003");
     let (keyring, store) = (folder.join("keyring"), folder.join("store"));
@@ -226,7 +226,7 @@ async fn older_store(folder: &Path, servers: &str) -> (App, Api) {
     std::fs::create_dir(&store).unwrap();
     std::fs::set_permissions(&store, std::fs::Permissions::from_mode(0o700)).unwrap();
     std::fs::copy(fixture.join("callbackd.db"), store.join("callbackd.db")).unwrap();
-    // Its tokens must not end before this test does.
+    // Its tokens must be valid until this test ends.
     let database = rusqlite::Connection::open(store.join("callbackd.db")).unwrap();
     database.execute("UPDATE token SET expires_at = 9999999999999", []).unwrap();
     drop(database);
@@ -253,6 +253,6 @@ async fn a_token_of_the_version_before_may_do_what_it_could_but_reveal_keys() {
     assert_eq!(api.send("POST", &format!("{path}/reveal"), &[], "{}").await.status, 403);
     assert_eq!(api.send("PATCH", &format!("/admin/v1/teams/{TEAM}"), &[], r#"{"retries":3}"#).await.status, 200);
     let revealed = app.ops.as_caller(&Caller::unix_user(0)).reveal_key(TEAM, key).await;
-    assert!(revealed.is_ok(), "the key itself is whole: {:?}", revealed.err());
+    assert!(revealed.is_ok(), "the key can still be opened: {:?}", revealed.err());
     app.stop().await.unwrap();
 }

@@ -1,4 +1,5 @@
-//! Keys while callbacks flow: none is refused, no window is longer than stated; and the switch to another form.
+//! Keys rotate while callbacks are sent: no callback is refused, and no change takes longer than promised. And the
+//! switch to another form.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -14,10 +15,10 @@ use crate::harness::{TEAM, until};
 use crate::kafka::{create_topic, produce, shared_broker};
 use crate::process::Process;
 
-/// A key that was changed is used, or used no more, within this time; and an attempt that was under way.
+/// After this time a changed key is used, or not used any more. It includes an attempt that was under way.
 const WINDOW: Duration = Duration::from_millis(1_000 + 500);
 
-/// A receiver with a rule of its own for what verifies, which keeps what came and when.
+/// A receiver with its own verifier. It keeps each request and its time.
 struct Watched {
     address: std::net::SocketAddr,
     seen: Arc<Mutex<Vec<(Instant, Received)>>>,
@@ -40,8 +41,8 @@ impl Watched {
     }
 }
 
-/// Whether one key alone proves a request.
-fn proves(credential: &Credential, received: &Received) -> bool {
+/// Whether a request verifies with this one key.
+fn verifies(credential: &Credential, received: &Received) -> bool {
     let time = received.headers["webhook-timestamp"].to_str().unwrap().parse().unwrap();
     Verifier::new(credential.clone()).verify_at(&received.headers, &received.body, time).is_ok()
 }
@@ -68,7 +69,7 @@ async fn keys_of_each_kind_rotate_under_load_and_no_callback_is_refused() {
     let signed = |secret: &str| Credential::signed("one", Mode::Live, secret).unwrap();
     let keyed = |key: &str| Credential::static_key_authenticates_no_body("one", key).unwrap();
     let hmac = |key: &str| Credential::hmac_header("one", key).unwrap();
-    // Each kind: the old one and the new one, as a credential that it alone satisfies.
+    // For each kind, the old key and the new key, each as a credential of its own.
     let (old_signing, old_auth) = (process.key(TEAM, "signing"), process.key(TEAM, "callback-auth"));
     let old_hmac = process.key(hmac_team, "hmac");
     let kinds: Vec<(&str, &str, String, String, Credential, Credential)> = [
@@ -88,7 +89,7 @@ async fn keys_of_each_kind_rotate_under_load_and_no_callback_is_refused() {
         (team, kind, old_id, new_id, of(&old), of(&new))
     })
     .collect();
-    // A customer's receiver that has both of everything: it verifies the whole.
+    // A customer's receiver that has the old and the new keys.
     let value = |id: &str, team: &str| {
         process.json(&["keys", "reveal", id, "--team", team])["value"].as_str().unwrap().to_owned()
     };
@@ -102,7 +103,7 @@ async fn keys_of_each_kind_rotate_under_load_and_no_callback_is_refused() {
     verifier = verifier.or_credential(hmac(&old_hmac)).or_credential(hmac(&new_hmac));
     let receiver = Watched::start(verifier).await;
 
-    // The load: 40 events every 50 ms, half of each team, as long as keys change.
+    // The load: 40 events every 50 ms, half of them for each team, until all keys have changed.
     let (stop, mut stopped) = watch::channel(false);
     let url = format!("http://{}/", receiver.address);
     let load = tokio::spawn({
@@ -148,21 +149,21 @@ async fn keys_of_each_kind_rotate_under_load_and_no_callback_is_refused() {
     let refused: Vec<_> = seen.iter().filter_map(|(_, received)| received.verdict.as_ref().err()).collect();
     assert!(refused.is_empty(), "{} of {} were refused: {refused:?}", refused.len(), seen.len());
     for ((team, kind, .., old, new), (_, promoted, revoked)) in kinds.iter().zip(&changes) {
-        // Of its team alone: the other form's key says nothing of it.
+        // Only requests of the key's team count.
         let of_team = |received: &Received| {
             (received.headers["scale-callback-auth"].as_bytes().starts_with(b"t=")) == (*team == "team_hmac")
         };
         let own: Vec<_> = seen.iter().filter(|(_, received)| of_team(received)).collect();
-        let late_old = own.iter().filter(|(at, received)| *at > *revoked + WINDOW && proves(old, received)).count();
+        let late_old = own.iter().filter(|(at, received)| *at > *revoked + WINDOW && verifies(old, received)).count();
         assert_eq!(late_old, 0, "{kind}: the old one is used after it was revoked");
-        let late_new = own.iter().filter(|(at, received)| *at > *promoted + WINDOW && !proves(new, received)).count();
+        let late_new = own.iter().filter(|(at, received)| *at > *promoted + WINDOW && !verifies(new, received)).count();
         assert_eq!(late_new, 0, "{kind}: the new one is not used though it was promoted");
-        let before = own.iter().filter(|(at, received)| *at < *promoted - WINDOW && proves(new, received)).count();
+        let before = own.iter().filter(|(at, received)| *at < *promoted - WINDOW && verifies(new, received)).count();
         assert_eq!(before, 0, "{kind}: the new one was used before it was promoted");
-        let after = own.iter().filter(|(at, received)| *at > *revoked + WINDOW && proves(new, received)).count();
+        let after = own.iter().filter(|(at, received)| *at > *revoked + WINDOW && verifies(new, received)).count();
         assert!(after > 20, "{kind}: callbacks flowed to the end: {after}");
     }
-    // Every callback was delivered by its first attempt: there was no other.
+    // Every callback was delivered by its first attempt.
     let exhausted = process.json(&["callbacks", "list", "--state", "exhausted"]);
     assert_eq!(exhausted["docs"].as_array().unwrap().len(), 0, "{exhausted}");
 }
@@ -185,7 +186,7 @@ async fn a_switch_of_the_form_is_tried_first_and_changes_nothing_where_the_recei
     let ready = Recorder::start(old.or_credential(hmac_header(&hmac)).or_credential(hmac_header(&test_hmac)), rule)
         .await
         .unwrap();
-    // It believes everything.
+    // This receiver accepts everything.
     let credulous = {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -222,7 +223,7 @@ async fn a_switch_of_the_form_is_tried_first_and_changes_nothing_where_the_recei
     assert!(answer["result"].as_str().unwrap().contains("so it verifies nothing"), "{answer}");
     assert_eq!((form()["auth_form"].as_str(), form()["origin_forms"].as_array().unwrap().len()), (Some("key"), 0));
 
-    // One origin, then the team.
+    // First one origin is switched, then the team.
     let origin = format!("http://{}", ready.address);
     let (status, answer) = switch(&["--to", "hmac", "--origin", &origin]);
     assert_eq!(status, Some(2), "the default URL is not there: {answer}");
@@ -240,13 +241,13 @@ async fn a_switch_of_the_form_is_tried_first_and_changes_nothing_where_the_recei
     assert_eq!(audit.matches("team.switch_auth").count(), 2, "{audit}");
     assert!(audit.contains("key -> hmac"), "{audit}");
 
-    // And a callback travels so.
+    // A callback is sent in the new form.
     let task = ("switched".to_owned(), format!(r#"{{"team_id":"{TEAM}","task":{{"task_id":"switched"}}}}"#));
     produce(&servers, "switch", 1, &[task]);
     let receipt =
         until("it came", async || ready.receipts().into_iter().find(|receipt| receipt.task_id == "switched")).await;
     assert!(receipt.headers["scale-callback-auth"].to_str().unwrap().starts_with("t="));
-    // Without a promoted key of that form there is nothing to try.
+    // Without a promoted key of that form, nothing can be tried.
     let key = process.json(&["keys", "list", "--team", TEAM]);
     let key =
         key["docs"].as_array().unwrap().iter().find(|key| key["kind"] == "callback-auth" && key["mode"] == "test");

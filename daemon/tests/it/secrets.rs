@@ -1,5 +1,5 @@
-//! No secret leaks: every path at trace level with marker secrets, then a search of everything that was written. A leak
-//! planted in each sink proves that the search finds it.
+//! No secret leaks: the test runs every path at trace level with marker secrets, and then searches everything that was
+//! written. It also plants a leak in each sink to show that the search finds it.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ async fn no_secret_leaks() {
     let servers = shared_broker();
     create_topic(&servers, "secrets", 1).await;
     let mut process = Process::new(&servers, "secrets", "[retry]\nretries = 1\nfirst = \"50ms\"\n");
-    // The API's token goes over TCP, with everything logged.
+    // The API's token is sent over TCP, and everything is logged.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     process.edit("[api]\nlisten = \"\"", &format!("[api]\nlisten = \"127.0.0.1:{port}\""));
     let config = process.config().display().to_string();
@@ -61,7 +61,7 @@ async fn no_secret_leaks() {
         process.json(&["keys", "promote", key["key_id"].as_str().unwrap(), "--team", TEAM]);
         std::fs::remove_file(file).unwrap();
     }
-    // The receiver echoes what it was sent, secrets and all, and refuses half of it.
+    // The receiver echoes each request with its secrets, and refuses half of them.
     let verifier = Verifier::new(Credential::signed_and_keyed("acme", SIGNING, AUTH).unwrap());
     let rule = Arc::new(|received: &scale_callback::receiver::Received, _| {
         let status = if received.path.contains("refused") { 500 } else { 200 };
@@ -144,9 +144,9 @@ async fn no_secret_leaks() {
     assert!(String::from_utf8_lossy(&log).contains("TRACE"), "it ran at trace level");
     assert!(stored.iter().any(|(name, _)| name.ends_with("-wal")), "the write-ahead log is searched too");
     assert_eq!(found(&text, &[&keys[..], &locations[..]].concat()), Vec::<String>::new());
-    // URLs and snippets stand in the store by design; keys do not, not even where a receiver echoed them.
+    // URLs and snippets are in the store by design. Keys are not, even if a receiver echoed them.
     assert_eq!(found(&stored, &keys), Vec::<String>::new());
-    // The search finds what is there.
+    // The search finds a planted leak.
     for (sink, bytes) in text.iter().chain(&stored) {
         let planted = [&bytes[..], b" ", AUTH.as_bytes(), b" ", PATH.as_bytes()].concat();
         assert_eq!(found(&[(sink.clone(), planted)], &[AUTH]).len(), 1, "{sink}");

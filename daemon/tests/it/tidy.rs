@@ -1,5 +1,5 @@
-//! Holds the shape of the house: the order of the rooms, the fences around the libraries that only some rooms may use,
-//! modules without circles, files of a readable size, and tests that wait on conditions.
+//! Checks the structure of the code: the order of the rooms, which rooms may use which libraries, no circles among
+//! modules, files of a readable size, and tests that wait on conditions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -48,7 +48,7 @@ const ORDER_INSIDE: [(&str, &[&[&str]]); 5] = [
     ("api", &[&["problem"], &["shapes"], &["access"], &["extract", "paging"], &["routes", "probes"], &["openapi"]]),
 ];
 
-/// A library, the files of the daemon that may use it, and nobody else.
+/// Each library with the only files of the daemon that may use it.
 const FENCES: [(&str, &[&str]); 11] = [
     ("rdkafka::", &["intake/", "demo/"]),
     ("rusqlite::", &["store/sqlite/"]),
@@ -63,7 +63,7 @@ const FENCES: [(&str, &[&str]); 11] = [
     ("SystemTime", &["base/clock.rs"]),
 ];
 
-/// Lines of code in one file, its tests apart.
+/// The most lines of code in one file, without its tests.
 const LONGEST_FILE: usize = 400;
 
 /// Sources of a crate by their path below `src`.
@@ -101,7 +101,7 @@ fn crates() -> Vec<(&'static str, Sources)> {
     names.into_iter().map(|name| (name, rust_files(&workspace().join(name).join("src")))).collect()
 }
 
-/// A file that holds tests alone.
+/// Whether a file holds only tests.
 fn is_tests(file: &str) -> bool {
     file.ends_with("tests.rs") || file.contains("tests/")
 }
@@ -171,7 +171,7 @@ fn imports_inside(files: &Sources, folder: &str) -> BTreeMap<String, BTreeSet<St
     let mut imports = BTreeMap::<String, BTreeSet<String>>::new();
     for (file, text) in inside {
         let part = room_of(file);
-        // A room's own `mod.rs` (or a crate's `lib.rs`) knows all its parts.
+        // The `mod.rs` of a room (or the `lib.rs` of a crate) may import all its parts.
         if ["mod", "lib", "main"].contains(&part) {
             continue;
         }
@@ -269,12 +269,12 @@ fn every_file_is_in_a_room_and_of_a_readable_size() {
     for (name, files) in crates() {
         for (file, text) in files.iter().filter(|(file, _)| !is_tests(file)) {
             let lines = text.split("#[cfg(test)]\nmod tests").next().unwrap().lines().count();
-            assert!(lines <= LONGEST_FILE, "{name}/src/{file} has {lines} lines: has it grown past one idea?");
+            assert!(lines <= LONGEST_FILE, "{name}/src/{file} has {lines} lines: split it");
         }
     }
 }
 
-/// Rust files that hold tests, of every crate: a test of an invariant may stand beside the code or in `tests`.
+/// The Rust files with tests of every crate: a test of an invariant may be beside the code or in `tests`.
 fn test_code() -> String {
     let root = workspace();
     let mut all = String::new();

@@ -1,4 +1,4 @@
-//! What can be turned while the daemon runs: SIGHUP, the level of its logs; and the look before the start.
+//! What can be changed while the daemon runs (SIGHUP, the level of its logs), and the check before the start.
 
 use callbackd::demo::broker::Broker;
 use callbackd_bench::recorder::{Recorder, Rule};
@@ -31,12 +31,12 @@ async fn sighup_takes_what_its_comments_say_and_a_mistake_changes_nothing() {
     produce(&servers, "reload", 1, &[event("before", &receiver.url("/"))]);
     assert_eq!(until("before ends", async || state("before")).await, "delivered");
 
-    // Loopback is allowed no longer; connections that an older policy allowed are not used again.
+    // Loopback is not allowed any more. Connections that an older policy allowed are not used again.
     process.edit("[[egress.allow]]\nnet = \"127.0.0.0/8\"\n", "[kafka.property_files]\n");
     process.edit("level = \"info\"", "level = \"debug\"");
     process.edit("group = \"reload\"", "group = \"another\"");
     process.signal("HUP");
-    // What can't be turned is told last.
+    // The log names the settings that need a restart.
     let told = async || Some(process.log_text()).filter(|log| log.contains("these changes need a restart"));
     let log = until("it was read again", told).await;
     assert!(log.contains("changed=\"egress.allow log.level\""), "{log}");
@@ -44,10 +44,10 @@ async fn sighup_takes_what_its_comments_say_and_a_mistake_changes_nothing() {
     produce(&servers, "reload", 1, &[event("after", &receiver.url("/"))]);
     assert_eq!(until("after ends", async || state("after")).await, "abandoned");
     assert_eq!(receiver.count(), 1);
-    assert!(process.log_text().contains(" DEBUG "), "the level was turned");
+    assert!(process.log_text().contains(" DEBUG "), "the level was changed");
     assert_eq!(process.metric("callbackd_config_reloads_total{result=\"ok\"}").await, Some(1.0));
 
-    // What waits for a restart waits still, as long as the file and the running daemon differ.
+    // The warning comes again as long as the file and the running daemon differ.
     let warnings = || process.log_text().matches("these changes need a restart").count();
     assert_eq!(warnings(), 1);
     process.signal("HUP");
@@ -58,15 +58,15 @@ async fn sighup_takes_what_its_comments_say_and_a_mistake_changes_nothing() {
         (process.metric("callbackd_config_reloads_total{result=\"ok\"}").await == Some(3.0)).then_some(())
     })
     .await;
-    assert_eq!(warnings(), 2, "the file says what runs");
+    assert_eq!(warnings(), 2, "the file and the running daemon agree");
 
-    // A mistake changes nothing, and says so.
+    // A mistake changes nothing, and the log says so.
     process.edit("retries = 0", "retries = \"many\"");
     process.signal("HUP");
     until("it was refused", async || process.log_text().contains("refused: nothing changed").then_some(())).await;
     assert!(process.log_text().contains("retry.retries"), "{}", process.log_text());
     assert_eq!(process.metric("callbackd_config_reloads_total{result=\"refused\"}").await, Some(1.0));
-    // And it still runs.
+    // The daemon still runs.
     process.edit("retries = \"many\"", "retries = 0");
     process.edit("[kafka.property_files]\n", "[[egress.allow]]\nnet = \"127.0.0.0/8\"\n");
     process.signal("HUP");
@@ -85,7 +85,7 @@ async fn a_restart_knows_what_failed_before_and_how_the_last_run_ended() {
     let servers = shared_broker();
     create_topic(&servers, "restarted", 1).await;
     let mut process = Process::new(&servers, "restarted", "[retry]\nfirst = \"1h\"\n");
-    // A start that is refused is no run.
+    // A start that is refused makes no instance.
     let held = std::net::TcpListener::bind(process.ops).unwrap();
     let refused = run(&["run", "--config", &process.config().display().to_string()], &[]);
     assert_eq!(refused.status.code(), Some(1), "{}", String::from_utf8_lossy(&refused.stderr));
@@ -129,7 +129,7 @@ async fn without_kafka_the_lag_is_not_known_and_a_note_says_why() {
     assert_eq!(process.metric("callbackd_partitions").await, Some(0.0));
 }
 
-/// The findings of `check`, by what was looked at, and its exit status.
+/// The findings of `check`, and its exit status.
 fn check(process: &Process) -> (Vec<serde_json::Value>, i32) {
     let config = process.config().display().to_string();
     let output = run(&["--json", "check", "--config", &config], &[]);
@@ -157,7 +157,7 @@ async fn check_names_what_would_fail_and_how_to_mend_it() {
     let (found, status) = check(&process);
     let said = |what: &str| verdict(&found, what).0;
     assert_eq!((status, said("kafka").as_str(), said("topic checked").as_str()), (0, "ok", "ok"), "{found:?}");
-    // The broker's own defaults: 1 MiB records, kept for a week.
+    // The broker has its defaults: records up to 1 MiB, kept for a week.
     assert_eq!(said("topic checked, limits"), "ok", "{found:?}");
     for what in [
         "configuration",
@@ -171,9 +171,9 @@ async fn check_names_what_would_fail_and_how_to_mend_it() {
     ] {
         assert_ne!(said(what), "failed", "{what}: {found:?}");
     }
-    assert!(!process.folder.path().join("store").exists(), "it changes nothing");
+    assert!(!process.folder.path().join("store").exists(), "the check changes nothing");
 
-    // A relative path begins where its file is, also where that is the working directory.
+    // A relative path begins at the folder of its file, even if that is the working directory.
     let absolute = std::fs::read_to_string(process.config()).unwrap();
     let folder = process.folder.path();
     std::fs::write(process.config(), absolute.replace(&format!("{}/", folder.display()), "")).unwrap();
@@ -186,7 +186,7 @@ async fn check_names_what_would_fail_and_how_to_mend_it() {
     assert_eq!(check(&process).1, 0, "and from elsewhere");
     std::fs::write(process.config(), absolute).unwrap();
 
-    // With a daemon on it, what that one holds is no failure.
+    // While a daemon runs on the store, the things that it holds are no failures.
     process.start(None, "info").await;
     process.team(TEAM);
     let (found, status) = check(&process);
@@ -197,7 +197,7 @@ async fn check_names_what_would_fail_and_how_to_mend_it() {
     assert!(verdict(&found, "keyring").1.contains("it opens the store's keys"), "{found:?}");
     assert_eq!(verdict(&found, "clock").0, "ok");
 
-    // Each mistake by itself.
+    // Each mistake alone.
     let good = std::fs::read_to_string(process.config()).unwrap();
     let held = std::net::TcpListener::bind(process.ops).unwrap();
     let wrong_ring = process.folder.path().join("wrong-ring");
@@ -239,7 +239,7 @@ async fn check_names_what_would_fail_and_how_to_mend_it() {
     .unwrap();
     let (found, status) = check(&process);
     assert_eq!(verdict(&found, "topic checked, limits").0, "warning", "{found:?}");
-    assert_eq!(status, 0, "a warning is no failure");
+    assert_eq!(status, 0, "a warning is not a failure");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -261,7 +261,7 @@ async fn the_store_is_looked_into_while_nobody_runs_on_it() {
     let info = text(&ask(&["store", "info"]));
     assert!(info.contains("teams") && info.contains("0005_foreign_keys"), "{info}");
     assert!(ask(&["store", "verify"]).status.success());
-    // A row that does not fit, and a page that is no page.
+    // The test damages a row and a page.
     let file = process.folder.path().join("store/callbackd.db");
     let other = rusqlite::Connection::open(&file).unwrap();
     other.execute_batch("INSERT INTO body (id, bytes) VALUES (x'00', x'00')").unwrap();

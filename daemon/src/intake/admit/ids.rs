@@ -1,5 +1,5 @@
-//! The ids of callbacks: pure functions of their events, but for events whose ids carry no time. Those are claimed in
-//! the store, so that a repeat finds the id that its first copy got.
+//! The ids of callbacks. An id is a pure function of the event, unless the event's id contains no time: then the id is
+//! claimed in the store, so that a repeated event gets the id of its first copy.
 
 use sha2::{Digest as _, Sha256};
 
@@ -10,7 +10,7 @@ use crate::model::event::TaskEvent;
 use crate::store::EventClaim;
 
 impl Admit {
-    /// The callbacks' ids, in order. An event id without a time is claimed, and takes the id that it belongs to.
+    /// The callbacks' ids, in order. For an event id without a time, the id is claimed in the store.
     pub(super) async fn ids(&self, events: &[Event]) -> Vec<CallbackId> {
         let mut ids: Vec<_> = events.iter().map(|event| id_of(&event.event)).collect();
         let mut claims = Vec::new();

@@ -1,5 +1,5 @@
-//! Which partitions bring records for one lane alone. The backlog of such a partition stays in Kafka: parking it would
-//! help nobody else.
+//! Finds partitions that bring records for one lane only. The backlog of such a partition stays in Kafka, because
+//! parking it would help no other lane.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
@@ -9,13 +9,13 @@ use crate::model::event::PartitionKey;
 use crate::model::lease::Lease;
 use crate::schedule::LaneKey;
 
-/// Records in a row for one lane that make a partition that lane's own.
+/// After this many records in a row for one lane, the partition counts as one with a single lane.
 const ENOUGH: u32 = 1_000;
 
 #[derive(Default)]
 pub(super) struct LaneStreaks(HashMap<Arc<PartitionKey>, Streak>);
 
-/// What a partition brought in its epoch.
+/// The latest records of a partition in its epoch.
 struct Streak {
     epoch: i64,
     /// The lane of the last record, as a hash.
@@ -25,7 +25,7 @@ struct Streak {
 }
 
 impl LaneStreaks {
-    /// Notes the lane that a first try leads to.
+    /// Notes the lane of a first try.
     pub(super) fn note(&mut self, lease: &Lease, lane: &LaneKey) {
         let Some(epoch) = lease.epoch() else { return };
         let partition = &lease.facts.record.partition;
@@ -42,8 +42,8 @@ impl LaneStreaks {
         }
     }
 
-    /// Whether the last thousand records of the first try's partition led to one lane; or all of them, if they are
-    /// fewer.
+    /// Whether the last thousand records of the first try's partition (or all of them, if there are fewer) had one
+    /// lane.
     pub(super) fn serves_one_lane(&self, lease: &Lease) -> bool {
         let streak = self.0.get(&lease.facts.record.partition).filter(|streak| Some(streak.epoch) == lease.epoch());
         streak.is_some_and(|streak| streak.in_a_row >= streak.in_all.min(ENOUGH))

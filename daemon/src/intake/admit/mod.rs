@@ -1,7 +1,7 @@
-//! Admission: what is new becomes a lease and is offered to its lane; what is known is passed; what can't become a
-//! callback is buried.
+//! Admission: a new event becomes a lease and is offered to its lane, a known event is skipped, and an event that can't
+//! become a callback becomes a dead letter.
 //!
-//! A callback enters the books of what is under way *before* its id is looked up: a copy that settled earlier is then
+//! A callback enters the table of what is under way *before* its id is looked up: a copy that settled earlier is then
 //! found in the store, and one that comes later finds it under way.
 
 mod ids;
@@ -31,7 +31,7 @@ use crate::model::settlement::Change;
 use crate::schedule::{LaneKey, Side};
 use crate::store::{Answer, StoreError};
 
-/// How often it is looked for first tries that wait too long behind a lane at its cap.
+/// How often first tries that have waited too long in a lane at its cap are parked.
 const STALE_CHECK: Duration = Duration::from_millis(250);
 
 pub(super) struct Admit {
@@ -54,7 +54,7 @@ struct Event {
 /// Copies of events that came in the same batch, by where they lie.
 type Repeats = HashMap<(Arc<PartitionKey>, i64), (TaskEvent, i64)>;
 
-/// An event with its lease-to-be.
+/// An event with the lease that it will get.
 struct New {
     event: TaskEvent,
     lease: Arc<Lease>,
@@ -67,7 +67,7 @@ struct Ready {
     lane: LaneKey,
 }
 
-/// Why an event that was read is buried all the same.
+/// Why an event becomes a dead letter although it could be read.
 #[derive(Clone, Copy)]
 struct Unwanted {
     reason: Unreadable,
@@ -108,7 +108,7 @@ impl Admit {
                     Some(batch) => self.admit(batch).await,
                     None => return,
                 },
-                () = lanes.progress.notified(), if !self.waiting.is_empty() => {}
+                () = lanes.room_freed.notified(), if !self.waiting.is_empty() => {}
                 _ = stale_check.tick() => self.park_stale().await,
             }
             self.offer_waiting().await;
@@ -127,7 +127,7 @@ impl Admit {
         }
     }
 
-    /// The events of a batch. Dead letters are buried; what was given up meanwhile is read again.
+    /// The events of a batch. Dead letters are stored at once. Records of a partition that was given up are read again.
     async fn readable(&self, batch: Vec<Incoming>) -> Vec<Event> {
         let mut events = Vec::with_capacity(batch.len());
         for Incoming { partition, epoch, below_seen, decoded } in batch {
@@ -142,7 +142,7 @@ impl Admit {
         events
     }
 
-    /// Enters events into the books of what is under way. Gives those that are new there, and the copies of others.
+    /// Enters events into the table of what is under way. Returns the new ones, and the copies of others.
     async fn begin(&self, events: Vec<Event>) -> (Vec<New>, Repeats) {
         let ids = self.ids(&events).await;
         let mut new = Vec::with_capacity(events.len());
@@ -157,14 +157,14 @@ impl Admit {
                     repeats.insert((Arc::clone(&event.record.partition), event.record.offset), (event, epoch));
                 }
                 Begin::Reused => self.bury(&event, epoch, REUSED).await,
-                // Given up meanwhile: it is read again.
+                // Its partition was given up: it is read again.
                 Begin::NotOurs => {}
             }
         }
         (new, repeats)
     }
 
-    /// Takes out what the store knows: read again, repeated, or an id used for something else.
+    /// Removes the events that the store knows: they were read before, are repeated, or use an id of another event.
     async fn without_known(&self, new: Vec<New>, repeats: &mut Repeats) -> Vec<New> {
         let asked: Vec<_> = new.iter().filter(|new| new.looked_up).map(|new| new.lease.id()).collect();
         if asked.is_empty() {
@@ -186,7 +186,7 @@ impl Admit {
         unknown
     }
 
-    /// The lane of a new callback; `None` when its team is not known, and it was buried.
+    /// The lane of a new callback. `None` if its team is not known: then it has become a dead letter.
     async fn lane(&self, event: &TaskEvent, lease: &Arc<Lease>, repeats: &mut Repeats) -> Option<LaneKey> {
         let mut pace = Pace::new(Duration::from_millis(50), Duration::from_secs(2));
         loop {
@@ -196,13 +196,14 @@ impl Admit {
                     self.bury_with_repeats(event, lease, repeats, UNKNOWN_TEAM).await;
                     return None;
                 }
-                // While the store is away, nobody knows whether there is such a team.
+                // While the store is down, we can't know whether the team exists.
                 Err(_) => tokio::time::sleep(pace.next_wait()).await,
             }
         }
     }
 
-    /// Buries an event that had begun, and its copies: those that came with it are at hand, others are read again.
+    /// Makes a dead letter of an event that was entered, and of its copies in the same batch. Other copies are read
+    /// again.
     async fn bury_with_repeats(&self, event: &TaskEvent, lease: &Lease, repeats: &mut Repeats, why: Unwanted) {
         let waited = self.deps.flight.inflight.withdraw(lease);
         self.bury(event, lease.epoch().unwrap_or_default(), why).await;
@@ -245,7 +246,7 @@ impl Admit {
         })
     }
 
-    /// Offers a first try, or lets it wait behind those of its partition that wait already.
+    /// Offers a first try, or lets it wait if others of its partition wait already.
     async fn offer_in_order(&mut self, ready: Ready) {
         let partition = Arc::clone(&ready.lease.facts.record.partition);
         if let Some(queue) = self.waiting.get_mut(&partition) {
@@ -274,12 +275,12 @@ impl Admit {
         }
     }
 
-    /// Offers to the lane, or parks for the others' sake. Gives back what has to wait: the machine is the limit, or
-    /// its partition brings nothing for anyone else.
+    /// Offers the first try to its lane. If the lane is full, it is parked, so that later records can pass. It is
+    /// returned, and must wait, if the machine is the limit or its partition has records for one lane only.
     async fn offer(&self, ready: Ready) -> Option<Ready> {
         let partition = &ready.lease.facts.record.partition;
         if self.deps.flight.inflight.epoch(partition) != ready.lease.epoch() {
-            // Given up while we asked the store: it is read again under its next epoch.
+            // The partition was given up while we asked the store: the record is read again under the next epoch.
             self.forget(&ready.lease);
             return None;
         }
@@ -307,7 +308,7 @@ impl Admit {
         }
     }
 
-    /// What has waited too long behind a lane at its cap holds a watermark: it gets its row.
+    /// Parks first tries that have waited too long in a lane at its cap, because they keep watermarks from rising.
     async fn park_stale(&mut self) {
         let others = |lease: &Arc<Lease>| !self.streaks.serves_one_lane(lease);
         for lease in self.deps.delivery.lanes.stale(self.deps.park_after, others) {
@@ -316,7 +317,7 @@ impl Admit {
         self.streaks.retain(|partition, epoch| self.deps.flight.inflight.epoch(partition) == Some(epoch));
     }
 
-    /// Asks the store until it answers: nothing is admitted past a question.
+    /// Asks the store until it answers. Nothing is admitted before the answer.
     async fn insist<'s, T>(&'s self, ask: impl Fn() -> Answer<'s, T>) -> T {
         let mut pace = Pace::new(Duration::from_millis(50), Duration::from_secs(2));
         loop {

@@ -1,4 +1,4 @@
-//! CloudEvents in binary mode: the attributes stand in Kafka headers, and the record's value is our envelope.
+//! CloudEvents in binary mode: the attributes are in Kafka headers, and the record's value is our envelope.
 
 use std::borrow::Cow;
 
@@ -16,16 +16,16 @@ pub struct CloudEvent<'r> {
 }
 
 impl<'r> CloudEvent<'r> {
-    /// Fills in the headers that the record lacks from this event's attributes, and turns empty headers into absent ones.
-    /// Returns whether each attribute is equal to the record's own header, where both are present.
+    /// Fills in the headers that the record lacks from this event's attributes, and turns empty headers into absent
+    /// ones. Returns whether each attribute is equal to the record's own header, where both are present.
     pub(super) fn complete(&self, headers: &mut Headers<'r>) -> bool {
         complete(&mut headers.event_id, self.id)
             & complete(&mut headers.event_type, self.kind)
             & complete(&mut headers.team_id, self.team)
     }
 
-    /// The id of the task event. A CloudEvent is identified by its source and its id together, so both are joined with a
-    /// line feed, which neither of them can contain.
+    /// The id of the task event. A CloudEvent is identified by its source and its id together, so both are joined with
+    /// a line feed, which neither of them can contain.
     pub(super) fn event_id<'v>(&self, id: Option<Cow<'v, str>>) -> Result<Cow<'v, str>, Defect>
     where
         'r: 'v,

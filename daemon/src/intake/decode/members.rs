@@ -28,7 +28,7 @@ pub(super) struct Envelope<'v> {
 
 /// The members of the task inside an envelope.
 pub(super) struct Task<'v> {
-    /// The task itself, as it stands in the envelope.
+    /// The bytes of the task in the envelope.
     pub(super) whole: &'v RawValue,
     pub(super) task_id: Option<&'v RawValue>,
     pub(super) response: Option<&'v RawValue>,

@@ -1,5 +1,5 @@
-//! What a partition is told, and what it asks for. Only plain data: positions are real offsets, and a position that
-//! nobody knows is `None`, never one of the client's special numbers.
+//! The events that a partition receives, and the actions that it returns. They are plain data: a position is a real
+//! offset, and an unknown position is `None`, never one of the client's special numbers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ pub struct LogEnds {
 #[derive(Debug, Clone, Copy)]
 pub struct Flow {
     pub now: Instant,
-    /// Something outside the partition wants it paused: no memory, a stop, admission.
+    /// The partition must pause for a reason outside it: no memory, a stop, or admission.
     pub hold: bool,
     /// Records above the watermark, and how many there may be.
     pub outstanding: usize,
@@ -50,7 +50,7 @@ pub struct Flow {
 pub enum Event {
     /// The group gave us the partition.
     Assigned,
-    /// Time has passed: what failed before is tried again.
+    /// Time has passed: a question that failed before is asked again.
     Tick,
     /// Answers [`Action::AskCommitted`].
     Committed(Option<Committed>),
@@ -60,7 +60,7 @@ pub enum Event {
     LogEnds(LogEnds),
     /// Answers [`Action::AssignAt`], [`Action::SkipTo`] and [`Action::SkipUnreadable`].
     Moved,
-    /// Whoever was asked did not answer, or could not do it.
+    /// The store or Kafka did not answer, or refused.
     NoAnswer,
     /// Kafka gave a record.
     Read {
@@ -69,13 +69,13 @@ pub enum Event {
     },
     /// Kafka has a record here that the client can't read.
     Unreadable(i64),
-    /// Kafka refused an offset. It does not say which partition's.
+    /// Kafka refused an offset of some partition. It does not say which.
     OutOfRange,
-    /// A write found the epoch gone, or the records must be read again.
+    /// The store refused a write because the epoch is over, or records must be read again.
     Fenced,
     /// An operator says from where a blocked partition starts.
     Accepted(AcceptFrom),
-    /// The client's position, where it has one and nothing that was read still waits to be received.
+    /// The client's position, if it has one and every record that was read has been received.
     Position(Option<i64>),
     Flow(Flow),
     /// It is time to commit; everything below is durable.
@@ -84,7 +84,7 @@ pub enum Event {
     },
     /// The last commit failed.
     CommitFailed,
-    /// The group takes the partition away.
+    /// The group took the partition away.
     Revoked,
 }
 
@@ -106,7 +106,7 @@ pub enum Action {
     AssignAt(Place),
     /// Raise the watermark to this offset if nothing is outstanding, and read from here.
     SkipTo(i64),
-    /// Read from behind this record, which can't be read.
+    /// Read from the offset after this record, which can't be read.
     SkipUnreadable(i64),
     /// Stop everything of the current epoch, and forget it.
     GiveUp,
@@ -119,12 +119,12 @@ pub enum Action {
     Admit,
     /// Tell an operator that the partition waits for a decision.
     Block(BlockReason),
-    /// Tell that the store knows less than Kafka's committed offset says.
+    /// Report that the store's watermark is below the offset that Kafka has.
     StoreWentBack {
         committed: i64,
         watermark: i64,
     },
-    /// Tell that Kafka deleted the `lost` records below `begin` before they were read.
+    /// Report that Kafka deleted the `lost` records below `begin` before they were read.
     CountLost {
         lost: i64,
         begin: i64,
@@ -169,22 +169,22 @@ pub enum Place {
     Offset(i64),
 }
 
-/// Why the ends of the log are asked for.
+/// Why Kafka is asked for the ends of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Check {
-    /// No record came yet that could be compared with the one we know.
+    /// No record has come yet that can be compared with the one we know.
     Silent,
     /// The first record that came lies above the one we know.
     RecordGone,
     /// Kafka refused some offset.
     OutOfRange,
-    /// To start anew at the begin.
+    /// To read the partition from its beginning as a new log.
     StartAnew(AnewReason),
-    /// To start where an operator says.
+    /// To start at the place that an operator named.
     Accept { from: AcceptFrom, committed: Option<Committed> },
 }
 
-/// Why a partition starts anew.
+/// Why a partition is read from its beginning as a new log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AnewCause {
     /// Its topic was re-created or truncated.
@@ -211,7 +211,7 @@ impl fmt::Display for AnewReason {
 /// Why a partition waits for an operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BlockReason {
-    /// The group has an offset, and this store never read the partition.
+    /// The group has an offset, but this store has never read the partition.
     UnknownOffset(i64),
     /// Another store wrote the group's offset.
     OtherStore(Arc<str>),

@@ -1,5 +1,5 @@
-//! Whether a partition's log is the one that the store knows: by the record below the watermark, and by where the log
-//! begins and ends.
+//! Decides whether a partition's log is the one that the store knows. It compares the record below the watermark, and
+//! the beginning and the end of the log.
 
 use super::{
     AcceptFrom, Action, Actions, AnewCause, AnewReason, Awaited, Check, Committed, LogEnds, Partition, PartitionState,
@@ -8,10 +8,10 @@ use crate::model::callback::Hash;
 use crate::model::offsets::Watermark;
 
 impl Partition {
-    /// A record was read; without a hash, it could not be.
+    /// A record came. It has no hash if it could not be read.
     pub(super) fn read(&mut self, offset: i64, hash: Option<Hash>) -> Actions {
-        // What comes before the client has moved belongs to the place before. What comes before a missing record is
-        // judged is read again.
+        // A record that comes before the client has moved belongs to the earlier place. A record that comes while we
+        // ask about a missing record is read again later.
         if matches!(self.awaits, Some(Awaited::Moved | Awaited::Ends(Check::RecordGone))) {
             return Actions::none();
         }
@@ -39,7 +39,7 @@ impl Partition {
             return Actions::one(Action::Admit);
         }
         if self.awaits.is_some() {
-            // One question at a time: the partition is taken again, and comes to this record again.
+            // Only one question is asked at a time. The partition is taken again, and reads this record again.
             return self.give_up();
         }
         self.go_to(Action::SkipUnreadable(offset), Actions::none())
@@ -60,10 +60,10 @@ impl Partition {
             },
             Check::RecordGone => match self.compare(&ends) {
                 Some(actions) => actions,
-                // The log has the place, and not our record.
+                // The log has this offset, but not our record.
                 None => self.start_anew(AnewReason::OtherRecord),
             },
-            // Without a difference it may be the partition that Kafka stopped serving: it is taken again, and verified.
+            // There is no difference, so Kafka may have stopped serving this partition: it is taken again and verified.
             Check::OutOfRange => self.compare(&ends).unwrap_or_else(|| self.give_up()),
             Check::StartAnew(reason) => {
                 let cause = AnewCause::LogChanged(reason);
@@ -74,14 +74,14 @@ impl Partition {
         }
     }
 
-    /// Compares the log with what was read of it; `None` when they fit.
+    /// Compares the ends of the log with the records read. `None` if they fit.
     fn compare(&mut self, ends: &LogEnds) -> Option<Actions> {
         let Watermark { upto, last, .. } = self.watermark;
         let LogEnds { low, high, .. } = *ends;
         if upto > high || self.read_upto.is_some_and(|read_upto| read_upto > high) {
             return Some(self.start_anew(AnewReason::EndsBelow));
         }
-        // A partition that was never read begins wherever its log does: nothing of it is lost.
+        // A partition that was never read starts where its log begins, so none of its records is lost.
         let was_removed = upto > 0 && last.map_or(upto, |(offset, _)| offset) < low;
         if !was_removed && self.read_upto.is_none_or(|read_upto| read_upto >= low) {
             return None;
@@ -110,7 +110,7 @@ impl Partition {
         self.ask(Awaited::StartedAnew { accepted: true }, action)
     }
 
-    /// Row 37: the topic was re-created or truncated. Its records are new, and looked up by id all the same.
+    /// Row 37: the topic was re-created or truncated. Its records are new, but they are still looked up by id.
     fn start_anew(&mut self, reason: AnewReason) -> Actions {
         let asked = matches!(self.awaits, Some(Awaited::Ends(_)));
         let actions = self.give_up();

@@ -1,4 +1,4 @@
-//! One partition of Kafka, as a pure machine: it is told what happened and answers with what to do.
+//! One partition of Kafka, as a pure state machine: it receives events and returns actions.
 //!
 //! It decides whether the log is the one the store knows, from where it is read, when it is given up and taken again,
 //! and when it is paused. It never calls Kafka or the store, reads no clock and takes no lock, so that every decision
@@ -23,12 +23,12 @@ use crate::store::Taken;
 /// The shortest time between a pause and a resume of one partition: a pause throws away what was prefetched.
 const HYSTERESIS: Duration = Duration::from_secs(1);
 
-/// How a partition stands.
+/// The state of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PartitionState {
     /// No epoch is ours. The partition is taken as soon as Kafka and the store answer.
     NotTaken,
-    /// Kafka's offsets speak of another store. An operator must say where to start.
+    /// Another store wrote Kafka's offsets. An operator must say where to start.
     Blocked(BlockReason),
     /// Read from the last data record below the watermark, which must be the one we know.
     Verifying { offset: i64, hash: Hash },
@@ -48,17 +48,17 @@ pub struct Partition {
     epoch: i64,
     /// Records are counted under the epoch: it must be given up before the next one.
     held: bool,
-    /// The watermark as it was last told.
+    /// The last watermark that this machine was told.
     watermark: Watermark,
     /// One above the highest offset that was handed over or passed in this epoch.
     read_upto: Option<i64>,
-    /// Everything below was counted as lost or was read: it is never counted as lost again.
+    /// Every record below was read or counted as lost, and is never counted as lost again.
     counted_upto: i64,
-    /// The client was sent to an offset before, in this assignment.
+    /// In this assignment, the client was already sent to an offset.
     placed: bool,
-    /// The client's position may still be that of an earlier place.
+    /// The client's position may still be an earlier one.
     position_is_stale: bool,
-    /// `None` after an assignment: a pause outlives a revocation, so nobody knows.
+    /// Unknown (`None`) after an assignment, because a pause lasts beyond a revocation.
     paused: Option<bool>,
     turned_at: Option<Instant>,
     /// The offset that was committed last.
@@ -79,7 +79,7 @@ enum Awaited {
     },
     Ends(Check),
     Moved,
-    /// The partition was given up meanwhile: the answer no longer matters.
+    /// The partition has been given up since, so the answer no longer matters.
     Obsolete,
 }
 
@@ -118,7 +118,7 @@ impl Partition {
         self.paused == Some(true)
     }
 
-    /// Whether what an operator accepted is still being carried out.
+    /// Whether an operator's decision is still being carried out.
     pub fn is_accepting(&self) -> bool {
         matches!(
             self.awaits,
@@ -130,7 +130,7 @@ impl Partition {
         )
     }
 
-    /// Takes in what happened; says what to do.
+    /// Takes an event, and returns the actions that follow from it.
     pub fn on(&mut self, event: Event) -> Actions {
         if self.state == PartitionState::Revoked {
             return Actions::none();
@@ -167,7 +167,7 @@ impl Partition {
         match self.state {
             _ if self.awaits.is_some() => Actions::none(),
             PartitionState::NotTaken => self.ask(Awaited::Committed { accept: None }, Action::AskCommitted),
-            // A log that ends at the record we know brings nothing to compare until its next one.
+            // If the log ends at the record we know, there is nothing to compare until the next record comes.
             PartitionState::Verifying { .. } => self.ask_ends(Check::Silent),
             _ => Actions::none(),
         }
@@ -175,7 +175,7 @@ impl Partition {
 
     fn accept(&mut self, from: AcceptFrom) -> Actions {
         if matches!(self.state, PartitionState::Blocked(_)) && self.awaits.is_none() {
-            // An operator's tool may have moved the group's offset since.
+            // A tool of the operator may have moved the group's offset.
             return self.ask(Awaited::Committed { accept: Some(from) }, Action::AskCommitted);
         }
         Actions::none()
@@ -194,7 +194,7 @@ impl Partition {
         let committed = match self.awaits.take_if(asked) {
             Some(Awaited::Taken { committed }) => committed,
             Some(_) => {
-                // Another log: nothing that was known of the old one counts.
+                // This is another log, so nothing that we know about the old one counts.
                 self.committed = None;
                 self.counted_upto = 0;
                 return self.start_reading(taken, Actions::none());
@@ -214,13 +214,14 @@ impl Partition {
         self.start_reading(taken, actions)
     }
 
-    /// Kafka's offsets must be of this store, or accepted by an operator.
+    /// This store must have written Kafka's offsets, or an operator must have accepted them.
     fn foreign(&self, taken: &Taken, committed: Option<&Committed>) -> Option<BlockReason> {
         let Committed { offset, store } = committed?;
         if *store == self.store || taken.accepted.as_deref() == Some(store) {
             return None;
         }
-        // A tool that resets offsets leaves no store's name. Where this store has read, its watermark decides.
+        // A tool that resets offsets writes no store's name. If this store has read the partition, its watermark
+        // decides.
         match (store.is_empty(), taken.fresh) {
             (true, false) => None,
             (true, true) => Some(BlockReason::UnknownOffset(*offset)),
@@ -250,7 +251,7 @@ impl Partition {
 
     fn no_answer(&mut self) -> Actions {
         match self.awaits.take() {
-            // Unverified or at no certain place: it is taken again.
+            // The partition is not verified, or its place is not certain: it is taken again.
             Some(Awaited::Moved | Awaited::Ends(Check::OutOfRange | Check::RecordGone)) => self.give_up(),
             Some(Awaited::StartedAnew { .. }) => {
                 self.state = PartitionState::NotTaken;
@@ -276,7 +277,7 @@ impl Partition {
         Actions::one(action)
     }
 
-    /// Asks for the ends of the log. An answer that is outstanding already serves as well.
+    /// Asks for the ends of the log, unless this question is already outstanding.
     fn ask_ends(&mut self, check: Check) -> Actions {
         match &self.awaits {
             None => self.ask(Awaited::Ends(check.clone()), Action::AskEnds(check)),
@@ -294,7 +295,7 @@ impl Partition {
         before.and(action)
     }
 
-    /// Control records at a partition's end bring no message: the client's position passes them.
+    /// The client delivers no control records at a partition's end; only its position passes them.
     fn position(&mut self, position: Option<i64>) -> Actions {
         let Some(position) = position else {
             self.position_is_stale = false;

@@ -1,5 +1,5 @@
-//! What stands in the place of a change whose data the store refused: the same callback or dead letter, without any of
-//! the customer's bytes.
+//! The replacement of a change whose data the store refused: the same callback or dead letter, without the customer's
+//! bytes.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
-//! Looks at a ring from outside, and recounts what it keeps.
+//! Recounts everything that a ring keeps, and compares.
 
 use super::*;
 
 impl<K: Clone + Eq + Hash> Ring<K> {
-    /// Open gates stand in turn, each once, and all counts are right.
+    /// Exactly the open gates take turns, each of them once, and all counts are right.
     pub(in crate::schedule) fn check(&self) {
         assert_eq!(self.by_key.len(), self.ids().len());
         for (key, id) in &self.by_key {
@@ -28,7 +28,7 @@ impl<K: Clone + Eq + Hash> Ring<K> {
         self.entries.ids()
     }
 
-    /// Who stands in a line, the first one first.
+    /// The lanes in a line, in order.
     pub(in crate::schedule) fn line(&self, id: usize, line: Line, lanes: &Links) -> Vec<usize> {
         self.entries[id].gate.waiters[line].all(lanes)
     }
@@ -42,7 +42,7 @@ impl<K: Clone + Eq + Hash> Ring<K> {
         (self.entries[id].lanes, self.entries[id].due)
     }
 
-    /// What was looked at and relinked so far.
+    /// How many gates were looked at, and how many links were changed, so far.
     pub(in crate::schedule) fn steps(&self) -> usize {
         self.entries.looks.get() + self.open.iter().map(|(_, links)| links.steps).sum::<usize>()
     }

@@ -1,4 +1,4 @@
-//! Recounts, the slow way, all that the scheduler keeps.
+//! Recounts everything that the scheduler keeps, and compares.
 
 use std::collections::HashMap;
 
@@ -6,8 +6,9 @@ use super::*;
 use crate::model::endpoint::QueueKey;
 
 impl<T> Scheduler<T> {
-    /// Each lane with work stands in exactly the line that its place names, no gate holds more than it may, and all
-    /// counts and indexes equal a recount. `loosest` are the widest caps so far, since a lower cap stops nobody inside.
+    /// Each lane with work is in exactly the line that its place names, no gate holds more than it may, and all counts
+    /// and indexes equal a recount. `loosest` are the widest caps so far, because a lower cap does not stop running
+    /// requests.
     pub(in crate::schedule) fn check(&self, loosest: &Caps) {
         self.teams.check();
         self.origins.check();
@@ -39,17 +40,17 @@ impl<T> Scheduler<T> {
             let found = stands.remove(&id).unwrap_or_default();
             let at_own_cap = lane.in_flight() >= self.caps.endpoint;
             match lane.place {
-                Place::Idle => assert!(!lane.has_work() && found.is_empty(), "{id}: idle, stands in {found:?}"),
+                Place::Idle => assert!(!lane.has_work() && found.is_empty(), "{id}: idle, but in {found:?}"),
                 Place::AtOwnCap => {
-                    assert!(lane.has_work() && at_own_cap && found.is_empty(), "{id}: at its cap, stands in {found:?}");
+                    assert!(lane.has_work() && at_own_cap && found.is_empty(), "{id}: at its cap, but in {found:?}");
                 }
                 place => {
-                    assert!(lane.has_work() && !at_own_cap, "{id}: {place:?} without reason");
-                    assert_eq!(found, [place], "{id} stands where its place says, and nowhere else");
+                    assert!(lane.has_work() && !at_own_cap, "{id}: {place:?}, but it has no work or is at its cap");
+                    assert_eq!(found, [place], "{id} is in the line that its place names, and in no other");
                 }
             }
         }
-        assert!(stands.is_empty(), "lanes that are gone stand in lines: {stands:?}");
+        assert!(stands.is_empty(), "dropped lanes are still in lines: {stands:?}");
     }
 
     fn check_gates(&self, loosest: &Caps) {
@@ -102,19 +103,19 @@ impl<T> Scheduler<T> {
         }
     }
 
-    /// After [`Scheduler::next`] gave nothing: no lane could start anything, and what is told to a claim is what a look at
-    /// every lane gives.
+    /// To be called after [`Scheduler::next`] returned nothing: no lane can start anything, and `rooms` gives the same
+    /// numbers as a look at every lane.
     pub(in crate::schedule) fn check_drained(&self, now: Instant) {
         if self.fast_taken() {
             assert_eq!(self.free_for_due(), 0);
             return;
         }
         for lane in self.lanes.iter().filter(|lane| lane.has_work()) {
-            assert!(self.is_at_cap(lane, now), "{:?} could start, and stands at {:?}", lane.key, lane.place);
+            assert!(self.is_at_cap(lane, now), "{:?} could start, but is at {:?}", lane.key, lane.place);
         }
         assert_eq!(self.free_for_due(), self.pools.fast.room(), "no due row could start");
         if self.caps.endpoint == 0 {
-            // No lane ever starts, so that a claimed row is only kept.
+            // No lane can ever start a callback, so the numbers of rows do not matter.
             return;
         }
         let named: HashMap<_, _> = self
@@ -131,7 +132,7 @@ impl<T> Scheduler<T> {
         }
     }
 
-    /// The rule for a lane in use, written out once more.
+    /// The rule for a lane in use, written a second time.
     fn room_by_rule(&self, lane: &Lane<T>, now: Instant) -> usize {
         let team_is_full = self.teams.gate(lane.team).used() >= self.caps.team;
         let origin_is_full = lane.origin.is_some_and(|id| self.origins.gate(id).used() >= self.caps.origin);
@@ -143,7 +144,7 @@ impl<T> Scheduler<T> {
         allowed.saturating_sub(lane.due.len()).saturating_sub(lane.due_in_flight)
     }
 
-    /// What was looked at and relinked so far.
+    /// How many lanes were looked at, and how many links were changed, so far.
     pub(in crate::schedule) fn steps(&self) -> usize {
         self.lanes.looks.get() + self.links.steps + self.teams.steps() + self.origins.steps()
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::tests::{drain, offer};
 use super::*;
 
-/// Caps of a size that a daemon has.
+/// Caps of a usual size.
 const LARGE: Caps = Caps {
     endpoint: 16,
     origin: 64,
@@ -19,7 +19,7 @@ const LARGE: Caps = Caps {
     waiting: 64,
 };
 
-/// Ends the oldest attempt and starts what may start, `turns` times. Gives the items that started.
+/// Ends the oldest attempt and starts what may start, `turns` times. Returns the items that started.
 fn turn(scheduler: &mut Scheduler<u32>, turns: usize) -> Vec<u32> {
     let mut running: VecDeque<_> = drain(scheduler).into();
     let mut started = Vec::new();

@@ -1,14 +1,14 @@
-//! What happens to the lanes now and then, beside the work: old callbacks are taken out, revoked ones forgotten, caps
-//! changed, unused lanes dropped. None of it is on the hot path.
+//! What is done to the lanes from time to time: old callbacks are taken out, callbacks of revoked partitions are
+//! forgotten, caps are changed, and unused lanes are dropped. None of it is on the hot path.
 
 use std::time::{Duration, Instant};
 
-use super::super::lane::{Place, TRUST};
+use super::super::lane::{PROVEN_FOR, Place};
 use super::{Caps, Scheduler};
 
 impl<T> Scheduler<T> {
-    /// Takes out fresh items that have waited for `age` in a lane at its cap and may go: they hold their partition's
-    /// watermark. Looks only at lanes in which fresh callbacks wait.
+    /// Removes fresh items that have waited for `age` in a lane at its cap, if `may_go` allows it: they keep the
+    /// watermark of their partition from rising. Looks only at lanes in which fresh callbacks wait.
     pub(in crate::schedule) fn stale(&mut self, age: Duration, now: Instant, may_go: impl Fn(&T) -> bool) -> Vec<T> {
         let mut stale = Vec::new();
         // From the end, since a lane that leaves the set lets the last one take its place.
@@ -24,7 +24,7 @@ impl<T> Scheduler<T> {
         stale
     }
 
-    /// Takes out what waits and matches. Looks at all lanes.
+    /// Removes the waiting items that match. Looks at all lanes.
     pub(in crate::schedule) fn forget(&mut self, mut matches: impl FnMut(&T) -> bool, now: Instant) -> Vec<T> {
         let mut forgotten = Vec::new();
         for id in self.lanes.ids() {
@@ -40,7 +40,8 @@ impl<T> Scheduler<T> {
         forgotten
     }
 
-    /// Other caps from now on. The bytes that may wait in a lane are a share of a budget that stays. Looks at all lanes.
+    /// Changes the caps, except the bytes that may wait in a lane: these are a share of a budget that is fixed at the
+    /// start. Looks at all lanes.
     pub(in crate::schedule) fn set_caps(&mut self, caps: Caps, now: Instant) {
         self.caps = Caps { lane_bytes: self.caps.lane_bytes, ..caps };
         self.pools.set_caps(&caps);
@@ -51,11 +52,11 @@ impl<T> Scheduler<T> {
         }
     }
 
-    /// Drops lanes that have been out of use for as long as their trust would last. Looks at all lanes.
+    /// Drops lanes that have not been used for so long that they can't be proven any more. Looks at all lanes.
     pub(in crate::schedule) fn sweep(&mut self, now: Instant) {
         for id in self.lanes.ids() {
             let lane = &self.lanes[id];
-            if lane.is_used() || now.duration_since(lane.used_at) < TRUST {
+            if lane.is_used() || now.duration_since(lane.used_at) < PROVEN_FOR {
                 continue;
             }
             let lane = self.lanes.remove(id);

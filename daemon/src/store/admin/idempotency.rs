@@ -1,5 +1,5 @@
-//! The `idempotency_key` table: what a request with an `Idempotency-Key` made, for a day. Nothing of the answer is
-//! kept, since keys' values would stand in the store in clear.
+//! The `idempotency_key` table: the object that a request with an `Idempotency-Key` created, for a day. The answer
+//! itself is not kept, because it may hold the value of a key, which must not be in the store unencrypted.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::base::clock::Timestamp;
 use crate::store::StoreError;
 use crate::store::sql::Sql;
 
-/// How long a request finds again what it made.
+/// How long a repeated request finds the object that it created.
 pub(in crate::store) const KEPT: Duration = Duration::from_secs(86_400);
 
 /// An `Idempotency-Key` with the fingerprint of the request that carried it.
@@ -17,7 +17,7 @@ pub struct IdempotencyKey {
     pub fingerprint: [u8; 32],
 }
 
-/// What a request to create something found.
+/// The result of a request to create something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Made {
     Done,
@@ -25,11 +25,11 @@ pub enum Made {
     Exists,
     /// The same request made this object before.
     Repeated(String),
-    /// The key came with another request before.
+    /// The same key was used with another request before.
     Mismatch,
 }
 
-/// What this request of this caller made before, if anything.
+/// The object that the same request of this caller created before, if there is one.
 pub(super) fn find(
     sql: &mut dyn Sql,
     caller: &str,
@@ -43,7 +43,7 @@ pub(super) fn find(
     Ok(Some(if same { Made::Repeated(row.text(1)?) } else { Made::Mismatch }))
 }
 
-/// Keeps what the request made, and deletes what was kept long enough.
+/// Records the object that the request created, and deletes old records.
 pub(super) fn keep(
     sql: &mut dyn Sql,
     caller: &str,

@@ -60,7 +60,7 @@ pub(super) fn insert(sql: &mut dyn Sql, key: &KeyRow) -> Result<(), StoreError> 
     Ok(())
 }
 
-/// Writes what may change of a key: its state and times.
+/// Writes those columns of a key that may change: its state and times.
 pub(super) fn update(sql: &mut dyn Sql, key: &KeyRow) -> Result<(), StoreError> {
     sql.execute(
         "UPDATE team_key SET state = $2, promote_at = $3, revoked_at = $4 WHERE id = $1",

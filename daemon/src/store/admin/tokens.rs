@@ -5,7 +5,7 @@ use crate::model::permission::Rights;
 use crate::store::StoreError;
 use crate::store::sql::{Row, Sql, readable};
 
-/// Tokens that may be valid at one time; as many invalid ones are kept for the record.
+/// How many tokens may be valid at one time. The same number of invalid ones is kept as well.
 pub(in crate::store) const MOST: usize = 1_000;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub(super) fn list(sql: &mut dyn Sql) -> Result<Vec<TokenRow>, StoreError> {
     sql.query(&statement, &[(MOST * 2).into()])?.iter().map(read).collect()
 }
 
-/// False where there are as many valid tokens as there may be. The oldest invalid ones make room for new ones.
+/// False if there are too many valid tokens already. The oldest invalid ones are deleted to make room.
 pub(in crate::store) fn insert(sql: &mut dyn Sql, token: &TokenRow, now: Timestamp) -> Result<bool, StoreError> {
     if count(sql, VALID, now)? >= MOST {
         return Ok(false);

@@ -1,4 +1,4 @@
-//! The trait of what people look at, on the model: every list is a filter over all rows.
+//! The reads for people, on the model: every list is a filter over all rows.
 
 use std::collections::BTreeMap;
 

@@ -17,10 +17,11 @@ use crate::store::{Answer, OpenError, StoreError};
 
 /// How long one read may run: a longer one would keep checkpoints from finishing.
 const READ_LIMIT: Duration = Duration::from_secs(2);
-/// Reading connections of delivery, and of people: whatever people ask, delivery never waits for it.
+/// The numbers of reading connections for delivery and for people. They are separate, so that delivery never waits for
+/// a read for people.
 const DELIVERY_READERS: usize = 2;
 const PEOPLE_READERS: usize = 2;
-/// How long a read of people waits for its turn behind others.
+/// How long a read for people waits for its turn.
 const TURN: Duration = Duration::from_secs(5);
 /// Jobs that wait for the writer.
 const WRITER_QUEUE: usize = 64;
@@ -35,7 +36,7 @@ pub(in crate::store) struct SqliteStore {
     jobs: mpsc::Sender<Job>,
     for_delivery: Arc<Readers>,
     for_people: Arc<Readers>,
-    /// Held while the process lives; the kernel lets go of it at any death.
+    /// Held while the process lives. The kernel releases it when the process ends in any way.
     _lock: File,
 }
 
@@ -82,7 +83,7 @@ impl SqliteStore {
         Box::pin(async move {
             let (answer, answered) = oneshot::channel();
             let job: Job = Box::new(move |writer| {
-                // Nobody waits for the answer of a caller that was dropped; what was committed stands all the same.
+                // If the caller was dropped, nobody reads the answer. What was committed stays committed.
                 answer.send(job(writer)).ok();
             });
             self.jobs.send(job).await.map_err(|_| ended())?;
@@ -157,7 +158,8 @@ impl Readers {
         let deadline = Instant::now() + READ_LIMIT;
         connection.progress_handler(10_000, Some(move || Instant::now() >= deadline))?;
         let result = job(&connection);
-        // A connection that kept the limit of this read would break off the next one: it is closed instead.
+        // If the time limit of this read can't be removed, it would break off the next read, so the connection is
+        // closed.
         if connection.progress_handler(0, None::<fn() -> bool>).is_ok() {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         }
@@ -198,7 +200,7 @@ fn run_writer(mut writer: Writer, mut queue: mpsc::Receiver<Job>) {
     }
     // A last checkpoint makes the next start quick; without it nothing is lost.
     if let Err(error) = writer.connection.pragma_update(None, "wal_checkpoint", "TRUNCATE") {
-        tracing::debug!(%error, "the last checkpoint of the store failed; the next start makes up for it");
+        tracing::debug!(%error, "the last checkpoint of the store failed; the next start repeats it");
     }
 }
 

@@ -9,8 +9,8 @@ use super::error::SqliteError;
 use crate::model::endpoint::{QueueKey, QueueTarget};
 use crate::model::event::PartitionKey;
 
-/// Numbers learned from the tables, and what they stand for. Those learned in a transaction that is rolled back may be
-/// wrong, so whoever rolls back starts with an empty cache.
+/// Numbers read from the tables, and what they mean. Numbers from a transaction that is rolled back may be wrong, so
+/// the cache is emptied after a rollback.
 #[derive(Default)]
 pub(super) struct IdCache {
     partitions: HashMap<PartitionKey, i64>,

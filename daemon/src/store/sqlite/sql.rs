@@ -114,7 +114,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn values_are_bound_by_their_number_whatever_their_order() {
+    fn values_are_bound_by_their_number_in_any_order() {
         let connection = empty();
         let mut sql = SqliteSql(&connection);
         let rows =

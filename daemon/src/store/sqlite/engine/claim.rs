@@ -17,7 +17,7 @@ use crate::store::{ClaimAsk, Claimed};
 
 /// Queues looked at in one claim, so that many full lanes can't make it long.
 const QUEUES_AT_MOST: i64 = 1_000;
-/// How long a queue or a row that can't be read is left alone.
+/// How long a queue or row that can't be read is skipped.
 const SET_ASIDE: Duration = Duration::from_secs(60);
 
 pub(super) fn claim(
@@ -60,7 +60,7 @@ impl Claiming<'_> {
         let key = match self.ids.queue_name(self.connection, queue) {
             Ok(key) => key,
             Err(SqliteError::Corrupt(what)) => {
-                tracing::error!(queue, what, "a queue can't be read; its rows wait, the others go on");
+                tracing::error!(queue, what, "a queue can't be read; its rows wait, and other queues go on");
                 return set_aside(self.connection, queue, self.now);
             }
             Err(other) => return Err(other),
@@ -74,7 +74,7 @@ impl Claiming<'_> {
             }
             self.row(id)?;
         }
-        // A queue without room goes to the back, too: it must not stand before the others.
+        // A queue without room goes to the back, too, so that it does not block the others.
         to_the_back(self.connection, queue, self.now)
     }
 
@@ -82,7 +82,7 @@ impl Claiming<'_> {
         let before = match rows::load(self.connection, self.ids, id) {
             Ok(rows) => rows,
             Err(SqliteError::Corrupt(what)) => {
-                tracing::error!(callback = %id, what, "a row can't be read; it waits, the others go on");
+                tracing::error!(callback = %id, what, "a row can't be read; it waits, and other rows go on");
                 return postpone(self.connection, id, self.now);
             }
             Err(other) => return Err(other),

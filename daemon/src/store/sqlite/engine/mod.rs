@@ -42,7 +42,7 @@ impl EngineStore for SqliteStore {
             partition_offsets::take(
                 transaction,
                 ids,
-                &partition_offsets::Take { instance, anew: None },
+                &partition_offsets::Take { instance, new_log: None },
                 &partition,
                 now,
             )
@@ -58,7 +58,7 @@ impl EngineStore for SqliteStore {
         accepted: Option<String>,
     ) -> Answer<'_, Taken> {
         let take =
-            partition_offsets::Take { instance, anew: Some(partition_offsets::Anew { start, log_end, accepted }) };
+            partition_offsets::Take { instance, new_log: Some(partition_offsets::NewLog { start, log_end, accepted }) };
         self.in_transaction(move |transaction, ids, now| {
             partition_offsets::take(transaction, ids, &take, &partition, now)
         })

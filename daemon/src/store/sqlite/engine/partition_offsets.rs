@@ -9,8 +9,8 @@ use crate::model::event::PartitionKey;
 use crate::model::offsets::Watermark;
 use crate::store::{InstanceId, PartitionWatermark, Taken};
 
-/// The place from which a partition is read anew.
-pub(super) struct Anew {
+/// Where a partition starts that is read as a new log.
+pub(super) struct NewLog {
     pub(super) start: i64,
     pub(super) log_end: i64,
     pub(super) accepted: Option<String>,
@@ -19,7 +19,7 @@ pub(super) struct Anew {
 /// Who takes a partition over, and from where if not from its watermark.
 pub(super) struct Take {
     pub(super) instance: InstanceId,
-    pub(super) anew: Option<Anew>,
+    pub(super) new_log: Option<NewLog>,
 }
 
 pub(super) fn epoch(connection: &Connection, key: &PartitionKey) -> Result<Option<i64>, SqliteError> {
@@ -48,13 +48,13 @@ pub(super) fn take(
     connection
         .prepare_cached("UPDATE partition_offsets SET epoch = epoch + 1, owner = ?2 WHERE id = ?1")?
         .execute(params![number, take.instance.0])?;
-    if let Some(anew) = &take.anew {
+    if let Some(log) = &take.new_log {
         connection
             .prepare_cached(
                 "UPDATE partition_offsets SET watermark = ?2, seen_upto = ?3, last_off = NULL, last_hash = NULL,
                                    accepted = coalesce(?4, accepted), moved_at = ?5 WHERE id = ?1",
             )?
-            .execute(params![number, anew.start, anew.log_end, anew.accepted, now.millis()])?;
+            .execute(params![number, log.start, log.log_end, log.accepted, now.millis()])?;
     }
     let taken = connection
         .prepare_cached(

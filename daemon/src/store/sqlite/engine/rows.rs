@@ -1,4 +1,4 @@
-//! Between the rows of a callback and the model: which columns hold what.
+//! Converts between the rows of a callback and the model.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -155,7 +155,7 @@ pub(super) fn insert_settled(connection: &Connection, ids: &mut IdCache, row: &S
     settled_statement(connection, ids, row, INSERT_SETTLED)
 }
 
-/// Writes a settled row in the place of the one that stands there, if any.
+/// Writes a settled row. It replaces an earlier one, if there is one.
 pub(super) fn replace_settled(connection: &Connection, ids: &mut IdCache, row: &Settled) -> Result<(), SqliteError> {
     settled_statement(connection, ids, row, REPLACE_SETTLED).map(|_| ())
 }

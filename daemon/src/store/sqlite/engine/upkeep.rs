@@ -43,7 +43,7 @@ pub(super) fn end(connection: &Connection, instance: InstanceId) -> Result<(), S
     Ok(())
 }
 
-/// Frees leases that ran out, and repairs the queues in `found`, which a reader saw a moment ago: a next time that is
+/// Frees leases that ran out, and repairs the queues in `found`, which a reader has just read: a next time that is
 /// missing or too late is set. One that is too early does no harm; the next claim corrects it.
 pub(super) fn sweep(connection: &Connection, now: Timestamp, found: &[QueueSeen]) -> Result<usize, SqliteError> {
     let expired = void_leases(connection, now.millis())?;
@@ -57,7 +57,7 @@ pub(super) fn sweep(connection: &Connection, now: Timestamp, found: &[QueueSeen]
     Ok(expired)
 }
 
-/// A queue whose row does not say what its pending rows do.
+/// A queue whose row does not agree with its pending rows.
 pub(super) struct QueueSeen {
     queue: i64,
     due: Option<i64>,

@@ -1,4 +1,4 @@
-//! The trait of what people look at, on SQLite: lists by id, newest event first, single rows, and counts.
+//! The reads for people, on SQLite: lists by id, newest event first, single rows, and counts.
 //!
 //! Every read runs on a connection of its own kind and within a bounded time, so that no question holds delivery up.
 

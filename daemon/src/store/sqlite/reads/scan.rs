@@ -19,7 +19,7 @@ use crate::store::reads::{CallbackFilter, Found, Page, QueueMatch, State};
 pub(super) const BUDGET: Duration = Duration::from_millis(500);
 /// Rows between two looks at the clock.
 pub(super) const STRIDE: usize = 256;
-/// Queues that get a cursor each; a filter that means more is decided row by row.
+/// At most this many queues get a cursor each. A filter with more queues is decided row by row.
 const CURSORS: usize = 8;
 
 /// The ids of callbacks that match.
@@ -44,7 +44,7 @@ pub(super) fn scan(
         let heads = heads.filter_map(|(at, cursor)| cursor.head.as_ref().map(|head| (head.id, at)));
         let Some((id, at)) = heads.max() else { return Ok(found) };
         let candidate = cursors[at].pop()?;
-        // A callback that is sent again stands in both tables.
+        // A callback that is sent again is in both tables.
         if last != Some(id) && candidate.is_some_and(|candidate| candidate.matches(filter, queues.as_ref())) {
             if found.docs.len() == page.limit {
                 found.next = found.docs.last().copied();
@@ -96,7 +96,7 @@ impl Candidate {
         })
     }
 
-    /// Whether the filter means it. Task and times are in every cursor's condition already.
+    /// Whether the filter matches. Task and times are already in every cursor's condition.
     fn matches(&self, filter: &CallbackFilter, queues: Option<&HashSet<i64>>) -> bool {
         filter.team.as_ref().is_none_or(|team| *team == self.team)
             && queues.is_none_or(|queues| queues.contains(&self.queue))
@@ -125,7 +125,7 @@ impl<'s> Cursor<'s> {
     }
 }
 
-/// A table of callbacks, and the columns that stand for state, reason and outcome there.
+/// A table of callbacks, and its columns for state, reason and outcome.
 type Table = (&'static str, &'static str);
 const PENDING: Table = ("pending", "'pending', NULL, last_outcome");
 const SETTLED: Table = ("settled", "state, reason, outcome");

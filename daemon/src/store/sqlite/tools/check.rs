@@ -1,4 +1,4 @@
-//! A look at the store's place before the start: directory, lock, file system, free space, schema and clock.
+//! Checks the store before the start: directory, lock, file system, free space, schema and clock.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -49,10 +49,10 @@ pub(in crate::store) fn check(directory: &Path, now: Timestamp) -> Looked {
     looked
 }
 
-/// The look at what stands in the store.
+/// Checks the content of the store.
 fn inside(directory: &Path, now: Timestamp) -> (Vec<Finding>, Vec<KeyRow>) {
-    let Seen { schema: found, newest, keys } = match read(directory) {
-        Ok(seen) => seen,
+    let Content { schema: found, newest, keys } = match read(directory) {
+        Ok(content) => content,
         Err(error) => {
             let fix = "restore a backup, or see: callbackd store verify";
             let detail = format!("{}: {}", directory.join(FILE).display(), StoreError::from(error));
@@ -72,7 +72,7 @@ fn inside(directory: &Path, now: Timestamp) -> (Vec<Finding>, Vec<KeyRow>) {
     (vec![Finding::ok(WHAT, detail), clock(newest, now)], keys)
 }
 
-/// The clock may not stand before what the store recorded.
+/// The clock must not be earlier than the last time that the store recorded.
 fn clock(newest: Timestamp, now: Timestamp) -> Finding {
     if newest > now {
         let detail = format!("it says {now}, and the store was written at {newest}");
@@ -81,25 +81,25 @@ fn clock(newest: Timestamp, now: Timestamp) -> Finding {
     Finding::ok("clock", now.to_string())
 }
 
-struct Seen {
+struct Content {
     schema: usize,
     newest: Timestamp,
     keys: Vec<KeyRow>,
 }
 
-fn read(directory: &Path) -> Result<Seen, SqliteError> {
+fn read(directory: &Path) -> Result<Content, SqliteError> {
     let connection = open_to_read(&directory.join(FILE))?;
     let schema = schema(&connection)?;
-    let mut seen = Seen { schema, newest: Timestamp::default(), keys: Vec::new() };
+    let mut content = Content { schema, newest: Timestamp::default(), keys: Vec::new() };
     // A file that was made and not filled is migrated at the start.
     if schema > 0 {
         let newest: Option<i64> = connection.query_row(newest_sql(schema), [], |row| row.get(0))?;
-        seen.newest = Timestamp::from_millis(newest.unwrap_or(0));
+        content.newest = Timestamp::from_millis(newest.unwrap_or(0));
     }
     if schema == MIGRATIONS.len() {
-        seen.keys = some_keys(&mut SqliteSql(&connection))?;
+        content.keys = some_keys(&mut SqliteSql(&connection))?;
     }
-    Ok(seen)
+    Ok(content)
 }
 
 /// The last write of any instance. Migration 0004 renames the table.
@@ -128,7 +128,7 @@ fn writable(place: &Path) -> Option<Finding> {
     }
 }
 
-/// File systems that forget, or on which a lock or an fsync may not be what it says.
+/// File systems that lose their files at a restart, or on which locks or fsync may not work.
 fn file_system(place: &Path) -> Option<Finding> {
     let kind = rustix::fs::statfs(place).ok()?.f_type;
     let fix = "put store.path on a local disk";

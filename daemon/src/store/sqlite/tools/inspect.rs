@@ -1,4 +1,4 @@
-//! A look into the store's files without changing them, under the lock, while no daemon runs.
+//! Inspects the store's files without changing them, under the lock, while no daemon runs.
 
 use std::fs::File;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Tools for a store's files: the look before a start, and the look inside without changing anything.
+//! Tools for a store's files: a check before a start, and an inspection that changes nothing.
 
 pub(in crate::store) mod check;
 pub(in crate::store) mod inspect;

@@ -1,4 +1,4 @@
-//! A stream that tells what has happened on it, so that a failure's phase is known by type, not by an error's text.
+//! A stream that records what happens on it, so that the phase of a failure is known without reading an error's text.
 
 use std::io;
 use std::pin::Pin;
@@ -9,14 +9,14 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 #[derive(Debug, Default)]
-pub(crate) struct Watch {
+pub(crate) struct StreamRecord {
     written: AtomicU64,
     read: AtomicU64,
     write_failed: AtomicBool,
     tls_failed: AtomicBool,
 }
 
-impl Watch {
+impl StreamRecord {
     pub(crate) fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
     }
@@ -25,7 +25,7 @@ impl Watch {
         self.read.load(Ordering::Relaxed)
     }
 
-    /// TLS itself broke off: HTTP/2 keeps no such cause in its errors.
+    /// Whether TLS failed. Errors of HTTP/2 do not keep this cause.
     pub(crate) fn tls_failed(&self) -> bool {
         self.tls_failed.load(Ordering::Relaxed)
     }
@@ -35,43 +35,43 @@ impl Watch {
     }
 }
 
-pub(crate) struct Watched<S> {
+pub(crate) struct RecordedStream<S> {
     stream: S,
-    watch: Arc<Watch>,
+    record: Arc<StreamRecord>,
 }
 
-impl<S> Watched<S> {
-    pub(crate) fn new(stream: S, watch: Arc<Watch>) -> Self {
-        Self { stream, watch }
+impl<S> RecordedStream<S> {
+    pub(crate) fn new(stream: S, record: Arc<StreamRecord>) -> Self {
+        Self { stream, record }
     }
 
     fn note(&self, result: &Poll<io::Result<usize>>) {
         match result {
             Poll::Ready(Ok(count)) => {
-                self.watch.written.fetch_add(*count as u64, Ordering::Relaxed);
+                self.record.written.fetch_add(*count as u64, Ordering::Relaxed);
             }
-            Poll::Ready(Err(_)) => self.watch.write_failed.store(true, Ordering::Relaxed),
+            Poll::Ready(Err(_)) => self.record.write_failed.store(true, Ordering::Relaxed),
             Poll::Pending => {}
         }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for RecordedStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if let Poll::Ready(Err(error)) = &result
             && error.get_ref().is_some_and(|cause| cause.is::<rustls::Error>())
         {
-            self.watch.tls_failed.store(true, Ordering::Relaxed);
+            self.record.tls_failed.store(true, Ordering::Relaxed);
         }
         let count = buffer.filled().len().saturating_sub(before);
-        self.watch.read.fetch_add(count as u64, Ordering::Relaxed);
+        self.record.read.fetch_add(count as u64, Ordering::Relaxed);
         result
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for RecordedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.note(&result);
@@ -95,7 +95,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.stream).poll_flush(cx);
         if matches!(result, Poll::Ready(Err(_))) {
-            self.watch.write_failed.store(true, Ordering::Relaxed);
+            self.record.write_failed.store(true, Ordering::Relaxed);
         }
         result
     }
