@@ -345,7 +345,20 @@ impl Harness {
 
     /// Calls until there is a result, for at most `PATIENCE`.
     pub async fn until<T>(&self, what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
-        until(what, ask).await
+        match until_deadline(ask).await {
+            Some(answer) => answer,
+            None => panic!("the deadline passed before: {what}; {}", self.state().await),
+        }
+    }
+
+    /// How the daemon is doing, for the message of a test that waited too long.
+    async fn state(&self) -> String {
+        let ops = &self.app().ops;
+        let offsets = ops.reads().offsets().await.map_err(|error| error.to_string());
+        let page = ops.metrics_page().await;
+        let told = |line: &&str| !line.starts_with('#') && !line.ends_with(" 0") && !line.contains("_bucket");
+        let metrics: Vec<_> = page.lines().filter(told).collect();
+        format!("{:?}; {offsets:?}; {:?}; {}", ops.kafka().borrow(), ops.readiness(), metrics.join("; "))
     }
 
     pub fn metric(&self, name: &str, label: &str) -> u64 {
@@ -362,12 +375,16 @@ impl Harness {
 
 /// Calls until there is a result, for at most `PATIENCE`.
 pub async fn until<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
+    until_deadline(ask).await.unwrap_or_else(|| panic!("the deadline passed before: {what}"))
+}
+
+async fn until_deadline<T>(ask: impl AsyncFn() -> Option<T>) -> Option<T> {
     let end = Instant::now() + PATIENCE;
     loop {
-        if let Some(answer) = ask().await {
+        let answer = ask().await;
+        if answer.is_some() || Instant::now() >= end {
             return answer;
         }
-        assert!(Instant::now() < end, "the deadline passed before: {what}");
         tokio::time::sleep(PAUSE).await;
     }
 }
