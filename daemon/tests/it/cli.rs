@@ -345,7 +345,7 @@ async fn the_api_speaks_tls_and_takes_new_certificates_on_a_reload() {
     // A bad file keeps the old one.
     std::fs::write(&first.key, "no key").unwrap();
     process.signal("HUP");
-    until("it is refused", async || process.log_text().contains("refused: nothing changed").then_some(())).await;
+    until("it is refused", async || process.log_text().contains("refused: nothing has changed").then_some(())).await;
     assert_eq!(ask(&first.ca_file), Some(0));
     std::fs::copy(&second.cert, &first.cert).unwrap();
     std::fs::copy(&second.key, &first.key).unwrap();

@@ -63,7 +63,7 @@ async fn sighup_takes_what_its_comments_say_and_a_mistake_changes_nothing() {
     // A mistake changes nothing, and the log says so.
     process.edit("retries = 0", "retries = \"many\"");
     process.signal("HUP");
-    until("it was refused", async || process.log_text().contains("refused: nothing changed").then_some(())).await;
+    until("it was refused", async || process.log_text().contains("refused: nothing has changed").then_some(())).await;
     assert!(process.log_text().contains("retry.retries"), "{}", process.log_text());
     assert_eq!(process.metric("callbackd_config_reloads_total{result=\"refused\"}").await, Some(1.0));
     // The daemon still runs.
