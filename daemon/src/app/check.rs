@@ -51,7 +51,9 @@ fn keyring(config: &Config, keys: &[KeyRow]) -> Finding {
     }
     let ring = match Keyring::from_file(&config.keyring_file) {
         Ok(ring) => ring,
-        Err(error) => return Finding::failed(what, error.to_string(), "create one with: callbackd keyring create FILE"),
+        Err(error) => {
+            return Finding::failed(what, error.to_string(), "create one with: callbackd keyring create FILE");
+        }
     };
     let detail = match ring.ids().len() {
         1 => format!("a sealing key in {}", config.keyring_file.display()),
