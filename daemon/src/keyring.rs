@@ -30,7 +30,7 @@ pub enum KeyringError {
     Readable { path: String, mode: u32 },
     #[error("keyring: {place}, line {line}: expected \"<id> <base64 of 32 bytes>\"")]
     Malformed { place: String, line: usize },
-    #[error("keyring: {place} holds no key; make one with: callbackd keyring create FILE")]
+    #[error("keyring: {place} holds no key; create one with: callbackd keyring create FILE")]
     Empty { place: String },
 }
 

@@ -151,7 +151,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Place<T
 pub(super) fn time(text: &str) -> Result<Timestamp, Problem> {
     let parsed: jiff::Timestamp = text.parse().map_err(|_| {
         let shown = printable(text.as_bytes(), 64);
-        Problem::invalid(format!("{shown:?} is no time; write for example \"2026-11-24T12:00:00Z\""))
+        Problem::invalid(format!("{shown:?} is not a time; write for example \"2026-11-24T12:00:00Z\""))
     })?;
     Ok(Timestamp::from_millis(parsed.as_millisecond()))
 }

@@ -46,12 +46,14 @@ async fn kafka(config: &Config) -> Vec<Finding> {
 fn keyring(config: &Config, keys: &[KeyRow]) -> Finding {
     let what = "keyring";
     if config.keyring_file.as_os_str().is_empty() {
-        let fix = "make one: callbackd keyring create FILE, and name it as keyring.file";
+        let fix = "create one: callbackd keyring create FILE, and name it as keyring.file";
         return Finding::failed(what, "keyring.file is empty", fix);
     }
     let ring = match Keyring::from_file(&config.keyring_file) {
         Ok(ring) => ring,
-        Err(error) => return Finding::failed(what, error.to_string(), "make one with: callbackd keyring create FILE"),
+        Err(error) => {
+            return Finding::failed(what, error.to_string(), "create one with: callbackd keyring create FILE");
+        }
     };
     let detail = match ring.ids().len() {
         1 => format!("a sealing key in {}", config.keyring_file.display()),

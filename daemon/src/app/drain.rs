@@ -1,5 +1,5 @@
 //! The end of a daemon, in order: readiness off, intake off, attempts in flight end within the grace, leases are given
-//! back, the last batch is written, the last offsets are committed, and the store is told.
+//! back, the last batch is written, the last offsets are committed, and the store records the end.
 
 use std::time::Duration;
 

@@ -156,7 +156,7 @@ fn keyring(config: &Config) -> anyhow::Result<Arc<Keyring>> {
     anyhow::ensure!(!config.intake.brokers.is_empty(), "kafka.brokers: say where the brokers are, \"host:port\"");
     anyhow::ensure!(
         !config.keyring_file.as_os_str().is_empty(),
-        "keyring.file: name the keyring; make one with: callbackd keyring create FILE"
+        "keyring.file: name the keyring; create one with: callbackd keyring create FILE"
     );
     Ok(Arc::new(Keyring::from_file(&config.keyring_file)?))
 }

@@ -52,7 +52,7 @@ mod tests {
         assert!(words.len() >= 30, "{} entries: is the page still read?", words.len());
         assert!(words.is_sorted(), "{words:?}");
         let single: Vec<_> = words.iter().flat_map(|words| words.split(", ")).collect();
-        assert_eq!(single.iter().collect::<BTreeSet<_>>().len(), single.len(), "a word stands twice");
+        assert_eq!(single.iter().collect::<BTreeSet<_>>().len(), single.len(), "a word occurs twice");
         for (words, meaning) in entries() {
             let sentences = meaning.matches(". ").count() + 1;
             assert!(meaning.ends_with('.') && sentences <= 3, "{words}: {meaning}");

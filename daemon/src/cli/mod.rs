@@ -54,7 +54,8 @@ pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version are no failures; clap prints each where it belongs. A reader that has gone is no error.
+            // Help and version are not failures; clap prints each where it belongs. A reader that has gone is not an
+            // error.
             error.print().ok();
             return ExitCode::from(if error.use_stderr() { Failure::REFUSED } else { 0 });
         }
@@ -151,7 +152,7 @@ fn duration(text: &str) -> Result<Duration, Failure> {
         let shown = scale_callback_serve::text::printable(text.as_bytes(), 64);
         Failure::new(
             Failure::REFUSED,
-            format!("{shown:?} is no duration; write for example \"30m\", \"12h\" or \"90d\""),
+            format!("{shown:?} is not a duration; write for example \"30m\", \"12h\" or \"90d\""),
         )
     })
 }

@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use scale_callback_serve::text::printable;
 use serde_json::Value;
 
-/// Prints a line on standard output. A reader that has gone is no error.
+/// Prints a line on standard output. A reader that has gone is not an error.
 pub(super) fn say(text: &str) {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}").and_then(|()| out.flush()).ok();

@@ -151,7 +151,7 @@ impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         duration(&text).map(Self).ok_or_else(|| {
-            de::Error::custom(format!("{text:?} is no duration; write for example \"30s\", \"5m\" or \"24h\""))
+            de::Error::custom(format!("{text:?} is not a duration; write for example \"30s\", \"5m\" or \"24h\""))
         })
     }
 }
@@ -159,9 +159,9 @@ impl<'de> Deserialize<'de> for Span {
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        parse_size(&text)
-            .map(Self)
-            .ok_or_else(|| de::Error::custom(format!("{text:?} is no size; write for example \"64KiB\" or \"5MiB\"")))
+        parse_size(&text).map(Self).ok_or_else(|| {
+            de::Error::custom(format!("{text:?} is not a size; write for example \"64KiB\" or \"5MiB\""))
+        })
     }
 }
 

@@ -132,7 +132,7 @@ mod tests {
         }
         let settings: BTreeSet<_> = SETTINGS.iter().map(|setting| setting.key.to_owned()).collect();
         assert_eq!(settings, keys);
-        assert_eq!(settings.len(), SETTINGS.len(), "a key stands twice");
+        assert_eq!(settings.len(), SETTINGS.len(), "a key occurs twice");
     }
 
     #[test]

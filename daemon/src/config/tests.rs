@@ -68,11 +68,11 @@ fn each_mistake_is_one_sentence_with_key_file_and_line() {
         ),
         (
             "[deliver]\ntotal_timeout = \"soon\"\n",
-            "my.toml, line 2: deliver.total_timeout: \"soon\" is no duration; write for example \"30s\", \"5m\" or \"24h\"",
+            "my.toml, line 2: deliver.total_timeout: \"soon\" is not a duration; write for example \"30s\", \"5m\" or \"24h\"",
         ),
         (
             "[intake]\nmax_event = \"5MB\"\n",
-            "my.toml, line 2: intake.max_event: \"5MB\" is no size; write for example \"64KiB\" or \"5MiB\"",
+            "my.toml, line 2: intake.max_event: \"5MB\" is not a size; write for example \"64KiB\" or \"5MiB\"",
         ),
         (
             "[shutdown]\ngrace = \"1s\"\n",
@@ -81,7 +81,7 @@ fn each_mistake_is_one_sentence_with_key_file_and_line() {
         ("[egress]\nhttp = \"no\"\n", "my.toml, line 2: egress.http: say \"allow\", \"hmac-only\" or \"refuse\""),
         (
             "[[egress.allow]]\nnet = \"10.0.0.1/8\"\n",
-            "my.toml, line 1: egress.allow: \"10.0.0.1/8\" is no net; write for example \"10.0.0.0/8\"",
+            "my.toml, line 1: egress.allow: \"10.0.0.1/8\" is not a network; write for example \"10.0.0.0/8\"",
         ),
         (
             "[[egress.allow]]\nports = [80]\n",

@@ -39,7 +39,7 @@ pub fn url_of<'u>(own: Option<&'u str>, entry: &'u TeamEntry, mode: Mode) -> Opt
 /// Resolves a callback of `entry`'s team.
 ///
 /// # Errors
-/// A [`Refusal`] with the outcome it stands for.
+/// A [`Refusal`], with its outcome.
 pub fn resolve(own: Option<&str>, mode: Mode, entry: Arc<TeamEntry>, http: HttpPolicy) -> Result<Resolved, Refusal> {
     resolve_in(own, mode, entry, http, None)
 }

@@ -1,5 +1,5 @@
-//! A mock Kafka broker in this program, for the demo and for tests. It is librdkafka's own, and speaks the real protocol
-//! over real connections.
+//! A mock Kafka broker in this program, for the demo and for tests. It is librdkafka's own, and speaks the real
+//! protocol over real connections.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -37,7 +37,7 @@ impl Broker {
                 cluster.create_topic(&topic, partitions, 1)?;
                 Ok(cluster)
             });
-            // Whoever started the thread waits for this answer. If they are gone, there is nobody to tell.
+            // The task that started the thread waits for this answer, unless it has ended.
             match made {
                 Ok(cluster) => {
                     if ready.send(Ok(cluster.bootstrap_servers())).is_ok() {

@@ -1,4 +1,4 @@
-//! The ledger compares what was produced, what the receiver saw, and what the store says. Each of the three counts for
+//! The ledger compares what was produced, what was received, and what was stored. Each of the three counts for
 //! itself.
 
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! `callbackd demo` shows every path that a callback can take, in one program. The broker is a mock, the store is in a
-//! temporary folder, and the receiver verifies with the SDK. Producer and receiver count for themselves, and a ledger at
-//! the end compares the store with them.
+//! temporary folder, and the receiver verifies with the SDK. Producer and receiver count for themselves, and a ledger
+//! at the end compares the store with them.
 
 pub mod broker;
 mod ledger;
@@ -65,14 +65,13 @@ pub async fn run(options: Options) -> anyhow::Result<bool> {
     run_watched(options, |_| {}, async |_, _| Ok(())).await
 }
 
-/// How many callbacks and dead letters came to each end, as the store says.
+/// How many callbacks and dead letters ended in each way, from the store.
 pub type Ends = std::collections::BTreeMap<String, u64>;
 
-/// Runs the demo for an onlooker, who is told when it runs, and again when everything has come to its end while it still
-/// runs.
+/// Runs the demo for an observer, who is called when it runs, and again when everything has ended while it still runs.
 ///
 /// # Errors
-/// What could not be set up, or what the onlooker says.
+/// What could not be set up, or the observer's error.
 pub async fn run_watched(
     options: Options,
     started: impl FnOnce(&App),
@@ -111,7 +110,7 @@ pub async fn run_watched(
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
-    /// Everything produced came to its end.
+    /// Everything that was produced has ended.
     Balanced,
     /// Ctrl-C came first.
     Stopped,

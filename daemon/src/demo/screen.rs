@@ -156,7 +156,7 @@ impl Screen {
             self.put(&format!("{} callbacks are still pending", ledger.pending));
         }
         let verdict = if ledger.balances() {
-            self.paint(GREEN, "The ledger balances: every event came to its end, every delivery was verified.")
+            self.paint(GREEN, "The ledger balances: every event ended, and every delivery was verified.")
         } else if stopped {
             "Stopped half-way: it balances once every event has come to its end.".to_owned()
         } else {

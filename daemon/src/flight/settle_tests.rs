@@ -1,4 +1,4 @@
-//! The settle task over the reference store, behind a wrapper that can be taken down.
+//! The settle task with the reference store, in a wrapper that can make the store unavailable.
 
 use std::time::Duration;
 
@@ -144,7 +144,7 @@ async fn a_flush_waits_for_everything_handed_over_before() {
     assert_eq!(kit.watermark(), 3);
     kit.stop.flip();
     assert!(kit.task.await.unwrap().is_ok(), "a stop ends the task");
-    assert!(kit.notices.try_recv().is_err(), "parks are told to nobody");
+    assert!(kit.notices.try_recv().is_err(), "nobody is notified of parks");
 }
 
 #[tokio::test(start_paused = true)]

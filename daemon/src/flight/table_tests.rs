@@ -144,7 +144,7 @@ fn a_partition_that_is_given_up_forgets_what_waits_and_parks_what_is_under_way()
     assert_eq!(table.take_again(), [other], "its copy elsewhere is read again");
     assert_eq!(table.epoch(&at), None);
     assert_eq!(receive(&mut table, &at, 3), None);
-    // What was under way still raises the watermark until the partition is gone.
+    // Callbacks that were under way still raise the watermark until `gone` is called.
     let parks = to_park.iter().map(|park| parked(&park.lease, None)).collect();
     let composed = table.compose(parks, Instant::now());
     table.confirm(&durable(composed, Verdict::Parked, Vec::new()), Instant::now());
@@ -159,7 +159,7 @@ fn a_park_that_was_preempted_while_its_partition_went_is_written_before_it_is_go
     receive(&mut table, &at, 0);
     let first = lease(1, (&at, 0), Some(EPOCH), 1);
     table.begin(&first);
-    // Admission takes the right to park, and is preempted before it hands the park over.
+    // Admission begins a park, but is preempted before it submits the park.
     assert!(table.park(&first));
     let to_park = table.give_up(&at);
     assert_eq!(to_park.len(), 1, "giving the partition up writes the row");
@@ -289,7 +289,7 @@ impl World {
         }
     }
 
-    /// `fenced`: another instance has taken every partition before the batch came. It stays so for these epochs.
+    /// `fenced` means that another instance took every partition before the batch came, so these epochs are over.
     fn confirm(&mut self, fenced: bool) {
         let Some(composed) = self.composed.take() else { return };
         if fenced {
@@ -324,7 +324,7 @@ impl World {
         self.table.confirm(&batch, Instant::now());
     }
 
-    /// A take outlives no batch of the epoch before: the consumer's thread waits for it.
+    /// A partition is taken only after the last batch of its earlier epoch: the consumer's thread waits for it.
     fn take(&mut self, number: i32) {
         let key = partition(number);
         if self.table.epoch(&key).is_some() {

@@ -109,7 +109,7 @@ impl<'c> Interpreter<'c> {
         match action {
             Action::AskEnds(check) => self.context().questions().push_back((Arc::clone(key), check)),
             Action::Take => return Some(self.take(key)),
-            Action::StartAnew { start, log_end, cause } => return Some(self.start_anew(key, start, log_end, cause)),
+            Action::StartOver { start, log_end, cause } => return Some(self.start_over(key, start, log_end, cause)),
             Action::AssignAt(place) => return Some(self.go_to(key, place)),
             Action::SkipTo(offset) => {
                 deps.flight.inflight.at_position(key, offset);
@@ -153,7 +153,7 @@ impl<'c> Interpreter<'c> {
     }
 
     /// Row 37.
-    fn start_anew(&self, key: &Arc<PartitionKey>, start: i64, log_end: i64, cause: AnewCause) -> Event {
+    fn start_over(&self, key: &Arc<PartitionKey>, start: i64, log_end: i64, cause: AnewCause) -> Event {
         let deps = &self.context().deps;
         let accepted = match cause {
             AnewCause::LogChanged(reason) => {
@@ -164,7 +164,7 @@ impl<'c> Interpreter<'c> {
             AnewCause::Accepted { store } => Some(store.to_string()),
         };
         let is_accepted = accepted.is_some();
-        let taken = self.call(deps.store.start_anew(deps.instance, Arc::clone(key), start, log_end, accepted));
+        let taken = self.call(deps.store.start_over(deps.instance, Arc::clone(key), start, log_end, accepted));
         let Some(taken) = taken else { return Event::NoAnswer };
         if is_accepted {
             tracing::warn!(partition = %key, start, "an operator accepted the offsets of this partition");

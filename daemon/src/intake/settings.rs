@@ -16,7 +16,7 @@ const RESERVED: [(&str, &str); 15] = [
     ("auto.offset.reset", "where to start is the store's knowledge"),
     ("isolation.level", "aborted transactions are never delivered (read_committed)"),
     ("check.crcs", "a record that is damaged is never delivered"),
-    ("enable.partition.eof", "ends are told by positions"),
+    ("enable.partition.eof", "positions show the ends of partitions"),
     ("queued.", "memory is bounded by intake's budgets"),
     ("fetch.", "memory is bounded by intake's budgets"),
     ("receive.message.max.bytes", "memory is bounded by intake's budgets"),

@@ -95,7 +95,7 @@ impl Rows {
     }
 }
 
-/// An attempt came to its end.
+/// An attempt ended.
 #[derive(Debug, Clone)]
 pub struct Settle {
     pub facts: Arc<Facts>,

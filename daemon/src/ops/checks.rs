@@ -50,7 +50,7 @@ impl Session {
     /// audit records it.
     ///
     /// # Errors
-    /// `forbidden`, `not_found`, or the store's. A receiver that fails is no error: the steps say so.
+    /// `forbidden`, `not_found`, or the store's. A receiver that fails is not an error: the steps say so.
     pub async fn check_team(&self, team: &str, url: Option<&str>, mode: Mode) -> Result<Checked, OpsError> {
         self.allow(Operation::CheckTeam)?;
         self.inner.try_callback(&self.caller, Trial { team, url, mode, form: None }, |_| {}).await

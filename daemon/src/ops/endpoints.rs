@@ -125,7 +125,7 @@ impl Session {
         lanes.retain(|lane| *team == *lane.key.team && lane.key.origin.as_ref() == Some(&origin));
         let found = self.inner.joined(lanes, queues).await?.into_iter().find(|endpoint| endpoint.origin == origin);
         found.ok_or_else(|| {
-            OpsError::NotFound(format!("{origin} is no endpoint of that team in use lately or with pending callbacks"))
+            OpsError::NotFound(format!("that team has no endpoint {origin} in use lately or with pending callbacks"))
         })
     }
 }

@@ -1,4 +1,4 @@
-//! From the names that people write to the values that they stand for. API and operations read every name here, so that
+//! Turns the names that people write into values. API and operations read every name here, so that
 //! a wrong one gets the same sentence everywhere.
 
 use super::OpsError;

@@ -60,7 +60,7 @@ pub struct Status {
     pub exhausted: u64,
     pub abandoned: u64,
     pub dead_letters: u64,
-    /// `None` while no partition is read: how far behind the daemon is can't be told then.
+    /// `None` while no partition is read, since the lag is not known then.
     pub lag: Option<i64>,
     pub recorded_upto: Option<Timestamp>,
     pub worst: Vec<Endpoint>,
@@ -69,7 +69,7 @@ pub struct Status {
 
 impl Ops {
     /// The daemon is ready when the store answers, no partition waits for an operator, intake runs, and it is not
-    /// stopping. Kafka's state is told but does not count, since the API is needed most when Kafka is gone.
+    /// stopping. Kafka's state is shown but does not count, since the API is needed most when Kafka is down.
     pub fn readiness(&self) -> Readiness {
         self.0.readiness()
     }

@@ -45,8 +45,8 @@ impl Session {
     ///
     /// # Errors
     /// `forbidden`, `not_found`, `conflict` when that form is in use already, `key_state` without keys of that form,
-    /// `invalid_request`, or the store's. A receiver that is not ready is no error: nothing is switched then, and the
-    /// answer says why.
+    /// `invalid_request`, or the store's. A receiver that is not ready is not an error: nothing is switched then, and
+    /// the answer says why.
     pub async fn switch_auth(&self, team: &str, switch: Switch) -> Result<Switched, OpsError> {
         self.allow(Operation::SwitchAuth)?;
         let plan = self.plan(team, switch).await?;

@@ -193,7 +193,7 @@ pub(super) fn origin(text: &str) -> Result<Origin, OpsError> {
     let plain = |target: &Target| target.path.expose_secret() == "/" && target.authorization.is_none();
     let bare = !text.contains(['?', '#']);
     Target::parse(text).ok().filter(|target| bare && plain(target)).map(|target| target.origin).ok_or_else(|| {
-        OpsError::invalid(format!("{text:?} is no origin; write for example \"https://hooks.example.com\""))
+        OpsError::invalid(format!("{text:?} is not an origin; write for example \"https://hooks.example.com\""))
     })
 }
 

@@ -43,7 +43,7 @@ pub struct PartitionWatermark {
 pub struct Applied {
     /// One verdict for each change. Empty if the batch had been applied before.
     pub verdicts: Vec<Verdict>,
-    /// Partitions that the batch named with an epoch which is no longer theirs, with that epoch.
+    /// Partitions that have a newer epoch than the batch named, each with the epoch of the batch.
     pub lost: Vec<(Arc<PartitionKey>, i64)>,
     /// The store's clock at this write.
     pub now: Timestamp,
@@ -151,7 +151,7 @@ pub trait EngineStore: Send + Sync {
 
     /// Takes a partition over in its next epoch, with the watermark at `start`; ids of records below `log_end` may
     /// have rows already.
-    fn start_anew(
+    fn start_over(
         &self,
         instance: InstanceId,
         partition: Arc<PartitionKey>,

@@ -117,7 +117,7 @@ impl EngineStore for FaultyStore {
         self.guarded(self.inner.take(instance, partition))
     }
 
-    fn start_anew(
+    fn start_over(
         &self,
         instance: InstanceId,
         partition: Arc<PartitionKey>,
@@ -125,7 +125,7 @@ impl EngineStore for FaultyStore {
         log_end: i64,
         accepted: Option<String>,
     ) -> Answer<'_, Taken> {
-        self.guarded(self.inner.start_anew(instance, partition, start, log_end, accepted))
+        self.guarded(self.inner.start_over(instance, partition, start, log_end, accepted))
     }
 
     fn sweep(&self) -> Answer<'_, usize> {

@@ -13,7 +13,7 @@ pub trait Sql {
     /// The rows that a query gives.
     ///
     /// # Errors
-    /// The database's, told apart as [`StoreError`] does.
+    /// The database's, as one of the kinds of [`StoreError`].
     fn query(&mut self, sql: &str, values: &[Value]) -> Result<Vec<Row>, StoreError>;
 
     /// The number of rows that a statement changed.

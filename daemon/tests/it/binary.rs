@@ -248,7 +248,7 @@ async fn every_question_has_an_answer_and_an_exit_status() {
         (vec!["teams", "update", TEAM, "--default-url", "http://169.254.169.254/"], 2, "the host can't be called back"),
         (vec!["teams", "update", TEAM, "--default-url", "nonsense"], 2, "it is not a URL"),
         (vec!["teams", "update", TEAM, "--auth-form", "x"], 2, "auth_form is one of key, hmac"),
-        (vec!["teams", "update", TEAM, "--allow-origin", "https://a.example/path"], 2, "is no origin"),
+        (vec!["teams", "update", TEAM, "--allow-origin", "https://a.example/path"], 2, "is not an origin"),
         (vec!["callbacks", "get", "nonsense"], 2, "is no callback id"),
         (vec!["callbacks", "get", "cb_01kav9ft00zkek0kfes3qvf608"], 3, "there is no callback"),
         (vec!["callbacks", "list", "--state", "odd"], 2, "state is one of"),

@@ -186,7 +186,7 @@ async fn check_names_what_would_fail_and_how_to_mend_it() {
     assert_eq!(check(&process).1, 0, "and from elsewhere");
     std::fs::write(process.config(), absolute).unwrap();
 
-    // While a daemon runs on the store, the things that it holds are no failures.
+    // While a daemon runs on the store, the things that it holds are not failures.
     process.start(None, "info").await;
     process.team(TEAM);
     let (found, status) = check(&process);
@@ -210,7 +210,7 @@ async fn check_names_what_would_fail_and_how_to_mend_it() {
         ("topic checkedd", "it is not there", "topics = [\"checked\"]", "topics = [\"checkedd\"]".to_owned()),
         ("keyring", "can't be opened", ring.as_str(), wrong_ring.display().to_string()),
         ("keyring", "No such file", ring.as_str(), "/nonexistent/ring".to_owned()),
-        ("store", "is no directory", store.as_str(), format!("{ring}/inside")),
+        ("store", "is not a directory", store.as_str(), format!("{ring}/inside")),
         ("dns", "did not answer", "[dns]\nservers = [", "[dns]\nservers = [\"127.0.0.1:9\"] #".to_owned()),
         (
             "certificate authorities",

@@ -150,7 +150,7 @@ fn shapes(callbacks: &[CallbackReport]) -> Vec<CallbackShape> {
 }
 
 fn shape(callback: &CallbackReport) -> Result<CallbackShape, Problem> {
-    // Between two reads of the store its rows may have gone.
+    // Its rows may be deleted between two reads of the store.
     let gone = || OpsError::NotFound(format!("there is no callback {}", callback.id));
     Ok(CallbackShape::new(callback).ok_or_else(gone)?)
 }

@@ -239,7 +239,7 @@ fn time(text: String) -> Result<String, Failure> {
     let ago = scale_callback_serve::text::duration(&text).ok_or_else(|| {
         let shown = scale_callback_serve::text::printable(text.as_bytes(), 64);
         let sentence = format!(
-            "{shown:?} is no time; write how long ago, \"2h\" or \"7d\", or RFC 3339, \"2026-11-24T12:00:00Z\""
+            "{shown:?} is not a time; write how long ago, \"2h\" or \"7d\", or RFC 3339, \"2026-11-24T12:00:00Z\""
         );
         Failure::new(Failure::REFUSED, sentence)
     })?;

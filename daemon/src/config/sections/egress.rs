@@ -23,13 +23,13 @@ fn allow_rule(rule: &Allow) -> Result<AllowRule, String> {
     let what = match (&rule.net, &rule.host) {
         (Some(net), None) => {
             let parsed = Net::parse(net);
-            Allowed::Net(parsed.ok_or_else(|| format!("{net:?} is no net; write for example \"10.0.0.0/8\""))?)
+            Allowed::Net(parsed.ok_or_else(|| format!("{net:?} is not a network; write for example \"10.0.0.0/8\""))?)
         }
         // The host is read as the host of a URL is.
         (None, Some(host)) => match Target::parse(&format!("https://{host}/")).map(|target| target.host) {
             Ok(TargetHost::Name(name)) => Allowed::Host(name.to_string()),
             Ok(TargetHost::Address(_)) => return Err(format!("{host:?} is an address; name it as net")),
-            Err(_) => return Err(format!("{host:?} is no host name")),
+            Err(_) => return Err(format!("{host:?} is not a host name")),
         },
         _ => return Err("each rule has either net (\"10.0.0.0/8\") or host (a name)".to_owned()),
     };

@@ -46,7 +46,7 @@ const WIDE: Caps = Caps { endpoint: 64, waiting: 1_000, lane_bytes: 1_000_000, .
 struct Fixture {
     admit: Admit,
     store: Arc<MemoryStore>,
-    /// Attempts under way: each holds its places until it is dropped.
+    /// Attempts under way. Each holds its slot and permit until it is dropped.
     started: Arc<Mutex<Vec<Start>>>,
     partition: Arc<PartitionKey>,
     epoch: i64,
@@ -55,7 +55,7 @@ struct Fixture {
     _stop: (Switch, mpsc::Sender<Vec<Incoming>>),
 }
 
-/// One event, as a test cares for it.
+/// The parts of an event that tests use.
 #[derive(Clone, Copy)]
 struct Wanted<'w> {
     team: &'w str,
@@ -90,7 +90,7 @@ fn keyring() -> Arc<Keyring> {
     Arc::new(Keyring::from_file(&ring).unwrap())
 }
 
-/// A client that no test here lets send anything.
+/// A client that sends nothing in these tests.
 fn delivery_config(caps: Caps) -> deliver::Config {
     let time = Duration::from_secs(15);
     let exchange = exchange::Config {
@@ -116,7 +116,7 @@ fn holding() -> (Arc<Mutex<Vec<Start>>>, Starter) {
     (started, Box::new(move |start| list.lock().unwrap_or_else(PoisonError::into_inner).push(start)))
 }
 
-/// An egress policy without a rule of its own.
+/// An egress policy without rules.
 fn nothing_special() -> Policy {
     Policy {
         allow: Vec::new(),
@@ -210,7 +210,7 @@ impl Fixture {
         Incoming { partition, epoch, below_seen: received.is_below_seen, decoded: Ok(event) }
     }
 
-    /// Admits these events in one batch; returns when what they led to is durable.
+    /// Admits these events in one batch. Returns when all their changes are durable.
     async fn admit(&mut self, wanted: &[Wanted<'_>]) {
         let batch = wanted.iter().map(|wanted| self.incoming(*wanted)).collect();
         self.admit.admit(batch).await;
@@ -275,12 +275,12 @@ async fn an_event_id_with_another_content_is_buried() {
     let mut fixture = Fixture::new(WIDE).await;
     let event = Wanted { event_id: Some("evt-1"), ..EVENT };
     let reused = Wanted { content: 2, ..event };
-    // In the same batch, and while the first is under way.
+    // Repeats come in the same batch, and while the first callback is under way.
     fixture.admit(&[event, reused]).await;
     fixture.admit(&[reused]).await;
     assert_eq!(fixture.started(), [0]);
     assert_eq!(fixture.buried().await, [(1, Unreadable::EventIdReused), (2, Unreadable::EventIdReused)]);
-    // In another team it is another event.
+    // The same id in another team is another event.
     assert_eq!(fixture.repeats(), 0);
 }
 
@@ -289,7 +289,7 @@ async fn what_the_store_knows_is_passed() {
     let mut fixture = Fixture::new(NARROW).await;
     let event = Wanted { event_id: Some("evt-1"), ..EVENT };
     let other = Wanted { host: "b.example", ..EVENT };
-    // It finds no room, and gets its row.
+    // The callback finds no room, and gets its row.
     fixture.admit(&[EVENT, other, EVENT, event]).await;
     let id = CallbackId::of(TEAM, EventKey::Id("evt-1"), 1_764_000_000_000);
     assert!(fixture.store.rows(id).await.unwrap().pending.is_some());
@@ -305,7 +305,7 @@ async fn a_record_below_seen_upto_is_looked_up_without_an_event_id() {
     let mut fixture = Fixture::new(NARROW).await;
     fixture.admit(&[EVENT, Wanted { host: "b.example", ..EVENT }, EVENT, EVENT]).await;
     assert_eq!(fixture.parked(), 1, "record 3 has a row");
-    // The partition is taken again: what has a row is known, and the rest is new.
+    // The partition is taken again: callbacks with a row are known, and the others are new.
     let deps = Arc::clone(&fixture.admit.deps);
     deps.flight.inflight.give_up(&fixture.partition);
     deps.flight.inflight.gone(&fixture.partition);
@@ -356,14 +356,14 @@ async fn a_backlog_for_one_lane_stays_in_kafka() {
     let mut fixture = Fixture::new(NARROW).await;
     fixture.admit(&[EVENT; 5]).await;
     assert_eq!((fixture.started(), fixture.parked(), fixture.is_stalled()), (vec![0], 0, true));
-    // Room comes: they go on in order, and the partition is read again once none waits.
+    // Now there is room: the first tries begin in order, and the partition is resumed when none waits.
     for next in 1..5 {
         fixture.end_one();
         fixture.admit.offer_waiting().await;
         assert_eq!(fixture.started(), [next]);
     }
     assert_eq!((fixture.parked(), fixture.is_stalled()), (0, false));
-    // Once another lane's record came, nobody waits for the first lane.
+    // After a record of another lane, no record waits for the first lane.
     fixture.admit(&[EVENT, Wanted { host: "b.example", ..EVENT }, EVENT]).await;
     assert!(fixture.parked() > 0 && !fixture.is_stalled());
 }
@@ -374,7 +374,7 @@ async fn while_the_machine_is_the_limit_intake_waits() {
     let other = Wanted { host: "b.example", ..EVENT };
     fixture.admit(&[other, EVENT, EVENT, EVENT, other, other]).await;
     assert_eq!((fixture.started(), fixture.parked(), fixture.is_stalled()), (vec![0, 1], 0, true));
-    // Permits come free: what waits goes to its lanes, in order.
+    // Permits are freed: the waiting first tries go to their lanes, in order.
     fixture.end_one();
     fixture.end_one();
     fixture.admit.offer_waiting().await;

@@ -134,7 +134,7 @@ fn string<'v>(name: &str, raw: &'v RawValue) -> Result<Cow<'v, str>, Defect> {
     if !raw.get().starts_with('"') {
         return Err(Defect::new(Unreadable::WrongType, format!("{name} is not a string")));
     }
-    // A JSON string that is no text contains a lone surrogate.
+    // A JSON string that is not text contains a lone surrogate.
     text(raw).ok_or_else(|| Defect::new(Unreadable::InvalidId, format!("{name} is not text")))
 }
 

@@ -54,7 +54,7 @@ pub enum Event {
     Tick,
     /// Answers [`Action::AskCommitted`].
     Committed(Option<Committed>),
-    /// Answers [`Action::Take`] and [`Action::StartAnew`].
+    /// Answers [`Action::Take`] and [`Action::StartOver`].
     Taken(Taken),
     /// Answers [`Action::AskEnds`].
     LogEnds(LogEnds),
@@ -97,7 +97,7 @@ pub enum Action {
     /// Ask the store for the next epoch.
     Take,
     /// Ask the store for the next epoch, which begins at `start`.
-    StartAnew {
+    StartOver {
         start: i64,
         log_end: i64,
         cause: AnewCause,
@@ -144,7 +144,7 @@ impl Action {
             Self::AskCommitted
             | Self::AskEnds(_)
             | Self::Take
-            | Self::StartAnew { .. }
+            | Self::StartOver { .. }
             | Self::AssignAt(_)
             | Self::SkipTo(_)
             | Self::SkipUnreadable(_) => true,
@@ -179,7 +179,7 @@ pub enum Check {
     /// Kafka refused some offset.
     OutOfRange,
     /// To read the partition from its beginning as a new log.
-    StartAnew(AnewReason),
+    StartOver(StartOverReason),
     /// To start at the place that an operator named.
     Accept { from: AcceptFrom, committed: Option<Committed> },
 }
@@ -188,18 +188,18 @@ pub enum Check {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AnewCause {
     /// Its topic was re-created or truncated.
-    LogChanged(AnewReason),
+    LogChanged(StartOverReason),
     /// An operator accepted its offsets, which this store wrote.
     Accepted { store: Arc<str> },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AnewReason {
+pub enum StartOverReason {
     OtherRecord,
     EndsBelow,
 }
 
-impl fmt::Display for AnewReason {
+impl fmt::Display for StartOverReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::OtherRecord => "the record below the watermark is another one",

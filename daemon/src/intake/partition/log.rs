@@ -2,7 +2,8 @@
 //! the beginning and the end of the log.
 
 use super::{
-    AcceptFrom, Action, Actions, AnewCause, AnewReason, Awaited, Check, Committed, LogEnds, Partition, PartitionState,
+    AcceptFrom, Action, Actions, AnewCause, Awaited, Check, Committed, LogEnds, Partition, PartitionState,
+    StartOverReason,
 };
 use crate::model::callback::Hash;
 use crate::model::offsets::Watermark;
@@ -24,7 +25,7 @@ impl Partition {
                     return self.ask_ends(Check::RecordGone);
                 }
                 if offset < known || hash.is_some_and(|hash| hash != known_hash) {
-                    return self.start_anew(AnewReason::OtherRecord);
+                    return self.start_over(StartOverReason::OtherRecord);
                 }
                 self.state = PartitionState::Reading;
                 if hash.is_some() {
@@ -54,20 +55,20 @@ impl Partition {
         match check {
             Check::Silent => match self.state {
                 PartitionState::Verifying { offset, .. } if ends.high <= offset => {
-                    self.start_anew(AnewReason::EndsBelow)
+                    self.start_over(StartOverReason::EndsBelow)
                 }
                 _ => Actions::none(),
             },
             Check::RecordGone => match self.compare(&ends) {
                 Some(actions) => actions,
                 // The log has this offset, but not our record.
-                None => self.start_anew(AnewReason::OtherRecord),
+                None => self.start_over(StartOverReason::OtherRecord),
             },
             // There is no difference, so Kafka may have stopped serving this partition: it is taken again and verified.
             Check::OutOfRange => self.compare(&ends).unwrap_or_else(|| self.give_up()),
-            Check::StartAnew(reason) => {
+            Check::StartOver(reason) => {
                 let cause = AnewCause::LogChanged(reason);
-                let action = Action::StartAnew { start: ends.low, log_end: ends.high, cause };
+                let action = Action::StartOver { start: ends.low, log_end: ends.high, cause };
                 self.ask(Awaited::StartedAnew { accepted: false }, action)
             }
             Check::Accept { from, committed } => self.start_accepted(from, committed, &ends),
@@ -79,7 +80,7 @@ impl Partition {
         let Watermark { upto, last, .. } = self.watermark;
         let LogEnds { low, high, .. } = *ends;
         if upto > high || self.read_upto.is_some_and(|read_upto| read_upto > high) {
-            return Some(self.start_anew(AnewReason::EndsBelow));
+            return Some(self.start_over(StartOverReason::EndsBelow));
         }
         // A partition that was never read starts where its log begins, so none of its records is lost.
         let was_removed = upto > 0 && last.map_or(upto, |(offset, _)| offset) < low;
@@ -106,15 +107,15 @@ impl Partition {
             AcceptFrom::Committed => offset.min(high).max(low),
             AcceptFrom::End => high,
         };
-        let action = Action::StartAnew { start, log_end: high, cause: AnewCause::Accepted { store } };
+        let action = Action::StartOver { start, log_end: high, cause: AnewCause::Accepted { store } };
         self.ask(Awaited::StartedAnew { accepted: true }, action)
     }
 
     /// Row 37: the topic was re-created or truncated. Its records are new, but they are still looked up by id.
-    fn start_anew(&mut self, reason: AnewReason) -> Actions {
+    fn start_over(&mut self, reason: StartOverReason) -> Actions {
         let asked = matches!(self.awaits, Some(Awaited::Ends(_)));
         let actions = self.give_up();
-        self.awaits = Some(Awaited::Ends(Check::StartAnew(reason)));
-        if asked { actions } else { actions.and(Action::AskEnds(Check::StartAnew(reason))) }
+        self.awaits = Some(Awaited::Ends(Check::StartOver(reason)));
+        if asked { actions } else { actions.and(Action::AskEnds(Check::StartOver(reason))) }
     }
 }

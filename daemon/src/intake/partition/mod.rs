@@ -10,7 +10,7 @@ mod event;
 mod log;
 
 pub use event::{
-    AcceptFrom, Action, Actions, AnewCause, AnewReason, BlockReason, Check, Committed, Event, Flow, LogEnds, Place,
+    AcceptFrom, Action, Actions, AnewCause, BlockReason, Check, Committed, Event, Flow, LogEnds, Place, StartOverReason,
 };
 
 use std::sync::Arc;

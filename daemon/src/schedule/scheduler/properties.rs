@@ -1,4 +1,4 @@
-//! Any sequence of events, with everything recounted after each.
+//! Random sequences of events. After each event, everything is recounted.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -32,7 +32,7 @@ enum Event {
     ToSettling {
         which: usize,
     },
-    /// Takes out the items whose number this divides.
+    /// Removes the items whose number is a multiple of this.
     Forget {
         divisor: u32,
     },
@@ -50,7 +50,7 @@ fn side() -> impl Strategy<Value = Side> {
     prop_oneof![Just(Side::Fresh), Just(Side::Due)]
 }
 
-/// Small caps, so that each of them is reached; `from` is the lowest.
+/// Small caps, so that each of them is reached. `from` is the lowest one.
 fn caps(from: usize) -> impl Strategy<Value = Caps> {
     let narrow = (from..4, from..5, from..6, from..9, from..4);
     (narrow, 0..3_usize, 0..3_usize).prop_map(|((endpoint, origin, team, fast, unproven), slow, settling)| Caps {
@@ -84,20 +84,20 @@ fn event(from: usize) -> impl Strategy<Value = Event> {
     ]
 }
 
-/// An attempt: its slot and its permit are given back apart.
+/// An attempt. Its slot and its permit are given back at different times.
 struct Running {
     slot: Option<Slot>,
     pool: Option<Pool>,
 }
 
-/// A scheduler, and what a plain account says of it.
+/// A scheduler, and a simple model of it.
 struct World {
     scheduler: Scheduler<u32>,
     now: Instant,
     loosest: Caps,
     running: Vec<Running>,
     offered: u32,
-    /// Items that were given out in any way, each once.
+    /// Items that the scheduler has returned in any way, each of them once.
     given: BTreeSet<u32>,
 }
 
@@ -146,7 +146,7 @@ impl World {
     }
 
     fn offer(&mut self, team: usize, host: usize, side: Side, bytes: usize) {
-        // The first host stands for a team without a URL: its lane has no origin.
+        // The first host means a team without a URL: its lane has no origin.
         let origin = (host > 0).then(|| Origin::parse(&format!("https://h{host}.example")).unwrap());
         let target = origin.clone().map_or(QueueTarget::Default(Mode::Live), QueueTarget::Origin);
         let key = LaneKey { team: format!("team_{team}").into(), origin };
@@ -209,7 +209,7 @@ impl World {
         assert_eq!(scheduler.lanes.iter().map(Lane::in_flight).sum::<usize>(), slots);
     }
 
-    /// Ends what runs, one by one, and starts what may start, until nothing runs.
+    /// Ends the running attempts one by one, and starts what may start, until nothing runs.
     fn finish(&mut self, prompt: bool) {
         self.drain();
         while !self.running.is_empty() {
@@ -290,7 +290,7 @@ proptest! {
             prop_assert!(running.len() <= CAPS.fast + CAPS.slow);
             scheduler.check(&CAPS);
         }
-        // With everything finishing, everything is given out.
+        // If every attempt ends, every item starts.
         while let Some((slot, pool, _)) = running.pop() {
             scheduler.leave(slot, true, Instant::now());
             scheduler.release(pool);

@@ -1,4 +1,4 @@
-//! The rules, each by an example.
+//! An example of each rule.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -87,7 +87,7 @@ fn a_lane_full_of_fresh_callbacks_has_room_for_due_rows() {
     drain(&mut scheduler);
     let rows = |scheduler: &Scheduler<u32>| scheduler.rooms(Instant::now()).iter().map(|room| room.rows).sum::<usize>();
     assert_eq!(rows(&scheduler), 2, "half of its slots");
-    // Others of its team take all that the team may have: one row is still kept at hand.
+    // Other lanes of its team take all slots of the team. This lane still keeps one row ready.
     for host in ["b.example", "c.example"] {
         for item in 0..10 {
             offer(&mut scheduler, "a", host, Side::Fresh, item);
@@ -100,7 +100,7 @@ fn a_lane_full_of_fresh_callbacks_has_room_for_due_rows() {
 }
 
 #[test]
-fn endpoints_not_seen_to_answer_share_a_part_of_the_permits() {
+fn unproven_endpoints_share_a_part_of_the_fast_permits() {
     let caps = Caps { unproven: 2, ..CAPS };
     let mut scheduler = Scheduler::new(caps);
     for (item, host) in ["1.example", "2.example", "3.example"].into_iter().enumerate() {
@@ -207,7 +207,7 @@ fn a_lane_of_a_full_team_does_not_keep_others_from_a_slot_at_their_origin() {
     offer(&mut scheduler, "a", "shared.example", Side::Fresh, 3);
     offer(&mut scheduler, "b", "shared.example", Side::Fresh, 4);
     assert!(drain(&mut scheduler).is_empty());
-    // Now "a" is at its cap, elsewhere.
+    // Now "a" is at its cap because of another lane.
     offer(&mut scheduler, "a", "1.example", Side::Fresh, 5);
     offer(&mut scheduler, "a", "2.example", Side::Fresh, 6);
     let elsewhere = drain(&mut scheduler);

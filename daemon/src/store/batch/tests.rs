@@ -22,7 +22,7 @@ use crate::store::{Answer, Begun, ClaimAsk, Claimed, EventClaim, Known, PruneAsk
 
 const START: Timestamp = Timestamp::from_millis(1_764_000_000_000);
 
-/// What the scripted store answers to one write.
+/// The answer of the scripted store to one write.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Say {
     Applied,
@@ -31,13 +31,13 @@ enum Say {
     Broken,
 }
 
-/// A store that answers writes by a script, refuses chosen callbacks, and keeps what it was asked.
+/// A store that answers writes by a script, refuses chosen callbacks, and records all requests.
 struct Scripted {
     inner: MemoryStore,
     script: Mutex<VecDeque<Say>>,
-    /// Refused while their change brings content.
+    /// Rows that are refused if they have content.
     refused: Vec<CallbackId>,
-    /// Refused whatever their change brings.
+    /// Rows that are refused with any content.
     always_refused: Vec<CallbackId>,
     asked: Mutex<Vec<Asked>>,
 }
@@ -127,7 +127,7 @@ impl EngineStore for Scripted {
         self.inner.take(instance, partition)
     }
 
-    fn start_anew(
+    fn start_over(
         &self,
         instance: InstanceId,
         partition: Arc<PartitionKey>,
@@ -135,7 +135,7 @@ impl EngineStore for Scripted {
         log_end: i64,
         accepted: Option<String>,
     ) -> Answer<'_, Taken> {
-        self.inner.start_anew(instance, partition, start, log_end, accepted)
+        self.inner.start_over(instance, partition, start, log_end, accepted)
     }
 
     fn sweep(&self) -> Answer<'_, usize> {
@@ -292,7 +292,7 @@ async fn while_the_store_is_unavailable_the_batch_waits_and_everybody_knows() {
     let numbers: Vec<_> = bench.store.asked().iter().map(|asked| asked.number).collect();
     assert_eq!(numbers, [1, 1, 1]);
     assert!(*bench.up.borrow(), "it is up again");
-    assert!(told.await.unwrap(), "it was down meanwhile");
+    assert!(told.await.unwrap(), "the store was down for a while");
 }
 
 #[tokio::test]
@@ -316,7 +316,7 @@ async fn a_refused_batch_is_split_until_the_bad_change_is_alone() {
     assert_eq!(written.now, START);
 }
 
-/// The change of callback `n` as a failure that is tried again; the others as they are.
+/// Turns the change of callback `n` into a failure that is tried again. Other changes stay as they are.
 fn retyped(change: Change, n: u8) -> Change {
     if id_of(&change) != id(n) {
         return change;
@@ -326,7 +326,7 @@ fn retyped(change: Change, n: u8) -> Change {
 }
 
 #[tokio::test]
-async fn what_stands_in_for_a_refused_change_has_no_content() {
+async fn the_replacement_of_a_refused_change_has_no_content() {
     let store = Scripted { refused: vec![id(1), id(2), id(3)], ..Scripted::new(&[]) };
     let mut bench = Bench::new(store).await;
     bench.writer.write(vec![delivered(1), park(2), bury(3)], Vec::new()).await.unwrap();

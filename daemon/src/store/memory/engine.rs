@@ -58,7 +58,7 @@ impl EngineStore for MemoryStore {
         done(Ok(self.state().take(instance, &partition, now).taken()))
     }
 
-    fn start_anew(
+    fn start_over(
         &self,
         instance: InstanceId,
         partition: Arc<PartitionKey>,

@@ -11,7 +11,7 @@ pub(super) enum SqliteError {
     /// A row that this program could not have written.
     Corrupt(&'static str),
     Refused(String),
-    /// A job over the shared SQL, whose errors are told apart already.
+    /// An error of a job over the shared SQL, which has its kind already.
     Store(StoreError),
 }
 

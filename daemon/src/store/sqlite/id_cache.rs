@@ -19,7 +19,7 @@ pub(super) struct IdCache {
     queue_names: HashMap<i64, QueueKey>,
 }
 
-/// Queue numbers kept at hand; a cache that has reached this many is emptied.
+/// How many queue numbers are cached. A cache that has reached this many is emptied.
 const QUEUE_LIMIT: usize = 100_000;
 
 impl IdCache {

@@ -1,4 +1,4 @@
-//! The contract of the admin trait: every change is one transaction with its audit row, or leaves nothing.
+//! The contract of the admin trait: every change is one transaction with its audit row, or changes nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -262,7 +262,7 @@ async fn what_is_refused_inside_the_transaction_leaves_nothing() {
         let repeated = store.create_token(token(2), once("t", 1), entry("token.create", "tok_2")).await.unwrap();
         assert_eq!(repeated, Made::Repeated("tok_1".to_owned()), "{}", subject.name);
         assert_eq!(subject.picture().await, before, "{}", subject.name);
-        // The refused request left no idempotency key either: with room it does what it would have done.
+        // The refused request left no idempotency key, so it succeeds when there is room.
         let made = store.create_key(row, once("k", 2), entry("key.create", "team_a"), |_| None::<()>).await.unwrap();
         assert_eq!(made, Ok(Made::Done), "{}", subject.name);
     }

@@ -1,5 +1,5 @@
-//! The contract of the engine's trait: each pair of rows and change comes out as `settlement::apply` says, batches are
-//! idempotent, watermarks rise with their rows, leases and claims hold.
+//! The contract of the engine's trait: each change has the effect on rows that `settlement::apply` gives, batches are
+//! idempotent, watermarks rise together with their rows, and leases and claims are kept.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use callbackd::store::{StoreError, reads::Reads};
 
 use super::{START, opened};
 
-/// A store under test, with what a test needs to look inside.
+/// A store under test, with access to its content.
 struct Subject {
     name: &'static str,
     store: Arc<dyn EngineStore>,
@@ -57,7 +57,7 @@ async fn subjects() -> Vec<Subject> {
 }
 
 impl Subject {
-    /// Writes one batch, again and again while the store is uncertain.
+    /// Writes one batch, and repeats it while the result is uncertain.
     async fn write(&mut self, changes: Vec<Change>, watermarks: Vec<PartitionWatermark>) -> Vec<Verdict> {
         self.number += 1;
         let batch = Arc::new(Batch { instance: self.instance, number: self.number, changes, watermarks });
@@ -172,7 +172,7 @@ fn interrupted() -> Next {
     Next::Interrupted { due: START, since: begun, horizon: begun.plus(Duration::from_secs(86_400)) }
 }
 
-/// Every state that rows can be brought into, as the changes that lead there. The holder's token is always 7.
+/// Every state of rows, as the changes that lead to it. The holder's token is always 7.
 fn states(epoch: i64) -> Vec<(&'static str, Box<dyn Fn(u32) -> Vec<Change>>)> {
     let own = Some(epoch);
     let failed = Outcome::ServerError;
@@ -266,7 +266,7 @@ async fn every_pair_of_rows_and_change_is_what_apply_says() {
 fn holds(rows: &Rows, attempts: &[NumberedAttempt], context: &str) {
     if let Some(settled) = &rows.settled {
         let recorded = u32::try_from(attempts.len()).unwrap();
-        // A delivery stands in the settled row alone; nothing else is missing.
+        // Only the settled row records a delivery; no other attempt is missing.
         assert!(settled.attempts == recorded || settled.attempts == recorded + 1, "{context}: {settled:?}");
         assert!(rows.pending.is_none(), "{context}: no pending row stays beside it");
     }
@@ -332,14 +332,14 @@ async fn the_watermark_rises_with_its_rows_and_only_in_our_epoch() {
         assert_eq!(subject.watermark().await.upto, 2, "{}: it never falls", subject.name);
         let taken = subject.store.take(subject.instance, partition()).await.unwrap();
         assert_eq!((taken.epoch, taken.watermark.upto, taken.fresh), (epoch + 1, 2, false));
-        // What the earlier epoch still writes is fenced: no watermark, no first try, no park.
+        // Writes under the earlier epoch are fenced: no watermark, no first try, no park.
         let verdicts = subject.write(vec![park(2, None, epoch)], vec![raised(epoch, 9)]).await;
         assert!(verdicts.is_empty() || verdicts == [Verdict::Nothing], "{}", subject.name);
         assert_eq!(subject.watermark().await.upto, 2, "{}", subject.name);
         assert_eq!(subject.rows(facts(2).id).await, Rows::default(), "{}", subject.name);
-        let anew = subject.store.start_anew(subject.instance, partition(), 0, 50, None).await.unwrap();
-        assert_eq!(anew.epoch, epoch + 2);
-        assert_eq!(anew.watermark, Watermark { upto: 0, seen_upto: 50, last: None }, "{}", subject.name);
+        let restarted = subject.store.start_over(subject.instance, partition(), 0, 50, None).await.unwrap();
+        assert_eq!(restarted.epoch, epoch + 2);
+        assert_eq!(restarted.watermark, Watermark { upto: 0, seen_upto: 50, last: None }, "{}", subject.name);
     }
 }
 
@@ -362,7 +362,7 @@ async fn due_rows_are_claimed_once_in_turns_and_by_room() {
         let rest = subject.store.claim(subject.ask()).await.unwrap();
         assert_eq!(rest.rows.len(), 3, "{}: leased rows are not claimed again", subject.name);
         assert_eq!(rest.next_at.map(|at| at.since(START)), Some(Duration::from_secs(6)), "{}", subject.name);
-        // The retry comes when it is due, the leases when they ran out.
+        // The retry is claimed when it is due, and leased rows when their leases have expired.
         subject.clock.advance(Duration::from_secs(6));
         assert_eq!(subject.store.claim(subject.ask()).await.unwrap().rows.len(), 1, "{}", subject.name);
         subject.clock.advance(Duration::from_secs(61));

@@ -1,4 +1,4 @@
-//! One contract suite a trait of the store, each over every implementer.
+//! One contract suite for each trait of the store. Each suite runs over every implementer.
 
 mod admin;
 mod engine;

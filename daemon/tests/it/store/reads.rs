@@ -1,5 +1,5 @@
-//! The contract of the trait of what people look at. Every filter is held against a plain model: what a page of the
-//! store holds is what a filter over all rows gives.
+//! The contract of the reads for people. Every filter is compared with a simple model: a page of the store must equal a
+//! filter over all rows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -219,7 +219,7 @@ fn every_filter_gives_what_the_model_gives_page_by_page() {
             })
             .unwrap();
     }
-    // A queue's own origin reads as it is written.
+    // The origin of a queue is read back as it was written.
     assert_eq!(Origin::parse("http://b.example:8080").map(|o| o.to_string()).as_deref(), Some("http://b.example:8080"));
 }
 

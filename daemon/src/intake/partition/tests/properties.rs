@@ -1,5 +1,5 @@
-//! Properties of a partition over random sequences of events. The world around it checks each action; what follows holds
-//! at the end.
+//! Properties of a partition over random sequences of events. The world around it checks each action. These tests check
+//! the end of a sequence.
 
 use proptest::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Each decision of a partition, one by one.
+//! Every decision of a partition, each in a test of its own.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ fn ends(low: i64, high: i64, watermark: Option<Watermark>) -> Event {
     Event::LogEnds(LogEnds { low, high, watermark })
 }
 
-/// What an assigned partition does with these answers of Kafka and the store.
+/// The actions of an assigned partition after these answers of Kafka and the store.
 fn after_take(answer: Option<Committed>, taken: Taken) -> (Partition, Vec<Action>) {
     let mut partition = Partition::new(OURS.into());
     assert_eq!(list(partition.on(Event::Assigned)), [Action::AskCommitted]);
@@ -40,14 +40,14 @@ fn after_take(answer: Option<Committed>, taken: Taken) -> (Partition, Vec<Action
     (partition, actions)
 }
 
-/// A partition that was taken at this watermark and sent to its place.
+/// A partition that was taken at this watermark and sent to its offset.
 fn placed(watermark: Watermark) -> Partition {
     let (mut partition, _) = after_take(None, taken(watermark));
     assert_eq!(list(partition.on(Event::Moved)), []);
     partition
 }
 
-/// A partition that reads behind record 9; its watermark is 10.
+/// A partition that has read record 9. Its watermark is 10.
 fn reading() -> Partition {
     let mut partition = placed(watermark(10, Some(9)));
     assert_eq!(list(partition.on(Event::Read { offset: 9, hash: KNOWN })), []);
@@ -84,7 +84,7 @@ fn the_groups_offset_must_be_of_this_store() {
         (committed(10, "st_other"), &never_read, other()),
         (committed(10, "st_other"), &accepted, None),
         (committed(10, "st_third"), &accepted, Some(BlockReason::OtherStore("st_third".into()))),
-        // A tool that resets offsets leaves no store's name.
+        // A tool that resets offsets writes no store's name.
         (committed(5, ""), &read, None),
         (committed(5, ""), &never_read, Some(BlockReason::UnknownOffset(5))),
         (committed(5, ""), &accepted_empty, None),
@@ -113,12 +113,12 @@ fn a_store_that_went_back_is_told_of_and_read_from_its_own_watermark() {
 #[test]
 fn the_record_below_the_watermark_must_be_the_one_we_know() {
     let ask = |check| vec![Action::AskEnds(check)];
-    let anew = vec![Action::GiveUp, Action::AskEnds(Check::StartAnew(AnewReason::OtherRecord))];
+    let start_over = vec![Action::GiveUp, Action::AskEnds(Check::StartOver(StartOverReason::OtherRecord))];
     for (offset, hash, actions, state) in [
         (9, KNOWN, vec![], PartitionState::Reading),
-        (9, OTHER, anew.clone(), PartitionState::NotTaken),
-        (8, KNOWN, anew.clone(), PartitionState::NotTaken),
-        (3, OTHER, anew, PartitionState::NotTaken),
+        (9, OTHER, start_over.clone(), PartitionState::NotTaken),
+        (8, KNOWN, start_over.clone(), PartitionState::NotTaken),
+        (3, OTHER, start_over, PartitionState::NotTaken),
         (10, OTHER, ask(Check::RecordGone), PartitionState::Verifying { offset: 9, hash: KNOWN }),
         (99, KNOWN, ask(Check::RecordGone), PartitionState::Verifying { offset: 9, hash: KNOWN }),
     ] {
@@ -131,17 +131,17 @@ fn the_record_below_the_watermark_must_be_the_one_we_know() {
 #[test]
 fn a_record_that_is_gone_is_judged_by_where_the_log_begins() {
     let held = watermark(10, Some(9));
-    let anew = |reason| vec![Action::GiveUp, Action::AskEnds(Check::StartAnew(reason))];
+    let start_over = |reason| vec![Action::GiveUp, Action::AskEnds(Check::StartOver(reason))];
     for (answer, actions) in [
-        // The log has its place, and another record.
-        (ends(0, 20, Some(held)), anew(AnewReason::OtherRecord)),
-        (ends(9, 20, Some(held)), anew(AnewReason::OtherRecord)),
-        (ends(0, 9, Some(held)), anew(AnewReason::EndsBelow)),
-        // Retention removed it, and nothing that we have not read.
+        // The log has this offset, but another record there.
+        (ends(0, 20, Some(held)), start_over(StartOverReason::OtherRecord)),
+        (ends(9, 20, Some(held)), start_over(StartOverReason::OtherRecord)),
+        (ends(0, 9, Some(held)), start_over(StartOverReason::EndsBelow)),
+        // Retention removed the record, but no record that we have not read.
         (ends(10, 20, Some(held)), vec![Action::SkipTo(10)]),
-        // Retention removed more.
+        // Retention also removed records that we have not read.
         (ends(15, 20, Some(held)), vec![Action::CountLost { lost: 5, begin: 15 }, Action::SkipTo(15)]),
-        // Without an answer it is taken again, and not read without being verified.
+        // Without an answer, the partition is taken again: it is never read unverified.
         (Event::NoAnswer, vec![Action::GiveUp]),
     ] {
         let mut partition = placed(held);
@@ -153,12 +153,12 @@ fn a_record_that_is_gone_is_judged_by_where_the_log_begins() {
 
 #[test]
 fn a_silent_log_is_compared_by_its_end() {
-    for (high, anew) in [(9, true), (3, true), (10, false), (20, false)] {
+    for (high, start_over) in [(9, true), (3, true), (10, false), (20, false)] {
         let mut partition = placed(watermark(10, Some(9)));
         assert_eq!(list(partition.on(Event::Tick)), [Action::AskEnds(Check::Silent)]);
         assert_eq!(list(partition.on(Event::Tick)), [], "one question at a time");
         let actions = list(partition.on(ends(0, high, None)));
-        assert_eq!(actions.first() == Some(&Action::GiveUp), anew, "{high}");
+        assert_eq!(actions.first() == Some(&Action::GiveUp), start_over, "{high}");
     }
     let mut partition = placed(watermark(10, Some(9)));
     partition.on(Event::Tick);
@@ -169,11 +169,11 @@ fn a_silent_log_is_compared_by_its_end() {
 #[test]
 fn an_offset_out_of_range_is_explained_by_the_ends_of_the_log() {
     let at = |upto| Some(watermark(upto, Some(upto - 1)));
-    let anew = vec![Action::GiveUp, Action::AskEnds(Check::StartAnew(AnewReason::EndsBelow))];
+    let start_over = vec![Action::GiveUp, Action::AskEnds(Check::StartOver(StartOverReason::EndsBelow))];
     for (answer, actions) in [
-        (ends(0, 9, at(10)), anew.clone()),
-        // The watermark fits, and what was read above it does not.
-        (ends(0, 12, at(10)), anew),
+        (ends(0, 9, at(10)), start_over.clone()),
+        // The watermark fits, but the records read above it do not.
+        (ends(0, 12, at(10)), start_over),
         (ends(16, 30, at(10)), vec![Action::CountLost { lost: 3, begin: 16 }, Action::SkipTo(16)]),
         (ends(13, 30, at(10)), vec![Action::SkipTo(13)]),
         (ends(12, 30, at(10)), vec![Action::SkipTo(12)]),
@@ -191,10 +191,10 @@ fn an_offset_out_of_range_is_explained_by_the_ends_of_the_log() {
     }
 }
 
-/// A client without a position says -1001: it must not become an offset.
+/// A client without a position gives -1001, which must not become an offset.
 #[test]
 fn nothing_is_called_lost_that_was_never_there() {
-    // An empty partition beside one whose records were deleted, and one of a re-created topic.
+    // An empty partition, one whose records were deleted, and one of a re-created topic.
     for (low, high) in [(0, 0), (0, 5), (7, 7)] {
         let mut partition = placed(watermark(0, None));
         partition.on(Event::Position(None));
@@ -228,18 +228,18 @@ fn what_was_lost_is_counted_once() {
 }
 
 #[test]
-fn a_partition_that_starts_anew_reads_its_log_from_the_begin() {
+fn a_partition_that_starts_over_reads_its_log_from_the_beginning() {
     let mut partition = placed(watermark(10, Some(9)));
     partition.on(Event::Read { offset: 2, hash: OTHER });
-    let cause = AnewCause::LogChanged(AnewReason::OtherRecord);
-    assert_eq!(list(partition.on(ends(0, 40, None))), [Action::StartAnew { start: 0, log_end: 40, cause }]);
+    let cause = AnewCause::LogChanged(StartOverReason::OtherRecord);
+    assert_eq!(list(partition.on(ends(0, 40, None))), [Action::StartOver { start: 0, log_end: 40, cause }]);
     let begun = Watermark { upto: 0, seen_upto: 40, last: None };
     assert_eq!(
         list(partition.on(Event::Taken(taken(begun)))),
         [Action::Hold { epoch: 3, watermark: begun }, Action::AssignAt(Place::Beginning)]
     );
     assert!(partition.reads());
-    // A store or a broker that does not answer: the partition is taken again, and judged again.
+    // The store or the broker does not answer: the partition is taken again, and verified again.
     let mut partition = placed(watermark(10, Some(9)));
     partition.on(Event::Read { offset: 2, hash: OTHER });
     partition.on(ends(0, 40, None));
@@ -264,7 +264,7 @@ fn an_operator_says_where_a_blocked_partition_starts() {
         let check = Check::Accept { from, committed: committed(offset, "st_other") };
         assert_eq!(list(partition.on(Event::Committed(committed(offset, "st_other")))), [Action::AskEnds(check)]);
         let cause = AnewCause::Accepted { store: "st_other".into() };
-        assert_eq!(list(partition.on(ends(10, 90, None))), [Action::StartAnew { start, log_end: 90, cause }]);
+        assert_eq!(list(partition.on(ends(10, 90, None))), [Action::StartOver { start, log_end: 90, cause }]);
         assert!(partition.is_accepting());
         partition.on(Event::Taken(taken(watermark(start, None))));
         assert!(partition.reads() && !partition.is_accepting());
@@ -327,7 +327,7 @@ fn a_record_that_cannot_be_read_is_passed() {
     assert_eq!(list(partition.on(Event::Unreadable(10))), [Action::SkipUnreadable(10)]);
     assert_eq!(list(partition.on(Event::Moved)), []);
     assert_eq!(list(partition.on(Event::Read { offset: 11, hash: KNOWN })), [Action::Admit]);
-    // The very record that should be compared.
+    // This is the record that should be compared.
     let mut partition = placed(watermark(10, Some(9)));
     assert_eq!(list(partition.on(Event::Unreadable(9))), [Action::SkipUnreadable(9)]);
 }
@@ -339,7 +339,7 @@ fn a_position_counts_only_when_it_is_of_this_place() {
     partition.on(Event::Read { offset: 9, hash: KNOWN });
     assert_eq!(list(partition.on(Event::Position(None))), []);
     assert_eq!(list(partition.on(Event::Position(Some(12)))), [Action::PassTo(12)]);
-    // After a move within an assignment the client may still tell its position of before.
+    // After a move within an assignment, the client may still give its earlier position.
     partition.on(Event::OutOfRange);
     partition.on(ends(0, 5, Some(watermark(10, Some(9)))));
     partition.on(ends(0, 5, None));
@@ -379,7 +379,7 @@ fn an_offset_is_committed_once_and_again_after_a_failure() {
     assert_eq!(list(partition.on(due(10))), []);
     partition.on(Event::CommitFailed);
     assert_eq!(list(partition.on(due(10))), [Action::Commit(10)]);
-    // A log that starts anew is committed from its begin.
+    // A log that starts over is committed from its beginning.
     partition.on(Event::OutOfRange);
     partition.on(ends(0, 5, Some(watermark(10, Some(9)))));
     partition.on(ends(0, 5, None));

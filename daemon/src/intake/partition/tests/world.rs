@@ -14,27 +14,27 @@ pub(super) const OURS: &str = "st_ours";
 
 #[derive(Debug, Clone)]
 pub(super) enum Op {
-    /// Records, then offsets without one: control records.
+    /// Records, and then control records, which are offsets without a record.
     Append(i64, i64),
-    /// Retention removes offsets at the begin.
+    /// Retention removes offsets at the beginning.
     Delete(i64),
-    /// The topic is re-created with so many records.
+    /// The topic is re-created with this many records.
     Recreate(i64),
     /// The client gives the next record, reaches the end, or finds its offset out of range.
     Poll,
     /// Kafka refuses an offset of some partition.
     OutOfRange,
-    /// What was asked is answered, or not.
+    /// A question is answered, or not.
     Answer,
     Fail,
     Tick,
     Fence,
-    /// So many records become durable.
+    /// This many records become durable.
     Settle(usize),
     Position,
     ForgetPosition,
     Unreadable,
-    /// What the group has committed is written by somebody.
+    /// Somebody writes the group's committed offset.
     Commit(&'static str, i64),
     CommitDue,
     /// The store is restored from an older copy.
@@ -53,7 +53,7 @@ pub(super) struct World {
     records: BTreeMap<i64, Hash>,
     generation: u32,
     written: u64,
-    /// Offsets of this log that retention removed, and those that were called lost.
+    /// Offsets of this log that retention removed, and those that were counted as lost.
     removed: BTreeSet<i64>,
     lost: BTreeSet<i64>,
     committed: Option<Committed>,
@@ -65,10 +65,10 @@ pub(super) struct World {
     epoch: i64,
     row: Watermark,
     accepted: Option<String>,
-    /// The log that the row speaks of.
+    /// The log that the row belongs to.
     row_generation: u32,
     copies: Vec<Watermark>,
-    // What is under way.
+    // The records under way.
     held: bool,
     outstanding: Vec<(i64, Hash)>,
     admitted: BTreeSet<i64>,
@@ -184,7 +184,7 @@ impl World {
         }
     }
 
-    /// The client waits for its new place, or was never given one.
+    /// The client waits for its new offset, or never got one.
     fn at(&self) -> Option<i64> {
         let moving = matches!(self.asked, Some(Action::AssignAt(_) | Action::SkipTo(_) | Action::SkipUnreadable(_)));
         self.next.filter(|_| !moving)
@@ -235,7 +235,7 @@ impl World {
                 self.tell(Event::LogEnds(LogEnds { low: self.low, high: self.high, watermark }));
             }
             Action::Take => self.take(),
-            Action::StartAnew { start, log_end, cause } => {
+            Action::StartOver { start, log_end, cause } => {
                 self.row = Watermark { upto: start, seen_upto: log_end, last: None };
                 self.row_generation = self.generation;
                 self.copies.clear();
@@ -267,7 +267,7 @@ impl World {
     }
 
     fn move_to(&mut self, offset: i64) {
-        // The client's position is that of the place before, until it is asked again or a record comes.
+        // The client gives its earlier position until it is asked again or a record comes.
         self.next = Some(offset);
         self.tell(Event::Moved);
     }
@@ -316,7 +316,7 @@ impl World {
                 self.held = false;
                 self.outstanding.clear();
             }
-            Action::Take | Action::StartAnew { .. } => assert!(!self.held, "a new epoch before the old is given up"),
+            Action::Take | Action::StartOver { .. } => assert!(!self.held, "a new epoch before the old is given up"),
             Action::Hold { epoch, watermark } => {
                 assert!(!self.held && epoch == self.epoch && watermark == self.row);
                 self.held = true;
@@ -325,7 +325,7 @@ impl World {
             Action::Admit => {
                 assert!(was_reading && self.held && !self.blocked, "a record leaves {:?}", self.machine.state());
                 let (offset, hash) = record.expect("a record in hand");
-                // As the offsets do: what was received before is not received again.
+                // As in the offset tracker, a record that was received before is not received again.
                 if offset >= self.row.upto && self.admitted.insert(offset) {
                     self.outstanding.push((offset, hash));
                 }
@@ -353,7 +353,7 @@ impl World {
         }
     }
 
-    /// One more record comes, and from here on everybody answers: the partition must come to the end of its log.
+    /// One more record comes, and from now on every question is answered: the partition must read its log to the end.
     pub(super) fn come_to_rest(&mut self) {
         self.append(1);
         for _ in 0..400 {

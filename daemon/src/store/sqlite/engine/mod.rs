@@ -49,7 +49,7 @@ impl EngineStore for SqliteStore {
         })
     }
 
-    fn start_anew(
+    fn start_over(
         &self,
         instance: InstanceId,
         partition: Arc<PartitionKey>,

@@ -118,7 +118,7 @@ fn writable(place: &Path) -> Option<Finding> {
     let failed = |detail: String, fix: &str| Some(Finding::failed(WHAT, detail, fix));
     match std::fs::metadata(place) {
         Err(error) => failed(format!("{}: {error}", place.display()), "make the directory of store.path"),
-        Ok(found) if !found.is_dir() => failed(format!("{} is no directory", place.display()), "mend store.path"),
+        Ok(found) if !found.is_dir() => failed(format!("{} is not a directory", place.display()), "correct store.path"),
         Ok(found) => {
             let access = rustix::fs::access(place, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK);
             let fix = "give it to the daemon's user: chown";
