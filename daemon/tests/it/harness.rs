@@ -30,7 +30,7 @@ pub const TOPIC: &str = "tasks.events";
 pub const TEAM: &str = "team_acme";
 pub const HMAC_TEAM: &str = "team_globex";
 /// How long a test waits for a condition before it fails.
-pub const PATIENCE: Duration = Duration::from_secs(40);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 /// The time between two checks of a condition.
 pub const PAUSE: Duration = Duration::from_millis(20);
 
