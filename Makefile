@@ -12,8 +12,8 @@ help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 demo: system-packages ## Show callbacks that arrive, fail, retry and recover; it needs nothing else
-	@test -x target/debug/callbackd || echo "The first build takes about 4 minutes on 2 cores; later ones take seconds."
-	cargo build --quiet --locked --bin callbackd
+	@test -x target/debug/callbackd || echo "The first build takes about 3 minutes on 2 cores; later ones take seconds."
+	cargo build --locked --bin callbackd
 	@target/debug/callbackd demo $(DEMO)
 
 test: system-packages kafka prometheus target/tools/.done receivers ## Run all tests, with a real Kafka and a real Prometheus
@@ -86,7 +86,7 @@ $(RECEIVERS)/java.done: examples/receiver-java/pom.xml examples/receiver-java/sr
 kafka: $(KAFKA_LIBS)/.done
 
 $(KAFKA_LIBS)/.done: bench/kafka/pom.xml
-	@command -v java >/dev/null || { echo "make test needs Java (apt install default-jre-headless)"; exit 1; }
+	@command -v java >/dev/null || { echo "make test needs Java (apt-get install default-jdk-headless)"; exit 1; }
 	@command -v mvn >/dev/null || $(MAKE) --no-print-directory apt-packages APT=maven
 	mvn -q -f bench/kafka/pom.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$(KAFKA_LIBS)
 	@touch $@
