@@ -1,7 +1,7 @@
 //! Who goes next: lanes, gates and permits under one lock, and the guards that give slots and permits back.
 //!
 //! A call that frees a slot or a permit also starts the callbacks that waited for it. There is no dispatcher task. The
-//! rules are in [`scheduler`], which is pure.
+//! rules are in `scheduler`, which is pure.
 
 mod caps;
 mod gate;
