@@ -12,7 +12,7 @@ help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 demo: system-packages ## Show callbacks that arrive, fail, retry and recover; it needs nothing else
-	@test -x target/debug/callbackd || echo "The first build takes about 3 minutes on 2 cores; later ones take seconds."
+	@test -x target/debug/callbackd || echo "The first build takes about 4 minutes on 2 cores; later ones take seconds."
 	cargo build --locked --bin callbackd
 	@target/debug/callbackd demo $(DEMO)
 
