@@ -65,6 +65,8 @@ pub struct ListenArgs {
 }
 
 pub(super) async fn run(args: ListenArgs) -> Result<ExitCode, CommandError> {
+    // Signals are caught before anything is printed, since whoever reads a line may stop us at once.
+    let stopped = stop_on_signals()?;
     let forward = args.forward_to.as_deref().map(|url| ReceiverAt::parse(url, None));
     let forward = forward.transpose().map_err(CommandError::refused)?;
     let keys = keys(&args.keys, args.print_secret)?;
@@ -72,7 +74,6 @@ pub(super) async fn run(args: ListenArgs) -> Result<ExitCode, CommandError> {
     let listener =
         listener.map_err(|error| CommandError::refused(format!("can't listen at {}: {error}", args.listen)))?;
     let address = listener.local_addr().map_err(CommandError::failed)?;
-    let stopped = stop_on_signals()?;
     keys.follow();
     let (verified, count) = watch::channel(0);
     let status = args.status.and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or(StatusCode::NO_CONTENT);
