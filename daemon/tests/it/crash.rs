@@ -107,7 +107,7 @@ async fn run(plan: &Plan) -> Result<Report, String> {
     loop {
         let shown = process.json(&["offsets", "show"]);
         let watermark: Option<i64> =
-            shown["docs"].as_array().map(|docs| docs.iter().filter_map(|doc| doc["upto"].as_i64()).sum());
+            shown["docs"].as_array().map(|docs| docs.iter().filter_map(|doc| doc["watermark"].as_i64()).sum());
         let mut idle = watermark == i64::try_from(plan.events).ok();
         for metric in ["callbackd_waiting", "callbackd_unsettled", "callbackd_pending"] {
             idle &= process.metric(metric).await == Some(0.0);
