@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use tokio::time::Instant;
 
 use super::App;
 use crate::base::stop::Switch;
@@ -82,14 +83,16 @@ impl App {
         Ok(cut_off)
     }
 
-    /// Waits for the tasks that bring new work, but not longer than the given time.
+    /// Waits for the tasks that bring new work, all of them together at most for the grace.
     async fn end_work(&mut self) {
+        let end = Instant::now() + self.grace;
         for task in [&mut self.delivering, &mut self.pruning] {
             if !task.is_finished() {
-                tokio::time::timeout(self.grace, task).await.ok();
+                // A task that does not end in time ends with the process.
+                tokio::time::timeout_at(end, task).await.ok();
             }
         }
-        self.intake.admission_ended(self.grace).await;
+        self.intake.admission_ended(end.saturating_duration_since(Instant::now())).await;
     }
 
     /// Releases or forgets the callbacks that wait in lanes. Their row or record brings them back.
