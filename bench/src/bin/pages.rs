@@ -191,7 +191,7 @@ fn fill(file: &Path) -> anyhow::Result<()> {
         }
     }
     let mut insert = transaction.prepare(
-        "INSERT INTO settled (id, partition, off, record_at, team, task, event_type, queue, test, content_hash, builder,
+        "INSERT INTO settled (id, partition_id, off, record_at, team, task, event_type, queue, test, content_hash, builder,
              state, reason, attempts, status, outcome, round, first_at, settled_at, revision)
          VALUES (?1, 1000, ?2, ?3, ?4, ?5, 'task.completed', ?6, 0, zeroblob(32), 1, ?7, ?8, 1, 200, ?9, 0, ?3, ?3, 1)",
     )?;

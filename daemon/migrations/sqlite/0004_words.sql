@@ -3,9 +3,9 @@ ALTER TABLE process RENAME TO instance;
 
 ALTER TABLE source RENAME TO partition_offsets;
 ALTER TABLE partition_offsets RENAME COLUMN done_upto TO watermark;
-ALTER TABLE settled RENAME COLUMN src TO partition;
-ALTER TABLE pending RENAME COLUMN src TO partition;
-ALTER TABLE dead_letter RENAME COLUMN src TO partition;
+ALTER TABLE settled RENAME COLUMN src TO partition_id;
+ALTER TABLE pending RENAME COLUMN src TO partition_id;
+ALTER TABLE dead_letter RENAME COLUMN src TO partition_id;
 
 ALTER TABLE people_version RENAME TO admin_version;
 ALTER TABLE once RENAME TO idempotency_key;
@@ -19,3 +19,4 @@ ALTER TABLE token RENAME COLUMN made_at TO created_at;
 
 ALTER TABLE idempotency_key RENAME COLUMN actor TO caller;
 ALTER TABLE audit RENAME COLUMN actor TO caller;
+ALTER TABLE audit RENAME COLUMN origin TO address;

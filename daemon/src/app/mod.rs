@@ -26,6 +26,7 @@ use crate::flight::Flight;
 use crate::flight::settle::Notice;
 use crate::intake::Intake;
 use crate::ops::{Ops, retention};
+use crate::store::reads::Reads;
 use crate::store::{EngineStore, InstanceId, StoreError};
 use drain::Switches;
 use start::Ground;
@@ -35,11 +36,10 @@ pub type WrapStore = Box<dyn FnOnce(Arc<dyn EngineStore>) -> Arc<dyn EngineStore
 
 /// What tests replace, and what the demo listens to.
 #[derive(Default)]
-pub struct TestHooks {
+pub struct Hooks {
     pub notices: Option<mpsc::Sender<Notice>>,
     /// A wrapper around the engine's store, which injects faults.
     pub wrap_store: Option<WrapStore>,
-    pub log_level: Option<LogLevel>,
 }
 
 /// The running daemon.
@@ -54,6 +54,7 @@ pub struct App {
     delivery: Delivery,
     flight: Flight,
     store: Arc<dyn EngineStore>,
+    reads: Arc<dyn Reads>,
     instance: InstanceId,
     grace: Duration,
     switches: Switches,
@@ -80,8 +81,16 @@ impl App {
     ///
     /// # Errors
     /// One sentence that says what failed and what to do.
-    pub async fn start(config: Config, hooks: TestHooks) -> anyhow::Result<Self> {
-        let (ground, listeners) = Ground::prepare(config, hooks).await?;
+    pub async fn start(config: Config, log_level: LogLevel) -> anyhow::Result<Self> {
+        Self::start_with(config, log_level, Hooks::default()).await
+    }
+
+    /// As [`start`](Self::start), with a test's or the demo's hooks.
+    ///
+    /// # Errors
+    /// One sentence that says what failed and what to do.
+    pub async fn start_with(config: Config, log_level: LogLevel, hooks: Hooks) -> anyhow::Result<Self> {
+        let (ground, listeners) = Ground::prepare(config, log_level, hooks).await?;
         let (flight, settle_task) = ground.flight();
         let (delivery, delivery_task) = ground.delivery(&flight, &listeners).await?;
         let (intake, intake_task) = ground.intake(&flight, &delivery);
@@ -89,7 +98,7 @@ impl App {
         let ops = ground.ops(&delivery, intake, settings_rx.clone());
         let live = reload::Live::new(&ground.config, delivery.clone(), settings, ground.log_level.clone(), &listeners);
 
-        let Ground { config, clock, store, begun, switches, .. } = ground;
+        let Ground { config, clock, store, reads, begun, switches, .. } = ground;
         let stop_work = || switches.stop_work.stop();
         let delivering = tokio::spawn(delivery_task.run(stop_work()));
         let pruning = tokio::spawn(retention::run(Arc::clone(&store), clock, settings_rx, stop_work()));
@@ -107,6 +116,7 @@ impl App {
             delivery,
             flight,
             store,
+            reads,
             instance: begun.instance,
             grace: config.grace,
             switches,
@@ -124,6 +134,11 @@ impl App {
     /// A sentence. Then nothing has changed.
     pub async fn reload(&self, config: &Config) -> Result<(), String> {
         self.live.take(config).await
+    }
+
+    /// What the store holds, as its tools see it: for tests and the demo's ledger.
+    pub fn reads(&self) -> &dyn Reads {
+        &*self.reads
     }
 
     /// Waits until the store breaks or a part ends by itself, either of which ends the process.

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow};
 use tokio::sync::{mpsc, watch};
 
-use super::TestHooks;
+use super::Hooks;
 use super::drain::Switches;
 use super::egress;
 use super::listeners::Listeners;
 use crate::base::clock::{Clock, SystemClock};
-use crate::base::metrics::{Labels, Metrics};
+use crate::base::labels::RepeatCause;
+use crate::base::metrics::{Labels, Metrics, names};
 use crate::base::telemetry::LogLevel;
 use crate::config::Config;
 use crate::deliver::{self, Delivery, DeliveryTask};
@@ -22,6 +23,8 @@ use crate::keyring::{Keyring, Place, Sealed};
 use crate::model::attempt::Outcome;
 use crate::model::dead_letter::Unreadable;
 use crate::model::retry::Reason;
+use crate::model::state::State;
+use crate::ops::endpoints::EndpointState;
 use crate::ops::{self, Ops, Settings};
 use crate::schedule::ClaimWaker;
 use crate::store::admin::{AdminStore, KeyRow};
@@ -37,7 +40,7 @@ pub(super) struct Ground {
     pub(super) begun: Begun,
     pub(super) switches: Switches,
     pub(super) log_level: LogLevel,
-    reads: Arc<dyn Reads>,
+    pub(super) reads: Arc<dyn Reads>,
     admin: Arc<dyn AdminStore>,
     keyring: Arc<Keyring>,
     metrics: Arc<Metrics>,
@@ -51,7 +54,11 @@ impl Ground {
     ///
     /// # Errors
     /// One sentence that says what failed and what to do.
-    pub(super) async fn prepare(config: Config, hooks: TestHooks) -> anyhow::Result<(Self, Listeners)> {
+    pub(super) async fn prepare(
+        config: Config,
+        log_level: LogLevel,
+        hooks: Hooks,
+    ) -> anyhow::Result<(Self, Listeners)> {
         let keyring = keyring(&config)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let metrics = Arc::new(metrics());
@@ -70,7 +77,7 @@ impl Ground {
             store,
             begun,
             switches: Switches::new(),
-            log_level: hooks.log_level.unwrap_or_else(LogLevel::none),
+            log_level,
             reads,
             admin,
             keyring,
@@ -112,7 +119,7 @@ impl Ground {
             metrics: Arc::clone(&self.metrics),
             cut_off: self.switches.cut_off.stop(),
         };
-        deliver::build(delivery_config(&self.config)?, deps).map_err(|why| anyhow!(why))
+        deliver::build(delivery_config(&self.config)?, deps).map_err(anyhow::Error::from)
     }
 
     pub(super) fn intake(&self, flight: &Flight, delivery: &Delivery) -> (IntakeHandle, IntakeTask) {
@@ -164,9 +171,11 @@ fn keyring(config: &Config) -> anyhow::Result<Arc<Keyring>> {
 /// All metrics, with all their labels.
 fn metrics() -> Metrics {
     Metrics::new(&Labels {
-        outcomes: Outcome::ALL.iter().map(|outcome| outcome.name()).collect(),
-        reasons: Reason::ALL.iter().map(|reason| reason.name()).collect(),
-        unreadable: Unreadable::ALL.iter().map(|reason| reason.name()).collect(),
+        outcomes: names::<Outcome>(),
+        reasons: names::<Reason>(),
+        unreadable: names::<Unreadable>(),
+        ends: names::<State>().into_iter().filter(|name| *name != State::Pending.name()).collect(),
+        endpoint_states: names::<EndpointState>(),
     })
 }
 
@@ -187,7 +196,7 @@ async fn register(store: &dyn EngineStore, metrics: &Metrics) -> anyhow::Result<
     let begun = store.begin().await.context("register with the store")?;
     if begun.unclean {
         tracing::warn!("the previous instance did not end cleanly: attempts that were in flight may be repeated");
-        metrics.repeats_possible_total.with_label_values(&["unclean_stop"]).inc();
+        metrics.repeats_possible_total.with_label_values(&[RepeatCause::UncleanStop.name()]).inc();
     }
     Ok(begun)
 }

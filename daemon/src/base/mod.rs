@@ -2,7 +2,9 @@
 
 pub mod clock;
 pub mod finding;
+pub mod labels;
 pub mod metrics;
+pub mod named;
 pub mod pace;
 pub mod stop;
 pub mod telemetry;

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Failure;
 use super::args::{ConfigCommand, KeyringCommand, Remote};
 use super::table::{Column, Look, cell, say, table};
-use crate::app::{App, Broken, TestHooks};
+use crate::app::{App, Broken};
 use crate::base::finding::Verdict;
 use crate::base::telemetry;
 use crate::config::{Config, DEFAULTS, Layers, explain, is_reloadable};
@@ -48,8 +48,7 @@ pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
         let listen = |kind| signal(kind).map_err(|error| Failure::from(anyhow::anyhow!(error)));
         let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
         let mut hang_up = listen(SignalKind::hangup())?;
-        let extras = TestHooks { log_level: Some(log_level), ..TestHooks::default() };
-        let mut app = App::start(config, extras).await?;
+        let mut app = App::start(config, log_level).await?;
         // What the daemon runs with now: the values of its start, and those that a reload took.
         let mut running = layers;
         let failure = loop {

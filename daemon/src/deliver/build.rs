@@ -17,6 +17,7 @@ use crate::flight::Flight;
 use crate::keyring::Keyring;
 use crate::model::retry::RetryPolicy;
 use crate::net::egress::Policy;
+use crate::net::error::SetupError;
 use crate::net::exchange::{self, Client};
 use crate::schedule::{Caps, ClaimWaker, Lanes};
 use crate::store::admin::AdminStore;
@@ -70,8 +71,8 @@ pub struct DeliveryTask {
 /// Builds the room on the current runtime, which will run its attempts.
 ///
 /// # Errors
-/// A sentence that says why the HTTP client can't be made.
-pub fn build(config: Config, deps: Deps) -> Result<(Delivery, DeliveryTask), String> {
+/// The HTTP client can't be made.
+pub fn build(config: Config, deps: Deps) -> Result<(Delivery, DeliveryTask), SetupError> {
     let Deps { store, admin, store_up, instance, flight, waker, keyring, egress, clock, metrics, cut_off } = deps;
     let directory = Arc::new(Directory::new(admin, keyring, clock, config.retry));
     let engine = Arc::new(Engine {

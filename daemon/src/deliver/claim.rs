@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::Delivery;
 use super::resolve::lane_of;
+use crate::base::clock::Timestamp;
+use crate::base::labels::RepeatCause;
 use crate::base::metrics::Metrics;
 use crate::base::pace::Pace;
 use crate::base::stop::Stop;
@@ -27,6 +29,8 @@ const BYTES: usize = 8 << 20;
 const USUAL_ROOM: u32 = 1;
 /// The shortest time between two claims, so that one claim answers many wake-ups.
 const BREATH: Duration = Duration::from_millis(5);
+/// The wait while due rows have no room in their lanes.
+const NO_ROOM_WAIT: Duration = Duration::from_millis(100);
 const SWEEP: Duration = Duration::from_secs(60);
 
 pub(super) struct ClaimTask {
@@ -83,7 +87,10 @@ impl ClaimTask {
                 if expired > 0 {
                     tracing::warn!(expired, "leases ran out before their attempts were settled: repeats are possible");
                     let count = u64::try_from(expired).unwrap_or(u64::MAX);
-                    self.metrics.repeats_possible_total.with_label_values(&["lease_expired"]).inc_by(count);
+                    self.metrics
+                        .repeats_possible_total
+                        .with_label_values(&[RepeatCause::LeaseExpired.name()])
+                        .inc_by(count);
                 }
             }
             Err(error) => tracing::debug!(%error, "expired leases can't be released now"),
@@ -118,14 +125,7 @@ impl ClaimTask {
         let claimed = self.store.claim(ask).await?;
         let (now, next_at, taken) = (claimed.now, claimed.next_at, claimed.rows.len());
         self.offer(claimed, born).await;
-        Ok(match next_at {
-            _ if at_most == 0 => LONGEST_WAIT,
-            _ if taken == at_most => Duration::ZERO,
-            // Due rows that were not taken have no room. `slot_freed` wakes this task when they may be claimed.
-            Some(at) if at <= now => Duration::from_millis(100),
-            Some(at) => at.since(now).min(LONGEST_WAIT),
-            None => LONGEST_WAIT,
-        })
+        Ok(next_wait(at_most, taken, next_at, now))
     }
 
     async fn offer(&self, claimed: Claimed, born: Instant) {
@@ -152,6 +152,44 @@ impl ClaimTask {
                     self.settler.submit(Change::Release { facts, token }).await;
                 }
             }
+        }
+    }
+}
+
+/// How long to wait after a claim of at most this many rows that took this many, if the next row is due at `next_at`.
+fn next_wait(at_most: usize, taken: usize, next_at: Option<Timestamp>, now: Timestamp) -> Duration {
+    match next_at {
+        _ if at_most == 0 => LONGEST_WAIT,
+        _ if taken == at_most => Duration::ZERO,
+        // Due rows that were not taken have no room. `slot_freed` wakes the task when they may be claimed.
+        Some(at) if at <= now => NO_ROOM_WAIT,
+        Some(at) => at.since(now).min(LONGEST_WAIT),
+        None => LONGEST_WAIT,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_claim_comes_when_it_can_take_a_row() {
+        let now = Timestamp::from_millis(1_000_000);
+        let later = |wait: Duration| Some(now.plus(wait));
+        let short = Duration::from_millis(40);
+        for (at_most, taken, next_at, wait) in [
+            // No attempt may begin: a freed slot wakes the task.
+            (0, 0, Some(now), LONGEST_WAIT),
+            // There may be more rows that are due now.
+            (128, 128, later(short), Duration::ZERO),
+            // The rows that are due have no room.
+            (128, 3, Some(now), NO_ROOM_WAIT),
+            (128, 3, Some(Timestamp::from_millis(0)), NO_ROOM_WAIT),
+            (128, 0, later(short), short),
+            (128, 0, later(LONGEST_WAIT * 3), LONGEST_WAIT),
+            (128, 0, None, LONGEST_WAIT),
+        ] {
+            assert_eq!(next_wait(at_most, taken, next_at, now), wait, "{at_most} {taken} {next_at:?}");
         }
     }
 }

@@ -19,6 +19,7 @@ use futures_util::FutureExt as _;
 use http::HeaderValue;
 
 use crate::base::clock::Timestamp;
+use crate::base::labels::ParkCause;
 use crate::base::metrics::Metrics;
 use crate::base::pace::Pace;
 use crate::base::stop::Stop;
@@ -169,7 +170,7 @@ impl Engine {
     /// the watermark from rising.
     async fn park_early(&self, lease: &Arc<Lease>) {
         if self.inflight.park(lease) {
-            self.metrics.parked_total.with_label_values(&["slow"]).inc();
+            self.metrics.parked_total.with_label_values(&[ParkCause::Slow.name()]).inc();
             self.settler.submit(parked(lease, Some(self.client.total_deadline()))).await;
         }
     }

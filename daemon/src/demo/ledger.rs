@@ -23,7 +23,7 @@ pub(super) struct Ledger {
 
 impl Ledger {
     pub(super) async fn draw(producer: &Producer, receipts: &Receipts, app: &App) -> anyhow::Result<Self> {
-        let totals = app.ops.reads().totals().await?;
+        let totals = app.reads().totals().await?;
         let mut stored: BTreeMap<String, u64> = BTreeMap::new();
         for (state, reason, count) in totals.settled {
             let what = reason.map_or(state.clone(), |reason| format!("{state}: {reason}"));

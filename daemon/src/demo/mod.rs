@@ -17,9 +17,10 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use crate::app::{App, TestHooks};
+use crate::app::{App, Hooks};
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::stop::Switch;
+use crate::base::telemetry::LogLevel;
 use crate::config::{Config, Layers};
 use crate::flight::settle::Notice;
 use crate::keyring::Keyring;
@@ -83,7 +84,8 @@ pub async fn run_watched(
     let receiver_at = listener.local_addr()?;
     let (notices, mut noticed) = mpsc::channel(NOTICES);
     let config = config(&folder.0, &broker.servers)?;
-    let mut app = App::start(config, TestHooks { notices: Some(notices), ..TestHooks::default() }).await?;
+    let hooks = Hooks { notices: Some(notices), ..Hooks::default() };
+    let mut app = App::start_with(config, LogLevel::none(), hooks).await?;
     let verifier = teams(&app, receiver_at).await?;
     let stop_receiver = Switch::new();
     let receipts = Arc::new(receiver::Receipts::default());
@@ -201,6 +203,8 @@ fn config(folder: &Path, brokers: &str) -> anyhow::Result<Config> {
         ("KAFKA__BROKERS", brokers.to_owned()),
         ("KAFKA__GROUP", "callbackd-demo".to_owned()),
         ("KAFKA__TOPICS", TOPIC.to_owned()),
+        // The demo's broker answers a rejoin only after this time.
+        ("KAFKA__PROPERTIES", r#"{"session.timeout.ms":"6000","heartbeat.interval.ms":"1000"}"#.to_owned()),
         ("STORE__PATH", folder.join("store").display().to_string()),
         ("KEYRING__FILE", keyring.display().to_string()),
         ("OPS__LISTEN", "127.0.0.1:0".to_owned()),

@@ -132,7 +132,8 @@ impl Inflight {
 
     /// Takes a record in. `None` if the record must be ignored.
     pub fn receive(&self, partition: &PartitionKey, epoch: i64, offset: i64, hash: Hash) -> Option<Received> {
-        self.table().receive((partition, offset), epoch, hash, Instant::now())
+        let now = Instant::now();
+        self.table().receive((partition, offset), epoch, hash, now)
     }
 
     /// Records of the partition above its watermark.
@@ -148,7 +149,8 @@ impl Inflight {
 
     /// How long the oldest record of any partition has been under way, by topic.
     pub fn watermark_ages(&self) -> HashMap<Arc<str>, Duration> {
-        self.table().watermark_ages(Instant::now())
+        let now = Instant::now();
+        self.table().watermark_ages(now)
     }
 
     /// Enters a first try or a claimed row, before it is offered to a lane.
@@ -168,7 +170,8 @@ impl Inflight {
 
     /// The store knows this callback already, so its record and the copies of it need nothing more.
     pub fn known(&self, lease: &Lease) {
-        self.table().known(lease, Instant::now());
+        let now = Instant::now();
+        self.table().known(lease, now);
         self.moved.notify_one();
     }
 
@@ -185,22 +188,26 @@ impl Inflight {
 
     /// The record is skipped: it needs no callback and no row.
     pub fn done_without_row(&self, record: &RecordRef, epoch: i64) {
-        self.table().done(record, epoch, false, Instant::now());
+        let now = Instant::now();
+        self.table().done(record, epoch, false, now);
         self.moved.notify_one();
     }
 
     /// Composes the next batch: these changes, and the watermarks that hold once they are durable.
     pub fn compose(&self, changes: Vec<Change>) -> Composed {
-        self.table().compose(changes, Instant::now())
+        let now = Instant::now();
+        self.table().compose(changes, now)
     }
 
     /// The batch is durable. Returns how many partitions of ours it found fenced. They are taken again.
     pub fn confirm(&self, batch: &Durable) -> usize {
+        let now = Instant::now();
         let mut table = self.table();
-        let has_copies = table.confirm(batch, Instant::now());
+        let landed = table.confirm(batch, now);
         let fenced = batch.fenced().iter().filter(|(partition, epoch)| table.fenced(partition, *epoch)).count();
         drop(table);
-        if has_copies {
+        if landed.iter().any(|flight| !flight.copies.is_empty()) {
+            // The copies are done now, so watermarks may rise.
             self.moved.notify_one();
         }
         fenced

@@ -78,8 +78,7 @@ impl Kit {
 }
 
 fn metrics() -> Arc<Metrics> {
-    let names = || vec!["ok", "interrupted", "server_error"];
-    Arc::new(Metrics::new(&Labels { outcomes: names(), reasons: names(), unreadable: names() }))
+    Arc::new(Metrics::new(&Labels::default()))
 }
 
 fn settle(lease: &Lease, outcome: Outcome, next: Next) -> Settle {

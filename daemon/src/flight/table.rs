@@ -37,11 +37,11 @@ struct Owned {
 }
 
 /// A callback under way.
-struct Flight {
+pub(super) struct Flight {
     lease: Arc<Lease>,
     stage: Stage,
     /// Other records of the same event, each with its epoch. When this callback is done, they are done too.
-    copies: Vec<(RecordRef, i64)>,
+    pub(super) copies: Vec<(RecordRef, i64)>,
 }
 
 impl Owned {
@@ -229,22 +229,19 @@ impl FlightTable {
         Composed::new(changes, watermarks)
     }
 
-    /// The batch is durable: its callbacks are no longer under way. True if copies are done now: watermarks may move.
-    pub(super) fn confirm(&mut self, batch: &Durable, now: Instant) -> bool {
+    /// The batch is durable: its callbacks are no longer under way. They are returned, so that the caller can free their
+    /// bodies after it has unlocked this table.
+    pub(super) fn confirm(&mut self, batch: &Durable, now: Instant) -> Vec<Flight> {
         for written in batch.watermarks() {
             if let Some(owned) = self.partitions.get_mut(&written.partition).filter(|o| o.epoch == written.epoch) {
                 owned.offsets.confirm(written.watermark);
             }
         }
-        let mut has_copies = false;
-        for (change, verdict) in batch.changes() {
-            has_copies |= self.land(change, *verdict, now);
-        }
-        has_copies
+        batch.changes().iter().filter_map(|(change, verdict)| self.land(change, *verdict, now)).collect()
     }
 
-    /// The change was written or refused: its callback is no longer under way. True if the callback had copies.
-    fn land(&mut self, change: &Change, verdict: Verdict, now: Instant) -> bool {
+    /// The change was written or refused: its callback is no longer under way.
+    fn land(&mut self, change: &Change, verdict: Verdict, now: Instant) -> Option<Flight> {
         let flight = match change {
             Change::Settle(settle) => self.remove(settle.facts.id, settle.token),
             Change::Release { facts, token } => self.remove(facts.id, *token),
@@ -253,8 +250,7 @@ impl FlightTable {
                 if is_parking { self.remove(park.facts.id, park.token) } else { None }
             }
             Change::Bury(..) => None,
-        };
-        let Some(flight) = flight else { return false };
+        }?;
         // If no row was written (row 29, or a park under an old epoch), the copies must be read and tried themselves.
         let left_no_row = verdict == Verdict::Nothing && !matches!(change, Change::Release { .. });
         for (record, epoch) in &flight.copies {
@@ -264,7 +260,7 @@ impl FlightTable {
                 self.done(record, *epoch, false, now);
             }
         }
-        !flight.copies.is_empty()
+        Some(flight)
     }
 
     pub(super) fn started(&self) -> Vec<Arc<Lease>> {

@@ -81,7 +81,8 @@ fn copies_wait_for_the_flight_and_are_done_with_it() {
     assert_eq!(table.begin(&Arc::new(other)), Begin::Reused, "the same id with other content is another event");
     table.park(&first);
     let composed = table.compose(vec![parked(&first, None)], Instant::now());
-    assert!(table.confirm(&durable(composed, Verdict::Parked, Vec::new()), Instant::now()), "a copy became done");
+    let landed = table.confirm(&durable(composed, Verdict::Parked, Vec::new()), Instant::now());
+    assert_eq!(landed.iter().map(|flight| flight.copies.len()).sum::<usize>(), 1, "a copy became done");
     let next = table.compose(Vec::new(), Instant::now());
     assert!(!next.is_empty(), "the watermark passes the copy");
 }

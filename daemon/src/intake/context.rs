@@ -13,6 +13,7 @@ use super::partition::{Check, PartitionState};
 use super::trouble::Troubles;
 use super::{Deps, KafkaState, PartitionRead, Stalled};
 use crate::base::clock::Timestamp;
+use crate::base::labels::{ParkCause, RepeatCause};
 use crate::flight::{ToPark, parked};
 use crate::model::event::PartitionKey;
 
@@ -102,7 +103,7 @@ impl Context {
             parks.extend(to_park.iter().map(|park| parked(&park.lease, under_way(park))));
         }
         let count = parks.len() as u64;
-        deps.metrics.parked_total.with_label_values(&["revoked"]).inc_by(count);
+        deps.metrics.parked_total.with_label_values(&[ParkCause::Revoked.name()]).inc_by(count);
         let durable = self.runtime.block_on(async {
             let all = async {
                 for park in parks {
@@ -117,7 +118,7 @@ impl Context {
                 count,
                 "partitions were revoked before their attempts in flight were recorded: repeats are possible"
             );
-            deps.metrics.repeats_possible_total.with_label_values(&["revoke_timeout"]).inc_by(count);
+            deps.metrics.repeats_possible_total.with_label_values(&[RepeatCause::RevokeTimeout.name()]).inc_by(count);
         }
         for partition in partitions {
             deps.flight.inflight.gone(partition);

@@ -13,7 +13,8 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::assigned::RecordedTime;
 use super::context::Context;
-use super::partition::{Action, AnewCause, Check, Committed, Event, LogEnds, Place};
+use super::partition::{Action, Check, Committed, Event, LogEnds, Place, StartOverCause};
+use crate::base::labels::RepeatCause;
 use crate::model::event::PartitionKey;
 use crate::store::Answer;
 
@@ -124,14 +125,14 @@ impl<'c> Interpreter<'c> {
             Action::Block(reason) => {
                 let reason = reason.sentence(key);
                 tracing::error!(partition = %key, reason, "this partition waits for: callbackd offsets accept --from earliest|committed|end");
-                deps.metrics.repeats_possible_total.with_label_values(&["store_lost"]).inc();
+                deps.metrics.repeats_possible_total.with_label_values(&[RepeatCause::StoreLost.name()]).inc();
             }
             Action::StoreWentBack { committed, watermark } => {
                 tracing::warn!(partition = %key, committed, watermark, "Kafka's offset is ahead of the store: the store went back; reading again from the store's watermark");
             }
             Action::CountLost { lost, begin } => {
                 tracing::error!(partition = %key, lost, begin, "Kafka deleted records before they were read");
-                deps.metrics.records_lost_total.inc_by(lost.unsigned_abs());
+                deps.metrics.records_lost_to_retention_total.inc_by(lost.unsigned_abs());
             }
             // These were carried out above, or are carried out by the caller (the record in hand, the commit).
             Action::GiveUp
@@ -153,15 +154,15 @@ impl<'c> Interpreter<'c> {
     }
 
     /// Row 37.
-    fn start_over(&self, key: &Arc<PartitionKey>, start: i64, log_end: i64, cause: AnewCause) -> Event {
+    fn start_over(&self, key: &Arc<PartitionKey>, start: i64, log_end: i64, cause: StartOverCause) -> Event {
         let deps = &self.context().deps;
         let accepted = match cause {
-            AnewCause::LogChanged(reason) => {
+            StartOverCause::LogChanged(reason) => {
                 tracing::error!(partition = %key, %reason, low = start, high = log_end, "the topic was re-created or truncated: reading it from its beginning");
-                deps.metrics.partitions_started_anew_total.inc();
+                deps.metrics.partitions_started_over_total.inc();
                 None
             }
-            AnewCause::Accepted { store } => Some(store.to_string()),
+            StartOverCause::Accepted { store } => Some(store.to_string()),
         };
         let is_accepted = accepted.is_some();
         let taken = self.call(deps.store.start_over(deps.instance, Arc::clone(key), start, log_end, accepted));

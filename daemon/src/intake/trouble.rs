@@ -9,6 +9,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use tokio::sync::watch;
 
 use super::KafkaState;
+use crate::base::labels::KafkaTrouble;
 use crate::base::metrics::Metrics;
 
 /// Errors of the same kind are logged once in this time.
@@ -18,7 +19,7 @@ const QUIET: Duration = Duration::from_secs(30);
 pub(super) struct Troubles {
     metrics: Arc<Metrics>,
     state: watch::Sender<KafkaState>,
-    logged: Mutex<HashMap<&'static str, Instant>>,
+    logged: Mutex<HashMap<KafkaTrouble, Instant>>,
 }
 
 impl Troubles {
@@ -28,14 +29,14 @@ impl Troubles {
 
     pub(super) fn report(&self, error: &KafkaError) {
         let (kind, hint) = kind_of(error);
-        self.metrics.kafka_errors_total.with_label_values(&[kind]).inc();
-        if kind == "unreachable" {
+        self.metrics.kafka_errors_total.with_label_values(&[kind.name()]).inc();
+        if kind == KafkaTrouble::Unreachable {
             self.set_reachable(false);
         }
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        if logged.get(kind).is_none_or(|at| at.elapsed() >= QUIET) {
+        if logged.get(&kind).is_none_or(|at| at.elapsed() >= QUIET) {
             logged.insert(kind, Instant::now());
-            tracing::error!(kind, %error, "{hint}");
+            tracing::error!(kind = kind.name(), %error, "{hint}");
         }
     }
 
@@ -49,9 +50,9 @@ impl Troubles {
     }
 }
 
-/// The kind of an error, as its metric names it, and a sentence for people.
-fn kind_of(error: &KafkaError) -> (&'static str, &'static str) {
-    const FATAL: (&str, &str) = ("fatal", "the client gave up; a new one takes its place");
+/// The kind of an error, and a sentence for people.
+fn kind_of(error: &KafkaError) -> (KafkaTrouble, &'static str) {
+    const FATAL: (KafkaTrouble, &str) = (KafkaTrouble::Fatal, "the client gave up; a new one takes its place");
     if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
         return FATAL;
     }
@@ -63,9 +64,9 @@ fn kind_of(error: &KafkaError) -> (&'static str, &'static str) {
             | Code::OperationTimedOut
             | Code::NetworkException
             | Code::CoordinatorNotAvailable,
-        ) => ("unreachable", "no broker answers; the client keeps trying"),
+        ) => (KafkaTrouble::Unreachable, "no broker answers; the client keeps trying"),
         Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
-            ("topic_missing", "a topic does not exist; it is read as soon as it is created")
+            (KafkaTrouble::TopicMissing, "a topic does not exist; it is read as soon as it is created")
         }
         Some(
             Code::TopicAuthorizationFailed
@@ -75,13 +76,13 @@ fn kind_of(error: &KafkaError) -> (&'static str, &'static str) {
             | Code::Authentication
             | Code::SSL,
         ) => (
-            "not_authorised",
+            KafkaTrouble::NotAuthorised,
             "the broker refuses us; check kafka.properties, and the access rights to the topics and the group",
         ),
         Some(Code::OffsetOutOfRange | Code::AutoOffsetReset) => {
-            ("out_of_range", "an offset is no longer in the log, or not yet")
+            (KafkaTrouble::OutOfRange, "an offset is no longer in the log, or not yet")
         }
         Some(Code::Fatal) => FATAL,
-        _ => ("other", "the Kafka client reports an error"),
+        _ => (KafkaTrouble::Other, "the Kafka client reports an error"),
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::named::named;
 use crate::base::clock::Timestamp;
+use crate::base::named::named;
 
 named! {
     /// The outcome of an attempt. It has the same name in metrics, rows, API and docs.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::callback::CallbackId;
 use super::event::RecordRef;
-use super::named::named;
+use crate::base::named::named;
 
 named! {
     /// Why a record is a dead letter.

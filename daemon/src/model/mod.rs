@@ -7,9 +7,12 @@ pub mod endpoint;
 pub mod event;
 pub mod hash;
 pub mod lease;
-pub mod named;
 pub mod offsets;
 pub mod permission;
 pub mod retry;
 pub mod settlement;
+pub mod state;
 pub mod team;
+
+#[cfg(test)]
+mod names_tests;

@@ -1,7 +1,7 @@
 //! What a caller of the operations may do: a set of rights. The rights are not ordered, and no right includes another.
 //! But `operate` is always given together with `read`.
 
-use super::named::named;
+use crate::base::named::named;
 
 named! {
     /// One right. Each operation needs exactly one; `ops::policy` says which.

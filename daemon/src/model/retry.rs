@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::attempt::Outcome;
-use super::named::named;
 use crate::base::clock::Timestamp;
+use crate::base::named::named;
 
 /// The retry policy. The default is the platform's contract: 20 retries over 24 hours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

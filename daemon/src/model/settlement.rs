@@ -13,43 +13,9 @@ use super::attempt::{Attempt, Outcome};
 use super::dead_letter::DeadLetter;
 use super::endpoint::CallbackUrl;
 use super::lease::{Facts, Token};
-use super::retry::{Next, Progress, Reason};
+use super::retry::{Next, Progress};
+pub use super::state::Ended;
 use crate::base::clock::Timestamp;
-
-/// How a callback ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Ended {
-    Delivered,
-    Exhausted,
-    Abandoned(Reason),
-}
-
-impl Ended {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Delivered => "delivered",
-            Self::Exhausted => "exhausted",
-            Self::Abandoned(_) => "abandoned",
-        }
-    }
-
-    pub fn reason(self) -> Option<Reason> {
-        match self {
-            Self::Abandoned(reason) => Some(reason),
-            _ => None,
-        }
-    }
-
-    /// Reads a row's two columns.
-    pub fn parse(name: &str, reason: Option<&str>) -> Option<Self> {
-        match (name, reason) {
-            ("delivered", None) => Some(Self::Delivered),
-            ("exhausted", None) => Some(Self::Exhausted),
-            ("abandoned", Some(reason)) => Reason::parse(reason).map(Self::Abandoned),
-            _ => None,
-        }
-    }
-}
 
 /// A row of `settled`: a callback that ended.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,8 +6,8 @@ use std::time::Duration;
 pub use scale_callback_auth::Mode;
 
 use super::endpoint::Origin;
-use super::named::{Named, named};
 use super::retry::RetryPolicy;
+use crate::base::named::{Named, named};
 
 named! {
     /// The form of the header `scale-callback-auth`.

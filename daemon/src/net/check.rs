@@ -25,7 +25,7 @@ pub async fn check(config: &Config, http: HttpPolicy, rules: &[AllowRule]) -> Ve
         ),
         Err(why) => Finding::failed(
             "certificate authorities",
-            why,
+            why.to_string(),
             "correct egress.ca_file: it must hold one or more certificates in PEM",
         ),
     });
@@ -36,7 +36,7 @@ pub async fn check(config: &Config, http: HttpPolicy, rules: &[AllowRule]) -> Ve
 async fn names(config: &Config) -> Finding {
     let dns = match Dns::new(&config.dns) {
         Ok(dns) => dns,
-        Err(why) => return Finding::failed("dns", why, "name the servers in dns.servers"),
+        Err(why) => return Finding::failed("dns", why.to_string(), "name the servers in dns.servers"),
     };
     match tokio::time::timeout(config.deadlines.dns, dns.lookup(NOWHERE)).await {
         Ok(Err(DnsError::NotFound)) => Finding::ok("dns", "the name servers answer"),

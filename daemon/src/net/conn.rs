@@ -297,3 +297,7 @@ impl Pool {
         idle.count = idle.by_key.values().map(Kept::len).sum();
     }
 }
+
+#[cfg(test)]
+#[path = "conn_tests.rs"]
+mod tests;

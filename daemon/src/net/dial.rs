@@ -217,3 +217,7 @@ fn interleaved(addresses: &[IpAddr]) -> Vec<IpAddr> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "dial_tests.rs"]
+mod tests;

@@ -12,6 +12,8 @@ use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::xfer::Protocol;
 use hickory_resolver::{Name, ResolveError, ResolveErrorKind};
 
+use super::error::SetupError;
+
 /// How many addresses of one name are used.
 const MAX_ADDRESSES: usize = 32;
 
@@ -38,8 +40,8 @@ impl Dns {
     /// Makes the resolver. It asks nothing yet.
     ///
     /// # Errors
-    /// A sentence, if the system's configuration can't be read.
-    pub fn new(config: &Config) -> Result<Self, String> {
+    /// The system's configuration can't be read.
+    pub fn new(config: &Config) -> Result<Self, SetupError> {
         let servers = if config.servers.is_empty() { system_servers()? } else { config.servers.clone() };
         let mut resolver = ResolverConfig::new();
         for server in servers {
@@ -89,9 +91,9 @@ fn classify(error: &ResolveError) -> DnsError {
     }
 }
 
-fn system_servers() -> Result<Vec<SocketAddr>, String> {
+fn system_servers() -> Result<Vec<SocketAddr>, SetupError> {
     let (config, _) = hickory_resolver::system_conf::read_system_conf()
-        .map_err(|error| format!("dns.servers: the system's resolver configuration can't be read: {error}"))?;
+        .map_err(|error| SetupError::SystemResolver(error.to_string()))?;
     let mut servers: Vec<_> = config.name_servers().iter().map(|server| server.socket_addr).collect();
     servers.sort();
     servers.dedup();

@@ -18,6 +18,7 @@ use super::conn::{Connection, Pool, PoolKey};
 use super::dial::{Deadlines, Dialer, Failed};
 use super::dns::{self, Dns};
 use super::egress::Policy;
+use super::error::SetupError;
 use super::target::Target;
 use super::tls;
 use crate::base::clock::Timestamp;
@@ -91,7 +92,7 @@ impl Client {
     ///
     /// # Errors
     /// A sentence that names the setting.
-    pub fn new(config: &Config, policy: Policy) -> Result<Self, String> {
+    pub fn new(config: &Config, policy: Policy) -> Result<Self, SetupError> {
         let tls = tls::connector(config.ca_file.as_deref(), config.http2)?;
         let dialer = Dialer { dns: Dns::new(&config.dns)?, tls, deadlines: config.deadlines };
         Ok(Self { dialer, pool: Pool::default(), policy: RwLock::new(Arc::new(policy)) })

@@ -6,6 +6,7 @@ pub mod conn;
 pub mod dial;
 pub mod dns;
 pub mod egress;
+pub mod error;
 pub mod exchange;
 pub mod probe;
 mod recorded;

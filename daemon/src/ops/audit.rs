@@ -15,7 +15,7 @@ impl Caller {
     ) -> AuditEntry {
         AuditEntry {
             caller: self.name.clone(),
-            origin: self.address.clone(),
+            address: self.address.clone(),
             action: operation.action().unwrap_or(operation.name()),
             object: object.into(),
             change: change.into(),

@@ -8,7 +8,7 @@ use crate::model::permission::Rights;
 pub struct Caller {
     /// As the audit names them: `token:tok_... (grafana)`, `uid:1000`.
     pub name: String,
-    /// Where the request came from: an address and port, `unix socket` or `store`. The audit calls it `origin`.
+    /// Where the request came from: an address and port, `unix socket` or `store`.
     pub address: String,
     pub kind: CallerKind,
 }

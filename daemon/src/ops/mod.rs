@@ -111,11 +111,6 @@ impl Ops {
     pub fn store_up(&self) -> bool {
         *self.0.parts.store_up.borrow()
     }
-
-    /// The store's reads without a caller: for the demo's ledger and for tests, which hold the daemon itself.
-    pub fn reads(&self) -> &dyn Reads {
-        &*self.0.parts.reads
-    }
 }
 
 /// The operations for one caller.

@@ -2,29 +2,7 @@
 //! a wrong one gets the same sentence everywhere.
 
 use super::OpsError;
-use crate::intake::partition::AcceptFrom;
-use crate::model::named::Named;
-use crate::store::reads::State;
-
-impl Named for State {
-    const ALL: &'static [Self] = &Self::ALL;
-
-    fn name(self) -> &'static str {
-        Self::name(self)
-    }
-}
-
-impl Named for AcceptFrom {
-    const ALL: &'static [Self] = &[Self::Earliest, Self::Committed, Self::End];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Earliest => "earliest",
-            Self::Committed => "committed",
-            Self::End => "end",
-        }
-    }
-}
+use crate::base::named::Named;
 
 /// The value of a name that may be left out. `field` is what the name was given for.
 ///
@@ -37,7 +15,7 @@ pub fn named<T: Named>(field: &str, given: Option<&str>) -> Result<Option<T>, Op
 /// The value of a name.
 ///
 /// # Errors
-/// As [`named`].
+/// The same errors as [`named`].
 pub fn required<T: Named>(field: &str, name: &str) -> Result<T, OpsError> {
     T::parse(name).ok_or_else(|| {
         let names: Vec<_> = T::ALL.iter().map(|value| value.name()).collect();
@@ -48,6 +26,7 @@ pub fn required<T: Named>(field: &str, name: &str) -> Result<T, OpsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::state::State;
     use crate::model::team::Mode;
 
     #[test]

@@ -7,9 +7,9 @@ use tokio::sync::oneshot;
 use super::policy::Operation;
 use super::{OpsError, Session};
 use crate::base::clock::Timestamp;
+use crate::base::named::Named;
 use crate::intake::Ask;
 use crate::intake::partition::AcceptFrom;
-use crate::model::named::Named;
 use crate::store::reads::PartitionOffsets;
 
 /// How long an operator waits for the consumer's thread. It looks at its questions more often than that, unless a

@@ -7,8 +7,9 @@ use super::policy::Operation;
 use super::{Inner, Ops, OpsError, Session};
 use crate::base::clock::Timestamp;
 use crate::model::dead_letter::Unreadable;
+use crate::model::state::State;
 use crate::store::StoreError;
-use crate::store::reads::{InstanceRow, Reads, State};
+use crate::store::reads::{InstanceRow, Reads};
 
 /// What the store says of its backlog. It is asked at most once a second, so that scrapes never crowd its readers.
 #[derive(Default)]
@@ -82,7 +83,7 @@ impl Ops {
         if let Ok((pending, oldest)) = backlog.look(&*parts.reads).await {
             metrics.pending.set(i64::try_from(pending).unwrap_or(i64::MAX));
             if let Some(due) = oldest.filter(|due| *due <= parts.clock.now()) {
-                metrics.oldest_due.set(due.millis() as f64 / 1000.0);
+                metrics.oldest_due_timestamp_seconds.set(due.millis() as f64 / 1000.0);
                 something_due = true;
             }
         }

@@ -184,7 +184,7 @@ impl Lanes {
         loop {
             let mut starts = [const { None }; AT_ONCE];
             for start in &mut starts {
-                *start = self.next(&mut state, now);
+                *start = if state.may_start() { state.scheduler.next(now) } else { None };
                 if start.is_none() {
                     break;
                 }
@@ -193,7 +193,8 @@ impl Lanes {
             self.metrics.waiting.set(i64::try_from(state.scheduler.waiting()).unwrap_or(i64::MAX));
             drop(state);
             let is_last = starts[AT_ONCE - 1].is_none();
-            starts.into_iter().flatten().for_each(&self.starter);
+            // The guards lock the state when they are dropped, so they are made only after it is unlocked.
+            starts.into_iter().flatten().for_each(|start| (self.starter)(self.guarded(start)));
             if is_last {
                 return changed;
             }
@@ -201,14 +202,10 @@ impl Lanes {
         }
     }
 
-    fn next(self: &Arc<Self>, state: &mut State, now: Instant) -> Option<Start> {
-        if !state.may_start() {
-            return None;
-        }
-        let (slot, pool, lease) = state.scheduler.next(now)?;
+    fn guarded(self: &Arc<Self>, (slot, pool, lease): (Slot, Pool, Arc<Lease>)) -> Start {
         let slot = LaneSlot { lanes: Arc::clone(self), slot, prompt: false, ended: None };
         let permit = Permit { lanes: Arc::clone(self), pool };
-        Some(Start { lease, slot, permit })
+        Start { lease, slot, permit }
     }
 }
 

@@ -25,7 +25,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let metrics = Arc::new(Metrics::new(&Labels { outcomes: vec![], reasons: vec![], unreadable: vec![] }));
+        let metrics = Arc::new(Metrics::new(&Labels::default()));
         let started = Arc::new(Mutex::new(Vec::new()));
         let into = Arc::clone(&started);
         let starter = Box::new(move |start| into.lock().unwrap().push(start));

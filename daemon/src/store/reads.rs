@@ -12,29 +12,8 @@ use crate::model::event::PartitionKey;
 use crate::model::offsets::Watermark;
 use crate::model::retry::Reason;
 use crate::model::settlement::{NumberedAttempt, Rows};
+use crate::model::state::State;
 use crate::model::team::Mode;
-
-/// The state of a callback, as people name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    Pending,
-    Delivered,
-    Exhausted,
-    Abandoned,
-}
-
-impl State {
-    pub const ALL: [Self; 4] = [Self::Pending, Self::Delivered, Self::Exhausted, Self::Abandoned];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Delivered => "delivered",
-            Self::Exhausted => "exhausted",
-            Self::Abandoned => "abandoned",
-        }
-    }
-}
 
 /// A queue by its name, of one team or of all.
 #[derive(Debug, Clone, PartialEq, Eq)]

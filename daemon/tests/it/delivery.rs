@@ -445,7 +445,7 @@ async fn everything_is_bounded() {
             let metrics = harness.app().ops.metrics();
             most.fetch_max(metrics.unsettled.get(), std::sync::atomic::Ordering::Relaxed);
             assert!(metrics.body_bytes.get() <= 1 << 20, "the budget holds");
-            let ended = harness.app().ops.reads().totals().await.ok()?.settled;
+            let ended = harness.app().reads().totals().await.ok()?.settled;
             (ended.iter().map(|(_, _, count)| count).sum::<u64>() == 24).then_some(())
         })
         .await;
@@ -453,7 +453,7 @@ async fn everything_is_bounded() {
     harness
         .until("the budget is whole again", async || (harness.app().ops.metrics().body_bytes.get() == 0).then_some(()))
         .await;
-    let totals = harness.app().ops.reads().totals().await.unwrap().settled;
+    let totals = harness.app().reads().totals().await.unwrap().settled;
     assert!(
         totals.contains(&("delivered".to_owned(), None, 16)) && totals.contains(&("exhausted".to_owned(), None, 8)),
         "{totals:?}"

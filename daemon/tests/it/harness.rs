@@ -4,8 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use callbackd::app::{App, TestHooks};
+use callbackd::app::{App, Hooks};
 use callbackd::base::clock::{Clock as _, SystemClock};
+use callbackd::base::telemetry::LogLevel;
 use callbackd::config::{Config, Layers};
 use callbackd::demo::broker::Broker;
 use callbackd::keyring::Keyring;
@@ -30,7 +31,7 @@ pub const TOPIC: &str = "tasks.events";
 pub const TEAM: &str = "team_acme";
 pub const HMAC_TEAM: &str = "team_globex";
 /// How long a test waits for a condition before it fails.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(40);
 /// The time between two checks of a condition.
 pub const PAUSE: Duration = Duration::from_millis(20);
 
@@ -120,6 +121,8 @@ pub fn settings(folder: &Path, brokers: &str) -> Vec<(String, String)> {
     [
         ("KAFKA__BROKERS", brokers.to_owned()),
         ("KAFKA__TOPICS", TOPIC.to_owned()),
+        // The mock broker holds a member that joins until the session timeout of the one before has passed.
+        ("KAFKA__PROPERTIES", r#"{"session.timeout.ms":"6000","heartbeat.interval.ms":"1000"}"#.to_owned()),
         ("STORE__PATH", folder.join("store").display().to_string()),
         ("KEYRING__FILE", keyring.display().to_string()),
         ("OPS__LISTEN", "127.0.0.1:0".to_owned()),
@@ -195,8 +198,8 @@ impl Harness {
     }
 
     pub async fn run(&mut self, wrap: Option<Wrap>) {
-        let extras = TestHooks { wrap_store: wrap, ..TestHooks::default() };
-        self.app = Some(App::start(config(&self.settings), extras).await.unwrap());
+        let hooks = Hooks { wrap_store: wrap, ..Hooks::default() };
+        self.app = Some(App::start_with(config(&self.settings), LogLevel::none(), hooks).await.unwrap());
     }
 
     /// The store's folder.
@@ -307,14 +310,14 @@ impl Harness {
                 self.callbacks(task).await.into_iter().find(|(_, rows)| rows.settled.is_some())
             })
             .await;
-        let attempts = self.app().ops.reads().attempts(found.0).await.unwrap();
+        let attempts = self.app().reads().attempts(found.0).await.unwrap();
         (found.0, found.1, attempts)
     }
 
     pub async fn callbacks(&self, task: &str) -> Vec<(CallbackId, Rows)> {
         let filter = CallbackFilter { task: Some(task.to_owned()), ..CallbackFilter::default() };
         let page = Page { before: None, limit: 100 };
-        self.app().ops.reads().callbacks(filter, page).await.map(|found| found.docs).unwrap_or_default()
+        self.app().reads().callbacks(filter, page).await.map(|found| found.docs).unwrap_or_default()
     }
 
     /// Every dead letter, as soon as there are at least `count`.
@@ -322,7 +325,7 @@ impl Harness {
         self.until("dead letters", async || {
             let page = Page { before: None, limit: 1000 };
             let all = DeadLetterFilter::default();
-            let reads = self.app().ops.reads();
+            let reads = self.app().reads();
             let mut found = reads.dead_letters(all, page).await.map(|found| found.docs).unwrap_or_default();
             // A list holds only the beginning of each value.
             for row in &mut found {
@@ -336,7 +339,7 @@ impl Harness {
     /// Waits until the watermarks of all partitions add up to `records`.
     pub async fn watermark(&self, records: i64) {
         self.until("the watermark", async || {
-            let partitions = self.app().ops.reads().offsets().await.unwrap_or_default();
+            let partitions = self.app().reads().offsets().await.unwrap_or_default();
             let sum: i64 = partitions.iter().map(|partition| partition.watermark.upto).sum();
             (sum >= records).then_some(())
         })
@@ -354,7 +357,7 @@ impl Harness {
     /// How the daemon is doing, for the message of a test that waited too long.
     async fn state(&self) -> String {
         let ops = &self.app().ops;
-        let offsets = ops.reads().offsets().await.map_err(|error| error.to_string());
+        let offsets = self.app().reads().offsets().await.map_err(|error| error.to_string());
         let page = ops.metrics_page().await;
         let told = |line: &&str| !line.starts_with('#') && !line.ends_with(" 0") && !line.contains("_bucket");
         let metrics: Vec<_> = page.lines().filter(told).collect();

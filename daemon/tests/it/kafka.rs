@@ -128,7 +128,7 @@ pub async fn at_the_end(harness: &Harness, servers: &str, partitions: i32) {
     let probe: BaseConsumer = client(servers).create().unwrap();
     harness
         .until("the watermarks stand at the ends", async || {
-            let rows = harness.app().ops.reads().offsets().await.ok()?;
+            let rows = harness.app().reads().offsets().await.ok()?;
             let at_end = rows.iter().filter(|row| {
                 let ends = probe.fetch_watermarks(&harness.topic, row.partition.number, Duration::from_secs(5));
                 ends.is_ok_and(|(_, high)| row.watermark.upto == high)
@@ -283,7 +283,7 @@ async fn a_topic_re_created_while_we_were_down_is_read_anew() {
     assert!(receiver.until(LONG, |receipts| receipts.len() >= 160).await, "{}", receiver.count());
     at_the_end(&harness, &servers, 4).await;
     each_once(&receiver, 160);
-    assert!(harness.app().ops.metrics().partitions_started_anew_total.get() >= 3);
+    assert!(harness.app().ops.metrics().partitions_started_over_total.get() >= 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -380,7 +380,11 @@ async fn records_that_kafka_deleted_are_told_and_passed() {
     harness.run(None).await;
     assert!(receiver.until(LONG, |receipts| receipts.len() == 30).await, "{}", receiver.count());
     at_the_end(&harness, &servers, 1).await;
-    assert_eq!(harness.app().ops.metrics().records_lost_total.get(), 20, "lost records are always counted");
+    assert_eq!(
+        harness.app().ops.metrics().records_lost_to_retention_total.get(),
+        20,
+        "lost records are always counted"
+    );
     each_once(&receiver, 30);
 }
 

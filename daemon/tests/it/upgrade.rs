@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use callbackd::app::{App, TestHooks};
+use callbackd::app::App;
+use callbackd::base::telemetry::LogLevel;
 use callbackd::demo::broker::Broker;
 use callbackd::model::permission::Rights;
 use callbackd::model::settlement::Ended;
@@ -47,13 +48,13 @@ async fn a_store_of_schema_3_opens_and_delivers() {
     let mut settings = settings(folder.path(), &broker.servers);
     // The fixture's settled callbacks are kept, however old they are.
     settings.push(("CALLBACKD_RETENTION__SETTLED".to_owned(), "36500d".to_owned()));
-    let app = App::start(config(&settings), TestHooks::default()).await.unwrap();
+    let app = App::start(config(&settings), LogLevel::none()).await.unwrap();
     let session = app.ops.as_caller(&Caller::at_the_store("test"));
 
     // What had ended stands as it was.
     let of_task = async |task: &str| {
         let filter = CallbackFilter { task: Some(task.to_owned()), ..CallbackFilter::default() };
-        app.ops.reads().callbacks(filter, all()).await.unwrap().docs
+        app.reads().callbacks(filter, all()).await.unwrap().docs
     };
     for n in 1..=3 {
         let found = of_task(&format!("delivered-{n}")).await;
@@ -63,7 +64,7 @@ async fn a_store_of_schema_3_opens_and_delivers() {
     }
     let abandoned = of_task("abandoned").await;
     assert_eq!(abandoned[0].1.settled.as_ref().unwrap().ended.name(), "abandoned");
-    let letters = app.ops.reads().dead_letters(DeadLetterFilter::default(), all()).await.unwrap().docs;
+    let letters = app.reads().dead_letters(DeadLetterFilter::default(), all()).await.unwrap().docs;
     let mut reasons: Vec<_> = letters.iter().map(|letter| letter.letter.reason.name()).collect();
     reasons.sort_unstable();
     assert_eq!(reasons, ["not_json", "unknown_team"]);

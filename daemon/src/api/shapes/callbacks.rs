@@ -39,8 +39,8 @@ pub struct CallbackShape {
     pub settled_at: Option<String>,
     /// Rises with every change of a settled callback. 0 while the callback is pending.
     pub revision: u32,
-    /// Where the task event was read: cluster, topic and partition.
-    pub partition: String,
+    /// Where the task event was read: topic and partition, as in `tasks.events[3]`.
+    pub topic_partition: String,
     /// The record's offset in that partition.
     pub offset: i64,
     /// The record's time.
@@ -78,7 +78,7 @@ impl CallbackShape {
             first_attempt_at: None,
             settled_at: None,
             revision: 0,
-            partition: facts.record.partition.to_string(),
+            topic_partition: facts.record.partition.to_string(),
             offset: facts.record.offset,
             record_at: (facts.record.timestamp > 0).then(|| Timestamp::from_millis(facts.record.timestamp).to_string()),
         }

@@ -17,8 +17,8 @@ pub struct DeadLetterShape {
     pub team_id: Option<String>,
     pub task_id: Option<String>,
     pub event_id: Option<String>,
-    /// Where the task event was read: cluster, topic and partition.
-    pub partition: String,
+    /// Where the task event was read: topic and partition, as in `tasks.events[3]`.
+    pub topic_partition: String,
     /// The record's offset in that partition.
     pub offset: i64,
     /// When it became a dead letter.
@@ -41,7 +41,7 @@ impl DeadLetterShape {
             team_id: text(letter.team),
             task_id: text(letter.task_id),
             event_id: text(letter.event_id),
-            partition: letter.record.partition.to_string(),
+            topic_partition: letter.record.partition.to_string(),
             offset: letter.record.offset,
             buried_at: row.buried_at.to_string(),
             value_bytes: letter.value_len,

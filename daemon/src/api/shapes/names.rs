@@ -7,15 +7,15 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
+use crate::base::named::Named;
 use crate::intake::partition::AcceptFrom;
 use crate::model::attempt::Outcome;
 use crate::model::dead_letter::Unreadable;
-use crate::model::named::Named;
 use crate::model::permission::Right;
 use crate::model::retry::Reason;
+use crate::model::state::State;
 use crate::model::team::{AuthForm, HttpPolicy, KeyKind, Mode};
 use crate::ops::endpoints::EndpointState;
-use crate::store::reads::State;
 
 macro_rules! documented {
     ($($set:ident $named:ty)*) => {

@@ -73,7 +73,7 @@ pub struct AuditShape {
     /// Who changed it: a token, or a user of the unix socket.
     pub caller: String,
     /// Where the caller was: an address and port, or the unix socket.
-    pub origin: String,
+    pub address: String,
     pub action: String,
     /// The team, token or setting that was changed.
     pub object: String,
@@ -88,7 +88,7 @@ impl AuditShape {
             audit_id: row.id,
             at: row.at.to_string(),
             caller: text(&row.caller),
-            origin: text(&row.origin),
+            address: text(&row.address),
             action: row.action.clone(),
             object: text(&row.object),
             change: text(&row.change),

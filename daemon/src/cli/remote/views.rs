@@ -33,7 +33,7 @@ pub(super) const DEAD_LETTERS: [Column; 8] = [
     ("DETAIL", "detail"),
     ("TEAM", "team_id"),
     ("TASK", "task_id"),
-    ("PARTITION", "partition"),
+    ("TOPIC PARTITION", "topic_partition"),
     ("OFFSET", "offset"),
 ];
 pub(super) const OFFSETS: [Column; 8] = [
@@ -97,7 +97,7 @@ pub(super) const TOKENS: [Column; 7] = [
 pub(super) const AUDIT: [Column; 6] = [
     ("AT", "at"),
     ("CALLER", "caller"),
-    ("FROM", "origin"),
+    ("FROM", "address"),
     ("ACTION", "action"),
     ("OBJECT", "object"),
     ("CHANGE", "change"),

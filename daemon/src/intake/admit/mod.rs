@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use self::lane_streaks::LaneStreaks;
 use super::decode::unwanted;
 use super::{Deps, Incoming, Stalled};
+use crate::base::labels::ParkCause;
 use crate::base::pace::Pace;
 use crate::base::stop::Stop;
 use crate::deliver::resolve::{lane_of, queue_of};
@@ -303,7 +304,7 @@ impl Admit {
 
     async fn park(&self, lease: &Arc<Lease>) {
         if self.deps.flight.inflight.park(lease) {
-            self.deps.metrics.parked_total.with_label_values(&["no_room"]).inc();
+            self.deps.metrics.parked_total.with_label_values(&[ParkCause::NoRoom.name()]).inc();
             self.deps.flight.settler.submit(parked(lease, None)).await;
         }
     }

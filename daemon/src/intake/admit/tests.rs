@@ -79,7 +79,7 @@ async fn create_team(admin: &dyn AdminStore) {
         retry: RetryOverride::default(),
     };
     let said = String::new;
-    let audit = AuditEntry { caller: said(), origin: said(), action: "teams.create", object: said(), change: said() };
+    let audit = AuditEntry { caller: said(), address: said(), action: "teams.create", object: said(), change: said() };
     admin.create_team(team, Vec::new(), None, audit).await.unwrap();
 }
 
@@ -131,7 +131,7 @@ fn nothing_special() -> Policy {
 impl Fixture {
     async fn new(caps: Caps) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let metrics = Arc::new(Metrics::new(&Labels { outcomes: vec![], reasons: vec![], unreadable: vec![] }));
+        let metrics = Arc::new(Metrics::new(&Labels::default()));
         let store = Arc::new(MemoryStore::new(Arc::clone(&clock)));
         let engine_store: Arc<dyn EngineStore> = Arc::clone(&store) as _;
         let begun = engine_store.begin().await.unwrap();
@@ -242,7 +242,7 @@ impl Fixture {
     }
 
     fn parked(&self) -> u64 {
-        self.admit.deps.metrics.parked_total.with_label_values(&["no_room"]).get()
+        self.admit.deps.metrics.parked_total.with_label_values(&[ParkCause::NoRoom.name()]).get()
     }
 
     fn is_stalled(&self) -> bool {

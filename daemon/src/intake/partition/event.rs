@@ -5,16 +5,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::base::named::named;
 use crate::model::callback::Hash;
 use crate::model::offsets::Watermark;
 use crate::store::Taken;
 
-/// From where partitions start whose offsets an operator accepts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AcceptFrom {
-    Earliest,
-    Committed,
-    End,
+named! {
+    /// From where partitions start whose offsets an operator accepts.
+    pub enum AcceptFrom {
+        Earliest = "earliest",
+        Committed = "committed",
+        End = "end",
+    }
 }
 
 /// What the consumer group committed for a partition.
@@ -100,7 +102,7 @@ pub enum Action {
     StartOver {
         start: i64,
         log_end: i64,
-        cause: AnewCause,
+        cause: StartOverCause,
     },
     /// Read from here.
     AssignAt(Place),
@@ -186,7 +188,7 @@ pub enum Check {
 
 /// Why a partition is read from its beginning as a new log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AnewCause {
+pub enum StartOverCause {
     /// Its topic was re-created or truncated.
     LogChanged(StartOverReason),
     /// An operator accepted its offsets, which this store wrote.

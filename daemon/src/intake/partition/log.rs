@@ -2,7 +2,7 @@
 //! the beginning and the end of the log.
 
 use super::{
-    AcceptFrom, Action, Actions, AnewCause, Awaited, Check, Committed, LogEnds, Partition, PartitionState,
+    AcceptFrom, Action, Actions, Awaited, Check, Committed, LogEnds, Partition, PartitionState, StartOverCause,
     StartOverReason,
 };
 use crate::model::callback::Hash;
@@ -67,9 +67,9 @@ impl Partition {
             // There is no difference, so Kafka may have stopped serving this partition: it is taken again and verified.
             Check::OutOfRange => self.compare(&ends).unwrap_or_else(|| self.give_up()),
             Check::StartOver(reason) => {
-                let cause = AnewCause::LogChanged(reason);
+                let cause = StartOverCause::LogChanged(reason);
                 let action = Action::StartOver { start: ends.low, log_end: ends.high, cause };
-                self.ask(Awaited::StartedAnew { accepted: false }, action)
+                self.ask(Awaited::StartedOver { accepted: false }, action)
             }
             Check::Accept { from, committed } => self.start_accepted(from, committed, &ends),
         }
@@ -107,8 +107,8 @@ impl Partition {
             AcceptFrom::Committed => offset.min(high).max(low),
             AcceptFrom::End => high,
         };
-        let action = Action::StartOver { start, log_end: high, cause: AnewCause::Accepted { store } };
-        self.ask(Awaited::StartedAnew { accepted: true }, action)
+        let action = Action::StartOver { start, log_end: high, cause: StartOverCause::Accepted { store } };
+        self.ask(Awaited::StartedOver { accepted: true }, action)
     }
 
     /// Row 37: the topic was re-created or truncated. Its records are new, but they are still looked up by id.

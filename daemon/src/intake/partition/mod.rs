@@ -10,7 +10,8 @@ mod event;
 mod log;
 
 pub use event::{
-    AcceptFrom, Action, Actions, AnewCause, BlockReason, Check, Committed, Event, Flow, LogEnds, Place, StartOverReason,
+    AcceptFrom, Action, Actions, BlockReason, Check, Committed, Event, Flow, LogEnds, Place, StartOverCause,
+    StartOverReason,
 };
 
 use std::sync::Arc;
@@ -74,7 +75,7 @@ enum Awaited {
     Taken {
         committed: Option<Committed>,
     },
-    StartedAnew {
+    StartedOver {
         accepted: bool,
     },
     Ends(Check),
@@ -125,7 +126,7 @@ impl Partition {
             Some(
                 Awaited::Committed { accept: Some(_) }
                     | Awaited::Ends(Check::Accept { .. })
-                    | Awaited::StartedAnew { accepted: true }
+                    | Awaited::StartedOver { accepted: true }
             )
         )
     }
@@ -190,13 +191,11 @@ impl Partition {
     }
 
     fn taken(&mut self, taken: &Taken) -> Actions {
-        let asked = |awaits: &mut Awaited| matches!(awaits, Awaited::Taken { .. } | Awaited::StartedAnew { .. });
+        let asked = |awaits: &mut Awaited| matches!(awaits, Awaited::Taken { .. } | Awaited::StartedOver { .. });
         let committed = match self.awaits.take_if(asked) {
             Some(Awaited::Taken { committed }) => committed,
             Some(_) => {
-                // This is another log, so nothing that we know about the old one counts.
-                self.committed = None;
-                self.counted_upto = 0;
+                self.forget_log();
                 return self.start_reading(taken, Actions::none());
             }
             None => return Actions::none(),
@@ -253,7 +252,9 @@ impl Partition {
         match self.awaits.take() {
             // The partition is not verified, or its place is not certain: it is taken again.
             Some(Awaited::Moved | Awaited::Ends(Check::OutOfRange | Check::RecordGone)) => self.give_up(),
-            Some(Awaited::StartedAnew { .. }) => {
+            Some(Awaited::StartedOver { .. }) => {
+                // The store may have begun the new log although its answer got lost.
+                self.forget_log();
                 self.state = PartitionState::NotTaken;
                 Actions::none()
             }
@@ -262,6 +263,12 @@ impl Partition {
                 Actions::none()
             }
         }
+    }
+
+    /// The partition has another log now, so nothing that we know about the old one counts.
+    fn forget_log(&mut self) {
+        self.committed = None;
+        self.counted_upto = 0;
     }
 
     fn give_up(&mut self) -> Actions {
@@ -318,6 +325,9 @@ impl Partition {
                 return Actions::none();
             }
             self.turned_at = Some(flow.now);
+        } else if !self.reads() {
+            // Kafka's client was assigned the partition without an offset, so it has a position of its own.
+            self.placed = true;
         }
         self.paused = Some(pause);
         Actions::one(if pause { Action::Pause } else { Action::Resume })

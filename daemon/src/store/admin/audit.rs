@@ -8,7 +8,7 @@ use crate::store::sql::{Row, Sql, Value};
 #[derive(Debug, Clone)]
 pub struct AuditEntry {
     pub caller: String,
-    pub origin: String,
+    pub address: String,
     pub action: &'static str,
     pub object: String,
     pub change: String,
@@ -19,7 +19,7 @@ pub struct AuditRow {
     pub id: i64,
     pub at: Timestamp,
     pub caller: String,
-    pub origin: String,
+    pub address: String,
     pub action: String,
     pub object: String,
     pub change: String,
@@ -36,13 +36,13 @@ pub(in crate::store) fn insert(sql: &mut dyn Sql, entry: &AuditEntry, now: Times
     let values: [Value; 6] = [
         now.into(),
         (&entry.caller).into(),
-        (&entry.origin).into(),
+        (&entry.address).into(),
         entry.action.into(),
         (&entry.object).into(),
         (&entry.change).into(),
     ];
     sql.execute(
-        "INSERT INTO audit (at, caller, origin, action, object, change) VALUES ($1, $2, $3, $4, $5, $6)",
+        "INSERT INTO audit (at, caller, address, action, object, change) VALUES ($1, $2, $3, $4, $5, $6)",
         &values,
     )
     .map(|_| ())
@@ -62,7 +62,7 @@ pub(in crate::store) fn list(
         ("id <", before.map(Value::from)),
     ];
     let mut values = Vec::new();
-    let mut statement = "SELECT id, at, caller, origin, action, object, change FROM audit".to_owned();
+    let mut statement = "SELECT id, at, caller, address, action, object, change FROM audit".to_owned();
     for (condition, value) in conditions {
         let Some(value) = value else { continue };
         statement += if values.is_empty() { " WHERE " } else { " AND " };
@@ -79,7 +79,7 @@ fn read(row: &Row) -> Result<AuditRow, StoreError> {
         id: row.integer(0)?,
         at: row.time(1)?,
         caller: row.text(2)?,
-        origin: row.text(3)?,
+        address: row.text(3)?,
         action: row.text(4)?,
         object: row.text(5)?,
         change: row.text(6)?,

@@ -163,7 +163,7 @@ impl Bench {
         let store = Arc::new(store);
         let instance = store.begin().await.unwrap().instance;
         assert_eq!(store.take(instance, partition()).await.unwrap().epoch, 1);
-        let labels = Labels { outcomes: Vec::new(), reasons: Vec::new(), unreadable: Vec::new() };
+        let labels = Labels::default();
         let up = Arc::new(StoreUp::new());
         let up_rx = up.watch();
         let engine = Arc::clone(&store) as Arc<dyn EngineStore>;

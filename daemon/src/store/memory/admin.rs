@@ -122,9 +122,9 @@ impl AdminState {
     }
 
     fn note(&mut self, entry: AuditEntry, at: Timestamp) {
-        let AuditEntry { caller, origin, action, object, change } = entry;
+        let AuditEntry { caller, address, action, object, change } = entry;
         let id = self.audit.last().map_or(1, |last| last.id + 1);
-        self.audit.push(AuditRow { id, at, caller, origin, action: action.to_owned(), object, change });
+        self.audit.push(AuditRow { id, at, caller, address, action: action.to_owned(), object, change });
     }
 }
 

@@ -11,10 +11,11 @@ use crate::model::callback::CallbackId;
 use crate::model::dead_letter::Unreadable;
 use crate::model::lease::Facts;
 use crate::model::settlement::{NumberedAttempt, Pending, Rows};
+use crate::model::state::State as CallbackState;
 use crate::store::Answer;
 use crate::store::reads::{
     BuriedLetter, CallbackFilter, DeadLetterFilter, Found, InstanceRow, LISTED_BYTES, Page, PartitionOffsets, QueueAsk,
-    QueueRow, Queues, Reads, State as CallbackState, Totals,
+    QueueRow, Queues, Reads, Totals,
 };
 
 impl Reads for MemoryStore {
@@ -196,8 +197,7 @@ fn summary(rows: &Rows) -> Option<(&Facts, CallbackState, Option<Outcome>)> {
         return Some((&pending.facts, CallbackState::Pending, pending.last_outcome));
     }
     let settled = rows.settled.as_ref()?;
-    let state = CallbackState::ALL.into_iter().find(|state| state.name() == settled.ended.name())?;
-    Some((&settled.facts, state, Some(settled.outcome)))
+    Some((&settled.facts, settled.ended.state(), Some(settled.outcome)))
 }
 
 fn letter_matches(filter: &DeadLetterFilter, buried: &BuriedLetter) -> bool {

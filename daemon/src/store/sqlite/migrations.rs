@@ -84,7 +84,8 @@ pub(super) mod tests {
                 "INSERT INTO team (id, name, allowed_origins, auth_form, origin_forms, made_at, changed_at)
                  VALUES ('team_a', 'A', '', 'key', '', 1, 1);
                  INSERT INTO team_key (id, team, kind, mode, state, keyring, sealed, last4, made_at, promote_at)
-                 VALUES ('key_1', 'team_a', 'hmac', 'live', 'active', 'ring', x'0102', '1234', 7, 8);",
+                 VALUES ('key_1', 'team_a', 'hmac', 'live', 'active', 'ring', x'0102', '1234', 7, 8),
+                        ('key_2', 'team_gone', 'hmac', 'live', 'active', 'ring', x'0102', '1234', 7, 8);",
             )
             .unwrap();
         migrate(&mut connection, Path::new("memory"), &SystemClock).unwrap();
@@ -95,6 +96,8 @@ pub(super) mod tests {
             })
             .unwrap();
         assert_eq!(key, ("team_a".to_owned(), vec![1, 2], 7, Some(8), None));
+        let keys: i64 = connection.query_row("SELECT count(*) FROM team_key", [], |row| row.get(0)).unwrap();
+        assert_eq!(keys, 1, "a key of no team is left out");
         let index: i64 = connection
             .query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'team_key_team'", [], |row| row.get(0))
             .unwrap();

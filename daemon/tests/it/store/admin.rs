@@ -96,7 +96,7 @@ fn token(n: u8) -> TokenRow {
 fn entry(action: &'static str, object: &str) -> AuditEntry {
     AuditEntry {
         caller: "ann".to_owned(),
-        origin: "unix".to_owned(),
+        address: "unix".to_owned(),
         action,
         object: object.to_owned(),
         change: "what".to_owned(),
@@ -228,7 +228,7 @@ async fn each_change_raises_the_version_and_writes_its_audit_row() {
         let rows = store.audit(AuditFilter::default(), None, 100).await.unwrap();
         let update = rows.iter().find(|row| row.action == "team.update").unwrap();
         assert_eq!(update.change, "old -> new", "{}: what the decision says", subject.name);
-        assert_eq!((&*update.caller, &*update.origin, update.at), ("ann", "unix", START), "{}", subject.name);
+        assert_eq!((&*update.caller, &*update.address, update.at), ("ann", "unix", START), "{}", subject.name);
     }
 }
 

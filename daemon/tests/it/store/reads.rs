@@ -15,9 +15,10 @@ use callbackd::model::lease::{Facts, Token};
 use callbackd::model::offsets::Watermark;
 use callbackd::model::retry::{Next, Reason};
 use callbackd::model::settlement::{Change, Settle};
+use callbackd::model::state::State;
 use callbackd::model::team::Mode;
 use callbackd::store::reads::{
-    CallbackFilter, DeadLetterFilter, InstanceEnd, LISTED_BYTES, Page, QueueAsk, QueueMatch, Queues, State,
+    CallbackFilter, DeadLetterFilter, InstanceEnd, LISTED_BYTES, Page, QueueAsk, QueueMatch, Queues,
 };
 use callbackd::store::{Batch, ClaimAsk, InstanceId, PartitionWatermark, Stores};
 use proptest::prelude::*;

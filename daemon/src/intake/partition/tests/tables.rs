@@ -231,7 +231,7 @@ fn what_was_lost_is_counted_once() {
 fn a_partition_that_starts_over_reads_its_log_from_the_beginning() {
     let mut partition = placed(watermark(10, Some(9)));
     partition.on(Event::Read { offset: 2, hash: OTHER });
-    let cause = AnewCause::LogChanged(StartOverReason::OtherRecord);
+    let cause = StartOverCause::LogChanged(StartOverReason::OtherRecord);
     assert_eq!(list(partition.on(ends(0, 40, None))), [Action::StartOver { start: 0, log_end: 40, cause }]);
     let begun = Watermark { upto: 0, seen_upto: 40, last: None };
     assert_eq!(
@@ -263,7 +263,7 @@ fn an_operator_says_where_a_blocked_partition_starts() {
         assert!(partition.is_accepting());
         let check = Check::Accept { from, committed: committed(offset, "st_other") };
         assert_eq!(list(partition.on(Event::Committed(committed(offset, "st_other")))), [Action::AskEnds(check)]);
-        let cause = AnewCause::Accepted { store: "st_other".into() };
+        let cause = StartOverCause::Accepted { store: "st_other".into() };
         assert_eq!(list(partition.on(ends(10, 90, None))), [Action::StartOver { start, log_end: 90, cause }]);
         assert!(partition.is_accepting());
         partition.on(Event::Taken(taken(watermark(start, None))));
@@ -401,4 +401,36 @@ fn an_answer_that_nobody_waits_for_changes_nothing() {
         assert_eq!(list(partition.on(answer)), []);
         assert_eq!(list(partition.on(Event::Read { offset: 10, hash: OTHER })), [Action::Admit]);
     }
+}
+
+#[test]
+fn a_position_from_before_the_take_is_not_believed() {
+    let flow = || Event::Flow(Flow { now: Instant::now(), outstanding: 0, window: 10, hold: false });
+    // The store was silent at the assignment, so Kafka's client got the partition paused and without an offset.
+    let mut partition = Partition::new(OURS.into());
+    assert_eq!(list(partition.on(Event::Assigned)), [Action::AskCommitted]);
+    assert_eq!(list(partition.on(flow())), [Action::Pause]);
+    assert_eq!(list(partition.on(Event::Committed(None))), [Action::Take]);
+    let actions = list(partition.on(Event::Taken(taken(watermark(0, None)))));
+    assert_eq!(actions[1], Action::AssignAt(Place::Beginning));
+    assert_eq!(list(partition.on(Event::Moved)), []);
+    assert_eq!(list(partition.on(Event::Position(Some(5)))), [], "the client's own position, from before the take");
+    assert_eq!(list(partition.on(Event::Position(None))), []);
+    assert_eq!(list(partition.on(Event::Position(Some(5)))), [Action::PassTo(5)]);
+}
+
+#[test]
+fn a_new_log_whose_begin_was_not_answered_is_counted_from_its_start() {
+    let mut partition = reading();
+    partition.on(Event::CommitDue { durable_upto: 10 });
+    partition.on(Event::OutOfRange);
+    partition.on(ends(0, 5, None));
+    assert!(matches!(list(partition.on(ends(0, 5, None)))[..], [Action::StartOver { .. }]));
+    assert_eq!(list(partition.on(Event::NoAnswer)), []);
+    assert_eq!(list(partition.on(Event::Tick)), [Action::AskCommitted]);
+    partition.on(Event::Committed(None));
+    partition.on(Event::Taken(Taken { epoch: 4, ..taken(watermark(0, None)) }));
+    partition.on(Event::Moved);
+    partition.on(Event::Read { offset: 0, hash: OTHER });
+    assert_eq!(list(partition.on(Event::CommitDue { durable_upto: 1 })), [Action::Commit(1)]);
 }

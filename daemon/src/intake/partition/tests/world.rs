@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::intake::partition::{
-    AcceptFrom, Action, AnewCause, Committed, Event, Flow, LogEnds, Partition, PartitionState, Place,
+    AcceptFrom, Action, Committed, Event, Flow, LogEnds, Partition, PartitionState, Place, StartOverCause,
 };
 use crate::model::callback::Hash;
 use crate::model::offsets::Watermark;
@@ -239,7 +239,7 @@ impl World {
                 self.row = Watermark { upto: start, seen_upto: log_end, last: None };
                 self.row_generation = self.generation;
                 self.copies.clear();
-                if let AnewCause::Accepted { store } = cause {
+                if let StartOverCause::Accepted { store } = cause {
                     self.accepted = Some(store.to_string());
                 }
                 self.take();

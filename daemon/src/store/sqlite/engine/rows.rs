@@ -23,25 +23,25 @@ use crate::store::Known;
 const FACT_COLUMNS: usize = 11;
 
 const SELECT_PENDING: &str = "SELECT
-        partition, off, record_at, team, task, event_id, event_type, queue, test, content_hash, builder,
+        partition_id, off, record_at, team, task, event_id, event_type, queue, test, content_hash, builder,
         url, since, horizon, tries, attempts, due, token, lease_until, starts, last_outcome, round
      FROM pending WHERE id = ?1";
 const SELECT_SETTLED: &str = "SELECT
-        partition, off, record_at, team, task, event_id, event_type, queue, test, content_hash, builder,
+        partition_id, off, record_at, team, task, event_id, event_type, queue, test, content_hash, builder,
         state, reason, attempts, status, outcome, round, first_at, settled_at, revision
      FROM settled WHERE id = ?1";
 
 const INSERT_SETTLED: &str = "INSERT INTO settled (
-        id, partition, off, record_at, team, task, event_id, event_type, queue, test, content_hash, builder,
+        id, partition_id, off, record_at, team, task, event_id, event_type, queue, test, content_hash, builder,
         state, reason, attempts, status, outcome, round, first_at, settled_at, revision)
      SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21
      WHERE NOT EXISTS (SELECT 1 FROM pending WHERE id = ?1) ON CONFLICT DO NOTHING";
 const REPLACE_SETTLED: &str = "INSERT OR REPLACE INTO settled (
-        id, partition, off, record_at, team, task, event_id, event_type, queue, test, content_hash, builder,
+        id, partition_id, off, record_at, team, task, event_id, event_type, queue, test, content_hash, builder,
         state, reason, attempts, status, outcome, round, first_at, settled_at, revision)
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)";
 const REPLACE_PENDING: &str = "INSERT OR REPLACE INTO pending (
-        id, partition, off, record_at, team, task, event_id, event_type, queue, test, content_hash, builder,
+        id, partition_id, off, record_at, team, task, event_id, event_type, queue, test, content_hash, builder,
         url, since, horizon, tries, attempts, due, token, lease_until, starts, last_outcome, round)
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)";
 

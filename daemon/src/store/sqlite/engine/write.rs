@@ -193,7 +193,7 @@ fn bury(connection: &Connection, ids: &mut IdCache, letter: &DeadLetter, now: Ti
         .ok_or(SqliteError::Corrupt("a dead letter of an unknown partition"))?;
     connection
         .prepare_cached(
-            "INSERT INTO dead_letter (id, partition, off, record_at, reason, detail, team, task, event_id, value, value_len, buried_at)
+            "INSERT INTO dead_letter (id, partition_id, off, record_at, reason, detail, team, task, event_id, value, value_len, buried_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT DO NOTHING",
         )?
         .execute(params![

@@ -16,11 +16,11 @@ use crate::model::event::RecordRef;
 use crate::store::reads::{BuriedLetter, DeadLetterFilter, Found, LISTED_BYTES, Page};
 
 const ONE: &str =
-    "SELECT id, partition, off, record_at, reason, detail, team, task, event_id, value, value_len, buried_at
+    "SELECT id, partition_id, off, record_at, reason, detail, team, task, event_id, value, value_len, buried_at
      FROM dead_letter WHERE id = ?1";
 /// The same with the first [`LISTED_BYTES`] of the value: a page of whole values would be megabytes.
 const LISTED: &str =
-    "SELECT id, partition, off, record_at, reason, detail, team, task, event_id, substr(value, 1, ?2), value_len,
+    "SELECT id, partition_id, off, record_at, reason, detail, team, task, event_id, substr(value, 1, ?2), value_len,
         buried_at
      FROM dead_letter WHERE id = ?1";
 

@@ -12,8 +12,9 @@ use rusqlite::{Connection, Row, Rows, params, params_from_iter};
 use super::super::error::SqliteError;
 use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
+use crate::model::state::State;
 use crate::model::team::Mode;
-use crate::store::reads::{CallbackFilter, Found, Page, QueueMatch, State};
+use crate::store::reads::{CallbackFilter, Found, Page, QueueMatch};
 
 /// A page is answered within this time, full or not.
 pub(super) const BUDGET: Duration = Duration::from_millis(500);

@@ -63,8 +63,8 @@ const FIT: [(&str, &str); 6] = [
     ),
     (
         "rows of an unknown partition",
-        "SELECT (SELECT count(*) FROM pending WHERE partition NOT IN (SELECT id FROM partition_offsets))
-              + (SELECT count(*) FROM settled WHERE partition NOT IN (SELECT id FROM partition_offsets))",
+        "SELECT (SELECT count(*) FROM pending WHERE partition_id NOT IN (SELECT id FROM partition_offsets))
+              + (SELECT count(*) FROM settled WHERE partition_id NOT IN (SELECT id FROM partition_offsets))",
     ),
     ("keys of an unknown team", "SELECT count(*) FROM team_key WHERE team NOT IN (SELECT id FROM team)"),
     (

@@ -30,11 +30,11 @@ macro_rules! named {
             }
 
             pub fn parse(name: &str) -> Option<Self> {
-                <Self as $crate::model::named::Named>::parse(name)
+                <Self as $crate::base::named::Named>::parse(name)
             }
         }
 
-        impl $crate::model::named::Named for $set {
+        impl $crate::base::named::Named for $set {
             const ALL: &'static [Self] = $set::ALL;
 
             fn name(self) -> &'static str {
@@ -45,40 +45,3 @@ macro_rules! named {
 }
 
 pub(crate) use named;
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-    use crate::model::attempt::Outcome;
-    use crate::model::dead_letter::Unreadable;
-    use crate::model::permission::Right;
-    use crate::model::retry::Reason;
-    use crate::model::team::{AuthForm, HttpPolicy, KeyKind, KeyState, Mode};
-
-    fn holds<T: Named + PartialEq + std::fmt::Debug>() {
-        let names: BTreeSet<_> = T::ALL.iter().map(|value| value.name()).collect();
-        assert_eq!(names.len(), T::ALL.len(), "two values of one name in {names:?}");
-        for value in T::ALL {
-            assert_eq!(T::parse(value.name()), Some(*value));
-            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
-            assert!(value.name().chars().all(plain), "{value:?} has the name {:?}", value.name());
-        }
-        assert_eq!(T::parse("no such name"), None);
-        assert_eq!(T::parse(""), None);
-    }
-
-    #[test]
-    fn names_are_distinct_and_parse_back() {
-        holds::<Outcome>();
-        holds::<Reason>();
-        holds::<Unreadable>();
-        holds::<Right>();
-        holds::<Mode>();
-        holds::<AuthForm>();
-        holds::<HttpPolicy>();
-        holds::<KeyKind>();
-        holds::<KeyState>();
-    }
-}

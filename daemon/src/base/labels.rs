@@ -1,0 +1,42 @@
+//! Values of metrics' labels that belong to no other room. Each is written once, for its metric and for the code that
+//! counts.
+
+use super::named::named;
+
+named! {
+    /// Why a callback got its row before its first attempt ended.
+    pub enum ParkCause {
+        /// Its lane was full, or it waited there too long.
+        NoRoom = "no_room",
+        /// Its first attempt took long.
+        Slow = "slow",
+        /// Its partition was given up.
+        Revoked = "revoked",
+    }
+}
+
+named! {
+    /// Why attempts may be repeated.
+    pub enum RepeatCause {
+        /// An earlier instance did not end cleanly.
+        UncleanStop = "unclean_stop",
+        /// A partition was given up before what was in flight could be recorded.
+        RevokeTimeout = "revoke_timeout",
+        /// A lease ended before its attempt was settled.
+        LeaseExpired = "lease_expired",
+        /// The store was lost, or another one is in its place.
+        StoreLost = "store_lost",
+    }
+}
+
+named! {
+    /// Kinds of errors of the Kafka client.
+    pub enum KafkaTrouble {
+        Unreachable = "unreachable",
+        TopicMissing = "topic_missing",
+        NotAuthorised = "not_authorised",
+        OutOfRange = "out_of_range",
+        Fatal = "fatal",
+        Other = "other",
+    }
+}
