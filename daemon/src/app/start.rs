@@ -10,6 +10,7 @@ use super::Hooks;
 use super::drain::Switches;
 use super::egress;
 use super::listeners::Listeners;
+use crate::base::body_budget::BodyBudget;
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::labels::RepeatCause;
 use crate::base::metrics::{Labels, Metrics, names};
@@ -45,6 +46,7 @@ pub(super) struct Ground {
     keyring: Arc<Keyring>,
     metrics: Arc<Metrics>,
     store_up: Arc<StoreUp>,
+    bodies: BodyBudget,
     waker: ClaimWaker,
     notices: Option<mpsc::Sender<Notice>>,
 }
@@ -62,7 +64,7 @@ impl Ground {
         let keyring = keyring(&config)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let metrics = Arc::new(metrics());
-        let Stores { engine, reads, admin } = store::open(&config.store, Arc::clone(&clock))?;
+        let Stores { engine, reads, admin } = store::open(&config.store, config.values, Arc::clone(&clock))?;
         let store = match hooks.wrap_store {
             Some(wrap) => wrap(engine),
             None => engine,
@@ -73,6 +75,7 @@ impl Ground {
         // A start that is refused leaves no trace in the store.
         let begun = register(store.as_ref(), &metrics).await?;
         let ground = Self {
+            bodies: BodyBudget::new(config.body_budget),
             config,
             store,
             begun,
@@ -115,6 +118,7 @@ impl Ground {
             waker: self.waker.clone(),
             keyring: Arc::clone(&self.keyring),
             egress: egress::policy(&self.config, &listeners.ours).await,
+            bodies: self.bodies.clone(),
             clock: Arc::clone(&self.clock),
             metrics: Arc::clone(&self.metrics),
             cut_off: self.switches.cut_off.stop(),
@@ -129,6 +133,7 @@ impl Ground {
             instance: self.begun.instance,
             flight: flight.clone(),
             delivery: delivery.clone(),
+            bodies: self.bodies.clone(),
             metrics: Arc::clone(&self.metrics),
             clock: Arc::clone(&self.clock),
             park_after: self.config.park_after,

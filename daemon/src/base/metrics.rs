@@ -55,6 +55,8 @@ metrics! { labels:
     dead_letters_total: IntCounterVec = counters(
         "Records that can't become a callback, by reason.",
         "reason", &labels.unreadable);
+    dead_letters_without_value_total: IntCounter = counter(
+        "Dead letters whose value was not kept, because store.dead_letter_bytes had no room for it.");
     callbacks_total: IntCounterVec = counters("Callbacks that ended, by state.", "state", &labels.ends);
     abandoned_total: IntCounterVec = counters("Callbacks that were abandoned, by reason.", "reason", &labels.reasons);
     attempts_total: IntCounterVec = counters("Attempts, by outcome.", "outcome", &labels.outcomes);

@@ -1,4 +1,4 @@
-//! Logs: a fixed message plus fields, as JSON or as text for people. A panic hook never prints a panic's message.
+//! Logs: a fixed message plus fields, as JSON or as text for people.
 //!
 //! A filter names levels by module. It holds no regular expression, so that no filter can use up memory.
 
@@ -9,6 +9,8 @@ use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+use super::panics;
 
 /// The longest filter, in bytes.
 const LONGEST_FILTER: usize = 1_024;
@@ -45,19 +47,6 @@ fn filter(level: &str) -> Result<Targets, String> {
         return Err(wrong());
     }
     level.parse().map_err(|_| wrong())
-}
-
-/// Logs the place of each panic and not its message, which may quote customers' data or a secret.
-#[expect(clippy::print_stderr, reason = "a panic before the logs are set up must be reported, too")]
-pub fn quiet_panics(logged: bool) {
-    std::panic::set_hook(Box::new(move |panic| {
-        let place = panic.location().map_or_else(|| "somewhere".to_owned(), ToString::to_string);
-        if logged {
-            tracing::error!(place, "a panic was caught");
-        } else {
-            eprintln!("callbackd: there is a defect at {place}; please report it");
-        }
-    }));
 }
 
 /// Changes the level of this process's logs.
@@ -104,7 +93,7 @@ pub fn start(config: &Config) -> Result<LogLevel, String> {
         Format::Human => registry.with(lines.with_ansi(false)).try_init(),
     };
     if started.is_ok() {
-        quiet_panics(true);
+        panics::tell_places_only(true);
     }
     // Reloading fails only if the layer is dropped, which happens while the process ends.
     let change = move |filter| drop(handle.reload(filter));

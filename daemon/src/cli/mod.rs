@@ -50,7 +50,7 @@ impl From<anyhow::Error> for Failure {
 
 /// Runs the command that this program's arguments name.
 pub fn main() -> ExitCode {
-    crate::base::telemetry::quiet_panics(false);
+    crate::base::panics::tell_places_only(false);
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

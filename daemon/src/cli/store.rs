@@ -96,7 +96,7 @@ pub(super) fn bootstrap(
     let config = Config::load(remote.config.as_deref()).map_err(refused)?;
     let scope = tokens::scope(&scope.replace(',', " ")).map_err(refused)?;
     let new = NewToken { name, scope, valid_for: duration(valid_for)? };
-    let store = store::open(&config.store, Arc::new(SystemClock)).map_err(|error| match error {
+    let store = store::open(&config.store, config.values, Arc::new(SystemClock)).map_err(|error| match error {
         in_use @ OpenError::InUse { .. } => refused(format!("{in_use}. To ask the running one, leave --bootstrap out")),
         other => refused(other),
     })?;

@@ -20,6 +20,7 @@ pub use settings::is_reloadable;
 
 use crate::base::telemetry;
 use crate::intake;
+use crate::model::dead_letter::ValueBudget;
 use crate::model::retry::RetryPolicy;
 use crate::model::team::HttpPolicy;
 use crate::net::egress::{AllowRule, Net};
@@ -38,6 +39,9 @@ type Wrong<'w> = dyn Fn(&str, &str) -> ConfigError + 'w;
 pub struct Config {
     pub intake: intake::Config,
     pub store: store::Config,
+    pub values: ValueBudget,
+    /// Bytes of bodies in memory.
+    pub body_budget: usize,
     pub caps: Caps,
     pub park_after: Duration,
     pub lease: Duration,

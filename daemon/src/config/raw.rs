@@ -44,6 +44,8 @@ pub(super) struct Intake {
 #[derive(Debug, Deserialize)]
 pub(super) struct Store {
     pub(super) path: String,
+    pub(super) dead_letter_bytes: Size,
+    pub(super) dead_letter_bytes_of_topic: Size,
 }
 
 #[derive(Debug, Deserialize)]

@@ -24,9 +24,9 @@ fn intake_rules(config: &Config) -> [Rule; 7] {
         (!intake.topics.is_empty(), "kafka.topics", "name at least one topic"),
         (!intake.group.is_empty(), "kafka.group", "the consumer group needs a name"),
         (intake.max_event_bytes <= 16 << 20, "intake.max_event", "at most 16MiB"),
-        (intake.body_budget <= 1 << 32, "intake.body_budget", "at most 4GiB"),
+        (config.body_budget <= 1 << 32, "intake.body_budget", "at most 4GiB"),
         (
-            intake.body_budget >= intake.max_event_bytes.saturating_mul(2),
+            config.body_budget >= intake.max_event_bytes.saturating_mul(2),
             "intake.body_budget",
             "it must hold at least twice intake.max_event",
         ),

@@ -10,6 +10,7 @@ use super::Engine;
 use super::claim::ClaimTask;
 use super::directory::Directory;
 use super::lease_tokens::LeaseTokens;
+use crate::base::body_budget::BodyBudget;
 use crate::base::clock::Clock;
 use crate::base::metrics::Metrics;
 use crate::base::stop::Stop;
@@ -46,6 +47,8 @@ pub struct Deps {
     pub waker: ClaimWaker,
     pub keyring: Arc<Keyring>,
     pub egress: Policy,
+    /// Memory for the bodies of claimed rows.
+    pub bodies: BodyBudget,
     pub clock: Arc<dyn Clock>,
     pub metrics: Arc<Metrics>,
     /// Cuts off the attempts that are still under way when the grace of a stop is over.
@@ -73,7 +76,8 @@ pub struct DeliveryTask {
 /// # Errors
 /// The HTTP client can't be made.
 pub fn build(config: Config, deps: Deps) -> Result<(Delivery, DeliveryTask), SetupError> {
-    let Deps { store, admin, store_up, instance, flight, waker, keyring, egress, clock, metrics, cut_off } = deps;
+    let Deps { store, admin, store_up, instance, flight, waker, keyring, egress, bodies, clock, metrics, cut_off } =
+        deps;
     let directory = Arc::new(Directory::new(admin, keyring, clock, config.retry));
     let engine = Arc::new(Engine {
         client: Client::new(&config.exchange, egress)?,
@@ -96,6 +100,7 @@ pub fn build(config: Config, deps: Deps) -> Result<(Delivery, DeliveryTask), Set
         settler: flight.settler,
         inflight: flight.inflight,
         waker,
+        bodies,
         metrics,
         lease: config.lease,
         store_up,

@@ -6,8 +6,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::Delivery;
 use super::resolve::lane_of;
+use crate::base::body_budget::{BodyBudget, Share};
 use crate::base::clock::Timestamp;
 use crate::base::labels::RepeatCause;
 use crate::base::metrics::Metrics;
@@ -40,6 +43,7 @@ pub(super) struct ClaimTask {
     pub(super) inflight: Arc<Inflight>,
     pub(super) settler: Settler,
     pub(super) waker: ClaimWaker,
+    pub(super) bodies: BodyBudget,
     pub(super) metrics: Arc<Metrics>,
     /// How long a claimed row is leased to this instance.
     pub(super) lease: Duration,
@@ -116,7 +120,8 @@ impl ClaimTask {
         let ask = ClaimAsk {
             instance: self.instance,
             at_most,
-            bytes: BYTES,
+            bytes: self.bodies.free(Share::Due).min(BYTES),
+            takes_larger_body_alone: self.bodies.free(Share::Due) == self.bodies.largest(Share::Due),
             lease: self.lease,
             usual_room: USUAL_ROOM,
             room,
@@ -128,6 +133,14 @@ impl ClaimTask {
         Ok(next_wait(at_most, taken, next_at, now))
     }
 
+    /// The body, with its place in the budget. Only this task takes room for due bodies, so what was free is still free.
+    fn held(&self, body: Bytes) -> Bytes {
+        match self.bodies.try_take(Share::Due, body.len()) {
+            Some(room) => room.hold(body),
+            None => body,
+        }
+    }
+
     async fn offer(&self, claimed: Claimed, born: Instant) {
         for (pending, body) in claimed.rows {
             let Some(token) = pending.token else { continue };
@@ -136,7 +149,7 @@ impl ClaimTask {
             let lease = Arc::new(Lease {
                 facts: pending.facts,
                 url: pending.url,
-                body,
+                body: self.held(body),
                 progress: pending.progress,
                 token,
                 right: Right::Row,

@@ -182,9 +182,10 @@ impl Engine {
 
     fn observe_begin(&self, lease: &Lease, at: Timestamp) {
         self.metrics.in_flight.inc();
-        let made = lease.facts.record.timestamp;
-        if lease.progress.attempts == 0 && made > 0 {
-            let lag = at.since(Timestamp::from_millis(made));
+        if lease.progress.attempts == 0
+            && let Some(made) = lease.facts.record.time()
+        {
+            let lag = at.since(made);
             self.metrics.first_attempt_lag_seconds.observe(lag.as_secs_f64());
         }
     }

@@ -188,6 +188,7 @@ impl SettleTask {
             Verdict::Parked => self.waker.wake(),
             // A released row waits for the attempt that still holds it here, so it wakes nobody.
             Verdict::Released | Verdict::Buried | Verdict::Nothing => {}
+            Verdict::BuriedWithoutValue => self.metrics.dead_letters_without_value_total.inc(),
         }
         let notice = match change {
             Change::Settle(settle) => {
@@ -210,9 +211,8 @@ impl SettleTask {
 }
 
 fn observe_delivery(metrics: &Metrics, settle: &Settle) {
-    let made = settle.facts.record.timestamp;
-    if made > 0 {
-        let took = settle.attempt.ended_at().since(crate::base::clock::Timestamp::from_millis(made));
+    if let Some(made) = settle.facts.record.time() {
+        let took = settle.attempt.ended_at().since(made);
         metrics.end_to_end_seconds.observe(took.as_secs_f64());
     }
 }

@@ -70,9 +70,9 @@ const SAMPLES: usize = 256;
 
 impl RecordedTime {
     /// A record was read. It is ignored if it has no time, or a time in the future.
-    pub(super) fn read(&mut self, offset: i64, millis: i64, now: Timestamp) {
-        if millis > 0 && millis <= now.millis() {
-            self.newest = Some((offset, Timestamp::from_millis(millis)));
+    pub(super) fn read(&mut self, offset: i64, time: Option<Timestamp>, now: Timestamp) {
+        if let Some(time) = time.filter(|time| *time <= now) {
+            self.newest = Some((offset, time));
         }
     }
 
@@ -112,18 +112,18 @@ mod tests {
         let mut recorded = RecordedTime::default();
         recorded.recorded(0, None);
         assert_eq!(recorded.upto(), None);
-        recorded.read(7, 1_000, now);
+        recorded.read(7, Some(at(1_000)), now);
         recorded.recorded(7, None);
         assert_eq!(recorded.upto(), None, "record 7 is not below 7");
-        recorded.read(9, 3_000, now);
+        recorded.read(9, Some(at(3_000)), now);
         recorded.recorded(8, None);
         assert_eq!(recorded.upto(), Some(at(1_000)));
         recorded.recorded(10, Some(at(9_000)));
         assert_eq!(recorded.upto(), Some(at(9_000)), "caught up: everything until the log was known to end there");
-        recorded.read(10, 2_000, now);
+        recorded.read(10, Some(at(2_000)), now);
         recorded.recorded(11, None);
         assert_eq!(recorded.upto(), Some(at(9_000)), "an old record takes nothing back");
-        recorded.read(11, 4_102_444_800_000, now);
+        recorded.read(11, Some(at(4_102_444_800_000)), now);
         recorded.recorded(12, None);
         assert_eq!(recorded.upto(), Some(at(9_000)), "a record of the future says nothing");
     }

@@ -43,7 +43,7 @@ impl Consumer {
         let consumer = BaseConsumer::from_config_and_context(&client, self.context(cluster))?;
         let topics: Vec<&str> = self.config.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics)?;
-        let gather = Gather::new(&self.config, Arc::clone(&self.budget), self.batches.clone(), self.runtime.clone());
+        let gather = Gather::new(self.deps.bodies.clone(), self.batches.clone(), self.runtime.clone());
         let mut session = Session::new(self, &consumer, gather);
         let end = match catch_unwind(AssertUnwindSafe(|| session.run())) {
             Ok(end) => end,

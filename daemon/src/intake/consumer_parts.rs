@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::partition::AcceptFrom;
 use super::trouble::Troubles;
@@ -24,7 +24,6 @@ pub(super) struct Consumer {
     pub(super) troubles: Arc<Troubles>,
     pub(super) state: watch::Sender<KafkaState>,
     pub(super) batches: mpsc::Sender<Vec<Incoming>>,
-    pub(super) budget: Arc<Semaphore>,
     pub(super) asks: mpsc::Receiver<Ask>,
     /// If true, partitions are paused, but polling goes on.
     pub(super) quiet: Stop,

@@ -2,14 +2,13 @@
 //! ended.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 
-use super::{Config, Incoming};
+use super::Incoming;
+use crate::base::body_budget::{BodyBudget, Share};
 
 /// How long intake waits for room before it pauses its partitions.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -24,21 +23,14 @@ pub(super) struct Gather {
     held: VecDeque<Incoming>,
     /// True if there is no room and the partitions should be paused.
     full: bool,
-    budget: Arc<Semaphore>,
-    budget_bytes: usize,
+    budget: BodyBudget,
     batches: mpsc::Sender<Vec<Incoming>>,
     runtime: Handle,
 }
 
 impl Gather {
-    pub(super) fn new(
-        config: &Config,
-        budget: Arc<Semaphore>,
-        batches: mpsc::Sender<Vec<Incoming>>,
-        runtime: Handle,
-    ) -> Self {
-        let (batch, held) = (Vec::with_capacity(BATCH), VecDeque::new());
-        Self { batch, held, full: false, budget, budget_bytes: config.body_budget, batches, runtime }
+    pub(super) fn new(budget: BodyBudget, batches: mpsc::Sender<Vec<Incoming>>, runtime: Handle) -> Self {
+        Self { batch: Vec::with_capacity(BATCH), held: VecDeque::new(), full: false, budget, batches, runtime }
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -55,18 +47,10 @@ impl Gather {
         self.batch.is_empty() && self.held.is_empty()
     }
 
-    /// Bytes of bodies in memory.
-    pub(super) fn body_bytes(&self) -> usize {
-        self.budget_bytes.saturating_sub(self.budget.available_permits())
-    }
-
     /// Puts the record into the batch, or after the records that wait for room.
     pub(super) fn take(&mut self, incoming: Incoming) {
-        if self.held.is_empty() && self.budget.available_permits() > 0 {
-            self.add(incoming);
-        } else {
-            self.held.push_back(incoming);
-        }
+        let late = if self.held.is_empty() { self.add(incoming) } else { Some(incoming) };
+        self.held.extend(late);
     }
 
     /// Waits a while for room for the records that wait. If there is none, the partitions must be paused, while polling
@@ -78,18 +62,15 @@ impl Gather {
 
     fn place_held(&mut self) -> bool {
         while let Some(held) = self.held.pop_front() {
-            let wanted = self.bytes_of(&held);
-            if self.budget.available_permits() < wanted {
+            if let Some(held) = self.add(held) {
                 self.flush();
-                let permits = u32::try_from(wanted).unwrap_or(u32::MAX);
-                let (patience, budget) = (self.patience(), &self.budget);
-                let room = async { tokio::time::timeout(patience, budget.acquire_many(permits)).await.is_ok() };
-                if !self.runtime.block_on(room) {
-                    self.held.push_front(held);
+                let (patience, bytes) = (self.patience(), bytes_of(&held));
+                self.held.push_front(held);
+                let freed = async { tokio::time::timeout(patience, self.budget.freed(Share::Fresh, bytes)).await };
+                if self.runtime.block_on(freed).is_err() {
                     return false;
                 }
             }
-            self.add(held);
             self.flush_if_large();
         }
         true
@@ -121,50 +102,44 @@ impl Gather {
         if self.full { BRIEFLY } else { PATIENCE }
     }
 
-    fn bytes_of(&self, incoming: &Incoming) -> usize {
-        incoming.decoded.as_ref().map_or(0, |event| event.body.len()).min(self.budget_bytes)
-    }
-
-    /// The body counts against the budget for as long as any copy of it lives.
-    fn add(&mut self, mut incoming: Incoming) {
-        let wanted = u32::try_from(self.bytes_of(&incoming)).unwrap_or(u32::MAX);
-        if let Ok(event) = &mut incoming.decoded {
-            match Arc::clone(&self.budget).try_acquire_many_owned(wanted) {
-                Ok(permit) => event.body = Bytes::from_owner(Budgeted { body: event.body.clone(), _permit: permit }),
-                Err(_) => {
-                    self.held.push_front(incoming);
-                    return;
-                }
+    /// Puts the record into the batch, with room in the budget. Returns it if there is none.
+    fn add(&mut self, mut incoming: Incoming) -> Option<Incoming> {
+        let Some(mut room) = self.budget.try_take(Share::Fresh, bytes_of(&incoming)) else { return Some(incoming) };
+        match &mut incoming.decoded {
+            Ok(event) => {
+                event.value = room.split(event.value.len()).hold(std::mem::take(&mut event.value));
+                event.body = room.hold(std::mem::take(&mut event.body));
             }
+            Err(letter) => letter.value = room.hold(std::mem::take(&mut letter.value)),
         }
         self.batch.push(incoming);
+        None
     }
 }
 
-/// A body with its place in the budget.
-struct Budgeted {
-    body: Bytes,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl AsRef<[u8]> for Budgeted {
-    fn as_ref(&self) -> &[u8] {
-        &self.body
+/// The bytes that a record keeps in memory.
+fn bytes_of(incoming: &Incoming) -> usize {
+    match &incoming.decoded {
+        Ok(event) => event.value.len().saturating_add(event.body.len()),
+        Err(letter) => letter.value.len(),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     use tokio::runtime::Runtime;
 
     use super::*;
-    use crate::intake::Tombstones;
+    use crate::intake::decode::tombstone;
     use crate::model::event::{PartitionKey, RecordRef, TaskEvent};
     use crate::model::team::Mode;
 
-    const BUDGET: usize = 100;
+    /// Fresh records may use three quarters of it.
+    const BUDGET: usize = 160;
+    /// The bytes of a record's value beside its body.
+    const VALUE: usize = 10;
 
     struct Fixture {
         gather: Gather,
@@ -176,20 +151,8 @@ mod tests {
     impl Fixture {
         fn new() -> Self {
             let runtime = Runtime::new().unwrap();
-            let config = Config {
-                brokers: String::new(),
-                group: String::new(),
-                topics: Vec::new(),
-                properties: BTreeMap::new(),
-                max_event_bytes: BUDGET,
-                body_budget: BUDGET,
-                window: 1,
-                tombstones: Tombstones::Skip,
-                rebalance_grace: Duration::ZERO,
-            };
             let (sender, batches) = mpsc::channel(1);
-            let budget = Arc::new(Semaphore::new(BUDGET));
-            let gather = Gather::new(&config, budget, sender, runtime.handle().clone());
+            let gather = Gather::new(BodyBudget::new(BUDGET), sender, runtime.handle().clone());
             Self { gather, batches, _runtime: runtime }
         }
 
@@ -214,6 +177,7 @@ mod tests {
             callback_url: None,
             content_hash: [0; 32],
             body: vec![0; bytes].into(),
+            value: vec![0; VALUE].into(),
         };
         Incoming { partition, epoch: 1, below_seen: false, decoded: Ok(event) }
     }
@@ -228,7 +192,7 @@ mod tests {
         fixture.take(0, 60);
         fixture.take(1, 60);
         fixture.take(2, 10);
-        assert_eq!(fixture.gather.body_bytes(), 60);
+        assert_eq!(fixture.gather.budget.used(), 70);
         fixture.gather.make_room();
         assert!(fixture.gather.is_full() && !fixture.gather.is_empty(), "record 1 finds no room");
         let first = fixture.next_batch();
@@ -238,7 +202,7 @@ mod tests {
         assert!(!fixture.gather.is_full());
         fixture.gather.flush();
         assert_eq!(offsets(&fixture.next_batch()), [1, 2]);
-        assert_eq!(fixture.gather.body_bytes(), 0);
+        assert_eq!(fixture.gather.budget.used(), 0);
         assert!(fixture.gather.is_empty());
     }
 
@@ -252,6 +216,25 @@ mod tests {
         fixture.gather.make_room();
         fixture.gather.flush();
         assert_eq!(offsets(&fixture.next_batch()), [1]);
+    }
+
+    #[test]
+    fn dead_letters_count_and_a_value_only_until_it_is_dropped() {
+        let mut fixture = Fixture::new();
+        let mut buried = incoming(0, 0);
+        let mut letter = tombstone(&buried.decoded.as_ref().unwrap().record);
+        letter.value = vec![0; 40].into();
+        buried.decoded = Err(letter);
+        fixture.gather.take(buried);
+        assert_eq!(fixture.gather.budget.used(), 40);
+        fixture.take(1, 60);
+        assert_eq!(fixture.gather.budget.used(), 110);
+        fixture.gather.flush();
+        let mut batch = fixture.next_batch();
+        batch[1].decoded.as_mut().unwrap().value.clear();
+        assert_eq!(fixture.gather.budget.used(), 100);
+        drop(batch);
+        assert_eq!(fixture.gather.budget.used(), 0);
     }
 
     #[test]

@@ -1,31 +1,97 @@
 //! The identity that a record's Kafka headers carry: ours, or a CloudEvent's in binary mode.
 
+use std::panic::AssertUnwindSafe;
+
 use rdkafka::Message as _;
 use rdkafka::message::{BorrowedMessage, Headers as _};
 
 use super::decode::{CloudEvent, Headers};
+use crate::base::panics::caught;
 
 pub(super) fn headers<'m>(message: &'m BorrowedMessage<'_>) -> Headers<'m> {
+    let Some(all) = message.headers() else { return Headers::default() };
+    // rdkafka panics at a key that is not UTF-8. Such a header is none of ours.
+    let readable = (0..all.count()).filter_map(|index| caught(AssertUnwindSafe(|| all.try_get(index))).flatten());
+    identity(readable.map(|header| (header.key, header.value)))
+}
+
+/// Picks the headers that carry identity. Of a header that occurs more than once, empty values do not count.
+fn identity<'m>(all: impl Iterator<Item = (&'m str, Option<&'m [u8]>)>) -> Headers<'m> {
     let mut found = Headers::default();
-    let Some(all) = message.headers() else { return found };
     let (mut cloud_event, mut version) = (CloudEvent::default(), None);
-    for header in all.iter() {
-        let slot = match header.key {
-            "event-id" => &mut found.event_id,
-            "event-type" => &mut found.event_type,
-            "team-id" => &mut found.team_id,
-            "ce_specversion" => &mut version,
-            "ce_id" => &mut cloud_event.id,
-            "ce_source" => &mut cloud_event.source,
-            "ce_type" => &mut cloud_event.kind,
-            "ce_teamid" => &mut cloud_event.team,
+    for (key, value) in all {
+        let (name, slot) = match key {
+            "event-id" => ("event-id", &mut found.event_id),
+            "event-type" => ("event-type", &mut found.event_type),
+            "team-id" => ("team-id", &mut found.team_id),
+            "ce_specversion" => ("ce_specversion", &mut version),
+            "ce_id" => ("ce_id", &mut cloud_event.id),
+            "ce_source" => ("ce_source", &mut cloud_event.source),
+            "ce_type" => ("ce_type", &mut cloud_event.kind),
+            "ce_teamid" => ("ce_teamid", &mut cloud_event.team),
             _ => continue,
         };
-        if slot.is_some() && *slot != header.value {
-            found.conflict = true;
+        let Some(value) = value.filter(|value| !value.is_empty()) else { continue };
+        if slot.is_some_and(|earlier| earlier != value) {
+            found.conflict = Some(name);
         }
-        *slot = header.value;
+        *slot = Some(value);
     }
     found.cloud_event = version.map(|_| cloud_event);
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Value = Option<&'static [u8]>;
+
+    const NULL: Value = None;
+    const EMPTY: Value = Some(b"");
+    const A: Value = Some(b"a");
+    const B: Value = Some(b"b");
+
+    fn of(headers: &[(&'static str, Value)]) -> Headers<'static> {
+        identity(headers.iter().copied())
+    }
+
+    #[test]
+    fn a_repeated_header_conflicts_only_with_another_value() {
+        for (values, team, conflict) in [
+            (vec![A], A, None),
+            (vec![NULL], NULL, None),
+            (vec![EMPTY], NULL, None),
+            (vec![A, NULL], A, None),
+            (vec![NULL, A], A, None),
+            (vec![EMPTY, A], A, None),
+            (vec![A, EMPTY, A], A, None),
+            (vec![A, NULL, B], B, Some("team-id")),
+            (vec![A, B], B, Some("team-id")),
+        ] {
+            let headers: Vec<_> = values.iter().map(|value| ("team-id", *value)).collect();
+            let found = of(&headers);
+            assert_eq!(
+                (found.conflict, found.conflict.map_or(found.team_id, |_| team)),
+                (conflict, team),
+                "{values:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_cloud_event_is_told_by_its_version() {
+        let event = of(&[("ce_id", A), ("ce_source", B)]);
+        assert!(event.cloud_event.is_none());
+        let event = of(&[("ce_id", A), ("ce_source", B), ("ce_specversion", Some(b"1.0"))]).cloud_event.unwrap();
+        assert_eq!((event.id, event.source, event.kind, event.team), (A, B, None, None));
+        assert!(of(&[("ce_specversion", EMPTY), ("ce_id", A)]).cloud_event.is_none(), "an empty header is none");
+        assert_eq!(of(&[("ce_id", A), ("ce_id", B)]).conflict, Some("ce_id"));
+    }
+
+    #[test]
+    fn other_headers_say_nothing() {
+        let found = of(&[("traceparent", A), ("traceparent", B), ("Team-Id", A)]);
+        assert_eq!((found.conflict, found.team_id), (None, None));
+    }
 }

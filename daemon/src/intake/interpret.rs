@@ -5,6 +5,7 @@
 //! store once, and Kafka is asked once for the group's offsets.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use super::assigned::RecordedTime;
 use super::context::Context;
 use super::partition::{Action, Check, Committed, Event, LogEnds, Place, StartOverCause};
 use crate::base::labels::RepeatCause;
+use crate::base::panics::caught;
 use crate::model::event::PartitionKey;
 use crate::store::Answer;
 
@@ -260,7 +262,9 @@ impl<'c> Interpreter<'c> {
         let committed = |key: &PartitionKey| {
             let element = found.find_partition(&key.topic, key.number)?;
             let offset = real(element.offset())?;
-            Some(Committed { offset, store: element.metadata().into() })
+            // rdkafka panics at metadata that is not UTF-8, which another tool may have written.
+            let store = caught(AssertUnwindSafe(|| element.metadata().into())).unwrap_or("".into());
+            Some(Committed { offset, store })
         };
         keys.into_iter().map(|key| (Arc::clone(&key), Event::Committed(committed(&key)))).collect()
     }

@@ -47,7 +47,6 @@ pub struct Config {
     /// The largest record value that is read.
     pub max_event_bytes: usize,
     /// Bytes of callback bodies in memory.
-    pub body_budget: usize,
     /// Records of one partition above its watermark.
     pub window: usize,
     pub tombstones: Tombstones,

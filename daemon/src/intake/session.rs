@@ -131,7 +131,7 @@ impl<'s> Session<'s> {
         }
         let epoch = assigned.machine.epoch();
         if is_admitted {
-            assigned.recorded.read(record.offset, record.timestamp, context.deps.clock.now());
+            assigned.recorded.read(record.offset, record.time(), context.deps.clock.now());
         }
         drop(partitions);
         if !asked.is_empty() {
@@ -192,7 +192,7 @@ impl<'s> Session<'s> {
         self.pause_and_resume();
         let context = self.context();
         lag::measure(context);
-        let bytes = self.gather.body_bytes();
+        let bytes = context.deps.bodies.used();
         context.deps.metrics.body_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         context.publish();
         if self.last_commit.elapsed() >= COMMIT {

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::admit::Admit;
 use super::consumer_parts::{Ask, Consumer};
 use super::trouble::Troubles;
 use super::{Config, KafkaState, Stalled};
+use crate::base::body_budget::BodyBudget;
 use crate::base::clock::Clock;
 use crate::base::metrics::Metrics;
 use crate::base::stop::Stop;
@@ -36,6 +37,8 @@ pub struct Deps {
     pub instance: InstanceId,
     pub flight: Flight,
     pub delivery: Delivery,
+    /// Memory for the records that are read, and for their bodies until they end or are stored.
+    pub bodies: BodyBudget,
     pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
     /// A first try that waits longer than this behind a lane at its cap gets its row.
@@ -95,7 +98,6 @@ pub fn build(config: Config, deps: Deps, stops: Stops) -> (IntakeHandle, IntakeT
     let admission_stop = stops.admission.clone();
     let admit = Admit::new(Arc::clone(&deps), Arc::clone(&stalled), batches_rx, stops.admission);
     let consumer = Consumer {
-        budget: Arc::new(Semaphore::new(config.body_budget)),
         troubles: Arc::new(Troubles::new(Arc::clone(&deps.metrics), state.clone())),
         config,
         deps,

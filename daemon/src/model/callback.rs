@@ -182,7 +182,8 @@ pub fn time_inside(event_id: &str) -> Option<u64> {
     uuid_v7_time(id).or_else(|| ulid_time(id)).filter(|ms| plausible(*ms))
 }
 
-fn plausible(ms: u64) -> bool {
+/// Whether a time lies between 2020 and 2100. Other times are in another unit, or come from a clock that was never set.
+pub fn plausible(ms: u64) -> bool {
     (YEAR_2020..YEAR_2100).contains(&ms)
 }
 

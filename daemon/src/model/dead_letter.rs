@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::callback::CallbackId;
 use super::event::RecordRef;
+use super::hash::Hash;
 use crate::base::named::named;
 
 named! {
@@ -28,8 +29,33 @@ named! {
     }
 }
 
-/// How much of a dead letter's value is kept.
-pub const KEPT_BYTES: usize = 64 * 1024;
+/// How much is kept of a value that is too large for an event. Any other value is kept whole, within the store's budget.
+pub const KEPT_OF_TOO_LARGE: usize = 64 * 1024;
+
+/// How many bytes of dead letters' values the store keeps. A dead letter that has no room keeps everything else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ValueBudget {
+    pub of_topic: u64,
+    pub in_all: u64,
+}
+
+/// The bytes of values that the store holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ValueBytes {
+    pub of_topic: u64,
+    pub in_all: u64,
+}
+
+impl ValueBudget {
+    /// For tools that bury nothing, and for tests.
+    pub const UNBOUNDED: Self = Self { of_topic: u64::MAX, in_all: u64::MAX };
+
+    /// Whether a value of so many bytes has room beside those that are kept already.
+    pub fn has_room(&self, kept: ValueBytes, value: usize) -> bool {
+        let more = value as u64;
+        kept.of_topic.saturating_add(more) <= self.of_topic && kept.in_all.saturating_add(more) <= self.in_all
+    }
+}
 
 #[derive(Debug, Clone)]
 pub struct DeadLetter {
@@ -42,7 +68,32 @@ pub struct DeadLetter {
     pub team: Option<Box<str>>,
     pub task_id: Option<Box<str>>,
     pub event_id: Option<Box<str>>,
-    /// The first [`KEPT_BYTES`] of the value, and how long it was.
+    /// The value, or its beginning, or nothing of it. `value_len` is how long it was.
     pub value: Bytes,
     pub value_len: u64,
+    /// SHA-256 of the whole value. An earlier version did not store it.
+    pub value_hash: Option<Hash>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_has_room_in_its_topic_and_in_all() {
+        let budget = ValueBudget { of_topic: 10, in_all: 15 };
+        for (of_topic, in_all, value, has_room) in [
+            (0, 0, 10, true),
+            (0, 0, 11, false),
+            (4, 4, 6, true),
+            (4, 4, 7, false),
+            (0, 10, 5, true),
+            (0, 10, 6, false),
+            (10, 15, 0, true),
+            (u64::MAX, u64::MAX, 1, false),
+        ] {
+            let kept = ValueBytes { of_topic, in_all };
+            assert_eq!(budget.has_room(kept, value), has_room, "{kept:?} and {value}");
+        }
+    }
 }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::callback::plausible;
 use super::endpoint::CallbackUrl;
 use super::hash::Hash;
 use super::team::Mode;
+use crate::base::clock::Timestamp;
 
 /// A partition of a topic of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,7 +33,16 @@ pub struct RecordRef {
     pub timestamp: i64,
 }
 
+impl RecordRef {
+    /// The record's time, if it has one that can be right.
+    pub fn time(&self) -> Option<Timestamp> {
+        let millis = u64::try_from(self.timestamp).ok().filter(|millis| plausible(*millis));
+        millis.map(|_| Timestamp::from_millis(self.timestamp))
+    }
+}
+
 /// An event that can become a callback. Its identity fields are checked. The rest is in `body`, which nobody parses.
+/// The record's whole `value` is kept until the event is admitted, because it may still become a dead letter.
 #[derive(Debug, Clone)]
 pub struct TaskEvent {
     pub record: RecordRef,
@@ -43,4 +54,21 @@ pub struct TaskEvent {
     pub callback_url: Option<CallbackUrl>,
     pub content_hash: Hash,
     pub body: Bytes,
+    pub value: Bytes,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_in_another_unit_is_none() {
+        let partition = Arc::new(PartitionKey { cluster: "c".into(), topic: "t".into(), number: 0 });
+        let time = |timestamp| RecordRef { partition: Arc::clone(&partition), offset: 0, timestamp }.time();
+        let millis = 1_795_974_914_216;
+        assert_eq!(time(millis), Some(Timestamp::from_millis(millis)));
+        for wrong in [-1, 0, millis / 1_000, millis * 1_000, i64::MIN, i64::MAX] {
+            assert_eq!(time(wrong), None, "{wrong}");
+        }
+    }
 }

@@ -128,6 +128,8 @@ pub enum Verdict {
     Parked,
     Released,
     Buried,
+    /// As `Buried`, but the store's budget had no room for the value.
+    BuriedWithoutValue,
     /// Another settle had already decided (rows 27, 28).
     Late,
     /// Nothing was written (row 29, a park whose id has a row already, or another token).

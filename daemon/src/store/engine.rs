@@ -54,8 +54,10 @@ pub struct Applied {
 pub struct ClaimAsk {
     pub instance: InstanceId,
     pub at_most: usize,
-    /// The claim ends with the row whose body passes this many bytes.
+    /// The bodies of all rows together have at most so many bytes. The claim ends at the first row that has no room.
     pub bytes: usize,
+    /// Whether the first row is taken even if its body alone is larger.
+    pub takes_larger_body_alone: bool,
     pub lease: Duration,
     /// The room of a queue that `room` does not name.
     pub usual_room: u32,

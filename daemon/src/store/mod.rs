@@ -24,6 +24,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::base::clock::Clock;
+use crate::model::dead_letter::ValueBudget;
 use admin::AdminStore;
 pub use engine::{
     Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, PartitionWatermark, PruneAsk,
@@ -94,11 +95,12 @@ impl Stores {
 }
 
 /// Opens the store that `config` names, makes it where there is none yet, and applies the migrations that it lacks.
+/// `values` bounds what is kept of dead letters.
 ///
 /// # Errors
 /// [`OpenError`].
-pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Stores, OpenError> {
+pub fn open(config: &Config, values: ValueBudget, clock: Arc<dyn Clock>) -> Result<Stores, OpenError> {
     match config {
-        Config::Directory(directory) => Ok(Stores::of(Arc::new(sqlite::SqliteStore::open(directory, clock)?))),
+        Config::Directory(directory) => Ok(Stores::of(Arc::new(sqlite::SqliteStore::open(directory, values, clock)?))),
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 pub use super::report::{Info, Looked};
 use super::{Config, OpenError, open, sqlite};
 use crate::base::clock::{Clock, Timestamp};
+use crate::model::dead_letter::ValueBudget;
 
 /// Checks everything that could keep a daemon from using this store. Changes nothing.
 pub fn check(config: &Config, now: Timestamp) -> Looked {
@@ -28,7 +29,7 @@ pub fn migrations(config: &Config) -> Result<Vec<(&'static str, bool)>, OpenErro
 /// # Errors
 /// [`OpenError`].
 pub fn migrate(config: &Config, clock: Arc<dyn Clock>) -> Result<(), OpenError> {
-    open(config, clock).map(drop)
+    open(config, ValueBudget::UNBOUNDED, clock).map(drop)
 }
 
 /// What the store is and holds. Changes nothing.

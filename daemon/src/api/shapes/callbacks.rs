@@ -5,7 +5,6 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::DeadLetterShape;
-use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
 use crate::model::lease::Facts;
 use crate::model::settlement::{NumberedAttempt, Pending, Settled};
@@ -80,7 +79,7 @@ impl CallbackShape {
             revision: 0,
             topic_partition: facts.record.partition.to_string(),
             offset: facts.record.offset,
-            record_at: (facts.record.timestamp > 0).then(|| Timestamp::from_millis(facts.record.timestamp).to_string()),
+            record_at: facts.record.time().map(|at| at.to_string()),
         }
     }
 

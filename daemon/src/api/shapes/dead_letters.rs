@@ -1,6 +1,6 @@
 //! Dead letters.
 
-use scale_callback_serve::text::printable;
+use scale_callback_serve::text::{hex, printable};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -25,8 +25,10 @@ pub struct DeadLetterShape {
     pub buried_at: String,
     /// The length of the record's value.
     pub value_bytes: u64,
+    /// The SHA-256 of the record's value, in hex. Dead letters of versions before 0.2 have none.
+    pub value_sha256: Option<String>,
     /// The record's value, with control characters escaped. A list shows only its beginning; one dead letter alone shows
-    /// up to 64 KiB.
+    /// up to 64 KiB. It is empty if `store.dead_letter_bytes` had no room for it.
     pub value: String,
 }
 
@@ -45,6 +47,7 @@ impl DeadLetterShape {
             offset: letter.record.offset,
             buried_at: row.buried_at.to_string(),
             value_bytes: letter.value_len,
+            value_sha256: letter.value_hash.map(|hash| hex(&hash)),
             value: printable(&letter.value, shown),
         }
     }

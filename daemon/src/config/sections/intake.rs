@@ -23,7 +23,6 @@ pub(super) fn intake(raw: &Raw, wrong: &Wrong<'_>) -> Result<Config, ConfigError
         topics: raw.kafka.topics.clone(),
         properties,
         max_event_bytes: raw.intake.max_event.0,
-        body_budget: raw.intake.body_budget.0,
         window: raw.intake.window,
         tombstones,
         rebalance_grace: raw.intake.rebalance_grace.0,

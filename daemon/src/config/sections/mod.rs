@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use super::raw::{Log, Raw};
 use super::{Config, ConfigError, Retention, Wrong};
 use crate::base::telemetry;
+use crate::model::dead_letter::ValueBudget;
 use crate::store;
 
 pub(super) fn build(raw: &Raw, wrong: &Wrong<'_>) -> Result<Config, ConfigError> {
@@ -17,6 +18,7 @@ pub(super) fn build(raw: &Raw, wrong: &Wrong<'_>) -> Result<Config, ConfigError>
     let ops_listen = given(&raw.ops.listen).map(str::parse).transpose();
     Ok(Config {
         intake: intake::intake(raw, wrong)?,
+        body_budget: raw.intake.body_budget.0,
         caps: deliver::caps(raw, wrong)?,
         park_after: raw.deliver.park_after.0,
         lease: raw.deliver.lease.0,
@@ -35,6 +37,10 @@ pub(super) fn build(raw: &Raw, wrong: &Wrong<'_>) -> Result<Config, ConfigError>
             event_ids: raw.retention.event_ids.0,
         },
         store: store::Config::Directory(directory),
+        values: ValueBudget {
+            of_topic: raw.store.dead_letter_bytes_of_topic.0 as u64,
+            in_all: raw.store.dead_letter_bytes.0 as u64,
+        },
     })
 }
 

@@ -75,10 +75,8 @@ struct Unwanted {
     detail: &'static str,
 }
 
-const REUSED: Unwanted = Unwanted {
-    reason: Unreadable::EventIdReused,
-    detail: "the event id was used for another content; the callback's body is kept",
-};
+const REUSED: Unwanted =
+    Unwanted { reason: Unreadable::EventIdReused, detail: "the event id was used for another content" };
 const UNKNOWN_TEAM: Unwanted = Unwanted { reason: Unreadable::UnknownTeam, detail: "no team of this id" };
 
 impl Admit {
@@ -217,7 +215,7 @@ impl Admit {
     }
 
     async fn bury(&self, event: &TaskEvent, epoch: i64, why: Unwanted) {
-        let letter = unwanted(event, None, why.reason, why.detail.to_owned());
+        let letter = unwanted(event, why.reason, why.detail.to_owned());
         self.deps.flight.settler.submit(Change::Bury(letter, epoch)).await;
     }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::base::body_budget::BodyBudget;
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::metrics::{Labels, Metrics};
 use crate::base::stop::Switch;
@@ -13,6 +14,7 @@ use crate::deliver::{self, Delivery};
 use crate::flight;
 use crate::keyring::Keyring;
 use crate::model::callback::EventKey;
+use crate::model::dead_letter::ValueBudget;
 use crate::model::event::RecordRef;
 use crate::model::offsets::Watermark;
 use crate::model::retry::RetryPolicy;
@@ -132,7 +134,7 @@ impl Fixture {
     async fn new(caps: Caps) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let metrics = Arc::new(Metrics::new(&Labels::default()));
-        let store = Arc::new(MemoryStore::new(Arc::clone(&clock)));
+        let store = Arc::new(MemoryStore::new(ValueBudget::UNBOUNDED, Arc::clone(&clock)));
         let engine_store: Arc<dyn EngineStore> = Arc::clone(&store) as _;
         let begun = engine_store.begin().await.unwrap();
         create_team(&*store).await;
@@ -153,6 +155,7 @@ impl Fixture {
             waker: ClaimWaker::new(Arc::clone(&clock)),
             keyring: keyring(),
             egress: nothing_special(),
+            bodies: BodyBudget::new(1 << 20),
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
             cut_off: Switch::new().stop(),
@@ -166,6 +169,7 @@ impl Fixture {
             instance: begun.instance,
             flight,
             delivery,
+            bodies: BodyBudget::new(1 << 20),
             metrics,
             clock,
             park_after: Duration::ZERO,
@@ -206,6 +210,7 @@ impl Fixture {
             callback_url: Some(format!("https://{}/", wanted.host).as_str().into()),
             content_hash: [wanted.content; 32],
             body: Bytes::from_static(b"{}"),
+            value: Bytes::from_static(b"{\"whole\":1}"),
         };
         Incoming { partition, epoch, below_seen: received.is_below_seen, decoded: Ok(event) }
     }
@@ -336,7 +341,7 @@ async fn a_record_that_could_not_be_read_is_buried() {
     let mut fixture = Fixture::new(WIDE).await;
     let mut incoming = fixture.incoming(EVENT);
     let event = incoming.decoded.unwrap();
-    incoming.decoded = Err(unwanted(&event, None, Unreadable::NotJson, String::new()));
+    incoming.decoded = Err(unwanted(&event, Unreadable::NotJson, String::new()));
     fixture.admit.admit(vec![incoming]).await;
     assert!(fixture.admit.deps.flight.settler.flushed().await);
     assert_eq!((fixture.buried().await, fixture.upto().await), (vec![(0, Unreadable::NotJson)], 1));

@@ -113,14 +113,15 @@ pub(super) fn field<'v>(
             Some(Cow::Borrowed(text))
         }
     };
-    let value = match (body, header) {
+    let filled = |value: &Cow<'_, str>| !value.is_empty();
+    let value = match (body.filter(filled), header.filter(filled)) {
         (Some(body), Some(header)) if body != header => {
             let detail = format!("{name} differs between header and body");
             return Err(Defect::new(Unreadable::ConflictingIdentity, detail));
         }
         (body, header) => body.or(header),
     };
-    let Some(value) = value.filter(|value| !value.is_empty()) else { return Ok(None) };
+    let Some(value) = value else { return Ok(None) };
     if value.len() > limit {
         return Err(Defect::new(Unreadable::InvalidId, format!("{name} is longer than {limit} bytes")));
     }

@@ -14,9 +14,9 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 pub use self::cloud_event::CloudEvent;
-use self::members::{Envelope, MAX_EVENT_ID, MAX_EVENT_TYPE, MAX_TEAM_ID, field};
+use self::members::{Envelope, MAX_EVENT_ID, MAX_EVENT_TYPE, MAX_TEAM_ID, Task, field};
 use crate::model::callback::{CallbackId, Hash, Spans};
-use crate::model::dead_letter::{DeadLetter, KEPT_BYTES, Unreadable};
+use crate::model::dead_letter::{DeadLetter, KEPT_OF_TOO_LARGE, Unreadable};
 use crate::model::event::{RecordRef, TaskEvent};
 
 /// The event type of a record that names none.
@@ -30,8 +30,8 @@ pub struct Headers<'r> {
     pub team_id: Option<&'r [u8]>,
     /// Present if the record is a CloudEvent in binary mode, which the header `ce_specversion` tells.
     pub cloud_event: Option<CloudEvent<'r>>,
-    /// Whether one of the headers occurs twice with different values.
-    pub conflict: bool,
+    /// A header that occurs twice with different values.
+    pub conflict: Option<&'static str>,
 }
 
 /// A record as Kafka delivered it.
@@ -58,20 +58,20 @@ pub fn tombstone(record: &RecordRef) -> Box<DeadLetter> {
     Box::new(dead_letter(&raw, &Identity::default(), defect))
 }
 
-/// The dead letter for an event that was read but can't be used. If the record's `value` is no longer available, the
-/// callback's body takes its place.
-pub fn unwanted(event: &TaskEvent, value: Option<&Bytes>, reason: Unreadable, detail: String) -> Box<DeadLetter> {
-    let bytes = value.unwrap_or(&event.body);
+/// The dead letter for an event that was read but can't be used.
+pub fn unwanted(event: &TaskEvent, reason: Unreadable, detail: String) -> Box<DeadLetter> {
+    let value_hash = Sha256::digest(&event.value).into();
     Box::new(DeadLetter {
-        id: id_of(&event.record, bytes),
+        id: id_of(&event.record, &value_hash),
         record: event.record.clone(),
         reason,
         detail,
         team: Some(event.team.as_ref().into()),
         task_id: Some(event.task_id.clone()),
         event_id: event.event_id.clone(),
-        value: Bytes::copy_from_slice(&bytes[..bytes.len().min(KEPT_BYTES)]),
-        value_len: bytes.len() as u64,
+        value: event.value.clone(),
+        value_len: event.value.len() as u64,
+        value_hash: Some(value_hash),
     })
 }
 
@@ -107,20 +107,22 @@ impl Defect {
 
 fn read<'v>(raw: &Raw<'v>, max_bytes: usize, identity: &mut Identity<'v>) -> Result<TaskEvent, Defect> {
     let envelope = Envelope::read(text_of(raw.value, max_bytes)?)?;
-    let mut headers = raw.headers;
+    // Of headers that contradict each other, none is believed.
+    let mut headers = if raw.headers.conflict.is_some() { Headers::default() } else { raw.headers };
     let agreed = headers.cloud_event.unwrap_or_default().complete(&mut headers);
-    if headers.conflict {
-        let detail = "a Kafka header occurs twice with different values";
-        return Err(Defect::new(Unreadable::ConflictingIdentity, detail));
-    }
     // Read every identity field before the first check, so that the dead letter holds as many of them as possible.
     let team = field("team_id", envelope.team_id, headers.team_id, MAX_TEAM_ID);
-    identity.team = team.as_ref().ok().cloned().flatten();
+    identity.team = known(&team, || field("team_id", envelope.team_id, None, MAX_TEAM_ID));
     let event_id = field("event_id", envelope.event_id, headers.event_id, MAX_EVENT_ID);
-    identity.event_id = event_id.as_ref().ok().cloned().flatten();
-    let task = envelope.task()?;
-    let task_id = task.id();
+    identity.event_id = known(&event_id, || field("event_id", envelope.event_id, None, MAX_EVENT_ID));
+    let task = envelope.task();
+    let task_id = task.as_ref().map_or(Ok(None), Task::id);
     identity.task_id = task_id.as_ref().ok().cloned().flatten();
+    if let Some(header) = raw.headers.conflict {
+        let detail = format!("the Kafka header {header} occurs twice with different values");
+        return Err(Defect::new(Unreadable::ConflictingIdentity, detail));
+    }
+    let task = task?;
     task.check_unique()?;
     if !agreed {
         let detail = "a CloudEvent attribute differs from the record's own header";
@@ -152,7 +154,19 @@ fn read<'v>(raw: &Raw<'v>, max_bytes: usize, identity: &mut Identity<'v>) -> Res
         callback_url: callback_url.map(|url| url.as_ref().into()),
         content_hash: spans.content_hash(event_type),
         body: Bytes::from(spans.body()),
+        value: Bytes::copy_from_slice(raw.value),
     })
+}
+
+/// A field for the dead letter of a record that can't be used. If header and body differ, it is what the body says.
+fn known<'v>(
+    field: &Result<Option<Cow<'v, str>>, Defect>,
+    body: impl FnOnce() -> Result<Option<Cow<'v, str>>, Defect>,
+) -> Option<Cow<'v, str>> {
+    match field {
+        Ok(value) => value.clone(),
+        Err(_) => body().ok().flatten(),
+    }
 }
 
 fn text_of(value: &[u8], max_bytes: usize) -> Result<&str, Defect> {
@@ -165,19 +179,23 @@ fn text_of(value: &[u8], max_bytes: usize) -> Result<&str, Defect> {
 
 fn dead_letter(raw: &Raw<'_>, identity: &Identity<'_>, defect: Defect) -> DeadLetter {
     let kept = |part: &Option<Cow<'_, str>>| part.as_ref().map(|text| Box::<str>::from(text.as_ref()));
+    let is_too_large = defect.reason == Unreadable::TooLarge;
+    let kept_bytes = if is_too_large { raw.value.len().min(KEPT_OF_TOO_LARGE) } else { raw.value.len() };
+    let value_hash = Sha256::digest(raw.value).into();
     DeadLetter {
-        id: id_of(raw.record, raw.value),
+        id: id_of(raw.record, &value_hash),
         record: raw.record.clone(),
         reason: defect.reason,
         detail: defect.detail,
         team: kept(&identity.team),
         task_id: kept(&identity.task_id),
         event_id: kept(&identity.event_id),
-        value: Bytes::copy_from_slice(&raw.value[..raw.value.len().min(KEPT_BYTES)]),
+        value: Bytes::copy_from_slice(&raw.value[..kept_bytes]),
         value_len: raw.value.len() as u64,
+        value_hash: Some(value_hash),
     }
 }
 
-fn id_of(record: &RecordRef, value: &[u8]) -> CallbackId {
-    CallbackId::of_dead_letter(&record.partition, record.offset, record.timestamp, &Sha256::digest(value).into())
+fn id_of(record: &RecordRef, value_hash: &Hash) -> CallbackId {
+    CallbackId::of_dead_letter(&record.partition, record.offset, record.timestamp, value_hash)
 }

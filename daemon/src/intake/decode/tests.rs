@@ -8,7 +8,7 @@ fn record() -> RecordRef {
 
 fn read_with(value: &[u8], headers: Headers<'_>) -> Result<TaskEvent, Unreadable> {
     decode(&Raw { record: &record(), headers, value }, 5 << 20).map_err(|letter| {
-        assert_eq!(&letter.value[..], &value[..value.len().min(KEPT_BYTES)], "its bytes are kept");
+        assert_eq!(&letter.value[..], value, "its bytes are kept");
         letter.reason
     })
 }
@@ -59,8 +59,13 @@ fn bad_records_become_dead_letters_with_their_reason() {
     }
     let invalid = b"{\"team_id\":\"t\",\"task\":{\"task_id\":\"a\",\"x\":\"\xff\"}}";
     assert_eq!(read_with(invalid, Headers::default()).err(), Some(U::InvalidUtf8));
-    let large = decode(&Raw { record: &record(), headers: Headers::default(), value: &[b' '; 100] }, 99);
-    assert_eq!(large.expect_err("too large").reason, U::TooLarge);
+    let value = vec![b' '; 100_000];
+    let large = decode(&Raw { record: &record(), headers: Headers::default(), value: &value }, 99_999);
+    let large = large.expect_err("too large");
+    assert_eq!((large.reason, large.value.len(), large.value_len), (U::TooLarge, KEPT_OF_TOO_LARGE, 100_000));
+    let long = format!("{{\"x\":\"{}\"}}", "y".repeat(100_000));
+    let whole = decode(&Raw { record: &record(), headers: Headers::default(), value: long.as_bytes() }, 1 << 20);
+    assert_eq!(whole.expect_err("no task").value, long.as_bytes(), "another value is kept whole");
 }
 
 #[test]
@@ -115,7 +120,7 @@ fn headers_must_agree_with_the_body() {
     for other in [
         Headers { event_id: Some(b"f"), ..Headers::default() },
         Headers { team_id: Some(b"u"), ..Headers::default() },
-        Headers { conflict: true, ..Headers::default() },
+        Headers { conflict: Some("team-id"), ..Headers::default() },
     ] {
         assert_eq!(read_with(value, other).err(), Some(Unreadable::ConflictingIdentity));
     }
@@ -138,6 +143,44 @@ fn a_dead_letter_keeps_what_could_be_read() {
     assert_eq!(letter.task_id.as_deref(), Some("a"));
     assert_eq!(letter.event_id.as_deref(), Some("e"));
     assert_eq!(letter.value_len, value.len() as u64);
+}
+
+#[test]
+fn a_conflict_hides_nothing_that_the_body_says() {
+    let value = br#"{"team_id":"t","event_id":"e","task":{"task_id":"a"}}"#;
+    for headers in [
+        Headers { conflict: Some("team-id"), team_id: Some(b"v"), ..Headers::default() },
+        Headers { conflict: Some("ce_id"), ..Headers::default() },
+        Headers { team_id: Some(b"u"), event_id: Some(b"f"), ..Headers::default() },
+        Headers { team_id: Some(b"\xff"), ..Headers::default() },
+    ] {
+        let letter = decode(&Raw { record: &record(), headers, value }, 1 << 20).expect_err("it is refused");
+        let said = (letter.team.as_deref(), letter.task_id.as_deref(), letter.event_id.as_deref());
+        assert_eq!(said, (Some("t"), Some("a"), Some("e")), "{headers:?}");
+    }
+    let headers = Headers { conflict: Some("ce_id"), ..Headers::default() };
+    let letter = decode(&Raw { record: &record(), headers, value: b"{}" }, 1 << 20).expect_err("it is refused");
+    assert_eq!(letter.detail, "the Kafka header ce_id occurs twice with different values");
+}
+
+#[test]
+fn null_absent_and_empty_mean_the_same_in_headers_and_body() {
+    let header = Headers { team_id: Some(b"t"), event_id: Some(b"e"), ..Headers::default() };
+    for body in [r#""team_id":"","event_id":"","#, r#""team_id":null,"event_id":null,"#, ""] {
+        let value = format!("{{{body}\"task\":{{\"task_id\":\"a\"}}}}");
+        let event = read_with(value.as_bytes(), header).expect("the header says it");
+        assert_eq!((&*event.team, event.event_id.as_deref()), ("t", Some("e")), "{body}");
+    }
+}
+
+#[test]
+fn an_event_that_can_not_be_used_keeps_its_whole_value() {
+    let value = br#"{"team_id":"t","extra":[1,2],"task":{"task_id":"a"}}"#;
+    let event = read_with(value, Headers::default()).expect("an event");
+    let letter = unwanted(&event, Unreadable::UnknownTeam, String::new());
+    assert_eq!((&letter.value[..], letter.value_len), (&value[..], value.len() as u64));
+    assert_eq!(letter.value_hash, Some(Sha256::digest(value).into()));
+    assert_eq!(letter.id, id_of(&event.record, &Sha256::digest(value).into()), "the id that any dead letter of it has");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::base::clock::{ManualClock, Timestamp};
 use crate::base::metrics::Labels;
 use crate::model::attempt::{Attempt, Outcome};
 use crate::model::callback::CallbackId;
+use crate::model::dead_letter::ValueBudget;
 use crate::model::dead_letter::{DeadLetter, Unreadable};
 use crate::model::endpoint::{QueueKey, QueueTarget};
 use crate::model::event::RecordRef;
@@ -52,7 +53,7 @@ struct Asked {
 impl Scripted {
     fn new(script: &[Say]) -> Self {
         Self {
-            inner: MemoryStore::new(Arc::new(ManualClock::new(START))),
+            inner: MemoryStore::new(ValueBudget::UNBOUNDED, Arc::new(ManualClock::new(START))),
             script: Mutex::new(script.iter().copied().collect()),
             refused: Vec::new(),
             always_refused: Vec::new(),
@@ -253,6 +254,7 @@ fn bury(n: u8) -> Change {
         event_id: None,
         value: Bytes::from_static(b"{"),
         value_len: 1,
+        value_hash: Some([n; 32]),
     };
     Change::Bury(Box::new(letter), 1)
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::{Instance, MemoryStore, Partition, State, done};
 use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
+use crate::model::dead_letter::{DeadLetter, ValueBudget, ValueBytes};
 use crate::model::endpoint::QueueKey;
 use crate::model::event::PartitionKey;
 use crate::model::lease::Token;
@@ -28,7 +29,7 @@ impl EngineStore for MemoryStore {
     }
 
     fn write(&self, batch: Arc<Batch>) -> Answer<'_, Applied> {
-        done(self.state().write(&batch, self.clock.now()))
+        done(self.state().write(&batch, self.values, self.clock.now()))
     }
 
     fn claim(&self, ask: ClaimAsk) -> Answer<'_, Claimed> {
@@ -132,7 +133,7 @@ impl State {
         voided
     }
 
-    fn write(&mut self, batch: &Batch, now: Timestamp) -> Result<Applied, StoreError> {
+    fn write(&mut self, batch: &Batch, values: ValueBudget, now: Timestamp) -> Result<Applied, StoreError> {
         let Some(instance) = self.instances.get_mut(&batch.instance.0) else {
             return Err(StoreError::Broken("this instance is not registered".to_owned()));
         };
@@ -144,7 +145,7 @@ impl State {
         instance.seen_at = now;
         for change in &batch.changes {
             let ours = change.record().is_none_or(|(record, epoch)| self.ours(&record.partition, epoch));
-            applied.verdicts.push(self.change(change, ours, now));
+            applied.verdicts.push(self.change(change, ours, values, now));
             if let (false, Some((record, epoch))) = (ours, change.record()) {
                 applied.lost.push((Arc::clone(&record.partition), epoch));
             }
@@ -165,13 +166,29 @@ impl State {
         self.partitions.get(partition).is_some_and(|stored| stored.epoch == epoch)
     }
 
-    fn change(&mut self, change: &Change, ours: bool, now: Timestamp) -> Verdict {
+    /// Row 32. False if the budget had no room for the value.
+    fn bury(&mut self, letter: &DeadLetter, values: ValueBudget, now: Timestamp) -> bool {
+        if self.dead_letters.contains_key(&letter.id) {
+            return true;
+        }
+        let mut kept = ValueBytes::default();
+        for BuriedLetter { letter: other, .. } in self.dead_letters.values() {
+            let bytes = other.value.len() as u64;
+            kept.in_all += bytes;
+            kept.of_topic += if other.record.partition.topic == letter.record.partition.topic { bytes } else { 0 };
+        }
+        let keeps_value = values.has_room(kept, letter.value.len());
+        let value = if keeps_value { letter.value.clone() } else { Bytes::new() };
+        let letter = DeadLetter { value, ..letter.clone() };
+        self.dead_letters.insert(letter.id, BuriedLetter { letter, buried_at: now });
+        keeps_value
+    }
+
+    fn change(&mut self, change: &Change, ours: bool, values: ValueBudget, now: Timestamp) -> Verdict {
         if let Change::Bury(letter, _) = change {
-            if ours {
-                let buried = || BuriedLetter { letter: (**letter).clone(), buried_at: now };
-                self.dead_letters.entry(letter.id).or_insert_with(buried);
-            }
-            return apply(&Rows::default(), change, ours).verdict;
+            let keeps_value = !ours || self.bury(letter, values, now);
+            let verdict = apply(&Rows::default(), change, ours).verdict;
+            return if keeps_value { verdict } else { Verdict::BuriedWithoutValue };
         }
         let id = change.facts().expect("only a dead letter has none").id;
         let before = self.rows.get(&id).cloned().unwrap_or_default();
@@ -213,8 +230,12 @@ impl State {
         for (queue, id) in self.due(now) {
             let room = ask.room.get(&queue).copied().unwrap_or(ask.usual_room);
             let used = taken.entry(queue.clone()).or_default();
-            if *used >= room || claimed.rows.len() >= ask.at_most || bytes > ask.bytes {
+            if *used >= room || claimed.rows.len() >= ask.at_most {
                 continue;
+            }
+            let more = self.bodies.get(&id).map_or(0, Bytes::len);
+            if bytes + more > ask.bytes && !(claimed.rows.is_empty() && ask.takes_larger_body_alone) {
+                break;
             }
             let claim = Claim { token: Token(token), until: now.plus(ask.lease) };
             let rows = self.rows.get_mut(&id).expect("a due row is there");
@@ -223,7 +244,7 @@ impl State {
                 *used += 1;
                 token = token.wrapping_add(1);
                 let body = self.bodies.get(&id).cloned().unwrap_or_default();
-                bytes += body.len();
+                bytes += more;
                 claimed.rows.push((pending, body));
                 self.turn += 1;
                 self.served.insert(queue, self.turn);

@@ -14,6 +14,7 @@ use super::reads::{BuriedLetter, InstanceEnd};
 use super::{Answer, StoreError};
 use crate::base::clock::{Clock, Timestamp};
 use crate::model::callback::{CallbackId, Hash};
+use crate::model::dead_letter::ValueBudget;
 use crate::model::endpoint::QueueKey;
 use crate::model::event::PartitionKey;
 use crate::model::offsets::Watermark;
@@ -21,6 +22,7 @@ use crate::model::settlement::{NumberedAttempt, Rows};
 
 pub struct MemoryStore {
     clock: Arc<dyn Clock>,
+    values: ValueBudget,
     state: Mutex<State>,
     admin: Mutex<admin::AdminState>,
 }
@@ -58,8 +60,8 @@ struct Partition {
 }
 
 impl MemoryStore {
-    pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, state: Mutex::default(), admin: Mutex::default() }
+    pub fn new(values: ValueBudget, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, values, state: Mutex::default(), admin: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -189,7 +189,13 @@ fn callback_matches(filter: &CallbackFilter, id: CallbackId, rows: &Rows) -> boo
         && filter.reason.is_none_or(|wanted| Some(wanted) == reason)
         && filter.outcome.is_none_or(|wanted| Some(wanted) == outcome)
         && filter.mode.is_none_or(|mode| mode == facts.mode)
-        && is_between(id, filter.since, filter.until)
+        && is_between(id, read_at(rows), filter.since, filter.until)
+}
+
+/// When the record was read, as far as the rows tell.
+fn read_at(rows: &Rows) -> Timestamp {
+    let pending = rows.pending.as_ref().map(|pending| pending.progress.since.unwrap_or(pending.due));
+    pending.or(rows.settled.as_ref().map(|settled| settled.first_at)).unwrap_or_default()
 }
 
 fn summary(rows: &Rows) -> Option<(&Facts, CallbackState, Option<Outcome>)> {
@@ -205,13 +211,17 @@ fn letter_matches(filter: &DeadLetterFilter, buried: &BuriedLetter) -> bool {
     filter.team.as_ref().is_none_or(|team| letter.team.as_deref() == Some(team))
         && filter.task.as_ref().is_none_or(|task| letter.task_id.as_deref() == Some(task))
         && filter.reason.is_none_or(|reason| reason == letter.reason)
-        && is_between(letter.id, filter.since, filter.until)
+        && is_between(letter.id, buried.buried_at, filter.since, filter.until)
 }
 
-/// Whether the time with which an id begins is at `since` or later, and before `until`.
-fn is_between(id: CallbackId, since: Option<Timestamp>, until: Option<Timestamp>) -> bool {
+/// Whether the time with which an id begins is at `since` or later, and before `until`. An id without a time counts by
+/// when its record was read.
+fn is_between(id: CallbackId, read_at: Timestamp, since: Option<Timestamp>, until: Option<Timestamp>) -> bool {
     let mut bytes = [0; 8];
     bytes[2..].copy_from_slice(&id.as_bytes()[..6]);
-    let time = i64::from_be_bytes(bytes);
-    since.is_none_or(|since| time >= since.millis()) && until.is_none_or(|until| time < until.millis())
+    let time = match i64::from_be_bytes(bytes) {
+        0 => read_at,
+        millis => Timestamp::from_millis(millis),
+    };
+    since.is_none_or(|since| time >= since) && until.is_none_or(|until| time < until)
 }

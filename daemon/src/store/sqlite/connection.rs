@@ -13,6 +13,7 @@ use super::error::SqliteError;
 use super::id_cache::IdCache;
 use super::migrations::migrate;
 use crate::base::clock::{Clock, Timestamp};
+use crate::model::dead_letter::ValueBudget;
 use crate::store::{Answer, OpenError, StoreError};
 
 /// How long one read may run: a longer one would keep checkpoints from finishing.
@@ -38,6 +39,8 @@ pub(in crate::store) struct SqliteStore {
     for_people: Arc<Readers>,
     /// Held while the process lives. The kernel releases it when the process ends in any way.
     _lock: File,
+    /// Bounds what is kept of dead letters.
+    pub(super) values: ValueBudget,
 }
 
 struct Readers {
@@ -55,7 +58,11 @@ pub(super) struct Writer {
 
 impl SqliteStore {
     /// Opens the store in `directory`, or makes it, migrates it, and starts its writer thread.
-    pub(in crate::store) fn open(directory: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+    pub(in crate::store) fn open(
+        directory: &Path,
+        values: ValueBudget,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, OpenError> {
         let lock = prepare_directory(directory)?;
         let path = directory.join(FILE);
         let unusable = |error: rusqlite::Error| OpenError::Unusable { path: path.clone(), reason: error.to_string() };
@@ -71,7 +78,7 @@ impl SqliteStore {
             .spawn(move || run_writer(writer, queue))
             .map_err(|source| OpenError::Directory { path: path.clone(), source })?;
         let for_delivery = Readers::new(path.clone(), DELIVERY_READERS);
-        Ok(Self { jobs, for_delivery, for_people: Readers::new(path, PEOPLE_READERS), _lock: lock })
+        Ok(Self { jobs, for_delivery, for_people: Readers::new(path, PEOPLE_READERS), _lock: lock, values })
     }
 
     /// Runs `job` on the writer thread, after the jobs that came before it.

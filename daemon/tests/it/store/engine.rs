@@ -15,7 +15,7 @@ use callbackd::model::event::{PartitionKey, RecordRef};
 use callbackd::model::lease::{Facts, Token};
 use callbackd::model::offsets::Watermark;
 use callbackd::model::retry::{Next, Reason};
-use callbackd::model::settlement::{Change, Ended, NumberedAttempt, Park, Rows, Settle, Verdict, apply};
+use callbackd::model::settlement::{Change, Ended, NumberedAttempt, Park, Pending, Rows, Settle, Verdict, apply};
 use callbackd::model::team::Mode;
 use callbackd::store::faulty::{Faults, FaultyStore};
 use callbackd::store::{
@@ -87,6 +87,7 @@ impl Subject {
             instance: self.instance,
             at_most: 100,
             bytes: 1 << 20,
+            takes_larger_body_alone: true,
             lease: Duration::from_secs(60),
             usual_room: 16,
             room: HashMap::new(),
@@ -438,6 +439,7 @@ async fn a_dead_letter_is_buried_once() {
             event_id: None,
             value: Bytes::from_static(b"\0\xff{"),
             value_len: 3,
+            value_hash: Some([3; 32]),
         };
         let epoch = subject.epoch;
         for _ in 0..2 {
@@ -486,13 +488,108 @@ async fn a_second_process_on_one_store_is_told_so() {
     let folder = tempfile::tempdir().unwrap();
     let config = Config::Directory(folder.path().join("store"));
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(START));
-    let first = store::open(&config, Arc::clone(&clock)).unwrap();
-    let second = store::open(&config, Arc::clone(&clock)).err().expect("it is locked");
+    let first = store::open(&config, super::VALUES, Arc::clone(&clock)).unwrap();
+    let second = store::open(&config, super::VALUES, Arc::clone(&clock)).err().expect("it is locked");
     assert!(second.to_string().contains("is in use by another callbackd"), "{second}");
     drop(first);
     let garbage = folder.path().join("garbage");
     std::fs::create_dir(&garbage).unwrap();
     std::fs::write(garbage.join("callbackd.db"), b"this is no database, is it").unwrap();
-    let error = store::open(&Config::Directory(garbage), clock).err().expect("garbage");
+    let error = store::open(&Config::Directory(garbage), super::VALUES, clock).err().expect("garbage");
     assert!(error.to_string().contains("can't be used as a store"), "{error}");
+}
+
+fn dead_letter(n: u32, topic: &str, bytes: usize) -> DeadLetter {
+    let partition = Arc::new(PartitionKey { topic: topic.into(), ..(*partition()).clone() });
+    DeadLetter {
+        id: facts(n).id,
+        record: RecordRef { partition, ..facts(n).record.clone() },
+        reason: Unreadable::NotJson,
+        detail: String::new(),
+        team: None,
+        task_id: None,
+        event_id: None,
+        value: Bytes::from(vec![b'x'; bytes]),
+        value_len: bytes as u64,
+        value_hash: Some([9; 32]),
+    }
+}
+
+#[tokio::test]
+async fn the_values_of_dead_letters_have_a_budget() {
+    for mut subject in subjects().await {
+        let name = subject.name;
+        let other = Arc::new(PartitionKey { topic: "other".into(), ..(*partition()).clone() });
+        let other_epoch = subject.store.take(subject.instance, other).await.unwrap().epoch;
+        let epochs = [("t", subject.epoch), ("other", other_epoch)];
+        let epoch_of = |topic: &str| epochs.iter().find(|(of, _)| *of == topic).unwrap().1;
+        // Of one topic 20,000 bytes are kept, and 30,000 in all.
+        for (n, topic, bytes, is_kept) in [
+            (1, "t", 12_000, true),
+            (2, "t", 8_001, false),
+            (3, "t", 8_000, true),
+            (4, "t", 1, false),
+            (5, "other", 10_001, false),
+            (6, "other", 10_000, true),
+            (7, "other", 0, true),
+        ] {
+            let letter = dead_letter(n, topic, bytes);
+            let verdict = if is_kept { Verdict::Buried } else { Verdict::BuriedWithoutValue };
+            let change = Change::Bury(Box::new(letter.clone()), epoch_of(topic));
+            let verdicts = subject.write(vec![change], vec![]).await;
+            // Behind faults, a batch that was applied already gives no verdicts.
+            assert!(verdicts.is_empty() || verdicts == [verdict], "{name}: {n}: {verdicts:?}");
+            let found = subject.reads.dead_letter(letter.id).await.unwrap().unwrap().letter;
+            let kept = if is_kept { letter.value } else { Bytes::new() };
+            assert_eq!((found.value, found.value_len), (kept, bytes as u64), "{name}: {n}");
+            assert_eq!(found.value_hash, letter.value_hash, "{name}: {n}");
+            subject.clock.advance(Duration::from_secs(1));
+        }
+        // Of pruned ones the bytes are free again.
+        let ask = PruneAsk {
+            settled_before: START,
+            after: None,
+            dead_letters_before: START.plus(Duration::from_secs(1)),
+            event_ids_before: START,
+            at_most: 10,
+        };
+        assert_eq!(subject.store.prune(ask).await.unwrap().dead_letters, 1, "{name}");
+        let letter = dead_letter(8, "t", 12_000);
+        let epoch = subject.epoch;
+        subject.write(vec![Change::Bury(Box::new(letter.clone()), epoch)], vec![]).await;
+        assert_eq!(subject.reads.dead_letter(letter.id).await.unwrap().unwrap().letter.value, letter.value, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_claim_takes_no_more_bytes_than_it_asked_for() {
+    for mut subject in subjects().await {
+        let name = subject.name;
+        let epoch = subject.epoch;
+        let sized = |n: u32, bytes: usize| match park(n, None, epoch) {
+            Change::Park(mut park) => {
+                park.body = Bytes::from(vec![b'x'; bytes]);
+                Change::Park(park)
+            }
+            _ => unreachable!(),
+        };
+        for (n, bytes) in [(1, 600), (2, 500), (3, 10)] {
+            subject.write(vec![sized(n, bytes)], vec![]).await;
+            subject.clock.advance(Duration::from_secs(1));
+        }
+        let mut ask = ClaimAsk { bytes: 599, takes_larger_body_alone: false, ..subject.ask() };
+        assert!(subject.store.claim(ask.clone()).await.unwrap().rows.is_empty(), "{name}: the first has no room");
+        let claimed = subject.store.claim(ask.clone()).await.unwrap();
+        assert!(claimed.rows.is_empty() && claimed.next_at <= Some(claimed.now), "{name}: no other passes it");
+        ask.bytes = 1_099;
+        let taken = |rows: &[(Pending, Bytes)]| rows.iter().map(|(row, _)| row.facts.id).collect::<Vec<_>>();
+        let first = subject.store.claim(ask.clone()).await.unwrap().rows;
+        assert_eq!(taken(&first), [facts(1).id], "{name}: both would be too much");
+        ask.bytes = 1;
+        ask.takes_larger_body_alone = true;
+        let alone = subject.store.claim(ask.clone()).await.unwrap().rows;
+        assert_eq!(taken(&alone), [facts(2).id], "{name}");
+        ask.bytes = 10;
+        assert_eq!(taken(&subject.store.claim(ask).await.unwrap().rows), [facts(3).id], "{name}");
+    }
 }

@@ -7,16 +7,19 @@ mod reads;
 use std::sync::Arc;
 
 use callbackd::base::clock::{Clock, ManualClock, Timestamp};
+use callbackd::model::dead_letter::ValueBudget;
 use callbackd::store::memory::MemoryStore;
 use callbackd::store::{self, Config, Stores};
 
+/// Small, so that a test reaches it.
+const VALUES: ValueBudget = ValueBudget { of_topic: 20_000, in_all: 30_000 };
 const START: Timestamp = Timestamp::from_millis(1_764_000_000_000);
 
 /// The implementer of this name, empty. The folder must outlive it.
 fn opened(name: &str, folder: &tempfile::TempDir, clock: &Arc<ManualClock>) -> Stores {
     let clock = Arc::clone(clock) as Arc<dyn Clock>;
     if name.starts_with("memory") {
-        return Stores::of(Arc::new(MemoryStore::new(clock)));
+        return Stores::of(Arc::new(MemoryStore::new(VALUES, clock)));
     }
-    store::open(&Config::Directory(folder.path().join("store")), clock).unwrap()
+    store::open(&Config::Directory(folder.path().join("store")), VALUES, clock).unwrap()
 }

@@ -40,7 +40,10 @@ struct Known {
     reason: Option<Reason>,
     outcome: Outcome,
     mode: Mode,
+    /// When the event happened and was read.
     at: i64,
+    /// The record's timestamp. For some it is in seconds, so that the id has no time.
+    timestamp: i64,
 }
 
 fn known(n: u64) -> Known {
@@ -57,8 +60,9 @@ fn known(n: u64) -> Known {
         _ => (State::Pending, None, Outcome::ConnectRefused),
     };
     let mode = if seed.below(4) == 0 { Mode::Test } else { Mode::Live };
-    let id = CallbackId::of(&team, EventKey::Id(&format!("event {n}")), at);
-    Known { id, team, task, target, state, reason, outcome, mode, at }
+    let timestamp = if seed.below(8) == 0 { at / 1_000 } else { at };
+    let id = CallbackId::of(&team, EventKey::Id(&format!("event {n}")), timestamp);
+    Known { id, team, task, target, state, reason, outcome, mode, at, timestamp }
 }
 
 fn change(row: &Known, offset: i64, partition: &Arc<PartitionKey>, epoch: i64) -> Change {
@@ -76,7 +80,7 @@ fn change(row: &Known, offset: i64, partition: &Arc<PartitionKey>, epoch: i64) -
     Change::Settle(Box::new(Settle {
         facts: Arc::new(Facts {
             id: row.id,
-            record: RecordRef { partition: Arc::clone(partition), offset, timestamp: row.at },
+            record: RecordRef { partition: Arc::clone(partition), offset, timestamp: row.timestamp },
             team: row.team.as_str().into(),
             task_id: row.task.as_str().into(),
             event_id: None,
@@ -323,6 +327,7 @@ async fn a_queue_whose_callbacks_are_all_under_way_is_listed() {
             instance,
             at_most: 9,
             bytes: 1 << 20,
+            takes_larger_body_alone: true,
             lease: Duration::from_secs(60),
             usual_room: 9,
             room: std::collections::HashMap::new(),
@@ -348,6 +353,7 @@ fn letter(n: u8, task: Option<&str>, team: &str, reason: Unreadable) -> DeadLett
         task_id: task.map(Into::into),
         event_id: None,
         value_len: 1_000,
+        value_hash: Some([n; 32]),
         value,
     }
 }
@@ -417,5 +423,43 @@ async fn offsets_and_instances_tell_who_runs() {
         assert_eq!(ends, expected, "{name}: newest first");
         assert_eq!(rows[1].seen_at.since(rows[1].started_at), Duration::from_secs(5), "{name}: its last write");
         assert_eq!(stores.reads.instances(1).await.unwrap().len(), 1, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_dead_letter_without_a_time_is_found_by_when_it_was_buried() {
+    for name in STORES {
+        let folder = tempfile::tempdir().unwrap();
+        let stores = opened(name, &folder, &Arc::new(ManualClock::new(START)));
+        let (instance, epoch) = begun(&stores).await;
+        let id = CallbackId::of_dead_letter(&partition(), 1, BASE / 1_000, &[1; 32]);
+        let timeless = DeadLetter { id, ..letter(1, None, "team_0", Unreadable::NotJson) };
+        let timed = letter(2, None, "team_0", Unreadable::NotJson);
+        let changes = [&timeless, &timed].map(|letter| Change::Bury(Box::new(letter.clone()), epoch));
+        write(&stores, (instance, 1), changes.to_vec(), vec![]).await;
+        let second = Duration::from_secs(1);
+        for (since, until, expected) in [
+            (None, None, vec![timed.id, timeless.id]),
+            (Some(START), None, vec![timed.id, timeless.id]),
+            (Some(START.plus(second)), None, vec![timed.id]),
+            (None, Some(START), vec![]),
+            (None, Some(START.plus(second)), vec![timeless.id]),
+        ] {
+            let filter = DeadLetterFilter { since, until, ..DeadLetterFilter::default() };
+            let found = stores.reads.dead_letters(filter.clone(), Page { before: None, limit: 9 }).await.unwrap();
+            let ids: Vec<_> = found.docs.iter().map(|row| row.letter.id).collect();
+            assert_eq!(ids, expected, "{name}: {filter:?}");
+            let mut one_by_one = Vec::new();
+            let mut before = None;
+            loop {
+                let page = stores.reads.dead_letters(filter.clone(), Page { before, limit: 1 }).await.unwrap();
+                one_by_one.extend(page.docs.iter().map(|row| row.letter.id));
+                before = page.next;
+                if before.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(one_by_one, expected, "{name}: {filter:?}, page by page");
+        }
     }
 }

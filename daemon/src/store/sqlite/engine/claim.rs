@@ -26,9 +26,10 @@ pub(super) fn claim(
     ask: &ClaimAsk,
     now: Timestamp,
 ) -> Result<Claimed, SqliteError> {
-    let mut claim = Claiming { connection, ids, ask, now, token: ask.first_token.0, bytes: 0, rows: Vec::new() };
+    let mut claim =
+        Claiming { connection, ids, ask, now, token: ask.first_token.0, bytes: 0, is_full: false, rows: Vec::new() };
     for queue in due_queues(connection, now)? {
-        if claim.is_full() {
+        if claim.is_full || claim.rows.len() >= ask.at_most {
             break;
         }
         claim.queue(queue)?;
@@ -48,14 +49,12 @@ struct Claiming<'c> {
     now: Timestamp,
     token: u64,
     bytes: usize,
+    /// The body of the next row has no room. No other row is taken, so that this one is not passed over for ever.
+    is_full: bool,
     rows: Vec<(Pending, Bytes)>,
 }
 
 impl Claiming<'_> {
-    fn is_full(&self) -> bool {
-        self.rows.len() >= self.ask.at_most || self.bytes > self.ask.bytes
-    }
-
     fn queue(&mut self, queue: i64) -> Result<(), SqliteError> {
         let key = match self.ids.queue_name(self.connection, queue) {
             Ok(key) => key,
@@ -69,10 +68,11 @@ impl Claiming<'_> {
         let left = self.ask.at_most.saturating_sub(self.rows.len());
         let wanted = left.min(usize::try_from(room).unwrap_or(usize::MAX));
         for id in due_rows(self.connection, queue, self.now, wanted)? {
-            if self.bytes > self.ask.bytes {
-                break;
-            }
             self.row(id)?;
+            if self.is_full {
+                // The queue keeps its place in front.
+                return Ok(());
+            }
         }
         // A queue without room goes to the back, too, so that it does not block the others.
         to_the_back(self.connection, queue, self.now)
@@ -87,12 +87,18 @@ impl Claiming<'_> {
             }
             Err(other) => return Err(other),
         };
+        let bytes = body_bytes(self.connection, id)?;
+        let alone = self.rows.is_empty() && self.ask.takes_larger_body_alone;
+        if self.bytes.saturating_add(bytes) > self.ask.bytes && !alone {
+            self.is_full = true;
+            return Ok(());
+        }
         let claim = Claim { token: Token(self.token), until: self.now.plus(self.ask.lease) };
         let Some(pending) = apply_claim(&before, &claim).pending else { return drop_void(self.connection, id) };
         self.token = self.token.wrapping_add(1);
         rows::replace_pending(self.connection, self.ids, &pending)?;
         let body = body(self.connection, id)?;
-        self.bytes = self.bytes.saturating_add(body.len());
+        self.bytes = self.bytes.saturating_add(bytes);
         self.rows.push((pending, body));
         Ok(())
     }
@@ -143,6 +149,14 @@ fn drop_void(connection: &Connection, id: CallbackId) -> Result<(), SqliteError>
     connection.prepare_cached("DELETE FROM pending WHERE id = ?1")?.execute([id.as_bytes()])?;
     connection.prepare_cached("DELETE FROM body WHERE id = ?1")?.execute([id.as_bytes()])?;
     Ok(())
+}
+
+fn body_bytes(connection: &Connection, id: CallbackId) -> Result<usize, SqliteError> {
+    let bytes = connection
+        .prepare_cached("SELECT length(bytes) FROM body WHERE id = ?1")?
+        .query_row([id.as_bytes()], |row| row.get(0))
+        .optional()?;
+    Ok(bytes.unwrap_or(0))
 }
 
 fn body(connection: &Connection, id: CallbackId) -> Result<Bytes, SqliteError> {

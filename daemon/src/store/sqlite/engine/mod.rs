@@ -1,6 +1,7 @@
 //! The engine's trait on SQLite: what each call runs, and on which connection.
 
 mod claim;
+mod dead_letters;
 pub(super) mod partition_offsets;
 pub(super) mod rows;
 mod upkeep;
@@ -22,7 +23,8 @@ impl EngineStore for SqliteStore {
     }
 
     fn write(&self, batch: Arc<Batch>) -> Answer<'_, Applied> {
-        self.in_transaction(move |transaction, ids, now| write::write(transaction, ids, &batch, now))
+        let values = self.values;
+        self.in_transaction(move |transaction, ids, now| write::write(transaction, ids, &batch, values, now))
     }
 
     fn claim(&self, ask: ClaimAsk) -> Answer<'_, Claimed> {

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::error::SqliteError;
+use super::dead_letters;
 use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
 use crate::store::{Begun, InstanceId, PruneAsk, Pruned};
@@ -83,11 +84,7 @@ pub(super) fn look_at_queues(connection: &Connection) -> Result<Vec<QueueSeen>, 
 pub(super) fn prune(connection: &Connection, ask: &PruneAsk) -> Result<Pruned, SqliteError> {
     let limit = i64::try_from(ask.at_most).unwrap_or(i64::MAX);
     let (settled, next) = prune_settled(connection, ask, limit)?;
-    let dead_letters = connection
-        .prepare_cached(
-            "DELETE FROM dead_letter WHERE id IN (SELECT id FROM dead_letter WHERE buried_at < ?1 ORDER BY buried_at LIMIT ?2)",
-        )?
-        .execute(params![ask.dead_letters_before.millis(), limit])?;
+    let dead_letters = dead_letters::prune(connection, ask.dead_letters_before, limit)?;
     let event_ids = connection
         .prepare_cached("DELETE FROM dedupe WHERE hash IN (SELECT hash FROM dedupe WHERE at < ?1 LIMIT ?2)")?
         .execute(params![ask.event_ids_before.millis(), limit])?;

@@ -9,10 +9,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::error::SqliteError;
 use super::super::id_cache::IdCache;
-use super::{partition_offsets, rows};
+use super::{dead_letters, partition_offsets, rows};
 use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
-use crate::model::dead_letter::DeadLetter;
+use crate::model::dead_letter::ValueBudget;
 use crate::model::event::PartitionKey;
 use crate::model::settlement::{Change, Pending, Rows, Settle, Verdict, apply};
 use crate::store::{Applied, Batch, EventClaim};
@@ -21,6 +21,7 @@ pub(super) fn write(
     connection: &Connection,
     ids: &mut IdCache,
     batch: &Batch,
+    values: ValueBudget,
     now: Timestamp,
 ) -> Result<Applied, SqliteError> {
     let last: Option<u64> = connection
@@ -31,7 +32,7 @@ pub(super) fn write(
     if last >= batch.number {
         return Ok(Applied { now, ..Applied::default() });
     }
-    let mut work = Work { connection, ids, now, epochs: BTreeMap::new(), queues: HashMap::new() };
+    let mut work = Work { connection, ids, values, now, epochs: BTreeMap::new(), queues: HashMap::new() };
     let mut applied = Applied { now, ..Applied::default() };
     for change in &batch.changes {
         let ours = match change.record() {
@@ -64,6 +65,7 @@ pub(super) fn write(
 struct Work<'w> {
     connection: &'w Connection,
     ids: &'w mut IdCache,
+    values: ValueBudget,
     now: Timestamp,
     epochs: BTreeMap<Arc<PartitionKey>, Option<i64>>,
     /// Queues with changed rows: the earliest new due time, and the change of their parked bytes.
@@ -82,10 +84,9 @@ impl Work<'_> {
 
     fn change(&mut self, change: &Change, ours: bool) -> Result<Verdict, SqliteError> {
         if let Change::Bury(letter, _) = change {
-            if ours {
-                bury(self.connection, self.ids, letter, self.now)?;
-            }
-            return Ok(apply(&Rows::default(), change, ours).verdict);
+            let keeps_value = !ours || dead_letters::bury(self.connection, self.ids, letter, self.values, self.now)?;
+            let verdict = apply(&Rows::default(), change, ours).verdict;
+            return Ok(if keeps_value { verdict } else { Verdict::BuriedWithoutValue });
         }
         if let Change::Settle(settle) = change
             && ours
@@ -185,32 +186,6 @@ fn body_of(change: &Change) -> Bytes {
         Change::Park(park) => park.body.clone(),
         Change::Release { .. } | Change::Bury(..) => Bytes::new(),
     }
-}
-
-fn bury(connection: &Connection, ids: &mut IdCache, letter: &DeadLetter, now: Timestamp) -> Result<(), SqliteError> {
-    let partition = ids
-        .partition_number(connection, &letter.record.partition)?
-        .ok_or(SqliteError::Corrupt("a dead letter of an unknown partition"))?;
-    connection
-        .prepare_cached(
-            "INSERT INTO dead_letter (id, partition_id, off, record_at, reason, detail, team, task, event_id, value, value_len, buried_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT DO NOTHING",
-        )?
-        .execute(params![
-            letter.id.as_bytes(),
-            partition,
-            letter.record.offset,
-            letter.record.timestamp,
-            letter.reason.name(),
-            letter.detail,
-            letter.team.as_ref().map(|id| id.as_bytes()),
-            letter.task_id.as_ref().map(|id| id.as_bytes()),
-            letter.event_id.as_ref().map(|id| id.as_bytes()),
-            &letter.value[..],
-            letter.value_len,
-            now.millis(),
-        ])?;
-    Ok(())
 }
 
 pub(super) fn claim_event_ids(

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use rusqlite::types::Value;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, Row, params, params_from_iter};
 
 use super::super::error::SqliteError;
 use super::super::id_cache::IdCache;
@@ -13,15 +13,16 @@ use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
 use crate::model::dead_letter::{DeadLetter, Unreadable};
 use crate::model::event::RecordRef;
+use crate::model::hash::Hash;
 use crate::store::reads::{BuriedLetter, DeadLetterFilter, Found, LISTED_BYTES, Page};
 
 const ONE: &str =
-    "SELECT id, partition_id, off, record_at, reason, detail, team, task, event_id, value, value_len, buried_at
+    "SELECT id, partition_id, off, record_at, reason, detail, team, task, event_id, value, value_len, buried_at, value_hash
      FROM dead_letter WHERE id = ?1";
 /// The same with the first [`LISTED_BYTES`] of the value: a page of whole values would be megabytes.
 const LISTED: &str =
     "SELECT id, partition_id, off, record_at, reason, detail, team, task, event_id, substr(value, 1, ?2), value_len,
-        buried_at
+        buried_at, value_hash
      FROM dead_letter WHERE id = ?1";
 
 pub(super) fn one(connection: &Connection, id: CallbackId) -> Result<Option<BuriedLetter>, SqliteError> {
@@ -51,40 +52,73 @@ pub(super) fn page(
     filter: &DeadLetterFilter,
     page: &Page,
 ) -> Result<Found<BuriedLetter>, SqliteError> {
-    let deadline = Instant::now() + scan::BUDGET;
-    let (floor, ceiling) = scan::bounds(filter.since, filter.until, page.before);
-    let task = filter.task.as_deref().map_or(Value::Null, |task| Value::Blob(task.as_bytes().to_vec()));
-    let (index, of_task) = match filter.task {
-        Some(_) => ("INDEXED BY dead_letter_task", "task = ?3"),
-        None => ("", "?3 IS NULL"),
+    let mut reading = Reading {
+        connection,
+        filter,
+        limit: page.limit,
+        deadline: Instant::now() + scan::BUDGET,
+        looked: 0,
+        found: Found { docs: Vec::new(), next: None },
     };
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT id, team, reason FROM dead_letter {index} WHERE {of_task} AND id >= ?1 AND id < ?2 ORDER BY id DESC"
-    ))?;
-    let mut whole = connection.prepare_cached(LISTED)?;
-    let mut rows = statement.query(params![floor, ceiling, task])?;
-    let mut found = Found { docs: Vec::new(), next: None };
-    let mut looked = 0_usize;
-    while let Some(row) = rows.next()? {
-        let id: [u8; 16] = row.get(0)?;
-        let team: Option<Vec<u8>> = row.get(1)?;
-        let matches = filter.team.as_ref().is_none_or(|own| team.as_deref() == Some(own.as_bytes()))
-            && filter.reason.is_none_or(|reason| row.get_ref(2).is_ok_and(|name| name.as_str() == Ok(reason.name())));
-        if matches {
-            if found.docs.len() == page.limit {
-                found.next = found.docs.last().map(|letter: &BuriedLetter| letter.letter.id);
-                return Ok(found);
-            }
-            let mut letters = whole.query(params![id, LISTED_BYTES])?;
-            found.docs.extend(letters.next()?.map(|row| read(connection, row)).transpose()?);
-        }
-        looked += 1;
-        if looked.is_multiple_of(scan::STRIDE) && Instant::now() >= deadline {
-            found.next = Some(CallbackId::from_bytes(id));
-            return Ok(found);
+    // The second range, if there is one, lies below the first.
+    for range in scan::ranges(filter.since, filter.until, page.before) {
+        if reading.range(&range)? {
+            break;
         }
     }
-    Ok(found)
+    Ok(reading.found)
+}
+
+/// A page that is being read.
+struct Reading<'r> {
+    connection: &'r Connection,
+    filter: &'r DeadLetterFilter,
+    limit: usize,
+    deadline: Instant,
+    looked: usize,
+    found: Found<BuriedLetter>,
+}
+
+impl Reading<'_> {
+    /// Reads one range of ids. True if the page ends in it.
+    fn range(&mut self, range: &scan::Range) -> Result<bool, SqliteError> {
+        let mut values = Vec::new();
+        let (index, of_task) = match &self.filter.task {
+            Some(task) => {
+                values.push(Value::Blob(task.as_bytes().to_vec()));
+                ("INDEXED BY dead_letter_task", "task = ?1 AND ")
+            }
+            None => ("", ""),
+        };
+        let ids = range.condition("buried_at", &mut values);
+        let sql = format!("SELECT id, team, reason FROM dead_letter {index} WHERE {of_task}{ids} ORDER BY id DESC");
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut whole = self.connection.prepare_cached(LISTED)?;
+        let mut rows = statement.query(params_from_iter(&values))?;
+        while let Some(row) = rows.next()? {
+            let id: [u8; 16] = row.get(0)?;
+            let team: Option<Vec<u8>> = row.get(1)?;
+            let matches = self.filter.team.as_ref().is_none_or(|own| team.as_deref() == Some(own.as_bytes()))
+                && self
+                    .filter
+                    .reason
+                    .is_none_or(|reason| row.get_ref(2).is_ok_and(|name| name.as_str() == Ok(reason.name())));
+            if matches {
+                if self.found.docs.len() == self.limit {
+                    self.found.next = self.found.docs.last().map(|letter| letter.letter.id);
+                    return Ok(true);
+                }
+                let mut letters = whole.query(params![id, LISTED_BYTES])?;
+                self.found.docs.extend(letters.next()?.map(|row| read(self.connection, row)).transpose()?);
+            }
+            self.looked += 1;
+            if self.looked.is_multiple_of(scan::STRIDE) && Instant::now() >= self.deadline {
+                self.found.next = Some(CallbackId::from_bytes(id));
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
 }
 
 fn read(connection: &Connection, row: &Row<'_>) -> Result<BuriedLetter, SqliteError> {
@@ -106,6 +140,7 @@ fn read(connection: &Connection, row: &Row<'_>) -> Result<BuriedLetter, SqliteEr
         event_id: text(8)?,
         value: Bytes::from(row.get::<_, Vec<u8>>(9)?),
         value_len: row.get(10)?,
+        value_hash: row.get::<_, Option<Hash>>(12)?,
     };
     Ok(BuriedLetter { letter, buried_at: Timestamp::from_millis(row.get(11)?) })
 }

@@ -62,15 +62,53 @@ pub(super) fn scan(
     Ok(found)
 }
 
-/// The ids between two times and below another: at or above the first, below the second. Ids begin with their time.
-pub(super) fn bounds(
-    since: Option<Timestamp>,
-    until: Option<Timestamp>,
-    before: Option<CallbackId>,
-) -> (Vec<u8>, Vec<u8>) {
-    let time = |at: Timestamp| at.millis().max(0).to_be_bytes()[2..].to_vec();
-    let ends = [until.map(time), before.map(|id| id.as_bytes().to_vec())];
-    (since.map_or(Vec::new(), time), ends.into_iter().flatten().min().unwrap_or_else(|| vec![0xff; 17]))
+/// A range of ids: at or above `floor`, below `ceiling`.
+pub(super) struct Range {
+    floor: Vec<u8>,
+    ceiling: Vec<u8>,
+    /// The ids of this range contain no time. Their rows are found by the time at which we read the record: at the
+    /// first or later, and before the second.
+    read_at: Option<(Timestamp, Timestamp)>,
+}
+
+/// The ranges of ids between two times and below an id. Ids begin with the time of their event, or with zeros where
+/// that is not known.
+pub(super) fn ranges(since: Option<Timestamp>, until: Option<Timestamp>, before: Option<CallbackId>) -> Vec<Range> {
+    let time = |at: Timestamp| at.millis().max(1).to_be_bytes()[2..].to_vec();
+    let below = |end: Option<Vec<u8>>| {
+        let ends = [end, before.map(|id| id.as_bytes().to_vec())];
+        ends.into_iter().flatten().min().unwrap_or_else(|| vec![0xff; 17])
+    };
+    if since.is_none() && until.is_none() {
+        return vec![Range { floor: Vec::new(), ceiling: below(None), read_at: None }];
+    }
+    let (first, end) = (Timestamp::from_millis(i64::MIN), Timestamp::from_millis(i64::MAX));
+    let timeless_end = time(Timestamp::from_millis(1));
+    vec![
+        Range { floor: time(since.unwrap_or_default()), ceiling: below(until.map(time)), read_at: None },
+        Range {
+            floor: Vec::new(),
+            ceiling: below(Some(timeless_end)),
+            read_at: Some((since.unwrap_or(first), until.unwrap_or(end))),
+        },
+    ]
+}
+
+impl Range {
+    /// The condition on the id, and on `read_at` where it counts. Its parameters are added to `values`.
+    pub(super) fn condition(&self, read_at: &str, values: &mut Vec<Value>) -> String {
+        let mut next = |value| {
+            values.push(value);
+            values.len()
+        };
+        let (floor, ceiling) = (Value::Blob(self.floor.clone()), Value::Blob(self.ceiling.clone()));
+        let mut condition = format!("id >= ?{} AND id < ?{}", next(floor), next(ceiling));
+        if let Some((since, until)) = self.read_at {
+            let (since, until) = (Value::Integer(since.millis()), Value::Integer(until.millis()));
+            condition += &format!(" AND {read_at} >= ?{} AND {read_at} < ?{}", next(since), next(until));
+        }
+        condition
+    }
 }
 
 /// One row of a cursor, with what a filter decides on.
@@ -126,10 +164,10 @@ impl<'s> Cursor<'s> {
     }
 }
 
-/// A table of callbacks, and its columns for state, reason and outcome.
-type Table = (&'static str, &'static str);
-const PENDING: Table = ("pending", "'pending', NULL, last_outcome");
-const SETTLED: Table = ("settled", "state, reason, outcome");
+/// A table of callbacks, its columns for state, reason and outcome, and that for the time at which the record was read.
+type Table = (&'static str, &'static str, &'static str);
+const PENDING: Table = ("pending", "'pending', NULL, last_outcome", "coalesce(since, due)");
+const SETTLED: Table = ("settled", "state, reason, outcome", "first_at");
 
 /// The statement of one cursor, with its values.
 struct Search {
@@ -139,20 +177,30 @@ struct Search {
 
 /// The cursors that together give every callback which may match.
 fn searches(filter: &CallbackFilter, queues: Option<&HashSet<i64>>, before: Option<CallbackId>) -> Vec<Search> {
-    let (floor, ceiling) = bounds(filter.since, filter.until, before);
-    let all = |(table, columns): Table| Search {
-        sql: format!(
-            "SELECT id, team, queue, {columns}, test FROM {table} WHERE id >= ?1 AND id < ?2 ORDER BY id DESC"
-        ),
-        values: vec![Value::Blob(floor.clone()), Value::Blob(ceiling.clone())],
+    let ranges = ranges(filter.since, filter.until, before);
+    ranges.iter().flat_map(|range| searches_in(range, filter, queues)).collect()
+}
+
+fn searches_in(range: &Range, filter: &CallbackFilter, queues: Option<&HashSet<i64>>) -> Vec<Search> {
+    let all = |(table, columns, read_at): Table| {
+        let mut values = Vec::new();
+        let ids = range.condition(read_at, &mut values);
+        Search {
+            sql: format!("SELECT id, team, queue, {columns}, test FROM {table} WHERE {ids} ORDER BY id DESC"),
+            values,
+        }
     };
     // `INDEXED BY` makes a plan that would not use the index an error, found by the first test that asks.
-    let by = |(table, columns): Table, index: &str, condition: &str, value: Value| Search {
-        sql: format!(
-            "SELECT id, team, queue, {columns}, test FROM {table} INDEXED BY {index}
-             WHERE {condition} = ?3 AND id >= ?1 AND id < ?2 ORDER BY id DESC"
-        ),
-        values: vec![Value::Blob(floor.clone()), Value::Blob(ceiling.clone()), value],
+    let by = |(table, columns, read_at): Table, index: &str, condition: &str, value: Value| {
+        let mut values = vec![value];
+        let ids = range.condition(read_at, &mut values);
+        Search {
+            sql: format!(
+                "SELECT id, team, queue, {columns}, test FROM {table} INDEXED BY {index}
+                 WHERE {condition} = ?1 AND {ids} ORDER BY id DESC"
+            ),
+            values,
+        }
     };
     let failed_by = |column: &str, value: Value| {
         by(SETTLED, &format!("settled_failed_{column}"), &format!("state <> 'delivered' AND {column}"), value)

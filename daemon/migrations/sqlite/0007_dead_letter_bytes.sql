@@ -1,0 +1,10 @@
+-- The bytes of dead letters' values by topic, so that a budget bounds them. A value that has no room is not kept; its
+-- hash tells it from others all the same. It is missing in rows of earlier versions.
+ALTER TABLE dead_letter ADD COLUMN value_hash BLOB;
+CREATE TABLE dead_letter_bytes (
+    topic TEXT PRIMARY KEY,
+    bytes INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO dead_letter_bytes (topic, bytes)
+    SELECT topic, sum(length(value)) FROM dead_letter JOIN partition_offsets ON partition_offsets.id = dead_letter.partition_id
+    GROUP BY topic;
