@@ -19,10 +19,25 @@ pub(crate) enum Fault {
     AdmissionPanic,
 }
 
+/// Panics if a fault switch `end:PART` names this part.
+pub(crate) fn end_if_named(part: &str) {
+    assert!(!names(&format!("end:{part}")), "a fault switch");
+}
+
 #[cfg(feature = "faults")]
-pub(crate) fn is_on(fault: Fault) -> bool {
+fn names(switch: &str) -> bool {
     use std::sync::OnceLock;
     static ON: OnceLock<String> = OnceLock::new();
+    ON.get_or_init(|| std::env::var("CALLBACKD_FAULT").unwrap_or_default()).split(',').any(|on| on == switch)
+}
+
+#[cfg(not(feature = "faults"))]
+const fn names(_switch: &str) -> bool {
+    false
+}
+
+#[cfg(feature = "faults")]
+pub(crate) fn is_on(fault: Fault) -> bool {
     let name = match fault {
         Fault::WatermarkFirst => "watermark-first",
         Fault::RandomIds => "random-ids",
@@ -32,7 +47,7 @@ pub(crate) fn is_on(fault: Fault) -> bool {
         Fault::ConsumerPanic => "consumer-panic",
         Fault::AdmissionPanic => "admission-panic",
     };
-    ON.get_or_init(|| std::env::var("CALLBACKD_FAULT").unwrap_or_default()).split(',').any(|on| on == name)
+    names(name)
 }
 
 #[cfg(not(feature = "faults"))]

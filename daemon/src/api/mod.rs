@@ -120,9 +120,12 @@ pub async fn listen_once_there_is_a_token(address: SocketAddr, tls: Option<Arc<S
     match TcpListener::bind(address).await {
         Ok(listener) => {
             tracing::info!(%address, "the API listens: there is a token now");
-            serve_tcp(listener, tls, ops, stop).await;
+            serve_tcp(listener, tls, ops, stop.clone()).await;
         }
-        Err(error) => tracing::error!(%address, %error, "api.listen: the API can't listen there; restart once it can"),
+        Err(error) => {
+            tracing::error!(%address, %error, "api.listen: the API can't listen there; restart once it can");
+            stop.stopped().await;
+        }
     }
 }
 

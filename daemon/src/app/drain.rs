@@ -86,7 +86,7 @@ impl App {
     /// Waits for the tasks that bring new work, all of them together at most for the grace.
     async fn end_work(&mut self) {
         let end = Instant::now() + self.grace;
-        for task in [&mut self.delivering, &mut self.pruning] {
+        for task in &mut self.work {
             if !task.is_finished() {
                 // A task that does not end in time ends with the process.
                 tokio::time::timeout_at(end, task).await.ok();

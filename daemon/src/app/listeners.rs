@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use crate::api;
 use crate::base::clock::Clock;
 use crate::base::stop::Stop;
+use crate::base::supervise::Supervisor;
 use crate::config::Config;
 use crate::ops::Ops;
 use crate::store::admin::AdminStore;
@@ -60,20 +61,23 @@ impl Listeners {
     }
 
     /// Serves all of them until `stop`.
-    pub(super) fn serve(self, ops: &Ops, stop: impl Fn() -> Stop) -> Vec<JoinHandle<()>> {
-        let mut servers = vec![tokio::spawn(api::serve_socket(self.socket, self.user, ops.clone(), stop()))];
+    pub(super) fn serve(self, ops: &Ops, supervisor: &Supervisor, stop: &Stop) -> Vec<JoinHandle<()>> {
+        const API: &str = "the API on TCP";
+        let at = || stop.clone();
+        let serving = api::serve_socket(self.socket, self.user, ops.clone(), at());
+        let mut servers = vec![supervisor.spawn("the API on its socket", at(), serving)];
         match (self.api, self.api_configured) {
             (Some(listener), _) => {
-                servers.push(tokio::spawn(api::serve_tcp(listener, self.tls, ops.clone(), stop())));
+                servers.push(supervisor.spawn(API, at(), api::serve_tcp(listener, self.tls, ops.clone(), at())));
             }
             (None, Some(address)) => {
-                let serving = api::listen_once_there_is_a_token(address, self.tls, ops.clone(), stop());
-                servers.push(tokio::spawn(serving));
+                let serving = api::listen_once_there_is_a_token(address, self.tls, ops.clone(), at());
+                servers.push(supervisor.spawn(API, at(), serving));
             }
             (None, None) => {}
         }
         if let Some(listener) = self.ops {
-            servers.push(tokio::spawn(api::serve_ops(listener, ops.clone(), stop())));
+            servers.push(supervisor.spawn("the probes", at(), api::serve_ops(listener, ops.clone(), at())));
         }
         servers
     }

@@ -19,6 +19,7 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use crate::base::supervise::Supervisor;
 use crate::base::telemetry::LogLevel;
 use crate::config::Config;
 use crate::deliver::Delivery;
@@ -59,8 +60,9 @@ pub struct App {
     grace: Duration,
     switches: Switches,
     intake: Intake,
-    delivering: JoinHandle<()>,
-    pruning: JoinHandle<()>,
+    supervisor: Supervisor,
+    /// The tasks that bring new work, and pruning.
+    work: Vec<JoinHandle<()>>,
     settling: JoinHandle<Result<(), StoreError>>,
     servers: Vec<JoinHandle<()>>,
 }
@@ -98,13 +100,14 @@ impl App {
         let ops = ground.ops(&delivery, intake, settings_rx.clone());
         let live = reload::Live::new(&ground.config, delivery.clone(), settings, ground.log_level.clone(), &listeners);
 
-        let Ground { config, clock, store, reads, begun, switches, .. } = ground;
-        let stop_work = || switches.stop_work.stop();
-        let delivering = tokio::spawn(delivery_task.run(stop_work()));
-        let pruning = tokio::spawn(retention::run(Arc::clone(&store), clock, settings_rx, stop_work()));
+        let Ground { config, clock, store, reads, begun, switches, supervisor, .. } = ground;
+        let stop_work = switches.stop_work.stop();
+        let mut work = delivery_task.start(&supervisor, &stop_work);
+        let pruning = retention::run(Arc::clone(&store), clock, settings_rx, stop_work.clone());
+        work.push(supervisor.spawn("pruning", stop_work, pruning));
         let settling = tokio::spawn(settle_task.run(switches.stop_settling.stop()));
         let (ops_address, api_address) = (listeners.ops_address(), listeners.api_address());
-        let servers = listeners.serve(&ops, || switches.stop_servers.stop());
+        let servers = listeners.serve(&ops, &supervisor, &switches.stop_servers.stop());
         let intake = intake_task.start().context("start the consumer's thread")?;
         start::tell(&config, &ops, ops_address, api_address);
         Ok(Self {
@@ -121,8 +124,8 @@ impl App {
             grace: config.grace,
             switches,
             intake,
-            delivering,
-            pruning,
+            supervisor,
+            work,
             settling,
             servers,
         })
@@ -143,16 +146,13 @@ impl App {
 
     /// Waits until the store breaks or a part ends by itself, either of which ends the process.
     pub async fn broken(&mut self) -> Broken {
-        let part = |part: &str| Broken::Part(format!("{part} ended by itself; the log says where"));
         tokio::select! {
             settled = &mut self.settling => match settled {
                 Ok(Err(error)) => Broken::Store(error.to_string()),
                 Ok(Ok(())) => Broken::Store("settling ended by itself".to_owned()),
                 Err(_) => Broken::Store("settling panicked; the log says where".to_owned()),
             },
-            error = self.intake.failed() => Broken::Part(error.to_string()),
-            _ = &mut self.delivering => part("delivery"),
-            _ = &mut self.pruning => part("pruning"),
+            failure = self.supervisor.first_failure() => Broken::Part(failure.to_string()),
         }
     }
 }

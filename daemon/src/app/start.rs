@@ -11,9 +11,10 @@ use super::drain::Switches;
 use super::egress;
 use super::listeners::Listeners;
 use crate::base::body_budget::BodyBudget;
-use crate::base::clock::{Clock, SystemClock};
+use crate::base::clock::{Clock, SteadyClock};
 use crate::base::labels::RepeatCause;
 use crate::base::metrics::{Labels, Metrics, names};
+use crate::base::supervise::Supervisor;
 use crate::base::telemetry::LogLevel;
 use crate::config::Config;
 use crate::deliver::{self, Delivery, DeliveryTask};
@@ -40,6 +41,7 @@ pub(super) struct Ground {
     pub(super) store: Arc<dyn EngineStore>,
     pub(super) begun: Begun,
     pub(super) switches: Switches,
+    pub(super) supervisor: Supervisor,
     pub(super) log_level: LogLevel,
     pub(super) reads: Arc<dyn Reads>,
     admin: Arc<dyn AdminStore>,
@@ -62,7 +64,7 @@ impl Ground {
         hooks: Hooks,
     ) -> anyhow::Result<(Self, Listeners)> {
         let keyring = keyring(&config)?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let clock: Arc<dyn Clock> = Arc::new(SteadyClock::new());
         let metrics = Arc::new(metrics());
         let Stores { engine, reads, admin } = store::open(&config.store, config.values, Arc::clone(&clock))?;
         let store = match hooks.wrap_store {
@@ -73,6 +75,7 @@ impl Ground {
         // Listeners come before any work, so that a port in use is reported at once.
         let listeners = Listeners::bind(&config, admin.as_ref(), clock.as_ref()).await?;
         // A start that is refused leaves no trace in the store.
+        clock.begin(store.newest_time().await.context("read the store's newest time")?);
         let begun = register(store.as_ref(), &metrics).await?;
         let ground = Self {
             bodies: BodyBudget::new(config.body_budget),
@@ -80,6 +83,7 @@ impl Ground {
             store,
             begun,
             switches: Switches::new(),
+            supervisor: Supervisor::new(),
             log_level,
             reads,
             admin,
@@ -134,6 +138,7 @@ impl Ground {
             flight: flight.clone(),
             delivery: delivery.clone(),
             bodies: self.bodies.clone(),
+            supervisor: self.supervisor.clone(),
             metrics: Arc::clone(&self.metrics),
             clock: Arc::clone(&self.clock),
             park_after: self.config.park_after,
@@ -157,6 +162,7 @@ impl Ground {
             store_up: self.store_up.watch(),
             store_id: self.begun.store_id.clone(),
             settings,
+            supervisor: self.supervisor.clone(),
             log_level: self.log_level.clone(),
             draining: self.switches.draining.stop(),
         })

@@ -55,6 +55,8 @@ metrics! { labels:
     dead_letters_total: IntCounterVec = counters(
         "Records that can't become a callback, by reason.",
         "reason", &labels.unreadable);
+    clock_distance_seconds: Gauge = real(
+        "How far the wall clock is ahead of the store's clock, if they are more than 60 s apart; below 0 when it is behind.");
     dead_letters_without_value_total: IntCounter = counter(
         "Dead letters whose value was not kept, because store.dead_letter_bytes had no room for it.");
     callbacks_total: IntCounterVec = counters("Callbacks that ended, by state.", "state", &labels.ends);

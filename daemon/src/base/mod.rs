@@ -9,4 +9,5 @@ pub mod named;
 pub mod pace;
 pub mod panics;
 pub mod stop;
+pub mod supervise;
 pub mod telemetry;

@@ -48,6 +48,8 @@ pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
         let listen = |kind| signal(kind).map_err(|error| Failure::from(anyhow::anyhow!(error)));
         let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
         let mut hang_up = listen(SignalKind::hangup())?;
+        // Without a handler, this signal would end the process where a write can simply fail.
+        let _file_size_limit = listen(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
         let mut app = App::start(config, log_level).await?;
         // What the daemon runs with now: the values of its start, and those that a reload took.
         let mut running = layers;
@@ -61,10 +63,8 @@ pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
                         tracing::error!(%error, "the store is broken: the daemon ends at once");
                         return Err(Failure::new(Failure::FAILED, error.to_string()));
                     }
-                    Broken::Part(error) => {
-                        tracing::error!(error, "a part of the daemon ended by itself: the daemon drains and ends");
-                        break Some(Failure::new(Failure::FAILED, error));
-                    },
+                    // It was logged where it was noticed. Attempts that are under way can still be recorded.
+                    Broken::Part(error) => break Some(Failure::new(Failure::FAILED, error)),
                 }
             }
         };

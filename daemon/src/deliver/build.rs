@@ -5,15 +5,18 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::Engine;
 use super::claim::ClaimTask;
+use super::clock_watch::ClockWatch;
 use super::directory::Directory;
 use super::lease_tokens::LeaseTokens;
 use crate::base::body_budget::BodyBudget;
 use crate::base::clock::Clock;
 use crate::base::metrics::Metrics;
 use crate::base::stop::Stop;
+use crate::base::supervise::Supervisor;
 use crate::flight::Flight;
 use crate::keyring::Keyring;
 use crate::model::retry::RetryPolicy;
@@ -69,6 +72,7 @@ pub struct DeliveryTask {
     claim: ClaimTask,
     delivery: Delivery,
     store_up: watch::Receiver<bool>,
+    clock_watch: ClockWatch,
 }
 
 /// Builds the room on the current runtime, which will run its attempts.
@@ -78,13 +82,14 @@ pub struct DeliveryTask {
 pub fn build(config: Config, deps: Deps) -> Result<(Delivery, DeliveryTask), SetupError> {
     let Deps { store, admin, store_up, instance, flight, waker, keyring, egress, bodies, clock, metrics, cut_off } =
         deps;
-    let directory = Arc::new(Directory::new(admin, keyring, clock, config.retry));
+    let directory = Arc::new(Directory::new(admin, keyring, Arc::clone(&clock), config.retry));
     let engine = Arc::new(Engine {
         client: Client::new(&config.exchange, egress)?,
         directory: Arc::clone(&directory),
         inflight: Arc::clone(&flight.inflight),
         settler: flight.settler.clone(),
         metrics: Arc::clone(&metrics),
+        clock: Arc::clone(&clock),
         user_agent: config.user_agent,
         park_after: config.park_after,
         cut_off,
@@ -93,6 +98,7 @@ pub fn build(config: Config, deps: Deps) -> Result<(Delivery, DeliveryTask), Set
     let tokens = Arc::new(LeaseTokens::new());
     let store_up_rx = store_up.watch();
     let delivery = Delivery { engine, directory, lanes, tokens };
+    let clock_watch = ClockWatch { clock, store: Arc::clone(&store), metrics: Arc::clone(&metrics) };
     let claim = ClaimTask {
         store,
         instance,
@@ -105,7 +111,7 @@ pub fn build(config: Config, deps: Deps) -> Result<(Delivery, DeliveryTask), Set
         lease: config.lease,
         store_up,
     };
-    Ok((delivery.clone(), DeliveryTask { claim, delivery, store_up: store_up_rx }))
+    Ok((delivery.clone(), DeliveryTask { claim, delivery, store_up: store_up_rx, clock_watch }))
 }
 
 /// Each attempt is a task of its own.
@@ -115,20 +121,27 @@ fn starter(engine: Arc<Engine>) -> crate::schedule::Starter {
 }
 
 impl DeliveryTask {
-    /// Runs until `stop`.
-    pub async fn run(self, stop: Stop) {
-        let Self { claim, delivery, store_up } = self;
-        tokio::join!(
-            claim.run(stop.clone()),
-            delivery.directory.run(stop.clone()),
-            follow_store(store_up, &delivery.lanes, stop.clone()),
-            close_idle_connections(&delivery.engine, stop),
-        );
+    /// Starts the room's tasks, which run until `stop`.
+    pub fn start(self, supervisor: &Supervisor, stop: &Stop) -> Vec<JoinHandle<()>> {
+        let Self { claim, delivery, store_up, clock_watch } = self;
+        let Delivery { engine, directory, lanes, .. } = delivery;
+        let directory = {
+            let stop = stop.clone();
+            async move { directory.run(stop).await }
+        };
+        let at = || stop.clone();
+        vec![
+            supervisor.spawn("the claims of due callbacks", at(), claim.run(at())),
+            supervisor.spawn("the directory of teams", at(), directory),
+            supervisor.spawn("the watch of the store", at(), follow_store(store_up, lanes, at())),
+            supervisor.spawn("the watch of the clock", at(), clock_watch.run(at())),
+            supervisor.spawn("the sweep of connections", at(), close_idle_connections(engine, at())),
+        ]
     }
 }
 
 /// While the store is known to be down, no new attempt begins.
-async fn follow_store(mut up: watch::Receiver<bool>, lanes: &Arc<Lanes>, mut stop: Stop) {
+async fn follow_store(mut up: watch::Receiver<bool>, lanes: Arc<Lanes>, mut stop: Stop) {
     loop {
         tokio::select! {
             changed = up.changed() => {
@@ -143,7 +156,7 @@ async fn follow_store(mut up: watch::Receiver<bool>, lanes: &Arc<Lanes>, mut sto
     }
 }
 
-async fn close_idle_connections(engine: &Engine, mut stop: Stop) {
+async fn close_idle_connections(engine: Arc<Engine>, mut stop: Stop) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(1)) => engine.client.sweep(),

@@ -68,7 +68,9 @@ impl ClaimTask {
                     wait
                 }
                 Err(error @ StoreError::Broken(_)) => {
+                    // Settling ends with this error, and the process with it.
                     self.settler.break_off(error).await;
+                    stop.stopped().await;
                     return;
                 }
                 Err(error) => {

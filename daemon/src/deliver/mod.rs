@@ -5,6 +5,7 @@
 
 mod build;
 mod claim;
+mod clock_watch;
 pub mod directory;
 mod lease_tokens;
 pub mod resolve;
@@ -18,7 +19,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::HeaderValue;
 
-use crate::base::clock::Timestamp;
+use crate::base::clock::{Clock, Timestamp};
 use crate::base::labels::ParkCause;
 use crate::base::metrics::Metrics;
 use crate::base::pace::Pace;
@@ -44,6 +45,7 @@ pub struct Engine {
     pub inflight: Arc<Inflight>,
     pub settler: Settler,
     pub metrics: Arc<Metrics>,
+    pub clock: Arc<dyn Clock>,
     pub user_agent: HeaderValue,
     /// A first attempt that is older than this gets its row early.
     pub park_after: Duration,
@@ -77,6 +79,7 @@ impl Engine {
             hopeless: tried.exchange.hopeless,
             begun_at: begun.0,
             retry_after: tried.exchange.retry_after,
+            clock_is_trusted: self.clock.state().is_trusted(),
         };
         let next = retry::next(&report, &lease.progress, &tried.retry, lease.now(), jitter());
         if report.outcome.is_of_the_endpoint() {
@@ -145,11 +148,11 @@ impl Engine {
                 }
                 let content = Content {
                     id: &lease.id().to_string(),
-                    at: lease.now(),
+                    at: self.clock.wall(),
                     attempt: lease.progress.attempts.saturating_add(1),
                     body: lease.body.clone(),
                 };
-                self.client.post(&sign::sign(resolved, content, &self.user_agent), lease.now(), end).await
+                self.client.post(&sign::sign(resolved, content, &self.user_agent), self.clock.wall(), end).await
             }
         };
         Tried { exchange, retry }

@@ -105,6 +105,7 @@ impl SettleTask {
     /// # Errors
     /// The store is broken: the process must end.
     pub async fn run(mut self, mut stop: Stop) -> Result<(), StoreError> {
+        faults::end_if_named("settling");
         let mut tickets = Vec::with_capacity(BATCH);
         loop {
             let inflight = Arc::clone(&self.inflight);

@@ -20,7 +20,7 @@ mod task;
 mod trouble;
 
 pub use consumer_parts::Ask;
-pub use task::{Deps, Intake, IntakeError, IntakeHandle, IntakeTask, Stops, build};
+pub use task::{Deps, Intake, IntakeHandle, IntakeTask, Stops, build};
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -100,8 +100,6 @@ pub struct KafkaState {
     /// Why partitions wait for an operator, if any do.
     pub blocked: Option<String>,
     pub partitions: Vec<PartitionRead>,
-    /// Why intake has ended for good, if it has: the process must end too.
-    pub failed: Option<String>,
 }
 
 impl KafkaState {

@@ -131,6 +131,9 @@ impl<'s> Session<'s> {
         }
         let epoch = assigned.machine.epoch();
         if is_admitted {
+            if let Some(time) = record.time() {
+                context.deps.clock.witness(time);
+            }
             assigned.recorded.read(record.offset, record.time(), context.deps.clock.now());
         }
         drop(partitions);

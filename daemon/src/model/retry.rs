@@ -53,6 +53,8 @@ pub struct Report {
     pub begun_at: Timestamp,
     /// The wait that the receiver asked for with 429 or 503.
     pub retry_after: Option<Duration>,
+    /// While the clock may be wrong, no callback ends because of its horizon.
+    pub clock_is_trusted: bool,
 }
 
 named! {
@@ -92,6 +94,9 @@ pub enum Next {
     },
 }
 
+/// How long a callback waits whose horizon has passed by a clock that may be wrong.
+const UNTRUSTED_WAIT: Duration = Duration::from_secs(900);
+
 /// Decides what follows the attempt that ended `now`; `jitter` lies in [0, 1].
 pub fn next(report: &Report, progress: &Progress, policy: &RetryPolicy, now: Timestamp, jitter: f64) -> Next {
     let since = progress.since.unwrap_or(report.begun_at);
@@ -106,8 +111,13 @@ pub fn next(report: &Report, progress: &Progress, policy: &RetryPolicy, now: Tim
     }
     // This attempt is the progress's next failure: retry number `retry` would follow it.
     let retry = progress.tries.saturating_add(1);
-    if retry > policy.retries || now >= horizon {
+    if retry > policy.retries {
         return ended_by(report.outcome);
+    }
+    if now >= horizon {
+        // A clock that may be wrong ends nothing.
+        let due = now.plus(UNTRUSTED_WAIT);
+        return if report.clock_is_trusted { ended_by(report.outcome) } else { Next::Retry { due, since, horizon } };
     }
     let wait = scheduled(retry, policy, horizon.since(now)).mul_f64(1.0 - 0.1 * jitter.clamp(0.0, 1.0));
     let asked = report.retry_after.unwrap_or_default();
@@ -164,7 +174,13 @@ mod tests {
     use super::*;
 
     fn report(outcome: Outcome) -> Report {
-        Report { outcome, hopeless: false, begun_at: Timestamp::from_millis(0), retry_after: None }
+        Report {
+            outcome,
+            hopeless: false,
+            begun_at: Timestamp::from_millis(0),
+            retry_after: None,
+            clock_is_trusted: true,
+        }
     }
 
     /// Simulates the whole life of a callback that always fails, and returns the second of each attempt.
@@ -241,6 +257,24 @@ mod tests {
         let last = Progress { tries: 1, attempts: 1, ..Progress::default() };
         assert_eq!(next(&denied, &last, &policy, now, 0.0), Next::Abandoned(Reason::AddressDenied));
         assert_eq!(next(&report(Outcome::ServerError), &last, &policy, now, 0.0), Next::Exhausted);
+    }
+
+    #[test]
+    fn a_clock_that_may_be_wrong_ends_nothing() {
+        let policy = RetryPolicy::default();
+        let far = Timestamp::from_millis(0).plus(policy.horizon * 2);
+        let progress =
+            Progress { tries: 3, attempts: 3, since: Some(Timestamp::from_millis(0)), ..Progress::default() };
+        let trusted = report(Outcome::ServerError);
+        assert_eq!(next(&trusted, &progress, &policy, far, 0.0), Next::Exhausted);
+        let untrusted = Report { clock_is_trusted: false, ..trusted };
+        let Next::Retry { due, horizon, .. } = next(&untrusted, &progress, &policy, far, 0.0) else {
+            panic!("it ends")
+        };
+        assert_eq!(due, far.plus(UNTRUSTED_WAIT));
+        assert_eq!(horizon, Timestamp::from_millis(0).plus(policy.horizon), "the horizon stays");
+        let used_up = Progress { tries: policy.retries, ..progress };
+        assert_eq!(next(&untrusted, &used_up, &policy, far, 0.0), Next::Exhausted, "the number of tries is certain");
     }
 
     #[test]

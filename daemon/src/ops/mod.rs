@@ -9,6 +9,7 @@ pub mod audit;
 pub mod callbacks;
 mod caller;
 pub mod checks;
+pub mod clock;
 mod dead_letters;
 pub mod endpoints;
 mod error;
@@ -33,6 +34,7 @@ pub use names::{named, required};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::metrics::Metrics;
 use crate::base::stop::Stop;
+use crate::base::supervise::Supervisor;
 use crate::base::telemetry::LogLevel;
 use crate::deliver::Engine;
 use crate::deliver::directory::Directory;
@@ -66,6 +68,7 @@ pub struct Parts {
     pub asks: mpsc::Sender<Ask>,
     pub store_id: String,
     pub settings: watch::Receiver<Settings>,
+    pub supervisor: Supervisor,
     pub log_level: LogLevel,
     /// On while the daemon stops.
     pub draining: Stop,

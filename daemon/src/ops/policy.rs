@@ -45,6 +45,7 @@ operations! {
     Instances "instances" Read "list the instances";
     Offsets "offsets" Read "see how far each partition was read";
     AcceptOffsets "accept_offsets" Operate "accept offsets" audited "offsets.accept";
+    AcceptClock "accept_clock" Operate "accept the clock" audited "clock.accept";
     LogLevel "log_level" Read "see the log level";
     SetLogLevel "set_log_level" Operate "set the log level" audited "log.level";
     Teams "teams" Read "list teams";

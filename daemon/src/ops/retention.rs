@@ -1,7 +1,7 @@
 //! Deletes rows that are older than they are to be kept. It works in small pieces, so that delivery never waits for it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -11,9 +11,10 @@ use crate::base::stop::Stop;
 use crate::store::{EngineStore, PruneAsk};
 
 /// Rows that are deleted in one transaction.
-const ROWS: usize = 500;
-/// The pause between two pieces while there is more to delete.
-const BREATH: Duration = Duration::from_millis(100);
+const ROWS: usize = 2_000;
+/// While there is more to delete, the pause after a piece is so many times as long as the piece took. Deleting then takes
+/// a fifth of the store's writer, and keeps up with whatever the rest of it can settle.
+const PAUSE: u32 = 4;
 /// The pause when nothing is left to delete.
 const REST: Duration = Duration::from_secs(60);
 
@@ -37,16 +38,25 @@ pub async fn run(
         let keep = settings.borrow().keep;
         let now = clock.now();
         let ask = PruneAsk {
+            now,
             settled_before: now.minus(keep.settled),
             after,
             dead_letters_before: now.minus(keep.dead_letters),
             event_ids_before: now.minus(keep.event_ids),
             at_most: ROWS,
         };
+        // By a clock that may be wrong, young rows could look old.
+        if !clock.state().is_trusted() {
+            tokio::select! {
+                () = tokio::time::sleep(REST) => continue,
+                () = stop.stopped() => return,
+            }
+        }
+        let begun = Instant::now();
         let more = match store.prune(ask).await {
             Ok(pruned) => {
                 after = pruned.next;
-                pruned.next.is_some() || pruned.dead_letters > 0 || pruned.event_ids > 0
+                pruned.next.is_some() || pruned.dead_letters > 0 || pruned.event_ids > 0 || pruned.queues > 0
             }
             Err(error) => {
                 tracing::debug!(%error, "old rows can't be deleted now; the next round tries again");
@@ -54,7 +64,7 @@ pub async fn run(
             }
         };
         tokio::select! {
-            () = tokio::time::sleep(if more { BREATH } else { REST }) => {}
+            () = tokio::time::sleep(if more { begun.elapsed().saturating_mul(PAUSE).min(REST) } else { REST }) => {}
             () = stop.stopped() => return,
         }
     }

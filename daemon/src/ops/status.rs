@@ -181,7 +181,9 @@ impl Inner {
                 "{why}; say from where to start: callbackd offsets accept --from earliest|committed|end"
             ));
         }
-        troubles.extend(kafka.failed);
+        let clock = self.parts.clock.state();
+        troubles.extend(super::clock::trouble(clock));
+        troubles.extend(self.parts.supervisor.failure().map(|failure| failure.to_string()));
         if self.parts.draining.is_on() {
             troubles.push("the daemon is stopping".to_owned());
         }
@@ -194,7 +196,7 @@ impl Inner {
         }
     }
 
-    /// Why the daemon reads nothing though it is ready: a sentence for people.
+    /// Why the daemon reads nothing, or ends nothing, though it is ready: a sentence for people.
     fn note(&self) -> Option<String> {
         let kafka = self.parts.kafka.borrow();
         let note = match (kafka.reachable, kafka.assigned) {
@@ -203,7 +205,7 @@ impl Inner {
             (true, 0) => {
                 "no partition is assigned to this instance: the consumer group may wait for a member that died (session.timeout.ms, 45 s unless set), or other members have all partitions"
             }
-            _ => return None,
+            _ => return super::clock::sentence(self.parts.clock.state()).filter(|_| self.readiness().ready),
         };
         Some(note.to_owned())
     }

@@ -103,6 +103,8 @@ pub struct Taken {
 /// Which old rows to delete. Pending rows are never deleted.
 #[derive(Debug, Clone, Copy)]
 pub struct PruneAsk {
+    /// The store's clock now. An event whose time lies after this is old by when its callback settled.
+    pub now: Timestamp,
     pub settled_before: Timestamp,
     /// Go on after this id, where the last piece of settled rows ended.
     pub after: Option<CallbackId>,
@@ -117,6 +119,8 @@ pub struct Pruned {
     pub settled: usize,
     pub dead_letters: usize,
     pub event_ids: usize,
+    /// Queues that no row has named for as long as settled rows are kept.
+    pub queues: usize,
     /// Where this piece of settled rows ended; `None` when all of them were looked at.
     pub next: Option<CallbackId>,
 }
@@ -131,8 +135,22 @@ pub struct Begun {
     pub now: Timestamp,
 }
 
+/// The store's clock was set back by `by`, to `now`.
+#[derive(Debug, Clone, Copy)]
+pub struct SetBack {
+    pub by: Duration,
+    pub now: Timestamp,
+}
+
 /// The engine's store.
 pub trait EngineStore: Send + Sync {
+    /// The newest time at which an earlier instance wrote. `None` for a new store.
+    fn newest_time(&self) -> Answer<'_, Option<Timestamp>>;
+
+    /// Takes back times of pending rows that lie in the future because the clock was wrong, and what instances wrote of
+    /// themselves. A retry may come earlier for it, never later.
+    fn set_back(&self, back: SetBack) -> Answer<'_, usize>;
+
     /// Registers this instance. The leases of earlier instances that can't be running any more become void.
     fn begin(&self) -> Answer<'_, Begun>;
 

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::{
     Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, PruneAsk, Pruned,
-    StoreError, Taken,
+    SetBack, StoreError, Taken,
 };
+use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
 use crate::model::event::PartitionKey;
 use crate::model::settlement::Change;
@@ -75,6 +76,14 @@ impl FaultyStore {
 }
 
 impl EngineStore for FaultyStore {
+    fn newest_time(&self) -> Answer<'_, Option<Timestamp>> {
+        self.guarded(self.inner.newest_time())
+    }
+
+    fn set_back(&self, back: SetBack) -> Answer<'_, usize> {
+        self.guarded(self.inner.set_back(back))
+    }
+
     fn begin(&self) -> Answer<'_, Begun> {
         self.guarded(self.inner.begin())
     }

@@ -28,7 +28,7 @@ use crate::model::dead_letter::ValueBudget;
 use admin::AdminStore;
 pub use engine::{
     Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, PartitionWatermark, PruneAsk,
-    Pruned, Taken,
+    Pruned, SetBack, Taken,
 };
 use reads::Reads;
 

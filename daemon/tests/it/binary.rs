@@ -188,6 +188,37 @@ async fn a_panicking_attempt_is_an_outcome() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_part_that_ends_by_itself_ends_the_process_in_order() {
+    let servers = shared_broker();
+    create_topic(&servers, "parts", 1).await;
+    let parts = [
+        "the Kafka consumer's thread",
+        "admission",
+        "the claims of due callbacks",
+        "the directory of teams",
+        "the watch of the store",
+        "the sweep of connections",
+        "pruning",
+        "the API on its socket",
+        "the probes",
+    ];
+    for part in parts {
+        let mut process = Process::new(&servers, "parts", "");
+        process.spawn(Some(&format!("end:{part}")), "info");
+        assert_eq!(process.ended().await, 1, "{part}: {}", process.log_text());
+        let log = process.log_text();
+        assert!(log.contains(&format!("{part} ended by itself: it panicked; the log says where")), "{part}: {log}");
+        assert!(log.contains("a part of the daemon ended by itself"), "{part}: {log}");
+        assert!(log.contains("callbackd ended"), "{part}: it drained: {log}");
+    }
+    // Without settling nothing can be recorded, so nothing is drained.
+    let mut process = Process::new(&servers, "parts", "");
+    process.spawn(Some("end:settling"), "info");
+    assert_eq!(process.ended().await, 1, "{}", process.log_text());
+    assert!(process.log_text().contains("settling panicked"), "{}", process.log_text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_part_of_intake_that_panics_ends_the_process_in_order() {
     let servers = shared_broker();
     for (fault, part) in [("consumer-panic", "the Kafka consumer's thread"), ("admission-panic", "admission")] {
@@ -199,7 +230,7 @@ async fn a_part_of_intake_that_panics_ends_the_process_in_order() {
         let log = process.log_text();
         let told = format!("{part} ended by itself: it panicked; the log says where");
         assert!(log.contains("daemon/src/intake/"), "the place: {log}");
-        assert!(log.contains("a part of intake ended by itself") && log.contains(&told), "{log}");
+        assert!(log.contains("a part of the daemon ended by itself") && log.contains(&told), "{log}");
         assert!(!log.contains("a fault switch"), "a panic's message is not logged: {log}");
         assert!(log.contains("callbackd ended"), "it drained: {log}");
     }
@@ -367,6 +398,38 @@ async fn a_full_disk_is_waited_for() {
     assert_eq!(process.ended().await, 0, "{}", process.log_text());
     drop(process);
     drop(disk);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_file_sizes_is_waited_for_like_a_full_disk() {
+    let servers = shared_broker();
+    create_topic(&servers, "limit", 1).await;
+    let mut process = Process::new(&servers, "limit", "[retry]\nfirst = \"1h\"\n");
+    process.start(None, "info").await;
+    process.team(TEAM);
+    process.limit_files("4194304");
+    let padding = "x".repeat(100_000);
+    let padded =
+        |(task, value): (String, String)| (task, value.replacen('{', &format!(r#"{{"response":"{padding}","#), 1));
+    // Nobody listens there: each callback waits with its body for its retry.
+    let large: Vec<_> = events(0, 100, "http://127.0.0.1:9/").into_iter().map(padded).collect();
+    produce(&servers, "limit", 1, &large);
+    until("it is noticed", async || {
+        let Some((status, page)) = process.page("/readyz").await else {
+            panic!("it ended: {}", process.log_text());
+        };
+        (status == 503 && page.contains("the store does not answer")).then_some(())
+    })
+    .await;
+    assert!(process.log_text().contains("the disk is full"), "{}", process.log_text());
+    process.limit_files("unlimited");
+    until("it goes on by itself", async || {
+        let pending = process.metric("callbackd_pending").await?;
+        (pending == 100.0 && process.page("/readyz").await?.0 == 200).then_some(())
+    })
+    .await;
+    process.signal("TERM");
+    assert_eq!(process.ended().await, 0, "{}", process.log_text());
 }
 
 /// A small disk of its own: a tmpfs, which needs root.

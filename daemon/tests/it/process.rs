@@ -60,7 +60,8 @@ impl Process {
         }
     }
 
-    fn spawn(&mut self, fault: Option<&str>, level: &str) {
+    /// Starts the daemon, and does not wait for it.
+    pub fn spawn(&mut self, fault: Option<&str>, level: &str) {
         let mut command = Command::new(BINARY);
         // A variable would override the file.
         if !level.is_empty() {
@@ -124,6 +125,14 @@ impl Process {
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status().unwrap();
         assert!(sent.success());
+    }
+
+    /// Limits the size of the files that it writes: bytes, or "unlimited".
+    pub fn limit_files(&self, to: &str) {
+        let pid = self.id().to_string();
+        let limited =
+            Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={to}:unlimited")]).status().unwrap();
+        assert!(limited.success());
     }
 
     /// Waits for the end. Returns the exit status.

@@ -36,6 +36,7 @@ async fn ask(session: &Session, operation: Operation) -> Result<(), OpsError> {
         Operation::Instances => session.instances().await.map(drop),
         Operation::Offsets => session.offsets().await.map(drop),
         Operation::AcceptOffsets => session.accept_offsets(AcceptFrom::End).await.map(drop),
+        Operation::AcceptClock => session.accept_clock().await.map(drop),
         Operation::LogLevel => session.log_level().map(drop),
         Operation::SetLogLevel => session.set_log_level("infoo").await.map(drop),
         Operation::Teams => session.teams(None, 1).await.map(drop),

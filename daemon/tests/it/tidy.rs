@@ -31,7 +31,15 @@ const ORDER_INSIDE: [(&str, &[&[&str]]); 5] = [
     ),
     (
         "store/sqlite",
-        &[&["error"], &["id_cache", "migrations"], &["connection"], &["sql"], &["engine"], &["reads"], &["tools"]],
+        &[
+            &["error"],
+            &["id_cache", "migrations", "no_room"],
+            &["connection"],
+            &["sql"],
+            &["engine"],
+            &["reads"],
+            &["tools"],
+        ],
     ),
     ("flight", &[&["offset_tracker", "stage", "composed"], &["table"], &["settle"]]),
     (

@@ -20,6 +20,7 @@ pub(super) fn all() -> OpenApiRouter<Ops> {
         .routes(routes!(status::instances))
         .routes(routes!(status::offsets))
         .routes(routes!(status::accept_offsets))
+        .routes(routes!(status::accept_clock))
         .routes(routes!(status::log_level, status::set_log_level))
         .routes(routes!(teams::teams, teams::create_team))
         .routes(routes!(teams::team, teams::update_team))

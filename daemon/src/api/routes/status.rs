@@ -3,7 +3,9 @@
 use axum::Json;
 
 use super::super::extract::{Answer, Body, Nothing, Query};
-use super::super::shapes::{Acceptance, InstanceShape, LogLevelShape, OffsetsShape, Page, StartedShape, StatusShape};
+use super::super::shapes::{
+    Acceptance, ClockShape, InstanceShape, LogLevelShape, OffsetsShape, Page, StartedShape, StatusShape,
+};
 use crate::ops::{Session, required};
 
 /// How the daemon is doing.
@@ -36,6 +38,16 @@ pub(super) async fn offsets(session: Session, Query(_): Query<Nothing>) -> Answe
 pub(super) async fn accept_offsets(session: Session, body: Body<Acceptance>) -> Answer<StartedShape> {
     let started = session.accept_offsets(required("from", &body.value.from)?).await?;
     Ok(Json(StartedShape { started }))
+}
+
+/// Accept the wall clock.
+///
+/// The store's clock makes no step. If the wall clock is more than 60 s away from it, no callback ends and nothing is
+/// pruned until both agree again. This operation says that the wall clock is right. Errors: conflict when both agree
+/// already.
+#[utoipa::path(post, path = "/clock/accept", tag = "status", responses((status = 200, body = ClockShape)))]
+pub(super) async fn accept_clock(session: Session, Query(_): Query<Nothing>) -> Answer<ClockShape> {
+    Ok(Json(ClockShape::new(&session.accept_clock().await?)))
 }
 
 /// The level of the daemon's logs.

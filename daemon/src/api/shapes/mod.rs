@@ -12,7 +12,7 @@ mod tokens;
 pub use callbacks::{AttemptShape, AttemptsShape, CallbackShape, TaskShape};
 pub use dead_letters::DeadLetterShape;
 pub use endpoints::{EndpointShape, OutcomeCount};
-pub use status::{Acceptance, InstanceShape, LogLevelShape, OffsetsShape, StartedShape, StatusShape};
+pub use status::{Acceptance, ClockShape, InstanceShape, LogLevelShape, OffsetsShape, StartedShape, StatusShape};
 pub use teams::{
     AuthSwitch, CheckShape, KeyShape, NewKeyShape, OriginForm, Promotion, RevealedKey, Revocation, StepShape,
     SwitchShape, TeamCheck, TeamPatch, TeamShape,

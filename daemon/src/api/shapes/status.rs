@@ -5,6 +5,7 @@ use utoipa::ToSchema;
 
 use super::names::StartName;
 use super::{EndpointShape, time};
+use crate::ops::clock::ClockAccepted;
 use crate::ops::offsets::PartitionReport;
 use crate::ops::status::Status;
 use crate::store::reads::{InstanceEnd, InstanceRow};
@@ -56,7 +57,7 @@ pub struct StatusShape {
     pub ready: bool,
     /// What keeps the daemon from its work, a sentence each.
     pub troubles: Vec<String>,
-    /// Why the daemon reads nothing though it is ready.
+    /// Why the daemon reads nothing, or ends nothing, though it is ready.
     pub note: Option<String>,
     pub kafka_reachable: bool,
     /// Partitions that are assigned to this instance.
@@ -157,6 +158,21 @@ pub struct Acceptance {
 pub struct StartedShape {
     /// Partitions that started.
     pub started: usize,
+}
+
+/// The store's clock after the wall clock was accepted.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ClockShape {
+    /// The store's clock now.
+    pub now: String,
+    /// By how many seconds it was set back. 0 if it was set forward, or if it was only confirmed.
+    pub set_back_seconds: u64,
+}
+
+impl ClockShape {
+    pub fn new(accepted: &ClockAccepted) -> Self {
+        Self { now: accepted.now.to_string(), set_back_seconds: accepted.set_back.as_secs() }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]

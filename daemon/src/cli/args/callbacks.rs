@@ -195,6 +195,14 @@ pub(in crate::cli) enum DeadLettersCommand {
 }
 
 #[derive(Debug, Subcommand)]
+pub(in crate::cli) enum ClockCommand {
+    /// Set the store's clock to the wall clock. callbackd status says when this is needed: while the two are more than 60 s
+    /// apart, no callback ends and nothing is pruned.
+    #[command(after_help = "Example:\n  callbackd clock accept")]
+    Accept,
+}
+
+#[derive(Debug, Subcommand)]
 pub(in crate::cli) enum OffsetsCommand {
     /// Show the watermark of every partition, and how far it is behind.
     #[command(after_help = "Example:\n  callbackd offsets show")]

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub(super) use callbacks::{
-    CallbacksCommand, DeadLettersCommand, EndpointsCommand, ExportFormat, Filters, Letters, OffsetsCommand, PageArgs,
-    TasksCommand,
+    CallbacksCommand, ClockCommand, DeadLettersCommand, EndpointsCommand, ExportFormat, Filters, Letters,
+    OffsetsCommand, PageArgs, TasksCommand,
 };
 pub(super) use local::{ConfigCommand, KeyringCommand, MigrateArgs, StoreCommand};
 pub(super) use teams::{AuditCommand, KeysCommand, TeamFields, TeamsCommand, TokensCommand};
@@ -108,6 +108,9 @@ pub(super) enum Command {
     /// Show how far each partition was read, and choose where to start reading.
     #[command(subcommand, visible_alias = "offset")]
     Offsets(OffsetsCommand),
+    /// Say that the wall clock is right, after it made a step.
+    #[command(subcommand)]
+    Clock(ClockCommand),
     /// Manage teams: their default URLs, allowed origins, and the form of the auth header.
     #[command(subcommand, visible_alias = "team")]
     Teams(TeamsCommand),

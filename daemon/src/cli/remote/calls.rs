@@ -4,8 +4,8 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::super::args::{
-    AuditCommand, CallbacksCommand, Command, ConfigCommand, DeadLettersCommand, EndpointsCommand, Filters, KeysCommand,
-    Letters, OffsetsCommand, PageArgs, TasksCommand, TeamFields, TeamsCommand, TokensCommand,
+    AuditCommand, CallbacksCommand, ClockCommand, Command, ConfigCommand, DeadLettersCommand, EndpointsCommand,
+    Filters, KeysCommand, Letters, OffsetsCommand, PageArgs, TasksCommand, TeamFields, TeamsCommand, TokensCommand,
 };
 use super::super::{Failure, duration, secret_from};
 use super::views::{self, View};
@@ -80,6 +80,7 @@ pub(super) fn of(command: Command, streams: bool) -> Result<Call, Failure> {
         Command::Offsets(OffsetsCommand::Accept { from }) => {
             post("/offsets/accept", json!({ "from": from }), View::Record)
         }
+        Command::Clock(ClockCommand::Accept) => post("/clock/accept", json!({}), View::Record),
         Command::Teams(TeamsCommand::List { page }) => list("/teams", Vec::new(), &page, &views::TEAMS),
         Command::Teams(command) => teams(command)?,
         Command::Keys(command) => keys(command)?,

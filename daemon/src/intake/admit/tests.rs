@@ -10,8 +10,10 @@ use crate::base::body_budget::BodyBudget;
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::metrics::{Labels, Metrics};
 use crate::base::stop::Switch;
+use crate::base::supervise::Supervisor;
 use crate::deliver::{self, Delivery};
-use crate::flight;
+use crate::flight::settle::SettleTask;
+use crate::flight::{self, Flight};
 use crate::keyring::Keyring;
 use crate::model::callback::EventKey;
 use crate::model::dead_letter::ValueBudget;
@@ -24,11 +26,11 @@ use crate::net::dial::Deadlines;
 use crate::net::egress::Policy;
 use crate::net::{dns, exchange};
 use crate::schedule::{Caps, ClaimWaker, Lanes, Start, Starter};
-use crate::store::EngineStore;
 use crate::store::admin::{AdminStore, AuditEntry};
 use crate::store::batch::StoreUp;
 use crate::store::memory::MemoryStore;
 use crate::store::reads::{DeadLetterFilter, Page, Reads};
+use crate::store::{EngineStore, InstanceId};
 
 const TEAM: &str = "team_acme";
 /// One callback at a time in each lane, and one that waits.
@@ -130,6 +132,22 @@ fn nothing_special() -> Policy {
     }
 }
 
+fn flight_of(
+    store: &Arc<dyn EngineStore>,
+    instance: InstanceId,
+    clock: &Arc<dyn Clock>,
+    metrics: &Arc<Metrics>,
+) -> (Flight, SettleTask) {
+    flight::build(flight::Deps {
+        store: Arc::clone(store),
+        store_up: Arc::new(StoreUp::new()),
+        instance,
+        waker: ClaimWaker::new(Arc::clone(clock)),
+        metrics: Arc::clone(metrics),
+        notices: None,
+    })
+}
+
 impl Fixture {
     async fn new(caps: Caps) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -138,14 +156,7 @@ impl Fixture {
         let engine_store: Arc<dyn EngineStore> = Arc::clone(&store) as _;
         let begun = engine_store.begin().await.unwrap();
         create_team(&*store).await;
-        let (flight, settle_task) = flight::build(flight::Deps {
-            store: Arc::clone(&engine_store),
-            store_up: Arc::new(StoreUp::new()),
-            instance: begun.instance,
-            waker: ClaimWaker::new(Arc::clone(&clock)),
-            metrics: Arc::clone(&metrics),
-            notices: None,
-        });
+        let (flight, settle_task) = flight_of(&engine_store, begun.instance, &clock, &metrics);
         let rooms = deliver::Deps {
             store: Arc::clone(&engine_store),
             admin: Arc::clone(&store) as _,
@@ -170,6 +181,7 @@ impl Fixture {
             flight,
             delivery,
             bodies: BodyBudget::new(1 << 20),
+            supervisor: Supervisor::new(),
             metrics,
             clock,
             park_after: Duration::ZERO,

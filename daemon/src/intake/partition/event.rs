@@ -217,6 +217,8 @@ pub enum BlockReason {
     UnknownOffset(i64),
     /// Another store wrote the group's offset.
     OtherStore(Arc<str>),
+    /// This store wrote the group's offset, but for a cluster of another id.
+    OtherCluster(i64),
 }
 
 impl BlockReason {
@@ -228,6 +230,9 @@ impl BlockReason {
             }
             Self::OtherStore(store) => format!(
                 "the consumer group's offset for {partition} was written by another store ({store}): this store was lost or swapped"
+            ),
+            Self::OtherCluster(offset) => format!(
+                "the consumer group has our offset ({offset}) for {partition}, but the id of the Kafka cluster is another one than when it was written"
             ),
         }
     }

@@ -216,8 +216,12 @@ impl Partition {
     /// This store must have written Kafka's offsets, or an operator must have accepted them.
     fn foreign(&self, taken: &Taken, committed: Option<&Committed>) -> Option<BlockReason> {
         let Committed { offset, store } = committed?;
-        if *store == self.store || taken.accepted.as_deref() == Some(store) {
+        if taken.accepted.as_deref() == Some(store) {
             return None;
+        }
+        if *store == self.store {
+            // We committed this offset, and yet the store does not know the partition: it knows it in another cluster.
+            return (taken.fresh && *offset > 0).then_some(BlockReason::OtherCluster(*offset));
         }
         // A tool that resets offsets writes no store's name. If this store has read the partition, its watermark
         // decides.

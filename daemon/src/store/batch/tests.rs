@@ -19,7 +19,7 @@ use crate::model::settlement::{Ended, Park, Settle};
 use crate::model::team::Mode;
 use crate::store::memory::MemoryStore;
 use crate::store::reads::Reads as _;
-use crate::store::{Answer, Begun, ClaimAsk, Claimed, EventClaim, Known, PruneAsk, Pruned, Taken};
+use crate::store::{Answer, Begun, ClaimAsk, Claimed, EventClaim, Known, PruneAsk, Pruned, SetBack, Taken};
 
 const START: Timestamp = Timestamp::from_millis(1_764_000_000_000);
 
@@ -106,6 +106,14 @@ impl EngineStore for Scripted {
                 Say::Broken => Err(StoreError::Broken("scripted".to_owned())),
             }
         })
+    }
+
+    fn newest_time(&self) -> Answer<'_, Option<Timestamp>> {
+        self.inner.newest_time()
+    }
+
+    fn set_back(&self, back: SetBack) -> Answer<'_, usize> {
+        self.inner.set_back(back)
     }
 
     fn begin(&self) -> Answer<'_, Begun> {

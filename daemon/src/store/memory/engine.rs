@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -17,13 +18,21 @@ use crate::model::settlement::{Change, Claim, Rows, Verdict, apply, apply_claim}
 use crate::store::reads::{BuriedLetter, InstanceEnd};
 use crate::store::{
     Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, PartitionWatermark,
-    PruneAsk, Pruned, StoreError, Taken,
+    PruneAsk, Pruned, SetBack, StoreError, Taken,
 };
 
 /// Earlier instances that are kept for the record.
 const INSTANCES_KEPT: i64 = 100;
 
 impl EngineStore for MemoryStore {
+    fn newest_time(&self) -> Answer<'_, Option<Timestamp>> {
+        done(Ok(self.state().instances.values().map(|instance| instance.seen_at).max()))
+    }
+
+    fn set_back(&self, back: SetBack) -> Answer<'_, usize> {
+        done(Ok(self.state().set_back(&back)))
+    }
+
     fn begin(&self) -> Answer<'_, Begun> {
         done(Ok(self.state().begin(self.clock.now())))
     }
@@ -119,6 +128,32 @@ impl State {
         }
         self.void_leases(|_| true);
         Begun { instance: InstanceId(last + 1), store_id: "memory".to_owned(), unclean, now }
+    }
+
+    fn set_back(&mut self, back: &SetBack) -> usize {
+        let by = |at: &mut Timestamp| *at = at.minus(back.by);
+        let ahead = back.now.plus(back.by).minus(Duration::from_secs(24 * 3_600));
+        for instance in self.instances.values_mut() {
+            instance.seen_at = instance.seen_at.min(back.now);
+            instance.started_at = instance.started_at.min(back.now);
+        }
+        for partition in self.partitions.values_mut() {
+            partition.moved_at = partition.moved_at.min(back.now);
+        }
+        let mut rows = 0;
+        for pending in self.rows.values_mut().filter_map(|rows| rows.pending.as_mut()) {
+            let before = pending.clone();
+            if pending.due >= ahead {
+                by(&mut pending.due);
+            }
+            pending.lease_until.as_mut().filter(|until| **until >= ahead).map(by);
+            if pending.progress.since.is_some_and(|since| since > back.now) {
+                pending.progress.since.as_mut().map(by);
+                pending.progress.horizon.as_mut().map(by);
+            }
+            rows += usize::from(*pending != before);
+        }
+        rows
     }
 
     fn void_leases(&mut self, ended: impl Fn(Timestamp) -> bool) -> usize {
@@ -279,8 +314,9 @@ impl State {
     }
 
     fn prune(&mut self, ask: &PruneAsk) -> Pruned {
-        // Ids begin with the time of their event, and nothing settles before its event.
-        let young = |id: &CallbackId| id.as_bytes()[..6] >= ask.settled_before.millis().max(0).to_be_bytes()[2..];
+        // Ids begin with the time of their event. Nothing settles before its event, unless that time is wrong.
+        let from = |id: &CallbackId, at: Timestamp| id.as_bytes()[..6] >= at.millis().max(0).to_be_bytes()[2..];
+        let young = |id: &CallbackId| from(id, ask.settled_before) && !from(id, ask.now);
         let ids = self.rows.iter().filter(|(_, rows)| rows.settled.is_some()).map(|(id, _)| *id);
         let ids = ids.filter(|id| ask.after.is_none_or(|after| *id > after) && !young(id));
         let piece: Vec<_> = ids.take(ask.at_most).collect();
@@ -301,6 +337,8 @@ impl State {
             event_ids: remove_oldest(&mut self.event_ids, ask.at_most, |(_, at)| {
                 Some(*at).filter(|at| *at < ask.event_ids_before)
             }),
+            // The model has no rows of queues.
+            queues: 0,
             next,
         }
     }

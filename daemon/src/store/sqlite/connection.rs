@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::error::SqliteError;
 use super::id_cache::IdCache;
 use super::migrations::migrate;
+use super::no_room;
 use crate::base::clock::{Clock, Timestamp};
 use crate::model::dead_letter::ValueBudget;
 use crate::store::{Answer, OpenError, StoreError};
@@ -52,6 +53,7 @@ struct Readers {
 /// What the writer thread owns.
 pub(super) struct Writer {
     pub(super) connection: Connection,
+    directory: PathBuf,
     pub(super) clock: Arc<dyn Clock>,
     ids: IdCache,
 }
@@ -72,7 +74,7 @@ impl SqliteStore {
         configure(&connection).map_err(unusable)?;
         migrate(&mut connection, &path, clock.as_ref())?;
         let (jobs, queue) = mpsc::channel(WRITER_QUEUE);
-        let writer = Writer { connection, clock, ids: IdCache::default() };
+        let writer = Writer { connection, directory: directory.to_owned(), clock, ids: IdCache::default() };
         std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || run_writer(writer, queue))
@@ -197,7 +199,12 @@ impl Writer {
             // Numbers learned inside a transaction that was rolled back may be wrong.
             self.ids = IdCache::default();
         }
-        result
+        match result {
+            Err(SqliteError::Sql(error)) if no_room::may_be_no_room(&error) && no_room::is_full(&self.directory) => {
+                Err(SqliteError::NoRoom)
+            }
+            result => result,
+        }
     }
 }
 
@@ -245,4 +252,20 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock::SystemClock;
+
+    #[tokio::test]
+    async fn the_end_of_the_writer_breaks_the_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path(), ValueBudget::UNBOUNDED, Arc::new(SystemClock)).unwrap();
+        for _ in 0..2 {
+            let ended = store.on_writer(|_| -> Result<(), StoreError> { panic!("a defect") }).await;
+            assert!(matches!(ended, Err(StoreError::Broken(_))), "{ended:?}");
+        }
+    }
 }

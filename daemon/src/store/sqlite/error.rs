@@ -11,6 +11,8 @@ pub(super) enum SqliteError {
     /// A row that this program could not have written.
     Corrupt(&'static str),
     Refused(String),
+    /// The disk or a quota is full, although SQLite reported another error.
+    NoRoom,
     /// An error of a job over the shared SQL, which has its kind already.
     Store(StoreError),
 }
@@ -32,23 +34,24 @@ impl From<SqliteError> for StoreError {
         match error {
             SqliteError::Corrupt(what) => Self::Broken(format!("a row can't be read: {what}")),
             SqliteError::Refused(why) => Self::Refused(why),
+            SqliteError::NoRoom => Self::Unavailable(FULL.to_owned()),
             SqliteError::Store(error) => error,
             SqliteError::Sql(error) => of_sql(&error),
         }
     }
 }
 
+const FULL: &str = "the disk is full";
+
 fn of_sql(error: &rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             StoreError::Unavailable("another program holds its lock".to_owned())
         }
-        Some(ErrorCode::DiskFull) => StoreError::Unavailable("the disk is full".to_owned()),
+        Some(ErrorCode::DiskFull) => StoreError::Unavailable(FULL.to_owned()),
         // The index of the write-ahead log could not grow, or a file could not be opened: resources, not data.
         Some(ErrorCode::CannotOpen) => StoreError::Unavailable("its files can't be opened now".to_owned()),
-        Some(ErrorCode::SystemIoFailure) if is_shared_memory(error) => {
-            StoreError::Unavailable("the disk is full".to_owned())
-        }
+        Some(ErrorCode::SystemIoFailure) if is_shared_memory(error) => StoreError::Unavailable(FULL.to_owned()),
         Some(ErrorCode::OperationInterrupted) => StoreError::Unavailable("the read took too long".to_owned()),
         Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch) => {
             StoreError::Refused(error.to_string())

@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::error::SqliteError;
+use crate::base::clock::Timestamp;
 use crate::model::endpoint::{QueueKey, QueueTarget};
 use crate::model::event::PartitionKey;
 
@@ -15,10 +17,13 @@ use crate::model::event::PartitionKey;
 pub(super) struct IdCache {
     partitions: HashMap<PartitionKey, i64>,
     partition_keys: HashMap<i64, Arc<PartitionKey>>,
-    queues: HashMap<QueueKey, i64>,
+    /// Each with the time at which its use was noted last.
+    queues: HashMap<QueueKey, (i64, Timestamp)>,
     queue_names: HashMap<i64, QueueKey>,
 }
 
+/// The use of a queue is noted in its row at most this often.
+pub(super) const USE_NOTED: Duration = Duration::from_secs(3_600);
 /// How many queue numbers are cached. A cache that has reached this many is emptied.
 const QUEUE_LIMIT: usize = 100_000;
 
@@ -61,23 +66,36 @@ impl IdCache {
         Ok(name)
     }
 
-    /// The number of a queue, which gets a row where it is new.
-    pub(super) fn queue_number(&mut self, connection: &Connection, key: &QueueKey) -> Result<i64, SqliteError> {
-        if let Some(number) = self.queues.get(key) {
+    /// The number of a queue, which gets a row where it is new. Its use is noted, so that queues which nobody uses any
+    /// more can go.
+    pub(super) fn queue_number(
+        &mut self,
+        connection: &Connection,
+        key: &QueueKey,
+        now: Timestamp,
+    ) -> Result<i64, SqliteError> {
+        if let Some((number, noted_at)) = self.queues.get(key)
+            && now.since(*noted_at) < USE_NOTED
+        {
             return Ok(*number);
         }
-        let target = key.target.name();
-        connection
-            .prepare_cached("INSERT INTO queue (team, target) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
-            .execute(params![&*key.team, target])?;
         let number: i64 = connection
-            .prepare_cached("SELECT id FROM queue WHERE team = ?1 AND target = ?2")?
-            .query_row(params![&*key.team, target], |row| row.get(0))?;
+            .prepare_cached(
+                "INSERT INTO queue (team, target, used_at) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (team, target) DO UPDATE SET used_at = max(used_at, excluded.used_at) RETURNING id",
+            )?
+            .query_row(params![&*key.team, key.target.name(), now.millis()], |row| row.get(0))?;
         if self.queues.len() >= QUEUE_LIMIT {
             self.queues.clear();
         }
-        self.queues.insert(key.clone(), number);
+        self.queues.insert(key.clone(), (number, now));
         Ok(number)
+    }
+
+    /// Rows of queues were deleted.
+    pub(super) fn forget_queues(&mut self) {
+        self.queues.clear();
+        self.queue_names.clear();
     }
 
     pub(super) fn queue_name(&mut self, connection: &Connection, number: i64) -> Result<QueueKey, SqliteError> {

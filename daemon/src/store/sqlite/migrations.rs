@@ -13,7 +13,7 @@ pub(super) const MIGRATIONS: [(&str, &str); 6] = [
     ("0003_surface", include_str!("../../../migrations/sqlite/0003_surface.sql")),
     ("0004_words", include_str!("../../../migrations/sqlite/0004_words.sql")),
     ("0005_foreign_keys", include_str!("../../../migrations/sqlite/0005_foreign_keys.sql")),
-    ("0007_dead_letter_bytes", include_str!("../../../migrations/sqlite/0007_dead_letter_bytes.sql")),
+    ("0007_bounds", include_str!("../../../migrations/sqlite/0007_bounds.sql")),
 ];
 
 /// Brings the schema to that of this program.

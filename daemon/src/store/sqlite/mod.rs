@@ -8,6 +8,7 @@ mod engine;
 mod error;
 mod id_cache;
 mod migrations;
+mod no_room;
 mod reads;
 mod sql;
 pub(super) mod tools;

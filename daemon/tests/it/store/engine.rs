@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use callbackd::base::clock::{Clock, ManualClock};
+use callbackd::base::clock::{Clock, ManualClock, Timestamp};
 use callbackd::model::attempt::{Attempt, Outcome};
 use callbackd::model::callback::CallbackId;
 use callbackd::model::dead_letter::{DeadLetter, Unreadable};
@@ -19,7 +19,7 @@ use callbackd::model::settlement::{Change, Ended, NumberedAttempt, Park, Pending
 use callbackd::model::team::Mode;
 use callbackd::store::faulty::{Faults, FaultyStore};
 use callbackd::store::{
-    self, Batch, ClaimAsk, Config, EngineStore, EventClaim, InstanceId, PartitionWatermark, PruneAsk, Stores,
+    self, Batch, ClaimAsk, Config, EngineStore, EventClaim, InstanceId, PartitionWatermark, PruneAsk, SetBack, Stores,
 };
 use callbackd::store::{StoreError, reads::Reads};
 
@@ -409,6 +409,7 @@ async fn pruning_keeps_what_is_pending_or_young() {
         subject.write(vec![park(3, None, epoch)], vec![]).await;
         let settled_at = subject.rows(facts(1).id).await.settled.unwrap().settled_at;
         let ask = |before| PruneAsk {
+            now: before,
             settled_before: before,
             after: None,
             dead_letters_before: before,
@@ -462,6 +463,7 @@ async fn pruning_goes_on_where_the_last_piece_ended() {
         }
         let cutoff = subject.rows(facts(5).id).await.settled.unwrap().settled_at.plus(Duration::from_millis(1));
         let ask = |after| PruneAsk {
+            now: cutoff,
             settled_before: cutoff,
             after,
             dead_letters_before: cutoff,
@@ -547,6 +549,7 @@ async fn the_values_of_dead_letters_have_a_budget() {
         }
         // Of pruned ones the bytes are free again.
         let ask = PruneAsk {
+            now: START,
             settled_before: START,
             after: None,
             dead_letters_before: START.plus(Duration::from_secs(1)),
@@ -591,5 +594,75 @@ async fn a_claim_takes_no_more_bytes_than_it_asked_for() {
         assert_eq!(taken(&alone), [facts(2).id], "{name}");
         ask.bytes = 10;
         assert_eq!(taken(&subject.store.claim(ask).await.unwrap().rows), [facts(3).id], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn an_event_of_the_future_is_pruned_by_when_its_callback_settled() {
+    for mut subject in subjects().await {
+        let (name, epoch) = (subject.name, subject.epoch);
+        let year = Duration::from_secs(365 * 24 * 3_600);
+        let future = |n: u32| {
+            let facts = facts(n);
+            let mut id = *facts.id.as_bytes();
+            id[..6].copy_from_slice(&START.plus(year).millis().to_be_bytes()[2..]);
+            Arc::new(Facts { id: CallbackId::from_bytes(id), ..(*facts).clone() })
+        };
+        let settled = |n: u32, facts: Arc<Facts>| match settle(n, 7, Some(epoch), Outcome::Ok, Next::Delivered) {
+            Change::Settle(settle) => Change::Settle(Box::new(Settle { facts, ..*settle })),
+            _ => unreachable!(),
+        };
+        subject.write(vec![settled(1, future(1)), settled(2, facts(2))], vec![]).await;
+        subject.clock.advance(Duration::from_secs(3_600));
+        let cutoff = subject.rows(facts(2).id).await.settled.unwrap().settled_at.plus(Duration::from_secs(1));
+        let late = future(3);
+        subject.write(vec![settled(3, Arc::clone(&late))], vec![]).await;
+        let ask = |after| PruneAsk {
+            now: cutoff,
+            settled_before: cutoff,
+            after,
+            dead_letters_before: START,
+            event_ids_before: START,
+            at_most: 1,
+        };
+        let (mut after, mut pruned) = (None, 0);
+        loop {
+            let piece = subject.store.prune(ask(after)).await.unwrap();
+            pruned += piece.settled;
+            after = piece.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(pruned, 2, "{name}");
+        assert!(subject.rows(future(1).id).await.settled.is_none(), "{name}: it settled before the cutoff");
+        assert!(subject.rows(late.id).await.settled.is_some(), "{name}: it settled after it");
+    }
+}
+
+#[tokio::test]
+async fn times_that_a_wrong_clock_wrote_are_taken_back() {
+    for mut subject in subjects().await {
+        let (name, epoch) = (subject.name, subject.epoch);
+        let day = Duration::from_secs(24 * 3_600);
+        let hour = Duration::from_secs(3_600);
+        let retry = |n: u32, begun_at: Timestamp| {
+            let next = Next::Retry { due: begun_at.plus(hour), since: begun_at, horizon: begun_at.plus(day) };
+            settle(n, 7, Some(epoch), Outcome::ServerError, next)
+        };
+        subject.write(vec![retry(1, START)], vec![]).await;
+        // The clock is 25 hours ahead for a while.
+        let by = hour * 25;
+        subject.clock.advance(by);
+        let wrong = START.plus(by);
+        subject.write(vec![retry(2, wrong), park(3, None, epoch)], vec![]).await;
+        assert_eq!(subject.store.newest_time().await.unwrap(), Some(wrong), "{name}");
+        subject.store.set_back(SetBack { by, now: START }).await.unwrap();
+        for n in [1, 2] {
+            let pending = subject.rows(facts(n).id).await.pending.unwrap();
+            let times = (pending.due, pending.progress.since, pending.progress.horizon);
+            assert_eq!(times, (START.plus(hour), Some(START), Some(START.plus(day))), "{name}: {n}");
+        }
+        assert_eq!(subject.store.newest_time().await.unwrap(), Some(START), "{name}");
     }
 }

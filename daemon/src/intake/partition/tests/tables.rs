@@ -74,12 +74,16 @@ fn the_groups_offset_must_be_of_this_store() {
     let never_read = taken(watermark(0, None));
     let read = taken(watermark(10, Some(9)));
     let accepted = Taken { accepted: Some("st_other".to_owned()), ..read.clone() };
+    let accepted_ours = Taken { accepted: Some(OURS.to_owned()), fresh: false, ..never_read.clone() };
     let accepted_empty = Taken { accepted: Some(String::new()), ..read.clone() };
     let other = || Some(BlockReason::OtherStore("st_other".into()));
     for (answer, taken, blocked) in [
         (None, &never_read, None),
         (committed(0, OURS), &never_read, None),
         (committed(10, OURS), &read, None),
+        // We wrote it, and yet the store has no row: the cluster has another id now.
+        (committed(10, OURS), &never_read, Some(BlockReason::OtherCluster(10))),
+        (committed(10, OURS), &accepted_ours, None),
         (committed(10, "st_other"), &read, other()),
         (committed(10, "st_other"), &never_read, other()),
         (committed(10, "st_other"), &accepted, None),

@@ -3,6 +3,7 @@
 mod claim;
 mod dead_letters;
 pub(super) mod partition_offsets;
+mod prune;
 pub(super) mod rows;
 mod upkeep;
 mod write;
@@ -10,14 +11,23 @@ mod write;
 use std::sync::Arc;
 
 use super::connection::SqliteStore;
+use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
 use crate::model::event::PartitionKey;
 use crate::store::{
     Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, PruneAsk, Pruned,
-    Taken,
+    SetBack, Taken,
 };
 
 impl EngineStore for SqliteStore {
+    fn newest_time(&self) -> Answer<'_, Option<Timestamp>> {
+        self.in_transaction(|transaction, _, _| upkeep::newest_time(transaction))
+    }
+
+    fn set_back(&self, back: SetBack) -> Answer<'_, usize> {
+        self.in_transaction(move |transaction, _, _| upkeep::set_back(transaction, &back))
+    }
+
     fn begin(&self) -> Answer<'_, Begun> {
         self.in_transaction(|transaction, _, now| upkeep::begin(transaction, now))
     }
@@ -75,7 +85,7 @@ impl EngineStore for SqliteStore {
     }
 
     fn prune(&self, ask: PruneAsk) -> Answer<'_, Pruned> {
-        self.in_transaction(move |transaction, _, _| upkeep::prune(transaction, &ask))
+        self.in_transaction(move |transaction, ids, _| prune::prune(transaction, ids, &ask))
     }
 
     fn end(&self, instance: InstanceId) -> Answer<'_, ()> {

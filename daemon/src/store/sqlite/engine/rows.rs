@@ -151,24 +151,35 @@ fn outcome(name: &str) -> Result<Outcome, SqliteError> {
 }
 
 /// Inserts a settled row where the id is in neither table. False where it is in one: then nothing was written.
-pub(super) fn insert_settled(connection: &Connection, ids: &mut IdCache, row: &Settled) -> Result<bool, SqliteError> {
-    settled_statement(connection, ids, row, INSERT_SETTLED)
+pub(super) fn insert_settled(
+    connection: &Connection,
+    ids: &mut IdCache,
+    row: &Settled,
+    now: Timestamp,
+) -> Result<bool, SqliteError> {
+    settled_statement(connection, ids, row, now, INSERT_SETTLED)
 }
 
 /// Writes a settled row. It replaces an earlier one, if there is one.
-pub(super) fn replace_settled(connection: &Connection, ids: &mut IdCache, row: &Settled) -> Result<(), SqliteError> {
-    settled_statement(connection, ids, row, REPLACE_SETTLED).map(|_| ())
+pub(super) fn replace_settled(
+    connection: &Connection,
+    ids: &mut IdCache,
+    row: &Settled,
+    now: Timestamp,
+) -> Result<(), SqliteError> {
+    settled_statement(connection, ids, row, now, REPLACE_SETTLED).map(|_| ())
 }
 
 fn settled_statement(
     connection: &Connection,
     ids: &mut IdCache,
     row: &Settled,
+    now: Timestamp,
     sql: &str,
 ) -> Result<bool, SqliteError> {
     let facts = &row.facts;
     let partition = partition_of(connection, ids, facts)?;
-    let queue = ids.queue_number(connection, &facts.queue)?;
+    let queue = ids.queue_number(connection, &facts.queue, now)?;
     let written = connection.prepare_cached(sql)?.execute(params![
         facts.id.as_bytes(),
         partition,
@@ -195,10 +206,15 @@ fn settled_statement(
     Ok(written == 1)
 }
 
-pub(super) fn replace_pending(connection: &Connection, ids: &mut IdCache, row: &Pending) -> Result<i64, SqliteError> {
+pub(super) fn replace_pending(
+    connection: &Connection,
+    ids: &mut IdCache,
+    row: &Pending,
+    now: Timestamp,
+) -> Result<i64, SqliteError> {
     let facts = &row.facts;
     let partition = partition_of(connection, ids, facts)?;
-    let queue = ids.queue_number(connection, &facts.queue)?;
+    let queue = ids.queue_number(connection, &facts.queue, now)?;
     connection.prepare_cached(REPLACE_PENDING)?.execute(params![
         facts.id.as_bytes(),
         partition,

@@ -1,12 +1,15 @@
-//! The begin and end of an instance, the repair of queues and leases, and pruning.
+//! The begin and end of an instance, and the repair of queues, leases and times.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use std::time::Duration;
+
+use rusqlite::{Connection, params};
 
 use super::super::error::SqliteError;
-use super::dead_letters;
 use crate::base::clock::Timestamp;
-use crate::model::callback::CallbackId;
-use crate::store::{Begun, InstanceId, PruneAsk, Pruned};
+use crate::store::{Begun, InstanceId, SetBack};
+
+/// A clock that was wrong for a while was ahead by less than now at its beginning.
+const SETTING_SLACK: Duration = Duration::from_secs(24 * 3_600);
 
 /// One process at a time holds a SQLite store, so every lease of an earlier instance is void when one begins.
 pub(super) fn begin(connection: &Connection, now: Timestamp) -> Result<Begun, SqliteError> {
@@ -23,6 +26,31 @@ pub(super) fn begin(connection: &Connection, now: Timestamp) -> Result<Begun, Sq
         .execute("INSERT INTO instance (batch, heartbeat, started_at, clean) VALUES (0, ?1, ?1, 0)", [now.millis()])?;
     let instance = InstanceId(connection.last_insert_rowid());
     Ok(Begun { instance, store_id, unclean, now })
+}
+
+pub(super) fn newest_time(connection: &Connection) -> Result<Option<Timestamp>, SqliteError> {
+    let newest: Option<i64> = connection.query_row("SELECT max(heartbeat) FROM instance", [], |row| row.get(0))?;
+    Ok(newest.map(Timestamp::from_millis))
+}
+
+/// A row that was written while the clock was ahead has its times ahead by as much. Rows that were due about that far
+/// ahead for another reason come earlier than planned.
+pub(super) fn set_back(connection: &Connection, back: &SetBack) -> Result<usize, SqliteError> {
+    let (by, now) = (i64::try_from(back.by.as_millis()).unwrap_or(i64::MAX), back.now.millis());
+    let ahead = back.now.plus(back.by).minus(SETTING_SLACK).millis();
+    connection.execute("UPDATE instance SET heartbeat = ?1 WHERE heartbeat > ?1", [now])?;
+    connection.execute("UPDATE instance SET started_at = ?1 WHERE started_at > ?1", [now])?;
+    connection.execute("UPDATE partition_offsets SET moved_at = ?1 WHERE moved_at > ?1", [now])?;
+    let rows = connection.execute(
+        "UPDATE pending SET due = CASE WHEN due >= ?2 THEN due - ?1 ELSE due END,
+                            lease_until = CASE WHEN lease_until >= ?2 THEN lease_until - ?1 ELSE lease_until END,
+                            since = CASE WHEN since > ?3 THEN since - ?1 ELSE since END,
+                            horizon = CASE WHEN since > ?3 THEN horizon - ?1 ELSE horizon END
+         WHERE due >= ?2 OR lease_until >= ?2 OR since > ?3",
+        [by, ahead, now],
+    )?;
+    connection.execute("UPDATE queue SET next_at = next_at - ?1 WHERE next_at >= ?2", [by, ahead])?;
+    Ok(rows)
 }
 
 fn void_leases(connection: &Connection, until: i64) -> Result<usize, SqliteError> {
@@ -78,40 +106,4 @@ pub(super) fn look_at_queues(connection: &Connection) -> Result<Vec<QueueSeen>, 
     let rows =
         statement.query_map([], |row| Ok(QueueSeen { queue: row.get(0)?, due: row.get(1)?, bytes: row.get(2)? }))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
-}
-
-/// Row 36, in pieces. A callback with a pending row stays, and so does one that settled since the cutoff.
-pub(super) fn prune(connection: &Connection, ask: &PruneAsk) -> Result<Pruned, SqliteError> {
-    let limit = i64::try_from(ask.at_most).unwrap_or(i64::MAX);
-    let (settled, next) = prune_settled(connection, ask, limit)?;
-    let dead_letters = dead_letters::prune(connection, ask.dead_letters_before, limit)?;
-    let event_ids = connection
-        .prepare_cached("DELETE FROM dedupe WHERE hash IN (SELECT hash FROM dedupe WHERE at < ?1 LIMIT ?2)")?
-        .execute(params![ask.event_ids_before.millis(), limit])?;
-    Ok(Pruned { settled, dead_letters, event_ids, next })
-}
-
-/// One piece: ids in order, after those of the last piece. Ids begin with the time of their event, and nothing settles
-/// before its event, so ids from the cutoff on need no look.
-fn prune_settled(
-    connection: &Connection,
-    ask: &PruneAsk,
-    limit: i64,
-) -> Result<(usize, Option<CallbackId>), SqliteError> {
-    let after = ask.after.map_or([0; 16], |id| *id.as_bytes());
-    let mut end = [0; 16];
-    end[..6].copy_from_slice(&ask.settled_before.millis().max(0).to_be_bytes()[2..]);
-    let last: Option<[u8; 16]> = connection
-        .prepare_cached("SELECT id FROM settled WHERE id > ?1 AND id < ?2 ORDER BY id LIMIT 1 OFFSET ?3")?
-        .query_row(params![after, end, limit.saturating_sub(1).max(0)], |row| row.get(0))
-        .optional()?;
-    let upto = last.unwrap_or(end);
-    let piece = "settled_at < ?1 AND id > ?2 AND id <= ?3
-                 AND NOT EXISTS (SELECT 1 FROM pending WHERE pending.id = settled.id)";
-    let values = params![ask.settled_before.millis(), after, upto];
-    connection
-        .prepare_cached(&format!("DELETE FROM attempt WHERE id IN (SELECT id FROM settled WHERE {piece})"))?
-        .execute(values)?;
-    let settled = connection.prepare_cached(&format!("DELETE FROM settled WHERE {piece}"))?.execute(values)?;
-    Ok((settled, last.map(CallbackId::from_bytes)))
 }

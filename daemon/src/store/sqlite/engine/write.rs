@@ -102,7 +102,7 @@ impl Work<'_> {
             rows::insert_attempt(self.connection, id, attempt)?;
         }
         if let Some(settled) = step.rows.settled.as_ref().filter(|row| Some(*row) != before.settled.as_ref()) {
-            rows::replace_settled(self.connection, self.ids, settled)?;
+            rows::replace_settled(self.connection, self.ids, settled, self.now)?;
         }
         self.move_pending(id, before.pending.as_ref(), step.rows.pending.as_ref(), change)?;
         Ok(step.verdict)
@@ -112,7 +112,7 @@ impl Work<'_> {
     fn first_try_that_ends(&mut self, settle: &Settle, change: &Change) -> Result<Option<Verdict>, SqliteError> {
         let step = apply(&Rows::default(), change, true);
         let Some(settled) = &step.rows.settled else { return Ok(None) };
-        if !rows::insert_settled(self.connection, self.ids, settled)? {
+        if !rows::insert_settled(self.connection, self.ids, settled, self.now)? {
             return Ok(None);
         }
         if let Some(attempt) = &step.attempt {
@@ -131,7 +131,7 @@ impl Work<'_> {
         let connection = self.connection;
         match (before, after) {
             (Some(before), None) => {
-                let queue = self.ids.queue_number(connection, &before.facts.queue)?;
+                let queue = self.ids.queue_number(connection, &before.facts.queue, self.now)?;
                 connection.prepare_cached("DELETE FROM pending WHERE id = ?1")?.execute([id.as_bytes()])?;
                 let freed: Option<i64> = connection
                     .prepare_cached("DELETE FROM body WHERE id = ?1 RETURNING length(bytes)")?
@@ -140,7 +140,7 @@ impl Work<'_> {
                 self.note_queue(queue, None, freed.unwrap_or(0).saturating_neg());
             }
             (before, Some(after)) if before != Some(after) => {
-                let queue = rows::replace_pending(connection, self.ids, after)?;
+                let queue = rows::replace_pending(connection, self.ids, after, self.now)?;
                 let mut added = 0;
                 if before.is_none() {
                     let body = body_of(change);

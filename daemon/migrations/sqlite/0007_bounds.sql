@@ -8,3 +8,7 @@ CREATE TABLE dead_letter_bytes (
 INSERT INTO dead_letter_bytes (topic, bytes)
     SELECT topic, sum(length(value)) FROM dead_letter JOIN partition_offsets ON partition_offsets.id = dead_letter.partition_id
     GROUP BY topic;
+
+-- When a callback named the queue last, to the hour. A queue that nobody has used for as long as callbacks are kept goes.
+ALTER TABLE queue ADD COLUMN used_at INTEGER NOT NULL DEFAULT 0;
+UPDATE queue SET used_at = CAST(unixepoch('subsec') * 1000 AS INTEGER);

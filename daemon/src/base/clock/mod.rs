@@ -1,7 +1,11 @@
-//! Wall-clock time in milliseconds. Only this file reads the system's clock, so that tests can use a clock of their
-//! own.
+//! Time in milliseconds. Only this module reads the system's clocks, so that tests can use a clock of their own.
 //!
-//! Durations are measured with `Instant`; a [`Timestamp`] is for what must be stored or shown.
+//! Every stored time comes from [`Clock::now`], the store's clock, which makes no step (see [`SteadyClock`]). Durations
+//! are measured with `Instant`; a [`Timestamp`] is for what must be stored or shown.
+
+mod steady;
+
+pub use steady::{NEAR, SteadyClock};
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -57,10 +61,57 @@ impl fmt::Debug for Timestamp {
     }
 }
 
-pub trait Clock: Send + Sync {
-    fn now(&self) -> Timestamp;
+/// Whether the store's clock and the wall clock can be believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClockState {
+    Agrees,
+    /// This long after the store's newest time, nothing has confirmed yet that so much time has passed.
+    Unconfirmed(Duration),
+    /// The wall clock shows a time that is later than the store's by so much.
+    WallAhead(Duration),
+    /// The wall clock shows a time that is earlier than the store's by so much.
+    WallBehind(Duration),
 }
 
+impl ClockState {
+    /// While this is false, nothing ends for its time and nothing is pruned.
+    pub fn is_trusted(self) -> bool {
+        self == Self::Agrees
+    }
+}
+
+/// The store's clock.
+pub trait Clock: Send + Sync {
+    /// The time that is stored and compared.
+    fn now(&self) -> Timestamp;
+
+    /// The time of the wall clock, for signatures and for logs.
+    fn wall(&self) -> Timestamp {
+        self.now()
+    }
+
+    fn state(&self) -> ClockState {
+        ClockState::Agrees
+    }
+
+    /// A start on a store whose newest time is this one.
+    fn begin(&self, _newest: Option<Timestamp>) {}
+
+    /// A record with this time was read: somebody else's clock showed it.
+    fn witness(&self, _record: Timestamp) {}
+
+    /// An operator says that the wall clock is right. Returns by how much the store's clock was set back.
+    fn accept(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// By how much the store's clock was set back since this was asked last.
+    fn take_set_back(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// The wall clock by itself, for tools that store nothing.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct SystemClock;
 
