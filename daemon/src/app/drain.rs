@@ -69,6 +69,10 @@ impl App {
             // A server that panicked has logged its place.
             server.await.ok();
         }
+        let noted = tokio::time::timeout(STORE_PATIENCE, self.delivery.health.write(&*self.store)).await;
+        if !matches!(noted, Ok(Ok(()))) {
+            tracing::debug!("the last news of endpoints were not written");
+        }
         let ended = tokio::time::timeout(STORE_PATIENCE, self.store.end(self.instance)).await;
         if !matches!(ended, Ok(Ok(()))) {
             tracing::warn!("the store did not record the end of this instance");

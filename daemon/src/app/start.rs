@@ -155,6 +155,7 @@ impl Ground {
             directory: Arc::clone(&delivery.directory),
             engine: Arc::clone(&delivery.engine),
             lanes: Arc::clone(&delivery.lanes),
+            health: Arc::clone(&delivery.health),
             clock: Arc::clone(&self.clock),
             metrics: Arc::clone(&self.metrics),
             kafka: intake.kafka,

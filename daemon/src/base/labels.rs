@@ -16,6 +16,14 @@ named! {
 }
 
 named! {
+    /// Whether a first attempt began soon enough after its event.
+    pub enum Timeliness {
+        InTime = "in_time",
+        Late = "late",
+    }
+}
+
+named! {
     /// Why attempts may be repeated.
     pub enum RepeatCause {
         /// An earlier instance did not end cleanly.

@@ -5,7 +5,7 @@ use prometheus::{
     TextEncoder,
 };
 
-use super::labels::{KafkaTrouble, ParkCause, RepeatCause};
+use super::labels::{KafkaTrouble, ParkCause, RepeatCause, Timeliness};
 use super::named::Named;
 
 /// Label values that the domain's rooms define. They are parameters, so that this room does not depend on those rooms.
@@ -21,8 +21,8 @@ pub struct Labels<'l> {
 
 /// Buckets of times, in seconds.
 const LATENCY: [f64; 15] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0];
-const DAY: [f64; 15] =
-    [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 10_800.0, 43_200.0, 86_400.0];
+const DAY: [f64; 16] =
+    [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 10_800.0, 43_200.0, 86_400.0];
 const COMMIT: [f64; 11] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
 /// Buckets of numbers of changes.
 const SIZES: [f64; 7] = [0.0, 1.0, 4.0, 16.0, 64.0, 256.0, 1024.0];
@@ -66,6 +66,10 @@ metrics! { labels:
     first_attempt_lag_seconds: Histogram = histogram(
         "Time from a record's timestamp to the beginning of its first attempt.",
         &DAY);
+    first_attempts_total: IntCounterVec = counters(
+        "First attempts that began within 30 s of their record's timestamp (in_time), or later (late). Endpoints that \
+         fail are not counted.",
+        "result", &names::<Timeliness>());
     end_to_end_seconds: Histogram = histogram("Time from a record's timestamp to its delivery.", &DAY);
     late_settles_total: IntCounter = counter(
         "Attempts that ended after another attempt of the same callback had decided.");
@@ -85,6 +89,9 @@ metrics! { labels:
     partitions: IntGauge = gauge("Partitions that are assigned to this instance. With none, nothing is read.");
     endpoints: IntGaugeVec =
         gauges("Endpoints in use lately, by state.", "state", &labels.endpoint_states);
+    endpoint_failing_seconds: GaugeVec = real_vec(
+        "Since how long an endpoint fails: the 20 that fail for the longest time, and none that does not fail.",
+        "endpoint");
     api_requests_total: IntCounterVec = counters(
         "Requests to /admin/v1: answered (ok), refused because of the request (refused), or not \
          answered because of the daemon (failed).",
@@ -98,6 +105,8 @@ metrics! { labels:
         "kind", &names::<KafkaTrouble>());
     kafka_lag_records: IntGaugeVec = gauges("Records between the watermark and the end, by topic.", "topic", &[]);
     kafka_lag_seconds: Gauge = real("Age of the newest record that was read, while there are more to read.");
+    open_transaction_seconds: Gauge = real(
+        "Since how long a producer's open transaction keeps the rest of a partition from being read; 0 if none does.");
     watermark_age_seconds: GaugeVec = real_vec(
         "How long the oldest outstanding record of any partition has been under way, by topic.",
         "topic");

@@ -11,6 +11,7 @@ use super::Engine;
 use super::claim::ClaimTask;
 use super::clock_watch::ClockWatch;
 use super::directory::Directory;
+use super::health::Health;
 use super::lease_tokens::LeaseTokens;
 use crate::base::body_budget::BodyBudget;
 use crate::base::clock::Clock;
@@ -64,6 +65,7 @@ pub struct Delivery {
     pub engine: Arc<Engine>,
     pub directory: Arc<Directory>,
     pub lanes: Arc<Lanes>,
+    pub health: Arc<Health>,
     pub tokens: Arc<LeaseTokens>,
 }
 
@@ -83,6 +85,7 @@ pub fn build(config: Config, deps: Deps) -> Result<(Delivery, DeliveryTask), Set
     let Deps { store, admin, store_up, instance, flight, waker, keyring, egress, bodies, clock, metrics, cut_off } =
         deps;
     let directory = Arc::new(Directory::new(admin, keyring, Arc::clone(&clock), config.retry));
+    let health = Arc::new(Health::default());
     let engine = Arc::new(Engine {
         client: Client::new(&config.exchange, egress)?,
         directory: Arc::clone(&directory),
@@ -90,6 +93,7 @@ pub fn build(config: Config, deps: Deps) -> Result<(Delivery, DeliveryTask), Set
         settler: flight.settler.clone(),
         metrics: Arc::clone(&metrics),
         clock: Arc::clone(&clock),
+        health: Arc::clone(&health),
         user_agent: config.user_agent,
         park_after: config.park_after,
         cut_off,
@@ -97,7 +101,7 @@ pub fn build(config: Config, deps: Deps) -> Result<(Delivery, DeliveryTask), Set
     let lanes = Lanes::new(config.caps, Arc::clone(&metrics), starter(Arc::clone(&engine)));
     let tokens = Arc::new(LeaseTokens::new());
     let store_up_rx = store_up.watch();
-    let delivery = Delivery { engine, directory, lanes, tokens };
+    let delivery = Delivery { engine, directory, lanes, health, tokens };
     let clock_watch = ClockWatch { clock, store: Arc::clone(&store), metrics: Arc::clone(&metrics) };
     let claim = ClaimTask {
         store,
@@ -124,7 +128,8 @@ impl DeliveryTask {
     /// Starts the room's tasks, which run until `stop`.
     pub fn start(self, supervisor: &Supervisor, stop: &Stop) -> Vec<JoinHandle<()>> {
         let Self { claim, delivery, store_up, clock_watch } = self;
-        let Delivery { engine, directory, lanes, .. } = delivery;
+        let Delivery { engine, directory, lanes, health, .. } = delivery;
+        let store = Arc::clone(&claim.store);
         let directory = {
             let stop = stop.clone();
             async move { directory.run(stop).await }
@@ -134,6 +139,7 @@ impl DeliveryTask {
             supervisor.spawn("the claims of due callbacks", at(), claim.run(at())),
             supervisor.spawn("the directory of teams", at(), directory),
             supervisor.spawn("the watch of the store", at(), follow_store(store_up, lanes, at())),
+            supervisor.spawn("the history of endpoints", at(), health.run(store, at())),
             supervisor.spawn("the watch of the clock", at(), clock_watch.run(at())),
             supervisor.spawn("the sweep of connections", at(), close_idle_connections(engine, at())),
         ]

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::clock::{Clock, ClockState};
+use crate::base::clock::{Clock, ClockState, Timestamp};
 use crate::base::metrics::Metrics;
 use crate::base::stop::Stop;
 use crate::store::{EngineStore, SetBack};
@@ -23,7 +23,7 @@ impl ClockWatch {
     pub(super) async fn run(self, mut stop: Stop) {
         let mut told = Kind::Agrees;
         // Rows whose times are still to be taken back.
-        let mut by = Duration::ZERO;
+        let mut back: Option<(Duration, Timestamp)> = None;
         loop {
             let state = self.clock.state();
             self.metrics.clock_distance_seconds.set(distance(state));
@@ -31,12 +31,12 @@ impl ClockWatch {
                 told = Kind::of(state);
                 tell(state);
             }
-            by = by.saturating_add(self.clock.take_set_back().unwrap_or_default());
-            if !by.is_zero() {
-                match self.store.set_back(SetBack { by, now: self.clock.now() }).await {
+            back = self.clock.take_set_back().or(back);
+            if let Some((by, from)) = back {
+                match self.store.set_back(SetBack { by, now: self.clock.now(), from }).await {
                     Ok(rows) => {
                         tracing::warn!(seconds = by.as_secs(), rows, "the store's clock was set back");
-                        by = Duration::ZERO;
+                        back = None;
                     }
                     Err(error) => tracing::debug!(%error, "times can't be taken back now; the next look tries again"),
                 }

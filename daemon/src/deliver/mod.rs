@@ -7,6 +7,7 @@ mod build;
 mod claim;
 mod clock_watch;
 pub mod directory;
+pub mod health;
 mod lease_tokens;
 pub mod resolve;
 pub mod sign;
@@ -20,7 +21,7 @@ use futures_util::FutureExt as _;
 use http::HeaderValue;
 
 use crate::base::clock::{Clock, Timestamp};
-use crate::base::labels::ParkCause;
+use crate::base::labels::{ParkCause, Timeliness};
 use crate::base::metrics::Metrics;
 use crate::base::pace::Pace;
 use crate::base::stop::Stop;
@@ -28,6 +29,7 @@ use crate::faults::{self, Fault};
 use crate::flight::settle::Settler;
 use crate::flight::{Inflight, parked};
 use crate::model::attempt::{Attempt, Outcome};
+use crate::model::endpoint::Origin;
 use crate::model::lease::Lease;
 use crate::model::retry::{self, Report, RetryPolicy};
 use crate::model::settlement::{Change, Settle};
@@ -35,8 +37,12 @@ use crate::net::exchange::{Client, Exchange};
 use crate::schedule::{PROMPT, Permit, Start};
 pub use build::{Config, Delivery, DeliveryTask, Deps, build};
 use directory::{Directory, TeamEntry};
+use health::Health;
 pub use lease_tokens::LeaseTokens;
 use sign::Content;
+
+/// The objective: a first attempt begins within this time after its event.
+const OBJECTIVE: Duration = Duration::from_secs(30);
 
 /// What attempts share.
 pub struct Engine {
@@ -46,6 +52,7 @@ pub struct Engine {
     pub settler: Settler,
     pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
+    pub health: Arc<Health>,
     pub user_agent: HeaderValue,
     /// A first attempt that is older than this gets its row early.
     pub park_after: Duration,
@@ -57,6 +64,8 @@ pub struct Engine {
 struct Tried {
     exchange: Exchange,
     retry: RetryPolicy,
+    /// The endpoint, if one was found.
+    origin: Option<Origin>,
 }
 
 impl Engine {
@@ -82,8 +91,11 @@ impl Engine {
             clock_is_trusted: self.clock.state().is_trusted(),
         };
         let next = retry::next(&report, &lease.progress, &tried.retry, lease.now(), jitter());
-        if report.outcome.is_of_the_endpoint() {
-            slot.ended(report.outcome, lease.now());
+        if let Some(origin) = tried.origin.filter(|_| report.outcome.is_of_the_endpoint()) {
+            let was_failing = self.health.note(&lease.facts.team, &origin, report.outcome, lease.now());
+            if !was_failing {
+                self.observe_timeliness(&lease, begun.0);
+            }
         }
         // The slot at the customer's endpoint is given back before our disk is written.
         drop(slot);
@@ -123,7 +135,11 @@ impl Engine {
                 }
                 () = cut_off.stopped() => {
                     let exchange = Exchange::refused(Outcome::Interrupted, "cut off: the daemon was stopped");
-                    return Tried { exchange: Exchange { sent: true, ..exchange }, retry: self.directory.retry() };
+                    return Tried {
+                        exchange: Exchange { sent: true, ..exchange },
+                        retry: self.directory.retry(),
+                        origin: None,
+                    };
                 }
             }
         }
@@ -136,13 +152,15 @@ impl Engine {
         }
         let Ok(Some(entry)) = tokio::time::timeout_at(end, self.team(lease)).await else {
             let exchange = Exchange::refused(Outcome::NoKey, "the team can't be read");
-            return Tried { exchange, retry: self.directory.retry() };
+            return Tried { exchange, retry: self.directory.retry(), origin: None };
         };
         let retry = entry.retry;
         let http = self.client.policy().http;
+        let mut origin = None;
         let exchange = match resolve::resolve(lease.url.as_deref(), lease.facts.mode, entry, http) {
             Err(refusal) => Exchange::refused(refusal.outcome, refusal.why),
             Ok(resolved) => {
+                origin = Some(resolved.target.origin.clone());
                 if !resolved.target.origin.https && resolved.form == crate::model::team::AuthForm::Key {
                     self.metrics.http_key_exposed_total.inc();
                 }
@@ -155,7 +173,7 @@ impl Engine {
                 self.client.post(&sign::sign(resolved, content, &self.user_agent), self.clock.wall(), end).await
             }
         };
-        Tried { exchange, retry }
+        Tried { exchange, retry, origin }
     }
 
     /// The team. While the store is down, it is asked again and again.
@@ -180,7 +198,7 @@ impl Engine {
 
     fn panicked(&self) -> Tried {
         let exchange = Exchange::refused(Outcome::Panicked, "the attempt panicked; the log says where");
-        Tried { exchange: Exchange { sent: true, ..exchange }, retry: self.directory.retry() }
+        Tried { exchange: Exchange { sent: true, ..exchange }, retry: self.directory.retry(), origin: None }
     }
 
     fn observe_begin(&self, lease: &Lease, at: Timestamp) {
@@ -190,6 +208,16 @@ impl Engine {
         {
             let lag = at.since(made);
             self.metrics.first_attempt_lag_seconds.observe(lag.as_secs_f64());
+        }
+    }
+
+    /// Counts a first attempt for the objective. An endpoint that fails may make its own callbacks wait.
+    fn observe_timeliness(&self, lease: &Lease, begun_at: Timestamp) {
+        if lease.progress.attempts == 0
+            && let Some(made) = lease.facts.record.time()
+        {
+            let result = if begun_at.since(made) <= OBJECTIVE { Timeliness::InTime } else { Timeliness::Late };
+            self.metrics.first_attempts_total.with_label_values(&[result.name()]).inc();
         }
     }
 

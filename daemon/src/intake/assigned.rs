@@ -13,6 +13,26 @@ pub(super) struct Assigned {
     pub(super) recorded: RecordedTime,
     /// Records between the watermark and the log's end.
     pub(super) lag: i64,
+    /// Everything before an open transaction is durable, so only the transaction keeps the rest from being read.
+    pub(super) held: Option<Held>,
+}
+
+/// An open transaction that holds a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) from: i64,
+    /// When it was seen first.
+    pub(super) since: Timestamp,
+}
+
+impl Held {
+    /// What holds a partition now, if everything below `durable` is recorded. A transaction that was seen before keeps the
+    /// time at which it was seen.
+    pub(super) fn now(before: Option<Self>, open_from: Option<i64>, durable: i64, now: Timestamp) -> Option<Self> {
+        let from = open_from.filter(|from| durable >= *from)?;
+        let same = before.filter(|held| held.from == from);
+        Some(same.unwrap_or(Self { from, since: now }))
+    }
 }
 
 /// By topic and number, as messages name them, so that a look-up allocates nothing.
@@ -22,7 +42,7 @@ pub(super) struct Partitions(HashMap<Arc<str>, HashMap<i32, Assigned>>);
 impl Partitions {
     pub(super) fn insert(&mut self, key: Arc<PartitionKey>, machine: Partition) {
         let of_topic = self.0.entry(Arc::clone(&key.topic)).or_default();
-        of_topic.insert(key.number, Assigned { key, machine, recorded: RecordedTime::default(), lag: 0 });
+        of_topic.insert(key.number, Assigned { key, machine, recorded: RecordedTime::default(), lag: 0, held: None });
     }
 
     pub(super) fn get_mut(&mut self, topic: &str, number: i32) -> Option<&mut Assigned> {
@@ -104,6 +124,18 @@ impl RecordedTime {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_open_transaction_holds_a_partition_once_all_before_it_is_durable() {
+        let at = Timestamp::from_millis;
+        assert_eq!(Held::now(None, None, 10, at(1)), None);
+        assert_eq!(Held::now(None, Some(10), 9, at(1)), None, "there is still something to read");
+        let held = Held::now(None, Some(10), 10, at(1));
+        assert_eq!(held, Some(Held { from: 10, since: at(1) }));
+        assert_eq!(Held::now(held, Some(10), 10, at(9)), held, "the same one");
+        assert_eq!(Held::now(held, Some(20), 20, at(9)), Some(Held { from: 20, since: at(9) }), "another one");
+        assert_eq!(Held::now(held, None, 20, at(9)), None, "it has ended");
+    }
 
     #[test]
     fn a_partition_is_recorded_up_to_its_watermark_and_no_further() {

@@ -48,6 +48,8 @@ pub(super) type Ends = HashMap<(String, i32), End>;
 pub(super) struct End {
     pub(super) offset: i64,
     pub(super) ended_there_at: Option<Timestamp>,
+    /// The offset of the first record of a transaction that is still open. Nothing from there on is delivered to readers.
+    pub(super) open_from: Option<i64>,
 }
 
 impl Context {
@@ -74,6 +76,7 @@ impl Context {
             partition: Arc::clone(&assigned.key),
             lag: assigned.lag,
             recorded_upto: assigned.recorded.upto(),
+            held_since: assigned.held.map(|held| held.since),
         });
         let mut read: Vec<_> = read.collect();
         read.sort_by(|a, b| a.partition.cmp(&b.partition));

@@ -103,6 +103,15 @@ pub struct KafkaState {
 }
 
 impl KafkaState {
+    /// Which partition an open transaction holds for the longest time: a sentence for people.
+    pub fn held_by_transaction(&self) -> Option<String> {
+        let held = self.partitions.iter().filter_map(|read| Some((read.held_since?, &read.partition)));
+        let (since, partition) = held.min()?;
+        Some(format!(
+            "a producer's open transaction holds {partition} since {since}: what it and others wrote there after that can't be read before it ends"
+        ))
+    }
+
     /// All records of our partitions up to this time are durable. `None` while this is not known for one of them.
     pub fn recorded_upto(&self) -> Option<Timestamp> {
         self.partitions.iter().map(|partition| partition.recorded_upto).min().flatten()
@@ -116,4 +125,6 @@ pub struct PartitionRead {
     /// Records between the watermark and the last known end of the log.
     pub lag: i64,
     pub recorded_upto: Option<Timestamp>,
+    /// An open transaction keeps the rest of the partition from being read, since then.
+    pub held_since: Option<Timestamp>,
 }

@@ -81,7 +81,9 @@ impl ClientContext for Context {
                 let fetched = partition.fetch_state == "active" && is_up(partition.leader);
                 if *number >= 0 && offset >= 0 {
                     let ended_there_at = fetched.then(|| now.minus(FETCH_AGE));
-                    ends.insert((topic.clone(), *number), End { offset, ended_there_at });
+                    let stable = partition.ls_offset;
+                    let open_from = (0..partition.hi_offset).contains(&stable).then_some(stable);
+                    ends.insert((topic.clone(), *number), End { offset, ended_there_at, open_from });
                 }
             }
         }

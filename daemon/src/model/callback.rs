@@ -7,13 +7,12 @@ use sha2::{Digest, Sha256};
 
 use super::event::PartitionKey;
 pub use super::hash::Hash;
+use crate::base::clock::Timestamp;
 
 /// The version of the code that joins the raw spans into the body.
 pub const BUILDER: u8 = 1;
 
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-const YEAR_2020: u64 = 1_577_836_800_000;
-const YEAR_2100: u64 = 4_102_444_800_000;
 
 /// 48 bits of event time in milliseconds, then 10 bytes of hash. Written `cb_` + 26 characters of lower-case
 /// Crockford base32; it is the `webhook-id`.
@@ -182,9 +181,8 @@ pub fn time_inside(event_id: &str) -> Option<u64> {
     uuid_v7_time(id).or_else(|| ulid_time(id)).filter(|ms| plausible(*ms))
 }
 
-/// Whether a time lies between 2020 and 2100. Other times are in another unit, or come from a clock that was never set.
-pub fn plausible(ms: u64) -> bool {
-    (YEAR_2020..YEAR_2100).contains(&ms)
+fn plausible(ms: u64) -> bool {
+    i64::try_from(ms).is_ok_and(|ms| Timestamp::from_millis(ms).is_plausible())
 }
 
 fn uuid_v7_time(id: &[u8]) -> Option<u64> {

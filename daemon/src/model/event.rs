@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::callback::plausible;
 use super::endpoint::CallbackUrl;
 use super::hash::Hash;
 use super::team::Mode;
@@ -36,8 +35,7 @@ pub struct RecordRef {
 impl RecordRef {
     /// The record's time, if it has one that can be right.
     pub fn time(&self) -> Option<Timestamp> {
-        let millis = u64::try_from(self.timestamp).ok().filter(|millis| plausible(*millis));
-        millis.map(|_| Timestamp::from_millis(self.timestamp))
+        Some(Timestamp::from_millis(self.timestamp)).filter(|time| time.is_plausible())
     }
 }
 

@@ -4,6 +4,7 @@ pub mod attempt;
 pub mod callback;
 pub mod dead_letter;
 pub mod endpoint;
+pub mod endpoint_history;
 pub mod event;
 pub mod hash;
 pub mod lease;

@@ -12,9 +12,10 @@ use crate::base::clock::Timestamp;
 use crate::base::named::named;
 use crate::model::attempt::Outcome;
 use crate::model::endpoint::{Origin, QueueTarget};
+use crate::model::endpoint_history::RecentOutcomes;
 use crate::model::team::{Mode, Team};
 use crate::net::target::Target;
-use crate::schedule::{LaneSnapshot, RecentOutcomes};
+use crate::schedule::LaneSnapshot;
 use crate::store::reads::{QueueAsk, QueueMatch, QueueRow, Queues};
 
 /// The most queues that are looked at for one answer.
@@ -29,6 +30,8 @@ named! {
     /// The state of an endpoint, in one word.
     pub enum EndpointState {
         Active = "active",
+        /// Its last attempts have all failed, at least five of them in at least a minute.
+        Failing = "failing",
         /// Callbacks wait because a limit is reached: that of the endpoint, of its origin, of its team, or of all
         /// endpoints that have not answered yet.
         Limited = "limited",
@@ -48,21 +51,21 @@ pub struct Endpoint {
     pub oldest_due: Option<Timestamp>,
     pub parked_bytes: u64,
     pub recent: RecentOutcomes,
-    /// What the store knows while this instance has made no attempt: the last outcome of the oldest callback, and how
-    /// often that one has failed.
-    stored: Option<(Outcome, u32)>,
+    /// What the queue knows of an endpoint without a history: the last outcome of the oldest callback, and how often that
+    /// one has failed.
+    queued: Option<(Outcome, u32)>,
     /// The queues that hold its callbacks, by team and target.
     queues: Vec<(String, String)>,
 }
 
 impl Endpoint {
     pub fn last_outcome(&self) -> Option<Outcome> {
-        self.recent.last().or(self.stored.map(|(outcome, _)| outcome))
+        self.recent.last().or(self.queued.map(|(outcome, _)| outcome))
     }
 
     /// How many attempts in a row have failed.
     pub fn failures(&self) -> u32 {
-        self.stored.map_or(self.recent.failures, |(_, tries)| tries)
+        self.queued.map_or(self.recent.failures, |(_, tries)| tries)
     }
 
     /// Team and origin, by which endpoints are ordered.
@@ -155,30 +158,30 @@ impl Inner {
         Ok(Endpoints { docs, more })
     }
 
-    /// The endpoints that fail, those with the most failures in a row first, with their callbacks counted.
+    /// The endpoints that fail, those that fail for the longest time first, with their callbacks counted.
     pub(super) async fn worst_endpoints(&self, at_most: usize) -> Result<Vec<Endpoint>, OpsError> {
-        let mut lanes = self.parts.lanes.snapshot();
-        lanes.retain(|lane| lane.recent.failures > 0 && lane.key.origin.is_some());
-        lanes.sort_by_key(|lane| std::cmp::Reverse(lane.recent.failures));
-        lanes.truncate(at_most);
-        if lanes.is_empty() {
-            // Soon after a start the lanes know little, but the store knows who failed before.
-            let mut failing = self.endpoints(None, None).await?.docs;
-            failing.retain(|endpoint| endpoint.failures() > 0);
-            failing.sort_by_key(|endpoint| std::cmp::Reverse(endpoint.failures()));
-            failing.truncate(at_most);
-            return Ok(failing);
-        }
+        let worst = self.parts.health.worst(at_most);
         let mut these = Vec::new();
-        for lane in &lanes {
-            let Some(origin) = &lane.key.origin else { continue };
-            let targets = self.queues_of(Some(&lane.key.team), &origin.to_string()).await?;
-            these.extend(targets.into_iter().map(|queue| (lane.key.team.to_string(), queue.target)));
+        for endpoint in &worst {
+            let targets = self.queues_of(Some(&endpoint.team), &endpoint.origin.to_string()).await?;
+            these.extend(targets.into_iter().map(|queue| (endpoint.team.to_string(), queue.target)));
         }
         let ask = QueueAsk { which: Queues::These(these), count_upto: COUNT_IN_LIST };
         let queues = self.parts.reads.queues(ask).await?;
+        let is_worst = |key: &Key| worst.iter().position(|of| of.team == key.0 && of.origin == key.1);
+        let mut lanes = self.parts.lanes.snapshot();
+        lanes.retain(|lane| {
+            let key = lane.key.origin.clone().map(|origin| (Arc::clone(&lane.key.team), origin));
+            key.is_some_and(|key| is_worst(&key).is_some())
+        });
         let mut failing = self.joined(lanes, queues).await?;
-        failing.sort_by_key(|endpoint| (std::cmp::Reverse(endpoint.recent.failures), endpoint.oldest_due));
+        for endpoint in &worst {
+            if !failing.iter().any(|known| known.team == endpoint.team && known.origin == endpoint.origin) {
+                failing.push(self.blank(&(Arc::clone(&endpoint.team), endpoint.origin.clone())));
+            }
+        }
+        failing.sort_by_key(|endpoint| is_worst(&(Arc::clone(&endpoint.team), endpoint.origin.clone())));
+        failing.truncate(at_most);
         Ok(failing)
     }
 
@@ -238,31 +241,52 @@ impl Inner {
         let mut endpoints: BTreeMap<Key, Endpoint> = BTreeMap::new();
         for lane in lanes {
             let Some(origin) = lane.key.origin.clone() else { continue };
-            let state = if lane.limited { EndpointState::Limited } else { EndpointState::Active };
             let key = (Arc::clone(&lane.key.team), origin);
-            let endpoint = blank(&key);
-            let (in_flight, waiting, recent) = (lane.in_flight, lane.waiting, lane.recent);
-            endpoints.insert(key, Endpoint { state, in_flight, waiting, recent, ..endpoint });
+            let endpoint = self.blank(&key);
+            let state = match endpoint.state {
+                EndpointState::Active if lane.limited => EndpointState::Limited,
+                state => state,
+            };
+            let (in_flight, waiting) = (lane.in_flight, lane.waiting);
+            endpoints.insert(key, Endpoint { state, in_flight, waiting, ..endpoint });
         }
         for queue in queues {
             let Some(origin) = self.origin_of(&queue).await? else { continue };
             let key = (Arc::from(queue.team.as_str()), origin);
-            let endpoint = endpoints.entry(key.clone()).or_insert_with(|| blank(&key));
+            let endpoint = endpoints.entry(key.clone()).or_insert_with(|| self.blank(&key));
             endpoint.pending = endpoint.pending.saturating_add(queue.pending);
             endpoint.parked_bytes = endpoint.parked_bytes.saturating_add(queue.parked_bytes);
             endpoint.oldest_due = match (endpoint.oldest_due, queue.oldest_due) {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
             };
-            // Until this instance has made an attempt, the store's facts about the oldest callback are shown.
+            // Without a history, the facts of the oldest callback are shown.
             if let Some(outcome) = queue.last_outcome.filter(|outcome| outcome.is_of_the_endpoint())
                 && endpoint.recent.last().is_none()
             {
-                endpoint.stored = Some((outcome, queue.tries));
+                endpoint.queued = Some((outcome, queue.tries));
             }
             endpoint.queues.push((queue.team, queue.target));
         }
         Ok(endpoints.into_values().collect())
+    }
+
+    /// An endpoint of which nothing but its history is known.
+    fn blank(&self, key: &Key) -> Endpoint {
+        let recent = self.parts.health.of(&key.0, &key.1).unwrap_or_default();
+        Endpoint {
+            team: Arc::clone(&key.0),
+            origin: key.1.clone(),
+            state: if recent.is_failing() { EndpointState::Failing } else { EndpointState::Active },
+            in_flight: 0,
+            waiting: 0,
+            pending: 0,
+            oldest_due: None,
+            parked_bytes: 0,
+            recent,
+            queued: None,
+            queues: Vec::new(),
+        }
     }
 
     /// The origin to which a queue's callbacks go now. `None` if the queue follows a default URL that is not set.
@@ -276,21 +300,5 @@ impl Inner {
             }
             None => Ok(None),
         }
-    }
-}
-
-fn blank(key: &Key) -> Endpoint {
-    Endpoint {
-        team: Arc::clone(&key.0),
-        origin: key.1.clone(),
-        state: EndpointState::Active,
-        in_flight: 0,
-        waiting: 0,
-        pending: 0,
-        oldest_due: None,
-        parked_bytes: 0,
-        recent: RecentOutcomes::default(),
-        stored: None,
-        queues: Vec::new(),
     }
 }

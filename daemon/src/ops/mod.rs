@@ -38,6 +38,7 @@ use crate::base::supervise::Supervisor;
 use crate::base::telemetry::LogLevel;
 use crate::deliver::Engine;
 use crate::deliver::directory::Directory;
+use crate::deliver::health::Health;
 use crate::intake::{Ask, KafkaState};
 use crate::keyring::Keyring;
 use crate::schedule::Lanes;
@@ -61,6 +62,7 @@ pub struct Parts {
     pub directory: Arc<Directory>,
     pub engine: Arc<Engine>,
     pub lanes: Arc<Lanes>,
+    pub health: Arc<Health>,
     pub clock: Arc<dyn Clock>,
     pub metrics: Arc<Metrics>,
     pub kafka: watch::Receiver<KafkaState>,

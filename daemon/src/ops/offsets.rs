@@ -23,6 +23,7 @@ pub struct PartitionReport {
     /// Records between its watermark and its end; `None` for a partition that this daemon does not read.
     pub lag: Option<i64>,
     pub recorded_upto: Option<Timestamp>,
+    pub held_since: Option<Timestamp>,
 }
 
 impl Session {
@@ -40,6 +41,7 @@ impl Session {
                 row,
                 lag: read.map(|read| read.lag),
                 recorded_upto: read.and_then(|read| read.recorded_upto),
+                held_since: read.and_then(|read| read.held_since),
             }
         };
         Ok(rows.into_iter().map(report).collect())

@@ -6,10 +6,8 @@ use super::endpoints::{Endpoint, EndpointState};
 use super::policy::Operation;
 use super::{Inner, Ops, OpsError, Session};
 use crate::base::clock::Timestamp;
-use crate::model::dead_letter::Unreadable;
-use crate::model::state::State;
 use crate::store::StoreError;
-use crate::store::reads::{InstanceRow, Reads};
+use crate::store::reads::{Counts, InstanceRow, Reads};
 
 /// What the store says of its backlog. It is asked at most once a second, so that scrapes never crowd its readers.
 #[derive(Default)]
@@ -17,6 +15,8 @@ pub(super) struct Backlog(tokio::sync::Mutex<Option<(Instant, u64, Option<Timest
 
 /// The most failing endpoints that a status names.
 const WORST: usize = 5;
+/// The endpoints of which a metric tells since when they fail.
+const WORST_MEASURED: usize = 20;
 /// The most instances that a status names.
 const INSTANCES: usize = 5;
 const FRESH: Duration = Duration::from_secs(1);
@@ -57,10 +57,9 @@ pub struct Status {
     pub in_flight: i64,
     pub unsettled: i64,
     pub waiting: i64,
-    pub delivered: u64,
-    pub exhausted: u64,
-    pub abandoned: u64,
-    pub dead_letters: u64,
+    /// What has ended and was buried since then.
+    pub counts: Counts,
+    pub counted_since: Timestamp,
     /// `None` while no partition is read, since the lag is not known then.
     pub lag: Option<i64>,
     pub recorded_upto: Option<Timestamp>,
@@ -90,8 +89,20 @@ impl Ops {
         metrics.partitions.set(i64::try_from(parts.kafka.borrow().assigned).unwrap_or(i64::MAX));
         metrics.ready.set(i64::from(self.readiness().ready));
         let (active, limited) = parts.lanes.lane_states();
-        for (state, count) in [(EndpointState::Active, active), (EndpointState::Limited, limited)] {
+        let failing = parts.health.failing();
+        for (state, count) in
+            [(EndpointState::Active, active), (EndpointState::Limited, limited), (EndpointState::Failing, failing)]
+        {
             metrics.endpoints.with_label_values(&[state.name()]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        // At most so many series, and none for an endpoint that does not fail.
+        metrics.endpoint_failing_seconds.reset();
+        let now = parts.clock.now();
+        for endpoint in parts.health.worst(WORST_MEASURED).iter().filter(|endpoint| endpoint.recent.is_failing()) {
+            let since = endpoint.recent.failing_since.unwrap_or(now);
+            let series = metrics.endpoint_failing_seconds.with_label_values(&[&endpoint.origin.to_string()]);
+            // Several teams may share an endpoint.
+            series.set(series.get().max(now.since(since).as_secs_f64()));
         }
         metrics.store_up.set(i64::from(self.store_up()));
         metrics.encode(something_due)
@@ -99,7 +110,7 @@ impl Ops {
 }
 
 impl Session {
-    /// The present state of the daemon. The counts are those of this instance.
+    /// The present state of the daemon.
     ///
     /// # Errors
     /// `forbidden`, or the store's.
@@ -113,8 +124,7 @@ impl Session {
             let reads = kafka.reachable && !kafka.partitions.is_empty();
             (reads.then(|| kafka.partitions.iter().map(|read| read.lag).sum()), kafka.recorded_upto())
         };
-        let ended = |state: State| metrics.callbacks_total.with_label_values(&[state.name()]).get();
-        let unreadable = |reason: &Unreadable| metrics.dead_letters_total.with_label_values(&[reason.name()]).get();
+        let (counts, counted_since) = parts.reads.counts().await?;
         Ok(Status {
             version: env!("CARGO_PKG_VERSION"),
             store_id: parts.store_id.clone(),
@@ -125,10 +135,8 @@ impl Session {
             in_flight: metrics.in_flight.get(),
             unsettled: metrics.unsettled.get(),
             waiting: metrics.waiting.get(),
-            delivered: ended(State::Delivered),
-            exhausted: ended(State::Exhausted),
-            abandoned: ended(State::Abandoned),
-            dead_letters: Unreadable::ALL.iter().map(unreadable).sum(),
+            counts,
+            counted_since,
             lag,
             recorded_upto,
             worst: self.inner.worst_endpoints(WORST).await?,
@@ -199,6 +207,9 @@ impl Inner {
     /// Why the daemon reads nothing, or ends nothing, though it is ready: a sentence for people.
     fn note(&self) -> Option<String> {
         let kafka = self.parts.kafka.borrow();
+        if let Some(held) = kafka.held_by_transaction() {
+            return Some(held);
+        }
         let note = match (kafka.reachable, kafka.assigned) {
             _ if kafka.blocked.is_some() || self.parts.draining.is_on() => return None,
             (false, _) => "Kafka can't be reached: no event is read until it can, and retries go on",

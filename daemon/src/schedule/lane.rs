@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::gate::Line;
-use super::history::RecentOutcomes;
 use crate::model::endpoint::{Origin, QueueTarget};
 
 /// An answer within this time is prompt.
@@ -74,7 +73,6 @@ pub(super) struct Lane<T> {
     pub(super) used_at: Instant,
     /// The queues whose callbacks came to this lane.
     pub(super) queues: Vec<QueueTarget>,
-    pub(super) recent: RecentOutcomes,
 }
 
 impl<T> Lane<T> {
@@ -92,7 +90,6 @@ impl<T> Lane<T> {
             prompt_at: None,
             used_at: now,
             queues: Vec::new(),
-            recent: RecentOutcomes::default(),
         }
     }
 

@@ -5,7 +5,6 @@
 
 mod caps;
 mod gate;
-mod history;
 mod lane;
 mod list;
 mod pools;
@@ -21,7 +20,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 pub use caps::Caps;
-pub use history::RecentOutcomes;
 pub use lane::{LaneKey, PROMPT, Side};
 use pools::Pool;
 pub use scheduler::Room;
@@ -29,9 +27,7 @@ use scheduler::{Offer, Scheduler, Slot};
 pub use snapshot::LaneSnapshot;
 pub use wake::{ClaimWaker, LONGEST_WAIT};
 
-use crate::base::clock::Timestamp;
 use crate::base::metrics::Metrics;
-use crate::model::attempt::Outcome;
 use crate::model::lease::Lease;
 
 /// An attempt that may begin now.
@@ -203,7 +199,7 @@ impl Lanes {
     }
 
     fn guarded(self: &Arc<Self>, (slot, pool, lease): (Slot, Pool, Arc<Lease>)) -> Start {
-        let slot = LaneSlot { lanes: Arc::clone(self), slot, prompt: false, ended: None };
+        let slot = LaneSlot { lanes: Arc::clone(self), slot, prompt: false };
         let permit = Permit { lanes: Arc::clone(self), pool };
         Start { lease, slot, permit }
     }
@@ -214,15 +210,9 @@ pub struct LaneSlot {
     lanes: Arc<Lanes>,
     slot: Slot,
     prompt: bool,
-    ended: Option<(Outcome, Timestamp)>,
 }
 
 impl LaneSlot {
-    /// Records the outcome of the attempt, and when it ended.
-    pub fn ended(&mut self, outcome: Outcome, at: Timestamp) {
-        self.ended = Some((outcome, at));
-    }
-
     /// The endpoint answered within [`PROMPT`].
     pub fn was_prompt(&mut self) {
         self.prompt = true;
@@ -231,12 +221,7 @@ impl LaneSlot {
 
 impl Drop for LaneSlot {
     fn drop(&mut self) {
-        self.lanes.change(|state, now| {
-            if let Some((outcome, at)) = self.ended {
-                state.scheduler.note(self.slot, outcome, at);
-            }
-            state.scheduler.leave(self.slot, self.prompt, now);
-        });
+        self.lanes.change(|state, now| state.scheduler.leave(self.slot, self.prompt, now));
         self.lanes.slot_freed.notify_one();
         self.lanes.room_freed.notify_one();
     }

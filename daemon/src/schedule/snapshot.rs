@@ -1,12 +1,9 @@
-//! The state of the lanes and the outcomes of their last attempts, to be shown to people. No decision uses them.
+//! The state of the lanes, to be shown to people. No decision uses it.
 
 use std::time::Instant;
 
-use super::history::RecentOutcomes;
 use super::lane::{Lane, LaneKey};
-use super::scheduler::{Scheduler, Slot};
-use crate::base::clock::Timestamp;
-use crate::model::attempt::Outcome;
+use super::scheduler::Scheduler;
 
 /// The present state of an endpoint's lane.
 #[derive(Debug, Clone)]
@@ -16,15 +13,9 @@ pub struct LaneSnapshot {
     pub waiting: usize,
     /// Work waits, and a cap keeps it from starting.
     pub limited: bool,
-    pub recent: RecentOutcomes,
 }
 
 impl<T> Scheduler<T> {
-    /// Remembers the outcome of an attempt of this slot's lane.
-    pub(super) fn note(&mut self, slot: Slot, outcome: Outcome, at: Timestamp) {
-        self.lanes[slot.lane].recent.note(outcome, at);
-    }
-
     /// The present state of every lane. Looks at all lanes.
     pub(super) fn snapshot(&self, now: Instant) -> Vec<LaneSnapshot> {
         let snapshot = |lane: &Lane<T>| LaneSnapshot {
@@ -32,7 +23,6 @@ impl<T> Scheduler<T> {
             in_flight: lane.in_flight(),
             waiting: lane.fresh.len() + lane.due.len(),
             limited: self.is_limited(lane, now),
-            recent: lane.recent.clone(),
         };
         self.lanes.iter().map(snapshot).collect()
     }

@@ -13,6 +13,7 @@ use super::Answer;
 use crate::base::clock::Timestamp;
 use crate::model::callback::{CallbackId, Hash};
 use crate::model::endpoint::QueueKey;
+use crate::model::endpoint_history::EndpointHistory;
 use crate::model::event::PartitionKey;
 use crate::model::lease::Token;
 use crate::model::offsets::Watermark;
@@ -135,11 +136,12 @@ pub struct Begun {
     pub now: Timestamp,
 }
 
-/// The store's clock was set back by `by`, to `now`.
+/// The store's clock was set back by `by`, to `now`. It may have been wrong since it showed `from`.
 #[derive(Debug, Clone, Copy)]
 pub struct SetBack {
     pub by: Duration,
     pub now: Timestamp,
+    pub from: Timestamp,
 }
 
 /// The engine's store.
@@ -184,6 +186,12 @@ pub trait EngineStore: Send + Sync {
     fn sweep(&self) -> Answer<'_, usize>;
 
     fn prune(&self, ask: PruneAsk) -> Answer<'_, Pruned>;
+
+    /// Replaces the histories of these endpoints.
+    fn note_endpoints(&self, histories: Vec<EndpointHistory>) -> Answer<'_, ()>;
+
+    /// The histories of endpoints, those that were used last first.
+    fn endpoint_histories(&self, at_most: usize) -> Answer<'_, Vec<EndpointHistory>>;
 
     /// Records that the instance ends cleanly: no attempt of it is under way.
     fn end(&self, instance: InstanceId) -> Answer<'_, ()>;

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
+use crate::model::endpoint_history::EndpointHistory;
 use crate::model::event::PartitionKey;
 use crate::model::settlement::Change;
 
@@ -76,6 +77,14 @@ impl FaultyStore {
 }
 
 impl EngineStore for FaultyStore {
+    fn note_endpoints(&self, histories: Vec<EndpointHistory>) -> Answer<'_, ()> {
+        self.guarded(self.inner.note_endpoints(histories))
+    }
+
+    fn endpoint_histories(&self, at_most: usize) -> Answer<'_, Vec<EndpointHistory>> {
+        self.guarded(self.inner.endpoint_histories(at_most))
+    }
+
     fn newest_time(&self) -> Answer<'_, Option<Timestamp>> {
         self.guarded(self.inner.newest_time())
     }

@@ -11,7 +11,7 @@ use crate::model::dead_letter::{DeadLetter, Unreadable};
 use crate::model::event::PartitionKey;
 use crate::model::offsets::Watermark;
 use crate::model::retry::Reason;
-use crate::model::settlement::{NumberedAttempt, Rows};
+use crate::model::settlement::{Ended, NumberedAttempt, Rows, Verdict};
 use crate::model::state::State;
 use crate::model::team::Mode;
 
@@ -132,6 +132,43 @@ pub enum InstanceEnd {
     Died,
 }
 
+/// What has ended and was buried, in all instances.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub delivered: u64,
+    pub exhausted: u64,
+    pub abandoned: u64,
+    pub dead_letters: u64,
+}
+
+impl Counts {
+    /// What these verdicts add.
+    pub fn of(verdicts: &[Verdict]) -> Self {
+        let mut counts = Self::default();
+        for verdict in verdicts {
+            match verdict {
+                Verdict::Ended(Ended::Delivered) => counts.delivered += 1,
+                Verdict::Ended(Ended::Exhausted) => counts.exhausted += 1,
+                Verdict::Ended(Ended::Abandoned(_)) => counts.abandoned += 1,
+                Verdict::Buried | Verdict::BuriedWithoutValue => counts.dead_letters += 1,
+                Verdict::Due(_) | Verdict::Parked | Verdict::Released | Verdict::Late | Verdict::Nothing => {}
+            }
+        }
+        counts
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            delivered: self.delivered + other.delivered,
+            exhausted: self.exhausted + other.exhausted,
+            abandoned: self.abandoned + other.abandoned,
+            dead_letters: self.dead_letters + other.dead_letters,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct Totals {
     pub pending: u64,
@@ -164,6 +201,8 @@ pub trait Reads: Send + Sync {
     fn instances(&self, at_most: usize) -> Answer<'_, Vec<InstanceRow>>;
     /// Pending rows and the oldest due one: cheap enough for every scrape.
     fn backlog(&self) -> Answer<'_, (u64, Option<Timestamp>)>;
+    /// What has ended and was buried in all instances, and since when it is counted. Cheap.
+    fn counts(&self) -> Answer<'_, (Counts, Timestamp)>;
     /// Counts of everything. It scans all rows, so it is for a report at the end and not for a scrape.
     fn totals(&self) -> Answer<'_, Totals>;
 }

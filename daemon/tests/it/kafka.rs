@@ -402,3 +402,71 @@ async fn several_topics_are_read() {
     assert_eq!(harness.app().ops.readiness().partitions, 4);
     each_once(&receiver, 20);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_transaction_is_told_as_what_it_is() {
+    let servers = shared_broker();
+    create_topic(&servers, "held", 1).await;
+    let harness = Harness::on(&servers, None, "held", &[], None).await;
+    let receiver = harness.accepting().await;
+    let producer: ThreadedProducer<DefaultProducerContext> =
+        client(&servers).set("transactional.id", "held").create().unwrap();
+    let patience = Duration::from_secs(20);
+    producer.init_transactions(patience).unwrap();
+    producer.begin_transaction().unwrap();
+    send(&producer, "held", 1, &events(0, 1, &receiver.url("/")));
+    producer.flush(patience).unwrap();
+    produce(&servers, "held", 1, &events(1, 2, &receiver.url("/")));
+    let status = until("it is told", async || {
+        let status = harness.session().status().await.ok()?;
+        status.note.clone().filter(|note| note.contains("open transaction holds held[0] since"))?;
+        Some(status)
+    })
+    .await;
+    assert!(status.lag.is_some_and(|lag| lag >= 2), "{:?}", status.lag);
+    until("its time is measured", async || {
+        let page = harness.app().ops.metrics_page().await;
+        let value = |name: &str| page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+        let (held, lag) = (value("callbackd_open_transaction_seconds "), value("callbackd_kafka_lag_seconds "));
+        (held > Some(0.0) && lag >= held).then_some(())
+    })
+    .await;
+    producer.abort_transaction(patience).unwrap();
+    assert!(receiver.until(LONG, |receipts| receipts.len() == 2).await, "the others are delivered");
+    until("it is over", async || harness.session().status().await.ok()?.note.is_none().then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_with_odd_headers_stop_nobody() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let servers = shared_broker();
+    create_topic(&servers, "odd-headers", 1).await;
+    let harness = Harness::on(&servers, None, "odd-headers", &[("INTAKE__TOMBSTONES", "dead_letter")], None).await;
+    let receiver = harness.accepting().await;
+    // No client of ours can write a header whose key is not UTF-8.
+    for (n, headers) in [
+        vec![&b"trace\xff\xfe=1"[..]],
+        vec![b"team-id=", b"team-id"],
+        vec![b"team-id=team_acme", b"team-id=", b"\xf0=\xf0"],
+        vec![b"event-type=task.recalled"],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let value = &events(n as u64, 1, &receiver.url("/"))[0].1;
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("value");
+        std::fs::write(&file, value).unwrap();
+        let mut kcat = std::process::Command::new("kcat");
+        kcat.args(["-b", &servers, "-t", "odd-headers", "-p", "0", "-P", "-q"]);
+        for header in headers {
+            kcat.arg("-H").arg(OsStr::from_bytes(header));
+        }
+        assert!(kcat.arg(&file).status().expect("kcat is installed; say: make test").success());
+    }
+    assert!(receiver.until(LONG, |receipts| receipts.len() == 4).await, "{:?}", receiver.receipts().len());
+    each_once(&receiver, 4);
+    assert!(harness.app().ops.readiness().ready);
+}

@@ -12,6 +12,7 @@
 mod api;
 mod binary;
 mod cli;
+mod clock;
 mod crash;
 mod delivery;
 mod fuzzed;

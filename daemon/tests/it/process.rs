@@ -21,6 +21,8 @@ pub struct Process {
     pub folder: tempfile::TempDir,
     pub ops: std::net::SocketAddr,
     child: Option<Child>,
+    /// Further variables for the daemon.
+    pub variables: Vec<(String, String)>,
     /// Everything it has written to standard error.
     pub log: Arc<Mutex<Vec<u8>>>,
 }
@@ -41,7 +43,7 @@ impl Process {
             at("keyring"),
         );
         std::fs::write(folder.path().join("callbackd.toml"), config).unwrap();
-        Self { folder, ops, child: None, log: Arc::default() }
+        Self { folder, ops, child: None, variables: Vec::new(), log: Arc::default() }
     }
 
     pub fn config(&self) -> PathBuf {
@@ -71,6 +73,7 @@ impl Process {
             .args(["run", "--config"])
             .arg(self.config())
             .env("CALLBACKD_FAULT", fault.unwrap_or_default())
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

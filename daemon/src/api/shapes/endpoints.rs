@@ -12,7 +12,8 @@ pub struct EndpointShape {
     pub team_id: String,
     /// Scheme, host and port.
     pub origin: String,
-    /// active, or limited: callbacks wait because a limit on attempts is reached.
+    /// active; failing: its last attempts have all failed, at least five of them in at least a minute; or limited: callbacks
+    /// wait because a limit on attempts is reached.
     pub state: &'static str,
     /// Attempts under way.
     pub in_flight: usize,
@@ -24,9 +25,11 @@ pub struct EndpointShape {
     pub oldest_due: Option<String>,
     /// Bytes of the bodies that are stored for it.
     pub parked_bytes: u64,
-    /// Attempts in a row that failed, since the last success or since this instance started. Before this instance's first
-    /// attempt, it is the failures of the oldest callback that waits.
+    /// Attempts in a row that failed since the last success. It outlives a restart. Of an endpoint that was not used for
+    /// long, it is the failures of the oldest callback that waits.
     pub consecutive_failures: u32,
+    /// When the first of them ended.
+    pub failing_since: Option<String>,
     pub last_outcome: Option<&'static str>,
     pub last_attempt_at: Option<String>,
     pub last_success_at: Option<String>,
@@ -54,6 +57,7 @@ impl EndpointShape {
             oldest_due: time(endpoint.oldest_due),
             parked_bytes: endpoint.parked_bytes,
             consecutive_failures: endpoint.failures(),
+            failing_since: time(recent.failing_since),
             last_outcome: endpoint.last_outcome().map(|outcome| outcome.name()),
             last_attempt_at: time(recent.last_at),
             last_success_at: time(recent.last_success_at),

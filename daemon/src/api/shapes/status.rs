@@ -28,6 +28,8 @@ pub struct OffsetsShape {
     pub lag: Option<i64>,
     /// Every record of this partition up to this time is recorded in the store.
     pub recorded_upto: Option<String>,
+    /// A producer's open transaction keeps the rest of the partition from being read, since then.
+    pub open_transaction_since: Option<String>,
     /// When the watermark rose last.
     pub moved_at: String,
 }
@@ -45,6 +47,7 @@ impl OffsetsShape {
             owned: row.owner.is_some(),
             lag: partition.lag,
             recorded_upto: time(partition.recorded_upto),
+            open_transaction_since: time(partition.held_since),
             moved_at: row.moved_at.to_string(),
         }
     }
@@ -72,8 +75,8 @@ pub struct StatusShape {
     pub unsettled: i64,
     /// Callbacks in memory that wait for a slot.
     pub waiting: i64,
-    /// When this instance started. The next four numbers are counted from then on.
-    pub counted_since: Option<String>,
+    /// Since when the next four numbers are counted. They outlive a restart.
+    pub counted_since: String,
     pub delivered: u64,
     pub exhausted: u64,
     pub abandoned: u64,
@@ -83,7 +86,7 @@ pub struct StatusShape {
     pub lag: Option<i64>,
     /// Every record up to this time, in every partition, is recorded in the store.
     pub recorded_upto: Option<String>,
-    /// The endpoints with the most failures in a row; at most five.
+    /// The endpoints that fail, for the longest time first; at most five.
     pub worst_endpoints: Vec<EndpointShape>,
     /// The last instances on this store, the newest first.
     pub instances: Vec<InstanceShape>,
@@ -104,11 +107,11 @@ impl StatusShape {
             in_flight: status.in_flight,
             unsettled: status.unsettled,
             waiting: status.waiting,
-            counted_since: status.instances.first().map(|instance| instance.started_at.to_string()),
-            delivered: status.delivered,
-            exhausted: status.exhausted,
-            abandoned: status.abandoned,
-            dead_letters: status.dead_letters,
+            counted_since: status.counted_since.to_string(),
+            delivered: status.counts.delivered,
+            exhausted: status.counts.exhausted,
+            abandoned: status.counts.abandoned,
+            dead_letters: status.counts.dead_letters,
             lag: status.lag,
             recorded_upto: time(status.recorded_upto),
             worst_endpoints: status.worst.iter().map(EndpointShape::new).collect(),

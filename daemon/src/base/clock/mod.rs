@@ -11,6 +11,9 @@ use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+const YEAR_2020: i64 = 1_577_836_800_000;
+const YEAR_2100: i64 = 4_102_444_800_000;
+
 /// Milliseconds since 1970, UTC.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(i64);
@@ -22,6 +25,11 @@ impl Timestamp {
 
     pub const fn millis(self) -> i64 {
         self.0
+    }
+
+    /// Whether it lies between 2020 and 2100. A time outside is in another unit, or comes from a clock that was never set.
+    pub fn is_plausible(self) -> bool {
+        (YEAR_2020..YEAR_2100).contains(&self.0)
     }
 
     /// Whole seconds since 1970, 0 before it.
@@ -105,8 +113,8 @@ pub trait Clock: Send + Sync {
         Duration::ZERO
     }
 
-    /// By how much the store's clock was set back since this was asked last.
-    fn take_set_back(&self) -> Option<Duration> {
+    /// By how much the store's clock was set back since this was asked last, and from when on it may have been wrong.
+    fn take_set_back(&self) -> Option<(Duration, Timestamp)> {
         None
     }
 }

@@ -49,6 +49,8 @@ pub struct SteadyClock {
     is_unconfirmed: AtomicBool,
     /// By how much this clock was set back since it was last asked, in milliseconds.
     set_back: AtomicI64,
+    /// This clock's time at the start of the daemon, in milliseconds.
+    begun: AtomicI64,
 }
 
 impl SteadyClock {
@@ -65,6 +67,7 @@ impl SteadyClock {
             unconfirmed_since: AtomicI64::new(0),
             is_unconfirmed: AtomicBool::new(false),
             set_back: AtomicI64::new(0),
+            begun: AtomicI64::new(i64::MIN),
         }
     }
 
@@ -130,8 +133,9 @@ impl Clock for SteadyClock {
     }
 
     fn begin(&self, newest: Option<Timestamp>) {
-        let Some(newest) = newest else { return };
         let wall = self.sources.wall();
+        self.begun.store(wall.max(newest.unwrap_or(wall)).millis(), Ordering::SeqCst);
+        let Some(newest) = newest else { return };
         if newest.since(wall) > NEAR {
             // Time does not go back, so the store's times or the wall clock are wrong.
             self.follow(newest);
@@ -165,9 +169,10 @@ impl Clock for SteadyClock {
         self.set_to_wall()
     }
 
-    fn take_set_back(&self) -> Option<Duration> {
+    fn take_set_back(&self) -> Option<(Duration, Timestamp)> {
         let millis = self.set_back.swap(0, Ordering::SeqCst);
-        u64::try_from(millis).ok().filter(|millis| *millis > 0).map(Duration::from_millis)
+        let by = u64::try_from(millis).ok().filter(|millis| *millis > 0).map(Duration::from_millis)?;
+        Some((by, Timestamp::from_millis(self.begun.load(Ordering::SeqCst))))
     }
 }
 

@@ -11,6 +11,7 @@ use crate::model::callback::CallbackId;
 use crate::model::dead_letter::ValueBudget;
 use crate::model::dead_letter::{DeadLetter, Unreadable};
 use crate::model::endpoint::{QueueKey, QueueTarget};
+use crate::model::endpoint_history::EndpointHistory;
 use crate::model::event::RecordRef;
 use crate::model::lease::{Facts, Token};
 use crate::model::offsets::Watermark;
@@ -106,6 +107,14 @@ impl EngineStore for Scripted {
                 Say::Broken => Err(StoreError::Broken("scripted".to_owned())),
             }
         })
+    }
+
+    fn note_endpoints(&self, histories: Vec<EndpointHistory>) -> Answer<'_, ()> {
+        self.inner.note_endpoints(histories)
+    }
+
+    fn endpoint_histories(&self, at_most: usize) -> Answer<'_, Vec<EndpointHistory>> {
+        self.inner.endpoint_histories(at_most)
     }
 
     fn newest_time(&self) -> Answer<'_, Option<Timestamp>> {

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -11,11 +10,12 @@ use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
 use crate::model::dead_letter::{DeadLetter, ValueBudget, ValueBytes};
 use crate::model::endpoint::QueueKey;
+use crate::model::endpoint_history::EndpointHistory;
 use crate::model::event::PartitionKey;
 use crate::model::lease::Token;
 use crate::model::offsets::Watermark;
 use crate::model::settlement::{Change, Claim, Rows, Verdict, apply, apply_claim};
-use crate::store::reads::{BuriedLetter, InstanceEnd};
+use crate::store::reads::{BuriedLetter, Counts, InstanceEnd};
 use crate::store::{
     Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, PartitionWatermark,
     PruneAsk, Pruned, SetBack, StoreError, Taken,
@@ -25,6 +25,19 @@ use crate::store::{
 const INSTANCES_KEPT: i64 = 100;
 
 impl EngineStore for MemoryStore {
+    fn note_endpoints(&self, histories: Vec<EndpointHistory>) -> Answer<'_, ()> {
+        let by_name = |history: EndpointHistory| ((history.team.to_string(), history.origin.to_string()), history);
+        self.state().endpoints.extend(histories.into_iter().map(by_name));
+        done(Ok(()))
+    }
+
+    fn endpoint_histories(&self, at_most: usize) -> Answer<'_, Vec<EndpointHistory>> {
+        let mut histories: Vec<_> = self.state().endpoints.values().cloned().collect();
+        histories.sort_by_key(|history| std::cmp::Reverse(history.recent.last_at));
+        histories.truncate(at_most);
+        done(Ok(histories))
+    }
+
     fn newest_time(&self) -> Answer<'_, Option<Timestamp>> {
         done(Ok(self.state().instances.values().map(|instance| instance.seen_at).max()))
     }
@@ -132,7 +145,6 @@ impl State {
 
     fn set_back(&mut self, back: &SetBack) -> usize {
         let by = |at: &mut Timestamp| *at = at.minus(back.by);
-        let ahead = back.now.plus(back.by).minus(Duration::from_secs(24 * 3_600));
         for instance in self.instances.values_mut() {
             instance.seen_at = instance.seen_at.min(back.now);
             instance.started_at = instance.started_at.min(back.now);
@@ -143,10 +155,10 @@ impl State {
         let mut rows = 0;
         for pending in self.rows.values_mut().filter_map(|rows| rows.pending.as_mut()) {
             let before = pending.clone();
-            if pending.due >= ahead {
+            if pending.due >= back.from {
                 by(&mut pending.due);
             }
-            pending.lease_until.as_mut().filter(|until| **until >= ahead).map(by);
+            pending.lease_until.as_mut().filter(|until| **until >= back.from).map(by);
             if pending.progress.since.is_some_and(|since| since > back.now) {
                 pending.progress.since.as_mut().map(by);
                 pending.progress.horizon.as_mut().map(by);
@@ -192,6 +204,7 @@ impl State {
                 applied.lost.push((Arc::clone(&raised.partition), raised.epoch));
             }
         }
+        self.counts = self.counts.and(Counts::of(&applied.verdicts));
         applied.lost.sort();
         applied.lost.dedup();
         Ok(applied)

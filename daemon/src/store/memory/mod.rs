@@ -10,12 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::reads::{BuriedLetter, InstanceEnd};
+use super::reads::{BuriedLetter, Counts, InstanceEnd};
 use super::{Answer, StoreError};
 use crate::base::clock::{Clock, Timestamp};
 use crate::model::callback::{CallbackId, Hash};
 use crate::model::dead_letter::ValueBudget;
 use crate::model::endpoint::QueueKey;
+use crate::model::endpoint_history::EndpointHistory;
 use crate::model::event::PartitionKey;
 use crate::model::offsets::Watermark;
 use crate::model::settlement::{NumberedAttempt, Rows};
@@ -23,6 +24,7 @@ use crate::model::settlement::{NumberedAttempt, Rows};
 pub struct MemoryStore {
     clock: Arc<dyn Clock>,
     values: ValueBudget,
+    created_at: Timestamp,
     state: Mutex<State>,
     admin: Mutex<admin::AdminState>,
 }
@@ -38,6 +40,9 @@ struct State {
     attempts: BTreeMap<(CallbackId, u32), NumberedAttempt>,
     dead_letters: BTreeMap<CallbackId, BuriedLetter>,
     event_ids: BTreeMap<Hash, (CallbackId, Timestamp)>,
+    counts: Counts,
+    /// By team and origin.
+    endpoints: BTreeMap<(String, String), EndpointHistory>,
     /// The turn in which each queue was served last.
     served: BTreeMap<QueueKey, u64>,
     turn: u64,
@@ -61,7 +66,7 @@ struct Partition {
 
 impl MemoryStore {
     pub fn new(values: ValueBudget, clock: Arc<dyn Clock>) -> Self {
-        Self { clock, values, state: Mutex::default(), admin: Mutex::default() }
+        Self { created_at: clock.now(), clock, values, state: Mutex::default(), admin: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

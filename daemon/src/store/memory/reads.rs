@@ -14,8 +14,8 @@ use crate::model::settlement::{NumberedAttempt, Pending, Rows};
 use crate::model::state::State as CallbackState;
 use crate::store::Answer;
 use crate::store::reads::{
-    BuriedLetter, CallbackFilter, DeadLetterFilter, Found, InstanceRow, LISTED_BYTES, Page, PartitionOffsets, QueueAsk,
-    QueueRow, Queues, Reads, Totals,
+    BuriedLetter, CallbackFilter, Counts, DeadLetterFilter, Found, InstanceRow, LISTED_BYTES, Page, PartitionOffsets,
+    QueueAsk, QueueRow, Queues, Reads, Totals,
 };
 
 impl Reads for MemoryStore {
@@ -104,6 +104,10 @@ impl Reads for MemoryStore {
 
     fn backlog(&self) -> Answer<'_, (u64, Option<Timestamp>)> {
         done(Ok(self.state().backlog()))
+    }
+
+    fn counts(&self) -> Answer<'_, (Counts, Timestamp)> {
+        done(Ok((self.state().counts, self.created_at)))
     }
 
     fn totals(&self) -> Answer<'_, Totals> {

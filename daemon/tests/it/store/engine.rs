@@ -616,7 +616,9 @@ async fn an_event_of_the_future_is_pruned_by_when_its_callback_settled() {
         subject.clock.advance(Duration::from_secs(3_600));
         let cutoff = subject.rows(facts(2).id).await.settled.unwrap().settled_at.plus(Duration::from_secs(1));
         let late = future(3);
-        subject.write(vec![settled(3, Arc::clone(&late))], vec![]).await;
+        let Change::Settle(mut last) = settled(3, Arc::clone(&late)) else { unreachable!() };
+        last.attempt.begun_at = cutoff;
+        subject.write(vec![Change::Settle(last)], vec![]).await;
         let ask = |after| PruneAsk {
             now: cutoff,
             settled_before: cutoff,
@@ -657,7 +659,7 @@ async fn times_that_a_wrong_clock_wrote_are_taken_back() {
         let wrong = START.plus(by);
         subject.write(vec![retry(2, wrong), park(3, None, epoch)], vec![]).await;
         assert_eq!(subject.store.newest_time().await.unwrap(), Some(wrong), "{name}");
-        subject.store.set_back(SetBack { by, now: START }).await.unwrap();
+        subject.store.set_back(SetBack { by, now: START, from: wrong }).await.unwrap();
         for n in [1, 2] {
             let pending = subject.rows(facts(n).id).await.pending.unwrap();
             let times = (pending.due, pending.progress.since, pending.progress.horizon);

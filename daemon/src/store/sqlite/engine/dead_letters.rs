@@ -47,7 +47,7 @@ pub(super) fn bury(
         connection
             .prepare_cached(
                 "INSERT INTO dead_letter_bytes (topic, bytes) VALUES (?1, ?2)
-                 ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes",
+                 ON CONFLICT DO UPDATE SET bytes = dead_letter_bytes.bytes + excluded.bytes",
             )?
             .execute(params![&*partition.topic, value.len()])?;
     }
@@ -70,7 +70,7 @@ pub(super) fn prune(connection: &Connection, before: Timestamp, at_most: i64) ->
     let old = "SELECT id FROM dead_letter WHERE buried_at < ?1 ORDER BY buried_at LIMIT ?2";
     connection
         .prepare_cached(&format!(
-            "UPDATE dead_letter_bytes SET bytes = max(0, bytes - freed.bytes) FROM (
+            "UPDATE dead_letter_bytes SET bytes = max(0, dead_letter_bytes.bytes - freed.bytes) FROM (
                  SELECT topic, sum(length(value)) AS bytes
                  FROM dead_letter JOIN partition_offsets ON partition_offsets.id = dead_letter.partition_id
                  WHERE dead_letter.id IN ({old}) GROUP BY topic

@@ -2,6 +2,7 @@
 
 mod claim;
 mod dead_letters;
+mod endpoints;
 pub(super) mod partition_offsets;
 mod prune;
 pub(super) mod rows;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use super::connection::SqliteStore;
 use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
+use crate::model::endpoint_history::EndpointHistory;
 use crate::model::event::PartitionKey;
 use crate::store::{
     Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, PruneAsk, Pruned,
@@ -20,6 +22,14 @@ use crate::store::{
 };
 
 impl EngineStore for SqliteStore {
+    fn note_endpoints(&self, histories: Vec<EndpointHistory>) -> Answer<'_, ()> {
+        self.in_transaction(move |transaction, _, _| endpoints::note(transaction, &histories))
+    }
+
+    fn endpoint_histories(&self, at_most: usize) -> Answer<'_, Vec<EndpointHistory>> {
+        self.read_for_delivery(move |connection| endpoints::newest(connection, at_most))
+    }
+
     fn newest_time(&self) -> Answer<'_, Option<Timestamp>> {
         self.in_transaction(|transaction, _, _| upkeep::newest_time(transaction))
     }

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::error::SqliteError;
 use super::super::id_cache::{IdCache, USE_NOTED};
-use super::dead_letters;
+use super::{dead_letters, endpoints};
 use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
 use crate::store::{PruneAsk, Pruned};
@@ -18,6 +18,9 @@ pub(super) fn prune(connection: &Connection, ids: &mut IdCache, ask: &PruneAsk) 
         .prepare_cached("DELETE FROM dedupe WHERE hash IN (SELECT hash FROM dedupe WHERE at < ?1 LIMIT ?2)")?
         .execute(params![ask.event_ids_before.millis(), limit])?;
     // Settled rows name their queues, so queues go only after a whole pass over the settled rows.
+    if next.is_none() {
+        endpoints::prune(connection, ask.settled_before)?;
+    }
     let queues = if next.is_none() { prune_queues(connection, ask, limit)? } else { 0 };
     if queues > 0 {
         ids.forget_queues();

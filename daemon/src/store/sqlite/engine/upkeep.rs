@@ -1,15 +1,10 @@
 //! The begin and end of an instance, and the repair of queues, leases and times.
 
-use std::time::Duration;
-
 use rusqlite::{Connection, params};
 
 use super::super::error::SqliteError;
 use crate::base::clock::Timestamp;
 use crate::store::{Begun, InstanceId, SetBack};
-
-/// A clock that was wrong for a while was ahead by less than now at its beginning.
-const SETTING_SLACK: Duration = Duration::from_secs(24 * 3_600);
 
 /// One process at a time holds a SQLite store, so every lease of an earlier instance is void when one begins.
 pub(super) fn begin(connection: &Connection, now: Timestamp) -> Result<Begun, SqliteError> {
@@ -19,6 +14,14 @@ pub(super) fn begin(connection: &Connection, now: Timestamp) -> Result<Begun, Sq
     // clean is 0 while an instance runs, 1 when it ended cleanly, 2 when its successor found that it did not.
     connection.execute("UPDATE instance SET clean = 2 WHERE clean = 0", [])?;
     // Earlier instances are kept for the record, the last hundred of them.
+    connection.execute_batch(
+        "UPDATE store SET (delivered, exhausted, abandoned, dead_letters) = (
+             SELECT store.delivered + coalesce(sum(instance.delivered), 0),
+                    store.exhausted + coalesce(sum(instance.exhausted), 0),
+                    store.abandoned + coalesce(sum(instance.abandoned), 0),
+                    store.dead_letters + coalesce(sum(instance.dead_letters), 0)
+             FROM instance WHERE instance.id <= (SELECT max(id) - 100 FROM instance))",
+    )?;
     connection.execute("DELETE FROM instance WHERE id <= (SELECT max(id) - 100 FROM instance)", [])?;
     connection.execute("UPDATE partition_offsets SET owner = NULL", [])?;
     void_leases(connection, i64::MAX)?;
@@ -33,11 +36,11 @@ pub(super) fn newest_time(connection: &Connection) -> Result<Option<Timestamp>, 
     Ok(newest.map(Timestamp::from_millis))
 }
 
-/// A row that was written while the clock was ahead has its times ahead by as much. Rows that were due about that far
-/// ahead for another reason come earlier than planned.
+/// A row that was written while the clock was ahead has its times ahead by as much. Rows that were due that late for another
+/// reason come earlier than planned.
 pub(super) fn set_back(connection: &Connection, back: &SetBack) -> Result<usize, SqliteError> {
     let (by, now) = (i64::try_from(back.by.as_millis()).unwrap_or(i64::MAX), back.now.millis());
-    let ahead = back.now.plus(back.by).minus(SETTING_SLACK).millis();
+    let from = back.from.millis();
     connection.execute("UPDATE instance SET heartbeat = ?1 WHERE heartbeat > ?1", [now])?;
     connection.execute("UPDATE instance SET started_at = ?1 WHERE started_at > ?1", [now])?;
     connection.execute("UPDATE partition_offsets SET moved_at = ?1 WHERE moved_at > ?1", [now])?;
@@ -47,9 +50,9 @@ pub(super) fn set_back(connection: &Connection, back: &SetBack) -> Result<usize,
                             since = CASE WHEN since > ?3 THEN since - ?1 ELSE since END,
                             horizon = CASE WHEN since > ?3 THEN horizon - ?1 ELSE horizon END
          WHERE due >= ?2 OR lease_until >= ?2 OR since > ?3",
-        [by, ahead, now],
+        [by, from, now],
     )?;
-    connection.execute("UPDATE queue SET next_at = next_at - ?1 WHERE next_at >= ?2", [by, ahead])?;
+    connection.execute("UPDATE queue SET next_at = next_at - ?1 WHERE next_at >= ?2", [by, from])?;
     Ok(rows)
 }
 

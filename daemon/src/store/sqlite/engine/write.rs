@@ -15,6 +15,7 @@ use crate::model::callback::CallbackId;
 use crate::model::dead_letter::ValueBudget;
 use crate::model::event::PartitionKey;
 use crate::model::settlement::{Change, Pending, Rows, Settle, Verdict, apply};
+use crate::store::reads::Counts;
 use crate::store::{Applied, Batch, EventClaim};
 
 pub(super) fn write(
@@ -52,11 +53,21 @@ pub(super) fn write(
         }
     }
     work.raise_queues()?;
-    connection.prepare_cached("UPDATE instance SET batch = ?2, heartbeat = ?3 WHERE id = ?1")?.execute(params![
-        batch.instance.0,
-        batch.number,
-        now.millis()
-    ])?;
+    let counts = Counts::of(&applied.verdicts);
+    connection
+        .prepare_cached(
+            "UPDATE instance SET batch = ?2, heartbeat = ?3, delivered = delivered + ?4, exhausted = exhausted + ?5,
+                                 abandoned = abandoned + ?6, dead_letters = dead_letters + ?7 WHERE id = ?1",
+        )?
+        .execute(params![
+            batch.instance.0,
+            batch.number,
+            now.millis(),
+            counts.delivered,
+            counts.exhausted,
+            counts.abandoned,
+            counts.dead_letters
+        ])?;
     applied.lost.sort();
     applied.lost.dedup();
     Ok(applied)

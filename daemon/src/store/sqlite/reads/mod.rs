@@ -19,8 +19,8 @@ use crate::model::event::PartitionKey;
 use crate::model::settlement::{NumberedAttempt, Rows};
 use crate::store::Answer;
 use crate::store::reads::{
-    BuriedLetter, CallbackFilter, DeadLetterFilter, Found, InstanceEnd, InstanceRow, Page, PartitionOffsets, QueueAsk,
-    QueueRow, Reads, Totals,
+    BuriedLetter, CallbackFilter, Counts, DeadLetterFilter, Found, InstanceEnd, InstanceRow, Page, PartitionOffsets,
+    QueueAsk, QueueRow, Reads, Totals,
 };
 
 impl Reads for SqliteStore {
@@ -101,6 +101,10 @@ impl Reads for SqliteStore {
         self.read_for_people(backlog)
     }
 
+    fn counts(&self) -> Answer<'_, (Counts, Timestamp)> {
+        self.read_for_people(counts)
+    }
+
     fn totals(&self) -> Answer<'_, Totals> {
         self.read_for_people(totals)
     }
@@ -115,6 +119,22 @@ fn callbacks(
     let mut ids = IdCache::default();
     let docs = found.docs.into_iter().map(|id| Ok((id, rows::load(connection, &mut ids, id)?)));
     Ok(Found { docs: docs.collect::<Result<_, SqliteError>>()?, next: found.next })
+}
+
+fn counts(connection: &Connection) -> Result<(Counts, Timestamp), SqliteError> {
+    let read = |row: &rusqlite::Row<'_>| -> rusqlite::Result<Counts> {
+        Ok(Counts { delivered: row.get(0)?, exhausted: row.get(1)?, abandoned: row.get(2)?, dead_letters: row.get(3)? })
+    };
+    let of_instances = connection
+        .prepare_cached(
+            "SELECT coalesce(sum(delivered), 0), coalesce(sum(exhausted), 0), coalesce(sum(abandoned), 0),
+                    coalesce(sum(dead_letters), 0) FROM instance",
+        )?
+        .query_row([], read)?;
+    let (earlier, since) = connection
+        .prepare_cached("SELECT delivered, exhausted, abandoned, dead_letters, counted_since FROM store")?
+        .query_row([], |row| Ok((read(row)?, Timestamp::from_millis(row.get(4)?))))?;
+    Ok((of_instances.and(earlier), since))
 }
 
 fn totals(connection: &Connection) -> Result<Totals, SqliteError> {
