@@ -93,8 +93,22 @@ pub(crate) struct Race<'r> {
 #[derive(Default)]
 struct Causes {
     dns: Option<DnsError>,
-    /// The first address that could not be connected to.
+    /// The first address that could not be connected to, or the first one whose host refused it.
     connect: Option<(io::Error, SocketAddr)>,
+}
+
+impl Causes {
+    /// A host that refuses tells more than a network that is not there, such as IPv6 on a machine without it.
+    fn add(&mut self, error: io::Error, address: SocketAddr) {
+        let tells_more = |known: &io::Error| is_refusal(&error) && !is_refusal(known);
+        if self.connect.as_ref().is_none_or(|(known, _)| tells_more(known)) {
+            self.connect = Some((error, address));
+        }
+    }
+}
+
+fn is_refusal(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ConnectionRefused
 }
 
 impl Race<'_> {
@@ -119,7 +133,7 @@ impl Race<'_> {
                 Some((result, address)) = calls.next(), if !calls.is_empty() => match result {
                     Ok(stream) => return Ok((stream, address)),
                     Err(error) => {
-                        causes.connect.get_or_insert((error, address));
+                        causes.add(error, address);
                         schedule.failed(Instant::now());
                     }
                 },
@@ -160,8 +174,7 @@ impl Race<'_> {
 
     fn failed(&self, causes: Causes) -> Failed {
         if let Some((error, address)) = causes.connect {
-            let refused = error.kind() == io::ErrorKind::ConnectionRefused;
-            let outcome = if refused { Outcome::ConnectRefused } else { Outcome::ConnectFailed };
+            let outcome = if is_refusal(&error) { Outcome::ConnectRefused } else { Outcome::ConnectFailed };
             return Failed { peer: Some(address), ..Failed::new(outcome, error) };
         }
         Failed::of_name(self.host, causes.dns.unwrap_or(DnsError::NotFound))

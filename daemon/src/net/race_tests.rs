@@ -63,6 +63,17 @@ fn ipv4_waits_a_moment_for_ipv6_and_no_longer() {
     assert_eq!(schedule.next_at(), Some(now), "it has failed");
 }
 
+#[test]
+fn a_host_that_refuses_tells_more_than_a_network_that_is_not_there() {
+    let mut causes = Causes::default();
+    causes.add(io::ErrorKind::NetworkUnreachable.into(), socket("2606::1"));
+    causes.add(io::ErrorKind::HostUnreachable.into(), socket("2606::2"));
+    causes.add(io::ErrorKind::ConnectionRefused.into(), socket("8.8.8.8"));
+    causes.add(io::ErrorKind::ConnectionRefused.into(), socket("9.9.9.9"));
+    let (error, address) = causes.connect.unwrap();
+    assert_eq!((error.kind(), address), (io::ErrorKind::ConnectionRefused, socket("8.8.8.8")));
+}
+
 /// Runs a race for `name.example` at `port`, with a judge that denies `denied`.
 async fn race(port: u16, told: Told, denied: Option<IpAddr>) -> Result<SocketAddr, Failed> {
     let server = NameServer::start().await.unwrap();
