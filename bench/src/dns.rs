@@ -2,17 +2,21 @@
 //! name" for the rest.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::net::UdpSocket;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// The answer for a name.
 #[derive(Debug, Clone)]
 pub enum Answer {
     /// These addresses.
-    Addresses(Vec<Ipv4Addr>),
+    Addresses(Vec<IpAddr>),
+    /// These addresses. The answer about IPv6 comes after this time.
+    SlowV6(Vec<IpAddr>, Duration),
     /// No answer at all.
     Silence,
     /// A server failure.
@@ -24,6 +28,7 @@ pub struct NameServer {
     /// Where it listens.
     pub address: SocketAddr,
     names: Arc<Mutex<HashMap<String, Answer>>>,
+    answered: watch::Receiver<u64>,
     task: JoinHandle<()>,
 }
 
@@ -37,16 +42,32 @@ impl NameServer {
         let address = socket.local_addr()?;
         let names: Arc<Mutex<HashMap<String, Answer>>> = Arc::default();
         let known = Arc::clone(&names);
+        let (count, answered) = watch::channel(0);
         let task = tokio::spawn(async move {
+            let socket = Arc::new(socket);
             let mut packet = [0; 512];
             while let Ok((length, from)) = socket.recv_from(&mut packet).await {
-                if let Some(answer) = answer(&packet[..length], &known) {
-                    // A client that has gone needs no answer.
-                    socket.send_to(&answer, from).await.ok();
+                if let Some((answer, delay)) = answer(&packet[..length], &known) {
+                    let (socket, count) = (Arc::clone(&socket), count.clone());
+                    tokio::spawn(async move {
+                        tokio::time::sleep(delay).await;
+                        // A client that has gone needs no answer.
+                        socket.send_to(&answer, from).await.ok();
+                        count.send_modify(|count| *count += 1);
+                    });
                 }
             }
         });
-        Ok(Self { address, names, task })
+        Ok(Self { address, names, answered, task })
+    }
+
+    /// Waits until it has sent this many answers.
+    ///
+    /// # Panics
+    /// The name server has ended.
+    pub async fn until_answered(&self, count: u64) {
+        let mut answered = self.answered.clone();
+        answered.wait_for(|sent| *sent >= count).await.expect("the name server runs");
     }
 
     /// Sets the answer for a name.
@@ -61,8 +82,8 @@ impl Drop for NameServer {
     }
 }
 
-/// The answer to one question of type A. Questions of other types get an empty answer.
-fn answer(packet: &[u8], known: &Mutex<HashMap<String, Answer>>) -> Option<Vec<u8>> {
+/// The answer to one question of type A or AAAA, and when it is sent. Questions of other types get an empty answer.
+fn answer(packet: &[u8], known: &Mutex<HashMap<String, Answer>>) -> Option<(Vec<u8>, Duration)> {
     let mut labels = Vec::new();
     let mut at = 12;
     loop {
@@ -77,19 +98,32 @@ fn answer(packet: &[u8], known: &Mutex<HashMap<String, Answer>>) -> Option<Vec<u
     let question_end = at + 4;
     let kind = u16::from_be_bytes(packet.get(at..at + 2)?.try_into().ok()?);
     let found = known.lock().unwrap_or_else(PoisonError::into_inner).get(&labels.join(".")).cloned();
-    let (code, addresses) = match found {
+    let (code, addresses, slow) = match found {
         Some(Answer::Silence) => return None,
-        Some(Answer::Failure) => (2, Vec::new()),
-        Some(Answer::Addresses(addresses)) if kind == 1 => (0, addresses),
-        Some(Answer::Addresses(_)) => (0, Vec::new()),
-        None => (3, Vec::new()),
+        Some(Answer::Failure) => (2, Vec::new(), Duration::ZERO),
+        Some(Answer::Addresses(addresses)) => (0, addresses, Duration::ZERO),
+        Some(Answer::SlowV6(addresses, delay)) => (0, addresses, delay),
+        None => (3, Vec::new(), Duration::ZERO),
     };
+    let asked: Vec<_> = addresses.iter().filter_map(|ip| record(*ip, kind)).collect();
     let mut reply = packet.get(..2)?.to_vec();
-    reply.extend([0x81, 0x80 | code, 0, 1, 0, u8::try_from(addresses.len()).ok()?, 0, 0, 0, 0]);
+    reply.extend([0x81, 0x80 | code, 0, 1, 0, u8::try_from(asked.len()).ok()?, 0, 0, 0, 0]);
     reply.extend(packet.get(12..question_end)?);
-    for address in addresses {
-        reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]);
-        reply.extend(address.octets());
-    }
-    Some(reply)
+    reply.extend(asked.concat());
+    Some((reply, if kind == AAAA { slow } else { Duration::ZERO }))
+}
+
+const A: u16 = 1;
+const AAAA: u16 = 28;
+
+/// The record of an address, if it is of the kind that was asked for. It may be kept for 30 s.
+fn record(ip: IpAddr, kind: u16) -> Option<Vec<u8>> {
+    let data = match (ip, kind) {
+        (IpAddr::V4(ip), A) => ip.octets().to_vec(),
+        (IpAddr::V6(ip), AAAA) => ip.octets().to_vec(),
+        _ => return None,
+    };
+    let length = u8::try_from(data.len()).ok()?;
+    let kind = u8::try_from(kind).ok()?;
+    Some([&[0xc0, 12, 0, kind, 0, 1, 0, 0, 0, 30, 0, length][..], &data].concat())
 }

@@ -32,6 +32,14 @@ pub enum Act {
     Reset(Reason),
     /// Ends the connection with an error while the request is open.
     GoAway,
+    /// Reads the request's head, sends these frames, and then the second ones again and again.
+    Frames(Vec<u8>, Vec<u8>),
+    /// Reads the request's head, sends these frames and closes the connection.
+    FramesThenClose(Vec<u8>),
+    /// Answers 200 with so many headers, each with a value of so many bytes.
+    Headers(usize, usize),
+    /// Acts in the first way on the first connection, and in the second way on all others.
+    First(Box<Act>, Box<Act>),
     /// Closes the connection while the request is open.
     Close,
     /// Closes as soon as the handshake is done.
@@ -56,6 +64,8 @@ pub struct Http2 {
     pub address: SocketAddr,
     /// Connections so far.
     pub connections: Arc<AtomicU64>,
+    /// Requests so far.
+    pub requests: Arc<AtomicU64>,
     task: JoinHandle<()>,
 }
 
@@ -69,18 +79,24 @@ impl Http2 {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let connections = Arc::new(AtomicU64::new(0));
-        let count = Arc::clone(&connections);
+        let requests = Arc::new(AtomicU64::new(0));
+        let (count, counted) = (Arc::clone(&connections), Arc::clone(&requests));
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                count.fetch_add(1, Ordering::SeqCst);
-                let (act, acceptor) = (act.clone(), acceptor.clone());
+                let before = count.fetch_add(1, Ordering::SeqCst);
+                let act = match &act {
+                    Act::First(first, _) if before == 0 => (**first).clone(),
+                    Act::First(_, others) => (**others).clone(),
+                    act => act.clone(),
+                };
+                let (acceptor, requests) = (acceptor.clone(), Arc::clone(&counted));
                 tokio::spawn(async move {
                     // A client that gives up is expected here.
-                    perform(stream, acceptor, act).await.ok();
+                    perform(stream, acceptor, act, &requests).await.ok();
                 });
             }
         });
-        Ok(Self { address, connections, task })
+        Ok(Self { address, connections, requests, task })
     }
 }
 
@@ -90,18 +106,44 @@ impl Drop for Http2 {
     }
 }
 
-async fn perform(stream: TcpStream, acceptor: TlsAcceptor, act: Act) -> anyhow::Result<()> {
-    let mut stream = acceptor.accept(stream).await?;
+async fn perform(stream: TcpStream, acceptor: TlsAcceptor, act: Act, requests: &AtomicU64) -> anyhow::Result<()> {
+    stream.set_nodelay(true)?;
+    let stream = acceptor.accept(stream).await?;
     match act {
-        Act::CloseAtOnce => return Ok(()),
+        Act::CloseAtOnce => Ok(()),
+        Act::Greet(_) | Act::DripHead | Act::Frames(..) | Act::FramesThenClose(_) => {
+            send_by_hand(stream, act, requests).await
+        }
+        act => serve(stream, act, requests).await,
+    }
+}
+
+/// The acts for which a library would be too polite.
+async fn send_by_hand(mut stream: TlsStream<TcpStream>, act: Act, requests: &AtomicU64) -> anyhow::Result<()> {
+    match act {
         Act::Greet(bytes) => {
             stream.write_all(&bytes).await?;
             stream.flush().await?;
-            return drain(stream).await;
+            drain(stream).await
         }
-        Act::DripHead => return drip_head(stream).await,
-        _ => {}
+        Act::Frames(first, again) => {
+            read_head(&mut stream).await?;
+            requests.fetch_add(1, Ordering::SeqCst);
+            send_frames(stream, &first, &again).await
+        }
+        Act::FramesThenClose(frames) => {
+            read_head(&mut stream).await?;
+            requests.fetch_add(1, Ordering::SeqCst);
+            stream.write_all(&frames).await?;
+            stream.shutdown().await?;
+            // If bytes stayed unread, the system would reset the connection, and the client would lose our frames.
+            drain(stream).await
+        }
+        _ => drip_head(stream).await,
     }
+}
+
+async fn serve(stream: TlsStream<TcpStream>, act: Act, requests: &AtomicU64) -> anyhow::Result<()> {
     let mut server = h2::server::Builder::new();
     match act {
         Act::OneAtATime => server.max_concurrent_streams(1),
@@ -112,6 +154,7 @@ async fn perform(stream: TcpStream, acceptor: TlsAcceptor, act: Act) -> anyhow::
     let mut connection: Connection<TlsStream<TcpStream>, Bytes> = server.handshake(stream).await?;
     while let Some(request) = connection.accept().await {
         let (request, answer) = request?;
+        requests.fetch_add(1, Ordering::SeqCst);
         match act {
             Act::Close => return Ok(()),
             Act::Deaf => {
@@ -177,16 +220,77 @@ async fn answer_one(request: Request<RecvStream>, mut answer: SendResponse<Bytes
         }
         Act::Reset(reason) => answer.send_reset(reason),
         Act::EndlessHead => {
-            let mut response = head(200)?;
-            for n in 0..2_000 {
-                let name = http::HeaderName::from_bytes(format!("x-{n}").as_bytes())?;
-                response.headers_mut().insert(name, http::HeaderValue::from_static("0123456789abcdef"));
-            }
-            answer.send_response(response, true)?;
+            answer.send_response(with_headers(head(200)?, 4_000, 16)?, true)?;
+        }
+        Act::Headers(count, size) => {
+            answer.send_response(with_headers(head(200)?, count, size)?, true)?;
         }
         _ => std::future::pending::<()>().await,
     }
     Ok(())
+}
+
+fn with_headers(mut response: Response<()>, count: usize, size: usize) -> anyhow::Result<Response<()>> {
+    for n in 0..count {
+        let name = http::HeaderName::from_bytes(format!("x-{n}").as_bytes())?;
+        response.headers_mut().insert(name, http::HeaderValue::from_str(&"v".repeat(size))?);
+    }
+    Ok(response)
+}
+
+/// A frame of HTTP/2 (RFC 9113, section 4.1).
+///
+/// # Panics
+/// The payload is longer than 16 MiB.
+#[must_use]
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a short payload").to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// The frame with which a receiver ends a connection: it has handled no stream above `last`.
+#[must_use]
+pub fn go_away(last: u32, reason: Reason, debug: &[u8]) -> Vec<u8> {
+    frame(7, 0, 0, &[&last.to_be_bytes()[..], &u32::from(reason).to_be_bytes(), debug].concat())
+}
+
+/// A frame with the whole head of the answer on a stream.
+#[must_use]
+pub fn head(stream: u32, end: bool, block: &[u8]) -> Vec<u8> {
+    frame(1, 4 | u8::from(end), stream, block)
+}
+
+/// Sends SETTINGS and reads until the head of the first request has come.
+async fn read_head(stream: &mut TlsStream<TcpStream>) -> anyhow::Result<()> {
+    stream.write_all(&frame(4, 0, 0, &[])).await?;
+    stream.flush().await?;
+    stream.read_exact(&mut [0; b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len()]).await?;
+    loop {
+        let mut begin = [0; 9];
+        stream.read_exact(&mut begin).await?;
+        let length = u32::from_be_bytes([0, begin[0], begin[1], begin[2]]);
+        stream.read_exact(&mut vec![0; length as usize]).await?;
+        if begin[3] == 1 {
+            return Ok(());
+        }
+    }
+}
+
+async fn send_frames(stream: TlsStream<TcpStream>, first: &[u8], again: &[u8]) -> anyhow::Result<()> {
+    let (read, mut write) = tokio::io::split(stream);
+    // What the client says no longer matters, but it must be able to say it.
+    let reading = tokio::spawn(drain(read));
+    let writing = async {
+        write.write_all(first).await?;
+        write.flush().await?;
+        while !again.is_empty() {
+            write.write_all(again).await?;
+            write.flush().await?;
+        }
+        anyhow::Ok(())
+    };
+    writing.await?;
+    reading.await?
 }
 
 /// Sends SETTINGS, then a HEADERS frame for the first stream, one byte per second.
@@ -206,7 +310,7 @@ async fn drip_head(mut stream: TlsStream<TcpStream>) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn drain(mut stream: TlsStream<TcpStream>) -> anyhow::Result<()> {
+async fn drain(mut stream: impl tokio::io::AsyncRead + Unpin) -> anyhow::Result<()> {
     let mut chunk = [0; 4096];
     while stream.read(&mut chunk).await? > 0 {}
     Ok(())

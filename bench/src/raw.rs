@@ -30,6 +30,8 @@ pub enum Act {
     DripHead,
     /// Sends headers that never end.
     EndlessHead,
+    /// Reads the request, sends the first bytes, and then the second ones again and again, each time as a piece of its own.
+    Flood(&'static [u8], &'static [u8]),
     /// Sends 200 and a body that never ends.
     EndlessBody,
     /// Sends 200 and a body at one byte per second.
@@ -42,6 +44,8 @@ pub struct Raw {
     pub address: SocketAddr,
     /// Connections so far.
     pub connections: Arc<AtomicU64>,
+    /// Bytes that `Act::Flood` has sent so far.
+    pub flooded: Arc<AtomicU64>,
     task: JoinHandle<()>,
 }
 
@@ -54,18 +58,22 @@ impl Raw {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let connections = Arc::new(AtomicU64::new(0));
-        let count = Arc::clone(&connections);
+        let flooded = Arc::new(AtomicU64::new(0));
+        let (count, sent) = (Arc::clone(&connections), Arc::clone(&flooded));
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 count.fetch_add(1, Ordering::SeqCst);
-                let act = act.clone();
+                let (act, sent) = (act.clone(), Arc::clone(&sent));
                 tokio::spawn(async move {
                     // A client that gives up is expected here.
-                    perform(stream, act).await.ok();
+                    match act {
+                        Act::Flood(first, again) => flood(stream, first, again, &sent).await.ok(),
+                        act => perform(stream, act).await.ok(),
+                    };
                 });
             }
         });
-        Ok(Self { address, connections, task })
+        Ok(Self { address, connections, flooded, task })
     }
 }
 
@@ -111,6 +119,16 @@ async fn perform(mut stream: TcpStream, act: Act) -> std::io::Result<()> {
             read_request(&mut stream).await?;
             answer_slowly(stream, endless).await
         }
+    }
+}
+
+async fn flood(mut stream: TcpStream, first: &[u8], again: &[u8], sent: &AtomicU64) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    read_request(&mut stream).await?;
+    stream.write_all(first).await?;
+    loop {
+        stream.write_all(again).await?;
+        sent.fetch_add(again.len() as u64, Ordering::Relaxed);
     }
 }
 

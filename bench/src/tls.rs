@@ -25,7 +25,15 @@ impl Certificates {
     /// # Errors
     /// A file cannot be written, or the certificate cannot be made.
     pub fn make(folder: &Path) -> anyhow::Result<Self> {
-        let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+        Self::for_names(folder, &["127.0.0.1", "localhost"])
+    }
+
+    /// The same, for other names.
+    ///
+    /// # Errors
+    /// A file cannot be written, or the certificate cannot be made.
+    pub fn for_names(folder: &Path, names: &[&str]) -> anyhow::Result<Self> {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let made = rcgen::generate_simple_self_signed(names)?;
         let at = |name: &str, text: String| -> std::io::Result<PathBuf> {
             let path = folder.join(name);

@@ -230,6 +230,7 @@ async fn post(
 
 fn headers(case: &str, request: &Request) -> Result<HeaderMap, ConformanceError> {
     let mut headers = HeaderMap::new();
+    headers.insert(http::header::ACCEPT, HeaderValue::from_static("*/*"));
     headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let agent = concat!("scale-callback/", env!("CARGO_PKG_VERSION"));
     headers.insert(http::header::USER_AGENT, HeaderValue::from_static(agent));

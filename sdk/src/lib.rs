@@ -203,6 +203,10 @@ pub use order::EventTime;
 pub use verified::Verified;
 pub use verifier::Verifier;
 
+/// How long a receiver has to answer a callback: from the begin of an attempt until the whole head of its answer has
+/// arrived. The platform gives up an attempt after this time and tries again later.
+pub const ANSWER_DEADLINE: std::time::Duration = std::time::Duration::from_secs(15);
+
 /// The names of the headers that a callback carries, in lower case.
 pub mod header {
     /// The callback's id, which is the same for every attempt.

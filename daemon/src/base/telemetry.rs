@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::reload;
@@ -14,6 +14,9 @@ use super::panics;
 
 /// The longest filter, in bytes.
 const LONGEST_FILTER: usize = 1_024;
+/// Libraries whose more detailed lines quote what a receiver sent. A receiver may repeat our keys, so these lines are
+/// never logged.
+const QUOTING: [&str; 2] = ["h2", "hyper"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -46,7 +49,24 @@ fn filter(level: &str) -> Result<Targets, String> {
     if has_wrong_word || level.len() > LONGEST_FILTER {
         return Err(wrong());
     }
-    level.parse().map_err(|_| wrong())
+    level.parse().map(without_quotations).map_err(|_| wrong())
+}
+
+fn without_quotations(asked: Targets) -> Targets {
+    let default = asked.default_level().unwrap_or(LevelFilter::OFF);
+    let quotes = |target: &str| {
+        let mut names = QUOTING.iter();
+        names.any(|name| target.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::")))
+    };
+    let asked = asked.iter().map(|(target, level)| {
+        let most = if quotes(target) { LevelFilter::INFO } else { LevelFilter::TRACE };
+        (target.to_owned(), level.min(most))
+    });
+    // The default, and shorter names that are a beginning of theirs, do not count for them.
+    let quiet = QUOTING.iter().map(|name| ((*name).to_owned(), default.min(LevelFilter::INFO)));
+    quiet
+        .chain(asked)
+        .fold(Targets::new().with_default(default), |targets, (target, level)| targets.with_target(target, level))
 }
 
 /// Changes the level of this process's logs.
@@ -103,6 +123,23 @@ pub fn start(config: &Config) -> Result<LogLevel, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn libraries_that_quote_receivers_are_quiet_at_every_level() {
+        use tracing::Level;
+        for level in
+            ["trace", "debug", "trace,h2=trace", "info,hyper::proto=trace,h2::codec=debug", "h=trace,hyp=trace"]
+        {
+            let filter = filter(level).unwrap();
+            for target in ["h2", "h2::codec::framed_read", "hyper", "hyper::proto::h1::conn"] {
+                assert!(!filter.would_enable(target, &Level::DEBUG), "{level}: {target}");
+            }
+        }
+        let enabled = |level: &str, target: &str, at| filter(level).unwrap().would_enable(target, &at);
+        assert!(enabled("trace", "callbackd::net", Level::TRACE) && enabled("debug", "callbackd::net", Level::DEBUG));
+        assert!(enabled("info", "hyper", Level::INFO) && !enabled("off", "hyper", Level::ERROR));
+        assert!(!enabled("info,hyper=off", "hyper", Level::ERROR));
+    }
 
     #[test]
     fn a_word_that_is_no_level_is_refused() {

@@ -18,9 +18,30 @@ fn the_defaults_are_complete_and_the_contracts() {
     let config = load("", &[]).expect("the defaults hold");
     assert_eq!(config.retry, RetryPolicy::default());
     assert_eq!(config.intake.max_event_bytes, 5 << 20);
-    assert_eq!(config.exchange.deadlines.total, Duration::from_secs(15));
+    let deadlines = config.exchange.deadlines;
+    assert_eq!(deadlines.total, scale_callback_auth::ANSWER_DEADLINE);
+    assert!(deadlines.head >= deadlines.total, "the whole time that is left is the answer's");
     assert_eq!(config.retention.settled, Duration::from_secs(30 * 86_400));
     assert_eq!(config.caps.team, 192);
+}
+
+#[test]
+fn every_document_names_the_same_deadline_for_an_answer() {
+    let seconds = scale_callback_auth::ANSWER_DEADLINE.as_secs();
+    let receivers = include_str!("../../../docs/receivers.md");
+    assert!(receivers.contains(&format!("| any 2xx, within {seconds} s |")));
+    assert!(receivers.contains(&format!("If an answer takes longer than {seconds} s,")));
+    let defaults = include_str!("../../../config/callbackd.toml");
+    assert!(defaults.contains(&format!("Receivers are promised {seconds} s from the begin of an attempt")));
+    for help in [
+        include_str!("../../../gate/src/cli/listen/mod.rs"),
+        include_str!("../../../gate/src/cli/gate.rs"),
+        include_str!("../../../gate/src/cli/send.rs"),
+    ] {
+        let waits = format!("The platform waits {seconds}s.");
+        let default = format!("default_value = \"{seconds}s\"");
+        assert!(help.contains(&waits) || help.contains(&default));
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::directory::TeamEntry;
 use crate::model::attempt::Outcome;
 use crate::model::endpoint::{QueueKey, QueueTarget};
 use crate::model::team::{AuthForm, HttpPolicy, Mode};
-use crate::net::target::Target;
+use crate::net::target::{Target, UrlError};
 use crate::schedule::LaneKey;
 
 /// Where a callback goes, and in which form it is authenticated.
@@ -57,7 +57,7 @@ pub fn resolve_in(
 ) -> Result<Resolved, Refusal> {
     let url = url_of(own, &entry, mode)
         .ok_or_else(|| Refusal::new(Outcome::NoUrl, "neither the task nor its team has a callback URL"))?;
-    let target = Target::parse(url).map_err(|error| Refusal::new(Outcome::UrlInvalid, error))?;
+    let target = Target::parse(url).map_err(|error| Refusal::new(outcome_of(error), error))?;
     // This comes before any key is read, because the key is sent to the URL, and a task may name its own URL.
     if !entry.team.allows(&target.origin) {
         return Err(Refusal::new(Outcome::OriginNotAllowed, "the origin is not among the team's allowed origins"));
@@ -78,6 +78,13 @@ pub fn resolve_in(
         return Err(Refusal::new(Outcome::NoKey, why));
     }
     Ok(Resolved { target, form, mode, entry })
+}
+
+fn outcome_of(error: UrlError) -> Outcome {
+    match error {
+        UrlError::EmailAddress => Outcome::EmailNotSupported,
+        UrlError::TooLong | UrlError::NotAUrl | UrlError::Scheme | UrlError::BadPort => Outcome::UrlInvalid,
+    }
 }
 
 /// The queue in which a callback waits: that of its own URL's origin, or that of the default URL which it follows. A

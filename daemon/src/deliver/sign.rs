@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use secrecy::ExposeSecret as _;
 
 use super::resolve::Resolved;
@@ -30,13 +30,16 @@ pub struct Content<'c> {
 pub fn sign(resolved: Resolved, content: Content<'_>, user_agent: &HeaderValue) -> Outgoing {
     let signer = resolved.entry.signer(resolved.mode, resolved.form).expect("resolve found a signer");
     let signed = signer.sign(content.id, content.at.unix_seconds(), &content.body);
-    let mut headers = HeaderMap::with_capacity(10);
+    let mut headers = HeaderMap::with_capacity(12);
     headers.insert(HOST, host(&resolved.target));
+    // Firewalls take a request without it for an attack.
+    headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
     headers.insert(USER_AGENT, user_agent.clone());
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(ID, visible(content.id));
     headers.insert(TIMESTAMP, visible(&signed.timestamp));
-    headers.insert(SIGNATURE, visible(&signed.signature));
+    // For some minutes, a signature lets anyone who has the body send it again.
+    headers.insert(SIGNATURE, secret(&signed.signature));
     if let Some(auth) = &signed.auth {
         headers.insert(AUTH, secret(auth));
     }

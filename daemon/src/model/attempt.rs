@@ -31,6 +31,7 @@ named! {
         HeadReset = "head_reset",
         HeadInvalid = "head_invalid",
         UrlInvalid = "url_invalid",
+        EmailNotSupported = "email_not_supported",
         OriginNotAllowed = "origin_not_allowed",
         HttpNotAllowed = "http_not_allowed",
         NoUrl = "no_url",
@@ -47,9 +48,20 @@ impl Outcome {
     /// Whether the endpoint caused it. The other outcomes are refusals before the endpoint was called, or failures of
     /// ours.
     pub fn is_of_the_endpoint(self) -> bool {
-        let refused = [Self::UrlInvalid, Self::OriginNotAllowed, Self::HttpNotAllowed, Self::NoUrl, Self::NoKey];
-        let ours = [Self::RecordChanged, Self::BodyGone, Self::Panicked, Self::Interrupted, Self::StoreRejected];
-        !refused.contains(&self) && !ours.contains(&self)
+        let refused = matches!(
+            self,
+            Self::UrlInvalid
+                | Self::EmailNotSupported
+                | Self::OriginNotAllowed
+                | Self::HttpNotAllowed
+                | Self::NoUrl
+                | Self::NoKey
+        );
+        let ours = matches!(
+            self,
+            Self::RecordChanged | Self::BodyGone | Self::Panicked | Self::Interrupted | Self::StoreRejected
+        );
+        !refused && !ours
     }
 
     /// The outcome of a whole response head.
@@ -76,7 +88,8 @@ pub struct Attempt {
     pub begun_at: Timestamp,
     pub took: Duration,
     pub peer: Option<SocketAddr>,
-    /// A kept connection gave the request back unsent, so it was sent over a new one.
+    /// A connection gave the request back unsent, or the receiver said that it had not handled it, so it was sent over a
+    /// new connection.
     pub redialed: bool,
     /// The first bytes of the answer, which may not be text, or the reason of a refusal as the operator sees it.
     pub snippet: Bytes,

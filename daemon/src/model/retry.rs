@@ -62,6 +62,7 @@ named! {
     pub enum Reason {
         NoUrl = "no_url",
         UrlInvalid = "url_invalid",
+        EmailNotSupported = "email_not_supported",
         AddressDenied = "address_denied",
         OriginNotAllowed = "origin_not_allowed",
         HttpNotAllowed = "http_not_allowed",
@@ -140,6 +141,7 @@ fn given_up(report: &Report, policy: &RetryPolicy) -> Option<Reason> {
     match report.outcome {
         Outcome::NoUrl => Some(Reason::NoUrl),
         Outcome::UrlInvalid => Some(Reason::UrlInvalid),
+        Outcome::EmailNotSupported => Some(Reason::EmailNotSupported),
         Outcome::OriginNotAllowed => Some(Reason::OriginNotAllowed),
         Outcome::HttpNotAllowed => Some(Reason::HttpNotAllowed),
         Outcome::RecordChanged => Some(Reason::RecordChanged),
@@ -156,15 +158,25 @@ fn ended_by(last: Outcome) -> Next {
     if last == Outcome::AddressDenied { Next::Abandoned(Reason::AddressDenied) } else { Next::Exhausted }
 }
 
-/// Reads a `Retry-After` value: seconds, or an HTTP date. A value that is too large is read as a very long wait.
+/// Reads a `Retry-After` value: seconds, or an HTTP date in any of its three forms (RFC 9110, section 5.6.7). A value that
+/// is too large is read as a very long wait.
 pub fn retry_after(value: &[u8], now: Timestamp) -> Option<Duration> {
     let text = std::str::from_utf8(value).ok()?.trim();
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         // More digits than a u64 holds: longer than any horizon.
         return Some(Duration::from_secs(text.parse().unwrap_or(u64::from(u32::MAX))));
     }
+    Some(http_date(text)?.since(now))
+}
+
+fn http_date(text: &str) -> Option<Timestamp> {
+    if let Ok(date) = httpdate::parse_http_date(text) {
+        let since_1970 = date.duration_since(std::time::UNIX_EPOCH).ok()?;
+        return Some(Timestamp::from_millis(0).plus(since_1970));
+    }
+    // Some receivers send the date of an e-mail, which may have another zone.
     let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-    Some(Timestamp::from_millis(date.as_millisecond()).since(now))
+    Some(Timestamp::from_millis(date.as_millisecond()))
 }
 
 #[cfg(test)]
@@ -227,6 +239,7 @@ mod tests {
         let ends = [
             (Outcome::NoUrl, Reason::NoUrl),
             (Outcome::UrlInvalid, Reason::UrlInvalid),
+            (Outcome::EmailNotSupported, Reason::EmailNotSupported),
             (Outcome::OriginNotAllowed, Reason::OriginNotAllowed),
             (Outcome::HttpNotAllowed, Reason::HttpNotAllowed),
             (Outcome::RecordChanged, Reason::RecordChanged),
@@ -306,14 +319,43 @@ mod tests {
         let now = Timestamp::from_millis(784_111_770_000);
         assert_eq!(retry_after(b"120", now), Some(Duration::from_secs(120)));
         assert_eq!(retry_after(b" 7 ", now), Some(Duration::from_secs(7)));
-        assert_eq!(retry_after(b"Sun, 06 Nov 1994 08:49:37 GMT", now), Some(Duration::from_secs(7)));
+        for date in [
+            "Sun, 06 Nov 1994 08:49:37 GMT",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun Nov  6 08:49:37 1994",
+            "Sun, 06 Nov 1994 09:49:37 +0100",
+        ] {
+            assert_eq!(retry_after(date.as_bytes(), now), Some(Duration::from_secs(7)), "{date}");
+        }
+        assert_eq!(retry_after(b"Sun, 06 Nov 1994 08:49:20 GMT", now), Some(Duration::ZERO), "it has passed");
         assert_eq!(retry_after(b"99999999999999999999999", now), Some(Duration::from_secs(u64::from(u32::MAX))));
         for nonsense in [&b"1e300"[..], b"-5", b"", b"soon", b"\xff", b"1.5"] {
             assert_eq!(retry_after(nonsense, now), None, "{nonsense:?}");
         }
     }
 
+    #[test]
+    fn a_date_far_ahead_waits_to_the_horizon() {
+        let now = Timestamp::from_millis(784_111_770_000);
+        for date in ["Fri, 31 Dec 9999 23:59:59 GMT", "Fri Dec 31 23:59:59 9999", "Fri, 31 Dec 9999 23:59:59 -1200"] {
+            let retry_after = retry_after(date.as_bytes(), now);
+            let asked = Report { retry_after, begun_at: now, ..report(Outcome::ServerError) };
+            let next = next(&asked, &Progress::default(), &RetryPolicy::default(), now, 0.0);
+            let Next::Retry { due, horizon, .. } = next else { panic!("{next:?}") };
+            if asked.retry_after.is_some() {
+                assert_eq!(due, horizon, "{date}");
+            } else {
+                assert!(date.ends_with("-1200"), "{date} is not read");
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn nothing_that_a_receiver_asks_for_panics(value in proptest::collection::vec(any::<u8>(), 0..60), at in any::<i64>()) {
+            retry_after(&value, Timestamp::from_millis(at));
+        }
+
         #[test]
         fn a_retry_is_never_in_the_past_nor_beyond_the_horizon(
             tries in 0..40_u32, at in 0..90_000_000_i64, jitter in -1.0..2.0_f64, asked in proptest::option::of(any::<u64>()),

@@ -18,6 +18,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::JoinSet;
 
 use super::dial::Dialed;
+use super::lenient_http2::LenientStream;
+use super::meter::Meter;
 use super::recorded::{RecordedStream, StreamRecord};
 use crate::model::endpoint::Origin;
 
@@ -26,12 +28,17 @@ const IDLE: Duration = Duration::from_secs(4);
 const AGE: Duration = Duration::from_secs(600);
 const IDLE_PER_KEY: usize = 16;
 const IDLE_IN_ALL: usize = 1_024;
-const BUFFER: usize = 32 * 1024;
-const MAX_HEADERS: usize = 64;
+/// The largest head of an answer, over both versions of HTTP. Servers behind several proxies add many headers.
+pub(crate) const HEAD_BYTES: usize = 64 * 1024;
+pub(crate) const MAX_HEADERS: usize = 128;
+/// The buffer of an HTTP/1.1 connection begins small and grows only as far as a head needs it.
+const BUFFER: usize = HEAD_BYTES + 32 * 1024;
 /// Bounds of an HTTP/2 connection. The library's defaults are too large.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
-const HEADER_LIST: u32 = 16 * 1024;
+/// HTTP/2 counts 32 bytes more for each header. The library can't say that a head is too large, so it lets larger heads
+/// through, and the exchange refuses them.
+const HEADER_LIST: u32 = 2 * HEAD_BYTES as u32;
 const SEND_BUFFER: usize = 256 * 1024;
 /// At most this many requests share one HTTP/2 connection, even if the receiver would take more.
 const STREAMS: usize = 64;
@@ -52,6 +59,7 @@ enum Sender {
 /// What requests on one connection share.
 struct Shared {
     record: Arc<StreamRecord>,
+    meter: Arc<Meter>,
     peer: SocketAddr,
     born: Instant,
     /// They end when the connection is dropped. A receiver that never reads would keep them and their bodies for ever.
@@ -97,7 +105,7 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) async fn over(dialed: Dialed) -> hyper::Result<Self> {
         let record = Arc::new(StreamRecord::default());
-        let io = TokioIo::new(RecordedStream::new(dialed.stream, Arc::clone(&record)));
+        let stream = RecordedStream::new(dialed.stream, Arc::clone(&record));
         let (tasks, streams) = (Tasks::default(), Arc::new(AtomicUsize::new(STREAMS)));
         // An exchange sees how its connection ends. How an idle connection ends does not matter.
         let sender = if dialed.http2 {
@@ -107,7 +115,7 @@ impl Connection {
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .max_header_list_size(HEADER_LIST)
                 .max_send_buf_size(SEND_BUFFER)
-                .handshake(io)
+                .handshake(TokioIo::new(LenientStream::new(stream, Arc::clone(&dialed.meter))))
                 .await?;
             let streams = Arc::clone(&streams);
             tasks.spawn(std::future::poll_fn(move |context| {
@@ -117,13 +125,12 @@ impl Connection {
             }));
             Sender::Http2(sender)
         } else {
-            let (sender, driver) =
-                http1::Builder::new().max_buf_size(BUFFER).max_headers(MAX_HEADERS).handshake(io).await?;
+            let (sender, driver) = http1().handshake(TokioIo::new(stream)).await?;
             tasks.spawn(async move { drop(driver.await) });
             Sender::Http1(sender)
         };
         let now = Instant::now();
-        let shared = Shared { record, peer: dialed.peer, born: now, tasks, streams };
+        let shared = Shared { record, meter: dialed.meter, peer: dialed.peer, born: now, tasks, streams };
         Ok(Self { sender, shared: Arc::new(shared), idle_since: now, reused: false })
     }
 
@@ -133,6 +140,10 @@ impl Connection {
 
     pub(crate) fn record(&self) -> &StreamRecord {
         &self.shared.record
+    }
+
+    pub(crate) fn meter(&self) -> &Arc<Meter> {
+        &self.shared.meter
     }
 
     pub(crate) fn peer(&self) -> SocketAddr {
@@ -189,6 +200,21 @@ impl Connection {
         let idle = now.duration_since(self.idle_since) >= IDLE && self.users() == 0;
         !self.is_closed() && !idle && now.duration_since(self.shared.born) < AGE
     }
+}
+
+/// HTTP/1.1 as receivers speak it. Old servers and firewalls send heads that the standard forbids: folded lines, a space
+/// before the colon, control bytes in a cookie. The status can be read all the same, so such a line is accepted or
+/// ignored. What leaves open where the answer ends, such as two different lengths, is still refused.
+fn http1() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .max_buf_size(BUFFER)
+        .max_header_size(HEAD_BYTES)
+        .max_headers(MAX_HEADERS)
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .allow_spaces_after_header_name_in_responses(true)
+        .ignore_invalid_headers_in_responses(true);
+    builder
 }
 
 #[derive(Default)]

@@ -16,7 +16,7 @@ fn key(team: &str, host: &str, generation: u64) -> PoolKey {
 async fn connection(http2: bool) -> (Connection, DuplexStream) {
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 443));
-    let dialed = Dialed { stream: Box::new(ours), peer, http2, tls: None };
+    let dialed = Dialed { stream: Box::new(ours), meter: Arc::new(Meter::new()), peer, http2, tls: None };
     (Connection::over(dialed).await.unwrap(), theirs)
 }
 
@@ -48,7 +48,7 @@ async fn the_connection_used_last_is_taken_first() {
         let (ours, theirs) = tokio::io::duplex(1024);
         ends.push(theirs);
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let dialed = Dialed { stream: Box::new(ours), peer, http2: false, tls: None };
+        let dialed = Dialed { stream: Box::new(ours), meter: Arc::new(Meter::new()), peer, http2: false, tls: None };
         pool.put(key.clone(), Connection::over(dialed).await.unwrap());
     }
     assert_eq!([pool.take(&key), pool.take(&key)].map(|taken| taken.unwrap().peer().port()), [2, 1]);

@@ -21,7 +21,11 @@ impl Net {
     /// Reads `10.0.0.0/8`, `fd00::/8`, or a single address.
     pub fn parse(text: &str) -> Option<Self> {
         let (address, bits) = match text.split_once('/') {
-            Some((address, bits)) => (address, Some(bits.parse::<u32>().ok()?)),
+            // The number's own reader would take a sign as well.
+            Some((address, bits)) if bits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                (address, Some(bits.parse::<u32>().ok()?))
+            }
+            Some(_) => return None,
             None => (text, None),
         };
         let (base, v4, width) = widen(address.parse().ok()?);
@@ -518,6 +522,8 @@ mod tests {
         assert!(Net::parse("10.0.0.1/8").is_none(), "bits below the prefix");
         assert!(Net::parse("10.0.0.0/33").is_none());
         assert!(Net::parse("x/8").is_none());
+        assert!(Net::parse("10.0.0.0/+8").is_none());
+        assert!(Net::parse("10.0.0.0/").is_none());
         assert!(Net::parse("0.0.0.0/0").is_some_and(|net| net.contains("1.2.3.4".parse().expect("an address"))));
         assert!(Net::parse("::/0").is_some_and(|net| !net.contains("1.2.3.4".parse().expect("an address"))));
     }

@@ -9,6 +9,8 @@ pub enum SetupError {
     CaFile { path: PathBuf, why: CaFileError },
     #[error("dns.servers: the system's resolver configuration can't be read: {0}")]
     SystemResolver(String),
+    #[error("the resolver can't be made: {0}")]
+    Resolver(String),
     #[error("TLS can't be set up: {0}")]
     Tls(rustls::Error),
 }

@@ -1,36 +1,34 @@
 //! One POST over one connection: the request is sent, the head is read, and the body is read up to a limit. The outcome
-//! of a failure names its phase. If a kept connection gives the request back unsent, the request is sent over one new
-//! connection, and the attempt records this.
+//! of a failure names its phase. If the request certainly was not handled (a kept connection gave it back unsent, or the
+//! receiver says so), it is sent over one new connection, and the attempt records this.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HOST, HeaderMap, HeaderValue, RETRY_AFTER};
-use http::{Method, Request, Uri, Version};
+use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING};
+use http::{Method, Request, Response, Uri, Version};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use secrecy::ExposeSecret as _;
 use tokio::time::{Instant, timeout_at};
 
-use super::conn::{Connection, Pool, PoolKey};
+use super::conn::{Connection, HEAD_BYTES, MAX_HEADERS, Pool, PoolKey};
 use super::dial::{Deadlines, Dialer, Failed};
 use super::dns::{self, Dns};
 use super::egress::Policy;
 use super::error::SetupError;
+use super::redact::{self, KEPT, MARGIN};
 use super::target::Target;
-use super::tls;
+use super::{head_failure, tls};
 use crate::base::clock::Timestamp;
 use crate::model::attempt::Outcome;
 use crate::model::retry::retry_after;
 
-/// How many bytes of an answer's body are read, and how many are kept.
+/// How many bytes of an answer's body are read, and in how many pieces. A chunk of one byte costs as much as a large one.
 const READ: usize = 64 * 1024;
-const KEPT: usize = 1024;
-/// How many more bytes are kept until secrets are removed, and the shortest beginning of a secret that is recognised.
-const MARGIN: usize = 512;
-const SECRET_PREFIX: usize = 12;
+const PIECES: usize = 4 * 1024;
 
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -67,6 +65,8 @@ pub struct Exchange {
 impl Exchange {
     /// An attempt that was refused before anything was sent.
     pub fn refused(outcome: Outcome, why: impl ToString) -> Self {
+        let mut why = Bytes::from(why.to_string());
+        why.truncate(KEPT);
         Self {
             outcome,
             hopeless: false,
@@ -75,7 +75,7 @@ impl Exchange {
             retry_after: None,
             peer: None,
             redialed: false,
-            snippet: Bytes::from(why.to_string()),
+            snippet: why,
         }
     }
 }
@@ -126,9 +126,7 @@ impl Client {
             origin: outgoing.target.origin.clone(),
             generation: policy.generation,
         };
-        let kept = self.pool.take(&key);
-        let reused = kept.is_some();
-        let connection = match kept {
+        let connection = match self.pool.take(&key) {
             Some(connection) => connection,
             None => match self.dial(outgoing, &policy, end).await {
                 Ok(connection) => {
@@ -138,17 +136,19 @@ impl Client {
                 Err(exchange) => return exchange,
             },
         };
+        // A new connection over HTTP/1.1 that gives the request back would do so again.
+        let may_redial = connection.reused || connection.is_http2();
         match self.converse(connection, outgoing, &key, now, end).await {
             Ok(exchange) => exchange,
-            // No byte was sent on the kept connection, so the request is sent once more on a new one.
-            Err(_) if reused => match self.dial(outgoing, &policy, end).await {
+            Err(_) if may_redial => match self.dial(outgoing, &policy, end).await {
                 Ok(fresh) => {
-                    let exchange = self.converse(fresh, outgoing, &key, now, end).await.unwrap_or_else(|unsent| unsent);
-                    Exchange { redialed: true, ..exchange }
+                    self.pool.offer(&key, &fresh);
+                    let again = self.converse(fresh, outgoing, &key, now, end).await;
+                    Exchange { redialed: true, ..again.unwrap_or_else(|unhandled| unhandled) }
                 }
                 Err(exchange) => Exchange { redialed: true, ..exchange },
             },
-            Err(unsent) => unsent,
+            Err(unhandled) => unhandled,
         }
     }
 
@@ -158,20 +158,18 @@ impl Client {
                 let peer = dialed.peer;
                 match Connection::over(dialed).await {
                     Ok(connection) => return Ok(connection),
-                    Err(error) => Failed {
-                        outcome: Outcome::ConnectFailed,
-                        hopeless: false,
-                        peer: Some(peer),
-                        why: error.to_string(),
-                    },
+                    Err(error) => Failed { peer: Some(peer), ..Failed::new(Outcome::ConnectFailed, error) },
                 }
             }
             Err(failed) => failed,
         };
-        Err(Exchange { hopeless: failed.hopeless, peer: failed.peer, ..Exchange::refused(failed.outcome, failed.why) })
+        let snippet = redact::kept(failed.why.as_bytes(), &outgoing.headers);
+        let exchange = Exchange { snippet, ..Exchange::refused(failed.outcome, "") };
+        Err(Exchange { hopeless: failed.hopeless, peer: failed.peer, ..exchange })
     }
 
-    /// Sends the request over `connection`. `Err` means that it was given back unsent.
+    /// Sends the request over `connection`. `Err` means that it was not handled: it was given back unsent, or the
+    /// receiver says so.
     pub(super) async fn converse(
         &self,
         mut connection: Connection,
@@ -181,6 +179,7 @@ impl Client {
         end: Instant,
     ) -> Result<Exchange, Exchange> {
         let http2 = connection.is_http2();
+        let _metered = connection.meter().request();
         // The connection has a copy of its own, so that we see when it has dropped it.
         let (body, held) = counted_body(&outgoing.body);
         let Some(request) = request(outgoing, body, http2) else {
@@ -202,19 +201,18 @@ impl Client {
                 Ok(exchange)
             }
             Ok(Ok(response)) => {
-                exchange.sent = true;
-                let status = response.status().as_u16();
-                exchange.status = Some(status);
-                exchange.outcome = Outcome::of_status(status);
-                exchange.retry_after = asked_wait(status, response.headers(), now);
-                let (kept, whole) = read_body(response.into_body(), end).await;
-                exchange.snippet = without_secrets(kept, &outgoing.headers);
+                read_head(&response, now, &mut exchange);
+                let keeps = keeps_connection(response.status().as_u16(), response.headers());
+                let (text, whole) = read_body(response.into_body(), end).await;
+                if exchange.outcome != Outcome::HeadInvalid {
+                    exchange.snippet = redact::kept(&text, &outgoing.headers);
+                }
                 // An answer may come before our request is sent completely. Then the connection is not kept.
                 let is_out = Arc::strong_count(&held) == 1;
                 if http2 && !is_out {
                     self.pool.retire(key, &connection);
                 }
-                let reusable = if http2 { is_out } else { whole && status != 101 };
+                let reusable = if http2 { is_out } else { whole && keeps };
                 if reusable && matches!(timeout_at(end, connection.ready()).await, Ok(Ok(()))) {
                     self.pool.put(key.clone(), connection);
                 }
@@ -222,13 +220,41 @@ impl Client {
             }
             Ok(Err(mut refused)) => {
                 self.pool.retire(key, &connection);
-                let unsent = refused.take_message().is_some() && (http2 || !exchange.sent);
-                exchange.sent &= !unsent;
-                exchange.outcome = failed_head(refused.error(), &connection);
-                exchange.snippet = Bytes::from(reason_of(refused.error()));
-                if unsent { Err(exchange) } else { Ok(exchange) }
+                let given_back = refused.take_message().is_some() && (http2 || !exchange.sent);
+                exchange.sent &= !given_back;
+                let failure = head_failure::of(refused.error(), &connection);
+                exchange.outcome = failure.outcome;
+                exchange.snippet = redact::kept(failure.why.as_bytes(), &outgoing.headers);
+                if given_back || failure.unhandled { Err(exchange) } else { Ok(exchange) }
             }
         }
+    }
+}
+
+/// What an answer's head says. Over HTTP/1.1, the library has refused too large a head before.
+fn read_head(response: &Response<Incoming>, now: Timestamp, exchange: &mut Exchange) {
+    exchange.sent = true;
+    let bytes: usize = response.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if response.headers().len() > MAX_HEADERS || bytes > HEAD_BYTES {
+        exchange.outcome = Outcome::HeadInvalid;
+        exchange.snippet = Bytes::from(head_failure::too_large());
+        return;
+    }
+    let status = response.status().as_u16();
+    exchange.status = Some(status);
+    exchange.outcome = Outcome::of_status(status);
+    exchange.retry_after = asked_wait(status, response.headers(), now);
+}
+
+/// Whether the next answer over HTTP/1.1 can be told from the rest of this one. An answer 204 or 304 has no body; a
+/// receiver that announces one anyway may send it later.
+fn keeps_connection(status: u16, headers: &HeaderMap) -> bool {
+    let is_chunked = headers.contains_key(TRANSFER_ENCODING);
+    let has_length = headers.get_all(CONTENT_LENGTH).iter().any(|length| length != "0");
+    match status {
+        101 => false,
+        204 | 304 => !is_chunked && !has_length,
+        _ => !(is_chunked && headers.contains_key(CONTENT_LENGTH)),
     }
 }
 
@@ -262,58 +288,6 @@ fn request(outgoing: &Outgoing, body: Bytes, http2: bool) -> Option<Request<Full
     Some(request)
 }
 
-/// The outcome of a request whose answer had no complete head.
-fn failed_head(error: &hyper::Error, connection: &Connection) -> Outcome {
-    if error.is_parse() || error.is_parse_too_large() {
-        return Outcome::HeadInvalid;
-    }
-    // With TLS 1.3, a server's demand for a client certificate shows only when the first answer is read.
-    if is_tls(error) || connection.record().tls_failed() {
-        return Outcome::TlsFailed;
-    }
-    if let Some(outcome) = failed_http2(error) {
-        return outcome;
-    }
-    if connection.record().write_failed() || error.is_body_write_aborted() {
-        return Outcome::WriteFailed;
-    }
-    // Bytes came before our request was sent, so they can't be an answer to it.
-    if (error.is_canceled() || error.is_closed()) && !connection.reused && connection.record().read() > 0 {
-        return Outcome::HeadInvalid;
-    }
-    Outcome::HeadReset
-}
-
-/// The outcome of an HTTP/2 error: a head that we can't read is invalid, and a stream that the receiver closed was
-/// reset.
-fn failed_http2(error: &hyper::Error) -> Option<Outcome> {
-    let cause = std::error::Error::source(error)?.downcast_ref::<h2::Error>()?;
-    if cause.is_io() {
-        return None;
-    }
-    Some(if cause.is_library() { Outcome::HeadInvalid } else { Outcome::HeadReset })
-}
-
-fn is_tls(error: &hyper::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if cause.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
-            return true;
-        }
-        source = cause.source();
-    }
-    false
-}
-
-fn reason_of(error: &hyper::Error) -> String {
-    use std::error::Error as _;
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
-}
-
 fn asked_wait(status: u16, headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let obeyed = matches!(status, 429 | 503);
     obeyed
@@ -322,31 +296,12 @@ fn asked_wait(status: u16, headers: &HeaderMap, now: Timestamp) -> Option<Durati
         .and_then(|value| retry_after(value, now))
 }
 
-/// The kept part of an answer. Our secrets are removed from it, since a receiver may have echoed them.
-fn without_secrets(mut kept: Vec<u8>, headers: &HeaderMap) -> Bytes {
-    for secret in headers.values().filter(|value| value.is_sensitive()).map(HeaderValue::as_bytes) {
-        let mut at = 0;
-        while at < kept.len() {
-            let rest = &kept[at..];
-            // A secret that our limit cut off is removed as well, if enough of it is there to recognise it.
-            let cut = rest.len() >= SECRET_PREFIX && rest.len() < secret.len() && secret.starts_with(rest);
-            if cut || rest.starts_with(secret) {
-                let end = at + rest.len().min(secret.len());
-                kept.splice(at..end, *b"[redacted]");
-            }
-            at += 1;
-        }
-    }
-    kept.truncate(KEPT);
-    Bytes::from(kept)
-}
-
 /// Reads a body up to its limit, and tells whether this was all of it. Keeps a little more than is stored, so that an
 /// echoed secret can be recognised.
 async fn read_body(mut body: Incoming, end: Instant) -> (Vec<u8>, bool) {
     let mut kept = Vec::new();
     let mut read = 0_usize;
-    loop {
+    for _ in 0..PIECES {
         match timeout_at(end, body.frame()).await {
             Ok(None) => return (kept, true),
             Ok(Some(Ok(frame))) => {
@@ -362,28 +317,9 @@ async fn read_body(mut body: Incoming, end: Instant) -> (Vec<u8>, bool) {
             Ok(Some(Err(_))) | Err(_) => return (kept, false),
         }
     }
+    (kept, false)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn echoed_secrets_are_not_kept() {
-        let mut headers = HeaderMap::new();
-        let mut key = HeaderValue::from_static("live_auth_0123456789abcdef0123456789abcdef");
-        key.set_sensitive(true);
-        headers.insert("scale-callback-auth", key.clone());
-        headers.insert("webhook-id", HeaderValue::from_static("cb_1"));
-        let text =
-            |kept: &str| String::from_utf8(without_secrets(kept.as_bytes().to_vec(), &headers).to_vec()).unwrap();
-        let secret = key.to_str().unwrap();
-        assert_eq!(
-            text(&format!("id cb_1, auth {secret}; again {secret}")),
-            "id cb_1, auth [redacted]; again [redacted]"
-        );
-        assert_eq!(text(&format!("cut {}", &secret[..20])), "cut [redacted]");
-        assert_eq!(text("live_auth_ is a prefix"), "live_auth_ is a prefix");
-        assert!(text(&"x".repeat(2_000)).len() <= KEPT);
-    }
-}
+#[path = "exchange_tests.rs"]
+mod tests;

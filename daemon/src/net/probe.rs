@@ -7,7 +7,9 @@ use tokio::time::Instant;
 
 use super::conn::{Connection, PoolKey};
 use super::dial::{self, Failed};
+use super::dns::Answers;
 use super::exchange::{Client, Exchange, Outgoing};
+use super::redact;
 use super::target::TargetHost;
 use crate::base::clock::Timestamp;
 use crate::model::attempt::Outcome;
@@ -23,18 +25,21 @@ pub struct Step {
     pub failed: Option<Outcome>,
 }
 
-struct Steps {
+struct Steps<'o> {
     steps: Vec<Step>,
+    outgoing: &'o Outgoing,
     since: Instant,
 }
 
-impl Steps {
+impl Steps<'_> {
     fn done(&mut self, name: &'static str, detail: impl Into<String>) {
         self.push(name, detail.into(), None);
     }
 
     fn failed(mut self, name: &'static str, failed: &Failed) -> Vec<Step> {
-        self.push(name, failed.why.clone(), Some(failed.outcome));
+        // The receiver may have written a part of the text.
+        let why = redact::kept(failed.why.as_bytes(), &self.outgoing.headers);
+        self.push(name, String::from_utf8_lossy(&why).into_owned(), Some(failed.outcome));
         self.steps
     }
 
@@ -49,7 +54,7 @@ impl Client {
     /// Sends one POST, which ends before `end`, and reports each step: dns, egress, connect, tls, post.
     pub async fn probe(&self, outgoing: &Outgoing, now: Timestamp, end: Instant) -> Vec<Step> {
         let (target, team, policy) = (&outgoing.target, &*outgoing.team, self.policy());
-        let mut steps = Steps { steps: Vec::new(), since: Instant::now() };
+        let mut steps = Steps { steps: Vec::new(), outgoing, since: Instant::now() };
         let found = match self.dialer.lookup(target, team, &policy, end).await {
             Ok(found) => found,
             Err(failed) if failed.outcome == Outcome::AddressDenied => return steps.failed("egress", &failed),
@@ -63,12 +68,11 @@ impl Client {
                 TargetHost::Address(_) => "an address, not a name".to_owned(),
             },
         );
-        let addresses = match dial::allowed(target, team, &policy, &found) {
-            Ok(addresses) => addresses,
-            Err(failed) => return steps.failed("egress", &failed),
-        };
+        if let Err(failed) = dial::allowed(target, team, &policy, &found) {
+            return steps.failed("egress", &failed);
+        }
         steps.done("egress", "every address may be called");
-        let (stream, peer) = match self.dialer.connect(&addresses, target, team, &policy, end).await {
+        let (stream, peer) = match self.dialer.connect(Answers::known(found), target, team, &policy, end).await {
             Ok(connected) => connected,
             Err(failed) => return steps.failed("connect", &failed),
         };
@@ -91,7 +95,8 @@ impl Client {
             }
             Err(error) => Exchange::refused(Outcome::ConnectFailed, error),
         };
-        let answer = scale_callback_serve::text::printable(&exchange.snippet, 300);
+        let kept = redact::kept(&exchange.snippet, &outgoing.headers);
+        let answer = scale_callback_serve::text::printable(&kept, 300);
         let status = exchange.status.map_or_else(String::new, |status| format!("status {status}"));
         let detail = [status, answer].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
         steps.push("post", detail, Some(exchange.outcome).filter(|outcome| *outcome != Outcome::Ok));

@@ -44,6 +44,8 @@ pub enum UrlError {
     TooLong,
     #[error("it is not a URL; a callback URL begins with https:// or http:// and names a host")]
     NotAUrl,
+    #[error("it is an e-mail address; callbacks are sent to https:// and http:// URLs only")]
+    EmailAddress,
     #[error("only https:// and http:// can be called back")]
     Scheme,
     #[error("the URL's port is blocked")]
@@ -58,6 +60,9 @@ impl Target {
     pub fn parse(text: &str) -> Result<Self, UrlError> {
         if text.len() > MAX_URL_BYTES {
             return Err(UrlError::TooLong);
+        }
+        if is_email_address(text) {
+            return Err(UrlError::EmailAddress);
         }
         let url = Url::parse(text).map_err(|_| UrlError::NotAUrl)?;
         let https = match url.scheme() {
@@ -90,6 +95,16 @@ impl Target {
     }
 }
 
+/// Whether a text can only be meant as an e-mail address, with or without `mailto:`.
+fn is_email_address(text: &str) -> bool {
+    let text = text.trim();
+    let (scheme, rest) = text.split_at_checked("mailto:".len()).unwrap_or(("", text));
+    let address = if scheme.eq_ignore_ascii_case("mailto:") { rest } else { text };
+    let Some((user, host)) = address.rsplit_once('@') else { return false };
+    let plain = |part: &str| !part.is_empty() && !part.contains(|c: char| c.is_whitespace() || "/:?#[]\\@".contains(c));
+    plain(user) && plain(host) && host.split('.').all(|label| !label.is_empty())
+}
+
 /// Whether a name has only letters, digits, `-` and `_` between single dots, so that a resolver can look it up. The URL
 /// standard allows more.
 fn is_host_name(name: &str) -> bool {
@@ -112,8 +127,7 @@ fn percent_decoded(text: &str) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
     while let Some((first, tail)) = rest.split_first() {
-        let pair = tail.get(..2).filter(|_| *first == b'%').and_then(|pair| std::str::from_utf8(pair).ok());
-        match pair.and_then(|pair| u8::from_str_radix(pair, 16).ok()) {
+        match tail.get(..2).filter(|_| *first == b'%').and_then(byte_of) {
             Some(byte) => {
                 decoded.push(byte);
                 rest = &tail[2..];
@@ -125,6 +139,13 @@ fn percent_decoded(text: &str) -> Vec<u8> {
         }
     }
     decoded
+}
+
+/// The byte that two hexadecimal digits stand for.
+fn byte_of(digits: &[u8]) -> Option<u8> {
+    let value = |digit: &u8| char::from(*digit).to_digit(16);
+    let [high, low] = digits else { return None };
+    u8::try_from(value(high)? << 4 | value(low)?).ok()
 }
 
 #[cfg(test)]
@@ -160,8 +181,18 @@ mod tests {
             ("https://db.internal../", UrlError::NotAUrl),
             ("https://a!b.example/", UrlError::NotAUrl),
             ("https://a..example/", UrlError::NotAUrl),
-            ("dev@customer.example", UrlError::NotAUrl),
-            ("mailto:dev@customer.example", UrlError::Scheme),
+            ("dev@customer.example", UrlError::EmailAddress),
+            (" First.Last+tag@customer.example\n", UrlError::EmailAddress),
+            ("dev@localhost", UrlError::EmailAddress),
+            ("mailto:dev@customer.example", UrlError::EmailAddress),
+            ("MAILTO:dev@customer.example", UrlError::EmailAddress),
+            ("@customer.example", UrlError::NotAUrl),
+            ("dev@", UrlError::NotAUrl),
+            ("a@b@customer.example", UrlError::NotAUrl),
+            ("dev@customer.example/path", UrlError::NotAUrl),
+            ("two words@customer.example", UrlError::NotAUrl),
+            ("user:password@customer.example", UrlError::Scheme),
+            ("mailto:dev", UrlError::Scheme),
             ("ftp://a.example/", UrlError::Scheme),
             ("https://a.example:99999/", UrlError::NotAUrl),
             ("https://a.example:25/", UrlError::BadPort),
@@ -192,5 +223,31 @@ mod tests {
         assert_eq!(target.path.expose_secret(), "/x?y=1");
         assert_eq!(target.authorization.as_ref().map(|value| value.expose_secret()), Some("Basic dXNAZXI6cDp3"));
         assert!(!format!("{target:?}").contains("y=1"));
+    }
+
+    #[test]
+    fn only_two_hexadecimal_digits_after_a_percent_sign_are_decoded() {
+        for (user_info, plain) in [
+            ("a%+1:p%zz%4", "a%+1:p%zz%4"),
+            ("a%2b1:%41%", "a+1:A%"),
+            ("%-1:%e2%82%AC", "%-1:\u{20ac}"),
+            ("100%:%%41", "100%:%A"),
+        ] {
+            let target = Target::parse(&format!("http://{user_info}@host.example/")).expect(user_info);
+            let expected = format!("Basic {}", STANDARD.encode(plain));
+            assert_eq!(
+                target.authorization.as_ref().map(|value| value.expose_secret()),
+                Some(&*expected),
+                "{user_info}"
+            );
+        }
+    }
+
+    #[test]
+    fn labels_may_begin_and_end_with_a_hyphen() {
+        for name in ["-dash.example.com", "dash-.example.com", "_under.example.com", "a--b.example.com"] {
+            let target = Target::parse(&format!("http://{name}/")).expect(name);
+            assert_eq!(target.host, TargetHost::Name(name.into()));
+        }
     }
 }

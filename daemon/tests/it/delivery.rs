@@ -46,6 +46,7 @@ async fn a_callback_arrives_signed_and_leaves_one_small_row() {
     let header = |name: &str| receipt.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
     assert_eq!(header("content-type").as_deref(), Some("application/json"));
     assert_eq!(header("scale-callback-attempt").as_deref(), Some("1"));
+    assert_eq!(header("accept").as_deref(), Some("*/*"), "firewalls refuse a request without it");
     assert!(header("user-agent").unwrap().starts_with("callbackd/"));
     assert_eq!(header("host").as_deref(), Some(receiver.address.to_string().as_str()));
     assert_eq!(header("scale-callback-auth"), Some(harness.key(TEAM, KeyKind::CallbackAuth, Mode::Live).await));
@@ -124,7 +125,7 @@ async fn it_never_posts_where_it_must_not() {
         ("https://", Reason::UrlInvalid),
         ("ftp://files.example.com/x", Reason::UrlInvalid),
         ("https://a.example:25/", Reason::UrlInvalid),
-        ("dev@acme.example", Reason::UrlInvalid),
+        ("dev@acme.example", Reason::EmailNotSupported),
         (long.as_str(), Reason::UrlInvalid),
         ("http://169.254.169.254/latest", Reason::AddressDenied),
         ("http://10.0.0.1/", Reason::AddressDenied),

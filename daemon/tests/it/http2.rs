@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use callbackd::model::attempt::Outcome;
 use callbackd::model::settlement::Ended;
-use callbackd_bench::http2::{Act, Http2};
+use callbackd_bench::http2::{Act, Http2, frame, go_away};
 use callbackd_bench::recorder::Recorder;
 use callbackd_bench::tls::Certificates;
 use h2::Reason;
@@ -67,6 +67,23 @@ async fn every_fault_of_a_receiver_is_told_over_http2_as_well() {
         for attempt in attempts.iter().filter(|attempt| attempt.attempt.status.is_some()) {
             assert!(attempt.attempt.sent, "{task}");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_leaves_in_order_costs_no_attempt() {
+    let (harness, certificates, _folder) = started(&[]).await;
+    let leaves = go_away(0, Reason::NO_ERROR, b"");
+    let refuses = frame(3, 0, 1, &u32::from(Reason::REFUSED_STREAM).to_be_bytes());
+    for (task, frames) in [("leaves", leaves), ("refuses", refuses)] {
+        let first = Act::Frames(frames, Vec::new());
+        let act = Act::First(Box::new(first), Box::new(Act::Status(204)));
+        let receiver = Http2::start(&certificates, act).await.unwrap();
+        harness.produce(&Event::new(task).to(format!("https://{}/", receiver.address)));
+        let (_, rows, attempts) = harness.ended(task).await;
+        let settled = rows.settled.unwrap();
+        assert_eq!((settled.ended, settled.attempts), (Ended::Delivered, 1), "{task}: {attempts:?}");
+        assert_eq!(receiver.requests.load(Ordering::SeqCst), 2, "{task}");
     }
 }
 

@@ -66,11 +66,14 @@ fn acts() -> Vec<(Outcome, Act)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_outcome_is_provoked_and_named_in_the_record() {
     let names = NameServer::start().await.unwrap();
-    names.set("denied.example", Answer::Addresses(vec![Ipv4Addr::new(10, 0, 0, 1)]));
-    names.set("mixed.example", Answer::Addresses(vec![Ipv4Addr::LOCALHOST, Ipv4Addr::new(169, 254, 169, 254)]));
+    names.set("denied.example", Answer::Addresses(vec![Ipv4Addr::new(10, 0, 0, 1).into()]));
+    names.set(
+        "mixed.example",
+        Answer::Addresses(vec![Ipv4Addr::LOCALHOST.into(), Ipv4Addr::new(169, 254, 169, 254).into()]),
+    );
     names.set("silent.example", Answer::Silence);
     names.set("broken.example", Answer::Failure);
-    names.set("wrong-name.example", Answer::Addresses(vec![Ipv4Addr::LOCALHOST]));
+    names.set("wrong-name.example", Answer::Addresses(vec![Ipv4Addr::LOCALHOST.into()]));
     let servers = names.address.to_string();
     let harness = Harness::with(&[
         ("DNS__SERVERS", servers.as_str()),
@@ -114,6 +117,7 @@ async fn every_outcome_is_provoked_and_named_in_the_record() {
         ("tls-plain", Outcome::TlsFailed, over_https(plain.address)),
         ("tls-silent", Outcome::TlsTimeout, over_https(silence.address)),
         ("url", Outcome::UrlInvalid, "nonsense".to_owned()),
+        ("email", Outcome::EmailNotSupported, "dev@customer.example".to_owned()),
         ("no-url", Outcome::NoUrl, String::new()),
     ] {
         expected.push((name.to_owned(), outcome, url));
@@ -192,6 +196,7 @@ fn sent_is_right(attempt: &Attempt) -> bool {
         | Outcome::TlsFailed
         | Outcome::TlsTimeout
         | Outcome::UrlInvalid
+        | Outcome::EmailNotSupported
         | Outcome::NoUrl => !attempt.sent && attempt.status.is_none(),
         Outcome::HeadReset | Outcome::HeadInvalid | Outcome::HeadTimeout | Outcome::WriteFailed => {
             attempt.status.is_none()

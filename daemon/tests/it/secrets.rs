@@ -2,9 +2,13 @@
 //! written. It also plants a leak in each sink to show that the search finds it.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use callbackd_bench::recorder::Recorder;
+use callbackd_bench::http2::{Act, Http2, go_away};
+use callbackd_bench::recorder::{Receipt, Recorder};
+use callbackd_bench::tls::Certificates;
 use scale_callback::receiver::Reply;
 use scale_callback_auth::{Credential, Verifier};
 
@@ -34,11 +38,41 @@ fn found(sinks: &[(String, Vec<u8>)], markers: &[&str]) -> Vec<String> {
     places
 }
 
+/// Certificates for loopback, and others whose names hold a key.
+struct Hosts {
+    right: Certificates,
+    wrong: Certificates,
+    /// The authorities of both.
+    ca_file: PathBuf,
+    _folders: [tempfile::TempDir; 2],
+}
+
+impl Hosts {
+    fn make() -> Self {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let right = Certificates::make(folders[0].path()).unwrap();
+        let wrong = Certificates::for_names(folders[1].path(), &[&format!("{AUTH}.example")]).unwrap();
+        let both = [&right, &wrong].map(|made| std::fs::read_to_string(&made.ca_file).unwrap()).concat();
+        let ca_file = folders[0].path().join("both.pem");
+        std::fs::write(&ca_file, both).unwrap();
+        Self { right, wrong, ca_file, _folders: folders }
+    }
+}
+
+/// The signatures of what arrived, each without its version.
+fn signatures(receipts: &[Receipt]) -> Vec<String> {
+    let values = receipts.iter().map(|receipt| receipt.headers["webhook-signature"].to_str().unwrap());
+    values.flat_map(|value| value.split(' ').map(|one| one.trim_start_matches("v1,").to_owned())).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_leaks() {
     let servers = shared_broker();
     create_topic(&servers, "secrets", 1).await;
-    let mut process = Process::new(&servers, "secrets", "[retry]\nretries = 1\nfirst = \"50ms\"\n");
+    let certificates = Hosts::make();
+    let more =
+        format!("[retry]\nretries = 1\nfirst = \"50ms\"\n[egress]\nca_file = \"{}\"\n", certificates.ca_file.display());
+    let mut process = Process::new(&servers, "secrets", &more);
     // The API's token is sent over TCP, and everything is logged.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     process.edit("[api]\nlisten = \"\"", &format!("[api]\nlisten = \"127.0.0.1:{port}\""));
@@ -67,7 +101,14 @@ async fn no_secret_leaks() {
         let status = if received.path.contains("refused") { 500 } else { 200 };
         Reply::status(status).saying(format!("{SNIPPET} {:?}", received.headers))
     });
+    let tls = certificates.right.server().unwrap();
+    let behind_tls = Recorder::behind_tls(tls, verifier.clone(), rule.clone()).await.unwrap();
     let receiver = Recorder::start(verifier, rule).await.unwrap();
+    // One ends the connection with our key as its reason, and one has it among its certificate's names.
+    let reason = go_away(0, h2::Reason::ENHANCE_YOUR_CALM, format!("no {AUTH}, {SNIPPET}").as_bytes());
+    let leaving = Http2::start(&certificates.right, Act::FramesThenClose(reason)).await.unwrap();
+    let misnamed = Http2::start(&certificates.wrong, Act::Silence).await.unwrap();
+    let over_tls = |address, place: &str| format!("https://user:{PASSWORD}@{address}/{place}/{PATH}?token={QUERY}");
     let url = |place: &str| format!("http://user:{PASSWORD}@{}/{place}/{PATH}?token={QUERY}", receiver.address);
     process.json(&["teams", "update", TEAM, "--default-url", &url("default")]);
     let event = |task: &str, url: Option<String>| {
@@ -82,6 +123,10 @@ async fn no_secret_leaks() {
         event("task-denied", Some(format!("http://10.0.0.1/{PATH}?{QUERY}"))),
         event("task-closed", Some(format!("http://127.0.0.1:9/{PATH}?{QUERY}"))),
         event("task-broken", Some(format!("nonsense {PATH}"))),
+        event("task-tls-ok", Some(over_tls(behind_tls.address, "ok"))),
+        event("task-tls-refused", Some(over_tls(behind_tls.address, "refused"))),
+        event("task-leaving", Some(over_tls(leaving.address, "ok"))),
+        event("task-misnamed", Some(over_tls(misnamed.address, "ok"))),
     ];
     produce(&servers, "secrets", 1, &all);
     until("all have ended", async || {
@@ -91,7 +136,10 @@ async fn no_secret_leaks() {
     })
     .await;
 
-    let keys = [AUTH, HMAC, SIGNING, &SIGNING["whsec_".len()..], &token];
+    let signatures = signatures(&[receiver.receipts(), behind_tls.receipts()].concat());
+    assert!(behind_tls.receipts().len() >= 3 && leaving.requests.load(Ordering::SeqCst) >= 1);
+    let mut keys = vec![AUTH, HMAC, SIGNING, &SIGNING["whsec_".len()..], &token];
+    keys.extend(signatures.iter().map(String::as_str));
     let locations = [PATH, QUERY, PASSWORD, SNIPPET];
     let mut answers = Vec::new();
     for arguments in [
@@ -143,6 +191,10 @@ async fn no_secret_leaks() {
     }
     assert!(String::from_utf8_lossy(&log).contains("TRACE"), "it ran at trace level");
     assert!(stored.iter().any(|(name, _)| name.ends_with("-wal")), "the write-ahead log is searched too");
+    let attempts = String::from_utf8_lossy(&stored[0].1).into_owned();
+    for redacted in ["no [redacted]", "[redacted].example"] {
+        assert!(attempts.contains(redacted), "the receiver's words are shown without the key: {attempts}");
+    }
     assert_eq!(found(&text, &[&keys[..], &locations[..]].concat()), Vec::<String>::new());
     // URLs and snippets are in the store by design. Keys are not, even if a receiver echoed them.
     assert_eq!(found(&stored, &keys), Vec::<String>::new());

@@ -212,6 +212,7 @@ fn sample(args: &SendArgs, now: u64, seed: &mut Seed) -> Result<String, CommandE
 
 fn headers(signer: &Signer, id: &str, time: u64, body: &[u8]) -> Result<HeaderMap, CommandError> {
     let mut headers = HeaderMap::new();
+    headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(scale_callback_auth::header::ATTEMPT, HeaderValue::from_static("1"));
     headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("scale-callback/", env!("CARGO_PKG_VERSION"))));

@@ -125,7 +125,8 @@ pub struct AttemptShape {
     pub duration_ms: u64,
     /// The address and port that the request was sent to.
     pub peer: Option<String>,
-    /// A connection that was kept open had failed before anything was sent, so the request was sent over a new one.
+    /// A connection gave the request back unsent, or the receiver said that it had not handled it. So the request was sent
+    /// again within this attempt, over a new connection.
     pub redialed: bool,
     /// The beginning of the answer, or the reason of a refusal. Control characters are escaped.
     pub answer: String,

@@ -29,8 +29,8 @@ const SHOWN: usize = 4_096;
 const REMEMBERED: usize = 10_000;
 /// The time for a whole body.
 const BODY_TIME: Duration = Duration::from_secs(60);
-/// The time for the answer of the server that callbacks are sent on to.
-const FORWARD_TIME: Duration = Duration::from_secs(15);
+/// The time for the answer of the server that callbacks are sent on to: as long as the platform waits.
+const FORWARD_TIME: Duration = scale_callback_auth::ANSWER_DEADLINE;
 
 pub(super) struct Listening {
     keys: Keys,
