@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use crate::nets::Net;
@@ -26,6 +27,8 @@ pub struct Limits {
     pub proxy_protocol: bool,
     /// Whether one more connection is closed where nobody gives way. Otherwise it waits.
     pub refuse_more: bool,
+    /// Counts the connections that were closed because places were short.
+    pub closed: Arc<AtomicU64>,
     /// The time for a whole request head. A connection without a request is kept as long, and a client may read nothing of
     /// an answer for as long.
     pub head: Duration,
@@ -52,6 +55,7 @@ impl Default for Limits {
             trusted_proxies: Arc::new([]),
             proxy_protocol: false,
             refuse_more: false,
+            closed: Arc::default(),
             head: Duration::from_secs(10),
             head_bytes: 16 * 1024,
             streams: STREAMS,

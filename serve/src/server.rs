@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,7 +23,7 @@ use crate::places::{NoPlace, Place, PlaceBounds, Places};
 
 /// After closing this many connections because too many are open, the loop pauses for [`CLOSING_PAUSE`]. Otherwise a crowd that
 /// connects again and again would get all of the processor.
-const CLOSED_BETWEEN_PAUSES: usize = 8;
+const CLOSED_BETWEEN_PAUSES: u64 = 8;
 const CLOSING_PAUSE: Duration = Duration::from_millis(1);
 /// How long the loop waits after a failed accept. Most failures mean that no file descriptor is left.
 const FAILURE_PAUSE: Duration = Duration::from_millis(50);
@@ -49,7 +50,6 @@ pub async fn serve<S, B>(
         per_address: limits.per_address,
         per_prefix: limits.per_prefix,
     });
-    let mut closed = 0_usize;
     let mut last_warning = None;
     loop {
         let accepted = tokio::select! {
@@ -75,8 +75,7 @@ pub async fn serve<S, B>(
             let around = Surroundings { limits: limits.clone(), activity, place, stop: stop.clone() };
             tokio::spawn(connection::run(stream, peer, Arc::clone(&make), around));
         }
-        closed += usize::from(one_was_closed);
-        if one_was_closed && closed.is_multiple_of(CLOSED_BETWEEN_PAUSES) {
+        if one_was_closed && limits.closed.fetch_add(1, Ordering::Relaxed) % CLOSED_BETWEEN_PAUSES == 0 {
             tokio::time::sleep(CLOSING_PAUSE).await;
         }
     }
