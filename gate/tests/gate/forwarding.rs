@@ -125,7 +125,7 @@ async fn saying(answers: &[String]) -> Recorder {
 async fn responses_before_the_final_one_are_passed_over_within_a_bound() {
     let early = "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n";
     let before = |many: &str| format!("{many}{OK}");
-    let endless = early.repeat(300 * 1_024 / early.len());
+    let endless = early.repeat(400 * 1_024 / early.len());
     let answers = [
         before("HTTP/1.1 100 Continue\r\n\r\n"),
         before("HTTP/1.1 102 Processing\r\n\r\n"),

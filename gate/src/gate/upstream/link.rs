@@ -27,6 +27,9 @@ const CONNECT_TIME: Duration = Duration::from_secs(3);
 const HEADERS: usize = 128;
 /// Bytes of the head of one answer.
 const HEAD_BYTES: usize = 64 * 1024;
+/// The connection's buffer: a head, and a little of what follows. With a larger one, the library would read far beyond what may
+/// come before the final head.
+const BUFFER: usize = HEAD_BYTES + 8 * 1024;
 
 type Work = Option<Pin<Box<dyn Future<Output = ()> + Send>>>;
 
@@ -72,6 +75,7 @@ impl Link {
             .ignore_invalid_headers_in_responses(true)
             .max_headers(HEADERS)
             .max_header_size(HEAD_BYTES)
+            .max_buf_size(BUFFER)
             .handshake(io)
             .await;
         let (sender, connection) = shaken.map_err(|_| UpstreamError::Unreachable)?;
