@@ -86,13 +86,13 @@ fn what_tools_put_around_a_body_is_named() {
         (plain_event.as_bytes(), "the event of a function"),
         (signed.replace('/', "\\/").as_bytes(), "as PHP's json_encode does"),
         (signed.replace('/', "\\/").replace('\u{fc}', "\\u00fc").as_bytes(), "as PHP's json_encode does"),
-        (&utf16, "saved as UTF-16"),
+        (&utf16[..], "saved as UTF-16"),
         (latin.as_bytes(), "read as Latin-1"),
         (chunked.as_bytes(), "the sizes of chunked transfer"),
         (format!("payload={form}").as_bytes(), "as a form"),
         (format!("{form}=").as_bytes(), "as a form"),
         (signed.replace('\u{fc}', "\u{fffd}").as_bytes(), "holds U+FFFD"),
-        (b"", "the body's file is empty"),
+        (&b""[..], "the body's file is empty"),
     ] {
         let (capture, verifier) = capture(signed.as_bytes(), kept);
         assert_eq!(capture.verdict(&verifier), Finding::Invalid(VerifyError::SignatureMismatch));
