@@ -56,8 +56,11 @@ pub struct Outcome {
 pub enum Verdict {
     /// It did.
     Right,
-    /// It accepted what it must refuse, for this reason.
-    WronglyAccepted(String),
+    /// It accepted what it must refuse, for this reason, and somebody without the key can make such a request, or can send a
+    /// recorded one again long afterwards.
+    ForgeryAccepted(String),
+    /// It accepted what it must refuse, for this reason, but only who has the key can make such a request.
+    TooLenient(String),
     /// It refused what it must accept.
     WronglyRefused,
     /// It failed: a status of 500 and above, or no answer at all.
@@ -93,6 +96,14 @@ pub enum ConformanceError {
     /// The corpus has no case for this form.
     #[error("the corpus has no case for the form {}", .0.name())]
     NoCases(Form),
+    /// There is no case of this name for this form.
+    #[error("there is no case {case:?} for the form {}; --all lists the cases", .form.name())]
+    NoCase {
+        /// The name.
+        case: String,
+        /// The form.
+        form: Form,
+    },
     /// A task of this process failed.
     #[error("a request could not be made: {0}")]
     Task(JoinError),
@@ -110,6 +121,63 @@ impl Form {
     }
 }
 
+impl Verdict {
+    /// Its name in reports.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Right => "right",
+            Self::ForgeryAccepted(_) => "forgery_accepted",
+            Self::TooLenient(_) => "too_lenient",
+            Self::WronglyRefused => "wrongly_refused",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Why the request must be refused, where it was accepted.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::ForgeryAccepted(why) | Self::TooLenient(why) => Some(why),
+            Self::Right | Self::WronglyRefused | Self::Failed => None,
+        }
+    }
+}
+
+/// What a case expects.
+#[derive(Debug, Clone, Copy)]
+struct Expected<'c> {
+    /// Why the request must be refused; `None` if it must be accepted.
+    refusal: Option<&'c str>,
+    /// The request carries a proof that only who has the key can make.
+    has_right_proof: bool,
+}
+
+/// Sends the case of this name, and gives the request as well.
+///
+/// # Errors
+/// [`ConformanceError`], also where there is no such case.
+pub async fn hold_one(
+    at: &ReceiverAt,
+    form: Form,
+    own: &OwnKeys,
+    name: &str,
+) -> Result<(Request, Outcome), ConformanceError> {
+    let mut seed = Seed::new(unix_millis());
+    let size = SIZES.iter().find(|(size, ..)| name.rsplit_once('/') == Some((*size, form.name())));
+    if let Some((_, length, refusal)) = size {
+        let request = sized_request(form, own, *length, &mut seed)?;
+        let expected = Expected { refusal: *refusal, has_right_proof: true };
+        return Ok((request.clone(), post(at, name.to_owned(), expected, request).await?));
+    }
+    let corpus = Corpus::embedded();
+    let no_case = || ConformanceError::NoCase { case: name.to_owned(), form };
+    let case = corpus.cases().find(|case| case.name() == name && applies(case, form)).ok_or_else(no_case)?;
+    let now = unix_millis();
+    let request = case.request(own, &callback_id(now, &mut seed), now / 1_000).map_err(ConformanceError::Key)?;
+    Ok((request.clone(), post(at, name.to_owned(), expected(&case), request).await?))
+}
+
 /// Sends every case that applies, each with an id of its own and at the present time.
 ///
 /// # Errors
@@ -120,12 +188,9 @@ pub async fn hold(at: &ReceiverAt, form: Form, own: &OwnKeys) -> Result<Vec<Outc
     // The large ones go one after the other.
     let mut outcomes = Vec::new();
     for (name, length, refusal) in SIZES {
-        let (now, body) = (unix_millis(), sized(length));
-        let id = callback_id(now, &mut seed);
-        let headers = signer(form, own)?.sign(&id, now / 1_000, &body).to_pairs(&id);
-        let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let name = format!("{name}/{}", form.name());
-        outcomes.push(post(at, name, refusal, Request { headers, body }).await?);
+        let request = sized_request(form, own, length, &mut seed)?;
+        let expected = Expected { refusal, has_right_proof: true };
+        outcomes.push(post(at, format!("{name}/{}", form.name()), expected, request).await?);
     }
     while let Some(ended) = running.join_next().await {
         outcomes.extend(ended.map_err(ConformanceError::Task)??);
@@ -179,7 +244,7 @@ async fn start_cases(
         running.spawn(async move {
             let Some(case) = corpus.cases().find(|case| case.name() == name) else { return Ok(None) };
             let request = case.request(&own, &id, now / 1_000).map_err(ConformanceError::Key)?;
-            let outcome = post(&at, case.name().to_owned(), case.refusal(), request).await?;
+            let outcome = post(&at, case.name().to_owned(), expected(&case), request).await?;
             drop(place);
             Ok(Some(outcome))
         });
@@ -191,7 +256,19 @@ fn applies(case: &Case<'_>, form: Form) -> bool {
     case.is_http() && case.verifier() == form.name()
 }
 
-/// A callback of so many bytes.
+fn expected<'c>(case: &Case<'c>) -> Expected<'c> {
+    Expected { refusal: case.refusal(), has_right_proof: case.carries_right_proof() }
+}
+
+/// A right callback of so many bytes.
+fn sized_request(form: Form, own: &OwnKeys, length: usize, seed: &mut Seed) -> Result<Request, ConformanceError> {
+    let (now, body) = (unix_millis(), sized(length));
+    let id = callback_id(now, seed);
+    let headers = signer(form, own)?.sign(&id, now / 1_000, &body).to_pairs(&id);
+    Ok(Request { headers: headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(), body })
+}
+
+/// A body of so many bytes.
 fn sized(length: usize) -> Vec<u8> {
     let (begin, end) = (r#"{"task":{"task_id":"t1"},"response":{"x":""#, r#""},"task_id":"t1"}"#);
     [begin.as_bytes(), &vec![b'x'; length.saturating_sub(begin.len() + end.len())], end.as_bytes()].concat()
@@ -212,7 +289,7 @@ fn signer(form: Form, own: &OwnKeys) -> Result<Signer, ConformanceError> {
 async fn post(
     at: &ReceiverAt,
     case: String,
-    refusal: Option<&str>,
+    expected: Expected<'_>,
     request: Request,
 ) -> Result<Outcome, ConformanceError> {
     let headers = headers(&case, &request)?;
@@ -220,9 +297,11 @@ async fn post(
     let answer = client::call(&at.remote, Method::POST, &at.path, headers, body, ANSWER_TIME).await;
     let was_reached = !matches!(answer, Err(ClientError::Unreachable(_)));
     let (verdict, answer) = match answer {
-        Ok(answer) => (judge(refusal, answer.status.as_u16()), answer.status.to_string()),
+        Ok(answer) => (judge(expected, answer.status.as_u16()), answer.status.to_string()),
         // Many servers close the connection of a client that sends too much.
-        Err(error @ ClientError::Broken(_)) if refusal == Some("too_large") => (Verdict::Right, error.to_string()),
+        Err(error @ ClientError::Broken(_)) if expected.refusal == Some("too_large") => {
+            (Verdict::Right, error.to_string())
+        }
         Err(error) => (Verdict::Failed, error.to_string()),
     };
     Ok(Outcome { case, verdict, answer, was_reached })
@@ -243,13 +322,38 @@ fn headers(case: &str, request: &Request) -> Result<HeaderMap, ConformanceError>
 }
 
 /// Judges a status. A verified body that is not a callback may be accepted or refused: that is the application's decision.
-fn judge(refusal: Option<&str>, status: u16) -> Verdict {
-    match (refusal, status) {
+fn judge(expected: Expected<'_>, status: u16) -> Verdict {
+    match (expected.refusal, status) {
         (_, 500..) => Verdict::Failed,
         (None, 200..=299) => Verdict::Right,
         (None, _) => Verdict::WronglyRefused,
         (Some("not_json" | "not_a_callback"), _) => Verdict::Right,
-        (Some(why), 200..=299) => Verdict::WronglyAccepted(why.to_owned()),
+        (Some(why), 200..=299) if is_forgery(why, expected.has_right_proof) => Verdict::ForgeryAccepted(why.to_owned()),
+        (Some(why), 200..=299) => Verdict::TooLenient(why.to_owned()),
         (Some(_), _) => Verdict::Right,
+    }
+}
+
+/// Whether somebody without the key can make a request that must be refused for this reason, or can send a recorded one
+/// again at any time.
+fn is_forgery(why: &str, has_right_proof: bool) -> bool {
+    !has_right_proof || matches!(why, "timestamp_too_old" | "timestamp_too_new")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_the_key_can_make_is_no_forgery() {
+        let judged = |refusal, has_right_proof, status| judge(Expected { refusal, has_right_proof }, status).name();
+        assert_eq!(judged(Some("signature_mismatch"), false, 204), "forgery_accepted");
+        assert_eq!(judged(Some("signature_mismatch"), true, 204), "too_lenient");
+        assert_eq!(judged(Some("id_duplicate"), true, 200), "too_lenient");
+        assert_eq!(judged(Some("timestamp_too_old"), true, 200), "forgery_accepted", "it may be a recorded one");
+        assert_eq!(judged(Some("signature_mismatch"), false, 401), "right");
+        assert_eq!(judged(Some("not_json"), true, 204), "right");
+        assert_eq!(judged(None, true, 401), "wrongly_refused");
+        assert_eq!(judged(None, true, 500), "failed");
     }
 }

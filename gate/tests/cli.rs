@@ -190,6 +190,14 @@ fn a_captured_request_is_explained() {
         ),
         (good.clone(), body.to_owned(), [("HMAC_KEY", HMAC)], 1, "scale-callback-auth is missing"),
         (good.replace("v1,", "v2,"), body.to_owned(), keys, 1, "no entry that begins with v1,"),
+        (
+            format!("\u{feff}{}", good.split_once("\r\n").unwrap().1),
+            body.to_owned(),
+            keys,
+            0,
+            "begins with a byte order mark",
+        ),
+        (good.clone(), String::new(), keys, 1, "the body's file is empty"),
     ] {
         let (headers, file) = capture(folder.path(), &lines, &body);
         let (seen, printed) = run(&["verify", "--headers", &headers, "--body", &file], &keys);
@@ -222,9 +230,19 @@ fn a_gate_before_a_receiver_passes_the_corpus() {
     assert!(gate.told("health and metrics at ").starts_with("http://127.0.0.1:"));
     assert_eq!(run(&["send", &url], &keys).0, Some(0));
     let (status, told) = run(&["test-receiver", &url], &keys);
-    assert!(status == Some(0) && told.contains("0 wrongly accepted, 0 wrongly refused, 0 failed"), "{told}");
+    assert!(
+        status == Some(0) && told.contains("0 forgeries accepted, 0 wrongly refused, 0 failed, 0 too lenient"),
+        "{told}"
+    );
     let (status, told) = run(&["test-receiver", &url, "--all"], &keys);
     assert!(status == Some(0) && told.lines().count() > 70, "{told}");
+    let (status, told) = run(&["test-receiver", &url, "--case", "signature hex/keyed"], &keys);
+    assert!(
+        status == Some(0) && told.contains("\nwebhook-signature: v1,") && told.contains("right: signature hex"),
+        "{told}"
+    );
+    let (status, told) = run(&["test-receiver", &url, "--case", "nothing/keyed"], &keys);
+    assert!(status == Some(1) && told.contains("there is no case"), "{told}");
     // A receiver that believes everything is found out.
     let known = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(known.path(), "# none\nsignature hex/keyed\n").unwrap();
@@ -232,10 +250,25 @@ fn a_gate_before_a_receiver_passes_the_corpus() {
     assert!(status == Some(1) && told.contains("known, and no longer so: signature hex/keyed"), "{told}");
     let lax = lax_receiver();
     let (status, told) = run(&["test-receiver", &lax], &keys);
-    assert!(status == Some(1) && told.contains("WRONGLY ACCEPTED, rule 4, timestamp_too_old"), "{told}");
+    assert!(status == Some(1) && told.contains("FORGERY ACCEPTED, rule 4, timestamp_too_old"), "{told}");
     assert!(["rule 1,", "rule 2,", "rule 5,"].iter().all(|rule| told.contains(rule)), "{told}");
+    let forged = told.find("FORGERY ACCEPTED").zip(told.find("too lenient, rule"));
+    assert!(forged.is_some_and(|(forgery, lenient)| forgery < lenient), "what matters most comes first: {told}");
+    let (status, told) = run(&["test-receiver", &lax, "--json"], &keys);
+    let json = told.lines().find(|line| line.starts_with('{')).and_then(|line| serde_json::from_str(line).ok());
+    let json: serde_json::Value = json.unwrap_or_else(|| panic!("{told}"));
+    assert!(status == Some(1) && json["forgeries_accepted"].as_u64() > Some(20), "{told}");
+    let case = |name: &str| json["cases"].as_array().unwrap().iter().find(|case| case["case"] == name).unwrap().clone();
+    assert_eq!(case("signed other, auth key main/keyed")["verdict"], "forgery_accepted");
+    assert_eq!(case("two ids/keyed")["verdict"], "too_lenient");
+    let (status, told) = run(&["test-receiver", &lax, "--format", "junit"], &keys);
+    assert!(
+        status == Some(1) && told.contains("<failure type=\"forgery_accepted\"") && told.contains("<skipped message="),
+        "{told}"
+    );
+    assert!(told.contains("<?xml version=\"1.0\"") && told.trim_end().ends_with("</testsuite>"), "{told}");
     let (status, told) = run(&["test-receiver", &url], &[("SIGNING_SECRET", OTHER), ("AUTH_KEY", AUTH)]);
-    assert!(status == Some(1) && told.contains("every request was refused") && told.lines().count() == 1, "{told}");
+    assert!(status == Some(1) && told.contains("every request was refused") && told.lines().count() == 2, "{told}");
     assert_eq!(gate.stop().0, Some(0));
     receiver.stop();
     let (status, told) = run(&["test-receiver", &url], &keys);
@@ -263,6 +296,98 @@ fn lax_receiver() -> String {
     url
 }
 
+/// Runs a command whose output nobody reads: its status, and what it says on standard error.
+fn without_reader(mut command: Command) -> (Option<i32>, String) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = command.stdout(writer).stderr(Stdio::piped()).output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn a_reader_that_has_gone_is_met_with_silence() {
+    let folder = tempfile::tempdir().unwrap();
+    let (headers, body) = capture(folder.path(), "webhook-id: cb_1\r\n", "{}");
+    let keys = [("SIGNING_SECRET", SECRET)];
+    let (status, told) = without_reader(command(&["verify", "--headers", &headers, "--body", &body], &keys));
+    assert_eq!((status, told.as_str()), (Some(1), ""), "the verdict is the exit status");
+    assert_eq!(without_reader(command(&["completion", "bash"], &[])), (Some(0), String::new()));
+    assert_eq!(without_reader(command(&["--help"], &[])), (Some(0), String::new()));
+    // A command that goes on has nobody left to tell anything.
+    assert_eq!(without_reader(command(&["listen", "--listen", "127.0.0.1:0"], &keys)), (Some(0), String::new()));
+}
+
+#[test]
+fn help_and_completion_are_there() {
+    let (status, told) = run(&["help", "verify"], &[]);
+    assert!(status == Some(0) && told.contains("--headers <FILE>"), "{told}");
+    for shell in ["bash", "zsh", "fish"] {
+        let (status, told) = run(&["completion", shell], &[]);
+        assert!(status == Some(0) && told.contains("test-receiver"), "{told}");
+    }
+}
+
+#[test]
+fn programs_get_json() {
+    let keys = [("SIGNING_SECRET", SECRET)];
+    let arguments = ["listen", "--json", "--listen", "127.0.0.1:0", "--count", "2", "--timeout", "60s", "--print-body"];
+    let mut listening = Going::start(&arguments, &keys);
+    let mut first = String::new();
+    listening.out.read_line(&mut first).unwrap();
+    let first: serde_json::Value = serde_json::from_str(&first).unwrap();
+    assert_eq!(first["event"], "listening");
+    let url = first["url"].as_str().unwrap().to_owned();
+    let (status, told) = run(&["send", &url, "--json", "--id", "cb_1", "--task-id", "t1"], &keys);
+    let sent: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert!(status == Some(0) && sent["status"] == 204 && sent["webhook_id"] == "cb_1", "{told}");
+    let (status, told) = run(&["--json", "send", &url], &[("SIGNING_SECRET", OTHER)]);
+    let sent: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert!(status == Some(1) && sent["status"] == 401 && sent["hint"].is_string(), "{told}");
+    assert_eq!(run(&["send", &url, "--id", "cb_1", "--task-id", "t1"], &keys).0, Some(0));
+    let (status, lines) = listening.end();
+    let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((status, lines.len()), (Some(0), 3), "{lines:?}");
+    let verdicts: Vec<_> = lines.iter().map(|line| line["verdict"].as_str().unwrap()).collect();
+    assert_eq!(verdicts, ["valid", "refused", "valid"]);
+    assert!(lines[0]["task_id"] == "t1" && lines[0]["answered"] == 204 && lines[0]["repeat"] == false, "{lines:?}");
+    assert!(lines[1]["reason"] == "signature_mismatch" && lines[2]["repeat"] == true, "{lines:?}");
+    assert!(lines[0]["body"].as_str().unwrap().contains("t1") && lines[0]["at"].as_str().unwrap().ends_with('Z'));
+    let (status, told) = run(&["send", "--json", "http://127.0.0.1:9/"], &keys);
+    let failed: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert!(status == Some(1) && failed["exit_status"] == 1 && failed["error"].is_string(), "{told}");
+    let folder = tempfile::tempdir().unwrap();
+    let (headers, body) = capture(folder.path(), "webhook-id: cb_1\r\n", "{}");
+    let (status, told) = run(&["verify", "--json", "--headers", &headers, "--body", &body], &keys);
+    let verdict: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert!(status == Some(1) && verdict["valid"] == false && verdict["reason"] == "timestamp_missing", "{told}");
+}
+
+#[test]
+fn a_gate_that_lets_others_in_warns_and_in_strict_mode_does_not_start() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("SCALE_CALLBACK_SIGNING_SECRET={SECRET}\n")).unwrap();
+    let mode = |mode| std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+    let keys = file.path().to_str().unwrap();
+    let arguments = ["gate", "--listen", "127.0.0.1:0", "--upstream", "http://127.0.0.1:1", "--keys-file", keys];
+    mode(0o644);
+    let mut loose = Going::start(&arguments, &[]);
+    assert_eq!(loose.told("warning: "), format!("{keys}:"));
+    loose.stop();
+    let strict = [&arguments[..], &["--strict"]].concat();
+    let (status, told) = run(&strict, &[]);
+    assert!(status == Some(2) && told.contains("every user of this machine can read it"), "{told}");
+    mode(0o600);
+    let mut tight = Going::start(&strict, &[]);
+    assert!(tight.told("the gate listens at ").starts_with("http://127.0.0.1:"));
+    let (_, rest) = tight.stop();
+    assert!(!rest.contains("warning"), "{rest}");
+    let public: Vec<&str> =
+        strict.iter().map(|word| if *word == "127.0.0.1:0" { "0.0.0.0:0" } else { *word }).collect();
+    let (status, told) = run(&public, &[]);
+    assert!(status == Some(2) && told.contains("without TLS"), "{told}");
+}
+
 #[test]
 fn each_mistake_is_one_sentence() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -273,7 +398,12 @@ fn each_mistake_is_one_sentence() {
     let quoted_secret = format!("\"{SECRET}\"");
     let quoted = [("SIGNING_SECRET", quoted_secret.as_str())];
     let tests = [("TEST_SIGNING_SECRET", SECRET)];
-    let cases: [Case<'_>; 23] = [
+    let strangers = [("SIGNING_SECRET", "whsec_JMcoZdyxUw7P0rQVNTJncgcfLr2IK/vG")];
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "webhook-id: x\n".encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>())
+        .unwrap();
+    let utf16 = file.path().to_str().unwrap();
+    let cases: [Case<'_>; 28] = [
         (&["gate", "--upstream", "http://127.0.0.1:1"], &[], 2, "SCALE_CALLBACK_SIGNING_SECRET is not set (nor"),
         (&["gate", "--upstream", "https://a"], &signed, 2, "is not an upstream; write http://HOST:PORT"),
         (&["gate", "--upstream", "http://127.0.0.1:1", "--path", "callbacks"], &signed, 2, "a path begins with /"),
@@ -307,6 +437,21 @@ fn each_mistake_is_one_sentence() {
         (&["verify", "--headers", "/dev/null", "--body", "/dev/null"], &quoted, 2, "(it holds a quotation mark)"),
         (&["gate", "--upstream", "http://127.0.0.1:1"], &tests, 2, "(only keys for test callbacks are set)"),
         (&["gate", "--upstream", "http://127.0.0.1:1", "--upstream-timeout", "0s"], &signed, 2, "100ms and 60s"),
+        (
+            &["gate", "--upstream", "http://127.0.0.1:1", "--trusted-proxy", "10/8"],
+            &signed,
+            2,
+            "is not a network; write",
+        ),
+        (
+            &["gate", "--upstream", "http://127.0.0.1:1", "--trusted-proxy", "10.0.0.1/8"],
+            &signed,
+            2,
+            "write 10.0.0.0/8",
+        ),
+        (&["gate", "--upstream", "http://127.0.0.1:1", "--proxy-protocol"], &signed, 2, "--trusted-proxy"),
+        (&["test-receiver", "http://127.0.0.1:9/"], &strangers, 2, "give the receiver a key of its own"),
+        (&["verify", "--headers", utf16, "--body", "/dev/null"], &signed, 2, "it is UTF-16"),
     ];
     for (arguments, keys, status, told) in cases {
         let (seen, printed) = run(arguments, keys);
@@ -320,7 +465,7 @@ fn each_mistake_is_one_sentence() {
 fn every_command_has_an_example_that_it_understands() {
     let (_, help) = run(&["--help"], &[]);
     let mut seen = 0;
-    for name in ["gate", "listen", "send", "verify", "test-receiver"] {
+    for name in ["gate", "listen", "send", "verify", "test-receiver", "completion"] {
         assert!(help.contains(name), "{help}");
         let (status, help) = run(&[name, "--help"], &[]);
         assert_eq!(status, Some(0));
@@ -339,5 +484,5 @@ fn every_command_has_an_example_that_it_understands() {
         assert!(!printed.contains("Usage:") && !printed.contains("unexpected"), "{words:?}: {printed}");
         seen += 1;
     }
-    assert_eq!(seen, 5);
+    assert_eq!(seen, 6);
 }

@@ -102,6 +102,22 @@ impl Corpus {
         if wanted["live_only"] == true { verifier.require_live() } else { verifier }
     }
 
+    /// Whether a key stands in the corpus. Then everybody can read it, and a receiver that holds it accepts what anybody
+    /// signs.
+    #[must_use]
+    pub fn publishes(&self, key: &str) -> bool {
+        let kinds = self.0["keys"].as_object().into_iter().flat_map(|kinds| kinds.values());
+        kinds.filter_map(Value::as_object).flat_map(|keys| keys.values()).any(|published| published == key)
+    }
+
+    /// Whether a key is one of those in the corpus that no receiver holds. A receiver that holds it cannot be tested.
+    #[must_use]
+    pub fn holds_for_others(&self, key: &str) -> bool {
+        let kinds = self.0["keys"].as_object().into_iter().flat_map(|kinds| kinds.values());
+        let keys = kinds.filter_map(Value::as_object).flatten();
+        keys.filter(|(name, _)| *name != MAIN).any(|(_, published)| published == key)
+    }
+
     fn credential(&self, credential: &Value) -> Credential {
         let key = |kind: &str, member: &str| self.key(&OwnKeys::default(), kind, text(&credential[member]));
         let mode = if credential["mode"] == "live" { Mode::Live } else { Mode::Test };
@@ -153,6 +169,19 @@ impl<'c> Case<'c> {
     #[must_use]
     pub fn refusal(&self) -> Option<&'c str> {
         self.case["refusal"].as_str()
+    }
+
+    /// Whether the request carries a proof that the receiver's own key made over exactly what is sent, however it is
+    /// written. A receiver that wrongly accepts such a request is too lenient, but nobody without the key can make one.
+    #[must_use]
+    pub fn carries_right_proof(&self) -> bool {
+        let recipe = &self.case["recipe"];
+        let is_main = |name: &Value| name == MAIN;
+        let signatures = recipe["signatures"].as_array().into_iter().flatten().flat_map(|line| line.as_array());
+        let is_signed = signatures.flatten().any(|entry| is_main(&entry["secret"]));
+        let is_authenticated = recipe["auth"]["hmac"].as_array().into_iter().flatten().any(is_main);
+        let is_hmac = self.verifier().starts_with("hmac");
+        recipe["over"].is_null() && if is_hmac { is_authenticated } else { is_signed }
     }
 
     /// The request as it was recorded, with the corpus' keys and the corpus' time.
@@ -215,7 +244,8 @@ impl<'c> Case<'c> {
             Some("lower_case") => standard.to_lowercase(),
             _ => standard,
         };
-        Ok(format!("{},{encoded}", entry["version"].as_str().unwrap_or("v1")))
+        let tail = entry["tail"].as_str().unwrap_or_default();
+        Ok(format!("{},{encoded}{tail}", entry["version"].as_str().unwrap_or("v1")))
     }
 
     fn auth(&self, own: &OwnKeys, auth: &Value, signed: &Signed) -> Result<String, crate::KeyError> {

@@ -76,7 +76,8 @@ def made(recipe, now):
                 parts.append(part["raw"])
             else:
                 mac = signature(part["secret"], *signed)
-                parts.append(part.get("version", "v1") + "," + encoded(mac, part.get("as", "standard")))
+                text = encoded(mac, part.get("as", "standard")) + part.get("tail", "")
+                parts.append(part.get("version", "v1") + "," + text)
         headers.append(["webhook-signature", " ".join(parts)])
     auth = recipe["auth"]
     if auth is not None:

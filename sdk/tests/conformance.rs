@@ -170,3 +170,68 @@ fn the_signer_makes_the_accepted_requests_byte_for_byte() {
     }
     assert!(compared > 100, "{compared}");
 }
+
+/// Secrets of published examples: of Standard Webhooks' specification and libraries, of this repository's own vectors, and
+/// those that somebody types without thinking.
+const PUBLISHED: [&str; 8] = [
+    "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+    "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+    "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD",
+    "live_auth_ffffffffffffffffffffffffffffffff",
+    "live_auth_0123456789abcdef0123456789abcdef",
+    "live_auth_00112233445566778899aabbccddeeff",
+    "test_auth_fedcba9876543210fedcba9876543210",
+];
+
+#[test]
+fn the_keys_that_no_receiver_holds_are_nobody_elses() {
+    let corpus = Corpus::embedded();
+    for key in PUBLISHED {
+        assert!(!corpus.holds_for_others(key), "{key}");
+    }
+    let vectors = include_str!("../testdata/vectors.json");
+    let words =
+        vectors.split('"').filter(|word| ["whsec_", "live_", "test_"].iter().any(|begin| word.starts_with(begin)));
+    let words: Vec<_> = words.collect();
+    assert!(words.len() > 4 && words.iter().all(|key| !corpus.holds_for_others(key)), "{words:?}");
+    assert!(corpus.holds_for_others("whsec_JMcoZdyxUw7P0rQVNTJncgcfLr2IK/vG"), "the corpus has such keys");
+    assert!(corpus.publishes("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"));
+}
+
+#[test]
+fn a_right_proof_is_told_from_a_forged_one() {
+    let corpus = Corpus::embedded();
+    let carries = |name: &str| {
+        let case = corpus.cases().find(|case| case.name() == name).unwrap_or_else(|| panic!("no case {name}"));
+        case.carries_right_proof()
+    };
+    for lenient in [
+        "seventeen signatures/signed",
+        "signature non_canonical/signed",
+        "signature with =A behind it/keyed",
+        "two ids/signed",
+        "signed main, auth key other/keyed",
+        "hmac in upper case/hmac",
+    ] {
+        assert!(carries(lenient), "{lenient}");
+    }
+    for forged in [
+        "signed other, auth key main/signed",
+        "unsigned, auth key main/keyed",
+        "signed main, auth key main/hmac",
+        "signed over another body/signed",
+        "signed over another id/hmac",
+        "4,096 bytes of signatures, none of them right/signed",
+        "a dot moved from id to time/signed",
+    ] {
+        assert!(!carries(forged), "{forged}");
+    }
+    // Whatever must be accepted carries one.
+    let accepted = corpus.cases().filter(|case| case.refusal().is_none() && !case.verifier().contains("rotating"));
+    let accepted = accepted.filter(|case| ["signed", "keyed", "hmac"].contains(&case.verifier()));
+    assert!(accepted.clone().count() > 20);
+    for case in accepted {
+        assert!(case.carries_right_proof(), "{}", case.name());
+    }
+}

@@ -1,9 +1,11 @@
-//! What the requests of one connection are doing: how many are open, whether anything moves, and until when a refusal holds
-//! the connection's place. It decides nothing; the streams, the service and the connection around it do.
+//! What the requests of one connection are doing: how many are open, whether anything moves, until when a refusal holds the
+//! connection's place, and whether the connection must give way to another one. It decides nothing; the streams, the service,
+//! the connection and the places around it do.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::refusal_pace::{RefusalPace, Refused};
@@ -11,6 +13,12 @@ use crate::refusal_pace::{RefusalPace, Refused};
 #[derive(Default)]
 pub(crate) struct Activity {
     open: AtomicUsize,
+    /// A whole request head came, or one that was refused.
+    had_head: AtomicBool,
+    /// Told once the connection must end because another one needs its place.
+    give_way: Notify,
+    #[cfg(test)]
+    gave_way: AtomicBool,
     /// Rises with every request that begins or ends, and when a write that waited goes on.
     progress: AtomicUsize,
     /// The bytes that are written next belong to the answer of a request.
@@ -37,6 +45,33 @@ impl Activity {
         self.open.load(Ordering::Relaxed) > 0
     }
 
+    /// Whether a whole request head came, or one that was refused.
+    pub(crate) fn had_head(&self) -> bool {
+        self.had_head.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing is open, nothing is still to be written, and no refusal waits.
+    pub(crate) fn is_idle(&self, now: Instant) -> bool {
+        !self.has_open_requests() && !self.is_answering() && self.last_refusal().is_none_or(|due| due <= now)
+    }
+
+    /// Ends the connection, because another one needs its place.
+    pub(crate) fn give_way(&self) {
+        #[cfg(test)]
+        self.gave_way.store(true, Ordering::Relaxed);
+        self.give_way.notify_one();
+    }
+
+    /// Waits until the connection must end because another one needs its place.
+    pub(crate) async fn must_give_way(&self) {
+        self.give_way.notified().await;
+    }
+
+    #[cfg(test)]
+    pub(crate) fn gave_way(&self) -> bool {
+        self.gave_way.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn is_answering(&self) -> bool {
         self.answering.load(Ordering::Relaxed)
     }
@@ -54,6 +89,7 @@ impl Activity {
 
     /// When this refusal may go out; `None` if at once.
     pub(crate) fn delay(&self, refused: Refused) -> Option<Instant> {
+        self.had_head.store(true, Ordering::Relaxed);
         let pace = self.refusals.as_ref()?;
         let now = Instant::now();
         let due = Some(pace.reserve(now, refused)).filter(|due| *due > now)?;
@@ -73,6 +109,7 @@ pub(crate) struct OpenRequest(Arc<Activity>);
 impl OpenRequest {
     pub(crate) fn new(activity: &Arc<Activity>) -> Self {
         activity.open.fetch_add(1, Ordering::Relaxed);
+        activity.had_head.store(true, Ordering::Relaxed);
         activity.note_progress();
         activity.begin_answer();
         Self(Arc::clone(activity))

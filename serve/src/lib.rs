@@ -14,10 +14,14 @@
 //! | [`tls`] | a listener's certificate, which can be read again |
 //! | `client_tls` | the certificate authorities that the client trusts |
 //! | [`client`] | one request on one connection |
+//! | [`nets`] | networks of addresses, and what tells one sender from another |
+//! | [`forwarded`] | the sender of a request that came through proxies |
+//! | `proxy_header` | the header of the PROXY protocol |
 //! | [`refusal_pace`] | when a refusal may go out |
 //! | `strict_head` | request heads that two programs could read differently |
 //! | `strict_stream` | a stream that passes only strict heads on |
 //! | `activity` | what the requests of one connection are doing |
+//! | `places` | who holds a place among the connections, and who gives way |
 //! | `write_timeout` | a stream whose writes fail when the other end reads nothing |
 //! | `paced_stream` | a stream on which the library's own refusals keep the pace |
 //! | `tracked_service` | a service whose open requests are counted and whose refusals keep the pace |
@@ -33,9 +37,13 @@ pub mod body;
 pub mod client;
 mod client_tls;
 mod connection;
+pub mod forwarded;
 mod limits;
 mod listener;
+pub mod nets;
 mod paced_stream;
+mod places;
+mod proxy_header;
 pub mod refusal_pace;
 pub mod server;
 mod strict_head;

@@ -1,7 +1,7 @@
 //! Where a server listens, who is at the other end of a connection, and the TLS handshake. Nothing here speaks HTTP.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +41,17 @@ pub(crate) enum Accepted {
 pub(crate) trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<C: AsyncRead + AsyncWrite + Send + Unpin> Connection for C {}
 
+impl Peer {
+    /// The IP address; `None` for a process of this machine.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(address) => Some(address.ip().to_canonical()),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
 impl Listener {
     pub(crate) async fn accept(&self) -> io::Result<(Accepted, Peer)> {
         match self {
@@ -64,6 +75,14 @@ impl Listener {
 }
 
 impl Accepted {
+    /// The stream below the handshake.
+    pub(crate) fn raw(&mut self) -> &mut (dyn Connection + 'static) {
+        match self {
+            Self::Plain(stream) => &mut **stream,
+            Self::Tls(stream, _) => stream,
+        }
+    }
+
     /// The stream to speak HTTP on, and whether it is HTTP/2; `None` if the handshake failed or took too long.
     pub(crate) async fn secured(self, within: Duration) -> Option<(Box<dyn Connection>, bool)> {
         match self {

@@ -4,78 +4,114 @@
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::service::Service;
 use hyper::{Request, Response};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::connection;
+use crate::activity::Activity;
+use crate::connection::{self, Surroundings};
 pub use crate::limits::Limits;
 pub use crate::listener::{Listener, Peer};
+use crate::nets::Sender;
+use crate::places::{NoPlace, Place, PlaceBounds, Places};
 
-/// After closing this many connections because too many are open, the loop pauses for [`CLOSING_PAUSE`].
-const CLOSED_BETWEEN_PAUSES: usize = 8;
+/// After closing this many connections because too many are open, the loop pauses for [`CLOSING_PAUSE`]. Otherwise a crowd that
+/// connects again and again would get all of the processor.
+const CLOSED_BETWEEN_PAUSES: u64 = 8;
 const CLOSING_PAUSE: Duration = Duration::from_millis(1);
 /// How long the loop waits after a failed accept. Most failures mean that no file descriptor is left.
 const FAILURE_PAUSE: Duration = Duration::from_millis(50);
+/// How often a connection that waits for a place looks for one that gives way.
+const NEXT_LOOK: Duration = Duration::from_millis(50);
 /// Failed accepts are logged at most this often.
 const WARNING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Serves until `stop`, then lets open requests end within the drain. `make` gives the service of one connection.
-pub async fn serve<S, B>(listener: Listener, limits: Limits, make: impl Fn(Peer) -> S, mut stop: watch::Receiver<bool>)
-where
+pub async fn serve<S, B>(
+    listener: Listener,
+    limits: Limits,
+    make: impl Fn(Peer) -> S + Send + Sync + 'static,
+    mut stop: watch::Receiver<bool>,
+) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
     S::Future: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let places = Arc::new(Semaphore::new(limits.connections));
-    let mut closed = 0_usize;
+    let make = Arc::new(make);
+    let places = Places::new(PlaceBounds {
+        all: limits.connections,
+        per_address: limits.per_address,
+        per_prefix: limits.per_prefix,
+    });
     let mut last_warning = None;
     loop {
-        let accepting = async {
-            let place = waited_for_place(&places, limits.refuse_more).await;
-            (listener.accept().await, place)
-        };
-        let (accepted, place) = tokio::select! {
-            accepted = accepting => accepted,
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
             _ = stop.wait_for(|stop| *stop) => break,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 warn(&error, &mut last_warning);
+                places.make_one_give_way();
                 tokio::time::sleep(FAILURE_PAUSE).await;
                 continue;
             }
         };
-        let Some(place) = place.or_else(|| Arc::clone(&places).try_acquire_owned().ok()) else {
-            drop(stream);
-            closed += 1;
-            if closed.is_multiple_of(CLOSED_BETWEEN_PAUSES) {
-                tokio::time::sleep(CLOSING_PAUSE).await;
-            }
-            continue;
+        let activity = Arc::new(Activity::new(limits.refusals.clone()));
+        let entered = tokio::select! {
+            entered = enter(&places, peer, &activity, &limits) => entered,
+            _ = stop.wait_for(|stop| *stop) => break,
         };
-        let serving = connection::run(stream, make(peer), limits.clone(), stop.clone());
-        tokio::spawn(async move {
-            serving.await;
-            drop(place);
-        });
+        let one_was_closed = entered.as_ref().map_or(true, |(_, gave_way)| *gave_way);
+        if let Ok((place, _)) = entered {
+            let around = Surroundings { limits: limits.clone(), activity, place, stop: stop.clone() };
+            tokio::spawn(connection::run(stream, peer, Arc::clone(&make), around));
+        }
+        if one_was_closed && limits.closed.fetch_add(1, Ordering::Relaxed) % CLOSED_BETWEEN_PAUSES == 0 {
+            tokio::time::sleep(CLOSING_PAUSE).await;
+        }
     }
     drop(listener);
-    let all = u32::try_from(limits.connections).unwrap_or(u32::MAX);
     // Each connection ends itself at the same deadline.
-    tokio::time::timeout(limits.drain, places.acquire_many(all)).await.ok();
+    let emptied = async {
+        while !places.is_empty() {
+            places.freed().await;
+        }
+    };
+    tokio::time::timeout(limits.drain, emptied).await.ok();
 }
 
-/// A place for the next connection, before it is accepted. Where one more is refused, its place is looked for afterwards.
-async fn waited_for_place(places: &Arc<Semaphore>, refuse_more: bool) -> Option<OwnedSemaphorePermit> {
-    if refuse_more { None } else { Arc::clone(places).acquire_owned().await.ok() }
+/// A place for a connection, and whether another one gave way for it.
+async fn enter(
+    places: &Arc<Places>,
+    peer: Peer,
+    activity: &Arc<Activity>,
+    limits: &Limits,
+) -> Result<(Place, bool), NoPlace> {
+    let address = peer.ip();
+    let is_proxy = address.is_some_and(|address| limits.is_trusted(address));
+    if limits.proxy_protocol && !is_proxy {
+        return Err(NoPlace);
+    }
+    // A proxy's connections are of many senders.
+    let sender = address.filter(|_| !is_proxy).map(Sender::of);
+    loop {
+        match places.enter(sender, activity) {
+            Err(NoPlace) if !limits.refuse_more => {
+                // A connection that becomes idle frees no place, but it would give way.
+                tokio::time::timeout(NEXT_LOOK, places.freed()).await.ok();
+            }
+            entered => return entered,
+        }
+    }
 }
 
 fn warn(error: &io::Error, last: &mut Option<Instant>) {
@@ -164,15 +200,93 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_connection_more_is_closed_where_the_limits_say_so() {
+    async fn one_connection_more_is_closed_while_every_other_one_has_an_open_request() {
         let mut server = start(Limits { connections: 1, refuse_more: true, ..Limits::default() }).await;
         let mut first = TcpStream::connect(server.address).await.unwrap();
-        assert_eq!(all_of(TcpStream::connect(server.address).await.unwrap()).await, "");
         first.write_all(REQUEST).await.unwrap();
         server.requests.recv().await.unwrap();
+        assert_eq!(all_of(TcpStream::connect(server.address).await.unwrap()).await, "");
         server.release.send_replace(true);
         server.stop.send_replace(true);
         assert!(all_of(first).await.starts_with("HTTP/1.1 200"), "the first one keeps its place");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_says_nothing_gives_way_to_one_more() {
+        for refuse_more in [true, false] {
+            let mut server = start(Limits { connections: 2, refuse_more, ..Limits::default() }).await;
+            let silent = TcpStream::connect(server.address).await.unwrap();
+            let mut half = TcpStream::connect(server.address).await.unwrap();
+            half.write_all(&REQUEST[..20]).await.unwrap();
+            let mut real = TcpStream::connect(server.address).await.unwrap();
+            real.write_all(REQUEST).await.unwrap();
+            server.requests.recv().await.unwrap();
+            assert_eq!(all_of(silent).await, "", "the oldest went");
+            let mut another = TcpStream::connect(server.address).await.unwrap();
+            another.write_all(REQUEST).await.unwrap();
+            server.requests.recv().await.unwrap();
+            assert_eq!(all_of(half).await, "", "so did the one with half a head");
+            server.release.send_replace(true);
+            server.stop.send_replace(true);
+            assert!(all_of(real).await.starts_with("HTTP/1.1 200"));
+            assert!(all_of(another).await.starts_with("HTTP/1.1 200"));
+        }
+    }
+
+    #[tokio::test]
+    async fn one_more_waits_where_the_limits_say_so_until_one_is_idle() {
+        let mut server = start(Limits { connections: 1, ..Limits::default() }).await;
+        let mut first = TcpStream::connect(server.address).await.unwrap();
+        first.write_all(REQUEST).await.unwrap();
+        server.requests.recv().await.unwrap();
+        let mut second = TcpStream::connect(server.address).await.unwrap();
+        second.write_all(REQUEST).await.unwrap();
+        server.release.send_replace(true);
+        server.requests.recv().await.unwrap();
+        assert!(all_of(first).await.starts_with("HTTP/1.1 200"), "it is idle, so it gave way");
+        server.stop.send_replace(true);
+        assert!(all_of(second).await.starts_with("HTTP/1.1 200"));
+    }
+
+    #[tokio::test]
+    async fn with_the_proxy_protocol_only_trusted_proxies_come_in_and_each_says_for_whom() {
+        let trusted = Limits { trusted_proxies: Arc::new(["127.0.0.1".parse().unwrap()]), ..Limits::default() };
+        let limits = Limits { proxy_protocol: true, refuse_more: true, per_address: 1, ..trusted };
+        let mut server = start(limits.clone()).await;
+        server.release.send_replace(true);
+        let ask = async |begin: &str| {
+            let mut stream = TcpStream::connect(server.address).await.unwrap();
+            stream.write_all(begin.as_bytes()).await.unwrap();
+            // A connection that is refused may be closed before this is written.
+            stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.ok();
+            all_of(stream).await
+        };
+        assert!(ask("PROXY TCP4 192.0.2.1 10.0.0.1 1 80\r\n").await.starts_with("HTTP/1.1 200"));
+        assert!(ask("PROXY UNKNOWN\r\n").await.starts_with("HTTP/1.1 200"));
+        assert_eq!(ask("").await, "", "the header is missing");
+        assert_eq!(ask("PROXY TCP4 192.0.2.1 10.0.0.1 1 80\n").await, "", "the header is malformed");
+        // The bound of one sender holds for the sender that the header names, and not for the proxy.
+        let begin = async |sender: &str| {
+            let mut stream = TcpStream::connect(server.address).await.unwrap();
+            stream.write_all(format!("PROXY TCP4 {sender} 10.0.0.1 1 80\r\n").as_bytes()).await.unwrap();
+            stream.write_all(REQUEST).await.unwrap();
+            let mut answer = [0; 12];
+            tokio::time::timeout(DEADLINE, stream.read_exact(&mut answer)).await.expect("it is answered").unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 200");
+            stream
+        };
+        let (one, mut other) = (begin("192.0.2.1").await, begin("192.0.2.2").await);
+        let again = begin("192.0.2.1").await;
+        assert!(!all_of(one).await.contains("HTTP/1.1"), "the first one of this sender was idle and gave way");
+        other.write_all(REQUEST).await.unwrap();
+        tokio::time::timeout(DEADLINE, other.read_exact(&mut [0; 12])).await.expect("it is answered").unwrap();
+        drop(again);
+        while server.requests.try_recv().is_ok() {}
+        let elsewhere = Limits { trusted_proxies: Arc::new(["192.0.2.0/24".parse().unwrap()]), ..limits };
+        let server = start(elsewhere).await;
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(b"PROXY TCP4 192.0.2.1 10.0.0.1 1 80\r\n").await.ok();
+        assert_eq!(all_of(stream).await, "", "nobody else may say for whom it speaks");
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! A stream whose writes fail once the other end has read nothing for a while, so that a client that never reads keeps no
-//! place. Reads are never limited here: the HTTP library has its own time limits for them.
+//! place. Reads are never limited here: the HTTP library has its own time limits for them. It also notes when everything that
+//! was written has gone out.
 
 use std::io;
 use std::pin::Pin;
@@ -56,6 +57,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.stream).poll_flush(cx);
+        if matches!(polled, Poll::Ready(Ok(()))) {
+            self.activity.flushed();
+        }
         self.limit(cx, polled)
     }
 

@@ -5,16 +5,20 @@
 use std::path::Path;
 
 /// The modules, as the crate's documentation lists them. Each imports only from those before it.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 20] = [
     "text",
     "body",
     "tls",
     "client_tls",
     "client",
+    "nets",
+    "forwarded",
+    "proxy_header",
     "refusal_pace",
     "strict_head",
     "strict_stream",
     "activity",
+    "places",
     "write_timeout",
     "paced_stream",
     "tracked_service",

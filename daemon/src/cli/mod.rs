@@ -107,7 +107,8 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
                 level: "info".to_owned(),
             })
             .map_err(|why| Failure::new(Failure::FAILED, why))?;
-            scale_callback::cli::run(command).map_err(|failure| Failure::new(failure.status, failure.sentence))
+            let json = remote.json || remote.jsonl;
+            scale_callback::cli::run(command, json).map_err(|failure| Failure::new(failure.status, failure.sentence))
         }
         Command::Completion { shell } => {
             let mut script = Vec::new();

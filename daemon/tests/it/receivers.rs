@@ -45,7 +45,10 @@ struct Receiver {
 
 impl Receiver {
     async fn start(language: &str, secrets: &str, auth: Option<&str>) -> Self {
-        let mut command = command(language);
+        Self::run(command(language), language, secrets, auth).await
+    }
+
+    async fn run(mut command: Command, language: &str, secrets: &str, auth: Option<&str>) -> Self {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SCALE_CALLBACK_")) {
             command.env_remove(name);
         }
@@ -128,6 +131,26 @@ async fn every_receiver_is_held_to_the_corpus() {
             receiver.stop(language).await;
         }
     }
+}
+
+/// Receivers with nothing but the library around the bytes are common. The test must not cry forgery where there is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_with_nothing_but_the_library_is_too_lenient_and_accepts_no_forgery() {
+    let mut plain = Command::new(root().join("target/receivers/python/bin/python"));
+    plain.arg(root().join("daemon/tests/it/plain_receiver.py"));
+    let receiver = Receiver::run(plain, "plain python", SECRET, None).await;
+    // The library reads signatures in these two forms only if somebody joins and cleans them first.
+    let known = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(known.path(), "two headers of signatures/signed\ntwo spaces between signatures/signed\n").unwrap();
+    let known = known.path().to_str().unwrap();
+    let (status, printed) = tool(SECRET, None, &["test-receiver", &receiver.url, "--known", known]);
+    assert_eq!(status, Some(3), "{printed}");
+    assert!(printed.contains(" 0 forgeries accepted, 0 wrongly refused, 0 failed, "), "{printed}");
+    let lenient = printed.lines().filter(|line| line.starts_with("too lenient, rule ")).count();
+    assert!(
+        lenient >= 8 && printed.contains("too lenient, rule 5, signature_mismatch: signature with =A"),
+        "{printed}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

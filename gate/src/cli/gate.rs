@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use scale_callback_serve::forwarded::ForwardedHeader;
+use scale_callback_serve::nets::Net;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -14,7 +16,7 @@ use super::arguments::{KeyArgs, parse_address, parse_duration};
 use super::error::{ArgumentError, CommandError};
 use super::output::say;
 use super::signals::stop_on_signals;
-use crate::gate::{Bounds, Config, Gate, UpstreamAt};
+use crate::gate::{Bounds, Config, Gate, UpstreamAt, warnings};
 use crate::keys::KeySource;
 
 /// The arguments.
@@ -50,10 +52,32 @@ pub struct GateArgs {
     /// Accept the callback auth key alone, without a signature. Then anybody who saw one callback can forge another.
     #[arg(long)]
     static_key_authenticates_no_body: bool,
-    /// How many connections may be open at the same time. The gate refuses any further one. Each may need two file
-    /// descriptors.
+    /// A proxy or load balancer in front of the gate, as an address or a network such as 10.0.0.0/8. The gate believes what
+    /// it says about the sender of a request, and bounds its connections only among all connections. May be given several
+    /// times.
+    #[arg(long, value_name = "NET")]
+    trusted_proxy: Vec<Net>,
+    /// The header in which the trusted proxies name the sender of a request.
+    #[arg(long, value_name = "HEADER", default_value = "x-forwarded-for", requires = "trusted_proxy")]
+    forwarded_header: ForwardedHeaderArg,
+    /// Expect a header of the PROXY protocol, version 1 or 2, at the begin of each connection. Then only trusted proxies may
+    /// connect.
+    #[arg(long, requires = "trusted_proxy")]
+    proxy_protocol: bool,
+    /// Refuse to start where the gate would otherwise warn, with exit status 2.
+    #[arg(long)]
+    strict: bool,
+    /// How many connections may be open at the same time. For a further one, the gate closes the oldest one that has not
+    /// sent a whole request head. Each may need two file descriptors.
     #[arg(long, value_name = "N", default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     connections: u32,
+    /// How many of them may come from one address (an IPv4 address, or 64 bits of IPv6). The same number bounds the requests
+    /// of one sender whose bodies have not arrived whole. The default is a quarter of all.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    connections_per_address: Option<u32>,
+    /// How many of them may come from addresses side by side (24 bits of IPv4, 48 bits of IPv6). The default is half of all.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    connections_per_prefix: Option<u32>,
     /// How long your server may take for its whole answer. Then the gate answers 504. The platform waits 15s.
     #[arg(long, value_name = "DURATION", default_value = "14s", value_parser = parse_timeout)]
     upstream_timeout: Duration,
@@ -64,9 +88,32 @@ pub struct GateArgs {
     remember: u32,
 }
 
+/// The header in which trusted proxies name the sender of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ForwardedHeaderArg {
+    /// X-Forwarded-For, as most proxies write it.
+    XForwardedFor,
+    /// Forwarded, of RFC 7239.
+    Forwarded,
+}
+
+impl From<ForwardedHeaderArg> for ForwardedHeader {
+    fn from(header: ForwardedHeaderArg) -> Self {
+        match header {
+            ForwardedHeaderArg::XForwardedFor => Self::XForwardedFor,
+            ForwardedHeaderArg::Forwarded => Self::Forwarded,
+        }
+    }
+}
+
 pub(super) async fn run(args: GateArgs) -> Result<ExitCode, CommandError> {
-    let (path, static_key) = (args.path.clone(), args.static_key_authenticates_no_body);
+    let (path, strict) = (args.path.clone(), args.strict);
     let config = config(args);
+    let warnings = warnings(&config);
+    if strict && !warnings.is_empty() {
+        let all: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+        return Err(CommandError::refused(format!("--strict: {}", all.join("; "))));
+    }
     let scheme = if config.tls.is_some() { "https" } else { "http" };
     let gate = Gate::bind(config).await.map_err(CommandError::refused)?;
     let stop = stop_on_signals()?;
@@ -75,8 +122,8 @@ pub(super) async fn run(args: GateArgs) -> Result<ExitCode, CommandError> {
     if let Some(admin) = gate.admin_address {
         say(&format!("health and metrics at http://{admin}/readyz and /metrics"));
     }
-    if static_key {
-        say("warning: only the key is compared; nothing proves the body");
+    for warning in warnings {
+        say(&format!("warning: {warning}"));
     }
     say("what was handled is remembered by this process alone: claim webhook-id in your own transaction as well");
     tokio::spawn(say_when_stopping(stop.clone()));
@@ -86,8 +133,12 @@ pub(super) async fn run(args: GateArgs) -> Result<ExitCode, CommandError> {
 
 fn config(args: GateArgs) -> Config {
     let defaults = Bounds::default();
+    let connections = connections(args.connections as usize);
+    let share = |given: Option<u32>, parts: usize| given.map_or((connections / parts).max(1), |given| given as usize);
     let bounds = Bounds {
-        connections: connections(args.connections as usize),
+        connections,
+        per_address: share(args.connections_per_address, 4),
+        per_prefix: share(args.connections_per_prefix, 2),
         upstream: args.upstream_timeout,
         remembered: args.remember as usize,
         drain: defaults.drain.max(args.upstream_timeout + Duration::from_secs(5)),
@@ -102,6 +153,9 @@ fn config(args: GateArgs) -> Config {
         upstream_token: args.upstream_token_file,
         keys: KeySource { static_key: args.static_key_authenticates_no_body, ..args.keys.source() },
         keep_auth_header: args.keep_auth_header,
+        trusted_proxies: args.trusted_proxy,
+        forwarded_header: args.forwarded_header.into(),
+        proxy_protocol: args.proxy_protocol,
         bounds,
     }
 }

@@ -13,13 +13,14 @@ mod verify;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 pub use error::CommandError;
-use output::complain;
+use output::{complain, complain_in_json, say};
 
 /// Where keys come from and how commands end: the help of every command ends with it.
 macro_rules! keys_help {
@@ -40,12 +41,27 @@ macro_rules! keys_help {
     name = "scale-callback",
     version,
     about = "For receivers of callbacks: a verifying proxy for every language, and tools to build and test a receiver.",
-    after_help = concat!(keys_help!()),
-    disable_help_subcommand = true
+    after_help = concat!(keys_help!())
 )]
 struct Arguments {
+    /// Print JSON for programs: one line for each result, and an object with `error` on standard error.
+    #[arg(long, global = true)]
+    json: bool,
     #[command(subcommand)]
-    command: Command,
+    command: OwnCommand,
+}
+
+/// The commands of this binary: those that the daemon's binary has as well, and one that it has in its own form.
+#[derive(Debug, Subcommand)]
+enum OwnCommand {
+    #[command(flatten)]
+    Receivers(Command),
+    /// Print a script that completes the arguments of this program in your shell.
+    #[command(after_help = "Example:\n  scale-callback completion bash")]
+    Completion {
+        /// The shell.
+        shell: Shell,
+    },
 }
 
 /// The commands for the people who receive callbacks.
@@ -65,9 +81,9 @@ pub enum Command {
     /// Explain a captured request: whether it was valid at its own time, and if not, why.
     #[command(after_help = concat!(keys_help!(), "\n\nExample:\n  scale-callback verify --headers headers.txt --body body.json"))]
     Verify(verify::VerifyArgs),
-    /// Test a running receiver with many right and wrong requests. The exit status is 1 if it wrongly accepts or refuses
-    /// any of them.
-    #[command(after_help = concat!(keys_help!(), "\n\nExample:\n  scale-callback test-receiver http://127.0.0.1:8080/callbacks"))]
+    /// Test a running receiver with many right and wrong requests. The exit status is 1 if it accepts a forgery, refuses a
+    /// right request or fails, and 3 if it is only too lenient.
+    #[command(after_help = concat!(keys_help!(), "\n3 too lenient: it accepts what only who has the key can make.", "\n\nExample:\n  scale-callback test-receiver http://127.0.0.1:8080/callbacks"))]
     TestReceiver(test_receiver::TestReceiverArgs),
 }
 
@@ -84,8 +100,22 @@ pub fn main() -> ExitCode {
         }
     };
     start_logs();
-    match run(arguments.command) {
+    let json = arguments.json;
+    let ended = match arguments.command {
+        OwnCommand::Receivers(command) => run(command, json),
+        OwnCommand::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "scale-callback", &mut script);
+            say(String::from_utf8_lossy(&script).trim_end());
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    match ended {
         Ok(code) => code,
+        Err(error) if json => {
+            complain_in_json(&error.sentence, error.status);
+            ExitCode::from(error.status)
+        }
         Err(error) => {
             complain(&error.sentence);
             ExitCode::from(error.status)
@@ -102,19 +132,19 @@ fn start_logs() {
     tracing_subscriber::registry().with(asked.unwrap_or_else(usual)).with(lines).init();
 }
 
-/// Runs a command.
+/// Runs a command. With `json` it prints JSON for programs, where it prints results.
 ///
 /// # Errors
 /// [`CommandError`].
-pub fn run(command: Command) -> Result<ExitCode, CommandError> {
+pub fn run(command: Command, json: bool) -> Result<ExitCode, CommandError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CommandError::failed(format!("the runtime can't be started: {error}")))?;
     match command {
         Command::Gate(args) => runtime.block_on(gate::run(*args)),
-        Command::Listen(args) => runtime.block_on(listen::run(args)),
-        Command::Send(args) => runtime.block_on(send::run(args)),
-        Command::Verify(args) => verify::run(&args),
-        Command::TestReceiver(args) => runtime.block_on(test_receiver::run(args)),
+        Command::Listen(args) => runtime.block_on(listen::run(args, json)),
+        Command::Send(args) => runtime.block_on(send::run(args, json)),
+        Command::Verify(args) => verify::run(&args, json),
+        Command::TestReceiver(args) => runtime.block_on(test_receiver::run(args, json)),
     }
 }
 

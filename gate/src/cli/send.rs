@@ -11,10 +11,11 @@ use scale_callback_auth::sign::{AuthHeader, Signer};
 use scale_callback_auth::{CallbackAuthKey, HmacKey, Mode, SigningSecret};
 use scale_callback_serve::client;
 use scale_callback_serve::text::printable;
+use serde_json::json;
 
 use super::arguments::{KeyArgs, ModeArg, parse_duration, read, receiver_at};
 use super::error::{ArgumentError, CommandError};
-use super::output::say;
+use super::output::Output;
 use crate::clock::unix_millis;
 use crate::receiver::BODY_LIMIT;
 use crate::samples::{self, Kind, Seed, Wanted};
@@ -102,7 +103,8 @@ fn parse_id(text: &str) -> Result<String, ArgumentError> {
     if (1..=64).contains(&text.len()) && text.bytes().all(sent) { Ok(text.to_owned()) } else { Err(ArgumentError::Id) }
 }
 
-pub(super) async fn run(args: SendArgs) -> Result<ExitCode, CommandError> {
+pub(super) async fn run(args: SendArgs, json: bool) -> Result<ExitCode, CommandError> {
+    let out = Output::new(json);
     let at = receiver_at(&args.url, args.ca_file.as_ref())?;
     let signer = signer(&args)?;
     let now = unix_millis();
@@ -116,25 +118,34 @@ pub(super) async fn run(args: SendArgs) -> Result<ExitCode, CommandError> {
     };
     let bytes = body.len();
     if bytes > BODY_LIMIT {
-        say(&format!("{bytes} bytes are more than the {BODY_LIMIT} that a callback may have: a receiver refuses them"));
+        out.remark(|| {
+            format!("{bytes} bytes are more than the {BODY_LIMIT} that a callback may have: a receiver refuses them")
+        });
     }
     let time = (now / 1_000).saturating_sub(args.age.map_or(0, |age| age.as_secs()));
     let headers = headers(&signer, &id, time, &body)?;
     let (url, mode) = (printable(args.url.as_bytes(), 512), Mode::from(args.mode).name());
-    say(&format!("POST {url} as {id}, {bytes} bytes, {mode} keys"));
+    out.remark(|| format!("POST {url} as {id}, {bytes} bytes, {mode} keys"));
     let began = Instant::now();
     let answer = client::call(&at.remote, Method::POST, &at.path, headers, Bytes::from(body), args.timeout).await;
     let answer = answer.map_err(|error| CommandError::failed(format!("{}: {error}", at.remote)))?;
     let said = printable(&answer.body, 1_024);
     let colon = if said.is_empty() { "" } else { ": " };
-    say(&format!("{} after {} ms{colon}{said}", answer.status, began.elapsed().as_millis()));
-    if answer.status.is_success() {
-        return Ok(ExitCode::SUCCESS);
+    let (status, time) = (answer.status, began.elapsed().as_millis());
+    let meaning = (status == 401).then(|| meaning_of_401(&args));
+    out.tell(
+        || format!("{status} after {time} ms{colon}{said}"),
+        || {
+            json!({
+                "url": url, "webhook_id": id, "bytes": bytes, "mode": mode,
+                "status": status.as_u16(), "milliseconds": time, "answer": said, "hint": meaning,
+            })
+        },
+    );
+    if let Some(meaning) = meaning {
+        out.remark(|| meaning.to_owned());
     }
-    if answer.status == 401 {
-        say(meaning_of_401(&args));
-    }
-    Ok(ExitCode::from(1))
+    Ok(ExitCode::from(u8::from(!status.is_success())))
 }
 
 /// What a 401 means for what was sent.

@@ -5,12 +5,13 @@ use std::process::ExitCode;
 
 use clap::Args;
 use scale_callback_serve::text::printable;
+use serde_json::json;
 
 use super::arguments::{KeyArgs, read};
 use super::error::CommandError;
-use super::output::say;
+use super::output::Output;
 use crate::clock::unix_seconds;
-use crate::diagnosis::{Capture, Finding};
+use crate::diagnosis::{Capture, CaptureError, Finding, text_of};
 
 /// The arguments.
 #[derive(Debug, Args)]
@@ -25,33 +26,48 @@ pub struct VerifyArgs {
     keys: KeyArgs,
 }
 
-pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode, CommandError> {
+pub(super) fn run(args: &VerifyArgs, json: bool) -> Result<ExitCode, CommandError> {
+    let out = Output::new(json);
     let source = args.keys.source();
     let variables = source.look().map_err(CommandError::refused)?;
     let verifier = source.verifier(&variables).map_err(CommandError::refused)?;
     let shown = args.headers.display();
-    let text = String::from_utf8_lossy(&read(&args.headers)?).into_owned();
-    let headers = Capture::headers(&text).map_err(|why| CommandError::refused(format!("{shown}: {why}")))?;
-    let capture = Capture { headers, body: read(&args.body)? };
-    let valid = match capture.verdict(&verifier) {
+    let named = |why: CaptureError| CommandError::refused(format!("{shown}: {why}"));
+    let (text, had_mark) = text_of(&read(&args.headers)?).map_err(named)?;
+    let capture = Capture { headers: Capture::headers(&text).map_err(named)?, body: read(&args.body)? };
+    if had_mark {
+        out.remark(|| {
+            format!("{shown} begins with a byte order mark, which is no part of the first header: it is left out")
+        });
+    }
+    let finding = capture.verdict(&verifier);
+    let valid = matches!(finding, Finding::Valid { .. });
+    let told = capture.time().map(|time| age(valid, time, unix_seconds()));
+    match finding {
         Finding::Valid { id, mode, task } => {
-            let task = task.map_or_else(
+            let bytes = capture.body.len();
+            let what = task.as_deref().map_or_else(
                 || "its body is not a callback".to_owned(),
                 |task| format!("task {}", printable(task.as_bytes(), 256)),
             );
-            say(&format!("valid at its own time: {id}, {mode} keys, {} bytes, {task}", capture.body.len()));
-            true
+            out.tell(
+                || format!("valid at its own time: {id}, {mode} keys, {bytes} bytes, {what}"),
+                || json!({ "valid": true, "webhook_id": id, "mode": mode, "bytes": bytes, "task_id": task, "age": told }),
+            );
         }
         Finding::Invalid(why) => {
-            say(&format!("not valid: {why} ({})", why.code()));
-            for sentence in capture.explain(&verifier, why) {
-                say(&format!("  {sentence}"));
+            let sentences = capture.explain(&verifier, why);
+            out.tell(
+                || format!("not valid: {why} ({})", why.code()),
+                || json!({ "valid": false, "reason": why.code(), "detail": why.to_string(), "explained": sentences, "age": told }),
+            );
+            for sentence in &sentences {
+                out.remark(|| format!("  {sentence}"));
             }
-            false
         }
-    };
-    if let Some(time) = capture.time() {
-        say(&age(valid, time, unix_seconds()));
+    }
+    if let Some(told) = told {
+        out.remark(|| told);
     }
     Ok(ExitCode::from(u8::from(!valid)))
 }

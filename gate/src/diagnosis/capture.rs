@@ -53,6 +53,18 @@ pub enum CaptureError {
         /// The first line's number.
         first: usize,
     },
+    /// What stands before a line's colon is no header's name.
+    #[error("line {line} is not a header: no header has such a name; the body belongs into a file of its own")]
+    NotAName {
+        /// The line's number, from 1.
+        line: usize,
+    },
+    /// The file is JSON.
+    #[error("it is JSON; write each header on a line of its own, as NAME: VALUE")]
+    Json,
+    /// The file is UTF-16.
+    #[error("it is UTF-16, as PowerShell writes files; save it as UTF-8 (Out-File -Encoding utf8)")]
+    Utf16,
     /// There is no header at all.
     #[error("it holds no header")]
     Empty,
@@ -63,17 +75,47 @@ const ONCE: [&str; 3] = [header::ID, header::TIMESTAMP, header::AUTH];
 /// How a request line ends.
 const VERSIONS: [&str; 4] = [" HTTP/1.1", " HTTP/1.0", " HTTP/2", " HTTP/2.0"];
 
+/// The text of a file of headers, and whether a byte order mark stood before it.
+///
+/// # Errors
+/// [`CaptureError::Utf16`]
+pub fn text_of(bytes: &[u8]) -> Result<(String, bool), CaptureError> {
+    if is_utf16(bytes) {
+        return Err(CaptureError::Utf16);
+    }
+    let rest = bytes.strip_prefix(b"\xef\xbb\xbf");
+    Ok((String::from_utf8_lossy(rest.unwrap_or(bytes)).into_owned(), rest.is_some()))
+}
+
+/// Whether bytes are UTF-16: by their byte order mark, or because every second byte of their begin is zero.
+pub(super) fn is_utf16(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"\xff\xfe")
+        || bytes.starts_with(b"\xfe\xff")
+        || matches!(bytes, [_, 0, _, 0, ..] | [0, _, 0, _, ..])
+}
+
+/// Whether a text is the name of a header.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+}
+
 impl Capture {
-    /// Reads headers as tools capture them, as `Name: value` lines. A request line may stand before them, `> ` before each
-    /// of them, and an empty line behind them.
+    /// Reads headers as tools capture them, as `Name: value` lines. A request line may stand before them, and an empty line
+    /// behind them. Where some lines begin with `> `, as curl writes what it sends, the other lines are left out. So are the
+    /// names that HTTP/2 has beside headers, such as `:path`.
     ///
     /// # Errors
     /// [`CaptureError`] names the line.
     pub fn headers(text: &str) -> Result<Vec<(String, String, usize)>, CaptureError> {
         let mut headers: Vec<(String, String, usize)> = Vec::new();
+        if text.trim_start().starts_with(['{', '[']) {
+            return Err(CaptureError::Json);
+        }
+        let is_from_curl = text.lines().any(|line| line.starts_with("> "));
         for (number, line) in (1..).zip(text.lines()) {
-            let line = line.strip_prefix("> ").unwrap_or(line).trim_end_matches('\r');
-            if line.is_empty() {
+            let sent = if is_from_curl { line.strip_prefix("> ") } else { Some(line) };
+            let Some(line) = sent.map(|line| line.trim_end_matches('\r')) else { continue };
+            if line.is_empty() || line.starts_with(':') {
                 continue;
             }
             if line.starts_with([' ', '\t']) {
@@ -85,6 +127,9 @@ impl Capture {
             }
             let (name, value) = line.split_once(':').ok_or(CaptureError::NoColon { line: number })?;
             let name = name.trim().to_lowercase();
+            if !is_name(&name) {
+                return Err(CaptureError::NotAName { line: number });
+            }
             let earlier = headers.iter().find(|(known, ..)| *known == name && ONCE.contains(&name.as_str()));
             if let Some((.., first)) = earlier {
                 return Err(CaptureError::Repeated { line: number, name, first: *first });

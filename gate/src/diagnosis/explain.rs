@@ -2,7 +2,7 @@
 
 use scale_callback_auth::{Verifier, VerifyError, header};
 
-use super::capture::{Capture, wants_signature_and_key};
+use super::capture::{Capture, is_utf16, wants_signature_and_key};
 use super::rewritten::originals;
 
 impl Capture {
@@ -33,6 +33,13 @@ impl Capture {
                 self.body.len()
             ));
         }
+        if self.body.is_empty() {
+            found.push(
+                "the body's file is empty, and every callback has a body: it was read before it was recorded (a stream can be \
+                 read once), or only the headers were"
+                    .to_owned(),
+            );
+        }
         if self.body.starts_with(b"\x1f\x8b") {
             found.push(
                 "the body is compressed: the platform never compresses one, so something on the way did".to_owned(),
@@ -43,6 +50,14 @@ impl Capture {
             found.push(format!(
                 "the body is not what was signed: {change}. Verify the bytes as they arrived, before any parser or file"
             ));
+        } else if is_utf16(&self.body) {
+            found.push("the body is UTF-16, and the platform sends UTF-8: a tool on the way wrote it anew".to_owned());
+        } else if self.body.windows(3).any(|three| three == "\u{fffd}".as_bytes()) {
+            found.push(
+                "the body holds U+FFFD, which a decoder writes where it does not understand a byte: the bytes were taken for \
+                 another encoding, and cannot be had back"
+                    .to_owned(),
+            );
         }
     }
 
@@ -71,6 +86,9 @@ impl Capture {
             VerifyError::IdInvalid | VerifyError::IdMissing if self.value("webhook_id").is_some() => {
                 Some("the header's name has an underscore: a framework or a proxy renamed it")
             }
+            VerifyError::IdMissing if self.value("http_webhook_id").is_some() => Some(
+                "the names are those of CGI variables (HTTP_WEBHOOK_ID): write each as it was sent, for example webhook-id",
+            ),
             _ => None,
         }
     }

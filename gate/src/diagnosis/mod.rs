@@ -5,7 +5,7 @@ mod capture;
 mod explain;
 mod rewritten;
 
-pub use capture::{Capture, CaptureError, Finding};
+pub use capture::{Capture, CaptureError, Finding, text_of};
 
 #[cfg(test)]
 mod tests;

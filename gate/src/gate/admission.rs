@@ -15,14 +15,19 @@ use super::response::plain;
 const ONCE: [&str; 3] =
     [scale_callback_auth::header::ID, scale_callback_auth::header::TIMESTAMP, scale_callback_auth::header::AUTH];
 
+/// The answer to HTTP/1.0. It is the only refusal that says more than a status, because it tells nothing about keys, and the
+/// person who set up the proxy in front of the gate must read it.
+const OLD_VERSION: &str = "The gate does not take HTTP/1.0. In nginx, write beside proxy_pass:\n    \
+    proxy_http_version 1.1;\n    proxy_set_header Connection \"\";\n";
+
 /// Why a request goes no further. The caller gets a status and nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
     Method,
+    Version,
     Target,
     Path,
     Host,
-    Upgrade,
     Repeated,
     Expectation,
     TooLarge,
@@ -32,18 +37,22 @@ pub(super) enum Refusal {
     InFlight,
     /// Too many bodies at once.
     Overloaded,
+    /// Too many bodies of one sender at once.
+    SenderOverloaded,
+    /// It came more slowly than the others when room was short.
+    GaveWay,
     /// No further callback can be remembered.
     Full,
 }
 
 impl Refusal {
     /// Every refusal that is not the verifier's.
-    pub(super) const OWN: [Self; 13] = [
+    pub(super) const OWN: [Self; 15] = [
         Self::Method,
+        Self::Version,
         Self::Target,
         Self::Path,
         Self::Host,
-        Self::Upgrade,
         Self::Repeated,
         Self::Expectation,
         Self::TooLarge,
@@ -51,6 +60,8 @@ impl Refusal {
         Self::Broken,
         Self::InFlight,
         Self::Overloaded,
+        Self::SenderOverloaded,
+        Self::GaveWay,
         Self::Full,
     ];
 
@@ -58,10 +69,10 @@ impl Refusal {
     pub(super) fn reason(self) -> &'static str {
         match self {
             Self::Method => "method",
+            Self::Version => "http_version",
             Self::Target => "target",
             Self::Path => "path",
             Self::Host => "host",
-            Self::Upgrade => "upgrade",
             Self::Repeated => "repeated_header",
             Self::Expectation => "expectation",
             Self::TooLarge => "too_large",
@@ -70,6 +81,8 @@ impl Refusal {
             Self::NotVerified(error) => error.code(),
             Self::InFlight => "in_flight",
             Self::Overloaded => "overloaded",
+            Self::SenderOverloaded => "sender_overloaded",
+            Self::GaveWay => "gave_way",
             Self::Full => "remembers_full",
         }
     }
@@ -79,14 +92,20 @@ impl Refusal {
         let status = match self {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Path => StatusCode::NOT_FOUND,
-            Self::Target | Self::Host | Self::Upgrade | Self::Repeated | Self::Broken => StatusCode::BAD_REQUEST,
+            Self::Version | Self::Target | Self::Host | Self::Repeated | Self::Broken => StatusCode::BAD_REQUEST,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::NotVerified(_) => StatusCode::UNAUTHORIZED,
-            Self::InFlight | Self::Overloaded | Self::Full => StatusCode::SERVICE_UNAVAILABLE,
+            Self::InFlight | Self::Overloaded | Self::SenderOverloaded | Self::GaveWay | Self::Full => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         };
         let mut response = plain(status);
+        if self == Self::Version {
+            *response.body_mut() = Full::from(OLD_VERSION);
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        }
         response.extensions_mut().insert(Refused(bytes));
         if self == Self::Method {
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
@@ -104,9 +123,7 @@ pub(super) fn shape(head: &Parts, path: &str) -> Result<(), Refusal> {
     if head.method != Method::POST {
         return Err(Refusal::Method);
     }
-    if head.headers.contains_key(header::UPGRADE) {
-        return Err(Refusal::Upgrade);
-    }
+    // A wish to upgrade is ignored, as RFC 9110 allows: Java's client has one in each of its requests.
     let mut hosts = head.headers.get_all(header::HOST).iter();
     let (host, another) = (hosts.next(), hosts.next());
     match head.version {
@@ -128,6 +145,8 @@ pub(super) fn shape(head: &Parts, path: &str) -> Result<(), Refusal> {
                 return Err(Refusal::Host);
             }
         }
+        // Proxies that speak HTTP/1.0 are set up so by default: they must be told.
+        Version::HTTP_10 => return Err(Refusal::Version),
         _ => return Err(Refusal::Target),
     }
     if head.uri.path_and_query().map(http::uri::PathAndQuery::as_str) != Some(path) {

@@ -1,5 +1,5 @@
-//! Reading a body within its size, its time, a least rate, and the room that all bodies share. Nothing here looks at what
-//! a body says.
+//! Reading a body within its size, its time, a least rate, its sender's places, and the room that all bodies share. Where room
+//! is short, the body that comes most slowly gives way. Nothing here looks at what a body says.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -11,12 +11,14 @@ use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Frame, Incoming};
+use scale_callback_serve::nets::Sender;
 use scale_callback_serve::refusal_pace::RefusalPace;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::admission::Refusal;
 use super::pieces::{PieceError, Pieces, SMALL};
 use super::room::{NoRoom, Room, Share};
+use super::waiting::{Relief, TooMany, Waiting, WaitingBody};
 
 /// Bytes of a large body that are read, or verified, without a rest.
 pub(super) const STRETCH: usize = 64 * 1024;
@@ -25,6 +27,10 @@ const FRAMES_AT_ONCE: usize = 64;
 /// The least rate, in bytes a second, once [`GRACE`] has passed.
 const LEAST_RATE: u64 = 4096;
 const GRACE: Duration = Duration::from_secs(3);
+/// How long a body waits for room while others give way.
+const ROOM_TIME: Duration = Duration::from_secs(2);
+/// How often a body that waits for bytes, or for room, looks at how fast the bodies come.
+const NEXT_LOOK: Duration = Duration::from_millis(250);
 /// How long the rest of a refused body is read.
 const DISCARD_TIME: Duration = Duration::from_millis(500);
 
@@ -36,6 +42,8 @@ pub(super) struct BodyBounds {
     pub(super) time: Duration,
     /// The room that all bodies share.
     pub(super) room: Room,
+    /// The bodies that have not arrived whole.
+    pub(super) waiting: Arc<Waiting>,
     /// Large bodies rest between their stretches as this pace says.
     pub(super) pace: Arc<RefusalPace>,
 }
@@ -57,6 +65,10 @@ pub(super) struct Reading<'r> {
     bounds: &'r BodyBounds,
     share: Share,
     pieces: Pieces,
+    /// What arrived and found no room yet.
+    stuck: Option<Bytes>,
+    /// More arrived than a small body has.
+    is_large: bool,
     announced: Option<usize>,
     began: Instant,
     last_frame: Instant,
@@ -85,6 +97,8 @@ impl<'r> Reading<'r> {
             bounds,
             share: Share::default(),
             pieces: Pieces::new(announced.unwrap_or(bounds.most)),
+            stuck: None,
+            is_large: false,
             announced,
             began,
             last_frame: began,
@@ -100,7 +114,7 @@ impl<'r> Reading<'r> {
             if self.ended {
                 return Ok(true);
             }
-            if self.needs_rest() {
+            if self.needs_rest() || self.stuck.is_some() {
                 break;
             }
             let arrived = poll_fn(|cx| match Pin::new(&mut self.body).poll_frame(cx) {
@@ -115,24 +129,55 @@ impl<'r> Reading<'r> {
         Ok(self.ended)
     }
 
-    /// Waits for the rest of the body.
-    pub(super) async fn finish(&mut self) -> Result<(), Refusal> {
+    /// Waits for the rest of the body, which `sender` sends.
+    pub(super) async fn finish(&mut self, sender: Sender) -> Result<(), Refusal> {
+        let waiting = self.bounds.waiting.enter(sender, self.began).map_err(|TooMany| Refusal::SenderOverloaded)?;
+        tokio::select! {
+            biased;
+            () = waiting.must_give_way() => Err(Refusal::GaveWay),
+            finished = self.finish_counted(&waiting) => finished,
+        }
+    }
+
+    async fn finish_counted(&mut self, waiting: &WaitingBody) -> Result<(), Refusal> {
         let end = self.began + self.bounds.time;
+        // The head waits with the body and takes room as well.
+        self.wait_for_room(waiting, 0).await?;
+        let mut noted = 0;
         while !self.is_complete().await? {
-            if self.needs_rest() {
+            let now = Instant::now();
+            waiting.note(self.pieces.len() - noted, now);
+            noted = self.pieces.len();
+            if let Some(data) = self.stuck.take() {
+                if self.pieces.len() + data.len() > SMALL {
+                    waiting.become_large(now).map_err(|TooMany| Refusal::SenderOverloaded)?;
+                }
+                self.wait_for_room(waiting, data.len()).await?;
+                self.keep(data)?;
+            } else if self.needs_rest() {
                 self.bounds.pace.rest().await;
                 self.rested_at = self.pieces.len();
-                continue;
+            } else {
+                self.wait_for_frame(waiting, end).await?;
             }
-            // The head waits with the body and takes room as well.
-            self.take_room(0)?;
-            let rate = self.began + GRACE + Duration::from_secs(self.pieces.len() as u64 / LEAST_RATE);
-            let due = end.min(rate).min(self.last_frame + GRACE);
-            let frame = timeout_at(due, self.body.frame()).await.map_err(|_| Refusal::TooSlow)?;
-            self.push(frame)?;
-            self.last_frame = Instant::now();
         }
         Ok(())
+    }
+
+    /// Waits for bytes until the body is too slow.
+    async fn wait_for_frame(&mut self, waiting: &WaitingBody, end: Instant) -> Result<(), Refusal> {
+        let rate = self.began + GRACE + Duration::from_secs(self.pieces.len() as u64 / LEAST_RATE);
+        let due = end.min(rate).min(self.last_frame + GRACE);
+        loop {
+            let now = Instant::now();
+            if now >= due || waiting.is_slower_than(self.bounds.room.least_rate(), GRACE, now) {
+                return Err(Refusal::TooSlow);
+            }
+            if let Ok(frame) = timeout_at(due.min(now + NEXT_LOOK), self.body.frame()).await {
+                self.last_frame = Instant::now();
+                return self.push(frame);
+            }
+        }
     }
 
     /// The body that was read.
@@ -175,7 +220,23 @@ impl<'r> Reading<'r> {
         if self.pieces.len() + data.len() > self.bounds.most {
             return Err(Refusal::TooLarge);
         }
-        self.take_room(data.len())?;
+        if self.pieces.len() + data.len() > SMALL && !self.is_large {
+            // It waits for a place among the large bodies of its sender.
+            self.is_large = true;
+            self.stuck = Some(data);
+            return Ok(());
+        }
+        match self.take_room(data.len()) {
+            Ok(()) => self.keep(data),
+            Err(NoRoom) => {
+                self.stuck = Some(data);
+                Ok(())
+            }
+        }
+    }
+
+    /// Keeps bytes that have room.
+    fn keep(&mut self, data: Bytes) -> Result<(), Refusal> {
         self.pieces.push(data).map_err(|error| match error {
             PieceError::TooMuch => Refusal::Broken,
             PieceError::NoMemory => Refusal::Overloaded,
@@ -183,7 +244,28 @@ impl<'r> Reading<'r> {
     }
 
     /// Takes room for what arrived and `more` bytes.
-    fn take_room(&mut self, more: usize) -> Result<(), Refusal> {
-        self.bounds.room.grow(&mut self.share, self.pieces.len() + more).map_err(|NoRoom| Refusal::Overloaded)
+    fn take_room(&mut self, more: usize) -> Result<(), NoRoom> {
+        self.bounds.room.grow(&mut self.share, self.pieces.len() + more)
+    }
+
+    /// Takes room for what arrived and `more` bytes. Where there is none, the slowest of the other bodies gives way.
+    async fn wait_for_room(&mut self, waiting: &WaitingBody, more: usize) -> Result<(), Refusal> {
+        if self.take_room(more).is_ok() {
+            return Ok(());
+        }
+        let end = Instant::now() + ROOM_TIME;
+        loop {
+            let now = Instant::now();
+            if now >= end || waiting.ask_for_room(now) == Relief::Nobody {
+                return Err(Refusal::Overloaded);
+            }
+            // Whether room came or not, the next look shows.
+            timeout(NEXT_LOOK, self.bounds.room.freed()).await.ok();
+            if self.take_room(more).is_ok() {
+                waiting.begin_anew(Instant::now());
+                self.last_frame = Instant::now();
+                return Ok(());
+            }
+        }
     }
 }

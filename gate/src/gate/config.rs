@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use scale_callback_serve::forwarded::ForwardedHeader;
+use scale_callback_serve::nets::Net;
+
 use super::upstream::UpstreamAt;
 use crate::keys::KeySource;
 use crate::receiver::BODY_LIMIT;
@@ -28,6 +31,12 @@ pub struct Config {
     pub keys: KeySource,
     /// Forward `scale-callback-auth` as well, which may be a secret.
     pub keep_auth_header: bool,
+    /// Proxies in front of the gate. They say in a header, or in the PROXY protocol, whose request they pass on.
+    pub trusted_proxies: Vec<Net>,
+    /// The header in which the trusted proxies say it.
+    pub forwarded_header: ForwardedHeader,
+    /// Each connection begins with a header of the PROXY protocol, and only trusted proxies may connect.
+    pub proxy_protocol: bool,
     /// The bounds.
     pub bounds: Bounds,
 }
@@ -35,8 +44,12 @@ pub struct Config {
 /// The bounds of a gate.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Connections open at once. One more is closed.
+    /// Connections open at once. For one more, the oldest one gives way that has not sent a whole request head.
     pub connections: usize,
+    /// Connections open at once from one address, and requests of one address whose bodies have not arrived whole.
+    pub per_address: usize,
+    /// The same from addresses side by side.
+    pub per_prefix: usize,
     /// Bytes of one body.
     pub body: usize,
     /// Bytes of all bodies that are held at once. A request that needs more is answered 503.
@@ -60,6 +73,10 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             connections: 1_024,
+            // The platform sends at most 64 requests at once to one server, from each of its processes. A quarter of all
+            // places holds four of them, and leaves three quarters to everybody else.
+            per_address: 256,
+            per_prefix: 512,
             body: BODY_LIMIT,
             bodies: 64 << 20,
             head: Duration::from_secs(10),

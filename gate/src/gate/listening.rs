@@ -1,13 +1,13 @@
 //! A gate that listens: it takes its ports and files, serves until it is stopped, reloads, and drains.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
 use hyper::service::service_fn;
 use scale_callback_auth::replay::MemoryGuard;
 use scale_callback_serve::refusal_pace::RefusalPace;
-use scale_callback_serve::server::{Limits, Listener, serve};
+use scale_callback_serve::server::{Limits, Listener, Peer, serve};
 use scale_callback_serve::tls::ServerTls;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -23,6 +23,7 @@ use super::metrics::Metrics;
 use super::proxy::Proxy;
 use super::room::Room;
 use super::upstream::Upstream;
+use super::waiting::{Waiting, WaitingBounds};
 use crate::keys::{Change, LiveKeys};
 
 /// Requests at once on one HTTP/2 connection. The head of each may wait in memory with its body.
@@ -42,6 +43,7 @@ pub struct Gate {
     admin: Option<TcpListener>,
     proxy: Arc<Proxy>,
     bounds: Bounds,
+    proxy_protocol: bool,
     tls: Option<Arc<ServerTls>>,
 }
 
@@ -66,6 +68,7 @@ impl Gate {
             listener,
             admin,
             bounds: config.bounds,
+            proxy_protocol: config.proxy_protocol,
             proxy: Arc::new(proxy(config, keys, token)?),
             tls,
         })
@@ -95,7 +98,7 @@ impl Gate {
 
     /// Serves until `stop`, then lets open requests end.
     pub async fn run(self, stop: watch::Receiver<bool>) {
-        let Self { listener, admin, proxy, bounds, tls, .. } = self;
+        let Self { listener, admin, proxy, bounds, proxy_protocol, tls, .. } = self;
         let follow = {
             let (keys, metrics) = (proxy.keys.clone(), Arc::clone(&proxy.metrics));
             tokio::spawn(async move { keys.follow(|change| report(&metrics, &change)).await })
@@ -114,13 +117,15 @@ impl Gate {
             Some(tls) => Listener::Tls(listener, tls),
         };
         let serving = Arc::clone(&proxy);
-        let make = move |_| {
+        let make = move |peer: Peer| {
             let proxy = Arc::clone(&serving);
             proxy.metrics.connections.inc();
-            service_fn(move |request| Arc::clone(&proxy).answer(request))
+            // The gate listens on TCP alone, where each peer has an address.
+            let peer = peer.ip().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+            service_fn(move |request| Arc::clone(&proxy).answer(request, peer))
         };
         let drain_end = tokio::spawn(drain_end(stop.clone(), bounds));
-        serve(listener, limits(bounds, &proxy), make, stop).await;
+        serve(listener, limits(bounds, &proxy, proxy_protocol), make, stop).await;
         // What a client began and left comes to its end as well, within the same time.
         if let Ok(end) = drain_end.await {
             tokio::time::timeout_at(end, proxy.forwards.acquire_many(FORWARDS)).await.ok();
@@ -136,10 +141,15 @@ impl Gate {
     }
 }
 
-fn limits(bounds: Bounds, proxy: &Proxy) -> Limits {
+fn limits(bounds: Bounds, proxy: &Proxy, proxy_protocol: bool) -> Limits {
     Limits {
         connections: bounds.connections,
+        per_address: bounds.per_address,
+        per_prefix: bounds.per_prefix,
+        trusted_proxies: proxy.trusted_proxies.clone().into(),
+        proxy_protocol,
         refuse_more: true,
+        closed: Arc::clone(&proxy.metrics.closed),
         streams: STREAMS,
         head: bounds.head,
         drain: bounds.drain,
@@ -166,12 +176,15 @@ fn proxy(config: Config, keys: LiveKeys, token: Option<Zeroizing<String>>) -> Re
     Ok(Proxy {
         upstream: Upstream::new(config.upstream, &config.path, token, config.keep_auth_header, bounds.upstream)?,
         path: config.path,
+        trusted_proxies: config.trusted_proxies,
+        forwarded_header: config.forwarded_header,
         keys,
         guard: MemoryGuard::new(bounds.remembered, claim),
         bodies: BodyBounds {
             most: bounds.body,
             time: bounds.whole_body,
             room: Room::new(bounds.bodies),
+            waiting: Waiting::new(WaitingBounds { per_address: bounds.per_address, per_prefix: bounds.per_prefix }),
             pace: Arc::clone(&refusals),
         },
         forwards: Arc::new(Semaphore::new(FORWARDS as usize)),

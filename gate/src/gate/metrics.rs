@@ -1,5 +1,8 @@
 //! What a gate counts. Every series is there from the start, with the value 0, so that a rate can be computed at once.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use http::StatusCode;
 use prometheus::{Encoder as _, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 use scale_callback_auth::VerifyError;
@@ -34,6 +37,9 @@ const CLASSES: [&str; 5] = ["2xx", "3xx", "4xx", "5xx", "other"];
 pub(super) struct Metrics {
     registry: Registry,
     pub(super) connections: IntCounter,
+    /// Connections that were closed because places were short. The server counts them.
+    pub(super) closed: Arc<AtomicU64>,
+    shown_closed: IntCounter,
     pub(super) repeats: IntCounter,
     /// In the order of [`CLASSES`].
     forwarded: [IntCounter; 5],
@@ -69,6 +75,8 @@ impl Metrics {
         let mut reasons = own.chain(NOT_VERIFIED.into_iter().map(VerifyError::code));
         Self {
             connections: one("connections_total", "Accepted connections."),
+            closed: Arc::default(),
+            shown_closed: one("connections_closed_total", "Connections that were closed because places were short."),
             repeats: one(
                 "repeats_total",
                 "Callbacks that were handled before, and were answered 200 without the upstream.",
@@ -115,6 +123,8 @@ impl Metrics {
     }
 
     pub(super) fn page(&self) -> Vec<u8> {
+        let closed = self.closed.load(Ordering::Relaxed);
+        self.shown_closed.inc_by(closed.saturating_sub(self.shown_closed.get()));
         let mut page = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut page).expect("writing to a vector cannot fail");
         page

@@ -4,7 +4,8 @@
 //! No request is tried twice, and no caller hears why its request was refused, but for the status.
 //!
 //! [`Gate`] listens. Each request goes through `proxy`: `admission` judges its form, `body` reads it within the `room` that
-//! all bodies share, the SDK verifies it, and `upstream` passes it on.
+//! all bodies share and the places that its sender has (`waiting`, by their `rate`), the SDK verifies it, and `upstream`
+//! passes it on.
 
 mod admin;
 mod admission;
@@ -17,11 +18,15 @@ mod log_limiter;
 mod metrics;
 mod pieces;
 mod proxy;
+mod rate;
 mod response;
 mod room;
 mod upstream;
+mod waiting;
+mod warning;
 
 pub use config::{Bounds, Config};
 pub use error::GateError;
 pub use listening::Gate;
 pub use upstream::{Place, UpstreamAt, UpstreamSetupError, UpstreamUrlError};
+pub use warning::{Warning, warnings};

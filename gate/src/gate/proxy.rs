@@ -2,6 +2,7 @@
 //! claimed, and only then is there an upstream request. A request that fails a step never reaches the next one.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,6 +12,8 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use scale_callback_auth::replay::{Claim, MemoryGuard, ReplayGuard as _, Token as _};
 use scale_callback_auth::{Verified, Verifier, VerifyError};
+use scale_callback_serve::forwarded::{self, ForwardedHeader};
+use scale_callback_serve::nets::{Net, Sender};
 use scale_callback_serve::refusal_pace::RefusalPace;
 use scale_callback_serve::text::printable;
 use tokio::sync::Semaphore;
@@ -30,6 +33,8 @@ const LOGGED_ID: usize = 64;
 
 pub(super) struct Proxy {
     pub(super) path: String,
+    pub(super) trusted_proxies: Vec<Net>,
+    pub(super) forwarded_header: ForwardedHeader,
     pub(super) keys: LiveKeys,
     pub(super) guard: MemoryGuard,
     pub(super) upstream: Upstream,
@@ -49,19 +54,26 @@ struct Candidate {
 }
 
 impl Proxy {
+    /// Answers a request that came over a connection of `peer`.
     pub(super) async fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
+        peer: IpAddr,
     ) -> Result<Response<Full<Bytes>>, Infallible> {
         let mut bytes_read = 0;
-        Ok(match self.read(request, &mut bytes_read).await {
+        Ok(match self.read(request, peer, &mut bytes_read).await {
             Err(refusal) => refusal.response(false, bytes_read),
             Ok(candidate) => self.pass_on(candidate).await.unwrap_or_else(|refusal| refusal.response(true, bytes_read)),
         })
     }
 
     /// Reads a request that may be a callback. `bytes_read` counts the bytes of its body, also for a refusal.
-    async fn read(&self, request: Request<Incoming>, bytes_read: &mut usize) -> Result<Candidate, Refusal> {
+    async fn read(
+        &self,
+        request: Request<Incoming>,
+        peer: IpAddr,
+        bytes_read: &mut usize,
+    ) -> Result<Candidate, Refusal> {
         let (head, body) = request.into_parts();
         let verifier = self.keys.verifier();
         let announced = body::announced(&head.headers);
@@ -85,10 +97,11 @@ impl Proxy {
             return Err(refusal);
         }
         let headers = upstream::wanted(&head.headers, !is_complete);
+        let sender = Sender::of(forwarded::sender(&head.headers, self.forwarded_header, peer, &self.trusted_proxies));
         drop(head);
         if !is_complete {
             // Boxed, so that only a request that waits for its body carries the size of this future.
-            Box::pin(reading.finish()).await.map_err(|refusal| self.report(refusal, &headers))?;
+            Box::pin(reading.finish(sender)).await.map_err(|refusal| self.report(refusal, &headers))?;
         }
         Ok(Candidate { verifier, headers, held: reading.into_held() })
     }

@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::pieces::SMALL;
+use super::rate;
 
 /// Room is counted in units of this many bytes.
 const UNIT: usize = 4096;
@@ -17,11 +18,27 @@ pub(super) struct Room {
     units: Arc<Semaphore>,
     /// Units that only small bodies may take, a quarter of all, so that a few large bodies cannot keep everybody out.
     for_small: usize,
+    all: usize,
+    freed: Arc<Notify>,
 }
 
 /// The room that one body holds; dropping it gives the room back.
 #[derive(Default)]
-pub(super) struct Share(Option<OwnedSemaphorePermit>);
+pub(super) struct Share(Option<Held>);
+
+struct Held {
+    units: OwnedSemaphorePermit,
+    /// Dropped behind the units, so that whoever waits for room finds them.
+    _freed: TellOnDrop,
+}
+
+struct TellOnDrop(Arc<Notify>);
+
+impl Drop for TellOnDrop {
+    fn drop(&mut self) {
+        self.0.notify_waiters();
+    }
+}
 
 /// There is no room left for the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,13 +47,23 @@ pub(super) struct NoRoom;
 impl Room {
     pub(super) fn new(bytes: usize) -> Self {
         let units = bytes / UNIT;
-        Self { units: Arc::new(Semaphore::new(units)), for_small: units / 4 }
+        Self { units: Arc::new(Semaphore::new(units)), for_small: units / 4, all: units, freed: Arc::default() }
+    }
+
+    /// Waits until a body gave its room back.
+    pub(super) async fn freed(&self) {
+        self.freed.notified().await;
+    }
+
+    /// The least rate at which a large body must come now, in bytes a second.
+    pub(super) fn least_rate(&self) -> f64 {
+        rate::least(self.all.saturating_sub(self.units.available_permits()), self.all)
     }
 
     /// Grows a share to hold a head and `body` bytes. A share never shrinks.
     pub(super) fn grow(&self, share: &mut Share, body: usize) -> Result<(), NoRoom> {
         let bytes = HEAD + body;
-        let has = share.0.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let has = share.0.as_ref().map_or(0, |held| held.units.num_permits());
         let more = bytes.div_ceil(UNIT).saturating_sub(has);
         if more == 0 {
             return Ok(());
@@ -48,8 +75,8 @@ impl Room {
         let more = u32::try_from(more).map_err(|_| NoRoom)?;
         let permit = Arc::clone(&self.units).try_acquire_many_owned(more).map_err(|_| NoRoom)?;
         match &mut share.0 {
-            Some(held) => held.merge(permit),
-            None => share.0 = Some(permit),
+            Some(held) => held.units.merge(permit),
+            None => share.0 = Some(Held { units: permit, _freed: TellOnDrop(Arc::clone(&self.freed)) }),
         }
         Ok(())
     }

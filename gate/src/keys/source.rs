@@ -61,6 +61,19 @@ impl KeySource {
         Ok(Variables(found))
     }
 
+    /// The files that keys are read from: the file of variables, and those that variables name.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let variables = match &self.file {
+            // A file that cannot be read is reported by `look`.
+            Some(path) => from_file(path).unwrap_or_default(),
+            None => from_environment(),
+        };
+        let named = NAMES.iter().filter_map(|name| variables.get(&format!("{name}_FILE")));
+        let named = named.filter_map(|path| std::str::from_utf8(path).ok().map(PathBuf::from));
+        self.file.iter().cloned().chain(named).collect()
+    }
+
     /// The verifier of what was seen.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use scale_callback::gate::{Bounds, Config, Gate, UpstreamAt};
 use scale_callback::keys::KeySource;
 use scale_callback_auth::sign::{AuthHeader, Signer};
 use scale_callback_auth::{CallbackAuthKey, SigningSecret};
+use scale_callback_serve::forwarded::ForwardedHeader;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -149,6 +150,9 @@ impl Setup {
             upstream_token: None,
             keys: KeySource { file: Some(keys.path().to_owned()), static_key: false },
             keep_auth_header: false,
+            trusted_proxies: Vec::new(),
+            forwarded_header: ForwardedHeader::default(),
+            proxy_protocol: false,
             bounds: Bounds { drain: Duration::from_secs(1), ..Bounds::default() },
         };
         Self { config, keys }
@@ -222,6 +226,13 @@ pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
     // The gate may refuse the request before it was written whole.
     drop(stream.write_all(bytes).await);
     read_all(&mut stream).await.0
+}
+
+/// A connection from one of this machine's own addresses, which stand for different senders.
+pub async fn connect_from(address: &str, gate: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = tokio::net::TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::new(address.parse().unwrap(), 0))?;
+    socket.connect(gate).await
 }
 
 /// An open connection on which nothing comes for this long has nothing more to say.

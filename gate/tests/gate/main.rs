@@ -5,6 +5,7 @@
 mod kit;
 
 mod admission;
+mod crowd;
 mod forwarding;
 mod keys;
 mod pace;

@@ -28,7 +28,7 @@ async fn refusals_of_every_kind_share_one_pace_and_callbacks_do_not_wait() {
         (401, tampered()),
         (404, good(&fresh_id()).replace("/callbacks", "/other")),
         (405, good(&fresh_id()).replace("POST", "PUT")),
-        (400, with(&fresh_id(), "upgrade: h2c\r\n")),
+        (400, with(&fresh_id(), "host: another\r\n")),
         // The HTTP library refuses these itself: there is no request.
         (400, "POST /callbacks HTTP/1.1\r\nhost : gate\r\n\r\n".to_owned()),
         (400, "POST /callbacks HTTP/1.1\nhost: gate\n\n".to_owned()),
@@ -79,13 +79,20 @@ async fn a_client_that_leaves_before_its_refusal_keeps_its_place_until_then() {
         })
         .await;
     }
+    // The one place that is left goes to whoever comes last.
     let open = async || kept_open(gate.address).await;
-    let held = until_some("the first has gone", open).await;
-    assert!(open().await.is_none(), "two wait, and one is there");
-    assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
-    drop(held);
-    let all = async || Some((open().await?, open().await?, open().await?));
-    drop(until_some("the two have gone", all).await);
+    let mut held = until_some("the first has gone", open).await;
+    let mut last = open().await.expect("the one before it gives way");
+    assert!(read_all(&mut held).await.1 && began.elapsed() < Duration::from_millis(950), "{:?}", began.elapsed());
+    // Once the two have gone, three are open at the same time.
+    let three = until_some("the two have gone", async || {
+        let mut three = [open().await?, open().await?, open().await?];
+        let closed = read_all(&mut three[0]).await.1;
+        (!closed).then_some(three)
+    })
+    .await;
     assert!(began.elapsed() > Duration::from_millis(1_900), "they kept their places: {:?}", began.elapsed());
+    assert!(read_all(&mut last).await.1);
+    drop(three);
     gate.stop().await;
 }

@@ -7,11 +7,12 @@ use base64::engine::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use scale_callback_auth::Verifier;
 use scale_callback_serve::text::hex;
+use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::super::arguments::KeyArgs;
 use super::super::error::CommandError;
-use super::super::output::say;
+use super::super::output::Output;
 use crate::keys::{Change, LiveKeys};
 
 pub(super) enum Keys {
@@ -29,13 +30,16 @@ impl Keys {
     }
 
     /// Follows the changes of given keys for as long as the process runs.
-    pub(super) fn follow(&self) {
+    pub(super) fn follow(&self, out: Arc<Output>) {
         let Self::Given(keys) = self else { return };
         let keys = keys.clone();
         tokio::spawn(async move {
             keys.follow(|change| match change {
-                Change::Refused(why) => say(&format!("the keys were read again and refused: {why}")),
-                _ => say("other keys are in force"),
+                Change::Refused(why) => out.tell(
+                    || format!("the keys were read again and refused: {why}"),
+                    || json!({ "event": "keys_refused", "why": why.to_string() }),
+                ),
+                _ => out.tell(|| "other keys are in force".to_owned(), || json!({ "event": "keys_changed" })),
             })
             .await;
         });
@@ -43,22 +47,30 @@ impl Keys {
 }
 
 /// The keys that are set; without any, keys for this run, which are printed.
-pub(super) fn keys(args: &KeyArgs, print_secret: bool) -> Result<Keys, CommandError> {
+pub(super) fn keys(args: &KeyArgs, print_secret: bool, out: &Output) -> Result<Keys, CommandError> {
     let source = args.source();
     let variables = source.look().map_err(CommandError::refused)?;
     if args.keys_file.is_none() && variables.is_empty() {
-        return made();
+        return made(out);
     }
     let keys = LiveKeys::load(source).map_err(CommandError::refused)?;
     if print_secret {
         for (name, value) in variables.shown().map_err(CommandError::refused)? {
-            say(&format!("export {name}={}", value.as_str()));
+            show(out, name, &value, false);
         }
     }
     Ok(Keys::Given(keys))
 }
 
-fn made() -> Result<Keys, CommandError> {
+/// Prints a key, because the user asked for it or has to pass it on.
+fn show(out: &Output, name: &str, value: &str, is_made: bool) {
+    out.tell(
+        || format!("export {name}={value}"),
+        || json!({ "event": "key", "name": name, "value": value, "made_for_this_run": is_made }),
+    );
+}
+
+fn made(out: &Output) -> Result<Keys, CommandError> {
     let (mut secret, mut key) = ([0; 32], [0; 16]);
     random(&mut secret)?;
     random(&mut key)?;
@@ -67,9 +79,9 @@ fn made() -> Result<Keys, CommandError> {
         STANDARD.encode(secret),
         hex(&key),
     ));
-    say("no keys are set: these are made for this run, for `send` in another terminal");
-    for line in file.lines() {
-        say(&format!("export {line}"));
+    out.remark(|| "no keys are set: these are made for this run, for `send` in another terminal".to_owned());
+    for (name, value) in file.lines().filter_map(|line| line.split_once('=')) {
+        show(out, name, value, true);
     }
     let value = |name: &str| {
         let line = file.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));

@@ -1,10 +1,13 @@
-//! The lines that `listen` prints. Everything that a sender chose is made safe to print.
+//! The lines that `listen` prints, for people and for programs. Everything that a sender chose is made safe to print; in JSON
+//! the form itself makes it safe.
 
 use http::HeaderMap;
 use scale_callback_auth::{Verified, VerifyError, header};
 use scale_callback_serve::text::printable;
 
-use crate::clock::unix_seconds;
+use serde_json::{Value, json};
+
+use crate::clock::{rfc3339, unix_millis, unix_seconds};
 
 /// A line with the time of day, UTC.
 pub(super) fn line(verdict: &str, what: &str) -> String {
@@ -32,4 +35,38 @@ pub(super) fn accepted(verified: &Verified<'_>, headers: &HeaderMap) -> String {
 pub(super) fn refused(headers: &HeaderMap, why: VerifyError, body: &[u8]) -> String {
     let id = headers.get(header::ID).map_or(&b"-"[..], |value| value.as_bytes());
     format!("{}  {why} ({}), {} bytes", printable(id, 64), why.code(), body.len())
+}
+
+/// An object about one request, with the present time; its other members follow.
+pub(super) fn object(verdict: &str, members: Value) -> Value {
+    with(json!({ "event": "request", "at": rfc3339(unix_millis()), "verdict": verdict }), members)
+}
+
+/// What a verified callback is, for a program.
+pub(super) fn accepted_members(verified: &Verified<'_>, headers: &HeaderMap) -> Value {
+    let attempt = headers.get(header::ATTEMPT).and_then(|value| value.to_str().ok());
+    let callback = verified.callback().ok();
+    json!({
+        "webhook_id": verified.id(),
+        "mode": verified.mode().name(),
+        "bytes": verified.body().len(),
+        "attempt": attempt.and_then(|attempt| attempt.parse::<u64>().ok()),
+        "task_id": callback.as_ref().map(|callback| callback.task_id()),
+        "task_type": callback.as_ref().and_then(|callback| callback.task_type()),
+        "task_status": callback.as_ref().and_then(|callback| callback.status()),
+    })
+}
+
+/// Why a request was refused, for a program.
+pub(super) fn refused_members(headers: &HeaderMap, why: VerifyError, body: &[u8]) -> Value {
+    let id = headers.get(header::ID).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    json!({ "webhook_id": id, "reason": why.code(), "detail": why.to_string(), "bytes": body.len(), "answered": 401 })
+}
+
+/// The object with more members.
+pub(super) fn with(mut object: Value, more: Value) -> Value {
+    if let (Value::Object(object), Value::Object(more)) = (&mut object, more) {
+        object.extend(more);
+    }
+    object
 }

@@ -13,12 +13,13 @@ use clap::Args;
 use http::StatusCode;
 use hyper::service::service_fn;
 use scale_callback_serve::server::{Limits, Listener, serve};
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::arguments::{KeyArgs, parse_address, parse_duration};
 use super::error::CommandError;
-use super::output::say;
+use super::output::Output;
 use super::signals::stop_on_signals;
 use crate::receiver_at::ReceiverAt;
 use keys::keys;
@@ -64,22 +65,26 @@ pub struct ListenArgs {
     timeout: Option<Duration>,
 }
 
-pub(super) async fn run(args: ListenArgs) -> Result<ExitCode, CommandError> {
+pub(super) async fn run(args: ListenArgs, json: bool) -> Result<ExitCode, CommandError> {
+    let out = Arc::new(Output::new(json));
     // Signals are caught before anything is printed, since whoever reads a line may stop us at once.
     let stopped = stop_on_signals()?;
     let forward = args.forward_to.as_deref().map(|url| ReceiverAt::parse(url, None));
     let forward = forward.transpose().map_err(CommandError::refused)?;
-    let keys = keys(&args.keys, args.print_secret)?;
+    let keys = keys(&args.keys, args.print_secret, &out)?;
     let listener = TcpListener::bind(args.listen).await;
     let listener =
         listener.map_err(|error| CommandError::refused(format!("can't listen at {}: {error}", args.listen)))?;
     let address = listener.local_addr().map_err(CommandError::failed)?;
-    keys.follow();
+    keys.follow(Arc::clone(&out));
     let (verified, count) = watch::channel(0);
     let status = args.status.and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or(StatusCode::NO_CONTENT);
     let answers = Answers::new(status, args.times, args.delay.unwrap_or_default(), forward);
-    let listening = Arc::new(Listening::new(keys, answers, args.print_body, verified));
-    say(&format!("listening at http://{address}/ (any path)"));
+    let listening = Arc::new(Listening::new(keys, answers, args.print_body, Arc::clone(&out), verified));
+    out.tell(
+        || format!("listening at http://{address}/ (any path)"),
+        || json!({ "event": "listening", "url": format!("http://{address}/") }),
+    );
     let (stop, until_stopped) = watch::channel(false);
     let serving = tokio::spawn(serve(
         Listener::Tcp(listener),
@@ -90,17 +95,18 @@ pub(super) async fn run(args: ListenArgs) -> Result<ExitCode, CommandError> {
         },
         until_stopped,
     ));
-    let code = until_done(&args, stopped, count).await;
+    let code = until_done(&args, stopped, count, &out).await;
     stop.send_replace(true);
     serving.await.map_err(CommandError::failed)?;
     Ok(code)
 }
 
-/// Waits for the signal, for the last callback that is counted, or for the end of the time.
+/// Waits for the signal, for the last callback that is counted, for the end of the time, or until nobody reads the output.
 async fn until_done(
     args: &ListenArgs,
     mut stopped: watch::Receiver<bool>,
     mut count: watch::Receiver<u64>,
+    out: &Output,
 ) -> ExitCode {
     let (wanted, latest) = (args.count.unwrap_or(u64::MAX), count.clone());
     let patience = args.timeout.unwrap_or(Duration::from_secs(u64::from(u32::MAX)));
@@ -109,8 +115,14 @@ async fn until_done(
             if args.count.is_some() { ExitCode::from(STOPPED) } else { ExitCode::SUCCESS }
         }
         _ = count.wait_for(|count| *count >= wanted) => ExitCode::SUCCESS,
+        // Nobody sees any further line.
+        () = out.reader_gone() => ExitCode::SUCCESS,
         () = tokio::time::sleep(patience) => {
-            say(&format!("{} of {wanted} verified callbacks arrived in time", *latest.borrow()));
+            let arrived = *latest.borrow();
+            out.tell(
+                || format!("{arrived} of {wanted} verified callbacks arrived in time"),
+                || json!({ "event": "timeout", "arrived": arrived, "wanted": wanted }),
+            );
             ExitCode::FAILURE
         }
     }

@@ -15,11 +15,12 @@ use scale_callback_auth::Verified;
 use scale_callback_serve::body::whole;
 use scale_callback_serve::client;
 use scale_callback_serve::text::printable;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::super::output::say;
+use super::super::output::Output;
 use super::keys::Keys;
-use super::line::{accepted, line, refused};
+use super::line::{accepted, accepted_members, line, object, refused, refused_members, with};
 use crate::receiver::BODY_LIMIT;
 use crate::receiver_at::ReceiverAt;
 
@@ -36,6 +37,7 @@ pub(super) struct Listening {
     keys: Keys,
     answers: Answers,
     print_body: bool,
+    out: Arc<Output>,
     /// Counts the verified callbacks.
     verified: watch::Sender<u64>,
     ids: Mutex<HashSet<String>>,
@@ -51,8 +53,14 @@ pub(super) struct Answers {
 }
 
 impl Listening {
-    pub(super) fn new(keys: Keys, answers: Answers, print_body: bool, verified: watch::Sender<u64>) -> Self {
-        Self { keys, answers, print_body, verified, ids: Mutex::default() }
+    pub(super) fn new(
+        keys: Keys,
+        answers: Answers,
+        print_body: bool,
+        out: Arc<Output>,
+        verified: watch::Sender<u64>,
+    ) -> Self {
+        Self { keys, answers, print_body, out, verified, ids: Mutex::default() }
     }
 
     pub(super) async fn respond(
@@ -61,18 +69,19 @@ impl Listening {
     ) -> Result<Response<Full<Bytes>>, Infallible> {
         let (head, body) = request.into_parts();
         let Ok(Ok(body)) = tokio::time::timeout(BODY_TIME, whole(body, BODY_LIMIT)).await else {
-            say(&line("REFUSED", "the body is longer than 12 MiB, too slow, or broke off"));
+            let what = "the body is longer than 12 MiB, too slow, or broke off";
+            self.tell_refused(what, || json!({ "reason": "body", "detail": what, "answered": 413 }), &[]);
             return Ok(plain(StatusCode::PAYLOAD_TOO_LARGE));
         };
         if head.method != Method::POST {
-            let method = printable(head.method.as_str().as_bytes(), 16);
-            say(&line("REFUSED", &format!("a {method} request; callbacks are POST")));
+            let what = format!("a {} request; callbacks are POST", printable(head.method.as_str().as_bytes(), 16));
+            self.tell_refused(&what, || json!({ "reason": "method", "detail": what, "answered": 405 }), &[]);
             return Ok(plain(StatusCode::METHOD_NOT_ALLOWED));
         }
         match self.keys.verifier().verify(&head.headers, &body) {
             Err(why) => {
-                say(&line("REFUSED", &refused(&head.headers, why, &body)));
-                self.show(&body);
+                let members = || refused_members(&head.headers, why, &body);
+                self.tell_refused(&refused(&head.headers, why, &body), members, &body);
                 Ok(plain(StatusCode::UNAUTHORIZED))
             }
             Ok(verified) => Ok(self.accept(&verified, &head, &body).await),
@@ -81,27 +90,48 @@ impl Listening {
 
     async fn accept(&self, verified: &Verified<'_>, head: &Parts, body: &Bytes) -> Response<Full<Bytes>> {
         let what = accepted(verified, &head.headers);
+        let members = || accepted_members(verified, &head.headers);
         if let Err(why) = verified.callback() {
-            say(&line("REFUSED", &format!("{what}: it is signed, but {why}, answered 400")));
-            self.show(body);
+            let told = format!("{what}: it is signed, but {why}, answered 400");
+            let more = || json!({ "reason": why.code(), "detail": why.to_string(), "answered": 400 });
+            self.tell_refused(&told, || with(members(), more()), body);
             return plain(StatusCode::BAD_REQUEST);
         }
-        let repeat = if self.came_before(verified.id()) { ", a repeat" } else { "" };
+        let is_repeat = self.came_before(verified.id());
+        let repeat = if is_repeat { ", a repeat" } else { "" };
         let delay = self.answers.delay;
         if !delay.is_zero() {
-            say(&line("valid", &format!("{what}{repeat}, to be answered after {delay:?}")));
+            self.out.remark(|| line("valid", &format!("{what}{repeat}, to be answered after {delay:?}")));
         }
-        let answer = self.answers.answer(head, body).await;
-        say(&line("valid", &format!("{what}{repeat}, answered {}", answer.status())));
+        let answer = self.answers.answer(head, body, &self.out).await;
+        let answered = answer.status();
+        self.out.tell(
+            || line("valid", &format!("{what}{repeat}, answered {answered}")),
+            || {
+                let more = json!({ "repeat": is_repeat, "answered": answered.as_u16(), "body": self.shown(body) });
+                object("valid", with(members(), more))
+            },
+        );
         self.show(body);
         self.verified.send_modify(|count| *count += 1);
         answer
     }
 
+    fn tell_refused(&self, what: &str, members: impl FnOnce() -> Value, body: &[u8]) {
+        let with_body = || with(members(), json!({ "body": self.shown(body) }));
+        self.out.tell(|| line("REFUSED", what), || object("refused", with_body()));
+        self.show(body);
+    }
+
     fn show(&self, body: &[u8]) {
-        if self.print_body {
-            say(&format!("          {}", printable(body, SHOWN)));
+        if self.print_body && !body.is_empty() {
+            self.out.remark(|| format!("          {}", printable(body, SHOWN)));
         }
+    }
+
+    /// The body for a program, if the user wants it.
+    fn shown(&self, body: &[u8]) -> Option<String> {
+        self.print_body.then(|| String::from_utf8_lossy(&body[..body.len().min(SHOWN)]).into_owned())
     }
 
     /// Whether a callback of this id came before, as far as ids are remembered.
@@ -120,9 +150,9 @@ impl Answers {
         Self { status, times: AtomicU64::new(times.unwrap_or(u64::MAX)), delay, forward }
     }
 
-    async fn answer(&self, head: &Parts, body: &Bytes) -> Response<Full<Bytes>> {
+    async fn answer(&self, head: &Parts, body: &Bytes, out: &Output) -> Response<Full<Bytes>> {
         if let Some(at) = &self.forward {
-            return forward(at, head, body).await;
+            return forward(at, head, body, out).await;
         }
         tokio::time::sleep(self.delay).await;
         let left = self.times.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
@@ -131,7 +161,7 @@ impl Answers {
 }
 
 /// Sends a verified callback on, and gives the answer.
-async fn forward(at: &ReceiverAt, head: &Parts, body: &Bytes) -> Response<Full<Bytes>> {
+async fn forward(at: &ReceiverAt, head: &Parts, body: &Bytes, out: &Output) -> Response<Full<Bytes>> {
     let headers = forwarded_headers(&head.headers);
     match client::call(&at.remote, Method::POST, &at.path, headers, body.clone(), FORWARD_TIME).await {
         Ok(answer) => {
@@ -145,7 +175,10 @@ async fn forward(at: &ReceiverAt, head: &Parts, body: &Bytes) -> Response<Full<B
             response
         }
         Err(error) => {
-            say(&line("FAILED", &format!("{}: {error}", at.remote)));
+            out.tell(
+                || line("FAILED", &format!("{}: {error}", at.remote)),
+                || json!({ "event": "forward_failed", "to": at.remote.to_string(), "why": error.to_string() }),
+            );
             plain(StatusCode::BAD_GATEWAY)
         }
     }

@@ -9,7 +9,7 @@ pub(in crate::gate) enum UpstreamError {
     Timeout,
     /// The conversation broke off, or it was not HTTP.
     Broken,
-    /// The receiver switched protocols, or sent a response before its final one.
+    /// The receiver switched protocols.
     Unasked,
 }
 

@@ -2,8 +2,8 @@
 //! back.
 
 use bytes::BytesMut;
-use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, StatusCode};
 
 const SIGNATURE: HeaderName = HeaderName::from_static(scale_callback_auth::header::SIGNATURE);
 pub(super) const AUTH: HeaderName = HeaderName::from_static(scale_callback_auth::header::AUTH);
@@ -55,6 +55,17 @@ pub(in crate::gate) fn wanted(headers: &HeaderMap, copied: bool) -> HeaderMap {
     own
 }
 
+/// Whether every program sees the same end of an answer. A status that has no body, with headers that announce one, is often
+/// followed by that body, and it would be taken for the next answer.
+pub(super) fn ends_clearly(status: StatusCode, headers: &HeaderMap) -> bool {
+    let has_no_body = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::RESET_CONTENT);
+    let is_zero = |value: &HeaderValue| value.as_bytes() == b"0";
+    let announces = headers.contains_key(header::TRANSFER_ENCODING)
+        || headers.get_all(header::CONTENT_LENGTH).iter().any(|value| !is_zero(value));
+    let twice = headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH);
+    !twice && !(has_no_body && announces)
+}
+
 /// Removes from an answer what concerns the gate's connection to the receiver, and leaves the rest for the sender.
 pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
@@ -71,4 +82,23 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
         headers.remove(name);
     }
     headers.remove(header::CONTENT_LENGTH);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_without_a_body_that_announces_one_has_no_clear_end() {
+        let ends = |status: u16, lines: &[(&'static str, &'static str)]| {
+            let pairs =
+                lines.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+            ends_clearly(StatusCode::from_u16(status).expect("a status"), &HeaderMap::from_iter(pairs))
+        };
+        assert!(ends(200, &[("content-length", "4")]) && ends(200, &[("transfer-encoding", "chunked")]));
+        assert!(ends(204, &[]) && ends(204, &[("content-length", "0")]));
+        assert!(!ends(204, &[("content-length", "4")]) && !ends(204, &[("transfer-encoding", "chunked")]));
+        assert!(!ends(304, &[("content-length", "4")]) && !ends(205, &[("content-length", "4")]));
+        assert!(!ends(200, &[("content-length", "4"), ("transfer-encoding", "chunked")]));
+    }
 }

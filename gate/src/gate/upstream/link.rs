@@ -11,20 +11,32 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::at::Place;
 use super::error::UpstreamError;
+use super::head_bound::{Allowance, HeadBound};
 
 /// How long a kept connection may take to say that it is ready.
 const READY_TIME: Duration = Duration::from_millis(20);
 /// The time for a connection to be made.
 const CONNECT_TIME: Duration = Duration::from_secs(3);
 
+/// Headers of one answer.
+const HEADERS: usize = 128;
+/// Bytes of the head of one answer.
+const HEAD_BYTES: usize = 64 * 1024;
+/// The connection's buffer: a head, and a little of what follows. With a larger one, the library would read far beyond what may
+/// come before the final head.
+const BUFFER: usize = HEAD_BYTES + 8 * 1024;
+
 type Work = Option<Pin<Box<dyn Future<Output = ()> + Send>>>;
 
 pub(super) struct Link {
     sender: SendRequest<Full<Bytes>>,
+    /// What may still come before the final head.
+    allowance: Allowance,
     /// The connection's own work; `None` once the connection has ended.
     work: Work,
     /// It has brought an answer before.
@@ -38,27 +50,40 @@ impl Link {
                 Place::Tcp(host) => {
                     let stream = TcpStream::connect(host).await.map_err(|_| UpstreamError::Unreachable)?;
                     stream.set_nodelay(true).map_err(|_| UpstreamError::Unreachable)?;
-                    Self::shake_hands(TokioIo::new(stream)).await
+                    Self::shake_hands(stream).await
                 }
                 Place::Unix(path) => {
                     let stream = UnixStream::connect(path).await.map_err(|_| UpstreamError::Unreachable)?;
-                    Self::shake_hands(TokioIo::new(stream)).await
+                    Self::shake_hands(stream).await
                 }
             }
         };
         tokio::time::timeout(CONNECT_TIME, connecting).await.map_err(|_| UpstreamError::Unreachable)?
     }
 
-    async fn shake_hands<I>(io: I) -> Result<Self, UpstreamError>
+    /// Answers that other programs accept are read as they are meant: a folded header becomes one line, a space before a colon
+    /// does not count, and a line that is no header is left out. What decides where an answer ends is judged strictly.
+    async fn shake_hands<S>(stream: S) -> Result<Self, UpstreamError>
     where
-        I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (sender, connection) = http1::handshake(io).await.map_err(|_| UpstreamError::Unreachable)?;
+        let allowance = Allowance::new();
+        let io = TokioIo::new(HeadBound::new(stream, allowance.clone()));
+        let shaken = http1::Builder::new()
+            .allow_obsolete_multiline_headers_in_responses(true)
+            .allow_spaces_after_header_name_in_responses(true)
+            .ignore_invalid_headers_in_responses(true)
+            .max_headers(HEADERS)
+            .max_header_size(HEAD_BYTES)
+            .max_buf_size(BUFFER)
+            .handshake(io)
+            .await;
+        let (sender, connection) = shaken.map_err(|_| UpstreamError::Unreachable)?;
         let work = async move {
             // Whoever waits for an answer on the connection sees how it ended.
             connection.await.ok();
         };
-        Ok(Self { sender, work: Some(Box::pin(work)), has_served: false })
+        Ok(Self { sender, allowance, work: Some(Box::pin(work)), has_served: false })
     }
 
     /// Sends a request. Gives the head of its answer, or puts the request back where none of it was sent.
@@ -66,9 +91,13 @@ impl Link {
         &mut self,
         request: &mut Option<Request<Full<Bytes>>>,
     ) -> Result<Option<Response<Incoming>>, UpstreamError> {
+        self.allowance.await_head();
         let asked = pin!(self.sender.try_send_request(request.take().ok_or(UpstreamError::Broken)?));
         match drive(&mut self.work, asked).await {
-            Ok(response) => Ok(Some(response)),
+            Ok(response) => {
+                self.allowance.head_came();
+                Ok(Some(response))
+            }
             Err(mut error) => {
                 *request = error.take_message();
                 if request.is_some() { Ok(None) } else { Err(UpstreamError::Broken) }

@@ -3,17 +3,17 @@
 
 mod at;
 mod error;
+mod head_bound;
 mod headers;
 mod link;
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Method, Request, Response, Uri};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use scale_callback_auth::Mode;
@@ -104,11 +104,6 @@ impl Upstream {
         &self,
         request: &mut Option<Request<Full<Bytes>>>,
     ) -> Result<Response<Full<Bytes>>, UpstreamError> {
-        let unasked = Arc::new(AtomicBool::new(false));
-        let noted = Arc::clone(&unasked);
-        if let Some(request) = request {
-            hyper::ext::on_informational(request, move |_| noted.store(true, Ordering::Relaxed));
-        }
         let mut link = match self.take_kept().await {
             Some(link) => link,
             None => self.connect().await?,
@@ -124,12 +119,15 @@ impl Upstream {
             None => return Err(UpstreamError::Broken),
         };
         let (mut head, body) = response.into_parts();
-        if head.status.is_informational() || unasked.load(Ordering::Relaxed) {
+        // The library passes over every other response that comes before the final one.
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(UpstreamError::Unasked);
         }
+        let is_clear = headers::ends_clearly(head.status, &head.headers);
         let (body, is_complete) = read_answer(&mut link, body).await?;
-        // A connection serves again only if its answer was read to the end and its request was taken whole.
-        if is_complete && link.may_serve_again().await {
+        // A connection serves again only if its answer was read to an end that nobody can read otherwise, and its request was
+        // taken whole.
+        if is_complete && is_clear && link.may_serve_again().await {
             link.has_served = true;
             self.keep(link);
         }

@@ -1,18 +1,27 @@
 //! The command `test-receiver`: it holds a running receiver to the conformance corpus and prints what is wrong.
 
+mod report;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use scale_callback_auth::Mode;
-use scale_callback_auth::conformance::OwnKeys;
+use scale_callback_auth::conformance::{Corpus, OwnKeys, Request};
 use scale_callback_serve::text::printable;
 
 use super::arguments::{KeyArgs, ModeArg, read, receiver_at};
 use super::error::CommandError;
-use super::output::say;
-use crate::conformance::{Form, Outcome, Verdict, against_known, hold, is_case};
+use super::output::{complain, say};
+use crate::conformance::{Form, Outcome, Verdict, hold, hold_one, is_case};
+use crate::receiver_at::ReceiverAt;
+use report::Report;
+
+/// The exit status of a receiver that accepts no forgery but is too lenient.
+const TOO_LENIENT: u8 = 3;
+/// How much of a body `--case` prints, in bytes.
+const SHOWN_BODY: usize = 4_096;
 
 /// The arguments.
 #[derive(Debug, Args)]
@@ -34,6 +43,12 @@ pub struct TestReceiverArgs {
     /// Print every case, not only those that the receiver answers wrongly.
     #[arg(long)]
     all: bool,
+    /// Send only this case, and print its request with your key as well as the answer.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["known", "all"])]
+    case: Option<String>,
+    /// How the outcome is printed. The default is `human`, or `json` with --json.
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<FormatArg>,
     /// A PEM file with certificate authorities to trust, in addition to the public ones.
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
@@ -49,12 +64,26 @@ enum FormArg {
     Hmac,
 }
 
-pub(super) async fn run(args: TestReceiverArgs) -> Result<ExitCode, CommandError> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FormatArg {
+    /// A line for each case that the receiver answers wrongly.
+    Human,
+    /// One JSON object with every case.
+    Json,
+    /// JUnit's XML with every case, as continuous integration reads it.
+    Junit,
+}
+
+pub(super) async fn run(args: TestReceiverArgs, json: bool) -> Result<ExitCode, CommandError> {
     let at = receiver_at(&args.url, args.ca_file.as_ref())?;
     let own = own_keys(&args)?;
     let form = form(args.form, &own)?;
     needed(form, &own)?;
     usable(&own)?;
+    not_published(&own)?;
+    if let Some(name) = &args.case {
+        return one_case(&at, form, &own, name, json).await;
+    }
     let known = args.known.as_deref().map_or_else(|| Ok(BTreeSet::new()), known)?;
     let outcomes = hold(&at, form, &own).await.map_err(CommandError::failed)?;
     // The file may hold cases of other forms as well.
@@ -62,23 +91,79 @@ pub(super) async fn run(args: TestReceiverArgs) -> Result<ExitCode, CommandError
         let shown = printable(name.as_bytes(), 200);
         return Err(CommandError::refused(format!("--known: there is no case {shown:?}")));
     }
-    let (wrong, gone) = against_known(&outcomes, &known);
     if let Some(sentence) = all_alike(&outcomes) {
         return Err(CommandError::failed(sentence));
     }
-    for outcome in if args.all { outcomes.iter().collect() } else { wrong.clone() } {
-        say(&line(outcome));
+    let report = Report { form, outcomes: &outcomes, known: &known };
+    match args.format.unwrap_or(if json { FormatArg::Json } else { FormatArg::Human }) {
+        FormatArg::Human => report.human(args.all).iter().for_each(|line| say(line)),
+        FormatArg::Json => say(&report.json().to_string()),
+        FormatArg::Junit => say(&report.junit()),
     }
-    for name in &gone {
-        say(&format!("known, and no longer so: {}", printable(name.as_bytes(), 200)));
+    Ok(ExitCode::from(status(&report)))
+}
+
+/// The exit status: what is wrong counts before what is too lenient.
+fn status(report: &Report<'_>) -> u8 {
+    let is_lenient = |outcome: &&Outcome| matches!(outcome.verdict, Verdict::TooLenient(_));
+    let wrong = report.new_ones();
+    if wrong.iter().any(|outcome| !is_lenient(outcome)) || !report.gone().is_empty() {
+        1
+    } else if wrong.is_empty() {
+        0
+    } else {
+        TOO_LENIENT
     }
-    say(&summary(form, &outcomes, &wrong, &known));
-    if !wrong.is_empty() {
-        say(
-            "docs/receivers.md has the rules; the corpus of scale-callback-auth has each case's request under its name",
-        );
+}
+
+/// Sends one case and prints its request.
+async fn one_case(
+    at: &ReceiverAt,
+    form: Form,
+    own: &OwnKeys,
+    name: &str,
+    json: bool,
+) -> Result<ExitCode, CommandError> {
+    let (request, outcome) = hold_one(at, form, own, name).await.map_err(CommandError::failed)?;
+    let known = BTreeSet::new();
+    let report = Report { form, outcomes: std::slice::from_ref(&outcome), known: &known };
+    if json {
+        let headers: Vec<_> = request.headers.iter().map(|(name, value)| serde_json::json!([name, value])).collect();
+        let body = String::from_utf8_lossy(&request.body);
+        let request = serde_json::json!({ "path": at.path, "headers": headers, "body": body });
+        say(&serde_json::json!({ "request": request, "outcome": report.json()["cases"][0] }).to_string());
+    } else {
+        printed(at, &request).iter().for_each(|line| say(line));
+        say(&report::line(&outcome));
     }
-    Ok(ExitCode::from(u8::from(!wrong.is_empty() || !gone.is_empty())))
+    Ok(ExitCode::from(status(&report)))
+}
+
+/// A request as it is sent, made safe to print.
+fn printed(at: &ReceiverAt, request: &Request) -> Vec<String> {
+    let mut lines = vec![format!("POST {} HTTP/1.1", printable(at.path.as_bytes(), 1_024))];
+    lines.extend(request.headers.iter().map(|(name, value)| format!("{name}: {}", printable(value.as_bytes(), 8_192))));
+    lines.extend([String::new(), printable(&request.body, SHOWN_BODY), String::new()]);
+    lines
+}
+
+/// Refuses keys with which the outcome would mean nothing: those that the corpus holds for other teams.
+fn not_published(own: &OwnKeys) -> Result<(), CommandError> {
+    let corpus = Corpus::embedded();
+    for (name, key) in
+        [("the signing secret", &own.signing), ("the callback auth key", &own.auth), ("the hmac key", &own.hmac)]
+    {
+        let Some(key) = key else { continue };
+        if corpus.holds_for_others(key) {
+            return Err(CommandError::refused(format!(
+                "{name} is one that the test itself publishes for a stranger: give the receiver a key of its own"
+            )));
+        }
+        if corpus.publishes(key) {
+            complain(&format!("warning: {name} is a published example, so anybody can sign with it"));
+        }
+    }
+    Ok(())
 }
 
 fn own_keys(args: &TestReceiverArgs) -> Result<OwnKeys, CommandError> {
@@ -97,52 +182,6 @@ fn known(path: &Path) -> Result<BTreeSet<String>, CommandError> {
     let text = String::from_utf8_lossy(&text);
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     Ok(lines.map(str::to_owned).collect())
-}
-
-/// The line of one case.
-fn line(outcome: &Outcome) -> String {
-    let verdict = match &outcome.verdict {
-        Verdict::Right => "right".to_owned(),
-        Verdict::WronglyAccepted(why) => format!("WRONGLY ACCEPTED, rule {}, {why}", rule(why)),
-        Verdict::WronglyRefused => "WRONGLY REFUSED".to_owned(),
-        Verdict::Failed => "FAILED".to_owned(),
-    };
-    let (case, answer) = (printable(outcome.case.as_bytes(), 200), printable(outcome.answer.as_bytes(), 200));
-    format!("{verdict}: {case} ({answer})")
-}
-
-/// How many cases came out in which way.
-fn summary(form: Form, outcomes: &[Outcome], wrong: &[&Outcome], known: &BTreeSet<String>) -> String {
-    let count = |wanted: fn(&Verdict) -> bool| wrong.iter().filter(|outcome| wanted(&outcome.verdict)).count();
-    let accepted = count(|verdict| matches!(verdict, Verdict::WronglyAccepted(_)));
-    let refused = count(|verdict| *verdict == Verdict::WronglyRefused);
-    let failed = count(|verdict| *verdict == Verdict::Failed);
-    let right = outcomes.iter().filter(|outcome| outcome.verdict == Verdict::Right).count();
-    let deviations =
-        if known.is_empty() { String::new() } else { format!(", {} known deviations", shown_known(outcomes, known)) };
-    format!(
-        "{} cases of the form {}: {right} right, {accepted} wrongly accepted, {refused} wrongly refused, \
-         {failed} failed{deviations}",
-        outcomes.len(),
-        form.name(),
-    )
-}
-
-/// The rule of docs/receivers.md that a refusal's reason belongs to.
-fn rule(why: &str) -> u8 {
-    match why {
-        "too_large" => 1,
-        "id_duplicate" | "timestamp_duplicate" | "auth_duplicate" | "too_many_signatures" | "header_too_long" => 2,
-        "id_missing" | "id_invalid" | "timestamp_missing" | "timestamp_invalid" => 3,
-        "timestamp_too_old" | "timestamp_too_new" => 4,
-        "signature_missing" | "signature_mismatch" => 5,
-        "test_refused" => 7,
-        _ => 6,
-    }
-}
-
-fn shown_known(outcomes: &[Outcome], known: &BTreeSet<String>) -> usize {
-    outcomes.iter().filter(|outcome| outcome.verdict != Verdict::Right && known.contains(&outcome.case)).count()
 }
 
 /// One sentence, instead of a list, where every case came out wrong in the same way.
