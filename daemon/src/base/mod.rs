@@ -1,10 +1,12 @@
 //! What every room may use: time, pacing, metrics, telemetry. No nouns of the domain.
 
 pub mod clock;
+pub mod columns;
 pub mod finding;
 pub mod labels;
 pub mod metrics;
 pub mod named;
 pub mod pace;
 pub mod stop;
+pub mod suggest;
 pub mod telemetry;

@@ -101,6 +101,8 @@ pub struct KafkaState {
     /// Why partitions wait for an operator, if any do.
     pub blocked: Option<String>,
     pub partitions: Vec<PartitionRead>,
+    /// An operator started the daemon without intake: nothing is read.
+    pub held: bool,
     /// Why intake has ended for good, if it has: the process must end too.
     pub failed: Option<String>,
 }

@@ -71,9 +71,15 @@ pub struct IntakeTask {
 
 /// Intake at work.
 pub struct Intake {
+    /// `None` while intake is held.
+    at_work: Option<AtWork>,
+    kafka: watch::Receiver<KafkaState>,
+}
+
+/// The parts of intake that run.
+struct AtWork {
     admission: JoinHandle<()>,
     consumer: oneshot::Receiver<()>,
-    kafka: watch::Receiver<KafkaState>,
 }
 
 /// Intake ended by itself. The sentence says which part and why.
@@ -121,7 +127,13 @@ impl IntakeTask {
         let kafka = failures.0.subscribe();
         let consumer = start_thread(failures.clone(), consumer.stop.clone(), move |panicked| consumer.run(panicked))?;
         let admission = tokio::spawn(supervise(failures, admission_stop, admit.run()));
-        Ok(Intake { admission, consumer, kafka })
+        Ok(Intake { at_work: Some(AtWork { admission, consumer }), kafka })
+    }
+
+    /// Starts nothing, and says so to whoever asks for readiness. No connection to Kafka is made.
+    pub fn hold(self) -> Intake {
+        self.failures.0.send_modify(|state| state.held = true);
+        Intake { at_work: None, kafka: self.failures.0.subscribe() }
     }
 }
 
@@ -137,12 +149,18 @@ impl Intake {
 
     /// Waits until admission has ended after its stop. False: it did not in time.
     pub async fn admission_ended(&mut self, patience: Duration) -> bool {
-        tokio::time::timeout(patience, &mut self.admission).await.is_ok()
+        match &mut self.at_work {
+            Some(at_work) => tokio::time::timeout(patience, &mut at_work.admission).await.is_ok(),
+            None => true,
+        }
     }
 
     /// Waits until the consumer has left its group after its stop. False: it did not in time.
     pub async fn consumer_ended(self, patience: Duration) -> bool {
-        tokio::time::timeout(patience, self.consumer).await.is_ok()
+        match self.at_work {
+            Some(at_work) => tokio::time::timeout(patience, at_work.consumer).await.is_ok(),
+            None => true,
+        }
     }
 }
 
@@ -213,11 +231,10 @@ mod tests {
             admission: impl Future<Output = ()> + Send + 'static,
         ) -> Intake {
             let (failures, stop) = (self.failures.clone(), self.stop.stop());
-            Intake {
-                kafka: failures.0.subscribe(),
-                consumer: start_thread(failures.clone(), stop.clone(), consumer).unwrap(),
-                admission: tokio::spawn(supervise(failures, stop, admission)),
-            }
+            let kafka = failures.0.subscribe();
+            let consumer = start_thread(failures.clone(), stop.clone(), consumer).unwrap();
+            let admission = tokio::spawn(supervise(failures, stop, admission));
+            Intake { at_work: Some(AtWork { admission, consumer }), kafka }
         }
     }
 

@@ -36,6 +36,7 @@ use crate::base::stop::Stop;
 use crate::base::telemetry::LogLevel;
 use crate::deliver::Engine;
 use crate::deliver::directory::Directory;
+use crate::flight::Inflight;
 use crate::intake::{Ask, KafkaState};
 use crate::keyring::Keyring;
 use crate::schedule::Lanes;
@@ -59,6 +60,7 @@ pub struct Parts {
     pub directory: Arc<Directory>,
     pub engine: Arc<Engine>,
     pub lanes: Arc<Lanes>,
+    pub inflight: Arc<Inflight>,
     pub clock: Arc<dyn Clock>,
     pub metrics: Arc<Metrics>,
     pub kafka: watch::Receiver<KafkaState>,

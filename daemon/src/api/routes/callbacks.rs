@@ -10,7 +10,9 @@ use super::super::extract::{Answer, Nothing, Place, Query, time_if_given};
 use super::super::paging::Paging;
 use super::super::problem::Problem;
 use super::super::shapes::names::{ModeName, OutcomeName, ReasonName, StateName};
-use super::super::shapes::{AttemptShape, AttemptsShape, CallbackShape, DeadLetterShape, Page, TaskShape};
+use super::super::shapes::{
+    AttemptShape, AttemptsShape, CallbackShape, DeadLetterShape, Page, TaskShape, UnderWayShape,
+};
 use super::dead_letters::VALUE_IN_LIST;
 use crate::ops::callbacks::CallbackReport;
 use crate::ops::{OpsError, Session, named};
@@ -24,8 +26,8 @@ pub(super) struct CallbacksQuery {
     team: Option<String>,
     /// Only callbacks of this task.
     task: Option<String>,
-    /// Only callbacks to this origin (scheme, host and port), or that follow a team's default URL: default:live,
-    /// default:test.
+    /// Only callbacks to this origin (scheme, host and port), only those that follow a team's default URL (default:live,
+    /// default:test), or only those whose task has an invalid URL of its own (none).
     endpoint: Option<String>,
     /// Only callbacks in this state.
     #[param(inline, value_type = Option<StateName>)]
@@ -39,10 +41,11 @@ pub(super) struct CallbacksQuery {
     /// Only callbacks of live tasks, or of test tasks.
     #[param(inline, value_type = Option<ModeName>)]
     mode: Option<String>,
-    /// Only callbacks whose event is of this time or later, RFC 3339.
+    /// Only callbacks whose event is of this time or later: RFC 3339, or a date, which means its midnight in
+    /// UTC.
     #[param(format = DateTime)]
     since: Option<String>,
-    /// Only callbacks whose event is older than this time, RFC 3339.
+    /// Only callbacks whose event is older than this time: RFC 3339, or a date, which means its midnight in UTC.
     #[param(format = DateTime)]
     until: Option<String>,
     /// How many callbacks the page holds at most.
@@ -138,6 +141,7 @@ pub(super) async fn task(session: Session, Place(task): Place<String>, Query(_):
     let history = session.task(&task).await?;
     let letters = history.dead_letters.into_iter().map(|letter| DeadLetterShape::new(letter, VALUE_IN_LIST));
     Ok(Json(TaskShape {
+        under_way: history.under_way.iter().map(UnderWayShape::new).collect(),
         callbacks: shapes(&history.callbacks),
         dead_letters: letters.collect(),
         has_more: history.more,
