@@ -3,27 +3,29 @@
 /// The most names that are suggested for one.
 const SUGGESTED: usize = 4;
 
-/// Of `known`, those that are most like `wanted`, the nearest first. A name is like another if few letters differ, or if
-/// one begins with the other. Case, and whether words are joined by `-` or `_`, do not count.
+/// Of `known`, those that are most like `wanted`: the nearest ones if only few letters differ, or else those that begin
+/// with it, or with which it begins. Case, and whether words are joined by `-` or `_`, do not count.
 pub fn nearest<'k>(wanted: &str, known: impl IntoIterator<Item = &'k str>) -> Vec<&'k str> {
     let plain = |text: &str| text.to_lowercase().replace('-', "_");
     let wanted = plain(wanted);
-    // A third of the letters may differ: "borkers" is like "brokers", and "x" is like nothing.
-    let at_most = wanted.chars().count() / 3;
-    let mut found: Vec<(usize, &str)> = known
-        .into_iter()
-        .filter_map(|name| {
-            let other = plain(name);
-            let differ = distance(&wanted, &other);
-            let begins =
-                wanted.len() >= 3 && other.len() >= 3 && (other.starts_with(&wanted) || wanted.starts_with(&other));
-            (differ <= at_most || begins).then_some((differ, name))
-        })
-        .collect();
+    let mut found: Vec<(usize, &str)> = known.into_iter().map(|name| (distance(&wanted, &plain(name)), name)).collect();
     found.sort();
     found.dedup();
-    found.into_iter().take(SUGGESTED).map(|(_, name)| name).collect()
+    // A third of the letters may differ: "borkers" is like "brokers", and "x" is like nothing.
+    let at_most = wanted.chars().count() / 3;
+    let least = found.first().map(|(differ, _)| *differ).filter(|differ| *differ <= at_most);
+    let begins = |name: &str| {
+        let (wanted, other) = (wanted.as_str(), plain(name));
+        wanted.len() >= BEGINNING
+            && other.len() >= BEGINNING
+            && (other.starts_with(wanted) || wanted.starts_with(&*other))
+    };
+    let is_like = |(differ, name): &(usize, &str)| least.map_or_else(|| begins(name), |least| *differ == least);
+    found.into_iter().filter(is_like).take(SUGGESTED).map(|(_, name)| name).collect()
 }
+
+/// The shortest beginning that makes one name like another.
+const BEGINNING: usize = 3;
 
 /// `a`, `a or b`, `a, b or c`.
 pub fn alternatives(names: &[&str]) -> String {
@@ -67,6 +69,7 @@ mod tests {
             ("Topics", &["topics"]),
             ("head-timeout", &["head_timeout"]),
             ("head_timeuot", &["head_timeout"]),
+            ("head", &["head_timeout"]),
             ("nonsense", &[]),
             ("x", &[]),
             ("", &[]),

@@ -66,6 +66,9 @@ fn no_line_is_wider_than_the_terminal_and_no_id_is_cut() {
             // Of a column that is never cut, no beginning is shown either.
             for column in columns.iter().filter(|column| column.holds == Holds::Whole) {
                 let id = cell(&document()[column.member]);
+                if id.len() < 4 {
+                    continue;
+                }
                 let begins = id.chars().take(id.chars().count().saturating_sub(2)).collect::<String>() + "…";
                 assert!(!text.contains(&begins), "{name} at {width}: {begins}\n{text}");
             }

@@ -47,7 +47,8 @@ impl Ledger {
         for (reason, count) in totals.dead_letters {
             stored.insert(format!("dead letter: {}", reason.name()), count);
         }
-        let produced = producer.ended_by_fate().into_iter().map(|(fate, count)| (name_of(fate), count)).collect();
+        let ended = producer.ended_by_fate().into_iter().filter(|(_, count)| *count > 0);
+        let produced = ended.map(|(fate, count)| (name_of(fate), count)).collect();
         let entries = receipts.entries();
         let accepted = entries.accepted.len() as u64;
         // A callback that was tried and never accepted is exhausted, unless it is still open.

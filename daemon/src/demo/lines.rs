@@ -79,7 +79,7 @@ pub(super) struct EventLine {
 /// The width of each column. They are fixed, because lines come one after the other and must stand below each other.
 const COLUMNS: [(&str, Need); 7] = [
     ("TIME", Need { wanted: 12, least: 8, is_stepped: true, rank: 3 }),
-    ("", Need { wanted: 11, least: 4, is_stepped: false, rank: 0 }),
+    ("", Need { wanted: 11, least: 11, is_stepped: false, rank: 0 }),
     ("CALLBACK", Need { wanted: ID, least: ID, is_stepped: false, rank: 0 }),
     ("TEAM", Need { wanted: 12, least: 12, is_stepped: false, rank: 4 }),
     ("TASK TYPE", Need { wanted: 24, least: 12, is_stepped: false, rank: 5 }),
@@ -116,9 +116,8 @@ pub(super) fn header(width: usize) -> String {
 }
 
 fn laid_out(cells: [&str; COLUMNS.len()], width: usize) -> Painted {
-    let widths = fit(&COLUMNS.map(|(_, need)| need), 1, width);
-    let Some(widths) = widths else {
-        return Painted { before: String::new(), coloured: String::new(), after: cut(cells[MARK_COLUMN + 1], width) };
+    let Some(widths) = fit(&COLUMNS.map(|(_, need)| need), 1, width) else {
+        return narrow(cells[MARK_COLUMN], cells[MARK_COLUMN + 1], width);
     };
     let mut line = Painted { before: String::new(), coloured: String::new(), after: String::new() };
     for (at, (cell, width)) in cells.into_iter().zip(widths).enumerate() {
@@ -136,6 +135,14 @@ fn laid_out(cells: [&str; COLUMNS.len()], width: usize) -> Painted {
     }
     line.after = line.after.trim_end().to_owned();
     line
+}
+
+/// The mark and the id alone: the mark is cut before the id is.
+fn narrow(mark: &str, id: &str, width: usize) -> Painted {
+    let coloured = cut(mark, width.saturating_sub(ID + 1));
+    let gap = if coloured.is_empty() { "" } else { " " };
+    let room = width.saturating_sub(coloured.chars().count() + gap.len());
+    Painted { before: String::new(), coloured, after: cut(&format!("{gap}{id}"), room + gap.len()) }
 }
 
 /// A cell in its width. A time loses its milliseconds and gets no ellipsis.
@@ -236,7 +243,7 @@ pub(super) fn walk(failed: &Failed, program: &str, width: usize) -> Vec<String> 
         tries.len()
     );
     lines.push(wrapped(&why, width, 0));
-    lines.push("What to type to see this of any callback:".to_owned());
+    lines.push(wrapped("What to type to see this of any callback:", width, 0));
     for command in [
         format!("{program} callbacks attempts {id}"),
         format!("{program} tasks get {task}"),

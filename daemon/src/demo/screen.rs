@@ -21,7 +21,6 @@ pub(super) struct Screen {
     /// A person sees the output, so there is a footer.
     terminal: bool,
     color: bool,
-    footer: bool,
     counts: Counts,
 }
 
@@ -29,7 +28,7 @@ impl Screen {
     pub(super) fn new(person: bool, quiet: bool) -> Self {
         let terminal = person && std::io::stdout().is_terminal();
         let color = terminal && std::env::var_os("NO_COLOR").is_none();
-        Self { quiet, terminal, color, footer: false, counts: Counts::default() }
+        Self { quiet, terminal, color, counts: Counts::default() }
     }
 
     /// The width of the terminal now. Without a terminal, everything has room.
@@ -49,7 +48,8 @@ impl Screen {
             return;
         }
         let mut out = std::io::stdout().lock();
-        let clear = if std::mem::take(&mut self.footer) { CLEAR } else { "" };
+        // The footer stands there, or what the terminal shows of a key: "^C".
+        let clear = if self.terminal { CLEAR } else { "" };
         writeln!(out, "{clear}{text}").and_then(|()| out.flush()).ok();
     }
 
@@ -128,7 +128,6 @@ impl Screen {
         let text = self.paint(Colour::Grey, &lines::footer(&counts, &address, self.width()));
         let mut out = std::io::stdout().lock();
         write!(out, "{CLEAR}{text}").and_then(|()| out.flush()).ok();
-        self.footer = true;
     }
 
     /// Prints the ledger. `stopped`: Ctrl-C came half-way.
@@ -157,8 +156,8 @@ impl Screen {
         if ledger.open > 0 {
             let unread = ledger.open.saturating_sub(ledger.pending);
             self.say(&format!(
-                "Still open: {} callbacks wait in the store for their next attempt, and {unread} events were not read from Kafka \
-                 or are read again.",
+                "Still open: callbacks that wait in the store for their next attempt: {}; events that were not read from Kafka, or \
+                 are read again: {unread}.",
                 ledger.pending
             ));
         }
@@ -199,7 +198,7 @@ impl Screen {
     }
 }
 
-/// Goes to the beginning of the footer and deletes it.
+/// Goes to the beginning of the line and deletes it.
 const CLEAR: &str = "\r\x1b[2K";
 
 /// This program, as a person in the same folder may type it.

@@ -25,7 +25,8 @@ pub struct CallbackReport {
     pub rows: Rows,
     /// The status of its last attempt; `None` where no answer came.
     pub last_status: Option<u16>,
-    /// When its last attempt ended, or when the callback ended. `None` before the first attempt has ended.
+    /// When its last attempt ended, when the callback ended, or when it was stored without an attempt. `None` where the
+    /// store does not know.
     pub changed_at: Option<Timestamp>,
 }
 
@@ -159,7 +160,10 @@ impl Inner {
             let last = rows.pending.as_ref().and_then(|_| attempts.next().flatten());
             let settled = rows.settled.as_ref();
             let last_status = last.and_then(|last| last.status).or(settled.and_then(|settled| settled.status));
-            let changed_at = settled.map(|settled| settled.settled_at).or(last.map(|last| last.ended_at));
+            // A callback that was parked before its first attempt has been due since then.
+            let parked = rows.pending.as_ref().filter(|row| row.progress.attempts == 0).map(|row| row.due);
+            let ended = settled.map(|settled| settled.settled_at).or(last.map(|last| last.ended_at));
+            let changed_at = ended.or(parked);
             CallbackReport { id, rows, last_status, changed_at }
         };
         Ok(callbacks.into_iter().map(report).collect())

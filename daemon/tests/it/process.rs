@@ -21,6 +21,8 @@ pub struct Process {
     pub folder: tempfile::TempDir,
     pub ops: std::net::SocketAddr,
     child: Option<Child>,
+    /// Start it with --hold-intake.
+    pub holds_intake: bool,
     /// Everything it has written to standard error.
     pub log: Arc<Mutex<Vec<u8>>>,
 }
@@ -41,7 +43,7 @@ impl Process {
             at("keyring"),
         );
         std::fs::write(folder.path().join("callbackd.toml"), config).unwrap();
-        Self { folder, ops, child: None, log: Arc::default() }
+        Self { folder, ops, child: None, holds_intake: false, log: Arc::default() }
     }
 
     pub fn config(&self) -> PathBuf {
@@ -69,6 +71,7 @@ impl Process {
         let mut child = command
             .args(["run", "--config"])
             .arg(self.config())
+            .args(self.holds_intake.then_some("--hold-intake"))
             .env("CALLBACKD_FAULT", fault.unwrap_or_default())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -38,7 +38,7 @@ pub struct CallbackShape {
     /// When the next attempt is due.
     pub due: Option<String>,
     pub first_attempt_at: Option<String>,
-    /// When its last attempt ended, or when the callback ended. Null before the first attempt has ended.
+    /// When it changed last: its last attempt ended, it ended, or it was stored without an attempt.
     pub changed_at: Option<String>,
     pub settled_at: Option<String>,
     /// Rises with every change of a settled callback. 0 while the callback is pending.

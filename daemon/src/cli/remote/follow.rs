@@ -160,7 +160,8 @@ pub(super) fn watch(client: &Client, filters: &Filters, count: Option<u64>) -> R
         for doc in docs.iter().skip(skipped) {
             let id = cell(&doc["callback_id"]);
             if known.get(&id) != current.get(&id) {
-                say_or_end(&line(client, doc))?;
+                let as_json = client.remote.json || client.remote.jsonl;
+                say_or_end(&if as_json { doc.to_string() } else { line(doc) })?;
                 printed += 1;
                 if count.is_some_and(|count| printed >= count) {
                     return Ok(ExitCode::SUCCESS);
@@ -173,10 +174,8 @@ pub(super) fn watch(client: &Client, filters: &Filters, count: Option<u64>) -> R
     }
 }
 
-fn line(client: &Client, doc: &Value) -> String {
-    if client.remote.json || client.remote.jsonl {
-        return doc.to_string();
-    }
+/// A callback as one line, with the time of its last change.
+fn line(doc: &Value) -> String {
     let parts = [&doc["changed_at"], &doc["state"], &doc["callback_id"], &doc["team_id"], &doc["task_id"]];
     let shown: Vec<_> = parts.iter().map(|part| cell(part)).collect();
     format!("{}  attempts {}, last {}", shown.join("  "), doc["attempts"], cell(&doc["last_outcome"]))
@@ -217,6 +216,36 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_watched_callback_has_the_time_of_its_last_change() {
+        let doc = json!({
+            "callback_id": "cb_x", "state": "pending", "team_id": "team_acme", "task_id": "t1", "attempts": 2,
+            "last_outcome": "server_error", "first_attempt_at": "2026-11-24T10:00:00.000Z",
+            "changed_at": "2026-11-24T10:00:07.000Z", "settled_at": null,
+        });
+        let expected = "2026-11-24T10:00:07.000Z  pending  cb_x  team_acme  t1  attempts 2, last server_error";
+        assert_eq!(line(&doc), expected);
+    }
+
+    #[test]
+    fn the_top_of_a_status_stays_in_a_terminal_of_24_lines() {
+        let look = Look { width: Some(80), height: Some(24), ..Look::default() };
+        let status = json!({
+            "version": "1", "troubles": ["the store does not answer"],
+            "worst_endpoints": vec![json!({"team_id": "a", "origin": "https://a.example:443", "state": "active"}); 20],
+            "instances": vec![json!({"instance_id": 1, "state": "ended", "seen_at": "2026-11-24T10:00:07.000Z"}); 20],
+        });
+        let shown = screenful(&views::shown(&View::Status, &status, look), look);
+        assert!(
+            shown.starts_with(
+                "\u{1b}[2J\u{1b}[Hversion   1\ntroubles  the store does not answer\n\nEndpoints that fail\n"
+            ),
+            "{shown:?}"
+        );
+        assert_eq!(shown.lines().count(), 23, "the cursor has the last line");
+        assert!(shown.ends_with(" more lines"), "{shown}");
+    }
 
     #[test]
     fn csv_is_quoted_and_holds_no_formula() {
