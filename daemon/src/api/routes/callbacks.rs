@@ -77,6 +77,8 @@ impl CallbacksQuery {
 ///
 /// Every given field must match. A search that finds little ends within its time with what it found, which may be
 /// nothing. Then has_more says that there is more to look at.
+///
+/// Errors: not_found for a team that does not exist; invalid_request for a filter that nothing can match.
 #[utoipa::path(get, path = "/callbacks", tag = "callbacks", params(CallbacksQuery),
     responses((status = 200, body = Page<CallbackShape>)))]
 pub(super) async fn callbacks(
@@ -130,7 +132,7 @@ pub(super) async fn payload(
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
-/// Everything that happened to a task.
+/// Everything that happened to a task, and its callbacks that are under way for the first time.
 ///
 /// Errors: not_found when nothing is known of the task, with how far the partitions are recorded; pruned when the task
 /// is older than what is kept.

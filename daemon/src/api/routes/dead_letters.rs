@@ -54,6 +54,8 @@ impl DeadLettersQuery {
 }
 
 /// Task events that can't become a callback, newest first.
+///
+/// Errors: not_found for a team that neither exists nor is named by any dead letter.
 #[utoipa::path(get, path = "/dead_letters", tag = "dead letters", params(DeadLettersQuery),
     responses((status = 200, body = Page<DeadLetterShape>)))]
 pub(super) async fn dead_letters(
