@@ -1,12 +1,12 @@
 //! What to write instead: sentences about values of the wrong type or without a unit, and about names that do not exist.
 
+use scale_callback_serve::text::{duration, printable};
 use toml::Value;
 
 use super::explain::meant;
 use super::settings::{ALLOW_KEYS, keys};
 use super::size::parse_size;
 use crate::base::suggest::{alternatives, nearest};
-use scale_callback_serve::text::{duration, printable};
 
 /// The longest value that a sentence repeats.
 const SHOWN: usize = 64;
