@@ -253,12 +253,9 @@ fn coloured(member: &str, text: &str) -> String {
 /// One document, with a line for each member. Lists of documents are left to the caller.
 pub(super) fn record(doc: &Value) -> String {
     let Some(members) = doc.as_object() else { return cell(doc) };
-    let width = members.keys().map(|name| name.len()).max().unwrap_or(0);
-    let lines: Vec<_> = members
-        .iter()
-        .filter(|(_, value)| !value.is_null() && !is_documents(value))
-        .map(|(name, value)| format!("{name:<width$}  {}", cell(value)))
-        .collect();
+    let shown: Vec<_> = members.iter().filter(|(_, value)| !value.is_null() && !is_documents(value)).collect();
+    let width = shown.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let lines: Vec<_> = shown.iter().map(|(name, value)| format!("{name:<width$}  {}", cell(value))).collect();
     lines.join("\n")
 }
 
