@@ -12,8 +12,7 @@ help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 demo: system-packages ## Show callbacks that arrive, fail, retry and recover; it needs nothing else
-	@test -x target/debug/callbackd || echo "The first build takes about 4 minutes on 2 cores; later ones take seconds."
-	cargo build --locked --bin callbackd
+	@.ci/build --locked --bin callbackd
 	@target/debug/callbackd demo $(DEMO)
 
 test: system-packages kafka prometheus test-tools target/tools/.done receivers ## Run all tests, with a real Kafka and a real Prometheus
@@ -109,7 +108,10 @@ system-packages:
 .PHONY: apt-packages
 apt-packages:
 	@if [ "$$(id -u)" != 0 ]; then echo "As root: apt-get install $(APT)"; exit 1; fi
-	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(APT) >/dev/null
+	@echo "Step 1 of 2: apt-get update reads the lists of packages (about 10 seconds)."
+	@apt-get update -q
+	@echo "Step 2 of 2: apt-get install downloads and installs $(APT) (up to a minute)."
+	@DEBIAN_FRONTEND=noninteractive apt-get install -y -q $(APT)
 
 bench: kafka ## Compare the speed of callbackd with a bare signed POST loop, in one run
 	cargo build --quiet --locked --release --bin callbackd --bin rate

@@ -147,11 +147,15 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Place<T
     }
 }
 
-/// Reads a time, RFC 3339.
+/// Reads a time, RFC 3339. A date alone, as in `2026-11-24`, is its midnight in UTC.
 pub(super) fn time(text: &str) -> Result<Timestamp, Problem> {
-    let parsed: jiff::Timestamp = text.parse().map_err(|_| {
+    let is_date = text.len() == "2026-11-24".len() && !text.contains(['T', 't', ':']);
+    let parsed = if is_date { format!("{text}T00:00:00Z").parse() } else { text.parse::<jiff::Timestamp>() };
+    let parsed = parsed.map_err(|_| {
         let shown = printable(text.as_bytes(), 64);
-        Problem::invalid(format!("{shown:?} is not a time; write for example \"2026-11-24T12:00:00Z\""))
+        let sentence =
+            "is not a time; write for example \"2026-11-24T12:00:00Z\", or \"2026-11-24\" for midnight in UTC";
+        Problem::invalid(format!("{shown:?} {sentence}"))
     })?;
     Ok(Timestamp::from_millis(parsed.as_millisecond()))
 }
@@ -163,3 +167,18 @@ pub(super) fn time_if_given(text: Option<&str>) -> Result<Option<Timestamp>, Pro
 
 /// An answer with a JSON body.
 pub(super) type Answer<T> = Result<Json<T>, Problem>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_is_its_midnight_in_utc() {
+        let at = |text: &str| time(text).ok().map(|at| at.to_string());
+        assert_eq!(at("2026-11-29").as_deref(), Some("2026-11-29T00:00:00.000Z"));
+        assert_eq!(at("2026-11-29T01:30:00+02:00").as_deref(), Some("2026-11-28T23:30:00.000Z"));
+        for wrong in ["2026-11-31", "2026-11-2", "20261129", "tomorrow", "", "2026-11-29T"] {
+            assert_eq!(at(wrong), None, "{wrong}");
+        }
+    }
+}

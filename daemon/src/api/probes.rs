@@ -25,6 +25,7 @@ async fn readyz(State(ops): State<Ops>) -> Response {
     let body = json!({
         "ready": readiness.ready,
         "troubles": readiness.troubles,
+        "intake": { "held": readiness.intake_held },
         "kafka": { "reachable": readiness.kafka_reachable, "partitions": readiness.partitions },
         "store": { "answers": readiness.store_up },
     });

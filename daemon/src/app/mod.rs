@@ -35,12 +35,14 @@ use start::Ground;
 /// Puts another store around the engine's.
 pub type WrapStore = Box<dyn FnOnce(Arc<dyn EngineStore>) -> Arc<dyn EngineStore> + Send>;
 
-/// What tests replace, and what the demo listens to.
+/// What tests replace, what the demo listens to, and what only the command line asks for.
 #[derive(Default)]
 pub struct Hooks {
     pub notices: Option<mpsc::Sender<Notice>>,
     /// A wrapper around the engine's store, which injects faults.
     pub wrap_store: Option<WrapStore>,
+    /// Read nothing from Kafka.
+    pub hold_intake: bool,
 }
 
 /// The running daemon.
@@ -92,13 +94,14 @@ impl App {
     /// # Errors
     /// One sentence that says what failed and what to do.
     pub async fn start_with(config: Config, log_level: LogLevel, hooks: Hooks) -> anyhow::Result<Self> {
+        let hold_intake = hooks.hold_intake;
         let (ground, listeners) = Ground::prepare(config, log_level, hooks).await?;
         let (flight, settle_task) = ground.flight();
         let (delivery, delivery_task) = ground.delivery(&flight, &listeners).await?;
         delivery.health.load(&*ground.store).await.context("read the history of endpoints")?;
         let (intake, intake_task) = ground.intake(&flight, &delivery);
         let (settings, settings_rx) = watch::channel(reload::settings(&ground.config));
-        let ops = ground.ops(&delivery, intake, settings_rx.clone());
+        let ops = ground.ops(&flight, &delivery, intake, settings_rx.clone());
         let live = reload::Live::new(&ground.config, delivery.clone(), settings, ground.log_level.clone(), &listeners);
 
         let Ground { config, clock, store, reads, begun, switches, supervisor, .. } = ground;
@@ -109,8 +112,15 @@ impl App {
         let settling = tokio::spawn(settle_task.run(switches.stop_settling.stop()));
         let (ops_address, api_address) = (listeners.ops_address(), listeners.api_address());
         let servers = listeners.serve(&ops, &supervisor, &switches.stop_servers.stop());
-        let intake = intake_task.start().context("start the consumer's thread")?;
+        let intake = if hold_intake {
+            intake_task.hold()
+        } else {
+            intake_task.start().context("start the consumer's thread")?
+        };
         start::tell(&config, &ops, ops_address, api_address);
+        if hold_intake {
+            tracing::warn!("intake is held: no record is read from Kafka; restart without --hold-intake to begin");
+        }
         Ok(Self {
             ops,
             ops_address,
@@ -141,8 +151,8 @@ impl App {
     }
 
     /// What the store holds, as its tools see it: for tests and the demo's ledger.
-    pub fn reads(&self) -> &dyn Reads {
-        &*self.reads
+    pub fn reads(&self) -> &Arc<dyn Reads> {
+        &self.reads
     }
 
     /// Waits until the store breaks or a part ends by itself, either of which ends the process.

@@ -147,7 +147,13 @@ impl Ground {
         intake::build(self.config.intake.clone(), deps, self.switches.for_intake())
     }
 
-    pub(super) fn ops(&self, delivery: &Delivery, intake: IntakeHandle, settings: watch::Receiver<Settings>) -> Ops {
+    pub(super) fn ops(
+        &self,
+        flight: &Flight,
+        delivery: &Delivery,
+        intake: IntakeHandle,
+        settings: watch::Receiver<Settings>,
+    ) -> Ops {
         Ops::new(ops::Parts {
             admin: Arc::clone(&self.admin),
             reads: Arc::clone(&self.reads),
@@ -156,6 +162,7 @@ impl Ground {
             engine: Arc::clone(&delivery.engine),
             lanes: Arc::clone(&delivery.lanes),
             health: Arc::clone(&delivery.health),
+            inflight: Arc::clone(&flight.inflight),
             clock: Arc::clone(&self.clock),
             metrics: Arc::clone(&self.metrics),
             kafka: intake.kafka,

@@ -2,6 +2,7 @@
 
 pub mod body_budget;
 pub mod clock;
+pub mod columns;
 pub mod finding;
 pub mod labels;
 pub mod metrics;
@@ -9,5 +10,6 @@ pub mod named;
 pub mod pace;
 pub mod panics;
 pub mod stop;
+pub mod suggest;
 pub mod supervise;
 pub mod telemetry;

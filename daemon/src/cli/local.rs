@@ -11,8 +11,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
 use super::args::{ConfigCommand, KeyringCommand, Remote};
-use super::table::{Column, Look, cell, say, table};
-use crate::app::{App, Broken};
+use super::table::{Column, Look, cell, say, table, text, whole};
+use crate::app::{App, Broken, Hooks};
 use crate::base::finding::Verdict;
 use crate::base::telemetry;
 use crate::config::{Config, DEFAULTS, Layers, explain, is_reloadable};
@@ -38,7 +38,7 @@ fn no_core_dumps() {
 }
 
 /// `callbackd run`.
-pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
+pub(super) fn run(file: Option<&Path>, hold_intake: bool) -> Result<ExitCode, Failure> {
     let layers = Layers::read(file, std::env::vars_os()).map_err(refused)?;
     let config = Config::from_layers(&layers).map_err(refused)?;
     config.check_runnable().map_err(refused)?;
@@ -50,7 +50,8 @@ pub(super) fn run(file: Option<&Path>) -> Result<ExitCode, Failure> {
         let mut hang_up = listen(SignalKind::hangup())?;
         // Without a handler, this signal would end the process where a write can simply fail.
         let _file_size_limit = listen(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
-        let mut app = App::start(config, log_level).await?;
+        let hooks = Hooks { hold_intake, ..Hooks::default() };
+        let mut app = App::start_with(config, log_level, hooks).await?;
         // What the daemon runs with now: the values of its start, and those that a reload took.
         let mut running = layers;
         let failure = loop {
@@ -131,7 +132,8 @@ pub(super) fn check(remote: &Remote) -> Result<ExitCode, Failure> {
     if remote.json {
         say(&serde_json::to_string_pretty(&docs).unwrap_or_default());
     } else {
-        let columns: [Column; 3] = [("VERDICT", "verdict"), ("WHAT", "what"), ("FOUND", "detail")];
+        let columns: [Column; 3] =
+            [whole("VERDICT", "verdict", 0), whole("WHAT", "what", 0), whole("FOUND", "detail", 0)];
         // People need the whole finding, so its line may be longer than the terminal.
         let look = Look { width: None, ..Look::of_stdout() };
         let lines = table(&docs, &columns, look);
@@ -176,9 +178,12 @@ pub(super) fn healthcheck(file: Option<&Path>) -> Result<ExitCode, Failure> {
     Err(Failure::new(Failure::FAILED, format!("not ready: {}", cell(&body["troubles"]))))
 }
 
+/// The exit status after Ctrl-C.
+const INTERRUPTED: u8 = 130;
+
 /// Ends without writing to the store again. What is in flight is found at the next start.
 fn at_once() -> ExitCode {
-    std::process::exit(130)
+    std::process::exit(i32::from(INTERRUPTED))
 }
 
 /// `callbackd demo`.
@@ -189,8 +194,12 @@ pub(super) fn demo(events: Option<u64>) -> Result<ExitCode, Failure> {
     })
     .map_err(refused)?;
     let stay = events.is_none() && std::io::stdout().is_terminal();
-    let balanced = runtime()?.block_on(demo::run(demo::Options { events, stay, quiet: false }))?;
-    Ok(if balanced { ExitCode::SUCCESS } else { ExitCode::from(Failure::FAILED) })
+    let finish = runtime()?.block_on(demo::run(demo::Options { events, stay, quiet: false }))?;
+    Ok(match finish {
+        demo::Finish::Balanced => ExitCode::SUCCESS,
+        demo::Finish::Stopped => ExitCode::from(INTERRUPTED),
+        demo::Finish::Unbalanced => ExitCode::from(Failure::FAILED),
+    })
 }
 
 /// `callbackd config ...`.
@@ -211,13 +220,14 @@ pub(super) fn config(file: Option<&Path>, command: ConfigCommand) -> Result<Exit
                     serde_json::json!({ "key": key, "value": value, "from": source.to_string() })
                 })
                 .collect();
-            let columns: [Column; 3] = [("KEY", "key"), ("VALUE", "value"), ("FROM", "from")];
-            say(&table(&docs, &columns, Look::of_stdout()));
+            let columns: [Column; 3] =
+                [whole("KEY", "key", 0), text("VALUE", "value", 0, 16), text("FROM", "from", 1, 12)];
+            say(&table(&docs, &columns, Look { hints: false, ..Look::of_stdout() }));
         }
         ConfigCommand::LogLevel { .. } => return Err(refused("this command asks a running daemon")),
-        ConfigCommand::Explain { key } => say(&explain(&key).ok_or_else(|| {
-            Failure::new(Failure::NOT_FOUND, format!("there is no key {key}; see: callbackd config default"))
-        })?),
+        ConfigCommand::Explain { key } => {
+            say(&explain(&key).map_err(|error| Failure::new(Failure::NOT_FOUND, error.to_string()))?);
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -242,7 +252,7 @@ pub(super) fn keyring(file: Option<&Path>, command: KeyringCommand) -> Result<Ex
                 .enumerate()
                 .map(|(at, id)| serde_json::json!({ "id": id, "seals": if at == last { "yes" } else { "no, opens only" } }))
                 .collect();
-            say(&table(&docs, &[("SEALING KEY", "id"), ("SEALS", "seals")], Look::of_stdout()));
+            say(&table(&docs, &[whole("SEALING KEY", "id", 0), whole("SEALS", "seals", 0)], Look::of_stdout()));
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -24,6 +24,8 @@ pub(crate) struct Failure {
     sentence: String,
     /// The API's problem object, for `--json`.
     problem: Option<String>,
+    /// Nobody reads the output any more, which is no failure: `callbackd callbacks export | head`.
+    reader_has_gone: bool,
 }
 
 impl Failure {
@@ -34,7 +36,13 @@ impl Failure {
     pub(crate) const UNREACHABLE: u8 = 5;
 
     pub(crate) fn new(status: u8, sentence: impl Into<String>) -> Self {
-        Self { status, sentence: sentence.into(), problem: None }
+        Self { status, sentence: sentence.into(), problem: None, reader_has_gone: false }
+    }
+
+    /// The output could not be written.
+    pub(crate) fn unwritten(error: &std::io::Error) -> Self {
+        let failure = Self::new(Self::FAILED, format!("the output can't be written: {error}"));
+        Self { reader_has_gone: error.kind() == std::io::ErrorKind::BrokenPipe, ..failure }
     }
 
     pub(crate) fn with_problem(self, problem: String) -> Self {
@@ -63,6 +71,7 @@ pub fn main() -> ExitCode {
     let json = arguments.remote.json;
     match dispatch(arguments) {
         Ok(code) => code,
+        Err(failure) if failure.reader_has_gone => ExitCode::SUCCESS,
         Err(failure) => {
             complain(&failure, json);
             ExitCode::from(failure.status)
@@ -90,7 +99,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
     let remote = &arguments.remote;
     let file = remote.config.as_deref();
     match arguments.command {
-        Command::Run => local::run(file),
+        Command::Run(args) => local::run(file, args.hold_intake),
         Command::Demo(demo) => local::demo(demo.events),
         Command::Check => local::check(remote),
         Command::Healthcheck => local::healthcheck(file),

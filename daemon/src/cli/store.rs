@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::args::{MigrateArgs, Remote, StoreCommand};
-use super::table::{Look, record, say, table};
+use super::table::{Look, record, say, table, whole};
 use super::{Failure, duration};
 use crate::base::clock::SystemClock;
 use crate::config::Config;
@@ -39,7 +39,7 @@ pub(super) fn migrate(file: Option<&Path>, args: &MigrateArgs) -> Result<ExitCod
         };
         let docs: Vec<_> =
             before.iter().map(|(name, applied)| json!({ "name": name, "is": state(*applied) })).collect();
-        say(&table(&docs, &[("MIGRATION", "name"), ("IS", "is")], Look::of_stdout()));
+        say(&table(&docs, &[whole("MIGRATION", "name", 0), whole("IS", "is", 0)], Look::of_stdout()));
         return Ok(ExitCode::SUCCESS);
     }
     tools::migrate(&config.store, Arc::new(SystemClock)).map_err(refused)?;

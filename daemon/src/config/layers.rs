@@ -8,9 +8,9 @@ use serde::Deserialize;
 use toml::Value;
 use toml::de::{DeTable, DeValue};
 
-use super::DEFAULTS;
-use super::raw::{ALLOW_KEYS, Raw};
-use super::settings::{KAFKA_PROPERTIES, KAFKA_PROPERTY_FILES, is_free_table, paths};
+use super::raw::Raw;
+use super::settings::{ALLOW_KEYS, KAFKA_PROPERTIES, KAFKA_PROPERTY_FILES, is_free_table, paths};
+use super::{DEFAULTS, hints};
 
 /// One sentence about one mistake.
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +99,7 @@ impl Layers {
         });
         for (key, source) in &found {
             if !self.knows(key) {
-                return Err(ConfigError(format!("{source}: {key}: there is no such key")));
+                return Err(ConfigError(format!("{source}: {key}: {}", hints::no_such_key(key))));
             }
         }
         self.sources.extend(found);
@@ -113,15 +113,22 @@ impl Layers {
 
     fn add_variable(&mut self, name: &str, text: &str) -> Result<(), ConfigError> {
         // Variables without a section, such as CALLBACKD_API_URL, are no settings.
-        let Some((section, key)) = name.trim_start_matches("CALLBACKD_").split_once("__") else { return Ok(()) };
+        let Some((section, key)) = name.trim_start_matches("CALLBACKD_").split_once("__") else {
+            return match hints::almost_a_variable(name) {
+                Some(right) => {
+                    Err(ConfigError(format!("variable {name}: write {right}, with two underscores after the section")))
+                }
+                None => Ok(()),
+            };
+        };
         let (section, key) = (section.to_lowercase(), key.to_lowercase());
         let path = format!("{section}.{key}");
         let source = ValueSource::Variable(name.to_owned());
         let Some(default) = self.merged.get(&section).and_then(|table| table.get(&key)).cloned() else {
-            return Err(ConfigError(format!("{source}: {path}: there is no such key")));
+            return Err(ConfigError(format!("{source}: {path}: {}", hints::no_such_variable(&path))));
         };
         let value = variable_value(&default, text)
-            .ok_or_else(|| ConfigError(format!("{source}: {path}: the value can't be read as the key's type")))?;
+            .ok_or_else(|| ConfigError(format!("{source}: {path}: {}", hints::wrong_text(&default, text))))?;
         if let Some(Value::Table(table)) = self.merged.get_mut(&section) {
             table.insert(key, value);
         }
@@ -157,10 +164,22 @@ impl Layers {
             let key: String = track.path().to_string();
             let key = key.split('[').next().unwrap_or_default().to_owned();
             // Its value may be a password.
-            let why =
-                if key.starts_with(KAFKA_PROPERTIES) { "every property is a string" } else { error.message().trim() };
-            self.error_at(&key, why)
+            if key.starts_with(KAFKA_PROPERTIES) && key != KAFKA_PROPERTIES {
+                return self.error_at(&key, "every property is a text; write its value in quotes");
+            }
+            match self.wrong_type(&key) {
+                Some(why) => self.error_at(&key, &why),
+                None => self.error_at(&key, error.message().trim()),
+            }
         })
+    }
+
+    /// A sentence about a value of another type than its default.
+    fn wrong_type(&self, key: &str) -> Option<String> {
+        let defaults: toml::Table = DEFAULTS.parse().ok()?;
+        let (section, name) = key.split_once('.')?;
+        let value = |table: &toml::Table| table.get(section)?.get(name).cloned();
+        hints::wrong_type(&value(&defaults)?, &value(&self.merged)?)
     }
 
     /// A sentence about a key, with where its value came from.

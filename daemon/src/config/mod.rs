@@ -2,11 +2,13 @@
 //! list of what there is: a key that is not in it is refused, with file and line.
 
 mod explain;
+mod hints;
 mod layers;
 mod raw;
 mod rules;
 mod sections;
 mod settings;
+mod size;
 #[cfg(test)]
 mod tests;
 

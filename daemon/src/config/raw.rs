@@ -6,6 +6,9 @@ use std::time::Duration;
 use scale_callback_serve::text::duration;
 use serde::{Deserialize, Deserializer, de};
 
+use super::hints::{not_a_duration, not_a_size};
+use super::size::parse_size;
+
 #[derive(Debug, Deserialize)]
 pub(super) struct Raw {
     pub(super) kafka: Kafka,
@@ -94,9 +97,6 @@ pub(super) struct Allow {
     pub(super) teams: Vec<String>,
 }
 
-/// The keys of an `[[egress.allow]]` table, which the defaults show only in a comment.
-pub(super) const ALLOW_KEYS: [&str; 4] = ["net", "host", "ports", "teams"];
-
 #[derive(Debug, Deserialize)]
 pub(super) struct Dns {
     pub(super) servers: Vec<String>,
@@ -152,35 +152,13 @@ pub(super) struct Size(pub(super) usize);
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        duration(&text).map(Self).ok_or_else(|| {
-            de::Error::custom(format!("{text:?} is not a duration; write for example \"30s\", \"5m\" or \"24h\""))
-        })
+        duration(&text).map(Self).ok_or_else(|| de::Error::custom(not_a_duration(&text)))
     }
 }
 
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        parse_size(&text).map(Self).ok_or_else(|| {
-            de::Error::custom(format!("{text:?} is not a size; write for example \"64KiB\" or \"5MiB\""))
-        })
+        parse_size(&text).map(Self).ok_or_else(|| de::Error::custom(not_a_size(&text)))
     }
-}
-
-fn parse_size(text: &str) -> Option<usize> {
-    let (number, unit) = split(text)?;
-    let bytes = match unit {
-        "B" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        _ => return None,
-    };
-    number.checked_mul(bytes).and_then(|bytes| usize::try_from(bytes).ok())
-}
-
-fn split(text: &str) -> Option<(u64, &str)> {
-    let digits = text.find(|c: char| !c.is_ascii_digit())?;
-    let (number, unit) = text.split_at(digits);
-    Some((number.parse().ok()?, unit))
 }

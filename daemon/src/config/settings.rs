@@ -102,9 +102,17 @@ const SETTINGS: &[Setting] = &[
     at_reload("retention.event_ids"),
 ];
 
+/// The keys of an `[[egress.allow]]` table, which the defaults show only in a comment.
+pub(super) const ALLOW_KEYS: [&str; 4] = ["net", "host", "ports", "teams"];
+
 /// Whether a running daemon takes a change of this key when it reads its configuration again.
 pub fn is_reloadable(key: &str) -> bool {
     SETTINGS.iter().any(|setting| setting.key == key && setting.taken == Taken::AtReload)
+}
+
+/// Every key, as `section.key`.
+pub(super) fn keys() -> impl Iterator<Item = &'static str> {
+    SETTINGS.iter().map(|setting| setting.key)
 }
 
 /// The keys that hold paths.
@@ -121,7 +129,8 @@ pub(super) fn is_free_table(key: &str) -> bool {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::super::{DEFAULTS, explain};
+    use super::super::DEFAULTS;
+    use super::super::explain::comment;
     use super::*;
 
     #[test]
@@ -139,7 +148,7 @@ mod tests {
 
     #[test]
     fn the_comments_say_what_a_reload_takes() {
-        let marked = |name: &str| explain(name).is_some_and(|text| text.contains("(SIGHUP)"));
+        let marked = |name: &str| comment(name).is_some_and(|text| text.contains("(SIGHUP)"));
         for setting in SETTINGS {
             let section = setting.key.split_once('.').expect("section and key").0;
             // The section's comment names its one exception.

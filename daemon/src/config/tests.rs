@@ -81,20 +81,37 @@ fn a_file_and_variables_go_over_the_defaults() {
 #[test]
 fn each_mistake_is_one_sentence_with_key_file_and_line() {
     for (text, sentence) in [
-        ("[kafka]\nbroker = \"a\"\n", "my.toml, line 2: kafka.broker: there is no such key"),
+        (
+            "[kafka]\nbroker = \"a\"\n",
+            "my.toml, line 2: kafka.broker: there is no such key; did you mean kafka.brokers?",
+        ),
         ("\n[nonsense]\nx = 1\n", "my.toml, line 2: nonsense: there is no such key"),
         (
             "[deliver]\nfast = \"many\"\n",
-            "my.toml, line 2: deliver.fast: invalid type: string \"many\", expected usize",
+            "my.toml, line 2: deliver.fast: \"many\" is not a whole number; write for example 512",
+        ),
+        (
+            "[deliver]\nhead_timeout = 10\n",
+            "my.toml, line 2: deliver.head_timeout: 10 has no unit; write \"10s\" for seconds",
+        ),
+        ("[intake]\nmax_event = 5242880\n", "my.toml, line 2: intake.max_event: 5242880 has no unit; write \"5MiB\""),
+        (
+            "[deliver]\nhttp2 = \"yes\"\n",
+            "my.toml, line 2: deliver.http2: it is true or false, without quotes; write true",
+        ),
+        (
+            "[kafka]\ntopics = \"tasks.events\"\n",
+            "my.toml, line 2: kafka.topics: it is a list; write [\"tasks.events\"]",
+        ),
+        (
+            "[kafka]\nlease = \"60s\"\n",
+            "my.toml, line 2: kafka.lease: there is no such key; did you mean deliver.lease?",
         ),
         (
             "[deliver]\ntotal_timeout = \"soon\"\n",
             "my.toml, line 2: deliver.total_timeout: \"soon\" is not a duration; write for example \"30s\", \"5m\" or \"24h\"",
         ),
-        (
-            "[intake]\nmax_event = \"5MB\"\n",
-            "my.toml, line 2: intake.max_event: \"5MB\" is not a size; write for example \"64KiB\" or \"5MiB\"",
-        ),
+        ("[intake]\nmax_event = \"5MB\"\n", "my.toml, line 2: intake.max_event: \"5MB\" is not a size; write \"5MiB\""),
         (
             "[shutdown]\ngrace = \"1s\"\n",
             "my.toml, line 2: shutdown.grace: it must be at least deliver.total_timeout + 2s",
@@ -108,7 +125,10 @@ fn each_mistake_is_one_sentence_with_key_file_and_line() {
             "[[egress.allow]]\nports = [80]\n",
             "my.toml, line 1: egress.allow: each rule has either net (\"10.0.0.0/8\") or host (a name)",
         ),
-        ("[[egress.allow]]\nnett = \"10.0.0.0/8\"\n", "my.toml, line 2: egress.allow.nett: there is no such key"),
+        (
+            "[[egress.allow]]\nnett = \"10.0.0.0/8\"\n",
+            "my.toml, line 2: egress.allow.nett: there is no such key; did you mean egress.allow.net?",
+        ),
         (
             "[kafka.properties]\n\"group.id\" = \"x\"\n",
             "my.toml, line 1: kafka.properties: group.id can't be set: it is kafka.group",
@@ -131,4 +151,20 @@ fn each_mistake_is_one_sentence_with_key_file_and_line() {
         error,
         "variable CALLBACKD_DELIVER__LEASE: deliver.lease: it must be more than deliver.total_timeout + 5s"
     );
+    for (variable, value, sentence) in [
+        (
+            "CALLBACKD_KAFKA__BROKER",
+            "a:1",
+            "kafka.broker: there is no such key; did you mean CALLBACKD_KAFKA__BROKERS?",
+        ),
+        ("CALLBACKD_KAFKA_BROKERS", "a:1", "write CALLBACKD_KAFKA__BROKERS, with two underscores after the section"),
+        ("CALLBACKD_DELIVER__FAST", "many", "deliver.fast: \"many\" is not a whole number; write for example 512"),
+        ("CALLBACKD_DELIVER__HTTP2", "yes", "deliver.http2: it is true or false, without quotes; write true"),
+        ("CALLBACKD_DELIVER__LEASE", "60", "deliver.lease: \"60\" is not a duration; write \"60s\""),
+    ] {
+        let error = load("", &[(variable, value)]).expect_err(variable);
+        assert_eq!(error, format!("variable {variable}: {sentence}"));
+    }
+    let error = load("", &[("CALLBACKD_KAFKA__PROPERTIES", "sasl.password=hidden-word")]).expect_err("no JSON");
+    assert!(error.contains("it is a JSON object of texts") && !error.contains("hidden-word"), "{error}");
 }

@@ -88,10 +88,12 @@ fn outcome_of(error: UrlError) -> Outcome {
 }
 
 /// The queue in which a callback waits: that of its own URL's origin, or that of the default URL which it follows. A
-/// callback with an invalid URL waits with the default; its attempt will end it.
+/// callback with an invalid URL of its own follows no default and has no endpoint; its attempt will end it.
 pub fn queue_of(team: &Arc<str>, own: Option<&str>, mode: Mode) -> QueueKey {
-    let origin = own.filter(|url| !url.is_empty()).and_then(|url| Target::parse(url).ok()).map(|target| target.origin);
-    let target = origin.map_or(QueueTarget::Default(mode), QueueTarget::Origin);
+    let target = match own.filter(|url| !url.is_empty()) {
+        None => QueueTarget::Default(mode),
+        Some(url) => Target::parse(url).map_or(QueueTarget::Nowhere, |target| QueueTarget::Origin(target.origin)),
+    };
     QueueKey { team: Arc::clone(team), target }
 }
 
@@ -103,6 +105,26 @@ pub fn lane_of(queue: &QueueKey, entry: Option<&TeamEntry>) -> LaneKey {
             .and_then(|entry| entry.team.default_url(*mode))
             .and_then(|url| Target::parse(url).ok())
             .map(|target| target.origin),
+        QueueTarget::Nowhere => None,
     };
     LaneKey { team: Arc::clone(&queue.team), origin }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_callback_without_its_own_url_follows_the_default() {
+        let team: Arc<str> = "team_acme".into();
+        let queue = |own| queue_of(&team, own, Mode::Live).target.name();
+        assert_eq!(queue(Some("https://a.example/x")), "https://a.example:443");
+        for none in [None, Some("")] {
+            assert_eq!(queue(none), "default:live");
+        }
+        for invalid in ["nonsense", "dev@acme.example", "ftp://a.example/"] {
+            assert_eq!(queue(Some(invalid)), "none", "{invalid}");
+            assert_eq!(lane_of(&queue_of(&team, Some(invalid), Mode::Live), None).origin, None);
+        }
+    }
 }

@@ -4,6 +4,7 @@
 
 pub mod broker;
 mod ledger;
+mod lines;
 mod producer;
 mod receiver;
 mod screen;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::app::{App, Hooks};
@@ -30,6 +32,7 @@ use crate::ops::Caller;
 use crate::ops::teams::TeamChange;
 use broker::Broker;
 use ledger::Ledger;
+use lines::{Failed, Try};
 use producer::Producer;
 use screen::Screen;
 
@@ -42,6 +45,8 @@ const SETTLE: Duration = Duration::from_secs(60);
 /// Events a second, slow enough for a person to follow.
 const PACE: u32 = 8;
 const NOTICES: usize = 65_536;
+/// Bytes of an answer that the way of a failed callback shows.
+const SNIPPET: usize = 60;
 
 /// How the demo runs.
 #[derive(Debug, Clone, Copy, Default)]
@@ -58,11 +63,22 @@ pub struct Options {
 pub(crate) const ACME: &str = "team_acme";
 pub(crate) const GLOBEX: &str = "team_globex";
 
-/// Runs the demo. The answer is whether the ledger balances.
+/// How a demo ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// Everything that was produced has ended, and the ledger balances.
+    Balanced,
+    /// Ctrl-C came before everything had ended. The ledger balances with what is still open.
+    Stopped,
+    /// Something was lost, came twice, or did not end in time.
+    Unbalanced,
+}
+
+/// Runs the demo.
 ///
 /// # Errors
 /// What could not be set up.
-pub async fn run(options: Options) -> anyhow::Result<bool> {
+pub async fn run(options: Options) -> anyhow::Result<Finish> {
     run_watched(options, |_| {}, async |_, _| Ok(())).await
 }
 
@@ -77,122 +93,196 @@ pub async fn run_watched(
     options: Options,
     started: impl FnOnce(&App),
     ended: impl AsyncFnOnce(&App, Ends) -> anyhow::Result<()>,
-) -> anyhow::Result<bool> {
-    let folder = Folder::new()?;
-    let broker = Broker::start(TOPIC, PARTITIONS).context("start the mock broker")?;
+) -> anyhow::Result<Finish> {
     let listener = TcpListener::bind("127.0.0.1:0").await.context("listen for callbacks")?;
     let receiver_at = listener.local_addr()?;
-    let (notices, mut noticed) = mpsc::channel(NOTICES);
-    let config = config(&folder.0, &broker.servers)?;
-    let hooks = Hooks { notices: Some(notices), ..Hooks::default() };
-    let mut app = App::start_with(config, LogLevel::none(), hooks).await?;
-    let verifier = teams(&app, receiver_at).await?;
+    let (mut demo, verifier) = Demo::start(options, receiver_at).await?;
     let stop_receiver = Switch::new();
-    let receipts = Arc::new(receiver::Receipts::default());
-    let receiver = tokio::spawn(receiver::run(listener, verifier, Arc::clone(&receipts), stop_receiver.stop()));
-    let mut screen = Screen::new(options.stay, options.quiet);
-    screen.banner(&app, receiver_at, &folder.0);
-    started(&app);
-
-    let mut producer = Producer::new(&broker.servers, receiver_at)?;
-    let ending = drive(&mut app, &mut producer, &receipts, &mut noticed, &mut screen, options).await?;
-    let ledger = Ledger::draw(&producer, &receipts, &app).await?;
-    screen.ledger(&ledger, ending == Ending::Stopped);
-    ended(&app, ledger.lines.iter().map(|line| (line.what.clone(), line.stored)).collect()).await?;
-    if options.stay && ending == Ending::Balanced {
-        screen.commands(&app, &producer, &folder.0);
-        stay(&mut app, &mut producer, &receipts, &mut noticed, &mut screen).await?;
-    }
-    app.stop().await?;
+    let receiver = receiver::run(listener, verifier, Arc::clone(&demo.receipts), stop_receiver.stop());
+    let receiver = tokio::spawn(receiver);
+    started(&demo.app);
+    let finish = match demo.drive(options.events).await? {
+        Ending::Stopped => demo.end_half_way().await?,
+        ending => {
+            let ledger = Ledger::draw(&demo.producer, &demo.receipts, &**demo.app.reads()).await?;
+            demo.screen.ledger(&ledger, false);
+            ended(&demo.app, ledger.lines.iter().map(|line| (line.what.clone(), line.stored)).collect()).await?;
+            demo.walk().await?;
+            if options.stay && ending == Ending::Ended {
+                demo.stay().await?;
+            }
+            demo.stop().await?;
+            let is_good = ledger.balances() && ending == Ending::Ended;
+            if is_good { Finish::Balanced } else { Finish::Unbalanced }
+        }
+    };
     stop_receiver.flip();
     // Its panic, if any, was reported by its task; the ledger is what counts.
     receiver.await.ok();
-    Ok(ledger.balances() && ending == Ending::Balanced)
+    Ok(finish)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
     /// Everything that was produced has ended.
-    Balanced,
+    Ended,
     /// Ctrl-C came first.
     Stopped,
     /// Callbacks did not end in time.
     Stuck,
 }
 
-/// Produces events, prints what happens, and waits until everything has come to its end.
-async fn drive(
-    app: &mut App,
-    producer: &mut Producer,
-    receipts: &receiver::Receipts,
-    noticed: &mut mpsc::Receiver<Notice>,
-    screen: &mut Screen,
-    options: Options,
-) -> anyhow::Result<Ending> {
-    let begun = Instant::now();
-    let mut tick = tokio::time::interval(Duration::from_millis(1000 / u64::from(PACE)));
-    let mut quiet_since = Instant::now();
-    loop {
-        let produced_all = match options.events {
-            Some(count) => producer.produced() >= count,
-            None => begun.elapsed() >= SHOW,
-        };
-        if produced_all && producer.open() == 0 {
-            return Ok(Ending::Balanced);
-        }
-        if producer.open() == 0 || !produced_all {
-            quiet_since = Instant::now();
-        }
-        if quiet_since.elapsed() > SETTLE {
-            screen.say("some callbacks did not come to their end in time");
-            return Ok(Ending::Stuck);
-        }
-        tokio::select! {
-            notice = noticed.recv() => {
-                if let Some(notice) = notice {
-                    screen.line(&notice, producer);
-                    producer.ended(&notice);
-                }
+/// A demo that runs.
+struct Demo {
+    app: App,
+    producer: Producer,
+    receipts: Arc<receiver::Receipts>,
+    noticed: mpsc::Receiver<Notice>,
+    screen: Screen,
+    interrupt: Signal,
+    folder: Folder,
+    _broker: Broker,
+}
+
+impl Demo {
+    /// Starts the broker and the daemon, and creates the teams. Returns a verifier with the keys of their developers, too.
+    async fn start(options: Options, receiver: SocketAddr) -> anyhow::Result<(Self, scale_callback_auth::Verifier)> {
+        // It listens from the beginning, so that no Ctrl-C is missed.
+        let interrupt = signal(SignalKind::interrupt()).context("listen for Ctrl-C")?;
+        let folder = Folder::new()?;
+        let broker = Broker::start(TOPIC, PARTITIONS).context("start the mock broker")?;
+        let (notices, noticed) = mpsc::channel(NOTICES);
+        let config = config(&folder.0, &broker.servers)?;
+        let hooks = Hooks { notices: Some(notices), ..Hooks::default() };
+        let app = App::start_with(config, LogLevel::none(), hooks).await?;
+        let verifier = teams(&app, receiver).await?;
+        let mut screen = Screen::new(options.stay, options.quiet);
+        screen.banner(&app, receiver, &folder.0);
+        let producer = Producer::new(&broker.servers, receiver)?;
+        let receipts = Arc::new(receiver::Receipts::default());
+        Ok((Self { app, producer, receipts, noticed, screen, interrupt, folder, _broker: broker }, verifier))
+    }
+
+    /// Produces events, prints what happens, and waits until everything has come to its end.
+    async fn drive(&mut self, events: Option<u64>) -> anyhow::Result<Ending> {
+        let begun = Instant::now();
+        let mut tick = tokio::time::interval(Duration::from_millis(1000 / u64::from(PACE)));
+        let mut quiet_since = Instant::now();
+        loop {
+            let produced_all = match events {
+                Some(count) => self.producer.produced() >= count,
+                None => begun.elapsed() >= SHOW,
+            };
+            if produced_all && self.producer.open() == 0 {
+                return Ok(Ending::Ended);
             }
-            _ = tick.tick() => {
-                if !produced_all {
-                    let wanted = if options.events.is_some() { producer.room() } else { 1 };
-                    let left = options.events.map_or(u64::MAX, |count| count - producer.produced());
-                    for _ in 0..wanted.min(left) {
-                        producer.produce()?;
+            if self.producer.open() == 0 || !produced_all {
+                quiet_since = Instant::now();
+            }
+            if quiet_since.elapsed() > SETTLE {
+                self.screen.say("Some callbacks did not come to their end in time.");
+                return Ok(Ending::Stuck);
+            }
+            tokio::select! {
+                Some(notice) = self.noticed.recv() => self.note(&notice),
+                _ = tick.tick() => {
+                    if !produced_all {
+                        let wanted = if events.is_some() { self.producer.room() } else { 1 };
+                        let left = events.map_or(u64::MAX, |count| count - self.producer.produced());
+                        for _ in 0..wanted.min(left) {
+                            self.producer.produce()?;
+                        }
                     }
+                    self.screen.footer(&self.app, &self.producer, &self.receipts);
                 }
-                screen.footer(app, producer, receipts);
+                _ = self.interrupt.recv() => return Ok(Ending::Stopped),
+                broken = self.app.broken() => return Err(broken.into()),
             }
-            _ = tokio::signal::ctrl_c() => return Ok(Ending::Stopped),
-            broken = app.broken() => return Err(broken.into()),
+        }
+    }
+
+    /// Goes on slowly until Ctrl-C.
+    async fn stay(&mut self) -> anyhow::Result<()> {
+        self.screen.commands(&self.app, &self.folder.0);
+        let mut tick = tokio::time::interval(Duration::from_secs(2));
+        loop {
+            tokio::select! {
+                Some(notice) = self.noticed.recv() => self.note(&notice),
+                _ = tick.tick() => {
+                    self.producer.produce()?;
+                    self.screen.footer(&self.app, &self.producer, &self.receipts);
+                }
+                _ = self.interrupt.recv() => return Ok(()),
+                broken = self.app.broken() => return Err(broken.into()),
+            }
+        }
+    }
+
+    fn note(&mut self, notice: &Notice) {
+        self.screen.line(notice, &self.producer);
+        self.producer.ended(notice);
+    }
+
+    /// Shows the way of one callback that failed, if any did.
+    async fn walk(&mut self) -> anyhow::Result<()> {
+        if let Some(failed) = failed_callback(&self.app, &self.producer).await? {
+            self.screen.walk(&failed);
+        }
+        Ok(())
+    }
+
+    /// Stops the daemon, and then draws the ledger: nothing moves any more, so that its three counts are of one instant.
+    async fn end_half_way(mut self) -> anyhow::Result<Finish> {
+        self.screen.say("Stopping: attempts in flight end first. A second Ctrl-C ends the demo at once.");
+        let reads = Arc::clone(self.app.reads());
+        stop(self.app, &mut self.interrupt, &self.folder).await?;
+        while let Ok(notice) = self.noticed.try_recv() {
+            self.screen.line(&notice, &self.producer);
+            self.producer.ended(&notice);
+        }
+        let ledger = Ledger::draw(&self.producer, &self.receipts, &*reads).await?;
+        self.screen.ledger(&ledger, true);
+        Ok(if ledger.balances() { Finish::Stopped } else { Finish::Unbalanced })
+    }
+
+    async fn stop(mut self) -> anyhow::Result<()> {
+        stop(self.app, &mut self.interrupt, &self.folder).await
+    }
+}
+
+/// Stops the daemon. Another Ctrl-C ends the process at once.
+async fn stop(app: App, interrupt: &mut Signal, folder: &Folder) -> anyhow::Result<()> {
+    tokio::select! {
+        stopped = app.stop() => stopped.map(drop),
+        _ = interrupt.recv() => {
+            folder.delete();
+            std::process::exit(130)
         }
     }
 }
 
-/// Goes on slowly until Ctrl-C.
-async fn stay(
-    app: &mut App,
-    producer: &mut Producer,
-    receipts: &receiver::Receipts,
-    noticed: &mut mpsc::Receiver<Notice>,
-    screen: &mut Screen,
-) -> anyhow::Result<()> {
-    let mut tick = tokio::time::interval(Duration::from_secs(2));
-    loop {
-        tokio::select! {
-            Some(notice) = noticed.recv() => {
-                screen.line(&notice, producer);
-                producer.ended(&notice);
-            }
-            _ = tick.tick() => {
-                producer.produce()?;
-                screen.footer(app, producer, receipts);
-            }
-            _ = tokio::signal::ctrl_c() => return Ok(()),
-            broken = app.broken() => return Err(broken.into()),
+/// The last callback that failed, with its attempts.
+async fn failed_callback(app: &App, producer: &Producer) -> anyhow::Result<Option<Failed>> {
+    let Some(id) = &producer.last_exhausted else { return Ok(None) };
+    let session = app.ops.as_caller(&Caller::operator("demo", "demo", Rights::ALL));
+    let (report, attempts) = session.attempts(id).await?;
+    let Some(settled) = report.rows.settled else { return Ok(None) };
+    let tries = attempts.iter().map(|row| {
+        let status = row.attempt.status.map_or_else(String::new, |status| format!(" {status}"));
+        Try {
+            number: row.n,
+            outcome: format!("{}{status}", row.attempt.outcome.name()),
+            millis: row.attempt.took.as_millis(),
+            answer: scale_callback_serve::text::printable(&row.attempt.snippet, SNIPPET),
         }
-    }
+    });
+    Ok(Some(Failed {
+        id: id.clone(),
+        team: settled.facts.team.to_string(),
+        task: settled.facts.task_id.to_string(),
+        origin: settled.facts.queue.target.name(),
+        tries: tries.collect(),
+    }))
 }
 
 /// The demo's configuration: short times, loopback allowed, everything in the temporary folder.
@@ -273,10 +363,16 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
+impl Folder {
+    fn delete(&self) {
         // A temporary folder that can't be deleted is left to the system.
         std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        self.delete();
     }
 }
 

@@ -12,7 +12,7 @@ use scale_callback::samples::{self, Kind, Seed, Wanted};
 
 use super::{ACME, GLOBEX, TOPIC, now_millis};
 use crate::flight::settle::Notice;
-use crate::model::settlement::Verdict;
+use crate::model::settlement::{Ended, Verdict};
 
 /// The most events that may be under way at once. With more, the mock broker could drop one.
 const OPEN_AT_MOST: u64 = 300;
@@ -37,6 +37,9 @@ const fn path(name: &'static str, fate: Fate, weight: u64) -> Path {
     Path { name, fate, weight }
 }
 
+/// The path of events that are no JSON, so that nobody can read the id of their task.
+const MALFORMED: &str = "malformed";
+
 const PATHS: [Path; 13] = [
     path("ok", Fate::Delivered, 40),
     path("flaky", Fate::Delivered, 8),
@@ -50,12 +53,15 @@ const PATHS: [Path; 13] = [
     path("bad-url", Fate::Abandoned("url_invalid"), 2),
     path("down", Fate::Exhausted, 3),
     path("unknown-team", Fate::Dead("unknown_team"), 2),
-    path("malformed", Fate::Dead("not_json"), 2),
+    path(MALFORMED, Fate::Dead("not_json"), 2),
 ];
 
 /// One event that was produced and has not ended.
 struct Open {
     kind: &'static str,
+    fate: Fate,
+    /// Its callback, once an attempt has told it.
+    callback: Option<String>,
 }
 
 pub(super) struct Producer {
@@ -68,7 +74,6 @@ pub(super) struct Producer {
     /// Events whose task id nobody can read.
     open_malformed: u64,
     pub(super) last_exhausted: Option<String>,
-    pub(super) last_delivered: Option<String>,
 }
 
 impl Producer {
@@ -87,7 +92,6 @@ impl Producer {
             open: HashMap::new(),
             open_malformed: 0,
             last_exhausted: None,
-            last_delivered: None,
         })
     }
 
@@ -103,8 +107,20 @@ impl Producer {
         OPEN_AT_MOST.saturating_sub(self.open())
     }
 
-    pub(super) fn fates(&self) -> &HashMap<Fate, u64> {
-        &self.fates
+    /// How many events of each fate have ended.
+    pub(super) fn ended_by_fate(&self) -> HashMap<Fate, u64> {
+        let mut ended = self.fates.clone();
+        let malformed = PATHS.iter().find(|path| path.name == MALFORMED).map(|path| (path.fate, self.open_malformed));
+        let open = self.open.values().map(|open| (open.fate, 1)).chain(malformed);
+        for (fate, count) in open {
+            ended.entry(fate).and_modify(|all| *all = all.saturating_sub(count));
+        }
+        ended
+    }
+
+    /// The callbacks that have been tried and have not ended.
+    pub(super) fn open_callbacks(&self) -> impl Iterator<Item = &str> {
+        self.open.values().filter_map(|open| open.callback.as_deref())
     }
 
     /// The task type of an event under way.
@@ -138,7 +154,7 @@ impl Producer {
             1 => Some(format!("evt-{:016x}", self.seed.next_u64())),
             _ => Some(samples::uuid_v7(now_millis(), &mut self.seed)),
         };
-        let value = if path.name == "malformed" {
+        let value = if path.name == MALFORMED {
             format!("{{\"team_id\":\"{ACME}\",\"task\":{{\"task_id\":\"{task_id}\"")
         } else {
             samples::envelope(team, event_id.as_deref(), &task)
@@ -146,10 +162,10 @@ impl Producer {
         self.send(&task_id, team, &value)?;
         self.produced += 1;
         *self.fates.entry(path.fate).or_default() += 1;
-        if path.name == "malformed" {
+        if path.name == MALFORMED {
             self.open_malformed += 1;
         } else {
-            self.open.insert(task_id, Open { kind: kind.task_type() });
+            self.open.insert(task_id, Open { kind: kind.task_type(), fate: path.fate, callback: None });
         }
         Ok(())
     }
@@ -179,14 +195,15 @@ impl Producer {
         match notice {
             Notice::Attempt { settle, verdict: Verdict::Ended(ended) } => {
                 self.open.remove(&*settle.facts.task_id);
-                let id = settle.facts.id.to_string();
-                match ended.name() {
-                    "exhausted" => self.last_exhausted = Some(id),
-                    "delivered" => self.last_delivered = Some(settle.facts.task_id.to_string()),
-                    _ => {}
+                if *ended == Ended::Exhausted {
+                    self.last_exhausted = Some(settle.facts.id.to_string());
                 }
             }
-            Notice::Attempt { .. } => {}
+            Notice::Attempt { settle, .. } => {
+                if let Some(open) = self.open.get_mut(&*settle.facts.task_id) {
+                    open.callback = Some(settle.facts.id.to_string());
+                }
+            }
             Notice::Buried(letter) => {
                 let known = letter.task_id.as_deref().and_then(|task| self.open.remove(task));
                 if known.is_none() {

@@ -1,39 +1,45 @@
-//! What the demo prints: a banner, a line for each event, a footer, and the ledger.
+//! What the demo prints: a banner with a legend, a line for each event, a footer, the ledger, and the way of one failed
+//! callback. `lines` lays each of them out for the width of the terminal, which is asked for again before each line.
 
 use std::io::{IsTerminal, Write as _};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::ledger::Ledger;
+use super::lines::{self, Colour, Counts, EventLine, Failed, Mark, Painted, WIDE};
 use super::producer::Producer;
 use super::receiver::Receipts;
 use super::{ACME, GLOBEX};
 use crate::app::App;
 use crate::base::clock::{Clock, SystemClock};
+use crate::base::columns::wrapped;
 use crate::flight::settle::Notice;
 use crate::model::settlement::{Ended, Verdict};
 
 pub(super) struct Screen {
     quiet: bool,
+    /// A person sees the output, so there is a footer.
     terminal: bool,
     color: bool,
-    footer: bool,
-    delivered: u64,
-    retried: u64,
-    ended: u64,
-    buried: u64,
+    counts: Counts,
 }
-
-const GREEN: &str = "32";
-const YELLOW: &str = "33";
-const RED: &str = "31";
-const GREY: &str = "90";
 
 impl Screen {
     pub(super) fn new(person: bool, quiet: bool) -> Self {
         let terminal = person && std::io::stdout().is_terminal();
         let color = terminal && std::env::var_os("NO_COLOR").is_none();
-        Self { quiet, terminal, color, footer: false, delivered: 0, retried: 0, ended: 0, buried: 0 }
+        Self { quiet, terminal, color, counts: Counts::default() }
+    }
+
+    /// The width of the terminal now. Without a terminal, everything has room.
+    fn width(&self) -> usize {
+        let stdout = std::io::stdout();
+        if !stdout.is_terminal() {
+            return WIDE;
+        }
+        let given = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
+        let size = || rustix::termios::tcgetwinsize(&stdout).ok().map(|size| usize::from(size.ws_col));
+        given.or_else(size).filter(|width| *width > 0).unwrap_or(80)
     }
 
     /// Writes lines. A reader that has gone does not end the demo.
@@ -42,76 +48,68 @@ impl Screen {
             return;
         }
         let mut out = std::io::stdout().lock();
-        let clear = if std::mem::take(&mut self.footer) { "\r\x1b[2K" } else { "" };
+        // The footer stands there, or what the terminal shows of a key: "^C".
+        let clear = if self.terminal { CLEAR } else { "" };
         writeln!(out, "{clear}{text}").and_then(|()| out.flush()).ok();
     }
 
-    fn paint(&self, color: &str, text: &str) -> String {
-        if self.color { format!("\x1b[{color}m{text}\x1b[0m") } else { text.to_owned() }
+    fn paint(&self, color: Colour, text: &str) -> String {
+        let code = match color {
+            Colour::Green => "32",
+            Colour::Yellow => "33",
+            Colour::Red => "31",
+            Colour::Grey => "90",
+        };
+        if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
+    /// Prose, in lines of the terminal's width.
     pub(super) fn say(&mut self, text: &str) {
-        self.put(text);
+        let text = wrapped(text, self.width(), 0);
+        self.put(&text);
     }
 
     pub(super) fn banner(&mut self, app: &App, receiver: SocketAddr, folder: &Path) {
+        let width = self.width();
         let metrics = app.ops_address.map_or_else(String::new, |address| format!("http://{address}/metrics"));
-        self.put(&format!(
-            "callbackd {} demo: task events -> signed callbacks\n\
-             \x20 broker    a mock Kafka in this program\n\
-             \x20 store     SQLite in {}\n\
-             \x20 receiver  http://{receiver}, verifies every callback with the SDK\n\
-             \x20 teams     {ACME} (auth form key), {GLOBEX} (auth form hmac)\n\
-             \x20 metrics   {metrics}\n\
-             \x20 retries   short in the demo: 4 within 8 s (by default: 20 within 24 h)\n\
-             The first event comes in a few seconds, when the consumer group has formed.\n",
-            env!("CARGO_PKG_VERSION"),
-            folder.display(),
-        ));
-        self.put(&format!(
-            "{:<12} {:<11} {:<30} {:<12} {:<24} {:<16} {}",
-            "TIME", "", "CALLBACK", "TEAM", "TASK TYPE", "OUTCOME", "ATTEMPT"
-        ));
+        self.say(&format!("callbackd {} demo: task events -> signed callbacks", env!("CARGO_PKG_VERSION")));
+        for (name, what) in [
+            ("broker", "a mock Kafka in this program".to_owned()),
+            ("store", format!("SQLite in {}", folder.display())),
+            ("receiver", format!("http://{receiver}, verifies every callback with the SDK")),
+            ("teams", format!("{ACME} (auth form key), {GLOBEX} (auth form hmac)")),
+            ("metrics", metrics),
+            ("retries", "short in the demo: 4 within 8 s (by default: 20 within 24 h)".to_owned()),
+        ] {
+            self.put(&wrapped(&format!("  {name:<8}  {what}"), width, 12));
+        }
+        self.put("\nWhat the first word of a line means:");
+        for (mark, Painted { before, coloured, after }) in lines::legend(width) {
+            let coloured = self.paint(mark.colour(), &coloured);
+            self.put(&format!("{before}{coloured}{after}"));
+        }
+        self.put(&lines::legend_of_columns(width));
+        self.put("");
+        self.say("The first event comes in a few seconds, when the consumer group has formed.");
+        self.put(&format!("\n{}", lines::header(width)));
     }
 
     pub(super) fn line(&mut self, notice: &Notice, producer: &Producer) {
-        let time = SystemClock.now().to_string();
-        let time = time.get(11..23).unwrap_or(&time).to_owned();
-        let (color, mark, id, team, kind, outcome, attempt) = match notice {
-            Notice::Attempt { settle, verdict } => {
-                let (color, mark) = match verdict {
-                    Verdict::Ended(Ended::Delivered) => (GREEN, "delivered"),
-                    Verdict::Ended(Ended::Exhausted) => (RED, "exhausted"),
-                    Verdict::Ended(Ended::Abandoned(_)) => (RED, "abandoned"),
-                    Verdict::Due(_) => (YELLOW, "retry"),
-                    _ => (GREY, "late"),
-                };
-                self.count(*verdict);
-                let attempt = format!("#{}", settle.number);
-                let team = settle.facts.team.to_string();
-                let kind = producer.kind_of(&settle.facts.task_id);
-                let status = settle.attempt.status.map_or_else(String::new, |status| format!(" {status}"));
-                let outcome = format!("{}{status}", settle.attempt.outcome.name());
-                (color, mark, settle.facts.id.to_string(), team, kind, outcome, attempt)
-            }
-            Notice::Buried(letter) => {
-                self.buried += 1;
-                let team = letter.team.as_deref().unwrap_or("-").to_owned();
-                let kind = letter.task_id.as_deref().map_or("", |task| producer.kind_of(task));
-                let id = letter.id.to_dead_letter_id();
-                (RED, "dead letter", id, team, kind, letter.reason.name().to_owned(), String::new())
-            }
-        };
-        let mark = self.paint(color, &format!("{mark:<11}"));
-        self.put(&format!("{time:<12} {mark} {id:<30} {team:<12} {kind:<24} {outcome:<16} {attempt}"));
+        let line = event_line(notice, producer);
+        self.count(notice);
+        let Painted { before, coloured, after } = line.laid_out(self.width());
+        let coloured = self.paint(line.mark.colour(), &coloured);
+        self.put(&format!("{before}{coloured}{after}"));
     }
 
-    fn count(&mut self, verdict: Verdict) {
-        match verdict {
-            Verdict::Ended(Ended::Delivered) => self.delivered += 1,
-            Verdict::Ended(_) => self.ended += 1,
-            Verdict::Due(_) => self.retried += 1,
-            _ => {}
+    fn count(&mut self, notice: &Notice) {
+        let counts = &mut self.counts;
+        match notice {
+            Notice::Attempt { verdict: Verdict::Ended(Ended::Delivered), .. } => counts.delivered += 1,
+            Notice::Attempt { verdict: Verdict::Ended(_), .. } => counts.given_up += 1,
+            Notice::Attempt { verdict: Verdict::Due(_), .. } => counts.retries += 1,
+            Notice::Attempt { .. } => {}
+            Notice::Buried(_) => counts.dead_letters += 1,
         }
     }
 
@@ -120,63 +118,120 @@ impl Screen {
         if !self.terminal {
             return;
         }
-        let requests = receipts.entries().requests;
-        let address = app.ops_address.map_or_else(String::new, |address| format!("  http://{address}/metrics"));
-        let text = format!(
-            "produced {}  delivered {}  retries {}  given up {}  dead letters {}  open {}  requests {requests}{address}",
-            producer.produced(),
-            self.delivered,
-            self.retried,
-            self.ended,
-            self.buried,
-            producer.open(),
-        );
-        let text = self.paint(GREY, &text);
+        let counts = Counts {
+            produced: producer.produced(),
+            open: producer.open(),
+            requests: receipts.entries().requests,
+            ..self.counts
+        };
+        let address = app.ops_address.map_or_else(String::new, |address| format!("http://{address}/metrics"));
+        let text = self.paint(Colour::Grey, &lines::footer(&counts, &address, self.width()));
         let mut out = std::io::stdout().lock();
-        write!(out, "\r\x1b[2K{text}").and_then(|()| out.flush()).ok();
-        self.footer = true;
+        write!(out, "{CLEAR}{text}").and_then(|()| out.flush()).ok();
     }
 
+    /// Prints the ledger. `stopped`: Ctrl-C came half-way.
     pub(super) fn ledger(&mut self, ledger: &Ledger, stopped: bool) {
         self.put("");
-        self.put(&format!("{:<32} {:>10} {:>10} {:>10}", "LEDGER", "PRODUCED", "RECEIVED", "STORED"));
+        self.put(&format!("{:<26} {:>9} {:>9} {:>9}", "LEDGER", "PRODUCED", "RECEIVED", "STORED"));
         let (mut produced, mut stored) = (0, 0);
         for line in &ledger.lines {
             produced += line.produced;
             stored += line.stored;
             let received = line.received.map_or_else(|| "-".to_owned(), |count| count.to_string());
-            let mark = if line.balances() || stopped { "" } else { "  <- differs" };
-            self.put(&format!("{:<32} {:>10} {received:>10} {:>10}{mark}", line.what, line.produced, line.stored));
+            self.put(&format!("{:<26} {:>9} {received:>9} {:>9}", line.what, line.produced, line.stored));
+            if !line.balances() {
+                self.put("  ^ these counts differ");
+            }
         }
-        self.put(&format!("{:<32} {produced:>10} {:>10} {stored:>10}", "in all", ""));
+        if ledger.open > 0 || ledger.pending > 0 {
+            produced += ledger.open;
+            stored += ledger.pending;
+            self.put(&format!("{:<26} {:>9} {:>9} {:>9}", "still open", ledger.open, "-", ledger.pending));
+        }
+        self.put(&format!("{:<26} {produced:>9} {:>9} {stored:>9}", "in all", ""));
         if ledger.forged > 0 {
-            self.put(&format!("{} requests did not verify", ledger.forged));
+            self.say(&format!("{} requests did not verify", ledger.forged));
         }
-        if ledger.pending > 0 {
-            self.put(&format!("{} callbacks are still pending", ledger.pending));
+        if ledger.open > 0 {
+            let unread = ledger.open.saturating_sub(ledger.pending);
+            self.say(&format!(
+                "Still open: callbacks that wait in the store for their next attempt: {}; events that were not read from Kafka, or \
+                 are read again: {unread}.",
+                ledger.pending
+            ));
         }
-        let verdict = if ledger.balances() {
-            self.paint(GREEN, "The ledger balances: every event ended, and every delivery was verified.")
-        } else if stopped {
-            "Stopped half-way: it balances once every event has come to its end.".to_owned()
-        } else {
-            self.paint(RED, "The ledger does NOT balance.")
+        let verdict = match (ledger.balances(), stopped) {
+            (false, _) => (Colour::Red, "The ledger does NOT balance."),
+            (true, false) => {
+                (Colour::Green, "The ledger balances: every event ended, and every delivery was verified.")
+            }
+            (true, true) => (
+                Colour::Green,
+                "Stopped half-way. The ledger balances: every event ended or is still open, and every delivery was verified.",
+            ),
         };
-        self.put(&verdict);
+        let text = wrapped(verdict.1, self.width(), 0);
+        let text = self.paint(verdict.0, &text);
+        self.put(&text);
     }
 
-    pub(super) fn commands(&mut self, app: &App, producer: &Producer, folder: &Path) {
-        let program =
-            std::env::current_exe().map_or_else(|_| "callbackd".to_owned(), |path| path.display().to_string());
-        let api = format!("--api unix:{}", app.api_socket.display());
-        let callback = producer.last_exhausted.clone().unwrap_or_default();
-        let task = producer.last_delivered.clone().unwrap_or_default();
-        self.put(&format!(
-            "\nThe demo goes on until Ctrl-C ({} goes with it). In another terminal:\n\
-             \x20 {program} {api} status\n\
-             \x20 {program} {api} callbacks attempts {callback}\n\
-             \x20 {program} {api} tasks get {task}\n",
-            folder.display(),
+    /// Prints the way of one failed callback.
+    pub(super) fn walk(&mut self, failed: &Failed) {
+        let program = if self.terminal { program() } else { "callbackd".to_owned() };
+        self.put("");
+        for line in lines::walk(failed, &program, self.width()) {
+            self.put(&line);
+        }
+    }
+
+    /// Says how to ask this demo's daemon from another terminal.
+    pub(super) fn commands(&mut self, app: &App, folder: &Path) {
+        self.put("");
+        self.say(&format!(
+            "The demo goes on until Ctrl-C ({} goes with it). In another terminal, type this first, so that commands ask this \
+             daemon:",
+            folder.display()
         ));
+        self.put(&format!("  export CALLBACKD_API_URL=unix:{}", app.api_socket.display()));
+        self.put(&format!("  {} status\n", program()));
+    }
+}
+
+/// Goes to the beginning of the line and deletes it.
+const CLEAR: &str = "\r\x1b[2K";
+
+/// This program, as a person in the same folder may type it.
+fn program() -> String {
+    let Ok(path) = std::env::current_exe() else { return "callbackd".to_owned() };
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(here).map_or_else(|_| path.clone(), PathBuf::from).display().to_string()
+}
+
+fn event_line(notice: &Notice, producer: &Producer) -> EventLine {
+    let time = SystemClock.now().to_string();
+    let time = time.get(11..23).unwrap_or(&time).to_owned();
+    match notice {
+        Notice::Attempt { settle, verdict } => {
+            let status = settle.attempt.status.map_or_else(String::new, |status| format!(" {status}"));
+            EventLine {
+                time,
+                mark: Mark::of(*verdict),
+                id: settle.facts.id.to_string(),
+                team: settle.facts.team.to_string(),
+                task_type: producer.kind_of(&settle.facts.task_id).to_owned(),
+                outcome: format!("{}{status}", settle.attempt.outcome.name()),
+                attempt: format!("#{}", settle.number),
+            }
+        }
+        Notice::Buried(letter) => EventLine {
+            time,
+            mark: Mark::DeadLetter,
+            id: letter.id.to_dead_letter_id(),
+            team: letter.team.as_deref().unwrap_or("-").to_owned(),
+            task_type: letter.task_id.as_deref().map_or("", |task| producer.kind_of(task)).to_owned(),
+            outcome: letter.reason.name().to_owned(),
+            attempt: String::new(),
+        },
     }
 }

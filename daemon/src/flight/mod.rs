@@ -21,10 +21,11 @@ pub use composed::{Composed, Durable};
 use settle::{Notice, SettleDeps, SettleTask, Settler};
 use table::FlightTable;
 
+use crate::base::clock::Timestamp;
 use crate::base::metrics::Metrics;
-use crate::model::callback::Hash;
+use crate::model::callback::{CallbackId, Hash};
 use crate::model::event::{PartitionKey, RecordRef};
-use crate::model::lease::{LEASE_SLACK, Lease};
+use crate::model::lease::{Facts, LEASE_SLACK, Lease};
 use crate::model::offsets::Watermark;
 use crate::model::settlement::{Change, Park};
 use crate::schedule::ClaimWaker;
@@ -76,6 +77,16 @@ pub enum Begin {
 pub struct Received {
     /// The store may already have a row for it, so its id is looked up first.
     pub is_below_seen: bool,
+}
+
+/// A first try that is under way.
+#[derive(Debug, Clone)]
+pub struct FirstTry {
+    pub facts: Arc<Facts>,
+    /// When its record was read.
+    pub since: Timestamp,
+    /// Its attempt has begun; before that it waits for its turn.
+    pub is_started: bool,
 }
 
 /// A first try that needs its row because its partition is given up.
@@ -211,6 +222,17 @@ impl Inflight {
             self.moved.notify_one();
         }
         fenced
+    }
+
+    /// The first tries of a task that are under way, at most `at_most` of them: in part the store has no row of them yet. It
+    /// looks at every callback under way; the budget of bodies in memory bounds how many there are.
+    pub fn first_tries_of_task(&self, task: &str, at_most: usize) -> Vec<FirstTry> {
+        self.table().first_tries(at_most, |facts| *facts.task_id == *task)
+    }
+
+    /// The first try of this callback, if it is under way.
+    pub fn first_try(&self, id: CallbackId) -> Option<FirstTry> {
+        self.table().first_try(id)
     }
 
     /// The leases of the attempts that are under way.

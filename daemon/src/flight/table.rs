@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use super::composed::{Composed, Durable};
 use super::offset_tracker::OffsetTracker;
 use super::stage::Stage;
-use super::{Begin, Received, ToPark};
+use super::{Begin, FirstTry, Received, ToPark};
 use crate::model::callback::{CallbackId, Hash};
 use crate::model::event::{PartitionKey, RecordRef};
-use crate::model::lease::{Lease, Token};
+use crate::model::lease::{Facts, Lease, Token};
 use crate::model::offsets::Watermark;
 use crate::model::settlement::{Change, Verdict};
 use crate::store::PartitionWatermark;
@@ -42,6 +42,17 @@ pub(super) struct Flight {
     stage: Stage,
     /// Other records of the same event, each with its epoch. When this callback is done, they are done too.
     pub(super) copies: Vec<(RecordRef, i64)>,
+}
+
+impl Flight {
+    /// `None` for a claimed row.
+    fn as_first_try(&self) -> Option<FirstTry> {
+        self.lease.epoch().map(|_| FirstTry {
+            facts: Arc::clone(&self.lease.facts),
+            since: self.lease.born_at,
+            is_started: self.stage.is_started(),
+        })
+    }
 }
 
 impl Owned {
@@ -261,6 +272,15 @@ impl FlightTable {
             }
         }
         Some(flight)
+    }
+
+    pub(super) fn first_tries(&self, at_most: usize, wanted: impl Fn(&Facts) -> bool) -> Vec<FirstTry> {
+        let flights = self.flights.values().filter(|flight| wanted(&flight.lease.facts));
+        flights.filter_map(Flight::as_first_try).take(at_most).collect()
+    }
+
+    pub(super) fn first_try(&self, id: CallbackId) -> Option<FirstTry> {
+        self.flights.get(&id).and_then(Flight::as_first_try)
     }
 
     pub(super) fn started(&self) -> Vec<Arc<Lease>> {

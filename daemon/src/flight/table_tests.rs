@@ -121,6 +121,26 @@ fn an_attempt_begins_only_from_a_stage_that_waits() {
 }
 
 #[test]
+fn first_tries_are_told_apart_from_claimed_rows_until_they_are_durable() {
+    let (mut table, at) = table();
+    receive(&mut table, &at, 0);
+    let first = lease(1, (&at, 0), Some(EPOCH), 1);
+    table.begin(&first);
+    table.begin(&lease(2, (&at, 0), None, 5));
+    let of_task = |table: &FlightTable, task: &str| table.first_tries(9, |facts| *facts.task_id == *task);
+    assert_eq!(of_task(&table, "another").len(), 0);
+    let found = of_task(&table, "task");
+    assert_eq!(found.iter().map(|first| (first.facts.id, first.is_started)).collect::<Vec<_>>(), [(first.id(), false)]);
+    table.start(&first);
+    assert!(table.first_try(first.id()).is_some_and(|first| first.is_started));
+    assert!(table.first_try(CallbackId::from_bytes([2; 16])).is_none(), "a claimed row is in the store");
+    assert_eq!(table.first_tries(0, |_| true).len(), 0);
+    let composed = table.compose(vec![release(&first)], Instant::now());
+    table.confirm(&durable(composed, Verdict::Released, Vec::new()), Instant::now());
+    assert!(table.first_try(first.id()).is_none());
+}
+
+#[test]
 fn a_partition_that_is_given_up_forgets_what_waits_and_parks_what_is_under_way() {
     let (mut table, at) = table();
     let other = partition(1);

@@ -100,6 +100,8 @@ pub struct KafkaState {
     /// Why partitions wait for an operator, if any do.
     pub blocked: Option<String>,
     pub partitions: Vec<PartitionRead>,
+    /// An operator started the daemon without intake: nothing is read.
+    pub held: bool,
 }
 
 impl KafkaState {

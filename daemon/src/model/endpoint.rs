@@ -71,20 +71,26 @@ pub struct QueueKey {
     pub target: QueueTarget,
 }
 
-/// A callback with its own URL waits in the queue of the URL's origin. Any other callback waits in the queue of its
-/// default URL, so that a change of the default URL moves all of them at once.
+/// A callback with its own URL waits in the queue of the URL's origin, or nowhere if that URL is invalid. Any other callback
+/// waits in the queue of its default URL, so that a change of the default URL moves all of them at once.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum QueueTarget {
     Origin(Origin),
     Default(Mode),
+    /// There is no endpoint: the task's own URL is invalid. The first attempt says so, and ends the callback.
+    Nowhere,
 }
 
+/// The name of [`QueueTarget::Nowhere`]. No origin and no default has it, because those contain a colon.
+const NOWHERE: &str = "none";
+
 impl QueueTarget {
-    /// The queue's name in rows and answers: an origin, or `default:live` / `default:test`.
+    /// The queue's name in rows and answers: an origin, `default:live`, `default:test` or `none`.
     pub fn name(&self) -> String {
         match self {
             Self::Origin(origin) => origin.to_string(),
             Self::Default(mode) => format!("default:{}", mode.name()),
+            Self::Nowhere => NOWHERE.to_owned(),
         }
     }
 
@@ -92,6 +98,7 @@ impl QueueTarget {
         match name {
             "default:live" => Some(Self::Default(Mode::Live)),
             "default:test" => Some(Self::Default(Mode::Test)),
+            NOWHERE => Some(Self::Nowhere),
             origin => Origin::parse(origin).map(Self::Origin),
         }
     }
@@ -103,7 +110,7 @@ mod tests {
 
     #[test]
     fn names_read_back() {
-        for name in ["https://a.example:443", "http://[2001:db8::1]:8080", "default:live", "default:test"] {
+        for name in ["https://a.example:443", "http://[2001:db8::1]:8080", "default:live", "default:test", "none"] {
             assert_eq!(QueueTarget::parse(name).map(|target| target.name()).as_deref(), Some(name));
         }
         assert_eq!(Origin::parse("https://A.example"), Origin::parse("https://a.example:443/"));

@@ -3,12 +3,15 @@
 use bytes::Bytes;
 use scale_callback_serve::text::printable;
 
+use super::names::check_range;
 use super::policy::Operation;
 use super::{Inner, OpsError, Session};
 use crate::base::clock::Timestamp;
+use crate::flight::FirstTry;
 use crate::intake::KafkaState;
 use crate::model::callback::CallbackId;
 use crate::model::settlement::{NumberedAttempt, Rows};
+use crate::model::state::State;
 use crate::store::reads::{BuriedLetter, CallbackFilter, DeadLetterFilter, Found, Page};
 
 /// The most callbacks, and the most dead letters, of one task that are shown.
@@ -22,10 +25,15 @@ pub struct CallbackReport {
     pub rows: Rows,
     /// The status of its last attempt; `None` where no answer came.
     pub last_status: Option<u16>,
+    /// When its last attempt ended, when the callback ended, or when it was stored without an attempt. `None` where the
+    /// store does not know.
+    pub changed_at: Option<Timestamp>,
 }
 
 /// Everything that is known about one task.
 pub struct TaskHistory {
+    /// First tries of which the store has no row yet.
+    pub under_way: Vec<FirstTry>,
     pub callbacks: Vec<CallbackReport>,
     pub dead_letters: Vec<BuriedLetter>,
     /// There are more of one or the other than are shown here; the lists show all.
@@ -37,7 +45,8 @@ impl Session {
     /// the place of the filter's queues. A search that finds little ends within its time, with what it found.
     ///
     /// # Errors
-    /// `forbidden`, `invalid_request`, or the store's.
+    /// `forbidden`; `invalid_request`, also for a filter that nothing can match; `not_found` for the filter's team; or the
+    /// store's.
     pub async fn callbacks(
         &self,
         filter: CallbackFilter,
@@ -45,6 +54,7 @@ impl Session {
         page: Page,
     ) -> Result<Found<CallbackReport>, OpsError> {
         self.allow(Operation::Callbacks)?;
+        self.inner.check_filter(&filter).await?;
         let queues = match endpoint {
             Some(endpoint) => Some(self.inner.queues_of(filter.team.as_deref(), endpoint).await?),
             None => None,
@@ -95,40 +105,66 @@ impl Session {
         // How far Kafka was read is looked at first: an event that is stored during the look-ups is then either found,
         // or counts as not read yet.
         let kafka = self.parts().kafka.borrow().clone();
+        // What is under way is looked at before the store, too: what is stored in between is then found twice, and not
+        // missed.
+        let mut under_way = self.parts().inflight.first_tries_of_task(task, OF_A_TASK);
         let filter = CallbackFilter { task: Some(task.to_owned()), ..CallbackFilter::default() };
         let callbacks = reads.callbacks(filter, page()).await?;
         let filter = DeadLetterFilter { task: Some(task.to_owned()), ..DeadLetterFilter::default() };
         let dead_letters = reads.dead_letters(filter, page()).await?;
-        if callbacks.docs.is_empty() && dead_letters.docs.is_empty() {
+        under_way.retain(|first| !callbacks.docs.iter().any(|(id, _)| *id == first.facts.id));
+        if callbacks.docs.is_empty() && dead_letters.docs.is_empty() && under_way.is_empty() {
             return Err(self.inner.absent(task, &kafka).await?);
         }
         let more = callbacks.next.is_some() || dead_letters.next.is_some();
         let callbacks = self.inner.reports(callbacks.docs).await?;
-        Ok(TaskHistory { callbacks, dead_letters: dead_letters.docs, more })
+        Ok(TaskHistory { under_way, callbacks, dead_letters: dead_letters.docs, more })
     }
 }
 
 impl Inner {
+    /// Checks what a filter asks for: a team that does not exist, or a combination that nothing can match, is a mistake.
+    async fn check_filter(&self, filter: &CallbackFilter) -> Result<(), OpsError> {
+        check_range(filter.since, filter.until)?;
+        if filter.reason.is_some() && filter.state.is_some_and(|state| state != State::Abandoned) {
+            return Err(OpsError::invalid("only callbacks in the state abandoned have a reason"));
+        }
+        match &filter.team {
+            Some(team) => self.check_team_exists(team).await,
+            None => Ok(()),
+        }
+    }
+
     async fn callback(&self, id: &str) -> Result<CallbackReport, OpsError> {
         let id = callback_id(id)?;
+        let first_try = self.parts.inflight.first_try(id);
         let rows = self.parts.reads.rows(id).await?;
         if rows == Rows::default() {
-            return Err(OpsError::NotFound(format!("there is no callback {id}")));
+            return Err(OpsError::NotFound(match first_try {
+                Some(_) => {
+                    format!("{id} is under way: its first attempt has not ended, and the store has no row of it yet")
+                }
+                None => format!("there is no callback {id}"),
+            }));
         }
         let report = self.reports(vec![(id, rows)]).await?.pop();
         report.ok_or_else(|| OpsError::NotFound(format!("there is no callback {id}")))
     }
 
-    /// Adds the status of each last attempt. A row of a settled callback has it; that of a pending one has not.
+    /// Adds the status and the end of each last attempt. A row of a settled callback has them; that of a pending one has
+    /// not.
     async fn reports(&self, callbacks: Vec<(CallbackId, Rows)>) -> Result<Vec<CallbackReport>, OpsError> {
         let pending: Vec<_> = callbacks.iter().filter(|(_, rows)| rows.pending.is_some()).map(|(id, _)| *id).collect();
-        let mut statuses = self.parts.reads.last_statuses(pending).await?.into_iter();
+        let mut attempts = self.parts.reads.last_attempts(pending).await?.into_iter();
         let report = |(id, rows): (CallbackId, Rows)| {
-            let last_status = match (&rows.pending, &rows.settled) {
-                (Some(_), settled) => statuses.next().flatten().or(settled.as_ref().and_then(|settled| settled.status)),
-                (None, settled) => settled.as_ref().and_then(|settled| settled.status),
-            };
-            CallbackReport { id, rows, last_status }
+            let last = rows.pending.as_ref().and_then(|_| attempts.next().flatten());
+            let settled = rows.settled.as_ref();
+            let last_status = last.and_then(|last| last.status).or(settled.and_then(|settled| settled.status));
+            // A callback that was parked before its first attempt has been due since then.
+            let parked = rows.pending.as_ref().filter(|row| row.progress.attempts == 0).map(|row| row.due);
+            let ended = settled.map(|settled| settled.settled_at).or(last.map(|last| last.ended_at));
+            let changed_at = ended.or(parked);
+            CallbackReport { id, rows, last_status, changed_at }
         };
         Ok(callbacks.into_iter().map(report).collect())
     }
@@ -164,6 +200,7 @@ impl Inner {
 /// How far Kafka was read, as a clause.
 fn how_far(kafka: &KafkaState) -> String {
     match kafka.recorded_upto() {
+        _ if kafka.held => "intake is held: no partition is read".to_owned(),
         _ if kafka.assigned == 0 => "no partition is being read now".to_owned(),
         Some(upto) => format!("every partition, {} of them, is recorded up to {upto}", kafka.assigned),
         None => format!("not every partition, {} of them, was read yet", kafka.assigned),

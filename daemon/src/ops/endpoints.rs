@@ -95,7 +95,7 @@ impl Session {
     /// the endpoint of the name `after`.
     ///
     /// # Errors
-    /// `forbidden`, or the store's.
+    /// `forbidden`, `not_found` for the filter's team, or the store's.
     pub async fn endpoints(
         &self,
         filter: EndpointFilter,
@@ -103,6 +103,9 @@ impl Session {
         limit: usize,
     ) -> Result<Endpoints, OpsError> {
         self.allow(Operation::Endpoints)?;
+        if let Some(team) = &filter.team {
+            self.inner.check_team_exists(team).await?;
+        }
         let from = after.and_then(|after| after.split_once('\n')).map(|(team, _)| team);
         let mut found = self.inner.endpoints(filter.team.as_deref(), from).await?;
         found.docs.retain(|endpoint| filter.state.is_none_or(|state| endpoint.state == state));
@@ -119,6 +122,7 @@ impl Session {
     /// `forbidden`, `invalid_request`, `not_found`, or the store's.
     pub async fn endpoint(&self, team: &str, origin: &str) -> Result<Endpoint, OpsError> {
         self.allow(Operation::Endpoint)?;
+        self.inner.check_team_exists(team).await?;
         let origin = super::teams::origin(origin)?;
         let targets = self.inner.queues_of(Some(team), &origin.to_string()).await?;
         let these = targets.into_iter().map(|queue| (team.to_owned(), queue.target)).collect();
@@ -205,8 +209,8 @@ impl Inner {
     /// The queues in which callbacks of an endpoint wait: that of the origin itself, and those that follow a default
     /// URL at this origin.
     pub(super) async fn queues_of(&self, team: Option<&str>, endpoint: &str) -> Result<Vec<QueueMatch>, OpsError> {
-        if let Some(QueueTarget::Default(mode)) = QueueTarget::parse(endpoint) {
-            return Ok(vec![QueueMatch { team: None, target: QueueTarget::Default(mode).name() }]);
+        if let Some(target @ (QueueTarget::Default(_) | QueueTarget::Nowhere)) = QueueTarget::parse(endpoint) {
+            return Ok(vec![QueueMatch { team: None, target: target.name() }]);
         }
         let origin = super::teams::origin(endpoint)?;
         let mut queues = vec![QueueMatch { team: team.map(str::to_owned), target: origin.to_string() }];
@@ -289,7 +293,8 @@ impl Inner {
         }
     }
 
-    /// The origin to which a queue's callbacks go now. `None` if the queue follows a default URL that is not set.
+    /// The origin to which a queue's callbacks go now. `None` if the queue follows a default URL that is not set, or holds
+    /// callbacks whose own URL is invalid.
     async fn origin_of(&self, queue: &QueueRow) -> Result<Option<Origin>, OpsError> {
         match QueueTarget::parse(&queue.target) {
             Some(QueueTarget::Origin(origin)) => Ok(Some(origin)),
@@ -298,7 +303,7 @@ impl Inner {
                 let url = entry.as_ref().and_then(|entry| entry.team.default_url(mode));
                 Ok(url.and_then(|url| Target::parse(url).ok()).map(|target| target.origin))
             }
-            None => Ok(None),
+            Some(QueueTarget::Nowhere) | None => Ok(None),
         }
     }
 }

@@ -39,6 +39,7 @@ use crate::base::telemetry::LogLevel;
 use crate::deliver::Engine;
 use crate::deliver::directory::Directory;
 use crate::deliver::health::Health;
+use crate::flight::Inflight;
 use crate::intake::{Ask, KafkaState};
 use crate::keyring::Keyring;
 use crate::schedule::Lanes;
@@ -63,6 +64,7 @@ pub struct Parts {
     pub engine: Arc<Engine>,
     pub lanes: Arc<Lanes>,
     pub health: Arc<Health>,
+    pub inflight: Arc<Inflight>,
     pub clock: Arc<dyn Clock>,
     pub metrics: Arc<Metrics>,
     pub kafka: watch::Receiver<KafkaState>,

@@ -2,6 +2,7 @@
 //! a wrong one gets the same sentence everywhere.
 
 use super::OpsError;
+use crate::base::clock::Timestamp;
 use crate::base::named::Named;
 
 /// The value of a name that may be left out. `field` is what the name was given for.
@@ -23,6 +24,19 @@ pub fn required<T: Named>(field: &str, name: &str) -> Result<T, OpsError> {
     })
 }
 
+/// Checks the begin and the end of a search.
+///
+/// # Errors
+/// `invalid_request` if no time lies between them.
+pub(super) fn check_range(since: Option<Timestamp>, until: Option<Timestamp>) -> Result<(), OpsError> {
+    match (since, until) {
+        (Some(since), Some(until)) if since >= until => Err(OpsError::invalid(format!(
+            "since ({since}) must be earlier than until ({until}): nothing lies between them"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,5 +49,17 @@ mod tests {
         assert_eq!(named("mode", Some("test")).ok(), Some(Some(Mode::Test)));
         let refused = required::<State>("state", "lost").expect_err("no such state");
         assert_eq!(refused.to_string(), "state is one of pending, delivered, exhausted, abandoned");
+    }
+
+    #[test]
+    fn a_search_that_ends_before_it_begins_is_refused() {
+        let at = |millis| Some(Timestamp::from_millis(millis));
+        assert!(
+            check_range(at(1), at(2)).is_ok() && check_range(at(2), None).is_ok() && check_range(None, at(2)).is_ok()
+        );
+        for (since, until) in [(2, 1), (2, 2)] {
+            let refused = check_range(at(since), at(until)).expect_err("nothing lies between");
+            assert!(refused.to_string().contains("must be earlier than until"), "{refused}");
+        }
     }
 }

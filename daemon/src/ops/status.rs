@@ -42,6 +42,8 @@ pub struct Readiness {
     /// One sentence for each reason why it can't do its work.
     pub troubles: Vec<String>,
     pub kafka_reachable: bool,
+    /// The daemon was started without intake.
+    pub intake_held: bool,
     pub partitions: usize,
     pub store_up: bool,
 }
@@ -68,8 +70,8 @@ pub struct Status {
 }
 
 impl Ops {
-    /// The daemon is ready when the store answers, no partition waits for an operator, intake runs, and it is not
-    /// stopping. Kafka's state is shown but does not count, since the API is needed most when Kafka is down.
+    /// The daemon is ready when the store answers, no partition waits for an operator, intake runs and is not held,
+    /// and it is not stopping. Kafka's state is shown but does not count, since the API is needed most when Kafka is down.
     pub fn readiness(&self) -> Readiness {
         self.0.readiness()
     }
@@ -192,6 +194,11 @@ impl Inner {
         let clock = self.parts.clock.state();
         troubles.extend(super::clock::trouble(clock));
         troubles.extend(self.parts.supervisor.failure().map(|failure| failure.to_string()));
+        if kafka.held {
+            let trouble =
+                "intake is held: no event is read; create the teams, then restart callbackd without --hold-intake";
+            troubles.push(trouble.to_owned());
+        }
         if self.parts.draining.is_on() {
             troubles.push("the daemon is stopping".to_owned());
         }
@@ -199,6 +206,7 @@ impl Inner {
             ready: troubles.is_empty(),
             troubles,
             kafka_reachable: kafka.reachable,
+            intake_held: kafka.held,
             partitions: kafka.assigned,
             store_up,
         }
@@ -211,7 +219,7 @@ impl Inner {
             return Some(held);
         }
         let note = match (kafka.reachable, kafka.assigned) {
-            _ if kafka.blocked.is_some() || self.parts.draining.is_on() => return None,
+            _ if kafka.blocked.is_some() || kafka.held || self.parts.draining.is_on() => return None,
             (false, _) => "Kafka can't be reached: no event is read until it can, and retries go on",
             (true, 0) => {
                 "no partition is assigned to this instance: the consumer group may wait for a member that died (session.timeout.ms, 45 s unless set), or other members have all partitions"

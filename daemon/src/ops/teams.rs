@@ -104,6 +104,14 @@ impl Inner {
         self.parts.admin.team(id).await?.ok_or_else(|| no_team(id))
     }
 
+    /// Checks that the team of a filter exists, so that a mistyped one is not answered with an empty list.
+    ///
+    /// # Errors
+    /// `not_found`, or the store's.
+    pub(super) async fn check_team_exists(&self, id: &str) -> Result<(), OpsError> {
+        self.parts.directory.team(id).await?.map(drop).ok_or_else(|| no_team(id))
+    }
+
     /// The team after a change, if it may be so.
     fn changed(&self, mut team: Team, change: TeamChange) -> Result<Team, OpsError> {
         if let Some(name) = change.name {

@@ -59,6 +59,14 @@ pub struct Page {
     pub limit: usize,
 }
 
+/// What a list says of the last recorded attempt of a callback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastAttempt {
+    /// `None` where no answer came.
+    pub status: Option<u16>,
+    pub ended_at: Timestamp,
+}
+
 /// What a page holds. A read is bounded in time, so it may end before the page is full; `next` tells where to go on.
 #[derive(Debug, Clone)]
 pub struct Found<T> {
@@ -183,8 +191,8 @@ pub trait Reads: Send + Sync {
     /// Both rows of a callback, as far as they exist.
     fn rows(&self, id: CallbackId) -> Answer<'_, Rows>;
     fn attempts(&self, id: CallbackId) -> Answer<'_, Vec<NumberedAttempt>>;
-    /// The status of the last recorded attempt of each callback.
-    fn last_statuses(&self, ids: Vec<CallbackId>) -> Answer<'_, Vec<Option<u16>>>;
+    /// The last recorded attempt of each callback.
+    fn last_attempts(&self, ids: Vec<CallbackId>) -> Answer<'_, Vec<Option<LastAttempt>>>;
     /// The body, while its callback is pending.
     fn body(&self, id: CallbackId) -> Answer<'_, Option<Bytes>>;
     /// Callbacks that match.

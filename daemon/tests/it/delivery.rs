@@ -474,7 +474,7 @@ async fn clear_ends() {
     harness.produce(&Event::new("task-url").to("nonsense"));
     let shape = async |task: &str| {
         let (id, rows, _) = harness.ended(task).await;
-        let shape = CallbackShape::new(&CallbackReport { id, rows, last_status: None }).unwrap();
+        let shape = CallbackShape::new(&CallbackReport { id, rows, last_status: None, changed_at: None }).unwrap();
         (shape.state, shape.reason, shape.callback_succeeded)
     };
     assert_eq!(shape("task-ok").await, ("delivered", None, Some(true)));

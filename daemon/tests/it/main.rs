@@ -21,6 +21,7 @@ mod http2;
 mod kafka;
 mod outcomes;
 mod packaging;
+mod people;
 mod process;
 mod prometheus;
 mod receivers;

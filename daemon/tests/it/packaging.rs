@@ -197,7 +197,7 @@ fn the_compose_file_names_files_that_are_there() {
     let services = compose["services"].as_object().unwrap();
     assert_eq!(
         services.keys().map(String::as_str).collect::<Vec<_>>(),
-        ["kafka", "topic", "keyring", "callbackd", "prometheus", "grafana"]
+        ["kafka", "topic", "keyring", "callbackd", "listen", "prometheus", "grafana"]
     );
     let volumes = compose["volumes"].as_object().unwrap();
     for (name, service) in services {
@@ -224,6 +224,14 @@ fn the_compose_file_names_files_that_are_there() {
     ] {
         assert!(read(path).is_object(), "{path}");
     }
+    // The first team calls a service of this file, at the port at which it listens, and egress allows it.
+    let file = text("config/compose/compose.yaml");
+    let url = Regex::new(r"--default-url http://([a-z]+):(\d+)/").unwrap();
+    let named = url.captures(&file).expect("the comment creates a team");
+    let command = services[&named[1]]["command"][0].as_str().unwrap();
+    assert!(command.contains(&format!("callbackd listen --listen 0.0.0.0:{}", &named[2])), "{command}");
+    let allowed = text("config/compose/callbackd.toml");
+    assert!(allowed.contains(&format!("host = \"{}\"\nports = [{}]", &named[1], &named[2])), "{allowed}");
     let grace = services["callbackd"]["stop_grace_period"].as_str().unwrap();
     assert_eq!(grace, "60s");
 }
@@ -251,4 +259,59 @@ fn every_sample_configuration_is_one() {
         seen += 1;
     }
     assert_eq!(seen, 6);
+}
+
+#[test]
+fn the_dashboard_begins_with_what_an_operator_must_see() {
+    let dashboard: serde_json::Value = serde_json::from_str(&text("config/grafana/callbackd.json")).unwrap();
+    let mut panels: Vec<_> =
+        dashboard["panels"].as_array().unwrap().iter().filter(|panel| panel["type"] != "row").collect();
+    let at = |panel: &serde_json::Value, side: &str| panel["gridPos"][side].as_u64().unwrap();
+    panels.sort_by_key(|panel| (at(panel, "y"), at(panel, "x")));
+    let titles: Vec<_> = panels.iter().map(|panel| panel["title"].as_str().unwrap()).collect();
+    assert_eq!(titles[..4], ["Ready", "Partitions read", "Delivered", "Alerts"]);
+    assert_eq!(panels[3]["type"], "alertlist");
+    // Consumers that wait for an operator are not ready: no tile that depends on them may be green then.
+    for (tile, metric) in [(0, "callbackd_ready"), (1, "callbackd_ready"), (2, "callbackd_callbacks_total")] {
+        let expression = panels[tile]["targets"][0]["expr"].as_str().unwrap();
+        assert!(expression.contains(metric), "{expression}");
+        let steps = panels[tile]["fieldConfig"]["defaults"]["thresholds"]["steps"].as_array().unwrap();
+        let colour_of = |value: f64| {
+            let reached = steps.iter().filter(|step| step["value"].as_f64().is_none_or(|from| from <= value));
+            reached.last().and_then(|step| step["color"].as_str()).unwrap()
+        };
+        assert_eq!((colour_of(0.0), colour_of(1.0)), ("red", "green"), "{}", titles[tile]);
+        assert_ne!(steps[0]["color"], "green", "{}: no data is not good", titles[tile]);
+    }
+    let lag = panels.iter().find(|panel| panel["title"] == "Kafka lag").unwrap();
+    assert!(
+        lag["targets"][0]["expr"].as_str().unwrap().contains("unless on () (min(callbackd_ready"),
+        "the lag is not known then"
+    );
+    // No two panels lie over each other.
+    for (index, one) in panels.iter().enumerate() {
+        for other in &panels[..index] {
+            let apart = |side: &str, size: &str| {
+                at(one, side) >= at(other, side) + at(other, size) || at(other, side) >= at(one, side) + at(one, size)
+            };
+            assert!(apart("x", "w") || apart("y", "h"), "{} lies over {}", one["title"], other["title"]);
+        }
+    }
+}
+
+#[test]
+fn a_build_without_a_terminal_says_that_it_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let cargo = folder.path().join("cargo");
+    // A cargo that takes a while and then fails.
+    std::fs::write(&cargo, "#!/bin/sh\necho Compiling \"$@\"\nsleep 3\nexit 7\n").unwrap();
+    std::fs::set_permissions(&cargo, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    let mut build = Command::new(root().join(".ci/build"));
+    let output =
+        build.args(["--locked", "--bin", "x"]).env("PATH", path).env("BUILD_PROGRESS_SECONDS", "1").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(7), "the build's own exit status: {said}");
+    assert!(said.contains("Compiling build --locked --bin x") && said.contains("... the build goes on: "), "{said}");
+    assert!(text("Makefile").contains("@.ci/build --locked --bin callbackd"), "make demo builds with it");
 }

@@ -23,6 +23,8 @@ pub struct Process {
     child: Option<Child>,
     /// Further variables for the daemon.
     pub variables: Vec<(String, String)>,
+    /// Start it with --hold-intake.
+    pub holds_intake: bool,
     /// Everything it has written to standard error.
     pub log: Arc<Mutex<Vec<u8>>>,
 }
@@ -43,7 +45,7 @@ impl Process {
             at("keyring"),
         );
         std::fs::write(folder.path().join("callbackd.toml"), config).unwrap();
-        Self { folder, ops, child: None, variables: Vec::new(), log: Arc::default() }
+        Self { folder, ops, child: None, variables: Vec::new(), holds_intake: false, log: Arc::default() }
     }
 
     pub fn config(&self) -> PathBuf {
@@ -72,6 +74,7 @@ impl Process {
         let mut child = command
             .args(["run", "--config"])
             .arg(self.config())
+            .args(self.holds_intake.then_some("--hold-intake"))
             .env("CALLBACKD_FAULT", fault.unwrap_or_default())
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::null())

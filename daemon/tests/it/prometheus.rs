@@ -199,7 +199,7 @@ fn expressions(dashboard: &str) -> Vec<String> {
 async fn prometheus_counts_what_the_demos_ledger_counts() {
     let prometheus: Arc<Mutex<Option<Arc<Prometheus>>>> = Arc::default();
     let slot = Arc::clone(&prometheus);
-    let balanced = demo::run_watched(
+    let finish = demo::run_watched(
         Options { events: Some(400), stay: false, quiet: true },
         move |app| *slot.lock().unwrap() = Some(Arc::new(Prometheus::start(app.ops_address.unwrap()))),
         async |_, ends| {
@@ -244,5 +244,5 @@ async fn prometheus_counts_what_the_demos_ledger_counts() {
     )
     .await
     .unwrap();
-    assert!(balanced);
+    assert_eq!(finish, demo::Finish::Balanced);
 }

@@ -10,7 +10,9 @@ use super::super::extract::{Answer, Nothing, Place, Query, time_if_given};
 use super::super::paging::Paging;
 use super::super::problem::Problem;
 use super::super::shapes::names::{ModeName, OutcomeName, ReasonName, StateName};
-use super::super::shapes::{AttemptShape, AttemptsShape, CallbackShape, DeadLetterShape, Page, TaskShape};
+use super::super::shapes::{
+    AttemptShape, AttemptsShape, CallbackShape, DeadLetterShape, Page, TaskShape, UnderWayShape,
+};
 use super::dead_letters::VALUE_IN_LIST;
 use crate::ops::callbacks::CallbackReport;
 use crate::ops::{OpsError, Session, named};
@@ -24,8 +26,8 @@ pub(super) struct CallbacksQuery {
     team: Option<String>,
     /// Only callbacks of this task.
     task: Option<String>,
-    /// Only callbacks to this origin (scheme, host and port), or that follow a team's default URL: default:live,
-    /// default:test.
+    /// Only callbacks to this origin (scheme, host and port), only those that follow a team's default URL (default:live,
+    /// default:test), or only those whose task has an invalid URL of its own (none).
     endpoint: Option<String>,
     /// Only callbacks in this state.
     #[param(inline, value_type = Option<StateName>)]
@@ -39,10 +41,11 @@ pub(super) struct CallbacksQuery {
     /// Only callbacks of live tasks, or of test tasks.
     #[param(inline, value_type = Option<ModeName>)]
     mode: Option<String>,
-    /// Only callbacks whose event is of this time or later, RFC 3339.
+    /// Only callbacks whose event is of this time or later: RFC 3339, or a date, which means its midnight in
+    /// UTC.
     #[param(format = DateTime)]
     since: Option<String>,
-    /// Only callbacks whose event is older than this time, RFC 3339.
+    /// Only callbacks whose event is older than this time: RFC 3339, or a date, which means its midnight in UTC.
     #[param(format = DateTime)]
     until: Option<String>,
     /// How many callbacks the page holds at most.
@@ -74,6 +77,8 @@ impl CallbacksQuery {
 ///
 /// Every given field must match. A search that finds little ends within its time with what it found, which may be
 /// nothing. Then has_more says that there is more to look at.
+///
+/// Errors: not_found for a team that does not exist; invalid_request for a filter that nothing can match.
 #[utoipa::path(get, path = "/callbacks", tag = "callbacks", params(CallbacksQuery),
     responses((status = 200, body = Page<CallbackShape>)))]
 pub(super) async fn callbacks(
@@ -127,7 +132,7 @@ pub(super) async fn payload(
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
-/// Everything that happened to a task.
+/// Everything that happened to a task, and its callbacks that are under way for the first time.
 ///
 /// Errors: not_found when nothing is known of the task, with how far the partitions are recorded; pruned when the task
 /// is older than what is kept.
@@ -138,6 +143,7 @@ pub(super) async fn task(session: Session, Place(task): Place<String>, Query(_):
     let history = session.task(&task).await?;
     let letters = history.dead_letters.into_iter().map(|letter| DeadLetterShape::new(letter, VALUE_IN_LIST));
     Ok(Json(TaskShape {
+        under_way: history.under_way.iter().map(UnderWayShape::new).collect(),
         callbacks: shapes(&history.callbacks),
         dead_letters: letters.collect(),
         has_more: history.more,

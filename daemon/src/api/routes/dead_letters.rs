@@ -27,10 +27,11 @@ pub(super) struct DeadLettersQuery {
     /// Why the record can't become a callback.
     #[param(inline, value_type = Option<UnreadableName>)]
     reason: Option<String>,
-    /// Only records of this time or later, RFC 3339.
+    /// Only records of this time or later: RFC 3339, or a date, which means its midnight in
+    /// UTC.
     #[param(format = DateTime)]
     since: Option<String>,
-    /// Only records that are older than this time, RFC 3339.
+    /// Only records that are older than this time: RFC 3339, or a date, which means its midnight in UTC.
     #[param(format = DateTime)]
     until: Option<String>,
     /// How many dead letters the page holds at most.
@@ -53,6 +54,8 @@ impl DeadLettersQuery {
 }
 
 /// Task events that can't become a callback, newest first.
+///
+/// Errors: not_found for a team that neither exists nor is named by any dead letter.
 #[utoipa::path(get, path = "/dead_letters", tag = "dead letters", params(DeadLettersQuery),
     responses((status = 200, body = Page<DeadLetterShape>)))]
 pub(super) async fn dead_letters(

@@ -28,6 +28,8 @@ pub(super) struct EndpointsQuery {
 }
 
 /// Endpoints in use lately or with pending callbacks, by team and origin.
+///
+/// Errors: not_found for a team that does not exist.
 #[utoipa::path(get, path = "/endpoints", tag = "endpoints", params(EndpointsQuery),
     responses((status = 200, body = Page<EndpointShape>)))]
 pub(super) async fn endpoints(

@@ -5,6 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::DeadLetterShape;
+use crate::flight::FirstTry;
 use crate::model::callback::CallbackId;
 use crate::model::lease::Facts;
 use crate::model::settlement::{NumberedAttempt, Pending, Settled};
@@ -25,7 +26,8 @@ pub struct CallbackShape {
     pub event_type: String,
     /// live or test.
     pub mode: &'static str,
-    /// The queue in which it waits: the origin of its task's own URL, or default:live or default:test.
+    /// The queue in which it waits: the origin of its task's own URL; default:live or default:test, if its task has no URL; or
+    /// none, if the task's URL is invalid.
     pub queue: String,
     pub attempts: u32,
     pub last_status: Option<u16>,
@@ -35,6 +37,8 @@ pub struct CallbackShape {
     /// When the next attempt is due.
     pub due: Option<String>,
     pub first_attempt_at: Option<String>,
+    /// When it changed last: its last attempt ended, it ended, or it was stored without an attempt.
+    pub changed_at: Option<String>,
     pub settled_at: Option<String>,
     /// Rises with every change of a settled callback. 0 while the callback is pending.
     pub revision: u32,
@@ -54,7 +58,8 @@ impl CallbackShape {
             (None, Some(pending)) => Self::pending(report.id, pending),
             (None, None) => return None,
         };
-        Some(Self { last_status: shape.last_status.or(report.last_status), ..shape })
+        let changed_at = report.changed_at.map(|at| at.to_string());
+        Some(Self { last_status: shape.last_status.or(report.last_status), changed_at, ..shape })
     }
 
     fn facts(id: CallbackId, facts: &Facts) -> Self {
@@ -75,6 +80,7 @@ impl CallbackShape {
             in_flight: false,
             due: None,
             first_attempt_at: None,
+            changed_at: None,
             settled_at: None,
             revision: 0,
             topic_partition: facts.record.partition.to_string(),
@@ -161,8 +167,43 @@ pub struct AttemptsShape {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct TaskShape {
     pub task_id: String,
+    /// Callbacks whose first attempt has not ended, and which the store has not recorded yet.
+    pub under_way: Vec<UnderWayShape>,
     pub callbacks: Vec<CallbackShape>,
     pub dead_letters: Vec<DeadLetterShape>,
     /// There are more callbacks or dead letters than are shown here. Their lists, filtered by this task, show all.
     pub has_more: bool,
+}
+
+/// A callback whose first attempt has not ended.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct UnderWayShape {
+    pub callback_id: String,
+    pub team_id: String,
+    pub task_id: String,
+    pub event_type: String,
+    /// live or test.
+    pub mode: &'static str,
+    /// The queue, as of a callback.
+    pub queue: String,
+    /// What it does now: under way, which means that its first attempt runs, or waits for its turn.
+    pub stage: &'static str,
+    /// When its record was read.
+    pub since: String,
+}
+
+impl UnderWayShape {
+    pub fn new(first: &FirstTry) -> Self {
+        let facts = &first.facts;
+        Self {
+            callback_id: facts.id.to_string(),
+            team_id: facts.team.to_string(),
+            task_id: facts.task_id.to_string(),
+            event_type: facts.event_type.to_string(),
+            mode: facts.mode.name(),
+            queue: facts.queue.target.name(),
+            stage: if first.is_started { "under way" } else { "waits for its turn" },
+            since: first.since.to_string(),
+        }
+    }
 }

@@ -14,8 +14,8 @@ pub(in crate::cli) struct Filters {
     /// Only callbacks of this task.
     #[arg(long)]
     pub(in crate::cli) task: Option<String>,
-    /// Only callbacks to this origin (https://HOST:PORT), or only those that use the team's default URL (default:live,
-    /// default:test).
+    /// Only callbacks to this origin (https://HOST:PORT), only those that use the team's default URL (default:live,
+    /// default:test), or only those whose task has an invalid URL of its own (none).
     #[arg(long, value_name = "ORIGIN")]
     pub(in crate::cli) endpoint: Option<String>,
     /// Only callbacks in this state: pending, delivered, exhausted or abandoned.
@@ -30,7 +30,8 @@ pub(in crate::cli) struct Filters {
     /// Only callbacks of this mode: live or test.
     #[arg(long)]
     pub(in crate::cli) mode: Option<String>,
-    /// Only callbacks whose event happened at this time or later. Write an RFC 3339 time, or how long ago: 30m, 2h, 7d.
+    /// Only callbacks whose event happened at this time or later. Write how long ago (30m, 2h, 7d), a date (its
+    /// midnight in UTC), or an RFC 3339 time.
     #[arg(long, value_name = "TIME")]
     pub(in crate::cli) since: Option<String>,
     /// Only callbacks whose event is older than this time.
@@ -168,7 +169,8 @@ pub(in crate::cli) struct Letters {
     /// Only records that can't become a callback for this reason: not_json, unknown_team, ...
     #[arg(long)]
     pub(in crate::cli) reason: Option<String>,
-    /// Only records of this time or later. Write an RFC 3339 time, or how long ago: 30m, 2h, 7d.
+    /// Only records of this time or later. Write how long ago (30m, 2h, 7d), a date (its
+    /// midnight in UTC), or an RFC 3339 time.
     #[arg(long, value_name = "TIME")]
     pub(in crate::cli) since: Option<String>,
     /// Only records that are older than this time.

@@ -21,7 +21,7 @@ pub(in crate::cli) enum ConfigCommand {
         /// A level or a filter, for example: info, debug, callbackd=debug,info.
         level: Option<String>,
     },
-    /// Explain one setting.
+    /// Explain one setting, or all settings of a section.
     #[command(after_help = "Example:\n  callbackd config explain deliver.lease")]
     Explain {
         /// The setting, written as section.key, or the name of a section.

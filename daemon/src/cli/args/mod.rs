@@ -24,8 +24,7 @@ pub(super) use teams::{AuditCommand, KeysCommand, TeamFields, TeamsCommand, Toke
                   To explain a word such as lane or watermark: callbackd glossary WORD\n\
                   Exit status: 0 done, 1 failed, 2 wrong usage or refused, 3 not found, 4 not authenticated or not \
                   allowed, 5 the daemon can't be reached, 130 Ctrl-C.\n\
-                  Example:\n  callbackd demo --events 200",
-    disable_help_subcommand = true
+                  Example:\n  callbackd demo --events 200"
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -65,7 +64,7 @@ pub(super) struct Remote {
 pub(super) enum Command {
     /// Run the daemon until SIGTERM. A second SIGTERM ends it at once. On SIGHUP it reads its configuration again.
     #[command(after_help = "Example:\n  callbackd run --config /etc/callbackd/callbackd.toml")]
-    Run,
+    Run(RunArgs),
     /// Show how callbacks are delivered, with a broker and a receiver in this one program. A ledger at the end compares
     /// what was produced, received and stored.
     #[command(after_help = "Example:\n  callbackd demo --events 200")]
@@ -143,6 +142,14 @@ pub(super) enum Command {
     /// Print the version.
     #[command(after_help = "Example:\n  callbackd version")]
     Version,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// Start everything but read no record from Kafka, so that teams can be created before their events are read. The daemon
+    /// is not ready then. Restart it without this option to begin.
+    #[arg(long)]
+    pub(super) hold_intake: bool,
 }
 
 #[derive(Debug, Args)]

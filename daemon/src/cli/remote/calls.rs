@@ -9,7 +9,7 @@ use super::super::args::{
 };
 use super::super::{Failure, duration, secret_from};
 use super::views::{self, View};
-use crate::base::clock::{Clock as _, SystemClock};
+use crate::base::clock::{Clock as _, SystemClock, Timestamp};
 
 /// One call of the API.
 pub(super) struct Call {
@@ -207,6 +207,7 @@ type Member = (&'static str, Option<String>);
 
 pub(super) fn filter_members(filters: &Filters) -> Result<Vec<Member>, Failure> {
     let f = filters.clone();
+    let [since, until] = range(f.since.as_deref(), f.until.as_deref())?;
     Ok(vec![
         ("team", f.team),
         ("task", f.task),
@@ -215,36 +216,37 @@ pub(super) fn filter_members(filters: &Filters) -> Result<Vec<Member>, Failure> 
         ("reason", f.reason),
         ("outcome", f.outcome),
         ("mode", f.mode),
-        ("since", f.since.map(time).transpose()?),
-        ("until", f.until.map(time).transpose()?),
+        since,
+        until,
     ])
 }
 
 fn letter_members(letters: &Letters) -> Result<Vec<Member>, Failure> {
     let l = letters.clone();
-    Ok(vec![
-        ("team", l.team),
-        ("task", l.task),
-        ("reason", l.reason),
-        ("since", l.since.map(time).transpose()?),
-        ("until", l.until.map(time).transpose()?),
-    ])
+    let [since, until] = range(l.since.as_deref(), l.until.as_deref())?;
+    Ok(vec![("team", l.team), ("task", l.task), ("reason", l.reason), since, until])
 }
 
-/// A time for the API. `2h` means that long ago; anything else is passed on.
-fn time(text: String) -> Result<String, Failure> {
-    let relative = text.ends_with(|c: char| c.is_ascii_lowercase());
-    if !relative {
-        return Ok(text);
+/// A time for the API. `2h` means that long before `now`; a date or a time is passed on.
+fn time(text: &str, now: Timestamp) -> Result<String, Failure> {
+    if let Some(ago) = scale_callback_serve::text::duration(text) {
+        return Ok(now.minus(ago).to_string());
     }
-    let ago = scale_callback_serve::text::duration(&text).ok_or_else(|| {
-        let shown = scale_callback_serve::text::printable(text.as_bytes(), 64);
-        let sentence = format!(
-            "{shown:?} is not a time; write how long ago, \"2h\" or \"7d\", or RFC 3339, \"2026-11-24T12:00:00Z\""
-        );
-        Failure::new(Failure::REFUSED, sentence)
-    })?;
-    Ok(SystemClock.now().minus(ago).to_string())
+    if text.contains('-') || text.contains(':') {
+        return Ok(text.to_owned());
+    }
+    let shown = scale_callback_serve::text::printable(text.as_bytes(), 64);
+    let sentence = format!(
+        "{shown:?} is not a time; write how long ago, \"2h\" or \"7d\", a date, \"2026-11-24\", or RFC 3339, \"2026-11-24T12:00:00Z\""
+    );
+    Err(Failure::new(Failure::REFUSED, sentence))
+}
+
+/// The begin and the end of a search. Both are read at one instant, so that `--since 10m --until 10m` is one time.
+fn range(since: Option<&str>, until: Option<&str>) -> Result<[Member; 2], Failure> {
+    let now = SystemClock.now();
+    let read = |text: Option<&str>| text.map(|text| time(text, now)).transpose();
+    Ok([("since", read(since)?), ("until", read(until)?)])
 }
 
 /// The largest page that the API gives.
@@ -275,4 +277,23 @@ pub(super) fn query(members: &[(&str, Option<String>)]) -> String {
         .filter_map(|(name, value)| value.as_ref().map(|value| format!("{name}={}", escaped(value))))
         .collect();
     if given.is_empty() { String::new() } else { format!("?{}", given.join("&")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_how_long_ago_or_a_date_or_a_time() {
+        let now = Timestamp::from_millis(1_795_953_600_000);
+        assert_eq!(time("2h", now).expect("a time"), now.minus(std::time::Duration::from_secs(7_200)).to_string());
+        for passed_on in ["2026-11-29", "2026-11-24T12:00:00Z", "2026-11-24t12:00:00z"] {
+            assert_eq!(time(passed_on, now).expect("a time"), passed_on);
+        }
+        for wrong in ["soon", "", "2 h", "10"] {
+            assert!(time(wrong, now).is_err_and(|failure| failure.status == Failure::REFUSED), "{wrong}");
+        }
+        let [(_, since), (_, until)] = range(Some("10m"), Some("10m")).expect("times");
+        assert_eq!(since, until);
+    }
 }

@@ -5,6 +5,9 @@ mod client;
 mod follow;
 mod views;
 
+#[cfg(test)]
+pub(super) use views::LISTS;
+
 use std::process::ExitCode;
 
 use super::Failure;
@@ -36,7 +39,8 @@ fn one(client: &Client, call: calls::Call) -> Result<ExitCode, Failure> {
     if client.remote.json {
         say(&serde_json::to_string_pretty(&answer).unwrap_or_default());
     } else {
-        say(&views::shown(&call.view, &answer, Look::of_stdout(), client.remote.quiet));
+        let look = Look { hints: !client.remote.quiet, ..Look::of_stdout() };
+        say(&views::shown(&call.view, &answer, look));
     }
     let failed = call.fails_unless.is_some_and(|member| answer[member] != true);
     Ok(if failed { ExitCode::from(Failure::FAILED) } else { ExitCode::SUCCESS })
@@ -52,6 +56,6 @@ fn payload(client: &Client, id: &str) -> Result<ExitCode, Failure> {
     } else {
         out.write_all(&body)
     };
-    written.map_err(|error| Failure::new(Failure::FAILED, error.to_string()))?;
+    written.map_err(|error| Failure::unwritten(&error))?;
     Ok(ExitCode::SUCCESS)
 }

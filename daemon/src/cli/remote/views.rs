@@ -2,105 +2,139 @@
 
 use serde_json::Value;
 
-use super::super::table::{Column, Look, record, table};
+use super::super::table::{Column, Look, date, record, table, text, time, whole};
 
 pub(super) type Columns = &'static [Column];
 
 pub(super) const CALLBACKS: [Column; 9] = [
-    ("CALLBACK", "callback_id"),
-    ("EVENT AT", "record_at"),
-    ("TEAM", "team_id"),
-    ("TASK", "task_id"),
-    ("STATE", "state"),
-    ("REASON", "reason"),
-    ("ATTEMPTS", "attempts"),
-    ("LAST", "last_outcome"),
-    ("DUE", "due"),
+    whole("CALLBACK", "callback_id", 0),
+    time("EVENT AT", "record_at", 5),
+    whole("TEAM", "team_id", 1),
+    whole("TASK", "task_id", 0),
+    whole("STATE", "state", 0),
+    whole("REASON", "reason", 4),
+    whole("ATTEMPTS", "attempts", 6),
+    whole("LAST", "last_outcome", 3),
+    time("DUE", "due", 7),
+];
+const UNDER_WAY: [Column; 5] = [
+    whole("CALLBACK", "callback_id", 0),
+    whole("TEAM", "team_id", 2),
+    text("EVENT TYPE", "event_type", 3, 10),
+    whole("STAGE", "stage", 0),
+    time("READ AT", "since", 1),
 ];
 const ATTEMPTS: [Column; 7] = [
-    ("#", "attempt"),
-    ("BEGUN", "begun_at"),
-    ("OUTCOME", "outcome"),
-    ("STATUS", "status"),
-    ("MS", "duration_ms"),
-    ("PEER", "peer"),
-    ("ANSWER", "answer"),
+    whole("#", "attempt", 0),
+    time("BEGUN", "begun_at", 1),
+    whole("OUTCOME", "outcome", 0),
+    whole("STATUS", "status", 2),
+    whole("MS", "duration_ms", 3),
+    whole("PEER", "peer", 4),
+    text("ANSWER", "answer", 1, 16),
 ];
 pub(super) const DEAD_LETTERS: [Column; 8] = [
-    ("DEAD LETTER", "dead_letter_id"),
-    ("BURIED", "buried_at"),
-    ("REASON", "reason"),
-    ("DETAIL", "detail"),
-    ("TEAM", "team_id"),
-    ("TASK", "task_id"),
-    ("TOPIC PARTITION", "topic_partition"),
-    ("OFFSET", "offset"),
+    whole("DEAD LETTER", "dead_letter_id", 0),
+    time("BURIED", "buried_at", 4),
+    whole("REASON", "reason", 0),
+    text("DETAIL", "detail", 3, 16),
+    whole("TEAM", "team_id", 5),
+    whole("TASK", "task_id", 1),
+    whole("TOPIC PARTITION", "topic_partition", 2),
+    whole("OFFSET", "offset", 2),
 ];
 pub(super) const OFFSETS: [Column; 8] = [
-    ("TOPIC", "topic"),
-    ("PARTITION", "partition"),
-    ("WATERMARK", "watermark"),
-    ("SEEN", "seen_upto"),
-    ("LAG", "lag"),
-    ("EPOCH", "epoch"),
-    ("OWNED", "owned"),
-    ("RECORDED UP TO", "recorded_upto"),
+    whole("TOPIC", "topic", 0),
+    whole("PARTITION", "partition", 0),
+    whole("WATERMARK", "watermark", 0),
+    whole("SEEN", "seen_upto", 4),
+    whole("LAG", "lag", 1),
+    whole("EPOCH", "epoch", 5),
+    whole("OWNED", "owned", 3),
+    time("RECORDED UP TO", "recorded_upto", 2),
 ];
 pub(super) const TEAMS: [Column; 5] = [
-    ("TEAM", "team_id"),
-    ("NAME", "name"),
-    ("AUTH FORM", "auth_form"),
-    ("DEFAULT URL", "default_url"),
-    ("FOR TEST TASKS", "default_url_test"),
+    whole("TEAM", "team_id", 0),
+    text("NAME", "name", 1, 8),
+    whole("AUTH FORM", "auth_form", 3),
+    text("DEFAULT URL", "default_url", 2, 24),
+    text("FOR TEST TASKS", "default_url_test", 4, 24),
 ];
 pub(super) const KEYS: [Column; 7] = [
-    ("KEY", "key_id"),
-    ("KIND", "kind"),
-    ("MODE", "mode"),
-    ("STATE", "state"),
-    ("LAST 4", "last4"),
-    ("PROMOTED", "promoted_at"),
-    ("REVOKED", "revoked_at"),
+    whole("KEY", "key_id", 0),
+    whole("KIND", "kind", 0),
+    whole("MODE", "mode", 0),
+    whole("STATE", "state", 0),
+    whole("LAST 4", "last4", 1),
+    date("PROMOTED", "promoted_at", 2),
+    date("REVOKED", "revoked_at", 3),
 ];
 
 pub(super) const ENDPOINTS: [Column; 9] = [
-    ("TEAM", "team_id"),
-    ("ORIGIN", "origin"),
-    ("STATE", "state"),
-    ("IN FLIGHT", "in_flight"),
-    ("PENDING", "pending"),
-    ("OLDEST DUE", "oldest_due"),
-    ("FAILED IN A ROW", "consecutive_failures"),
-    ("LAST", "last_outcome"),
-    ("RECENT", "recent"),
+    whole("TEAM", "team_id", 0),
+    whole("ORIGIN", "origin", 0),
+    whole("STATE", "state", 1),
+    whole("IN FLIGHT", "in_flight", 5),
+    whole("PENDING", "pending", 3),
+    time("OLDEST DUE", "oldest_due", 6),
+    whole("FAILED IN A ROW", "consecutive_failures", 4),
+    whole("LAST", "last_outcome", 2),
+    text("RECENT", "recent", 7, 12),
 ];
 const WORST: [Column; 5] = [
-    ("TEAM", "team_id"),
-    ("ORIGIN", "origin"),
-    ("FAILED IN A ROW", "consecutive_failures"),
-    ("LAST", "last_outcome"),
-    ("LAST SUCCESS", "last_success_at"),
+    whole("TEAM", "team_id", 0),
+    whole("ORIGIN", "origin", 0),
+    whole("FAILED IN A ROW", "consecutive_failures", 1),
+    whole("LAST", "last_outcome", 2),
+    time("LAST SUCCESS", "last_success_at", 3),
 ];
-const INSTANCES: [Column; 4] =
-    [("INSTANCE", "instance_id"), ("STATE", "state"), ("STARTED", "started_at"), ("SEEN", "seen_at")];
-const STEPS: [Column; 5] =
-    [("STEP", "step"), ("OK", "ok"), ("MS", "duration_ms"), ("OUTCOME", "outcome"), ("DETAIL", "detail")];
+const INSTANCES: [Column; 4] = [
+    whole("INSTANCE", "instance_id", 0),
+    whole("STATE", "state", 0),
+    time("STARTED", "started_at", 1),
+    time("SEEN", "seen_at", 2),
+];
+const STEPS: [Column; 5] = [
+    whole("STEP", "step", 0),
+    whole("OK", "ok", 0),
+    whole("MS", "duration_ms", 2),
+    whole("OUTCOME", "outcome", 1),
+    text("DETAIL", "detail", 0, 24),
+];
 pub(super) const TOKENS: [Column; 7] = [
-    ("TOKEN", "token_id"),
-    ("NAME", "name"),
-    ("SCOPE", "scope"),
-    ("STATE", "state"),
-    ("LAST 4", "last4"),
-    ("CREATED", "created_at"),
-    ("EXPIRES", "expires_at"),
+    whole("TOKEN", "token_id", 0),
+    text("NAME", "name", 1, 8),
+    text("SCOPE", "scope", 2, 8),
+    whole("STATE", "state", 0),
+    whole("LAST 4", "last4", 4),
+    date("CREATED", "created_at", 5),
+    date("EXPIRES", "expires_at", 3),
 ];
 pub(super) const AUDIT: [Column; 6] = [
-    ("AT", "at"),
-    ("CALLER", "caller"),
-    ("FROM", "address"),
-    ("ACTION", "action"),
-    ("OBJECT", "object"),
-    ("CHANGE", "change"),
+    time("AT", "at", 0),
+    whole("CALLER", "caller", 2),
+    text("FROM", "address", 5, 9),
+    whole("ACTION", "action", 0),
+    whole("OBJECT", "object", 0),
+    text("CHANGE", "change", 3, 16),
+];
+
+/// Every list, by the name of what it lists.
+#[cfg(test)]
+pub(in crate::cli) const LISTS: [(&str, &[Column]); 13] = [
+    ("callbacks", &CALLBACKS),
+    ("callbacks under way", &UNDER_WAY),
+    ("attempts", &ATTEMPTS),
+    ("dead letters", &DEAD_LETTERS),
+    ("offsets", &OFFSETS),
+    ("teams", &TEAMS),
+    ("keys", &KEYS),
+    ("endpoints", &ENDPOINTS),
+    ("failing endpoints", &WORST),
+    ("instances", &INSTANCES),
+    ("steps", &STEPS),
+    ("tokens", &TOKENS),
+    ("audit", &AUDIT),
 ];
 
 /// How an answer is shown.
@@ -116,12 +150,13 @@ pub(super) enum View {
     Member(&'static str),
 }
 
-pub(super) fn shown(view: &View, answer: &Value, look: Look, quiet: bool) -> String {
+/// The answer as text for people. A look without hints leaves out sentences about what else there is.
+pub(super) fn shown(view: &View, answer: &Value, look: Look) -> String {
     let titled = |title: &str, member: &str, columns: &[Column]| titled(title, &docs(answer, member), columns, look);
     match view {
         View::Record => record(answer),
         View::Member(member) => answer[*member].as_str().unwrap_or_default().to_owned(),
-        View::List(columns) => list(columns, answer, look, quiet),
+        View::List(columns) => list(columns, answer, look),
         View::Status => joined([
             Some(record(answer)),
             titled("Endpoints that fail", "worst_endpoints", &WORST),
@@ -132,6 +167,7 @@ pub(super) fn shown(view: &View, answer: &Value, look: Look, quiet: bool) -> Str
             joined([Some(record(callback)), Some(attempts(&docs(answer, "docs"), callback, look))])
         }
         View::Task => joined([
+            titled("Under way", "under_way", &UNDER_WAY),
             titled("Callbacks", "callbacks", &CALLBACKS),
             titled("Dead letters", "dead_letters", &DEAD_LETTERS),
         ]),
@@ -174,10 +210,10 @@ fn titled_steps(title: &str, check: &Value, look: Look) -> Option<String> {
     check["steps"].as_array().map(|steps| format!("{title}\n{}", table(steps, &STEPS, look)))
 }
 
-fn list(columns: Columns, answer: &Value, look: Look, quiet: bool) -> String {
+fn list(columns: Columns, answer: &Value, look: Look) -> String {
     let docs = docs(answer, "docs");
     let shown = table(&docs, columns, look);
-    let Some(token) = answer["next_token"].as_str().filter(|_| !quiet) else { return shown };
+    let Some(token) = answer["next_token"].as_str().filter(|_| look.hints) else { return shown };
     let found = if docs.is_empty() { "Nothing found so far; there is more to look at" } else { "More follow" };
     format!("{shown}\n\n{found}: --next {token}")
 }

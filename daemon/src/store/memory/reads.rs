@@ -14,8 +14,8 @@ use crate::model::settlement::{NumberedAttempt, Pending, Rows};
 use crate::model::state::State as CallbackState;
 use crate::store::Answer;
 use crate::store::reads::{
-    BuriedLetter, CallbackFilter, Counts, DeadLetterFilter, Found, InstanceRow, LISTED_BYTES, Page, PartitionOffsets,
-    QueueAsk, QueueRow, Queues, Reads, Totals,
+    BuriedLetter, CallbackFilter, Counts, DeadLetterFilter, Found, InstanceRow, LISTED_BYTES, LastAttempt, Page,
+    PartitionOffsets, QueueAsk, QueueRow, Queues, Reads, Totals,
 };
 
 impl Reads for MemoryStore {
@@ -28,10 +28,13 @@ impl Reads for MemoryStore {
         done(Ok(state.attempts_of(id).cloned().collect()))
     }
 
-    fn last_statuses(&self, ids: Vec<CallbackId>) -> Answer<'_, Vec<Option<u16>>> {
+    fn last_attempts(&self, ids: Vec<CallbackId>) -> Answer<'_, Vec<Option<LastAttempt>>> {
         let state = self.state();
-        let status = |id: &CallbackId| state.attempts_of(*id).last().and_then(|attempt| attempt.attempt.status);
-        done(Ok(ids.iter().map(status).collect()))
+        let last = |id: &CallbackId| {
+            let attempt = &state.attempts_of(*id).last()?.attempt;
+            Some(LastAttempt { status: attempt.status, ended_at: attempt.ended_at() })
+        };
+        done(Ok(ids.iter().map(last).collect()))
     }
 
     fn body(&self, id: CallbackId) -> Answer<'_, Option<Bytes>> {

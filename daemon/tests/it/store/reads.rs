@@ -18,7 +18,7 @@ use callbackd::model::settlement::{Change, Settle};
 use callbackd::model::state::State;
 use callbackd::model::team::Mode;
 use callbackd::store::reads::{
-    CallbackFilter, DeadLetterFilter, InstanceEnd, LISTED_BYTES, Page, QueueAsk, QueueMatch, Queues,
+    CallbackFilter, DeadLetterFilter, InstanceEnd, LISTED_BYTES, LastAttempt, Page, QueueAsk, QueueMatch, Queues,
 };
 use callbackd::store::{Batch, ClaimAsk, InstanceId, PartitionWatermark, Stores};
 use proptest::prelude::*;
@@ -263,7 +263,10 @@ async fn a_callback_shows_its_attempts_and_its_body_while_it_is_pending() {
             let context = format!("{name}: {state:?}");
             assert_eq!(stores.reads.body(id).await.unwrap(), body, "{context}");
             assert_eq!(stores.reads.attempts(id).await.unwrap().len(), attempts, "{context}");
-            assert_eq!(stores.reads.last_statuses(vec![id]).await.unwrap(), [None], "{context}");
+            let last = stores.reads.last_attempts(vec![id]).await.unwrap()[0];
+            let recorded = stores.reads.attempts(id).await.unwrap().pop().map(|last| last.attempt.ended_at());
+            assert_eq!(last.map(|last| last.ended_at), recorded, "{context}: only recorded attempts count");
+            assert_eq!(last.and_then(|last| last.status), None, "{context}");
             assert_eq!(stores.reads.rows(id).await.unwrap().pending.is_some(), state == State::Pending, "{context}");
         }
         let mut first = known(0);
@@ -271,9 +274,16 @@ async fn a_callback_shows_its_attempts_and_its_body_while_it_is_pending() {
         first.state = State::Exhausted;
         let Change::Settle(mut settle) = change(&first, 0, &partition(), 1) else { unreachable!() };
         settle.attempt.status = Some(503);
+        settle.attempt.took = std::time::Duration::from_millis(250);
+        let ended_at = settle.attempt.ended_at();
         write(&stores, (InstanceId(1), 2), vec![Change::Settle(settle)], vec![]).await;
-        let statuses = stores.reads.last_statuses(vec![rows[0].id, first.id]).await.unwrap();
-        assert_eq!(statuses, [None, Some(503)], "{name}: in the order that was asked");
+        let unknown = CallbackId::of("team_0", EventKey::Id("never stored"), BASE);
+        let last = stores.reads.last_attempts(vec![unknown, first.id]).await.unwrap();
+        assert_eq!(
+            last,
+            [None, Some(LastAttempt { status: Some(503), ended_at })],
+            "{name}: in the order that was asked"
+        );
     }
 }
 

@@ -6,6 +6,8 @@ mod dead_letters;
 mod queues;
 mod scan;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension};
 
@@ -19,8 +21,8 @@ use crate::model::event::PartitionKey;
 use crate::model::settlement::{NumberedAttempt, Rows};
 use crate::store::Answer;
 use crate::store::reads::{
-    BuriedLetter, CallbackFilter, Counts, DeadLetterFilter, Found, InstanceEnd, InstanceRow, Page, PartitionOffsets,
-    QueueAsk, QueueRow, Reads, Totals,
+    BuriedLetter, CallbackFilter, Counts, DeadLetterFilter, Found, InstanceEnd, InstanceRow, LastAttempt, Page,
+    PartitionOffsets, QueueAsk, QueueRow, Reads, Totals,
 };
 
 impl Reads for SqliteStore {
@@ -32,14 +34,19 @@ impl Reads for SqliteStore {
         self.read_for_people(move |connection| rows::attempts(connection, id))
     }
 
-    fn last_statuses(&self, ids: Vec<CallbackId>) -> Answer<'_, Vec<Option<u16>>> {
+    fn last_attempts(&self, ids: Vec<CallbackId>) -> Answer<'_, Vec<Option<LastAttempt>>> {
         self.read_for_people(move |connection| {
-            let sql = "SELECT status FROM attempt WHERE id = ?1 ORDER BY n DESC LIMIT 1";
+            let sql = "SELECT status, begun_at, ms FROM attempt WHERE id = ?1 ORDER BY n DESC LIMIT 1";
             let mut statement = connection.prepare_cached(sql)?;
-            let status = |id: &CallbackId| -> rusqlite::Result<Option<u16>> {
-                Ok(statement.query_row([id.as_bytes()], |row| row.get(0)).optional()?.flatten())
+            let last = |id: &CallbackId| -> rusqlite::Result<Option<LastAttempt>> {
+                let read = |row: &rusqlite::Row<'_>| {
+                    let took = Duration::from_millis(row.get(2)?);
+                    let begun_at = Timestamp::from_millis(row.get(1)?);
+                    Ok(LastAttempt { status: row.get(0)?, ended_at: begun_at.plus(took) })
+                };
+                statement.query_row([id.as_bytes()], read).optional()
             };
-            Ok(ids.iter().map(status).collect::<rusqlite::Result<_>>()?)
+            Ok(ids.iter().map(last).collect::<rusqlite::Result<_>>()?)
         })
     }
 
