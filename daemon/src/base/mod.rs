@@ -6,5 +6,6 @@ pub mod labels;
 pub mod metrics;
 pub mod named;
 pub mod pace;
+pub mod private_file;
 pub mod stop;
 pub mod telemetry;
