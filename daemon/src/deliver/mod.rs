@@ -6,6 +6,7 @@
 mod build;
 mod claim;
 pub mod directory;
+mod key_usage;
 mod lease_tokens;
 pub mod resolve;
 pub mod sign;

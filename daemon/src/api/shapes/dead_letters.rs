@@ -4,7 +4,7 @@ use scale_callback_serve::text::printable;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::store::reads::BuriedLetter;
+use crate::ops::dead_letters::LetterReport;
 
 /// A task event that can't become a callback.
 #[derive(Debug, Serialize, ToSchema)]
@@ -26,12 +26,13 @@ pub struct DeadLetterShape {
     /// The length of the record's value.
     pub value_bytes: u64,
     /// The record's value, with control characters escaped. A list shows only its beginning; one dead letter alone shows
-    /// up to 64 KiB.
-    pub value: String,
+    /// up to 64 KiB. Null for callers without the right operate.
+    pub value: Option<String>,
 }
 
 impl DeadLetterShape {
-    pub fn new(row: BuriedLetter, shown: usize) -> Self {
+    pub fn new(report: LetterReport, shown: usize) -> Self {
+        let LetterReport { row, shows_value } = report;
         let letter = row.letter;
         let text = |id: Option<Box<str>>| id.map(|id| printable(id.as_bytes(), 256));
         Self {
@@ -45,7 +46,7 @@ impl DeadLetterShape {
             offset: letter.record.offset,
             buried_at: row.buried_at.to_string(),
             value_bytes: letter.value_len,
-            value: printable(&letter.value, shown),
+            value: shows_value.then(|| printable(&letter.value, shown)),
         }
     }
 }

@@ -53,7 +53,7 @@ pub(super) const TEAMS: [Column; 5] = [
     ("DEFAULT URL", "default_url"),
     ("FOR TEST TASKS", "default_url_test"),
 ];
-pub(super) const KEYS: [Column; 7] = [
+pub(super) const KEYS: [Column; 8] = [
     ("KEY", "key_id"),
     ("KIND", "kind"),
     ("MODE", "mode"),
@@ -61,6 +61,7 @@ pub(super) const KEYS: [Column; 7] = [
     ("LAST 4", "last4"),
     ("PROMOTED", "promoted_at"),
     ("REVOKED", "revoked_at"),
+    ("LAST USED", "used_at"),
 ];
 
 pub(super) const ENDPOINTS: [Column; 9] = [
@@ -85,14 +86,16 @@ const INSTANCES: [Column; 4] =
     [("INSTANCE", "instance_id"), ("STATE", "state"), ("STARTED", "started_at"), ("SEEN", "seen_at")];
 const STEPS: [Column; 5] =
     [("STEP", "step"), ("OK", "ok"), ("MS", "duration_ms"), ("OUTCOME", "outcome"), ("DETAIL", "detail")];
-pub(super) const TOKENS: [Column; 7] = [
+pub(super) const TOKENS: [Column; 9] = [
     ("TOKEN", "token_id"),
     ("NAME", "name"),
     ("SCOPE", "scope"),
+    ("TEAMS", "teams"),
     ("STATE", "state"),
     ("LAST 4", "last4"),
     ("CREATED", "created_at"),
     ("EXPIRES", "expires_at"),
+    ("LAST USED", "used_at"),
 ];
 pub(super) const AUDIT: [Column; 6] = [
     ("AT", "at"),

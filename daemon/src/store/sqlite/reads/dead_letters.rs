@@ -18,10 +18,11 @@ use crate::store::reads::{BuriedLetter, DeadLetterFilter, Found, LISTED_BYTES, P
 const ONE: &str =
     "SELECT id, partition_id, off, record_at, reason, detail, team, task, event_id, value, value_len, buried_at
      FROM dead_letter WHERE id = ?1";
-/// The same with the first [`LISTED_BYTES`] of the value: a page of whole values would be megabytes.
+/// The same with the first [`LISTED_BYTES`] of the value: a page of whole values would be megabytes. SQLite's `substr` of an
+/// empty blob is NULL, but an empty value is a value.
 const LISTED: &str =
-    "SELECT id, partition_id, off, record_at, reason, detail, team, task, event_id, substr(value, 1, ?2), value_len,
-        buried_at
+    "SELECT id, partition_id, off, record_at, reason, detail, team, task, event_id, coalesce(substr(value, 1, ?2), x''),
+        value_len, buried_at
      FROM dead_letter WHERE id = ?1";
 
 pub(super) fn one(connection: &Connection, id: CallbackId) -> Result<Option<BuriedLetter>, SqliteError> {
@@ -68,7 +69,9 @@ pub(super) fn page(
     while let Some(row) = rows.next()? {
         let id: [u8; 16] = row.get(0)?;
         let team: Option<Vec<u8>> = row.get(1)?;
-        let matches = filter.team.as_ref().is_none_or(|own| team.as_deref() == Some(own.as_bytes()))
+        let is_of = |own: &String| team.as_deref() == Some(own.as_bytes());
+        let matches = filter.team.as_ref().is_none_or(is_of)
+            && filter.teams.as_ref().is_none_or(|teams| teams.iter().any(is_of))
             && filter.reason.is_none_or(|reason| row.get_ref(2).is_ok_and(|name| name.as_str() == Ok(reason.name())));
         if matches {
             if found.docs.len() == page.limit {
