@@ -6,28 +6,65 @@
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use base64::engine::{Engine as _, general_purpose::STANDARD};
+use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::{Zeroize as _, Zeroizing};
 
+use crate::base::private_file;
 use crate::model::team::{KeyKind, Mode};
 
 /// The version of the associated data's format.
 const VERSION: u8 = 1;
 /// A keyring holds only a few keys.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
+/// The variable that holds the text of a keyring, where there can be no file.
+pub const VARIABLE: &str = "CALLBACKD_KEYRING";
+
+/// Where the keyring is.
+#[derive(Debug, Clone, Default)]
+pub enum Source {
+    #[default]
+    Unset,
+    File(PathBuf),
+    /// The text itself, from [`VARIABLE`].
+    Text(SecretString),
+}
+
+impl Source {
+    pub fn is_set(&self) -> bool {
+        !matches!(self, Self::Unset)
+    }
+}
+
+/// For people: the file, or the variable.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unset => f.write_str("nowhere"),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Text(_) => write!(f, "the variable {VARIABLE}"),
+        }
+    }
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeyringError {
+    #[error(
+        "keyring.file is not set; create a keyring with `callbackd keyring create FILE`, and name the file in keyring.file"
+    )]
+    Unset,
     #[error("keyring: {path}: {why}")]
     Io { path: String, why: std::io::Error },
     #[error("keyring: {path} exists already, and is never overwritten")]
     Exists { path: String },
-    #[error("keyring: {path} can be read by other users (mode {mode:o}); run: chmod 600 {path}")]
-    Readable { path: String, mode: u32 },
+    #[error(
+        "keyring: {path} is open to other users, or its group may change it (mode {mode:o}); run: chmod g-w,o= {path}"
+    )]
+    Open { path: String, mode: u32 },
     #[error("keyring: {place}, line {line}: expected \"<id> <base64 of 32 bytes>\"")]
     Malformed { place: String, line: usize },
     #[error("keyring: {place} holds no key; create one with: callbackd keyring create FILE")]
@@ -61,7 +98,19 @@ pub struct Sealed {
 }
 
 impl Keyring {
-    /// Reads a keyring file. Other users must not have access to it.
+    /// Reads the keyring from where the configuration says that it is.
+    ///
+    /// # Errors
+    /// A sentence that names the place, never the text.
+    pub fn load(source: &Source) -> Result<Self, KeyringError> {
+        match source {
+            Source::Unset => Err(KeyringError::Unset),
+            Source::File(path) => Self::from_file(path),
+            Source::Text(text) => Self::parse(text.expose_secret(), &source.to_string()),
+        }
+    }
+
+    /// Reads a keyring file. Its group may read it; other users must not have access to it.
     ///
     /// # Errors
     /// A sentence that names the file.
@@ -69,9 +118,8 @@ impl Keyring {
         let shown = path.display().to_string();
         let io = |why| KeyringError::Io { path: shown.clone(), why };
         let file = File::open(path).map_err(io)?;
-        let mode = file.metadata().map_err(io)?.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(KeyringError::Readable { path: shown, mode });
+        if let Some(mode) = private_file::open_mode_of(&file).map_err(io)? {
+            return Err(KeyringError::Open { path: shown, mode });
         }
         let mut text = Zeroizing::new(String::new());
         file.take(MAX_FILE_BYTES).read_to_string(&mut text).map_err(io)?;
@@ -176,6 +224,8 @@ fn associated(place: &Place<'_>) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     const PLACE: Place<'static> = Place { team: "team_a", kind: KeyKind::Signing, mode: Mode::Live, key_id: "key_1" };
@@ -213,10 +263,35 @@ mod tests {
         let path = directory.path().join("ring");
         Keyring::create(&path).expect("made");
         assert!(Keyring::create(&path).is_err(), "a keyring is never overwritten");
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("set");
-        assert!(matches!(Keyring::from_file(&path), Err(KeyringError::Readable { mode: 0o644, .. })));
+        let set = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("set");
+        for mode in [0o644, 0o660, 0o604] {
+            set(mode);
+            assert!(matches!(Keyring::from_file(&path), Err(KeyringError::Open { mode: found, .. }) if found == mode));
+        }
+        // As a container platform mounts a secret: the owner is root, and the group is ours.
+        for mode in [0o440, 0o640, 0o400] {
+            set(mode);
+            assert!(Keyring::from_file(&path).is_ok(), "{mode:o}");
+        }
         let error = Keyring::parse("# ok\nk1 c2VjcmV0\n", "FILE").expect_err("too short");
         assert_eq!(error.to_string(), "keyring: FILE, line 2: expected \"<id> <base64 of 32 bytes>\"");
         assert!(matches!(Keyring::parse("\n", "FILE"), Err(KeyringError::Empty { .. })));
+    }
+
+    #[test]
+    fn a_keyring_can_be_a_text_that_no_message_shows() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("ring");
+        let sealed = keyring(&path).seal("whsec_secret", &PLACE);
+        let text = std::fs::read_to_string(&path).expect("read");
+        let source = Source::Text(text.clone().into());
+        let ring = Keyring::load(&source).expect("the same keys");
+        assert_eq!(ring.open(&sealed, &PLACE).map(|text| text.to_string()), Ok("whsec_secret".to_owned()));
+        assert!(!format!("{source:?} {source}").contains(text.lines().last().expect("a key")));
+        let broken = Source::Text("k1 c2VjcmV0".into());
+        let error = Keyring::load(&broken).expect_err("too short").to_string();
+        assert_eq!(error, "keyring: the variable CALLBACKD_KEYRING, line 1: expected \"<id> <base64 of 32 bytes>\"");
+        let error = Keyring::load(&Source::Unset).expect_err("there is none").to_string();
+        assert!(error.starts_with("keyring.file is not set; create a keyring with"), "{error}");
     }
 }

@@ -74,6 +74,37 @@ impl Drop for Going {
     }
 }
 
+/// The kernel shows by the owner of `/proc/PID` whether a process of a user who is not root can be dumped.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_memory_of_a_process_with_keys_can_not_be_dumped() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    use std::os::unix::process::CommandExt as _;
+    const NOBODY: u32 = 65_534;
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("scale-callback");
+    std::fs::copy(BINARY, &program).unwrap();
+    for path in [folder.path(), &program] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let owner = |program: &Path, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        if rustix::process::geteuid().is_root() {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        let mut child = command.spawn().unwrap();
+        // Its first line, or its end, comes after it has marked itself.
+        let mut going = Going { out: BufReader::new(child.stdout.take().unwrap()), child };
+        if !arguments.is_empty() {
+            going.told("listening at ");
+        }
+        std::fs::metadata(format!("/proc/{}", going.child.id())).unwrap().uid()
+    };
+    assert_ne!(owner(Path::new("cat"), &[]), 0, "a process that can be dumped belongs to its user");
+    assert_eq!(owner(&program, &["listen", "--listen", "127.0.0.1:0", "--timeout", "60s"]), 0);
+}
+
 #[test]
 fn a_first_callback_is_sent_and_received() {
     let keys = [("SIGNING_SECRET", SECRET), ("AUTH_KEY", AUTH)];

@@ -110,8 +110,11 @@ async fn caller(ops: &Ops, arrival: &Arrival, asked: Asked) -> Result<Caller, Pr
         let detail = "requests to this host name are not answered; name it in api.hosts";
         return Err(Problem::new(StatusCode::FORBIDDEN, Code::Forbidden, detail));
     }
-    let token = asked.token.ok_or_else(nobody)?;
-    Ok(ops.authenticate(&token, peer.to_string()).await?)
+    let Some(token) = asked.token else {
+        ops.came_without_token();
+        return Err(nobody());
+    };
+    Ok(ops.authenticate(&token, *peer).await?)
 }
 
 fn nobody() -> Problem {

@@ -11,7 +11,7 @@ pub mod shapes;
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +35,13 @@ use crate::ops::Ops;
 
 fn limits() -> Limits {
     Limits { connections: 128, life: Duration::from_secs(300), ..Limits::default() }
+}
+
+/// The ops listener's own places, which no client of the API can take. A probe is one short request on a connection of its
+/// own, so a connection without a request keeps its place only for a moment, and there are many more places than
+/// programs that ask.
+fn probe_limits() -> Limits {
+    Limits { connections: 512, head: Duration::from_secs(2), life: Duration::from_secs(10), ..Limits::default() }
 }
 
 fn described() -> (Router<Ops>, utoipa::openapi::OpenApi) {
@@ -132,8 +139,8 @@ pub async fn listen_once_there_is_a_token(address: SocketAddr, tls: Option<Arc<S
 /// Serves `/livez`, `/readyz` and `/metrics` until `stop`.
 pub async fn serve_ops(listener: TcpListener, ops: Ops, stop: Stop) {
     let router = probes::router(ops);
-    serve(Listener::Tcp(listener), limits(), move |_| TowerToHyperService::new(router.clone()), stop.into_receiver())
-        .await;
+    let make = move |_| TowerToHyperService::new(router.clone());
+    serve(Listener::Tcp(listener), probe_limits(), make, stop.into_receiver()).await;
 }
 
 /// Binds a unix socket that only this user can open. It replaces a socket file where nobody listens any more. Answers
@@ -153,6 +160,5 @@ pub async fn bind_unix(path: &Path) -> io::Result<(UnixListener, u32)> {
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    let user = std::fs::metadata("/proc/self")?.uid();
-    Ok((listener, user))
+    Ok((listener, rustix::process::geteuid().as_raw()))
 }

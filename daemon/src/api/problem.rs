@@ -38,6 +38,7 @@ pub(super) enum Code {
     UrlRefused,
     KeyState,
     Pruned,
+    ConfirmationNeeded,
 }
 
 /// What went wrong (RFC 9457). Programs look at `code`, people read `detail`.
@@ -83,6 +84,7 @@ impl From<OpsError> for Problem {
             OpsError::Pruned(_) => (StatusCode::GONE, Code::Pruned),
             OpsError::Conflict(_) => (StatusCode::CONFLICT, Code::Conflict),
             OpsError::KeyState(_) => (StatusCode::CONFLICT, Code::KeyState),
+            OpsError::ConfirmationNeeded(_) => (StatusCode::CONFLICT, Code::ConfirmationNeeded),
             OpsError::IdempotencyMismatch => (StatusCode::UNPROCESSABLE_ENTITY, Code::IdempotencyMismatch),
             OpsError::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, Code::Unauthenticated),
             OpsError::Forbidden(_) => (StatusCode::FORBIDDEN, Code::Forbidden),

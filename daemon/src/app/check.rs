@@ -7,7 +7,8 @@ use std::path::Path;
 use scale_callback_serve::tls::ServerTls;
 
 use crate::base::clock::{Clock as _, SystemClock};
-use crate::base::finding::Finding;
+use crate::base::finding::{Finding, Verdict};
+use crate::base::private_file;
 use crate::config::Config;
 use crate::keyring::Keyring;
 use crate::store::admin::KeyRow;
@@ -18,6 +19,7 @@ use crate::{intake, net};
 pub async fn check(config: &Config) -> Vec<Finding> {
     let now = SystemClock.now();
     let mut found = vec![Finding::ok("configuration", "it can be read")];
+    found.extend(exposed_files(config));
     found.extend(kafka(config).await);
     let looked = tools::check(&config.store, now);
     found.extend(looked.findings);
@@ -36,28 +38,50 @@ async fn kafka(config: &Config) -> Vec<Finding> {
         let fix = "name the brokers: kafka.brokers = \"host:port\"";
         return vec![Finding::failed("kafka", "kafka.brokers is empty", fix)];
     }
+    let mut found = intake::security::check(&config.intake);
     let (intake, horizon, now) = (config.intake.clone(), config.retry.horizon, SystemClock.now());
     let looked = tokio::task::spawn_blocking(move || intake::check::check(&intake, horizon, now)).await;
-    looked.unwrap_or_else(|_| {
+    found.extend(looked.unwrap_or_else(|_| {
         vec![Finding::failed("kafka", "the check panicked", "run the check again, and report the defect")]
-    })
+    }));
+    found
+}
+
+/// What is weak but does not stop the daemon, as far as the settings and the files show it. The start logs it, too.
+pub(super) fn weaknesses(config: &Config) -> Vec<Finding> {
+    let mut found = intake::security::check(&config.intake);
+    found.extend(exposed_files(config));
+    found.retain(|finding| finding.verdict == Verdict::Warning);
+    found
+}
+
+/// A warning for each file with a secret that is open to other users. A file that can't be read is reported by the part
+/// that reads it.
+fn exposed_files(config: &Config) -> Vec<Finding> {
+    let exposed = config.secret_files.iter().filter_map(|(setting, path)| {
+        let mode = private_file::open_mode_at(path).ok()??;
+        let path = path.display();
+        Some(Finding::warning(
+            setting,
+            format!("{path} is open to other users, or its group may change it (mode {mode:o})"),
+            format!("run: chmod g-w,o= {path}"),
+        ))
+    });
+    exposed.collect()
 }
 
 fn keyring(config: &Config, keys: &[KeyRow]) -> Finding {
     let what = "keyring";
-    if config.keyring_file.as_os_str().is_empty() {
-        let fix = "create one: callbackd keyring create FILE, and name it as keyring.file";
-        return Finding::failed(what, "keyring.file is empty", fix);
-    }
-    let ring = match Keyring::from_file(&config.keyring_file) {
+    let ring = match Keyring::load(&config.keyring) {
         Ok(ring) => ring,
         Err(error) => {
-            return Finding::failed(what, error.to_string(), "create one with: callbackd keyring create FILE");
+            let fix = "create one with: callbackd keyring create FILE, and name it in keyring.file";
+            return Finding::failed(what, error.to_string(), fix);
         }
     };
     let detail = match ring.ids().len() {
-        1 => format!("a sealing key in {}", config.keyring_file.display()),
-        count => format!("{count} sealing keys in {}", config.keyring_file.display()),
+        1 => format!("a sealing key in {}", config.keyring),
+        count => format!("{count} sealing keys in {}", config.keyring),
     };
     match super::start::check_keyring(keys, &ring) {
         Ok(()) if keys.is_empty() => Finding::ok(what, detail),

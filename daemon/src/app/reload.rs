@@ -49,6 +49,7 @@ impl Live {
         policy.never.extend_from_slice(&self.delivery.engine.client.policy().never);
         policy.never.sort_unstable();
         policy.never.dedup();
+        self.warn_of_ends(config);
         self.delivery.engine.client.set_policy(policy);
         self.delivery.directory.set_retry(config.retry);
         self.delivery.lanes.set_caps(config.caps);
@@ -60,6 +61,20 @@ impl Live {
             level.clone_from(&config.log.level);
         }
         Ok(())
+    }
+}
+
+impl Live {
+    /// A reload asks nobody, so it says in the log that it may end callbacks.
+    fn warn_of_ends(&self, config: &Config) {
+        if config.retry.retries < self.delivery.directory.retry().retries {
+            tracing::warn!("retry.retries is lower now: callbacks without a retry left end at their next failure");
+        }
+        if self.delivery.engine.client.policy().http.is_looser_than(config.egress.http) {
+            tracing::warn!(
+                "egress.http is stricter now: callbacks to http URLs that it refuses end at their next attempt"
+            );
+        }
     }
 }
 

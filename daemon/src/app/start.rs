@@ -180,11 +180,7 @@ impl Ground {
 /// The keyring, after a check that the settings without a default are there.
 fn keyring(config: &Config) -> anyhow::Result<Arc<Keyring>> {
     anyhow::ensure!(!config.intake.brokers.is_empty(), "kafka.brokers: say where the brokers are, \"host:port\"");
-    anyhow::ensure!(
-        !config.keyring_file.as_os_str().is_empty(),
-        "keyring.file: name the keyring; create one with: callbackd keyring create FILE"
-    );
-    Ok(Arc::new(Keyring::from_file(&config.keyring_file)?))
+    Ok(Arc::new(Keyring::load(&config.keyring)?))
 }
 
 /// All metrics, with all their labels.
@@ -231,8 +227,11 @@ fn delivery_config(config: &Config) -> anyhow::Result<deliver::Config> {
     })
 }
 
-/// Logs that the daemon runs, with its addresses.
+/// Logs that the daemon runs, with its addresses, and what is weak in its settings.
 pub(super) fn tell(config: &Config, ops: &Ops, ops_address: Option<SocketAddr>, api_address: Option<SocketAddr>) {
+    for weak in super::check::weaknesses(config) {
+        tracing::warn!(what = weak.what, found = weak.detail, fix = weak.fix, "a setting is weak");
+    }
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         store = ops.store_id(),

@@ -38,6 +38,15 @@ named! {
 }
 
 named! {
+    /// Why a request to the API could not be authenticated.
+    pub enum CredentialFault {
+        Missing = "missing",
+        /// It is unknown, revoked or expired.
+        Wrong = "wrong",
+    }
+}
+
+named! {
     /// Kinds of errors of the Kafka client.
     pub enum KafkaTrouble {
         Unreachable = "unreachable",

@@ -5,7 +5,7 @@ use prometheus::{
     TextEncoder,
 };
 
-use super::labels::{KafkaTrouble, ParkCause, RepeatCause, Timeliness};
+use super::labels::{CredentialFault, KafkaTrouble, ParkCause, RepeatCause, Timeliness};
 use super::named::Named;
 
 /// Label values that the domain's rooms define. They are parameters, so that this room does not depend on those rooms.
@@ -96,6 +96,9 @@ metrics! { labels:
         "Requests to /admin/v1: answered (ok), refused because of the request (refused), or not \
          answered because of the daemon (failed).",
         "class", &["ok", "refused", "failed"]);
+    api_unauthenticated_total: IntCounterVec = counters(
+        "Requests to /admin/v1 over TCP without a token (missing), or with one that is unknown, revoked or expired (wrong).",
+        "token", &names::<CredentialFault>());
     config_reloads_total: IntCounterVec = counters(
         "Configurations read again on SIGHUP: taken (ok), or refused because of a mistake (refused).",
         "result", &["ok", "refused"]);

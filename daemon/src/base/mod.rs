@@ -9,6 +9,7 @@ pub mod metrics;
 pub mod named;
 pub mod pace;
 pub mod panics;
+pub mod private_file;
 pub mod stop;
 pub mod suggest;
 pub mod supervise;

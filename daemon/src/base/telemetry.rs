@@ -39,17 +39,25 @@ pub fn check_level(level: &str) -> Result<(), String> {
     filter(level).map(drop)
 }
 
-/// A word by itself must be a level. The library would take any other word for a module's name.
+/// A word by itself must be a level, since the library would take any other word for a module's name. What stands before
+/// `=` must be a module's path, since the library would also take the names of a span's fields there.
 fn filter(level: &str) -> Result<Targets, String> {
+    if level.len() > LONGEST_FILTER {
+        return Err(format!("a filter has at most {LONGEST_FILTER} bytes, and this one has {}", level.len()));
+    }
     let wrong = || format!("{level:?} is not a level or filter; say for example \"info\" or \"callbackd=debug,info\"");
     let levels = ["off", "error", "warn", "info", "debug", "trace"];
     let is_level = |word: &str| levels.iter().any(|level| level.eq_ignore_ascii_case(word));
-    let bare = |part: &&str| !part.contains('=');
-    let has_wrong_word = level.split(',').map(str::trim).filter(bare).any(|word| !is_level(word));
-    if has_wrong_word || level.len() > LONGEST_FILTER {
+    let is_module = |path: &str| path.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b':'));
+    let is_part = |part: &str| match part.split_once('=') {
+        None => is_level(part),
+        Some((module, level)) => !module.is_empty() && is_module(module) && is_level(level),
+    };
+    let parts: Vec<_> = level.split(',').map(str::trim).collect();
+    if !parts.iter().all(|part| is_part(part)) {
         return Err(wrong());
     }
-    level.parse().map(without_quotations).map_err(|_| wrong())
+    parts.join(",").parse().map(without_quotations).map_err(|_| wrong())
 }
 
 fn without_quotations(asked: Targets) -> Targets {
@@ -143,13 +151,18 @@ mod tests {
 
     #[test]
     fn a_word_that_is_no_level_is_refused() {
-        for good in ["off", "info", "DEBUG", "callbackd=debug,info", "info,hyper=off"] {
+        for good in ["off", "info", "DEBUG", "callbackd=debug,info", "info, callbackd::net=off"] {
             assert_eq!(check_level(good), Ok(()), "{good}");
         }
         let long = "info,".repeat(1_000) + "info";
         for wrong in [
             long.as_str(),
             "callbackd[{x=~\"a+\"}]=debug",
+            "callbackd[span]=debug",
+            "callbackd[{field}]=debug",
+            "[{field}]=trace",
+            "(a+)+$=debug",
+            "callbackd=0",
             "",
             "infoo",
             "wran",

@@ -30,11 +30,13 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| Failure::new(Failure::FAILED, format!("the runtime can't be started: {error}")))
 }
 
-/// Turns core dumps off, since they would hold unencrypted keys.
-fn no_core_dumps() {
-    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
-    // A system that refuses this may still run the daemon.
-    rustix::process::setrlimit(rustix::process::Resource::Core, none).ok();
+/// Lets this process open as many files and connections as the system allows it. The usual limit of 1,024 is less than the
+/// connections that attempts, the API and probes may have together.
+fn raise_descriptor_limit() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let highest = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // Where the system refuses, the limit that holds stays.
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, highest).ok();
 }
 
 /// `callbackd run`.
@@ -42,7 +44,7 @@ pub(super) fn run(file: Option<&Path>, hold_intake: bool) -> Result<ExitCode, Fa
     let layers = Layers::read(file, std::env::vars_os()).map_err(refused)?;
     let config = Config::from_layers(&layers).map_err(refused)?;
     config.check_runnable().map_err(refused)?;
-    no_core_dumps();
+    raise_descriptor_limit();
     let log_level = telemetry::start(&config.log).map_err(refused)?;
     runtime()?.block_on(async {
         let listen = |kind| signal(kind).map_err(|error| Failure::from(anyhow::anyhow!(error)));
@@ -244,7 +246,7 @@ pub(super) fn keyring(file: Option<&Path>, command: KeyringCommand) -> Result<Ex
         }
         KeyringCommand::Status => {
             let config = Config::load(file).map_err(refused)?;
-            let keyring = Keyring::from_file(&config.keyring_file).map_err(refused)?;
+            let keyring = Keyring::load(&config.keyring).map_err(refused)?;
             let last = keyring.ids().len().saturating_sub(1);
             let docs: Vec<_> = keyring
                 .ids()

@@ -58,6 +58,8 @@ impl From<anyhow::Error> for Failure {
 
 /// Runs the command that this program's arguments name.
 pub fn main() -> ExitCode {
+    // Every command may hold a key or a token.
+    scale_callback::cli::keep_memory_private();
     crate::base::panics::tell_places_only(false);
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -107,9 +109,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Keyring(command) => local::keyring(file, command),
         Command::Migrate(args) => store::migrate(file, &args),
         Command::Store(command) => store::look(remote, &command),
-        Command::Tokens(TokensCommand::Create { name, scope, valid_for, value_only, bootstrap: true }) => {
-            store::bootstrap(remote, name, &scope, &valid_for, value_only)
-        }
+        Command::Tokens(TokensCommand::Create(new)) if new.bootstrap => store::bootstrap(remote, new),
         Command::Receivers(command) => {
             crate::base::telemetry::start(&crate::base::telemetry::Config {
                 format: crate::base::telemetry::Format::Human,
@@ -148,13 +148,28 @@ fn secret_from(file: &Path) -> Result<Zeroizing<String>, Failure> {
     let read = if file == Path::new("-") {
         std::io::stdin().take(MAX_SECRET_BYTES).read_to_string(&mut text)
     } else {
-        std::fs::File::open(file).and_then(|file| file.take(MAX_SECRET_BYTES).read_to_string(&mut text))
+        std::fs::File::open(file).and_then(|opened| {
+            warn_if_open(file, &opened);
+            opened.take(MAX_SECRET_BYTES).read_to_string(&mut text)
+        })
     };
     read.map_err(|error| Failure::new(Failure::FAILED, format!("{}: {error}", file.display())))?;
     if text.trim().is_empty() {
         return Err(Failure::new(Failure::REFUSED, format!("{}: it is empty", file.display())));
     }
     Ok(Zeroizing::new(text.trim().to_owned()))
+}
+
+/// Tells the user of a file with a secret that other users can read it. The file is read all the same: it is the user's.
+#[expect(clippy::print_stderr, reason = "a warning for the user of a command")]
+fn warn_if_open(path: &Path, file: &std::fs::File) {
+    let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
+    if let Ok(Some(mode)) = crate::base::private_file::open_mode_of(file)
+        && is_file
+    {
+        let path = path.display();
+        eprintln!("callbackd: warning: {path} is open to other users (mode {mode:o}); run: chmod g-w,o= {path}");
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, Failure> {

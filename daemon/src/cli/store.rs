@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::args::{MigrateArgs, Remote, StoreCommand};
+use super::args::{MigrateArgs, NewTokenArgs, Remote, StoreCommand};
 use super::table::{Look, record, say, table, whole};
 use super::{Failure, duration};
 use crate::base::clock::SystemClock;
@@ -86,16 +86,11 @@ pub(super) fn look(remote: &Remote, command: &StoreCommand) -> Result<ExitCode, 
 }
 
 /// `callbackd tokens create --bootstrap`.
-pub(super) fn bootstrap(
-    remote: &Remote,
-    name: String,
-    scope: &str,
-    valid_for: &str,
-    value_only: bool,
-) -> Result<ExitCode, Failure> {
+pub(super) fn bootstrap(remote: &Remote, args: NewTokenArgs) -> Result<ExitCode, Failure> {
     let config = Config::load(remote.config.as_deref()).map_err(refused)?;
-    let scope = tokens::scope(&scope.replace(',', " ")).map_err(refused)?;
-    let new = NewToken { name, scope, valid_for: duration(valid_for)? };
+    let scope = tokens::scope(&args.scope.replace(',', " ")).map_err(refused)?;
+    let valid_for = args.valid_for.as_deref().map(duration).transpose()?;
+    let new = NewToken { name: args.name, scope, valid_for, teams: args.team };
     let store = store::open(&config.store, config.values, Arc::new(SystemClock)).map_err(|error| match error {
         in_use @ OpenError::InUse { .. } => refused(format!("{in_use}. To ask the running one, leave --bootstrap out")),
         other => refused(other),
@@ -105,7 +100,7 @@ pub(super) fn bootstrap(
         "token_id": row.id, "name": row.name, "scope": row.scope.name(), "expires_at": row.expires_at.to_string(),
         "value": value.as_str(),
     });
-    say(&match (value_only, remote.json) {
+    say(&match (args.value_only, remote.json) {
         (true, _) => value.to_string(),
         (false, true) => doc.to_string(),
         (false, false) => record(&doc),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
+use secrecy::SecretString;
 use serde::Deserialize;
 use toml::Value;
 use toml::de::{DeTable, DeValue};
@@ -11,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 use super::raw::Raw;
 use super::settings::{ALLOW_KEYS, KAFKA_PROPERTIES, KAFKA_PROPERTY_FILES, is_free_table, paths};
 use super::{DEFAULTS, hints};
+use crate::keyring;
 
 /// One sentence about one mistake.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +48,8 @@ impl std::fmt::Display for ValueSource {
 pub struct Layers {
     merged: toml::Table,
     sources: BTreeMap<String, ValueSource>,
+    /// The text of the keyring, if a variable holds it.
+    keyring: Option<SecretString>,
 }
 
 impl Layers {
@@ -72,7 +76,7 @@ impl Layers {
         variables: impl Iterator<Item = (OsString, OsString)>,
     ) -> Result<Self, ConfigError> {
         let merged = DEFAULTS.parse().map_err(|error| ConfigError(format!("the compiled-in defaults: {error}")))?;
-        let mut layers = Self { merged, sources: BTreeMap::new() };
+        let mut layers = Self { merged, sources: BTreeMap::new(), keyring: None };
         if let Some((name, text)) = file {
             layers.add_file(name, text)?;
         }
@@ -112,6 +116,10 @@ impl Layers {
     }
 
     fn add_variable(&mut self, name: &str, text: &str) -> Result<(), ConfigError> {
+        if name == keyring::VARIABLE {
+            self.keyring = Some(text.into());
+            return Ok(());
+        }
         // Variables without a section, such as CALLBACKD_API_URL, are no settings.
         let Some((section, key)) = name.trim_start_matches("CALLBACKD_").split_once("__") else {
             return match hints::almost_a_variable(name) {
@@ -188,6 +196,11 @@ impl Layers {
             ValueSource::Default => ConfigError(format!("{key}: {why}")),
             source => ConfigError(format!("{source}: {key}: {why}")),
         }
+    }
+
+    /// The text of the keyring, if a variable holds it.
+    pub(super) fn keyring(&self) -> Option<&SecretString> {
+        self.keyring.as_ref()
     }
 
     pub fn source(&self, key: &str) -> ValueSource {

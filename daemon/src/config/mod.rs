@@ -22,6 +22,7 @@ pub use settings::is_reloadable;
 
 use crate::base::telemetry;
 use crate::intake;
+use crate::keyring;
 use crate::model::dead_letter::ValueBudget;
 use crate::model::retry::RetryPolicy;
 use crate::model::team::HttpPolicy;
@@ -51,7 +52,9 @@ pub struct Config {
     pub exchange: exchange::Config,
     pub retry: RetryPolicy,
     pub egress: Egress,
-    pub keyring_file: PathBuf,
+    pub keyring: keyring::Source,
+    /// Files that hold a secret, with the settings that name them. The keyring is not among them: it checks its own file.
+    pub secret_files: Vec<(String, PathBuf)>,
     pub api: Api,
     pub ops_listen: Option<SocketAddr>,
     pub log: telemetry::Config,
@@ -99,9 +102,8 @@ impl Config {
         if self.intake.brokers.is_empty() {
             return Err(ConfigError::new("kafka.brokers: say where the brokers are, \"host:port\""));
         }
-        if self.keyring_file.as_os_str().is_empty() {
-            let sentence = "keyring.file: name the keyring; create one with: callbackd keyring create FILE";
-            return Err(ConfigError::new(sentence));
+        if !self.keyring.is_set() {
+            return Err(ConfigError::new(&keyring::KeyringError::Unset.to_string()));
         }
         Ok(())
     }
@@ -113,7 +115,14 @@ impl Config {
     pub fn from_layers(layers: &Layers) -> Result<Self, ConfigError> {
         let raw: Raw = layers.decode()?;
         let wrong = |key: &str, why: &str| layers.error_at(key, why);
-        let config = sections::build(&raw, &wrong)?;
+        let mut config = sections::build(&raw, &wrong)?;
+        if let Some(text) = layers.keyring() {
+            if config.keyring.is_set() {
+                let why = format!("the variable {} is set as well: set only one of them", keyring::VARIABLE);
+                return Err(wrong("keyring.file", &why));
+            }
+            config.keyring = keyring::Source::Text(text.clone());
+        }
         rules::check(&config, &wrong)?;
         Ok(config)
     }

@@ -6,12 +6,13 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use scale_callback_auth::sign::{AuthHeader, Signer};
 use scale_callback_auth::{CallbackAuthKey, HmacKey, SigningSecret};
 use zeroize::Zeroizing;
 
+use super::key_usage::{KeyUsage, SigningKeys};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::stop::Stop;
 use crate::keyring::{Keyring, Place, Sealed};
@@ -22,6 +23,8 @@ use crate::store::admin::{AdminStore, KeyRow};
 
 /// How often the version is looked at.
 const REFRESH: Duration = Duration::from_millis(500);
+/// How often the use of keys is recorded, so that each key causes at most one write in this time.
+const RECORD_USAGE: Duration = Duration::from_secs(60);
 /// Teams kept open.
 const CACHE_LIMIT: usize = 50_000;
 
@@ -33,6 +36,7 @@ pub struct Directory {
     cache: RwLock<HashMap<Arc<str>, Arc<TeamEntry>>>,
     /// Rises with every refresh. An entry that was read before a refresh is not kept after it.
     generation: AtomicU64,
+    usage: KeyUsage,
 }
 
 pub struct TeamEntry {
@@ -44,28 +48,46 @@ pub struct TeamEntry {
     until: Option<Timestamp>,
 }
 
-/// A mode's signers by the form of the auth header.
+/// A mode's signers by the form of the auth header, each with the keys that it signs with.
 #[derive(Default)]
 struct Signers {
-    key: Option<Signer>,
-    hmac: Option<Signer>,
+    key: Option<(Signer, SigningKeys)>,
+    hmac: Option<(Signer, SigningKeys)>,
 }
 
 impl TeamEntry {
     /// The signer for this mode and form; `None` without usable keys.
     pub fn signer(&self, mode: Mode, form: AuthForm) -> Option<&Signer> {
+        self.signing(mode, form).map(|(signer, _)| signer)
+    }
+
+    /// Notes that the keys of this mode and form sign a callback now.
+    pub fn note_use(&self, mode: Mode, form: AuthForm, now: Timestamp) {
+        if let Some((_, keys)) = self.signing(mode, form) {
+            keys.note(now);
+        }
+    }
+
+    fn signing(&self, mode: Mode, form: AuthForm) -> Option<&(Signer, SigningKeys)> {
         let signers = if mode == Mode::Test { &self.test } else { &self.live };
         match form {
             AuthForm::Key => signers.key.as_ref(),
             AuthForm::Hmac => signers.hmac.as_ref(),
         }
     }
+
+    /// All the keys that sign callbacks of this team.
+    fn signing_keys(&self) -> impl Iterator<Item = &SigningKeys> {
+        let all = [&self.live.key, &self.live.hmac, &self.test.key, &self.test.hmac];
+        all.into_iter().flatten().map(|(_, keys)| keys)
+    }
 }
 
 impl Directory {
     pub fn new(admin: Arc<dyn AdminStore>, keyring: Arc<Keyring>, clock: Arc<dyn Clock>, retry: RetryPolicy) -> Self {
         let retry = RwLock::new(retry);
-        Self { admin, keyring, clock, retry, cache: RwLock::default(), generation: AtomicU64::new(0) }
+        let (cache, generation, usage) = (RwLock::default(), AtomicU64::new(0), KeyUsage::default());
+        Self { admin, keyring, clock, retry, cache, generation, usage }
     }
 
     /// The team, if there is one.
@@ -86,6 +108,7 @@ impl Directory {
             return Ok(Some(entry));
         }
         if cache.len() >= CACHE_LIMIT {
+            self.collect_usage(&cache);
             cache.clear();
         }
         cache.insert(Arc::clone(&entry.team.id), Arc::clone(&entry));
@@ -106,12 +129,29 @@ impl Directory {
     pub fn refresh(&self) {
         let mut cache = self.cache.write().unwrap_or_else(PoisonError::into_inner);
         self.generation.fetch_add(1, Ordering::SeqCst);
+        self.collect_usage(&cache);
         cache.clear();
     }
 
-    /// Watches the version until `stop`.
+    fn collect_usage(&self, cache: &HashMap<Arc<str>, Arc<TeamEntry>>) {
+        self.usage.collect(cache.values().flat_map(|entry| entry.signing_keys()));
+    }
+
+    /// Writes when keys were last used. What the store does not take is lost: the next use is recorded again.
+    async fn record_usage(&self) {
+        self.collect_usage(&self.cache.read().unwrap_or_else(PoisonError::into_inner));
+        for used in self.usage.take() {
+            if let Err(error) = self.admin.mark_used(used).await {
+                tracing::debug!(%error, "the use of keys can't be recorded now");
+                return;
+            }
+        }
+    }
+
+    /// Watches the version, and records the use of keys, until `stop`.
     pub async fn run(&self, mut stop: Stop) {
         let mut known = None;
+        let mut recorded = Instant::now();
         loop {
             // While the store is down, the cache stays in use.
             if let Ok(version) = self.admin.version().await {
@@ -120,11 +160,17 @@ impl Directory {
                 }
                 known = Some(version);
             }
+            if recorded.elapsed() >= RECORD_USAGE {
+                recorded = Instant::now();
+                self.record_usage().await;
+            }
             tokio::select! {
                 () = tokio::time::sleep(REFRESH) => {}
-                () = stop.stopped() => return,
+                () = stop.stopped() => break,
             }
         }
+        // At a stop the store still answers.
+        self.record_usage().await;
     }
 
     fn open(&self, team: Team, keys: &[KeyRow], now: Timestamp) -> TeamEntry {
@@ -148,20 +194,22 @@ impl Directory {
             alike.into_iter()
         };
         let open = |key: &KeyRow| self.open_key(team, key);
-        let secrets: Vec<_> = usable(KeyKind::Signing)
-            .filter_map(|key| open(key).and_then(|text| SigningSecret::parse(&text).ok()))
-            .collect();
+        let (ids, secrets): (Vec<_>, Vec<_>) = usable(KeyKind::Signing)
+            .filter_map(|key| Some((key.id.clone(), SigningSecret::parse(&open(key)?).ok()?)))
+            .unzip();
         if secrets.is_empty() {
             return Signers::default();
         }
+        let used = |more: Vec<String>| SigningKeys::new([ids.clone(), more].concat());
         let key = usable(KeyKind::CallbackAuth)
-            .find_map(|key| open(key).and_then(|text| CallbackAuthKey::parse(&text).ok()))
-            .map(|key| Signer::new(secrets.clone(), AuthHeader::Key(key)));
+            .find_map(|key| Some((key.id.clone(), CallbackAuthKey::parse(&open(key)?).ok()?)))
+            .map(|(id, key)| (Signer::new(secrets.clone(), AuthHeader::Key(key)), used(vec![id])));
         let mut hmac_keys =
-            usable(KeyKind::Hmac).filter_map(|key| open(key).and_then(|text| HmacKey::parse(&text).ok()));
-        let hmac = hmac_keys.next().map(|newest| {
-            let older = hmac_keys.next();
-            Signer::new(secrets.clone(), AuthHeader::Hmac(newest, older))
+            usable(KeyKind::Hmac).filter_map(|key| Some((key.id.clone(), HmacKey::parse(&open(key)?).ok()?)));
+        let hmac = hmac_keys.next().map(|(newest_id, newest)| {
+            let (older_id, older) = hmac_keys.next().unzip();
+            let signer = Signer::new(secrets.clone(), AuthHeader::Hmac(newest, older));
+            (signer, used([Some(newest_id), older_id].into_iter().flatten().collect()))
         });
         Signers { key, hmac }
     }

@@ -8,6 +8,7 @@ mod claim;
 mod clock_watch;
 pub mod directory;
 pub mod health;
+mod key_usage;
 mod lease_tokens;
 pub mod resolve;
 pub mod sign;

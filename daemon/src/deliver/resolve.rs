@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::directory::TeamEntry;
 use crate::model::attempt::Outcome;
 use crate::model::endpoint::{QueueKey, QueueTarget};
-use crate::model::team::{AuthForm, HttpPolicy, Mode};
+use crate::model::team::{AuthForm, HttpPolicy, Mode, Team};
 use crate::net::target::{Target, UrlError};
 use crate::schedule::LaneKey;
 
@@ -32,8 +32,38 @@ impl Refusal {
 }
 
 /// The URL a callback goes to: its task's own, else the team's default.
-pub fn url_of<'u>(own: Option<&'u str>, entry: &'u TeamEntry, mode: Mode) -> Option<&'u str> {
-    own.filter(|url| !url.is_empty()).or_else(|| entry.team.default_url(mode))
+pub fn url_of<'u>(own: Option<&'u str>, team: &'u Team, mode: Mode) -> Option<&'u str> {
+    own.filter(|url| !url.is_empty()).or_else(|| team.default_url(mode))
+}
+
+/// Where a callback of `team` goes and in which form, as far as that does not depend on keys.
+///
+/// # Errors
+/// A [`Refusal`], with its outcome. Each of them ends the callback.
+pub fn judge(
+    own: Option<&str>,
+    mode: Mode,
+    team: &Team,
+    http: HttpPolicy,
+    form: Option<AuthForm>,
+) -> Result<(Target, AuthForm), Refusal> {
+    let url = url_of(own, team, mode)
+        .ok_or_else(|| Refusal::new(Outcome::NoUrl, "neither the task nor its team has a callback URL"))?;
+    let target = Target::parse(url).map_err(|error| Refusal::new(outcome_of(error), error))?;
+    // This comes before any key is read, because the key is sent to the URL, and a task may name its own URL.
+    if !team.allows(&target.origin) {
+        return Err(Refusal::new(Outcome::OriginNotAllowed, "the origin is not among the team's allowed origins"));
+    }
+    let form = form.unwrap_or_else(|| team.form_for(&target.origin));
+    let policy = team.http_policy(http);
+    if !target.origin.https && !policy.allows(form) {
+        let why = match policy {
+            HttpPolicy::HmacOnly => "over http only the hmac form is allowed",
+            HttpPolicy::Allow | HttpPolicy::Refuse => "http is refused",
+        };
+        return Err(Refusal::new(Outcome::HttpNotAllowed, why));
+    }
+    Ok((target, form))
 }
 
 /// Resolves a callback of `entry`'s team.
@@ -55,24 +85,7 @@ pub fn resolve_in(
     http: HttpPolicy,
     form: Option<AuthForm>,
 ) -> Result<Resolved, Refusal> {
-    let url = url_of(own, &entry, mode)
-        .ok_or_else(|| Refusal::new(Outcome::NoUrl, "neither the task nor its team has a callback URL"))?;
-    let target = Target::parse(url).map_err(|error| Refusal::new(outcome_of(error), error))?;
-    // This comes before any key is read, because the key is sent to the URL, and a task may name its own URL.
-    if !entry.team.allows(&target.origin) {
-        return Err(Refusal::new(Outcome::OriginNotAllowed, "the origin is not among the team's allowed origins"));
-    }
-    let form = form.unwrap_or_else(|| entry.team.form_for(&target.origin));
-    if !target.origin.https {
-        match entry.team.http.unwrap_or(http) {
-            HttpPolicy::Allow => {}
-            HttpPolicy::HmacOnly if form == AuthForm::Hmac => {}
-            HttpPolicy::HmacOnly => {
-                return Err(Refusal::new(Outcome::HttpNotAllowed, "over http only the hmac form is allowed"));
-            }
-            HttpPolicy::Refuse => return Err(Refusal::new(Outcome::HttpNotAllowed, "http is refused")),
-        }
-    }
+    let (target, form) = judge(own, mode, &entry.team, http, form)?;
     if entry.signer(mode, form).is_none() {
         let why = format!("the team has no usable {} keys of the {} form", mode.name(), form.name());
         return Err(Refusal::new(Outcome::NoKey, why));

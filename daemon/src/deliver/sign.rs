@@ -29,6 +29,7 @@ pub struct Content<'c> {
 /// Signs the content for the attempt that begins now. The bytes that are signed are the bytes that are sent.
 pub fn sign(resolved: Resolved, content: Content<'_>, user_agent: &HeaderValue) -> Outgoing {
     let signer = resolved.entry.signer(resolved.mode, resolved.form).expect("resolve found a signer");
+    resolved.entry.note_use(resolved.mode, resolved.form, content.at);
     let signed = signer.sign(content.id, content.at.unix_seconds(), &content.body);
     let mut headers = HeaderMap::with_capacity(12);
     headers.insert(HOST, host(&resolved.target));

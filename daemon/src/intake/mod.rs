@@ -14,6 +14,7 @@ mod interpret;
 mod lag;
 pub mod partition;
 mod rebalance;
+pub mod security;
 mod session;
 pub mod settings;
 mod task;

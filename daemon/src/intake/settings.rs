@@ -5,7 +5,7 @@ use rdkafka::ClientConfig;
 use super::Config;
 
 /// Properties that the promises of delivery need, each with the reason why only we set it.
-const RESERVED: [(&str, &str); 15] = [
+const RESERVED: [(&str, &str); 19] = [
     ("metadata.broker.list", "it is kafka.brokers"),
     ("bootstrap.servers", "it is kafka.brokers"),
     ("group.id", "it is kafka.group"),
@@ -21,6 +21,10 @@ const RESERVED: [(&str, &str); 15] = [
     ("fetch.", "memory is bounded by intake's budgets"),
     ("receive.message.max.bytes", "memory is bounded by intake's budgets"),
     ("statistics.interval.ms", "lag is measured with it"),
+    ("plugin.library.paths", "it loads code into the daemon, which holds the teams' keys"),
+    ("ssl.engine.location", "it loads code into the daemon, which holds the teams' keys"),
+    ("ssl.providers", "it loads code into the daemon, which holds the teams' keys"),
+    ("sasl.kerberos.kinit.cmd", "it runs a program with the daemon's rights"),
 ];
 
 /// Refuses properties that are ours.

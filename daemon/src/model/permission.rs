@@ -1,5 +1,8 @@
-//! What a caller of the operations may do: a set of rights. The rights are not ordered, and no right includes another.
-//! But `operate` is always given together with `read`.
+//! What a caller of the operations may do: a set of rights, for all teams or for some. The rights are not ordered, and no
+//! right includes another. But `operate` is always given together with `read`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::base::named::named;
 
@@ -89,9 +92,65 @@ impl std::fmt::Display for Rights {
     }
 }
 
+/// The teams to which a caller is limited.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum TeamLimit {
+    /// The caller is not limited: every team, and the installation as a whole.
+    #[default]
+    All,
+    /// Only these, by their ids.
+    Only(Arc<BTreeSet<String>>),
+}
+
+impl TeamLimit {
+    /// No name means no limit.
+    pub fn of(teams: impl IntoIterator<Item = String>) -> Self {
+        let teams: BTreeSet<_> = teams.into_iter().collect();
+        if teams.is_empty() { Self::All } else { Self::Only(Arc::new(teams)) }
+    }
+
+    pub fn includes(&self, team: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(teams) => teams.contains(team),
+        }
+    }
+
+    /// Whether everything that `other` includes is included here as well.
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::All, _) => true,
+            (Self::Only(_), Self::All) => false,
+            (Self::Only(own), Self::Only(others)) => others.is_subset(own),
+        }
+    }
+
+    /// The teams by their ids; `None` without a limit.
+    pub fn names(&self) -> Option<&BTreeSet<String>> {
+        match self {
+            Self::All => None,
+            Self::Only(teams) => Some(teams),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_covers_what_it_includes_and_no_more() {
+        let limit = |names: &[&str]| TeamLimit::of(names.iter().map(|name| (*name).to_owned()));
+        let limits = [limit(&[]), limit(&["a"]), limit(&["b"]), limit(&["a", "b"])];
+        for own in &limits {
+            for other in &limits {
+                // "c" stands for every team that no limit names.
+                let covers = ["a", "b", "c"].iter().all(|team| own.includes(team) || !other.includes(team));
+                assert_eq!(own.covers(other), covers, "{own:?} {other:?}");
+            }
+        }
+        assert_eq!(limit(&[]), TeamLimit::All);
+    }
 
     #[test]
     fn a_set_of_rights_is_written_and_read_back() {

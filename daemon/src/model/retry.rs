@@ -20,6 +20,13 @@ pub struct RetryPolicy {
     pub end_on_gone: bool,
 }
 
+impl RetryPolicy {
+    /// Whether a retry follows the next failure of a callback that has come so far, as far as retries are counted.
+    pub fn has_retry_after(&self, progress: &Progress) -> bool {
+        progress.tries < self.retries
+    }
+}
+
 impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
@@ -112,7 +119,7 @@ pub fn next(report: &Report, progress: &Progress, policy: &RetryPolicy, now: Tim
     }
     // This attempt is the progress's next failure: retry number `retry` would follow it.
     let retry = progress.tries.saturating_add(1);
-    if retry > policy.retries {
+    if !policy.has_retry_after(progress) {
         return ended_by(report.outcome);
     }
     if now >= horizon {

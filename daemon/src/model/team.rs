@@ -27,6 +27,28 @@ named! {
     }
 }
 
+impl HttpPolicy {
+    /// The stricter of two policies.
+    #[must_use]
+    pub fn stricter(self, other: Self) -> Self {
+        if self.is_looser_than(other) { other } else { self }
+    }
+
+    /// Whether it allows something that `other` refuses. [`Self::ALL`] goes from the loosest to the strictest.
+    pub fn is_looser_than(self, other: Self) -> bool {
+        (self as u8) < other as u8
+    }
+
+    /// Whether a callback in this form of the auth header may be sent to an `http://` URL.
+    pub fn allows(self, form: AuthForm) -> bool {
+        match self {
+            Self::Allow => true,
+            Self::HmacOnly => form == AuthForm::Hmac,
+            Self::Refuse => false,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Team {
     pub id: Arc<str>,
@@ -51,6 +73,12 @@ impl Team {
 
     pub fn form_for(&self, origin: &Origin) -> AuthForm {
         self.origin_forms.iter().find(|(own, _)| own == origin).map_or(self.auth_form, |(_, form)| *form)
+    }
+
+    /// What holds for `http://` URLs: the stricter of the installation's policy and the team's own. The installation's may
+    /// have become stricter after the team's was set.
+    pub fn http_policy(&self, installation: HttpPolicy) -> HttpPolicy {
+        self.http.map_or(installation, |own| own.stricter(installation))
     }
 
     pub fn allows(&self, origin: &Origin) -> bool {
@@ -109,4 +137,48 @@ impl Named for Mode {
 /// Reads `live` or `test`.
 pub fn parse_mode(name: &str) -> Option<Mode> {
     Named::parse(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn policy() -> impl Strategy<Value = HttpPolicy> {
+        prop::sample::select(HttpPolicy::ALL)
+    }
+
+    proptest! {
+        #[test]
+        fn a_team_is_never_looser_than_the_installation(installation in policy(), own in prop::option::of(policy())) {
+            let team = Team { http: own, ..team() };
+            let holds = team.http_policy(installation);
+            for form in [AuthForm::Key, AuthForm::Hmac] {
+                let both = installation.allows(form) && own.is_none_or(|own| own.allows(form));
+                prop_assert_eq!(holds.allows(form), both, "{:?} {:?} {:?}", installation, own, form);
+            }
+        }
+
+        #[test]
+        fn looser_means_that_something_more_is_allowed(a in policy(), b in policy()) {
+            let more = [AuthForm::Key, AuthForm::Hmac].into_iter().any(|form| a.allows(form) && !b.allows(form));
+            prop_assert_eq!(a.is_looser_than(b), more);
+            prop_assert_eq!(a.stricter(b), b.stricter(a));
+        }
+    }
+
+    fn team() -> Team {
+        Team {
+            id: "team_a".into(),
+            name: "A".to_owned(),
+            default_url: None,
+            default_url_test: None,
+            allowed_origins: Vec::new(),
+            auth_form: AuthForm::Key,
+            origin_forms: Vec::new(),
+            http: None,
+            retry: RetryOverride::default(),
+        }
+    }
 }

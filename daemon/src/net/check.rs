@@ -55,7 +55,7 @@ fn egress(http: HttpPolicy, rules: &[AllowRule]) -> Vec<Finding> {
         found.push(Finding::warning(
             "egress, http",
             "http:// URLs are called: their body and callback auth key are sent unencrypted",
-            "set egress.http = \"hmac-only\", which refuses http where the key would be sent; a team may have its own setting",
+            "set egress.http = \"hmac-only\", which refuses http where the key would be sent; a team may be stricter",
         ));
     }
     let wide = Net::parse(WIDE_V4).expect("the constant is a block");

@@ -3,7 +3,7 @@
 use super::caller::Caller;
 use super::policy::Operation;
 use super::{OpsError, Session};
-use crate::store::admin::{AuditEntry, AuditFilter, AuditRow};
+use crate::store::admin::{AuditEntry, AuditFilter, AuditRow, TeamRows};
 
 impl Caller {
     /// The audit's row of an operation. `change` holds no secret.
@@ -36,6 +36,12 @@ impl Session {
         limit: usize,
     ) -> Result<Vec<AuditRow>, OpsError> {
         self.allow(Operation::Audit)?;
+        let by_team = || Operation::ALL.iter().filter(|operation| operation.is_audited_by_team());
+        let of_teams = self.caller.teams.names().map(|teams| TeamRows {
+            teams: teams.iter().cloned().collect(),
+            actions: by_team().filter_map(|operation| operation.action()).collect(),
+        });
+        let filter = AuditFilter { of_teams, ..filter };
         Ok(self.parts().admin.audit(filter, before, limit.saturating_add(1)).await?)
     }
 }

@@ -3,16 +3,18 @@
 use bytes::Bytes;
 use scale_callback_serve::text::printable;
 
+use super::dead_letters::LetterReport;
 use super::names::check_range;
-use super::policy::Operation;
+use super::policy::{self, Operation};
 use super::{Inner, OpsError, Session};
 use crate::base::clock::Timestamp;
 use crate::flight::FirstTry;
 use crate::intake::KafkaState;
 use crate::model::callback::CallbackId;
+use crate::model::permission::TeamLimit;
 use crate::model::settlement::{NumberedAttempt, Rows};
 use crate::model::state::State;
-use crate::store::reads::{BuriedLetter, CallbackFilter, DeadLetterFilter, Found, Page};
+use crate::store::reads::{CallbackFilter, DeadLetterFilter, Found, Page};
 
 /// The most callbacks, and the most dead letters, of one task that are shown.
 const OF_A_TASK: usize = 1_000;
@@ -30,12 +32,26 @@ pub struct CallbackReport {
     pub changed_at: Option<Timestamp>,
 }
 
+impl CallbackReport {
+    fn team(&self) -> Option<&str> {
+        let settled = self.rows.settled.as_ref().map(|row| &*row.facts.team);
+        settled.or(self.rows.pending.as_ref().map(|row| &*row.facts.team))
+    }
+}
+
+/// An attempt, as far as its caller may see it.
+pub struct AttemptReport {
+    pub row: NumberedAttempt,
+    /// Whether the caller may see the beginning of the answer. A receiver may repeat the request's URL there.
+    pub shows_answer: bool,
+}
+
 /// Everything that is known about one task.
 pub struct TaskHistory {
     /// First tries of which the store has no row yet.
     pub under_way: Vec<FirstTry>,
     pub callbacks: Vec<CallbackReport>,
-    pub dead_letters: Vec<BuriedLetter>,
+    pub dead_letters: Vec<LetterReport>,
     /// There are more of one or the other than are shown here; the lists show all.
     pub more: bool,
 }
@@ -54,6 +70,8 @@ impl Session {
         page: Page,
     ) -> Result<Found<CallbackReport>, OpsError> {
         self.allow(Operation::Callbacks)?;
+        let (team, teams) = self.asked_teams(Operation::Callbacks, filter.team.as_deref())?;
+        let filter = CallbackFilter { team, teams, ..filter };
         self.inner.check_filter(&filter).await?;
         let queues = match endpoint {
             Some(endpoint) => Some(self.inner.queues_of(filter.team.as_deref(), endpoint).await?),
@@ -69,29 +87,38 @@ impl Session {
     /// `forbidden`, `invalid_request`, `not_found`, or the store's.
     pub async fn callback(&self, id: &str) -> Result<CallbackReport, OpsError> {
         self.allow(Operation::Callback)?;
-        self.inner.callback(id).await
+        self.own_callback(id).await
     }
 
     /// One callback and its attempts.
     ///
     /// # Errors
     /// `forbidden`, `invalid_request`, `not_found`, or the store's.
-    pub async fn attempts(&self, id: &str) -> Result<(CallbackReport, Vec<NumberedAttempt>), OpsError> {
+    pub async fn attempts(&self, id: &str) -> Result<(CallbackReport, Vec<AttemptReport>), OpsError> {
         self.allow(Operation::Attempts)?;
-        let callback = self.inner.callback(id).await?;
+        let callback = self.own_callback(id).await?;
         let attempts = self.parts().reads.attempts(callback.id).await?;
-        Ok((callback, attempts))
+        let all = policy::sees_urls(&self.caller);
+        // What was not sent has no answer: the text is our own reason, which holds no URL.
+        let report = |row: NumberedAttempt| AttemptReport { shows_answer: all || !row.attempt.sent, row };
+        Ok((callback, attempts.into_iter().map(report).collect()))
     }
 
-    /// The body of a callback, byte for byte as it is sent. It is kept while the callback is pending.
+    /// The body of a callback, byte for byte as it is sent. It is kept while the callback is pending. Each time it is
+    /// shown, an audit row is written.
     ///
     /// # Errors
     /// `forbidden`, `invalid_request`, `not_found`, `pruned`, or the store's.
     pub async fn payload(&self, id: &str) -> Result<Bytes, OpsError> {
         self.allow(Operation::Payload)?;
-        let id = self.inner.callback(id).await?.id;
+        let callback = self.own_callback(id).await?;
+        let id = callback.id;
         let body = self.parts().reads.body(id).await?;
-        body.ok_or_else(|| OpsError::Pruned(format!("{id} has ended: a body is kept while its callback is pending")))
+        let ended = || OpsError::Pruned(format!("{id} has ended: a body is kept while its callback is pending"));
+        let body = body.ok_or_else(ended)?;
+        let team = callback.team().unwrap_or_default();
+        self.parts().admin.note(self.caller.entry(Operation::Payload, team, id.to_string())).await?;
+        Ok(body)
     }
 
     /// Every callback and dead letter of a task.
@@ -105,20 +132,34 @@ impl Session {
         // How far Kafka was read is looked at first: an event that is stored during the look-ups is then either found,
         // or counts as not read yet.
         let kafka = self.parts().kafka.borrow().clone();
+        let (team, teams) = self.asked_teams(Operation::Task, None)?;
         // What is under way is looked at before the store, too: what is stored in between is then found twice, and not
         // missed.
         let mut under_way = self.parts().inflight.first_tries_of_task(task, OF_A_TASK);
-        let filter = CallbackFilter { task: Some(task.to_owned()), ..CallbackFilter::default() };
-        let callbacks = reads.callbacks(filter, page()).await?;
-        let filter = DeadLetterFilter { task: Some(task.to_owned()), ..DeadLetterFilter::default() };
+        let task_id = Some(task.to_owned());
+        let filter = DeadLetterFilter {
+            task: task_id.clone(),
+            team: team.clone(),
+            teams: teams.clone(),
+            ..DeadLetterFilter::default()
+        };
+        let callbacks = CallbackFilter { task: task_id, team, teams, ..CallbackFilter::default() };
+        let callbacks = reads.callbacks(callbacks, page()).await?;
         let dead_letters = reads.dead_letters(filter, page()).await?;
+        under_way.retain(|first| self.sees(&first.facts.team));
         under_way.retain(|first| !callbacks.docs.iter().any(|(id, _)| *id == first.facts.id));
         if callbacks.docs.is_empty() && dead_letters.docs.is_empty() && under_way.is_empty() {
-            return Err(self.inner.absent(task, &kafka).await?);
+            return Err(self.inner.absent(task, &kafka, &self.caller.teams).await?);
         }
         let more = callbacks.next.is_some() || dead_letters.next.is_some();
         let callbacks = self.inner.reports(callbacks.docs).await?;
-        Ok(TaskHistory { under_way, callbacks, dead_letters: dead_letters.docs, more })
+        Ok(TaskHistory { under_way, callbacks, dead_letters: self.letters(dead_letters.docs), more })
+    }
+
+    /// A callback of a team that exists for the caller.
+    async fn own_callback(&self, id: &str) -> Result<CallbackReport, OpsError> {
+        let found = self.inner.callback(id, |team| self.sees(team)).await?;
+        if found.team().is_some_and(|team| self.sees(team)) { Ok(found) } else { Err(no_callback(found.id)) }
     }
 }
 
@@ -135,20 +176,20 @@ impl Inner {
         }
     }
 
-    async fn callback(&self, id: &str) -> Result<CallbackReport, OpsError> {
+    async fn callback(&self, id: &str, sees: impl Fn(&str) -> bool) -> Result<CallbackReport, OpsError> {
         let id = callback_id(id)?;
-        let first_try = self.parts.inflight.first_try(id);
+        let first_try = self.parts.inflight.first_try(id).filter(|first| sees(&first.facts.team));
         let rows = self.parts.reads.rows(id).await?;
         if rows == Rows::default() {
-            return Err(OpsError::NotFound(match first_try {
-                Some(_) => {
-                    format!("{id} is under way: its first attempt has not ended, and the store has no row of it yet")
-                }
-                None => format!("there is no callback {id}"),
-            }));
+            return Err(match first_try {
+                Some(_) => OpsError::NotFound(format!(
+                    "{id} is under way: its first attempt has not ended, and the store has no row of it yet"
+                )),
+                None => no_callback(id),
+            });
         }
         let report = self.reports(vec![(id, rows)]).await?.pop();
-        report.ok_or_else(|| OpsError::NotFound(format!("there is no callback {id}")))
+        report.ok_or_else(|| no_callback(id))
     }
 
     /// Adds the status and the end of each last attempt. A row of a settled callback has them; that of a pending one has
@@ -170,14 +211,19 @@ impl Inner {
     }
 
     /// Why nothing is known about a task.
-    async fn absent(&self, task: &str, kafka: &KafkaState) -> Result<OpsError, OpsError> {
+    async fn absent(&self, task: &str, kafka: &KafkaState, teams: &TeamLimit) -> Result<OpsError, OpsError> {
         let shown = printable(task.as_bytes(), 256);
         if CallbackId::parse(task).is_some() {
             let sentence = format!("{shown} is a callback's id, not a task's: ask for the callback");
             return Ok(OpsError::NotFound(sentence));
         }
         let read = how_far(kafka);
-        let letters = match self.parts.reads.nameless_dead_letters(NAMELESS).await? {
+        // A dead letter that names no task may belong to any team.
+        let nameless = match teams {
+            TeamLimit::All => self.parts.reads.nameless_dead_letters(NAMELESS).await?,
+            TeamLimit::Only(_) => 0,
+        };
+        let letters = match nameless {
             0 => String::new(),
             1 => "; one dead letter names no task".to_owned(),
             NAMELESS => format!("; {NAMELESS} or more dead letters name no task"),
@@ -212,6 +258,10 @@ fn time_of_task(task: &str) -> Option<Timestamp> {
     let is_id = task.len() == 24 && task.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     let seconds = i64::from_str_radix(task.get(..8)?, 16).ok().filter(|_| is_id)?;
     (seconds > 1_262_304_000).then(|| Timestamp::from_millis(seconds.saturating_mul(1_000)))
+}
+
+fn no_callback(id: CallbackId) -> OpsError {
+    OpsError::NotFound(format!("there is no callback {id}"))
 }
 
 fn callback_id(text: &str) -> Result<CallbackId, OpsError> {

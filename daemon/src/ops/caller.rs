@@ -1,7 +1,9 @@
 //! Who asks for an operation, from where, and what they may do. API and command line make a [`Caller`] when they have
 //! authenticated somebody; `policy` decides with it, and the audit names it.
 
-use crate::model::permission::Rights;
+use crate::base::clock::Timestamp;
+use crate::model::permission::{Rights, TeamLimit};
+use crate::store::admin::TokenRow;
 
 /// The caller of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +13,10 @@ pub struct Caller {
     /// Where the request came from: an address and port, `unix socket` or `store`.
     pub address: String,
     pub kind: CallerKind,
+    /// The teams that they may see and change.
+    pub teams: TeamLimit,
+    /// When their right to ask ends, if it does.
+    pub until: Option<Timestamp>,
 }
 
 /// The kinds of caller. Each kind has its own way to say what it may do.
@@ -22,7 +28,14 @@ pub enum CallerKind {
 
 impl Caller {
     pub fn operator(name: impl Into<String>, address: impl Into<String>, rights: Rights) -> Self {
-        Self { name: name.into(), address: address.into(), kind: CallerKind::Operator(rights) }
+        let (name, address, kind) = (name.into(), address.into(), CallerKind::Operator(rights));
+        Self { name, address, kind, teams: TeamLimit::All, until: None }
+    }
+
+    /// The owner of a token.
+    pub fn of_token(token: &TokenRow, address: impl Into<String>) -> Self {
+        let caller = Self::operator(format!("token:{} ({})", token.id, token.name), address, token.scope);
+        Self { teams: token.teams.clone(), until: Some(token.expires_at), ..caller }
     }
 
     /// The user at the other end of the unix socket: the daemon's own, or root. They have every right, since they can

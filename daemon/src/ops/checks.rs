@@ -52,7 +52,7 @@ impl Session {
     /// # Errors
     /// `forbidden`, `not_found`, or the store's. A receiver that fails is not an error: the steps say so.
     pub async fn check_team(&self, team: &str, url: Option<&str>, mode: Mode) -> Result<Checked, OpsError> {
-        self.allow(Operation::CheckTeam)?;
+        self.allow_team(Operation::CheckTeam, team)?;
         self.inner.try_callback(&self.caller, Trial { team, url, mode, form: None }, |_| {}).await
     }
 }
@@ -72,7 +72,7 @@ impl Inner {
         let now = clock.now();
         let id = CallbackId::of(team, EventKey::Id(&task_id), now.millis()).to_string();
         let wanted = url.filter(|url| !url.is_empty());
-        let origin = url_of(wanted, &entry, mode).and_then(|url| Target::parse(url).ok());
+        let origin = url_of(wanted, &entry.team, mode).and_then(|url| Target::parse(url).ok());
         let origin = origin.map(|target| target.origin.to_string());
         let audited = format!("{} {id} to {}", mode.name(), origin.as_deref().unwrap_or("nowhere"));
         admin.note(caller.entry(Operation::CheckTeam, team, audited)).await?;

@@ -107,7 +107,11 @@ impl Session {
             self.inner.check_team_exists(team).await?;
         }
         let from = after.and_then(|after| after.split_once('\n')).map(|(team, _)| team);
-        let mut found = self.inner.endpoints(filter.team.as_deref(), from).await?;
+        let (team, teams) = self.asked_teams(Operation::Endpoints, filter.team.as_deref())?;
+        let mut found = match teams {
+            None => self.inner.endpoints(team.as_deref(), from).await?,
+            Some(teams) => self.inner.endpoints_of(&teams, from).await?,
+        };
         found.docs.retain(|endpoint| filter.state.is_none_or(|state| endpoint.state == state));
         found.docs.retain(|endpoint| after.is_none_or(|after| endpoint.name().as_str() > after));
         found.more |= found.docs.len() > limit;
@@ -121,7 +125,7 @@ impl Session {
     /// # Errors
     /// `forbidden`, `invalid_request`, `not_found`, or the store's.
     pub async fn endpoint(&self, team: &str, origin: &str) -> Result<Endpoint, OpsError> {
-        self.allow(Operation::Endpoint)?;
+        self.allow_team(Operation::Endpoint, team)?;
         self.inner.check_team_exists(team).await?;
         let origin = super::teams::origin(origin)?;
         let targets = self.inner.queues_of(Some(team), &origin.to_string()).await?;
@@ -160,6 +164,16 @@ impl Inner {
         let mut docs = self.joined(lanes, queues).await?;
         docs.sort_by_cached_key(Endpoint::name);
         Ok(Endpoints { docs, more })
+    }
+
+    /// The same for these teams, each in its turn.
+    async fn endpoints_of(&self, teams: &[String], from: Option<&str>) -> Result<Endpoints, OpsError> {
+        let mut docs = Vec::new();
+        for team in teams.iter().filter(|team| from.is_none_or(|from| team.as_str() >= from)) {
+            docs.extend(self.endpoints(Some(team), None).await?.docs);
+        }
+        docs.sort_by_cached_key(Endpoint::name);
+        Ok(Endpoints { docs, more: false })
     }
 
     /// The endpoints that fail, those that fail for the longest time first, with their callbacks counted.

@@ -16,6 +16,9 @@ pub enum OpsError {
     Conflict(String),
     #[error("{0}")]
     KeyState(String),
+    /// It would end callbacks, so it is done only if it is asked for again, with a confirmation.
+    #[error("{0}")]
+    ConfirmationNeeded(String),
     /// It existed, but is not kept any longer.
     #[error("{0}")]
     Pruned(String),

@@ -32,7 +32,7 @@ impl Session {
     /// # Errors
     /// `forbidden`, `not_found`, or the store's.
     pub async fn keys(&self, team: &str) -> Result<Vec<KeyRow>, OpsError> {
-        self.allow(Operation::Keys)?;
+        self.allow_team(Operation::Keys, team)?;
         self.inner.keys(team).await
     }
 
@@ -47,7 +47,7 @@ impl Session {
         new: NewKey,
         once: Option<IdempotencyKey>,
     ) -> Result<Creation<(KeyRow, Option<Zeroizing<String>>)>, OpsError> {
-        self.allow(Operation::CreateKey)?;
+        self.allow_team(Operation::CreateKey, team)?;
         self.inner.team(team).await?;
         let NewKey { kind, mode, given } = new;
         let how = if given.is_some() { "taken over" } else { "made" };
@@ -73,7 +73,7 @@ impl Session {
     /// # Errors
     /// `forbidden`, `not_found`, `key_state`, or the store's.
     pub async fn promote_key(&self, team: &str, id: &str, at: Option<Timestamp>) -> Result<KeyRow, OpsError> {
-        self.allow(Operation::PromoteKey)?;
+        self.allow_team(Operation::PromoteKey, team)?;
         let when = at.map_or_else(|| "now".to_owned(), |at| at.to_string());
         let audit = self.caller.entry(Operation::PromoteKey, team, format!("{id} from {when}"));
         let wanted = id.to_owned();
@@ -108,7 +108,7 @@ impl Session {
     /// # Errors
     /// `forbidden`, `not_found`, `key_state`, or the store's.
     pub async fn revoke_key(&self, team: &str, id: &str, force: bool) -> Result<KeyRow, OpsError> {
-        self.allow(Operation::RevokeKey)?;
+        self.allow_team(Operation::RevokeKey, team)?;
         let audit = self.caller.entry(Operation::RevokeKey, team, format!("{id} forced={force}"));
         let wanted = id.to_owned();
         self.inner
@@ -138,7 +138,7 @@ impl Session {
     /// # Errors
     /// `forbidden`, `not_found`, `key_state` when the keyring does not open it, or the store's.
     pub async fn reveal_key(&self, team: &str, id: &str) -> Result<Zeroizing<String>, OpsError> {
-        self.allow(Operation::RevealKey)?;
+        self.allow_team(Operation::RevealKey, team)?;
         let key = self.inner.key(team, id).await?;
         let sealed = Sealed { keyring_id: key.keyring.clone(), bytes: key.sealed.clone() };
         let place = Place { team, kind: key.kind, mode: key.mode, key_id: &key.id };
@@ -188,6 +188,7 @@ impl Inner {
             created_at: now,
             promote_at: (state == KeyState::Active).then_some(now),
             revoked_at: None,
+            used_at: None,
         }
     }
 

@@ -10,9 +10,10 @@ pub mod callbacks;
 mod caller;
 pub mod checks;
 pub mod clock;
-mod dead_letters;
+pub mod dead_letters;
 pub mod endpoints;
 mod error;
+mod impact;
 pub mod keys;
 mod names;
 pub mod offsets;
@@ -22,6 +23,7 @@ pub mod status;
 pub mod switch;
 pub mod teams;
 pub mod tokens;
+mod unauthenticated;
 
 use std::sync::Arc;
 
@@ -120,6 +122,9 @@ impl Ops {
     }
 }
 
+/// One team, or one of several teams, that the objects of a list must belong to.
+type AskedTeams = (Option<String>, Option<Vec<String>>);
+
 /// The operations for one caller.
 #[derive(Clone)]
 pub struct Session {
@@ -136,6 +141,30 @@ impl Session {
     /// Each operation begins with this.
     fn allow(&self, operation: Operation) -> Result<(), OpsError> {
         Ok(policy::check(&self.caller, operation)?)
+    }
+
+    /// Each operation that is about one team begins with this.
+    fn allow_team(&self, operation: Operation, team: &str) -> Result<(), OpsError> {
+        Ok(policy::check_team(&self.caller, operation, team)?)
+    }
+
+    /// Whether what belongs to this team exists for the caller.
+    fn sees(&self, team: &str) -> bool {
+        self.caller.teams.includes(team)
+    }
+
+    /// What limits a list: the one team that the caller asks for, or that is the only one for them; or else all the teams
+    /// to which they are limited. Nothing for a list of all teams.
+    fn asked_teams(&self, operation: Operation, asked: Option<&str>) -> Result<AskedTeams, OpsError> {
+        if let Some(team) = asked {
+            self.allow_team(operation, team)?;
+            return Ok((Some(team.to_owned()), None));
+        }
+        let own = self.caller.teams.names().map(|teams| teams.iter().cloned().collect::<Vec<_>>());
+        Ok(match own {
+            Some(teams) if teams.len() == 1 => (teams.into_iter().next(), None),
+            other => (None, other),
+        })
     }
 
     fn parts(&self) -> &Parts {

@@ -4,10 +4,23 @@
 //! A refusal of the table says nothing about what exists: it depends on the caller and the operation alone.
 
 use super::caller::{Caller, CallerKind};
-use crate::model::permission::{Right, Rights};
+use crate::base::clock::Timestamp;
+use crate::model::permission::{Right, Rights, TeamLimit};
+
+/// What an operation is about. It decides what a caller who is limited to some teams may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// The installation as a whole. A limited caller may not do it.
+    Installation,
+    /// One team, which the request names. A limited caller may do it for their own teams.
+    Team,
+    /// Lists, and objects that are named by an id of their own. A limited caller sees those of their own teams, and all
+    /// others as if they did not exist.
+    Objects,
+}
 
 macro_rules! operations {
-    ($($variant:ident $name:literal $right:ident $purpose:literal $(audited $action:literal)?;)+) => {
+    ($($variant:ident $name:literal $right:ident $subject:ident $purpose:literal $(audited $action:literal)?;)+) => {
         /// Everything that can be asked for.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Operation { $($variant,)+ }
@@ -23,6 +36,11 @@ macro_rules! operations {
             /// The right that an operator needs for it.
             pub fn needs(self) -> Right {
                 match self { $(Self::$variant => Right::$right,)+ }
+            }
+
+            /// What it is about.
+            pub fn subject(self) -> Subject {
+                match self { $(Self::$variant => Subject::$subject,)+ }
             }
 
             /// What it does, as it follows the word "to".
@@ -41,40 +59,46 @@ macro_rules! operations {
 }
 
 operations! {
-    Status "status" Read "see how the daemon is doing";
-    Instances "instances" Read "list the instances";
-    Offsets "offsets" Read "see how far each partition was read";
-    AcceptOffsets "accept_offsets" Operate "accept offsets" audited "offsets.accept";
-    AcceptClock "accept_clock" Operate "accept the clock" audited "clock.accept";
-    LogLevel "log_level" Read "see the log level";
-    SetLogLevel "set_log_level" Operate "set the log level" audited "log.level";
-    Teams "teams" Read "list teams";
-    Team "team" Read "see a team";
-    CreateTeam "create_team" Operate "create a team" audited "team.create";
-    UpdateTeam "update_team" Operate "change a team" audited "team.update";
-    CheckTeam "check_team" Operate "send a test callback" audited "team.check";
-    SwitchAuth "switch_auth" Operate "switch the form of scale-callback-auth" audited "team.switch_auth";
-    Keys "keys" Read "list a team's keys";
-    CreateKey "create_key" Operate "create a key" audited "key.create";
-    PromoteKey "promote_key" Operate "promote a key" audited "key.promote";
-    RevokeKey "revoke_key" Operate "revoke a key" audited "key.revoke";
-    RevealKey "reveal_key" Secrets "reveal the value of a key" audited "key.reveal";
-    Callbacks "callbacks" Read "list callbacks";
-    Callback "callback" Read "see a callback";
-    Attempts "attempts" Read "see a callback's attempts";
-    Payload "payload" Read "see a callback's body";
-    Task "task" Read "see what happened to a task";
-    DeadLetters "dead_letters" Read "list dead letters";
-    DeadLetter "dead_letter" Read "see a dead letter";
-    Endpoints "endpoints" Read "list endpoints";
-    Endpoint "endpoint" Read "see an endpoint";
-    Tokens "tokens" Read "list tokens";
-    CreateToken "create_token" Operate "create a token" audited "token.create";
-    RevokeToken "revoke_token" Operate "revoke a token" audited "token.revoke";
-    Audit "audit" Read "read the audit";
+    Status "status" Read Installation "see how the daemon is doing";
+    Instances "instances" Read Installation "list the instances";
+    Offsets "offsets" Read Installation "see how far each partition was read";
+    AcceptOffsets "accept_offsets" Operate Installation "accept offsets" audited "offsets.accept";
+    AcceptClock "accept_clock" Operate Installation "accept the clock" audited "clock.accept";
+    LogLevel "log_level" Read Installation "see the log level";
+    SetLogLevel "set_log_level" Operate Installation "set the log level" audited "log.level";
+    Teams "teams" Read Objects "list teams";
+    Team "team" Read Team "see a team";
+    CreateTeam "create_team" Operate Installation "create a team" audited "team.create";
+    UpdateTeam "update_team" Operate Team "change a team" audited "team.update";
+    CheckTeam "check_team" Operate Team "send a test callback" audited "team.check";
+    SwitchAuth "switch_auth" Operate Team "switch the form of scale-callback-auth" audited "team.switch_auth";
+    Keys "keys" Read Team "list a team's keys";
+    CreateKey "create_key" Operate Team "create a key" audited "key.create";
+    PromoteKey "promote_key" Operate Team "promote a key" audited "key.promote";
+    RevokeKey "revoke_key" Operate Team "revoke a key" audited "key.revoke";
+    RevealKey "reveal_key" Secrets Team "reveal the value of a key" audited "key.reveal";
+    Callbacks "callbacks" Read Objects "list callbacks";
+    Callback "callback" Read Objects "see a callback";
+    Attempts "attempts" Read Objects "see a callback's attempts";
+    // A body holds the task's URL, whose path and query need the right to operate.
+    Payload "payload" Operate Objects "see a callback's body" audited "callback.payload";
+    Task "task" Read Objects "see what happened to a task";
+    DeadLetters "dead_letters" Read Objects "list dead letters";
+    DeadLetter "dead_letter" Read Objects "see a dead letter";
+    Endpoints "endpoints" Read Objects "list endpoints";
+    Endpoint "endpoint" Read Team "see an endpoint";
+    Tokens "tokens" Read Objects "list tokens";
+    CreateToken "create_token" Operate Objects "create a token" audited "token.create";
+    RevokeToken "revoke_token" Operate Objects "revoke a token" audited "token.revoke";
+    Audit "audit" Read Objects "read the audit";
 }
 
 impl Operation {
+    /// Whether the audit names a team as the object of this operation.
+    pub fn is_audited_by_team(self) -> bool {
+        self.action().is_some() && (self.subject() == Subject::Team || matches!(self, Self::CreateTeam | Self::Payload))
+    }
+
     /// The operation of this name.
     pub fn by_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|operation| operation.name() == name)
@@ -86,99 +110,74 @@ impl Operation {
 pub enum Denied {
     #[error("to {} the right \"{}\" is needed; this caller's rights: {has}", operation.purpose(), operation.needs().name())]
     Lacks { operation: Operation, has: Rights },
+    #[error("this caller is limited to some teams; to {} a token for all teams is needed", operation.purpose())]
+    Installation { operation: Operation },
+    #[error("this caller is limited to other teams; to {} a token for this team is needed", operation.purpose())]
+    Team { operation: Operation },
     #[error("nobody can give away a right that they lack: \"{}\"; this caller's rights: {has}", right.name())]
     Gives { right: Right, has: Rights },
+    #[error("a token can't be for more teams than the token that creates it")]
+    GivesTeams,
+    #[error("a token can't outlive the token that creates it, which is valid until {until}")]
+    Outlives { until: Timestamp },
 }
 
-/// Whether a caller may do something.
+/// Whether a caller may do something. If it is about one team, [`check_team`] decides.
 ///
 /// # Errors
 /// Which right is missing.
 pub fn check(caller: &Caller, operation: Operation) -> Result<(), Denied> {
-    match caller.kind {
-        CallerKind::Operator(rights) if rights.has(operation.needs()) => Ok(()),
-        CallerKind::Operator(has) => Err(Denied::Lacks { operation, has }),
+    let CallerKind::Operator(has) = caller.kind;
+    if !has.has(operation.needs()) {
+        return Err(Denied::Lacks { operation, has });
+    }
+    match operation.subject() {
+        Subject::Installation if caller.teams != TeamLimit::All => Err(Denied::Installation { operation }),
+        _ => Ok(()),
     }
 }
 
-/// Whether a caller may give `rights` to somebody else. They may give only rights that they have; otherwise they could
-/// create a token with more rights and use it.
+/// Whether a caller may do something for this team.
 ///
 /// # Errors
 /// Which right is missing.
-pub fn check_gift(caller: &Caller, rights: Rights) -> Result<(), Denied> {
+pub fn check_team(caller: &Caller, operation: Operation, team: &str) -> Result<(), Denied> {
+    check(caller, operation)?;
+    if caller.teams.includes(team) { Ok(()) } else { Err(Denied::Team { operation }) }
+}
+
+/// Whether a caller may see the path and query of URLs, and texts that may repeat them. Customers put tokens there.
+pub fn sees_urls(caller: &Caller) -> bool {
     let CallerKind::Operator(has) = caller.kind;
-    match has.lacks(rights) {
+    has.has(Right::Operate)
+}
+
+/// What a new token may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gift {
+    pub rights: Rights,
+    pub teams: TeamLimit,
+    pub until: Timestamp,
+}
+
+/// Whether a caller may give this to somebody else. They may give only what they have; otherwise they could create a
+/// token that may do more, or for longer, and use it.
+///
+/// # Errors
+/// What the caller lacks.
+pub fn check_gift(caller: &Caller, gift: &Gift) -> Result<(), Denied> {
+    let CallerKind::Operator(has) = caller.kind;
+    if let Some(right) = has.lacks(gift.rights) {
+        return Err(Denied::Gives { right, has });
+    }
+    if !caller.teams.covers(&gift.teams) {
+        return Err(Denied::GivesTeams);
+    }
+    match caller.until.filter(|until| gift.until > *until) {
+        Some(until) => Err(Denied::Outlives { until }),
         None => Ok(()),
-        Some(right) => Err(Denied::Gives { right, has }),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    fn caller(rights: Rights) -> Caller {
-        Caller::operator("someone", "somewhere", rights)
-    }
-
-    #[test]
-    fn each_operation_has_one_name_and_one_right() {
-        let names: BTreeSet<_> = Operation::ALL.iter().map(|operation| operation.name()).collect();
-        assert_eq!(names.len(), Operation::ALL.len(), "two operations of one name");
-        for operation in Operation::ALL {
-            assert_eq!(Operation::by_name(operation.name()), Some(*operation));
-            assert!(!operation.purpose().ends_with('.'), "{operation:?}");
-        }
-        assert_eq!(Operation::by_name("nonsense"), None);
-    }
-
-    #[test]
-    fn what_needs_more_than_read_is_audited_and_nothing_else_is() {
-        for operation in Operation::ALL {
-            assert_eq!(operation.needs() != Right::Read, operation.action().is_some(), "{operation:?}");
-        }
-        let actions: BTreeSet<_> = Operation::ALL.iter().filter_map(|operation| operation.action()).collect();
-        assert_eq!(actions.len(), Operation::ALL.iter().filter(|operation| operation.action().is_some()).count());
-    }
-
-    #[test]
-    fn a_caller_may_do_what_its_rights_say_and_no_more() {
-        let sets = [
-            Rights::default(),
-            Rights::READ,
-            Rights::OPERATE,
-            Rights::SECRETS,
-            Rights::READ.and(Rights::SECRETS),
-            Rights::ALL,
-        ];
-        for rights in sets {
-            for operation in Operation::ALL {
-                let expected = rights.has(operation.needs());
-                assert_eq!(check(&caller(rights), *operation).is_ok(), expected, "{rights:?} {operation:?}");
-            }
-        }
-        // The unix socket's user has every right.
-        for operation in Operation::ALL {
-            assert_eq!(check(&Caller::unix_user(1000), *operation), Ok(()));
-        }
-    }
-
-    #[test]
-    fn a_refusal_names_what_is_missing() {
-        let denied = check(&caller(Rights::OPERATE), Operation::RevealKey).expect_err("it lacks secrets");
-        assert_eq!(
-            denied.to_string(),
-            "to reveal the value of a key the right \"secrets\" is needed; this caller's rights: operate"
-        );
-        let denied = check_gift(&caller(Rights::OPERATE), Rights::ALL).expect_err("it lacks secrets");
-        assert_eq!(
-            denied.to_string(),
-            "nobody can give away a right that they lack: \"secrets\"; this caller's rights: operate"
-        );
-        assert_eq!(check_gift(&caller(Rights::OPERATE), Rights::READ), Ok(()));
-        assert!(check_gift(&caller(Rights::SECRETS), Rights::READ).is_err());
-    }
-}
+mod tests;

@@ -20,6 +20,8 @@ const WORST_MEASURED: usize = 20;
 /// The most instances that a status names.
 const INSTANCES: usize = 5;
 const FRESH: Duration = Duration::from_secs(1);
+/// How long a scrape waits for the store. After that it shows the values of the last scrape.
+const SCRAPE_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Backlog {
     async fn look(&self, reads: &dyn Reads) -> Result<(u64, Option<Timestamp>), StoreError> {
@@ -76,12 +78,14 @@ impl Ops {
         self.0.readiness()
     }
 
-    /// The metrics page, with what only the store knows. While the store is down, the last known values are shown.
+    /// The metrics page, with what only the store knows. While the store is down or busy with other questions, the last
+    /// known values are shown.
     pub async fn metrics_page(&self) -> String {
         let Inner { parts, backlog, .. } = &*self.0;
         let metrics = &parts.metrics;
         let mut something_due = false;
-        if let Ok((pending, oldest)) = backlog.look(&*parts.reads).await {
+        let looked = tokio::time::timeout(SCRAPE_PATIENCE, backlog.look(&*parts.reads)).await;
+        if let Ok(Ok((pending, oldest))) = looked {
             metrics.pending.set(i64::try_from(pending).unwrap_or(i64::MAX));
             if let Some(due) = oldest.filter(|due| *due <= parts.clock.now()) {
                 metrics.oldest_due_timestamp_seconds.set(due.millis() as f64 / 1000.0);

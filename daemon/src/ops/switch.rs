@@ -48,7 +48,7 @@ impl Session {
     /// `invalid_request`, or the store's. A receiver that is not ready is not an error: nothing is switched then, and
     /// the answer says why.
     pub async fn switch_auth(&self, team: &str, switch: Switch) -> Result<Switched, OpsError> {
-        self.allow(Operation::SwitchAuth)?;
+        self.allow_team(Operation::SwitchAuth, team)?;
         let plan = self.plan(team, switch).await?;
         let trial = || Trial { team, url: Some(&plan.url), mode: Mode::Test, form: Some(plan.to) };
         let valid = self.inner.try_callback(&self.caller, trial(), |_| {}).await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
 
-use super::policy::Operation;
+use super::policy::{self, Operation};
 use super::{Creation, Inner, OpsError, Session, created, named, required};
 use crate::model::endpoint::Origin;
 use crate::model::team::{AuthForm, HttpPolicy, RetryOverride, Team};
@@ -62,12 +62,19 @@ impl Session {
         }
     }
 
-    /// Changes the given values of a team.
+    /// Changes the given values of a team. A change that would end pending callbacks is done only if it is `confirmed`.
     ///
     /// # Errors
-    /// `forbidden`, `not_found`, `invalid_request`, `url_refused`, or the store's.
-    pub async fn update_team(&self, id: &str, change: TeamChange) -> Result<Team, OpsError> {
-        self.allow(Operation::UpdateTeam)?;
+    /// `forbidden`, `not_found`, `invalid_request`, `url_refused`, `confirmation_needed`, or the store's.
+    pub async fn update_team(&self, id: &str, change: TeamChange, confirmed: bool) -> Result<Team, OpsError> {
+        self.allow_team(Operation::UpdateTeam, id)?;
+        if !confirmed {
+            let before = self.inner.team(id).await?;
+            let after = self.inner.changed(before.clone(), change.clone())?;
+            if let Some(sentence) = self.inner.ending(&before, &after).await?.sentence(id) {
+                return Err(OpsError::ConfirmationNeeded(sentence));
+            }
+        }
         let inner = Arc::clone(&self.inner);
         let decide = move |before: Team| {
             let after = inner.changed(before.clone(), change)?;
@@ -85,8 +92,8 @@ impl Session {
     /// # Errors
     /// `forbidden`, `not_found`, or the store's.
     pub async fn team(&self, id: &str) -> Result<Team, OpsError> {
-        self.allow(Operation::Team)?;
-        self.inner.team(id).await
+        self.allow_team(Operation::Team, id)?;
+        Ok(self.shown(self.inner.team(id).await?))
     }
 
     /// Teams in the order of their ids, from the first one after the id `after`.
@@ -95,7 +102,32 @@ impl Session {
     /// `forbidden`, or the store's.
     pub async fn teams(&self, after: Option<String>, limit: usize) -> Result<Vec<Team>, OpsError> {
         self.allow(Operation::Teams)?;
-        Ok(self.parts().admin.teams(after, limit).await?)
+        let admin = &self.parts().admin;
+        let Some(own) = self.caller.teams.names() else {
+            let teams = admin.teams(after, limit).await?;
+            return Ok(teams.into_iter().map(|team| self.shown(team)).collect());
+        };
+        let mut found = Vec::new();
+        for id in own.iter().filter(|id| after.as_ref().is_none_or(|after| *id > after)) {
+            if found.len() == limit {
+                break;
+            }
+            found.extend(admin.team(id).await?.map(|team| self.shown(team)));
+        }
+        Ok(found)
+    }
+
+    /// The team as its caller may see it: without the paths and queries of its URLs, unless they may change it.
+    fn shown(&self, team: Team) -> Team {
+        if policy::sees_urls(&self.caller) {
+            return team;
+        }
+        let [default_url, default_url_test] = [&team.default_url, &team.default_url_test].map(|url| {
+            let origin = url.as_deref().map(|url| Target::parse(url).map(|target| target.origin.to_string()));
+            // A URL that can't be read is not shown either.
+            origin.map(Result::unwrap_or_default)
+        });
+        Team { default_url, default_url_test, ..team }
     }
 }
 
@@ -114,6 +146,7 @@ impl Inner {
 
     /// The team after a change, if it may be so.
     fn changed(&self, mut team: Team, change: TeamChange) -> Result<Team, OpsError> {
+        let concerns_http = change.default_url.is_some() || change.default_url_test.is_some() || change.http.is_some();
         if let Some(name) = change.name {
             if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
                 return Err(OpsError::invalid(format!("a team's name is 1 to {MAX_NAME} bytes of text")));
@@ -141,6 +174,14 @@ impl Inner {
         }
         if let Some(http) = change.http {
             team.http = named("http", http.as_deref())?;
+            let installation = self.parts.engine.client.policy().http;
+            if let Some(own) = team.http.filter(|own| own.is_looser_than(installation)) {
+                return Err(OpsError::invalid(format!(
+                    "http can't be \"{}\": a team can only be stricter than the installation, where egress.http is \"{}\"",
+                    own.name(),
+                    installation.name()
+                )));
+            }
         }
         team.retry.retries = change.retries.unwrap_or(team.retry.retries);
         team.retry.horizon = change.horizon.unwrap_or(team.retry.horizon);
@@ -150,8 +191,27 @@ impl Inner {
         }
         for url in [&team.default_url, &team.default_url_test].into_iter().flatten() {
             self.judge_url(&team, url)?;
+            // The installation may have become stricter since the URL was set. That does not stand in the way of other
+            // changes.
+            if concerns_http {
+                self.judge_http(&team, url)?;
+            }
         }
         Ok(team)
+    }
+
+    /// Judges whether callbacks may go to a default URL that begins with `http://`.
+    fn judge_http(&self, team: &Team, url: &str) -> Result<(), OpsError> {
+        let target = Target::parse(url).map_err(|error| OpsError::UrlRefused(error.to_string()))?;
+        let policy = team.http_policy(self.parts.engine.client.policy().http);
+        if target.origin.https || policy.allows(team.form_for(&target.origin)) {
+            return Ok(());
+        }
+        Err(OpsError::UrlRefused(format!(
+            "the default URL begins with http://, which the policy \"{}\" of the installation or the team refuses; name an \
+             https:// URL",
+            policy.name()
+        )))
     }
 
     /// Judges a URL when it is saved: its form, and its host as far as that needs no look-up. A name is judged again,

@@ -10,13 +10,15 @@ mod keys;
 mod over_sql;
 mod teams;
 pub(in crate::store) mod tokens;
+mod usage;
 
 use std::any::Any;
 
-pub use audit::{AuditEntry, AuditFilter, AuditRow};
+pub use audit::{AuditEntry, AuditFilter, AuditRow, TeamRows};
 pub use idempotency::{IdempotencyKey, Made};
 pub use keys::KeyRow;
 pub use tokens::TokenRow;
+pub use usage::Used;
 
 pub(in crate::store) use over_sql::some_keys;
 
@@ -89,6 +91,10 @@ pub trait AdminStore: Send + Sync {
 
     /// Revokes a token; the row after it, or `None` where there is no such token. The first revocation counts.
     fn revoke_token(&self, id: &str, audit: AuditEntry) -> Answer<'_, Option<TokenRow>>;
+
+    /// Records when tokens and keys were last used. It is no change: it raises no version and writes no audit row. What
+    /// was used later already, or does not exist, stays as it is.
+    fn mark_used(&self, used: Vec<(Used, Timestamp)>) -> Answer<'_, ()>;
 
     /// Writes an audit row alone, for an operation that reads a secret.
     fn note(&self, audit: AuditEntry) -> Answer<'_, ()>;

@@ -26,6 +26,8 @@ pub struct QueueMatch {
 #[derive(Debug, Clone, Default)]
 pub struct CallbackFilter {
     pub team: Option<String>,
+    /// One of these teams.
+    pub teams: Option<Vec<String>>,
     pub task: Option<String>,
     /// One of these queues.
     pub queues: Option<Vec<QueueMatch>>,
@@ -43,6 +45,8 @@ pub struct CallbackFilter {
 #[derive(Debug, Clone, Default)]
 pub struct DeadLetterFilter {
     pub team: Option<String>,
+    /// One of these teams.
+    pub teams: Option<Vec<String>>,
     pub task: Option<String>,
     pub reason: Option<Unreadable>,
     pub since: Option<Timestamp>,

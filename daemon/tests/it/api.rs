@@ -444,6 +444,27 @@ async fn pages_hold_everything_once_and_belong_to_their_query() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_log_filter_is_short_and_names_only_modules_and_levels() {
+    let (harness, api) = started().await;
+    let put = async |level: &str| {
+        let body = json!({ "level": level }).to_string();
+        api.send("PUT", "/admin/v1/log_level", &[], &body).await
+    };
+    let bomb = format!("callbackd[{{x=~\"{}\"}}]=debug", "(a{1,1000}){1,1000}");
+    let many = (0..200).map(|n| format!("m{n}=off")).collect::<Vec<_>>().join(",");
+    for hostile in [&*bomb, "[{x}]=trace", "a[span]=trace", "[span{x=1}]=off", "a=~b", "%s=info", &many, "", ","] {
+        let refused = put(hostile).await;
+        assert_eq!((refused.status, refused.code()), (400, "invalid_request"), "{hostile}: {}", refused.json);
+        let detail = refused.json["detail"].as_str().unwrap();
+        assert!(detail.len() < 500, "{detail}");
+        assert_eq!(api.get("/log_level").await.json["level"], "off", "nothing has changed");
+    }
+    assert_eq!(put("callbackd=debug,off").await.status, 200);
+    assert_eq!(api.get("/log_level").await.json["level"], "callbackd=debug,off");
+    drop(harness);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tokens_end_and_hosts_and_slow_clients_are_refused() {
     let (harness, api) = started().await;
     let made = api.post("/tokens", &json!({"name": "short", "scope": "read"})).await.json;

@@ -41,9 +41,9 @@ fn each_mistake_is_one_clear_sentence_and_status_2() {
         ),
         (
             vec!["run", "--config", &incomplete],
-            "keyring.file: name the keyring; create one with: callbackd keyring create FILE",
+            "keyring.file is not set; create a keyring with `callbackd keyring create FILE`",
         ),
-        (vec!["config", "check", "--config", &incomplete], "keyring.file: name the keyring"),
+        (vec!["config", "check", "--config", &incomplete], "keyring.file is not set"),
         (vec!["run", "--nonsense"], "unexpected argument '--nonsense'"),
         (vec!["nonsense"], "unrecognized subcommand 'nonsense'"),
         (vec!["demo", "--events", "0"], "invalid value '0'"),

@@ -148,6 +148,9 @@ fn same_for_all_runs(text: &str, folder: &Path) -> String {
         (r"\bk[0-9a-f]{8}\b", "kID"),
         (r"(?m)(yes|no)  +-$", "${1}  TIME"),
         (r"(every|not every) partition, 1 of them, [a-z ]+(TIME)?", "HOW FAR PARTITIONS WERE READ"),
+        // The use of keys is recorded once a minute.
+        (r"(?m)^(key_\w+ .*  )(TIME|-)$", "${1}USED"),
+        (r"(?m)^used_at( +)\S+$", "used_at${1}USED"),
         // The width of a column depends on its cells.
         (r"  +", "  "),
         (r"(?m) +$", ""),

@@ -231,10 +231,10 @@ async fn a_mended_default_url_moves_what_waits_for_it() {
     let mended = harness.accepting().await;
     let ops = harness.session();
     let default = |url: String| TeamChange { default_url: Some(Some(url)), ..TeamChange::default() };
-    ops.update_team(TEAM, default(broken.url("/"))).await.unwrap();
+    ops.update_team(TEAM, default(broken.url("/")), true).await.unwrap();
     harness.produce(&Event::new("task-1"));
     assert!(broken.until(PATIENCE, |receipts| !receipts.is_empty()).await);
-    ops.update_team(TEAM, default(mended.url("/mended"))).await.unwrap();
+    ops.update_team(TEAM, default(mended.url("/mended")), true).await.unwrap();
     let (_, rows, _) = harness.ended("task-1").await;
     assert_eq!(rows.settled.unwrap().ended, Ended::Delivered);
     assert_eq!(mended.count(), 1);
@@ -247,15 +247,15 @@ async fn allowed_origins_and_http_are_refusals_like_any_other() {
     let ops = harness.session();
     let change =
         TeamChange { allowed_origins: Some(vec!["https://hooks.acme.example".to_owned()]), ..TeamChange::default() };
-    ops.update_team(TEAM, change).await.unwrap();
+    ops.update_team(TEAM, change, true).await.unwrap();
     harness.produce(&Event::new("task-origin").to(receiver.url("/")));
     let (_, rows, _) = harness.ended("task-origin").await;
     assert_eq!(rows.settled.unwrap().ended, Ended::Abandoned(Reason::OriginNotAllowed));
     let change =
         TeamChange { allowed_origins: Some(vec![]), http: Some(Some("hmac-only".to_owned())), ..TeamChange::default() };
-    ops.update_team(TEAM, change).await.unwrap();
+    ops.update_team(TEAM, change, true).await.unwrap();
     let change = TeamChange { http: Some(Some("hmac-only".to_owned())), ..TeamChange::default() };
-    ops.update_team(HMAC_TEAM, change).await.unwrap();
+    ops.update_team(HMAC_TEAM, change, true).await.unwrap();
     harness.produce(&Event::new("task-http").to(receiver.url("/")));
     harness.produce(&Event::new("task-hmac").of(HMAC_TEAM).to(receiver.url("/")));
     let (_, rows, _) = harness.ended("task-http").await;

@@ -246,7 +246,17 @@ impl Harness {
 
     /// A token of the API.
     pub async fn token(&self, scope: Rights) -> String {
-        let new = NewToken { name: scope.name(), scope, valid_for: Duration::from_secs(3_600) };
+        self.limited_token(scope, &[]).await
+    }
+
+    /// A token that is limited to these teams.
+    pub async fn limited_token(&self, scope: Rights, teams: &[&str]) -> String {
+        let new = NewToken {
+            name: scope.name(),
+            scope,
+            valid_for: Some(Duration::from_secs(3_600)),
+            teams: teams.iter().map(|team| (*team).to_owned()).collect(),
+        };
         let made = self.session().create_token(new, None).await.unwrap();
         made.into_inner().1.unwrap().to_string()
     }

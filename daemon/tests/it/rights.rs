@@ -9,11 +9,11 @@ use callbackd::app::App;
 use callbackd::base::telemetry::LogLevel;
 use callbackd::demo::broker::Broker;
 use callbackd::intake::partition::AcceptFrom;
-use callbackd::model::permission::{Right, Rights};
+use callbackd::model::permission::{Right, Rights, TeamLimit};
 use callbackd::model::team::{AuthForm, KeyKind, Mode};
 use callbackd::ops::endpoints::EndpointFilter;
 use callbackd::ops::keys::NewKey;
-use callbackd::ops::policy::{Denied, Operation};
+use callbackd::ops::policy::{Denied, Operation, Subject};
 use callbackd::ops::switch::Switch;
 use callbackd::ops::teams::TeamChange;
 use callbackd::ops::tokens::NewToken;
@@ -42,7 +42,7 @@ async fn ask(session: &Session, operation: Operation) -> Result<(), OpsError> {
         Operation::Teams => session.teams(None, 1).await.map(drop),
         Operation::Team => session.team(team).await.map(drop),
         Operation::CreateTeam => session.create_team("", nothing(), None).await.map(drop),
-        Operation::UpdateTeam => session.update_team(team, nothing()).await.map(drop),
+        Operation::UpdateTeam => session.update_team(team, nothing(), true).await.map(drop),
         Operation::CheckTeam => session.check_team(team, None, Mode::Test).await.map(drop),
         Operation::SwitchAuth => {
             let switch = Switch { to: AuthForm::Hmac, origin: None, url: None };
@@ -67,7 +67,12 @@ async fn ask(session: &Session, operation: Operation) -> Result<(), OpsError> {
         Operation::Endpoint => session.endpoint(team, "https://a.example").await.map(drop),
         Operation::Tokens => session.tokens().await.map(drop),
         Operation::CreateToken => {
-            let new = NewToken { name: String::new(), scope: Rights::default(), valid_for: Duration::from_secs(60) };
+            let new = NewToken {
+                name: String::new(),
+                scope: Rights::default(),
+                valid_for: Some(Duration::from_secs(60)),
+                teams: Vec::new(),
+            };
             session.create_token(new, None).await.map(drop)
         }
         Operation::RevokeToken => session.revoke_token("tok_none").await.map(drop),
@@ -85,17 +90,25 @@ async fn every_operation_asks_the_policy_whoever_calls() {
     let harness = Harness::start().await;
     let audited = async || harness.session().audit(AuditFilter::default(), None, 1).await.unwrap()[0].id;
     let before = audited().await;
-    for rights in kinds() {
-        let session = harness.app().ops.as_caller(&Caller::operator("walker", "test", rights));
+    // The requests name the team "team_nobody".
+    let limits = [TeamLimit::All, TeamLimit::of([TEAM.to_owned()]), TeamLimit::of(["team_nobody".to_owned()])];
+    for (rights, teams) in kinds().into_iter().flat_map(|rights| limits.clone().map(|teams| (rights, teams))) {
+        let caller = Caller { teams: teams.clone(), ..Caller::operator("walker", "test", rights) };
+        let session = harness.app().ops.as_caller(&caller);
         for operation in Operation::ALL {
             let answer = ask(&session, *operation).await;
             let denied = match &answer {
                 Err(OpsError::Forbidden(denied)) => Some(denied.clone()),
                 _ => None,
             };
-            let expected =
-                (!rights.has(operation.needs())).then_some(Denied::Lacks { operation: *operation, has: rights });
-            assert_eq!(denied, expected, "{rights:?} {operation:?}: {answer:?}");
+            let operation = *operation;
+            let expected = match operation.subject() {
+                _ if !rights.has(operation.needs()) => Some(Denied::Lacks { operation, has: rights }),
+                Subject::Installation if teams != TeamLimit::All => Some(Denied::Installation { operation }),
+                Subject::Team if !teams.includes("team_nobody") => Some(Denied::Team { operation }),
+                _ => None,
+            };
+            assert_eq!(denied, expected, "{rights:?} {teams:?} {operation:?}: {answer:?}");
         }
     }
     let session = harness.app().ops.as_caller(&Caller::unix_user(1000));
@@ -126,13 +139,23 @@ fn every_function_of_a_session_asks_first() {
     let mut seen = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
+        // The folders hold tests.
+        if path.is_dir() {
+            continue;
+        }
         for (name, first) in operations_of(&std::fs::read_to_string(&path).unwrap()) {
             // The function that tells the time is not an operation.
             if name == "fn now" {
                 continue;
             }
             seen += 1;
-            assert!(first.starts_with("self.allow(Operation::"), "{}: {name} begins with: {first}", path.display());
+            let asks = first.strip_prefix("self.allow(Operation::").map(|rest| (rest, false));
+            let asks = asks.or_else(|| first.strip_prefix("self.allow_team(Operation::").map(|rest| (rest, true)));
+            let (rest, names_a_team) =
+                asks.unwrap_or_else(|| panic!("{}: {name} begins with: {first}", path.display()));
+            let variant = rest.split([',', ')']).next().unwrap();
+            let operation = Operation::ALL.iter().find(|operation| format!("{operation:?}") == variant).unwrap();
+            assert_eq!(names_a_team, operation.subject() == Subject::Team, "{}: {name}: {first}", path.display());
         }
     }
     assert_eq!(seen, Operation::ALL.len(), "each operation has one function");

@@ -240,6 +240,26 @@ async fn check_names_what_would_fail_and_how_to_mend_it() {
     let (found, status) = check(&process);
     assert_eq!(verdict(&found, "topic checked, limits").0, "warning", "{found:?}");
     assert_eq!(status, 0, "a warning is not a failure");
+
+    // What works but is weak is reported with its fix; what loads code is refused.
+    let (properties, password) = ("[kafka.properties]\n", process.folder.path().join("password"));
+    std::fs::write(&password, "secret").unwrap();
+    std::fs::set_permissions(&password, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let with =
+        |line: &str| std::fs::write(process.config(), good.replace(properties, &format!("{properties}{line}\n")));
+    let files = format!("[kafka.property_files]\n\"sasl.password\" = \"{}\"\n{properties}", password.display());
+    std::fs::write(process.config(), good.replace(properties, &files)).unwrap();
+    let (found, status) = check(&process);
+    let what = "kafka.property_files.sasl.password";
+    assert_eq!((status, verdict(&found, what).0.as_str()), (0, "warning"), "{found:?}");
+    assert_eq!(verdict(&found, "kafka, security").0, "ok", "the broker is on this machine: {found:?}");
+    with("\"ssl.endpoint.identification.algorithm\" = \"none\"").unwrap();
+    let (found, _) = check(&process);
+    assert_eq!(verdict(&found, "kafka, security").0, "warning", "{found:?}");
+    with("\"plugin.library.paths\" = \"/tmp/x.so\"").unwrap();
+    let refused = run(&["check", "--config", &process.config().display().to_string()], &[]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(2) && said.contains("it loads code into the daemon"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -250,16 +270,16 @@ async fn the_store_is_looked_into_while_nobody_runs_on_it() {
     let ask = |arguments: &[&str]| run(&[arguments, &["--config", &config]].concat(), &[]);
     let text = |output: &std::process::Output| String::from_utf8_lossy(&output.stdout).into_owned();
     let before = ask(&["migrate", "--dry-run"]);
-    assert_eq!(text(&before).matches("would be applied").count(), 5, "{}", text(&before));
+    assert_eq!(text(&before).matches("would be applied").count(), 6, "{}", text(&before));
     assert!(!process.folder.path().join("store").exists(), "nothing was made");
     process.start(None, "info").await;
     process.team(TEAM);
     process.signal("TERM");
     process.ended().await;
-    assert_eq!(text(&ask(&["migrate", "--status"])).matches(" applied").count(), 5);
+    assert_eq!(text(&ask(&["migrate", "--status"])).matches(" applied").count(), 6);
     assert!(text(&ask(&["migrate"])).contains("nothing to do"));
     let info = text(&ask(&["store", "info"]));
-    assert!(info.contains("teams") && info.contains("0005_foreign_keys"), "{info}");
+    assert!(info.contains("teams") && info.contains("0006_limits_and_last_use"), "{info}");
     assert!(ask(&["store", "verify"]).status.success());
     // The test damages a row and a page.
     let file = process.folder.path().join("store/callbackd.db");

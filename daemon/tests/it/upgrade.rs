@@ -79,7 +79,7 @@ async fn a_store_of_schema_3_opens_and_delivers() {
     let verifier = Verifier::new(Credential::signed_and_keyed("acme", &secret, &key).unwrap());
     let receiver = Recorder::start(verifier, std::sync::Arc::new(|_, _| Reply::status(204))).await.unwrap();
     let mended = TeamChange { default_url: Some(Some(receiver.url("/mended"))), ..TeamChange::default() };
-    session.update_team("team_acme", mended).await.unwrap();
+    session.update_team("team_acme", mended, true).await.unwrap();
     assert!(receiver.until(PATIENCE, |receipts| receipts.len() == 4).await, "{} came", receiver.count());
     assert!(receiver.refused().is_empty());
     for n in 1..=4 {

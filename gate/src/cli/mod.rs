@@ -148,11 +148,20 @@ pub fn run(command: Command, json: bool) -> Result<ExitCode, CommandError> {
     }
 }
 
-/// A core dump would hold keys, and the payload of a panic may quote what came in, so only the panic's place is printed.
-fn keep_secrets_from_dumps() {
+/// Turns core dumps of this process off, since they would hold keys. The kernel ignores the limit of size if it pipes dumps
+/// to a program (`core_pattern`), so the process is also marked as not dumpable. This mark keeps other processes of the same
+/// user from reading this one's memory, too.
+pub fn keep_memory_private() {
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
-    // Where the system refuses the limit, dumps stay as the system has them.
+    // Where the system refuses one of them, dumps stay as the system has them.
     rustix::process::setrlimit(rustix::process::Resource::Core, none).ok();
+    #[cfg(target_os = "linux")]
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).ok();
+}
+
+/// Keeps keys out of core dumps. The payload of a panic may quote what came in, so only the panic's place is printed.
+fn keep_secrets_from_dumps() {
+    keep_memory_private();
     std::panic::set_hook(Box::new(|panic| {
         complain(&format!("panicked at {}", panic.location().map_or_else(String::new, ToString::to_string)));
     }));

@@ -66,6 +66,7 @@ impl CallbacksQuery {
             since: time_if_given(self.since.as_deref())?,
             until: time_if_given(self.until.as_deref())?,
             team: self.team,
+            teams: None,
             task: self.task,
             queues: None,
         };
@@ -105,6 +106,8 @@ pub(super) async fn callback(
 }
 
 /// A callback, and what each of its attempts came to.
+///
+/// With the right read alone, the answers of receivers are not shown: they may repeat the URL.
 #[utoipa::path(get, path = "/callbacks/{id}/attempts", tag = "callbacks",
     params(("id" = String, Path, pattern = "^cb_[0-7][0-9a-hjkmnp-tv-z]{25}$", description = "The callback's id.")),
     responses((status = 200, body = AttemptsShape)))]
@@ -119,6 +122,7 @@ pub(super) async fn attempts(
 
 /// The body of a pending callback, byte for byte as it is sent.
 ///
+/// It needs the right operate, because the body holds the task's URL. Each time it is written to the audit.
 /// Errors: pruned once the callback has ended.
 #[utoipa::path(get, path = "/callbacks/{id}/payload", tag = "callbacks",
     params(("id" = String, Path, pattern = "^cb_[0-7][0-9a-hjkmnp-tv-z]{25}$", description = "The callback's id.")),

@@ -48,12 +48,15 @@ impl DeadLettersQuery {
             since: time_if_given(self.since.as_deref())?,
             until: time_if_given(self.until.as_deref())?,
             team: self.team,
+            teams: None,
             task: self.task,
         })
     }
 }
 
 /// Task events that can't become a callback, newest first.
+///
+/// With the right read alone, values are not shown: they may hold the task's URL.
 ///
 /// Errors: not_found for a team that neither exists nor is named by any dead letter.
 #[utoipa::path(get, path = "/dead_letters", tag = "dead letters", params(DeadLettersQuery),

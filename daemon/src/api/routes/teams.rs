@@ -62,21 +62,32 @@ pub(super) async fn team(session: Session, Place(team): Place<String>, Query(_):
     Ok(Json(TeamShape::new(&session.team(&team).await?)))
 }
 
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Confirmation {
+    /// Change the team even if this ends pending callbacks.
+    #[serde(default)]
+    confirm: bool,
+}
+
 /// Change a team.
 ///
-/// What is not given stays as it is; null removes a value. Errors: url_refused for a default URL that may not be called.
+/// What is not given stays as it is; null removes a value. A change that would end pending callbacks, such as fewer
+/// retries, changes nothing unless it is confirmed; the error tells how many callbacks would end. Errors: url_refused for
+/// a default URL that may not be called, confirmation_needed.
 #[utoipa::path(patch, path = "/teams/{team}", tag = "teams", request_body = TeamPatch,
-    params(("team" = String, Path, description = "The team's id.")),
+    params(("team" = String, Path, description = "The team's id."), Confirmation),
     responses((status = 200, body = TeamShape)))]
 pub(super) async fn update_team(
     session: Session,
     Place(team): Place<String>,
+    Query(query): Query<Confirmation>,
     body: Body<TeamPatch>,
 ) -> Answer<TeamShape> {
     if body.value.team_id.as_ref().is_some_and(|id| *id != team) {
         return Err(Problem::invalid("a team's id never changes"));
     }
-    Ok(Json(TeamShape::new(&session.update_team(&team, body.value.into()).await?)))
+    Ok(Json(TeamShape::new(&session.update_team(&team, body.value.into(), query.confirm).await?)))
 }
 
 /// Try a team's receiver.

@@ -12,7 +12,7 @@ use super::super::paging::Paging;
 use super::super::problem::Problem;
 use super::super::shapes::{AuditShape, NewTokenShape, Page, TokenShape};
 use crate::ops::Session;
-use crate::ops::tokens::{NewToken, USUAL, scope};
+use crate::ops::tokens::{NewToken, scope};
 use crate::store::admin::AuditFilter;
 
 /// All tokens, newest first, without their values.
@@ -24,8 +24,8 @@ pub(super) async fn tokens(session: Session, Query(_): Query<Nothing>) -> Answer
 
 /// Create a token.
 ///
-/// Its value is in this answer and nowhere else: only the SHA-256 of it is kept. A caller can't give a token a right
-/// that the caller lacks. A request that is repeated with its Idempotency-Key is answered without the value: revoke that
+/// Its value is in this answer and nowhere else: only the SHA-256 of it is kept. A caller can't give a token a right, a
+/// team or a time that the caller does not have. A request that is repeated with its Idempotency-Key is answered without the value: revoke that
 /// token and create another one.
 #[utoipa::path(post, path = "/tokens", tag = "tokens", request_body = NewTokenShape,
     params(("Idempotency-Key" = Option<String>, Header, description = "A repeated request with the same key creates nothing.")),
@@ -37,7 +37,8 @@ pub(super) async fn create_token(
     let new = NewToken {
         name: body.value.name,
         scope: scope(&body.value.scope)?,
-        valid_for: body.value.valid_for_seconds.map_or(USUAL, Duration::from_secs),
+        valid_for: body.value.valid_for_seconds.map(Duration::from_secs),
+        teams: body.value.teams.unwrap_or_default(),
     };
     let (row, value) = session.create_token(new, body.once).await?.into_inner();
     let shape = TokenShape { value: value.map(|value| value.to_string()), ..TokenShape::new(&row, session.now()) };
@@ -76,7 +77,7 @@ pub(super) async fn audit(
     Query(query): Query<AuditQuery>,
     paging: Paging,
 ) -> Answer<Page<AuditShape>> {
-    let filter = AuditFilter { object: query.object, caller: query.caller };
+    let filter = AuditFilter { object: query.object, caller: query.caller, of_teams: None };
     let rows = session.audit(filter, paging.position()?, paging.limit).await?;
     Ok(Json(paging.page_of(rows, |row| row.id, AuditShape::new)))
 }

@@ -8,8 +8,8 @@ use super::DeadLetterShape;
 use crate::flight::FirstTry;
 use crate::model::callback::CallbackId;
 use crate::model::lease::Facts;
-use crate::model::settlement::{NumberedAttempt, Pending, Settled};
-use crate::ops::callbacks::CallbackReport;
+use crate::model::settlement::{Pending, Settled};
+use crate::ops::callbacks::{AttemptReport, CallbackReport};
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CallbackShape {
@@ -134,15 +134,16 @@ pub struct AttemptShape {
     /// A connection gave the request back unsent, or the receiver said that it had not handled it. So the request was sent
     /// again within this attempt, over a new connection.
     pub redialed: bool,
-    /// The beginning of the answer, or the reason of a refusal. Control characters are escaped.
-    pub answer: String,
+    /// The beginning of the answer, or the reason of a refusal. Control characters are escaped. Null for an answer if the
+    /// caller lacks the right operate.
+    pub answer: Option<String>,
 }
 
 impl AttemptShape {
-    pub fn new(row: &NumberedAttempt) -> Self {
-        let attempt = &row.attempt;
+    pub fn new(report: &AttemptReport) -> Self {
+        let attempt = &report.row.attempt;
         Self {
-            attempt: row.n,
+            attempt: report.row.n,
             outcome: attempt.outcome.name(),
             sent: attempt.sent,
             status: attempt.status,
@@ -150,7 +151,7 @@ impl AttemptShape {
             duration_ms: u64::try_from(attempt.took.as_millis()).unwrap_or(u64::MAX),
             peer: attempt.peer.map(|peer| peer.to_string()),
             redialed: attempt.redialed,
-            answer: printable(&attempt.snippet, 1024),
+            answer: report.shows_answer.then(|| printable(&attempt.snippet, 1024)),
         }
     }
 }

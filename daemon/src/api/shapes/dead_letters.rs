@@ -4,7 +4,7 @@ use scale_callback_serve::text::{hex, printable};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::store::reads::BuriedLetter;
+use crate::ops::dead_letters::LetterReport;
 
 /// A task event that can't become a callback.
 #[derive(Debug, Serialize, ToSchema)]
@@ -28,12 +28,14 @@ pub struct DeadLetterShape {
     /// The SHA-256 of the record's value, in hex. Dead letters of versions before 0.2 have none.
     pub value_sha256: Option<String>,
     /// The record's value, with control characters escaped. A list shows only its beginning; one dead letter alone shows
-    /// up to 64 KiB. It is empty if `store.dead_letter_bytes` had no room for it.
-    pub value: String,
+    /// up to 64 KiB. It is empty if `store.dead_letter_bytes` had no room for it. Null for callers
+    /// without the right operate.
+    pub value: Option<String>,
 }
 
 impl DeadLetterShape {
-    pub fn new(row: BuriedLetter, shown: usize) -> Self {
+    pub fn new(report: LetterReport, shown: usize) -> Self {
+        let LetterReport { row, shows_value } = report;
         let letter = row.letter;
         let text = |id: Option<Box<str>>| id.map(|id| printable(id.as_bytes(), 256));
         Self {
@@ -48,7 +50,7 @@ impl DeadLetterShape {
             buried_at: row.buried_at.to_string(),
             value_bytes: letter.value_len,
             value_sha256: letter.value_hash.map(|hash| hex(&hash)),
-            value: printable(&letter.value, shown),
+            value: shows_value.then(|| printable(&letter.value, shown)),
         }
     }
 }

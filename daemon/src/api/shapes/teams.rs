@@ -15,7 +15,8 @@ use crate::store::admin::KeyRow;
 pub struct TeamShape {
     pub team_id: String,
     pub name: String,
-    /// Where callbacks go whose task has no URL of its own.
+    /// Where callbacks go whose task has no URL of its own. Only scheme, host and port for callers without the right
+    /// operate.
     pub default_url: Option<String>,
     /// The same for test tasks; null if they go to default_url as well.
     pub default_url_test: Option<String>,
@@ -149,6 +150,8 @@ pub struct KeyShape {
     pub created_at: String,
     pub promoted_at: Option<String>,
     pub revoked_at: Option<String>,
+    /// When it last signed a callback, recorded about once a minute.
+    pub used_at: Option<String>,
     /// Only in the answer to the key's creation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
@@ -167,6 +170,7 @@ impl KeyShape {
             created_at: row.created_at.to_string(),
             promoted_at: row.promote_at.map(|at| at.to_string()),
             revoked_at: row.revoked_at.map(|at| at.to_string()),
+            used_at: row.used_at.map(|at| at.to_string()),
             value: None,
         }
     }

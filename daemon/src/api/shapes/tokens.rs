@@ -24,6 +24,10 @@ pub struct TokenShape {
     pub created_at: String,
     pub expires_at: String,
     pub revoked_at: Option<String>,
+    /// The only teams that the token may see and change; null if it is for all teams and the installation.
+    pub teams: Option<Vec<String>>,
+    /// When it was last used, recorded at most once a minute.
+    pub used_at: Option<String>,
     /// Only in the answer to the token's creation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
@@ -45,6 +49,8 @@ impl TokenShape {
             created_at: row.created_at.to_string(),
             expires_at: row.expires_at.to_string(),
             revoked_at: time(row.revoked_at),
+            teams: row.teams.names().map(|teams| teams.iter().cloned().collect()),
+            used_at: time(row.used_at),
             value: None,
         }
     }
@@ -59,7 +65,11 @@ pub struct NewTokenShape {
     /// What the token may do.
     #[schema(value_type = ScopeName)]
     pub scope: String,
-    /// 90 days unless given; at least 60 seconds, at most 366 days.
+    /// The only teams that the token may see and change, by their ids. All teams of the caller if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_items = 1, max_items = 100)]
+    pub teams: Option<Vec<String>>,
+    /// 90 days unless given, but never longer than the caller's own token; at least 60 seconds, at most 366 days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 60, maximum = 31_622_400)]
     pub valid_for_seconds: Option<u64>,

@@ -13,7 +13,7 @@ pub(super) use callbacks::{
     OffsetsCommand, PageArgs, TasksCommand,
 };
 pub(super) use local::{ConfigCommand, KeyringCommand, MigrateArgs, StoreCommand};
-pub(super) use teams::{AuditCommand, KeysCommand, TeamFields, TeamsCommand, TokensCommand};
+pub(super) use teams::{AuditCommand, KeysCommand, NewTokenArgs, TeamFields, TeamsCommand, TokensCommand};
 
 #[derive(Debug, Parser)]
 #[command(

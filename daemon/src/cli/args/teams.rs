@@ -27,7 +27,8 @@ pub(in crate::cli) struct TeamFields {
     /// An origin that has a form of its own: ORIGIN=key or ORIGIN=hmac. Repeat the option for several. "" removes all.
     #[arg(long, value_name = "ORIGIN=FORM")]
     pub(in crate::cli) origin_form: Vec<String>,
-    /// What to do with http:// URLs: allow, hmac-only or refuse. "" means that the setting egress.http decides.
+    /// What to do with http:// URLs: allow, hmac-only or refuse. A team can only be stricter than the setting egress.http.
+    /// "" means that this setting decides.
     #[arg(long, value_name = "POLICY")]
     pub(in crate::cli) http: Option<String>,
     /// How many retries there are, instead of the setting retry.retries.
@@ -95,13 +96,17 @@ pub(in crate::cli) enum TeamsCommand {
         #[command(flatten)]
         fields: TeamFields,
     },
-    /// Change a team. What is not given stays as it is.
+    /// Change a team. What is not given stays as it is. A change that would end pending callbacks changes nothing, and says
+    /// how many would end.
     #[command(after_help = "Example:\n  callbackd teams update team_acme --auth-form hmac")]
     Update {
         /// The team's id.
         team: String,
         #[command(flatten)]
         fields: TeamFields,
+        /// Change the team even if this ends pending callbacks.
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -173,29 +178,37 @@ pub(in crate::cli) enum TokensCommand {
     List,
     /// Create a token. Its value is printed only now and can't be shown again.
     #[command(after_help = "Example:\n  callbackd tokens create --name grafana --scope read --valid-for 30d")]
-    Create {
-        /// A name that says whose token it is. The audit shows this name.
-        #[arg(long)]
-        name: String,
-        /// What the token may do: read, operate (includes read) or secrets (reveal keys). Write several with commas.
-        #[arg(long)]
-        scope: String,
-        /// How long the token is valid, for example 12h or 30d. At most 366d.
-        #[arg(long, value_name = "TIME", default_value = "90d")]
-        valid_for: String,
-        /// Print only the value.
-        #[arg(long)]
-        value_only: bool,
-        /// Write the token directly into the store. No daemon may use the store meanwhile.
-        #[arg(long)]
-        bootstrap: bool,
-    },
+    Create(NewTokenArgs),
     /// Revoke a token. It is refused from now on.
     #[command(after_help = "Example:\n  callbackd tokens revoke tok_0123456789abcdef")]
     Revoke {
         /// The token's id.
         token: String,
     },
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct NewTokenArgs {
+    /// A name that says whose token it is. The audit shows this name.
+    #[arg(long)]
+    pub(in crate::cli) name: String,
+    /// What the token may do: read, operate (includes read) or secrets (reveal keys). Write several with commas.
+    #[arg(long)]
+    pub(in crate::cli) scope: String,
+    /// A team that the token may see and change. Repeat the option for several teams. Without it, the token is for all
+    /// teams, and for the daemon as a whole.
+    #[arg(long)]
+    pub(in crate::cli) team: Vec<String>,
+    /// How long the token is valid, for example 12h or 30d. At most 366d. Without it: 90d, but not longer than the token
+    /// with which it is created.
+    #[arg(long, value_name = "TIME")]
+    pub(in crate::cli) valid_for: Option<String>,
+    /// Print only the value.
+    #[arg(long)]
+    pub(in crate::cli) value_only: bool,
+    /// Write the token directly into the store. No daemon may use the store meanwhile.
+    #[arg(long)]
+    pub(in crate::cli) bootstrap: bool,
 }
 
 #[derive(Debug, Subcommand)]

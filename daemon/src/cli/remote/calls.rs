@@ -116,8 +116,9 @@ fn teams(command: TeamsCommand) -> Result<Call, Failure> {
             body["team_id"] = json!(team);
             post("/teams", body, View::Record)
         }
-        TeamsCommand::Update { team, fields } => {
-            send(Method::PATCH, format!("/teams/{}", escaped(&team)), patch(fields)?, View::Record)
+        TeamsCommand::Update { team, fields, yes } => {
+            let confirm = query(&[("confirm", yes.then(|| "true".to_owned()))]);
+            send(Method::PATCH, format!("/teams/{}{confirm}", escaped(&team)), patch(fields)?, View::Record)
         }
         TeamsCommand::Check { team, url, mode } => check(&team, url, &mode),
         TeamsCommand::SwitchAuth { team, to, origin, url } => {
@@ -193,11 +194,15 @@ fn keys(command: KeysCommand) -> Result<Call, Failure> {
 fn tokens(command: TokensCommand) -> Result<Call, Failure> {
     Ok(match command {
         TokensCommand::List => get("/tokens", View::List(&views::TOKENS)),
-        TokensCommand::Create { name, scope, valid_for, value_only, .. } => {
-            let valid_for = duration(&valid_for)?;
-            let scope = scope.replace(',', " ");
-            let body = json!({ "name": name, "scope": scope, "valid_for_seconds": valid_for.as_secs() });
-            post("/tokens", body, if value_only { View::Member("value") } else { View::Record })
+        TokensCommand::Create(new) => {
+            let mut body = json!({ "name": new.name, "scope": new.scope.replace(',', " ") });
+            if let Some(valid_for) = new.valid_for.as_deref().map(duration).transpose()? {
+                body["valid_for_seconds"] = json!(valid_for.as_secs());
+            }
+            if !new.team.is_empty() {
+                body["teams"] = json!(new.team);
+            }
+            post("/tokens", body, if new.value_only { View::Member("value") } else { View::Record })
         }
         TokensCommand::Revoke { token } => post(format!("/tokens/{}/revoke", escaped(&token)), json!({}), View::Record),
     })

@@ -60,7 +60,7 @@ pub(super) const TEAMS: [Column; 5] = [
     text("DEFAULT URL", "default_url", 2, 24),
     text("FOR TEST TASKS", "default_url_test", 4, 24),
 ];
-pub(super) const KEYS: [Column; 7] = [
+pub(super) const KEYS: [Column; 8] = [
     whole("KEY", "key_id", 0),
     whole("KIND", "kind", 0),
     whole("MODE", "mode", 0),
@@ -68,6 +68,7 @@ pub(super) const KEYS: [Column; 7] = [
     whole("LAST 4", "last4", 1),
     date("PROMOTED", "promoted_at", 2),
     date("REVOKED", "revoked_at", 3),
+    date("LAST USED", "used_at", 4),
 ];
 
 pub(super) const ENDPOINTS: [Column; 9] = [
@@ -101,14 +102,16 @@ const STEPS: [Column; 5] = [
     whole("OUTCOME", "outcome", 1),
     text("DETAIL", "detail", 0, 24),
 ];
-pub(super) const TOKENS: [Column; 7] = [
+pub(super) const TOKENS: [Column; 9] = [
     whole("TOKEN", "token_id", 0),
     text("NAME", "name", 1, 8),
     text("SCOPE", "scope", 2, 8),
+    text("TEAMS", "teams", 6, 12),
     whole("STATE", "state", 0),
     whole("LAST 4", "last4", 4),
     date("CREATED", "created_at", 5),
     date("EXPIRES", "expires_at", 3),
+    date("LAST USED", "used_at", 7),
 ];
 pub(super) const AUDIT: [Column; 6] = [
     time("AT", "at", 0),

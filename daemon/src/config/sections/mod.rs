@@ -8,8 +8,10 @@ mod intake;
 use std::path::PathBuf;
 
 use super::raw::{Log, Raw};
+use super::settings::KAFKA_PROPERTY_FILES;
 use super::{Config, ConfigError, Retention, Wrong};
 use crate::base::telemetry;
+use crate::keyring;
 use crate::model::dead_letter::ValueBudget;
 use crate::store;
 
@@ -26,7 +28,8 @@ pub(super) fn build(raw: &Raw, wrong: &Wrong<'_>) -> Result<Config, ConfigError>
         exchange: deliver::exchange(raw, wrong)?,
         retry: deliver::retry(raw),
         egress: egress::egress(raw, wrong)?,
-        keyring_file: PathBuf::from(&raw.keyring.file),
+        keyring: given(&raw.keyring.file).map_or(keyring::Source::Unset, |file| keyring::Source::File(file.into())),
+        secret_files: secret_files(raw),
         api: api::api(raw, &directory, wrong)?,
         ops_listen: ops_listen.map_err(|_| wrong("ops.listen", "write \"address:port\""))?,
         log: log(&raw.log, wrong)?,
@@ -42,6 +45,17 @@ pub(super) fn build(raw: &Raw, wrong: &Wrong<'_>) -> Result<Config, ConfigError>
             in_all: raw.store.dead_letter_bytes.0 as u64,
         },
     })
+}
+
+/// The Kafka client's properties that name a file with a private key.
+const KEY_FILES: [&str; 2] = ["ssl.key.location", "ssl.keystore.location"];
+
+fn secret_files(raw: &Raw) -> Vec<(String, PathBuf)> {
+    let kafka = &raw.kafka;
+    let values = kafka.property_files.iter().map(|(name, path)| (format!("{KAFKA_PROPERTY_FILES}.{name}"), path));
+    let keys = KEY_FILES.iter().filter_map(|name| kafka.properties.get(*name).map(|path| ((*name).to_owned(), path)));
+    let tls = given(&raw.api.tls_key).map(|_| ("api.tls_key".to_owned(), &raw.api.tls_key));
+    values.chain(keys).chain(tls).map(|(name, path)| (name, PathBuf::from(path))).collect()
 }
 
 fn log(log: &Log, wrong: &Wrong<'_>) -> Result<telemetry::Config, ConfigError> {

@@ -30,6 +30,21 @@ pub struct AuditRow {
 pub struct AuditFilter {
     pub object: Option<String>,
     pub caller: Option<String>,
+    pub of_teams: Option<TeamRows>,
+}
+
+/// The audit rows of some teams. An object's name alone does not tell a team from a token, so the action decides, too.
+#[derive(Debug, Clone)]
+pub struct TeamRows {
+    pub teams: Vec<String>,
+    /// The actions whose object is a team.
+    pub actions: Vec<&'static str>,
+}
+
+impl TeamRows {
+    pub fn include(&self, row: &AuditRow) -> bool {
+        self.teams.contains(&row.object) && self.actions.contains(&row.action.as_str())
+    }
 }
 
 pub(in crate::store) fn insert(sql: &mut dyn Sql, entry: &AuditEntry, now: Timestamp) -> Result<(), StoreError> {
@@ -68,6 +83,17 @@ pub(in crate::store) fn list(
         statement += if values.is_empty() { " WHERE " } else { " AND " };
         values.push(value);
         statement += &format!("{condition} ${}", values.len());
+    }
+    if let Some(TeamRows { teams, actions }) = &filter.of_teams {
+        let objects: Vec<_> = teams.iter().map(Value::from).collect();
+        let actions: Vec<_> = actions.iter().map(|action| Value::from(*action)).collect();
+        for (column, among) in [("object", objects), ("action", actions)] {
+            let first = values.len() + 1;
+            values.extend(among);
+            let places: Vec<_> = (first..=values.len()).map(|place| format!("${place}")).collect();
+            statement += if first == 1 { " WHERE " } else { " AND " };
+            statement += &format!("{column} IN ({})", places.join(", "));
+        }
     }
     values.push(limit.into());
     statement += &format!(" ORDER BY id DESC LIMIT ${}", values.len());

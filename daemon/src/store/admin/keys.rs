@@ -20,6 +20,8 @@ pub struct KeyRow {
     /// From this time on a created key is used, without a further request.
     pub promote_at: Option<Timestamp>,
     pub revoked_at: Option<Timestamp>,
+    /// When it last signed a callback, as far as that was recorded.
+    pub used_at: Option<Timestamp>,
 }
 
 impl KeyRow {
@@ -34,8 +36,8 @@ impl KeyRow {
 }
 
 pub(super) fn list(sql: &mut dyn Sql, team: &str) -> Result<Vec<KeyRow>, StoreError> {
-    let statement = "SELECT id, team, kind, mode, state, keyring, sealed, last4, created_at, promote_at, revoked_at
-         FROM team_key WHERE team = $1 ORDER BY created_at, mode, kind, id";
+    let statement = "SELECT id, team, kind, mode, state, keyring, sealed, last4, created_at, promote_at, revoked_at,
+             used_at FROM team_key WHERE team = $1 ORDER BY created_at, mode, kind, id";
     sql.query(statement, &[team.into()])?.iter().map(read).collect()
 }
 
@@ -82,5 +84,6 @@ fn read(row: &Row) -> Result<KeyRow, StoreError> {
         created_at: row.time(8)?,
         promote_at: row.opt_time(9)?,
         revoked_at: row.opt_time(10)?,
+        used_at: row.opt_time(11)?,
     })
 }

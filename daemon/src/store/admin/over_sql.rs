@@ -2,7 +2,7 @@
 
 use super::{
     AdminStore, AuditEntry, AuditFilter, AuditRow, DecideKey, DecideNewKey, DecideTeam, IdempotencyKey, KeyRow, Made,
-    Refusal, SOME_TEAMS, TokenRow, audit, idempotency, keys, teams, tokens,
+    Refusal, SOME_TEAMS, TokenRow, Used, audit, idempotency, keys, teams, tokens, usage,
 };
 use crate::base::clock::Timestamp;
 use crate::model::team::Team;
@@ -137,6 +137,10 @@ impl<D: Database> AdminStore for D {
             audit::insert(sql, &audit, now)?;
             Ok(End::Commit(Some(row)))
         })
+    }
+
+    fn mark_used(&self, used: Vec<(Used, Timestamp)>) -> Answer<'_, ()> {
+        self.transaction(move |sql, _| usage::mark(sql, &used).map(End::Commit))
     }
 
     fn note(&self, audit: AuditEntry) -> Answer<'_, ()> {

@@ -1,7 +1,7 @@
 //! The `token` table: bearer tokens of the API, as SHA-256.
 
 use crate::base::clock::Timestamp;
-use crate::model::permission::Rights;
+use crate::model::permission::{Rights, TeamLimit};
 use crate::store::StoreError;
 use crate::store::sql::{Row, Sql, readable};
 
@@ -19,6 +19,10 @@ pub struct TokenRow {
     pub created_at: Timestamp,
     pub expires_at: Timestamp,
     pub revoked_at: Option<Timestamp>,
+    /// The teams that it is limited to.
+    pub teams: TeamLimit,
+    /// When it was last used, as far as that was recorded.
+    pub used_at: Option<Timestamp>,
 }
 
 impl TokenRow {
@@ -27,7 +31,7 @@ impl TokenRow {
     }
 }
 
-const COLUMNS: &str = "id, name, scope, hash, last4, created_at, expires_at, revoked_at";
+const COLUMNS: &str = "id, name, scope, hash, last4, created_at, expires_at, revoked_at, teams, used_at";
 /// Which tokens are valid at $1, and which are not.
 const VALID: &str = "revoked_at IS NULL AND expires_at > $1";
 const INVALID: &str = "(revoked_at IS NOT NULL OR expires_at <= $1)";
@@ -46,7 +50,7 @@ pub(in crate::store) fn insert(sql: &mut dyn Sql, token: &TokenRow, now: Timesta
         let oldest = format!("SELECT id FROM token WHERE {INVALID} ORDER BY created_at LIMIT 100");
         sql.execute(&format!("DELETE FROM token WHERE id IN ({oldest})"), &[now.into()])?;
     }
-    let statement = format!("INSERT INTO token ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)");
+    let statement = format!("INSERT INTO token ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)");
     let written = sql.execute(
         &statement,
         &[
@@ -58,6 +62,8 @@ pub(in crate::store) fn insert(sql: &mut dyn Sql, token: &TokenRow, now: Timesta
             token.created_at.into(),
             token.expires_at.into(),
             token.revoked_at.into(),
+            written(&token.teams).into(),
+            token.used_at.into(),
         ],
     )?;
     Ok(written == 1)
@@ -84,5 +90,17 @@ fn read(row: &Row) -> Result<TokenRow, StoreError> {
         created_at: row.time(5)?,
         expires_at: row.time(6)?,
         revoked_at: row.opt_time(7)?,
+        teams: row.opt_text(8)?.map_or(TeamLimit::All, |teams| limit(&teams)),
+        used_at: row.opt_time(9)?,
     })
+}
+
+/// The ids of the teams, one a line; no id has white space. Nothing without a limit.
+fn written(teams: &TeamLimit) -> Option<String> {
+    teams.names().map(|names| names.iter().map(String::as_str).collect::<Vec<_>>().join("\n"))
+}
+
+/// A text without a line limits the token to a team whose id is empty, which is none.
+fn limit(written: &str) -> TeamLimit {
+    TeamLimit::of(written.split('\n').map(str::to_owned))
 }

@@ -8,7 +8,7 @@ use crate::base::clock::Timestamp;
 use crate::model::team::Team;
 use crate::store::admin::{
     AdminStore, AuditEntry, AuditFilter, AuditRow, DecideKey, DecideNewKey, DecideTeam, IdempotencyKey, KeyRow, Made,
-    Refusal, SOME_TEAMS, TokenRow, idempotency, tokens,
+    Refusal, SOME_TEAMS, TokenRow, Used, idempotency, tokens,
 };
 use crate::store::sql::End;
 use crate::store::{Answer, StoreError};
@@ -244,6 +244,20 @@ impl AdminStore for MemoryStore {
         })
     }
 
+    fn mark_used(&self, used: Vec<(Used, Timestamp)>) -> Answer<'_, ()> {
+        let mut state = self.admin.lock().unwrap_or_else(PoisonError::into_inner);
+        for (what, at) in used {
+            let used_at = match what {
+                Used::Token(id) => state.tokens.get_mut(&id).map(|token| &mut token.used_at),
+                Used::Key(id) => state.keys.get_mut(&id).map(|key| &mut key.used_at),
+            };
+            if let Some(used_at) = used_at {
+                *used_at = (*used_at).max(Some(at));
+            }
+        }
+        done(Ok(()))
+    }
+
     fn note(&self, audit: AuditEntry) -> Answer<'_, ()> {
         self.change(|state, now| {
             state.note(audit, now);
@@ -256,6 +270,7 @@ impl AdminStore for MemoryStore {
             let matches = |row: &&AuditRow| {
                 filter.object.as_ref().is_none_or(|object| *object == row.object)
                     && filter.caller.as_ref().is_none_or(|caller| *caller == row.caller)
+                    && filter.of_teams.as_ref().is_none_or(|of_teams| of_teams.include(row))
                     && before.is_none_or(|before| row.id < before)
             };
             state.audit.iter().rev().filter(matches).take(limit).cloned().collect()

@@ -188,6 +188,7 @@ fn callback_matches(filter: &CallbackFilter, id: CallbackId, rows: &Rows) -> boo
     let reason = rows.settled.as_ref().and_then(|row| row.ended.reason()).filter(|_| rows.pending.is_none());
     let queue = facts.queue.target.name();
     filter.team.as_ref().is_none_or(|team| **team == *facts.team)
+        && filter.teams.as_ref().is_none_or(|teams| teams.iter().any(|team| **team == *facts.team))
         && filter.task.as_ref().is_none_or(|task| **task == *facts.task_id)
         && filter.queues.as_ref().is_none_or(|queues| {
             queues.iter().any(|q| q.target == queue && q.team.as_ref().is_none_or(|team| **team == *facts.team))
@@ -215,7 +216,9 @@ fn summary(rows: &Rows) -> Option<(&Facts, CallbackState, Option<Outcome>)> {
 
 fn letter_matches(filter: &DeadLetterFilter, buried: &BuriedLetter) -> bool {
     let letter = &buried.letter;
-    filter.team.as_ref().is_none_or(|team| letter.team.as_deref() == Some(team))
+    let is_of = |team: &String| letter.team.as_deref() == Some(team);
+    filter.team.as_ref().is_none_or(is_of)
+        && filter.teams.as_ref().is_none_or(|teams| teams.iter().any(is_of))
         && filter.task.as_ref().is_none_or(|task| letter.task_id.as_deref() == Some(task))
         && filter.reason.is_none_or(|reason| reason == letter.reason)
         && is_between(letter.id, buried.buried_at, filter.since, filter.until)

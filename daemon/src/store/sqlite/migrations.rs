@@ -7,12 +7,13 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::base::clock::Clock;
 use crate::store::OpenError;
 
-pub(super) const MIGRATIONS: [(&str, &str); 7] = [
+pub(super) const MIGRATIONS: [(&str, &str); 8] = [
     ("0001_engine", include_str!("../../../migrations/sqlite/0001_engine.sql")),
     ("0002_people", include_str!("../../../migrations/sqlite/0002_people.sql")),
     ("0003_surface", include_str!("../../../migrations/sqlite/0003_surface.sql")),
     ("0004_words", include_str!("../../../migrations/sqlite/0004_words.sql")),
     ("0005_foreign_keys", include_str!("../../../migrations/sqlite/0005_foreign_keys.sql")),
+    ("0006_limits_and_last_use", include_str!("../../../migrations/sqlite/0006_limits_and_last_use.sql")),
     ("0007_bounds", include_str!("../../../migrations/sqlite/0007_bounds.sql")),
     ("0008_endpoints", include_str!("../../../migrations/sqlite/0008_endpoints.sql")),
 ];

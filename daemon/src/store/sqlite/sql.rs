@@ -109,7 +109,7 @@ fn value(column: ValueRef<'_>) -> Result<Value, SqliteError> {
 mod tests {
     use super::super::migrations::tests::empty;
     use super::*;
-    use crate::model::permission::Rights;
+    use crate::model::permission::{Rights, TeamLimit};
     use crate::store::admin::{AuditFilter, TokenRow, audit, tokens};
     use std::time::Duration;
 
@@ -147,7 +147,11 @@ mod tests {
         let connection = empty();
         for (object, caller, before) in [(true, false, None), (true, false, Some(7)), (true, true, Some(7))] {
             let mut explain = Explain(SqliteSql(&connection), String::new());
-            let filter = AuditFilter { object: object.then(|| "o".to_owned()), caller: caller.then(|| "c".to_owned()) };
+            let filter = AuditFilter {
+                object: object.then(|| "o".to_owned()),
+                caller: caller.then(|| "c".to_owned()),
+                of_teams: None,
+            };
             audit::list(&mut explain, &filter, before, 50).unwrap();
             let plan = explain.1;
             assert!(plan.contains("USING INDEX audit_object (object=?"), "{plan}");
@@ -169,6 +173,8 @@ mod tests {
             created_at: start,
             expires_at: start.plus(Duration::from_secs(60)),
             revoked_at: None,
+            teams: TeamLimit::All,
+            used_at: None,
         };
         for n in 0..tokens::MOST {
             assert!(tokens::insert(&mut sql, &token(n), start).unwrap(), "{n}");

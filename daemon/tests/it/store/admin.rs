@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use callbackd::base::clock::{ManualClock, Timestamp};
 use callbackd::model::endpoint::Origin;
-use callbackd::model::permission::Rights;
+use callbackd::model::permission::{Rights, TeamLimit};
 use callbackd::model::team::{AuthForm, HttpPolicy, KeyKind, KeyState, Mode, RetryOverride, Team};
 use callbackd::store::StoreError;
-use callbackd::store::admin::{AdminStore, AuditEntry, AuditFilter, IdempotencyKey, KeyRow, Made, TokenRow};
+use callbackd::store::admin::{
+    AdminStore, AuditEntry, AuditFilter, IdempotencyKey, KeyRow, Made, TeamRows, TokenRow, Used,
+};
 
 use super::{START, opened};
 
@@ -77,6 +79,7 @@ fn key(id: &str, team: &str, created_at: Timestamp) -> KeyRow {
         created_at,
         promote_at: None,
         revoked_at: None,
+        used_at: None,
     }
 }
 
@@ -90,6 +93,8 @@ fn token(n: u8) -> TokenRow {
         created_at: START.plus(Duration::from_secs(u64::from(n))),
         expires_at: START.plus(Duration::from_secs(3_600)),
         revoked_at: None,
+        teams: TeamLimit::All,
+        used_at: None,
     }
 }
 
@@ -329,16 +334,71 @@ async fn the_audit_is_read_by_object_and_caller_newest_first() {
         for object in [None, Some("team_a"), Some("nobody")] {
             for caller in [None, Some("bob")] {
                 for before in [None, Some(ids[3])] {
-                    let filter = AuditFilter { object: object.map(str::to_owned), caller: caller.map(str::to_owned) };
+                    let (object, caller) = (object.map(str::to_owned), caller.map(str::to_owned));
+                    let filter = AuditFilter { object: object.clone(), caller: caller.clone(), of_teams: None };
                     let found = store.audit(filter, before, 3).await.unwrap();
-                    let matches = all.iter().filter(|row| object.is_none_or(|object| object == row.object));
-                    let matches = matches.filter(|row| caller.is_none_or(|caller| caller == row.caller));
+                    let matches = all.iter().filter(|row| object.as_ref().is_none_or(|object| *object == row.object));
+                    let matches = matches.filter(|row| caller.as_ref().is_none_or(|caller| *caller == row.caller));
                     let matches = matches.filter(|row| before.is_none_or(|before| row.id < before));
                     let expected: Vec<_> = matches.take(3).cloned().collect();
                     assert_eq!(found, expected, "{}: {object:?} {caller:?} {before:?}", subject.name);
                 }
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn the_audit_of_some_teams_holds_nothing_else() {
+    for subject in subjects() {
+        let store = &subject.store;
+        // A token, a setting and a team may have the same name.
+        let rows = [
+            ("team.create", "team_a"),
+            ("key.reveal", "team_b"),
+            ("log.level", "team_a"),
+            ("token.create", "team_b"),
+            ("key.reveal", "team_c"),
+            ("key.reveal", "team_a"),
+        ];
+        for (action, object) in rows {
+            store.note(entry(action, object)).await.unwrap();
+        }
+        let found = async |teams: &[&str], object: Option<&str>, limit| {
+            let teams = teams.iter().map(|team| (*team).to_owned()).collect();
+            let of_teams = Some(TeamRows { teams, actions: vec!["team.create", "key.reveal"] });
+            let filter = AuditFilter { object: object.map(str::to_owned), caller: None, of_teams };
+            let rows = store.audit(filter, None, limit).await.unwrap();
+            rows.iter().map(|row| format!("{} {}", row.action, row.object)).collect::<Vec<_>>()
+        };
+        let both = ["key.reveal team_a", "key.reveal team_b", "team.create team_a"];
+        assert_eq!(found(&["team_a", "team_b"], None, 9).await, both, "{}", subject.name);
+        assert_eq!(found(&["team_a", "team_b"], None, 2).await, both[..2], "{}", subject.name);
+        assert_eq!(found(&["team_b"], None, 9).await, both[1..2], "{}", subject.name);
+        assert_eq!(found(&["team_b"], Some("team_a"), 9).await, Vec::<String>::new(), "{}", subject.name);
+    }
+}
+
+#[tokio::test]
+async fn limits_and_last_uses_read_back_and_a_use_is_no_change() {
+    for subject in subjects() {
+        subject.with_team().await;
+        let store = &subject.store;
+        let teams = TeamLimit::of(["team_a".to_owned(), "team_b".to_owned()]);
+        let limited = TokenRow { teams: teams.clone(), ..token(1) };
+        store.create_token(limited, None, entry("token.create", "tok_1")).await.unwrap();
+        store.create_token(token(2), None, entry("token.create", "tok_2")).await.unwrap();
+        let (before, at) = (subject.picture().await, |seconds| START.plus(Duration::from_secs(seconds)));
+        let (token, key) = (|| Used::Token("tok_1".to_owned()), || Used::Key("key_1".to_owned()));
+        let nobody = [Used::Token("key_1".to_owned()), Used::Key("tok_1".to_owned())].map(|used| (used, at(1)));
+        store.mark_used([vec![(token(), at(9)), (key(), at(5))], nobody.to_vec()].concat()).await.unwrap();
+        store.mark_used(vec![(token(), at(3)), (key(), at(7))]).await.unwrap();
+        store.mark_used(Vec::new()).await.unwrap();
+        let after = subject.picture().await;
+        assert_eq!((after.0, after.4), (before.0, before.4), "{}: no version and no audit row", subject.name);
+        assert_eq!(after.2[0].used_at, Some(at(7)), "{}: the last use", subject.name);
+        assert_eq!((&after.3[1].teams, after.3[1].used_at), (&teams, Some(at(9))), "{}", subject.name);
+        assert_eq!((&after.3[0].teams, after.3[0].used_at), (&TeamLimit::All, None), "{}", subject.name);
     }
 }
 

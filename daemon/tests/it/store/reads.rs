@@ -149,6 +149,7 @@ fn matches(filter: &CallbackFilter, row: &Known) -> bool {
     let queue =
         |queue: &QueueMatch| queue.target == row.target && queue.team.as_ref().is_none_or(|team| *team == row.team);
     filter.team.as_ref().is_none_or(|team| *team == row.team)
+        && filter.teams.as_ref().is_none_or(|teams| teams.contains(&row.team))
         && filter.task.as_ref().is_none_or(|task| *task == row.task)
         && filter.queues.as_ref().is_none_or(|queues| queues.iter().any(queue))
         && filter.state.is_none_or(|state| state == row.state)
@@ -162,13 +163,15 @@ fn matches(filter: &CallbackFilter, row: &Known) -> bool {
 fn any_filter() -> impl Strategy<Value = CallbackFilter> {
     let some = |values: &'static [&'static str]| proptest::option::weighted(0.35, proptest::sample::select(values));
     let time = || proptest::option::weighted(0.3, (0_i64..50).prop_map(|s| Timestamp::from_millis(BASE + s * 1_000)));
+    let teams = proptest::sample::subsequence(vec!["team_0", "team_1", "team_9"], 1..3);
+    let teams = proptest::option::weighted(0.3, teams);
     let queue = (
         some(&["team_0", "team_1"]),
         proptest::sample::select(vec!["https://a.example:443", "default:live", "http://no.example:80"]),
     )
         .prop_map(|(team, target)| QueueMatch { team: team.map(str::to_owned), target: target.to_owned() });
     (
-        (some(&["team_0", "team_1", "team_9"]), some(&["task_1", "task_2", "task_59"])),
+        (some(&["team_0", "team_1", "team_9"]), teams, some(&["task_1", "task_2", "task_59"])),
         proptest::option::weighted(0.35, proptest::collection::vec(queue, 1..3)),
         proptest::option::weighted(0.5, proptest::sample::select(State::ALL.to_vec())),
         proptest::option::weighted(
@@ -182,8 +185,9 @@ fn any_filter() -> impl Strategy<Value = CallbackFilter> {
         proptest::option::weighted(0.3, proptest::sample::select(vec![Mode::Live, Mode::Test])),
         (time(), time()),
     )
-        .prop_map(|((team, task), queues, state, reason, outcome, mode, (since, until))| CallbackFilter {
+        .prop_map(|((team, teams, task), queues, state, reason, outcome, mode, (since, until))| CallbackFilter {
             team: team.map(str::to_owned),
+            teams: teams.map(|teams| teams.into_iter().map(str::to_owned).collect()),
             task: task.map(str::to_owned),
             queues,
             state,
@@ -399,6 +403,11 @@ async fn dead_letters_are_found_by_what_could_be_read_of_them() {
         assert_eq!(found(of_task, 9, None).await, (vec![3, 1], false), "{name}");
         let of_team = DeadLetterFilter { team: Some("team_a".to_owned()), ..any() };
         assert_eq!(found(of_team, 9, None).await, (vec![2, 1], false), "{name}");
+        for (teams, numbers) in [(vec!["team_b", "team_x"], vec![4, 3]), (vec!["team_x"], vec![])] {
+            let teams = Some(teams.into_iter().map(str::to_owned).collect());
+            let of_teams = DeadLetterFilter { teams, ..any() };
+            assert_eq!(found(of_teams, 9, None).await, (numbers, false), "{name}");
+        }
         let unknown = DeadLetterFilter { reason: Some(Unreadable::UnknownTeam), ..any() };
         assert_eq!(found(unknown, 9, None).await, (vec![3], false), "{name}");
         let between = DeadLetterFilter { since: time(2), until: time(4), ..any() };
@@ -407,6 +416,62 @@ async fn dead_letters_are_found_by_what_could_be_read_of_them() {
         assert_eq!(stores.reads.nameless_dead_letters(1).await.unwrap(), 1, "{name}");
         let whole = stores.reads.dead_letter(letters[0].id).await.unwrap().unwrap();
         assert_eq!((whole.letter.value.len(), whole.buried_at), (1_000, START), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn empty_values_and_names_are_listed_like_any_other() {
+    for name in STORES {
+        let folder = tempfile::tempdir().unwrap();
+        let stores = opened(name, &folder, &Arc::new(ManualClock::new(START)));
+        let (instance, epoch) = begun(&stores).await;
+        let empty = DeadLetter {
+            value: Bytes::new(),
+            value_len: 0,
+            detail: String::new(),
+            event_id: Some("".into()),
+            ..letter(1, Some(""), "", Unreadable::Tombstone)
+        };
+        let letters = [empty.clone(), letter(2, Some("task_a"), "team_a", Unreadable::NotJson)];
+        let changes = letters.iter().map(|letter| Change::Bury(Box::new(letter.clone()), epoch)).collect();
+        write(&stores, (instance, 1), changes, vec![]).await;
+        let page = || Page { before: None, limit: 9 };
+        let any = DeadLetterFilter::default;
+        let of_task = DeadLetterFilter { task: Some(String::new()), ..any() };
+        let of_team = DeadLetterFilter { team: Some(String::new()), ..any() };
+        for (filter, count) in [(any(), 2), (of_task, 1), (of_team, 1)] {
+            let found = stores.reads.dead_letters(filter.clone(), page()).await.unwrap();
+            assert_eq!(found.docs.len(), count, "{name}: {filter:?}");
+            let last = &found.docs.last().unwrap().letter;
+            assert_eq!((&last.value, last.value_len), (&Bytes::new(), 0), "{name}: {filter:?}");
+            assert_eq!((last.team.as_deref(), last.task_id.as_deref()), (Some(""), Some("")), "{name}: {filter:?}");
+            assert_eq!(last.event_id.as_deref(), Some(""), "{name}: {filter:?}");
+        }
+        let whole = stores.reads.dead_letter(empty.id).await.unwrap().unwrap();
+        assert_eq!(whole.letter.value, Bytes::new(), "{name}");
+        assert_eq!(stores.reads.nameless_dead_letters(9).await.unwrap(), 0, "{name}: an empty name is a name");
+
+        // A callback with an empty body, an empty answer and empty names.
+        let row = Known {
+            id: CallbackId::of("", EventKey::Id("empty"), BASE),
+            team: String::new(),
+            task: String::new(),
+            state: State::Pending,
+            ..known(0)
+        };
+        let Change::Settle(mut settle) = change(&row, 9, &partition(), epoch) else { unreachable!() };
+        settle.body = Bytes::new();
+        write(&stores, (instance, 2), vec![Change::Settle(settle)], vec![]).await;
+        for task in [None, Some(String::new())] {
+            let filter = CallbackFilter { task, ..CallbackFilter::default() };
+            let found = stores.reads.callbacks(filter, page()).await.unwrap();
+            assert_eq!(found.docs.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [row.id], "{name}");
+        }
+        assert_eq!(stores.reads.body(row.id).await.unwrap(), Some(Bytes::new()), "{name}");
+        assert_eq!(stores.reads.attempts(row.id).await.unwrap()[0].attempt.snippet, Bytes::new(), "{name}");
+        let all = QueueAsk { which: Queues::From { team: None, at_most: 9 }, count_upto: 9 };
+        let queues = stores.reads.queues(all).await.unwrap();
+        assert_eq!(queues.iter().map(|queue| queue.pending).collect::<Vec<_>>(), [1], "{name}");
     }
 }
 

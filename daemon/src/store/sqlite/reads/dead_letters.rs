@@ -19,10 +19,11 @@ use crate::store::reads::{BuriedLetter, DeadLetterFilter, Found, LISTED_BYTES, P
 const ONE: &str =
     "SELECT id, partition_id, off, record_at, reason, detail, team, task, event_id, value, value_len, buried_at, value_hash
      FROM dead_letter WHERE id = ?1";
-/// The same with the first [`LISTED_BYTES`] of the value: a page of whole values would be megabytes.
+/// The same with the first [`LISTED_BYTES`] of the value: a page of whole values would be megabytes. SQLite's `substr` of an
+/// empty blob is NULL, but an empty value is a value.
 const LISTED: &str =
-    "SELECT id, partition_id, off, record_at, reason, detail, team, task, event_id, substr(value, 1, ?2), value_len,
-        buried_at, value_hash
+    "SELECT id, partition_id, off, record_at, reason, detail, team, task, event_id, coalesce(substr(value, 1, ?2), x''),
+        value_len, buried_at, value_hash
      FROM dead_letter WHERE id = ?1";
 
 pub(super) fn one(connection: &Connection, id: CallbackId) -> Result<Option<BuriedLetter>, SqliteError> {
@@ -98,7 +99,9 @@ impl Reading<'_> {
         while let Some(row) = rows.next()? {
             let id: [u8; 16] = row.get(0)?;
             let team: Option<Vec<u8>> = row.get(1)?;
-            let matches = self.filter.team.as_ref().is_none_or(|own| team.as_deref() == Some(own.as_bytes()))
+            let is_of = |own: &String| team.as_deref() == Some(own.as_bytes());
+            let matches = self.filter.team.as_ref().is_none_or(is_of)
+                && self.filter.teams.as_ref().is_none_or(|teams| teams.iter().any(is_of))
                 && self
                     .filter
                     .reason

@@ -138,6 +138,7 @@ impl Candidate {
     /// Whether the filter matches. Task and times are already in every cursor's condition.
     fn matches(&self, filter: &CallbackFilter, queues: Option<&HashSet<i64>>) -> bool {
         filter.team.as_ref().is_none_or(|team| *team == self.team)
+            && filter.teams.as_ref().is_none_or(|teams| teams.contains(&self.team))
             && queues.is_none_or(|queues| queues.contains(&self.queue))
             && filter.state.is_none_or(|state| state.name() == self.state)
             && filter.reason.is_none_or(|reason| Some(reason.name()) == self.reason.as_deref())
