@@ -506,7 +506,7 @@ fn every_command_has_an_example_that_it_understands() {
         // The command understands its example: it does not complain about its arguments. Without keys `listen` would go on.
         let words: Vec<_> = words[1..].iter().map(|word| if *word == "30s" { "200ms" } else { word }).collect();
         let words: Vec<_> =
-            words.iter().map(|word| if *word == "0.0.0.0:8080" { "127.0.0.1:0" } else { *word }).collect();
+            words.iter().map(|word| if *word == "127.0.0.1:8080" { "127.0.0.1:0" } else { *word }).collect();
         let mut words = words;
         if name == "listen" {
             words.extend(["--listen", "127.0.0.1:0"]);

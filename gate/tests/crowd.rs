@@ -23,6 +23,8 @@ const RESERVE: u64 = 256;
 const DRIP: Duration = Duration::from_millis(500);
 /// A connection of the crowd that was closed comes back after this time.
 const COMES_BACK: Duration = Duration::from_secs(3);
+/// Between two looks at whether the crowd has come.
+const PAUSE: Duration = Duration::from_millis(10);
 /// Callbacks of one round. The slowest two of 200 may be slower than the bound.
 const CALLBACKS: usize = 200;
 const P99: Duration = Duration::from_millis(50);
@@ -149,7 +151,7 @@ async fn a_crowd_of_4000_connections_keeps_no_callback_of_another_sender_out() {
     }
     let all_came = async {
         while opened.load(Ordering::Relaxed) < size {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(PAUSE).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(60), all_came).await.expect("the crowd comes");

@@ -69,7 +69,7 @@ enum OwnCommand {
 pub enum Command {
     /// Run a proxy that forwards verified callbacks to your server, and nothing else. It serves every language.
     #[command(
-        after_help = concat!(keys_help!(), "\n\nExample:\n  scale-callback gate --listen 0.0.0.0:8080 --upstream http://127.0.0.1:3000 --path /callbacks")
+        after_help = concat!(keys_help!(), "\n\nExample:\n  scale-callback gate --listen 127.0.0.1:8080 --upstream http://127.0.0.1:3000 --path /callbacks")
     )]
     Gate(Box<gate::GateArgs>),
     /// Receive callbacks here, and print each with its verdict.

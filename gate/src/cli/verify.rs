@@ -59,7 +59,10 @@ pub(super) fn run(args: &VerifyArgs, json: bool) -> Result<ExitCode, CommandErro
             let sentences = capture.explain(&verifier, why);
             out.tell(
                 || format!("not valid: {why} ({})", why.code()),
-                || json!({ "valid": false, "reason": why.code(), "detail": why.to_string(), "explained": sentences, "age": told }),
+                || {
+                    let (reason, detail) = (why.code(), why.to_string());
+                    json!({ "valid": false, "reason": reason, "detail": detail, "explained": sentences, "age": told })
+                },
             );
             for sentence in &sentences {
                 out.remark(|| format!("  {sentence}"));

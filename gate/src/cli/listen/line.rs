@@ -4,7 +4,6 @@
 use http::HeaderMap;
 use scale_callback_auth::{Verified, VerifyError, header};
 use scale_callback_serve::text::printable;
-
 use serde_json::{Value, json};
 
 use crate::clock::{rfc3339, unix_millis, unix_seconds};

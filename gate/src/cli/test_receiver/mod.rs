@@ -44,7 +44,7 @@ pub struct TestReceiverArgs {
     #[arg(long)]
     all: bool,
     /// Send only this case, and print its request with your key as well as the answer.
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["known", "all"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["known", "all", "format"])]
     case: Option<String>,
     /// How the outcome is printed. The default is `human`, or `json` with --json.
     #[arg(long, value_name = "FORMAT")]
