@@ -75,7 +75,7 @@ pub async fn serve<S, B>(
             let around = Surroundings { limits: limits.clone(), activity, place, stop: stop.clone() };
             tokio::spawn(connection::run(stream, peer, Arc::clone(&make), around));
         }
-        if one_was_closed && limits.closed.fetch_add(1, Ordering::Relaxed) % CLOSED_BETWEEN_PAUSES == 0 {
+        if one_was_closed && limits.closed.fetch_add(1, Ordering::Relaxed).is_multiple_of(CLOSED_BETWEEN_PAUSES) {
             tokio::time::sleep(CLOSING_PAUSE).await;
         }
     }

@@ -29,6 +29,7 @@ use crate::keyring::Keyring;
 use crate::model::permission::Rights;
 use crate::model::team::{KeyKind, Mode};
 use crate::ops::Caller;
+use crate::ops::callbacks::AttemptReport;
 use crate::ops::teams::TeamChange;
 use broker::Broker;
 use ledger::Ledger;
@@ -267,7 +268,7 @@ async fn failed_callback(app: &App, producer: &Producer) -> anyhow::Result<Optio
     let session = app.ops.as_caller(&Caller::operator("demo", "demo", Rights::ALL));
     let (report, attempts) = session.attempts(id).await?;
     let Some(settled) = report.rows.settled else { return Ok(None) };
-    let tries = attempts.iter().map(|row| {
+    let tries = attempts.iter().map(|AttemptReport { row, .. }| {
         let status = row.attempt.status.map_or_else(String::new, |status| format!(" {status}"));
         Try {
             number: row.n,

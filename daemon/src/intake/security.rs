@@ -109,7 +109,6 @@ mod tests {
             topics: vec!["t".to_owned()],
             properties: properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             max_event_bytes: 1,
-            body_budget: 2,
             window: 1,
             tombstones: Tombstones::Skip,
             rebalance_grace: Duration::from_secs(1),

@@ -63,7 +63,7 @@ pub(super) fn ends_clearly(status: StatusCode, headers: &HeaderMap) -> bool {
     let announces = headers.contains_key(header::TRANSFER_ENCODING)
         || headers.get_all(header::CONTENT_LENGTH).iter().any(|value| !is_zero(value));
     let twice = headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH);
-    !twice && !(has_no_body && announces)
+    !(twice || has_no_body && announces)
 }
 
 /// Removes from an answer what concerns the gate's connection to the receiver, and leaves the rest for the sender.
