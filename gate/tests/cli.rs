@@ -297,7 +297,7 @@ fn a_gate_before_a_receiver_passes_the_corpus() {
         status == Some(1) && told.contains("<failure type=\"forgery_accepted\"") && told.contains("<skipped message="),
         "{told}"
     );
-    assert!(told.contains("<?xml version=\"1.0\"") && told.trim_end().ends_with("</testsuite>"), "{told}");
+    assert!(told.starts_with("<?xml version=\"1.0\"") && told.contains("</testsuite>\n"), "{told}");
     let (status, told) = run(&["test-receiver", &url], &[("SIGNING_SECRET", OTHER), ("AUTH_KEY", AUTH)]);
     assert!(status == Some(1) && told.contains("every request was refused") && told.lines().count() == 2, "{told}");
     assert_eq!(gate.stop().0, Some(0));
