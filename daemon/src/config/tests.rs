@@ -91,23 +91,6 @@ fn each_mistake_is_one_sentence_with_key_file_and_line() {
             "my.toml, line 2: deliver.fast: \"many\" is not a whole number; write for example 512",
         ),
         (
-            "[deliver]\nhead_timeout = 10\n",
-            "my.toml, line 2: deliver.head_timeout: 10 has no unit; write \"10s\" for seconds",
-        ),
-        ("[intake]\nmax_event = 5242880\n", "my.toml, line 2: intake.max_event: 5242880 has no unit; write \"5MiB\""),
-        (
-            "[deliver]\nhttp2 = \"yes\"\n",
-            "my.toml, line 2: deliver.http2: it is true or false, without quotes; write true",
-        ),
-        (
-            "[kafka]\ntopics = \"tasks.events\"\n",
-            "my.toml, line 2: kafka.topics: it is a list; write [\"tasks.events\"]",
-        ),
-        (
-            "[kafka]\nlease = \"60s\"\n",
-            "my.toml, line 2: kafka.lease: there is no such key; did you mean deliver.lease?",
-        ),
-        (
             "[deliver]\ntotal_timeout = \"soon\"\n",
             "my.toml, line 2: deliver.total_timeout: \"soon\" is not a duration; write for example \"30s\", \"5m\" or \"24h\"",
         ),
@@ -144,6 +127,35 @@ fn each_mistake_is_one_sentence_with_key_file_and_line() {
         assert!(error.starts_with(sentence), "{error}\nexpected: {sentence}");
         assert!(!error.trim_end().contains('\n'), "{error}");
     }
+}
+
+#[test]
+fn a_value_of_the_wrong_type_or_in_the_wrong_section_is_told_what_to_write() {
+    for (text, sentence) in [
+        (
+            "[deliver]\nhead_timeout = 10\n",
+            "my.toml, line 2: deliver.head_timeout: 10 has no unit; write \"10s\" for seconds",
+        ),
+        ("[intake]\nmax_event = 5242880\n", "my.toml, line 2: intake.max_event: 5242880 has no unit; write \"5MiB\""),
+        (
+            "[deliver]\nhttp2 = \"yes\"\n",
+            "my.toml, line 2: deliver.http2: it is true or false, without quotes; write true",
+        ),
+        (
+            "[kafka]\ntopics = \"tasks.events\"\n",
+            "my.toml, line 2: kafka.topics: it is a list; write [\"tasks.events\"]",
+        ),
+        (
+            "[kafka]\nlease = \"60s\"\n",
+            "my.toml, line 2: kafka.lease: there is no such key; did you mean deliver.lease?",
+        ),
+    ] {
+        assert_eq!(load(text, &[]).expect_err(text).trim_end(), sentence);
+    }
+}
+
+#[test]
+fn a_mistake_in_a_variable_names_the_variable_and_what_to_write() {
     let error = load("", &[("CALLBACKD_KAFKA__NOPE", "1")]).expect_err("unknown");
     assert_eq!(error, "variable CALLBACKD_KAFKA__NOPE: kafka.nope: there is no such key");
     let error = load("", &[("CALLBACKD_DELIVER__LEASE", "1s")]).expect_err("too short");

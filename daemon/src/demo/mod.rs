@@ -213,7 +213,10 @@ impl Demo {
                     self.producer.produce()?;
                     self.screen.footer(&self.app, &self.producer, &self.receipts);
                 }
-                _ = self.interrupt.recv() => return Ok(()),
+                _ = self.interrupt.recv() => {
+                    self.screen.without_footer();
+                    return Ok(());
+                }
                 broken = self.app.broken() => return Err(broken.into()),
             }
         }
@@ -234,6 +237,7 @@ impl Demo {
 
     /// Stops the daemon, and then draws the ledger: nothing moves any more, so that its three counts are of one instant.
     async fn end_half_way(mut self) -> anyhow::Result<Finish> {
+        self.screen.without_footer();
         self.screen.say("Stopping: attempts in flight end first. A second Ctrl-C ends the demo at once.");
         let reads = Arc::clone(self.app.reads());
         stop(self.app, &mut self.interrupt, &self.folder).await?;

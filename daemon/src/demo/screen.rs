@@ -22,13 +22,15 @@ pub(super) struct Screen {
     terminal: bool,
     color: bool,
     counts: Counts,
+    /// What the line at the bottom shows, while there is one: its counts, and where the metrics are.
+    footer: Option<(Counts, String)>,
 }
 
 impl Screen {
     pub(super) fn new(person: bool, quiet: bool) -> Self {
         let terminal = person && std::io::stdout().is_terminal();
         let color = terminal && std::env::var_os("NO_COLOR").is_none();
-        Self { quiet, terminal, color, counts: Counts::default() }
+        Self { quiet, terminal, color, counts: Counts::default(), footer: None }
     }
 
     /// The width of the terminal now. Without a terminal, everything has room.
@@ -50,7 +52,21 @@ impl Screen {
         let mut out = std::io::stdout().lock();
         // The footer stands there, or what the terminal shows of a key: "^C".
         let clear = if self.terminal { CLEAR } else { "" };
-        writeln!(out, "{clear}{text}").and_then(|()| out.flush()).ok();
+        write!(out, "{clear}{text}\n{}", self.bottom()).and_then(|()| out.flush()).ok();
+    }
+
+    /// The line at the bottom, laid out for the width of now.
+    fn bottom(&self) -> String {
+        let Some((counts, metrics)) = &self.footer else { return String::new() };
+        self.paint(Colour::Grey, &lines::footer(counts, metrics, self.width()))
+    }
+
+    /// Deletes the line at the bottom.
+    pub(super) fn without_footer(&mut self) {
+        if self.footer.take().is_some() {
+            let mut out = std::io::stdout().lock();
+            write!(out, "{CLEAR}").and_then(|()| out.flush()).ok();
+        }
     }
 
     fn paint(&self, color: Colour, text: &str) -> String {
@@ -113,7 +129,7 @@ impl Screen {
         }
     }
 
-    /// Prints one line at the bottom, on a terminal only.
+    /// Shows one line at the bottom, on a terminal only. It stays there, below the lines that are printed.
     pub(super) fn footer(&mut self, app: &App, producer: &Producer, receipts: &Receipts) {
         if !self.terminal {
             return;
@@ -125,13 +141,14 @@ impl Screen {
             ..self.counts
         };
         let address = app.ops_address.map_or_else(String::new, |address| format!("http://{address}/metrics"));
-        let text = self.paint(Colour::Grey, &lines::footer(&counts, &address, self.width()));
+        self.footer = Some((counts, address));
         let mut out = std::io::stdout().lock();
-        write!(out, "{CLEAR}{text}").and_then(|()| out.flush()).ok();
+        write!(out, "{CLEAR}{}", self.bottom()).and_then(|()| out.flush()).ok();
     }
 
     /// Prints the ledger. `stopped`: Ctrl-C came half-way.
     pub(super) fn ledger(&mut self, ledger: &Ledger, stopped: bool) {
+        self.without_footer();
         self.put("");
         self.put(&format!("{:<26} {:>9} {:>9} {:>9}", "LEDGER", "PRODUCED", "RECEIVED", "STORED"));
         let (mut produced, mut stored) = (0, 0);

@@ -277,8 +277,8 @@ fn the_dashboard_begins_with_what_an_operator_must_see() {
         assert!(expression.contains(metric), "{expression}");
         let steps = panels[tile]["fieldConfig"]["defaults"]["thresholds"]["steps"].as_array().unwrap();
         let colour_of = |value: f64| {
-            let reached = steps.iter().filter(|step| step["value"].as_f64().is_none_or(|from| from <= value));
-            reached.last().and_then(|step| step["color"].as_str()).unwrap()
+            let mut reached = steps.iter().filter(|step| step["value"].as_f64().is_none_or(|from| from <= value));
+            reached.next_back().and_then(|step| step["color"].as_str()).unwrap()
         };
         assert_eq!((colour_of(0.0), colour_of(1.0)), ("red", "green"), "{}", titles[tile]);
         assert_ne!(steps[0]["color"], "green", "{}: no data is not good", titles[tile]);

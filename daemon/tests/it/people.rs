@@ -18,6 +18,13 @@ use crate::process::{BINARY, Process};
 
 const TOPIC: &str = "tasks.people";
 
+/// The mock broker waits for members for longer than the session of most tests.
+fn with_long_sessions(process: Process) -> Process {
+    process.edit("\"1500\"", "\"10000\"");
+    process.edit("\"300\"", "\"3000\"");
+    process
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_whose_first_attempt_runs_is_under_way_until_the_store_has_it() {
     // No row is made before the attempt has ended.
@@ -64,7 +71,7 @@ async fn a_change_has_the_time_at_which_the_attempt_ended() {
 #[tokio::test(flavor = "multi_thread")]
 async fn held_intake_reads_nothing_until_a_start_without_it() {
     let broker = Broker::start(TOPIC, 1).unwrap();
-    let mut process = Process::new(&broker.servers, TOPIC, "");
+    let mut process = with_long_sessions(Process::new(&broker.servers, TOPIC, ""));
     produce(
         &broker.servers,
         TOPIC,
@@ -185,7 +192,7 @@ fn a_demo_that_is_stopped_half_way_balances_and_says_what_is_open() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_whose_reader_has_gone_ends_in_silence() {
     let broker = Broker::start(TOPIC, 1).unwrap();
-    let mut process = Process::new(&broker.servers, TOPIC, "");
+    let mut process = with_long_sessions(Process::new(&broker.servers, TOPIC, ""));
     process.start(None, "info").await;
     process.json(&["teams", "create", TEAM]);
     produce(
