@@ -1,6 +1,6 @@
 //! Dead letters: task events that can't become a callback.
 
-use super::callbacks::malformed;
+use super::names::malformed;
 use super::policy::{self, Operation};
 use super::{OpsError, Session};
 use crate::model::callback::CallbackId;
