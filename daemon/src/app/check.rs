@@ -6,9 +6,9 @@ use std::path::Path;
 
 use scale_callback_serve::tls::ServerTls;
 
+use super::weaknesses;
 use crate::base::clock::{Clock as _, SystemClock};
-use crate::base::finding::{Finding, Verdict};
-use crate::base::private_file;
+use crate::base::finding::Finding;
 use crate::config::Config;
 use crate::keyring::Keyring;
 use crate::store::admin::KeyRow;
@@ -19,7 +19,7 @@ use crate::{intake, net};
 pub async fn check(config: &Config) -> Vec<Finding> {
     let now = SystemClock.now();
     let mut found = vec![Finding::ok("configuration", "it can be read")];
-    found.extend(exposed_files(config));
+    found.extend(weaknesses::exposed_files(config));
     found.extend(kafka(config).await);
     let looked = tools::check(&config.store, now);
     found.extend(looked.findings);
@@ -45,29 +45,6 @@ async fn kafka(config: &Config) -> Vec<Finding> {
         vec![Finding::failed("kafka", "the check panicked", "run the check again, and report the defect")]
     }));
     found
-}
-
-/// What is weak but does not stop the daemon, as far as the settings and the files show it. The start logs it, too.
-pub(super) fn weaknesses(config: &Config) -> Vec<Finding> {
-    let mut found = intake::security::check(&config.intake);
-    found.extend(exposed_files(config));
-    found.retain(|finding| finding.verdict == Verdict::Warning);
-    found
-}
-
-/// A warning for each file with a secret that is open to other users. A file that can't be read is reported by the part
-/// that reads it.
-fn exposed_files(config: &Config) -> Vec<Finding> {
-    let exposed = config.secret_files.iter().filter_map(|(setting, path)| {
-        let mode = private_file::open_mode_at(path).ok()??;
-        let path = path.display();
-        Some(Finding::warning(
-            setting,
-            format!("{path} is open to other users, or its group may change it (mode {mode:o})"),
-            format!("run: chmod g-w,o= {path}"),
-        ))
-    });
-    exposed.collect()
 }
 
 fn keyring(config: &Config, keys: &[KeyRow]) -> Finding {

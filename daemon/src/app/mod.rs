@@ -7,6 +7,7 @@ mod egress;
 mod listeners;
 mod reload;
 mod start;
+mod weaknesses;
 
 pub use check::check;
 

@@ -229,7 +229,7 @@ fn delivery_config(config: &Config) -> anyhow::Result<deliver::Config> {
 
 /// Logs that the daemon runs, with its addresses, and what is weak in its settings.
 pub(super) fn tell(config: &Config, ops: &Ops, ops_address: Option<SocketAddr>, api_address: Option<SocketAddr>) {
-    for weak in super::check::weaknesses(config) {
+    for weak in super::weaknesses::all(config) {
         tracing::warn!(what = weak.what, found = weak.detail, fix = weak.fix, "a setting is weak");
     }
     tracing::info!(

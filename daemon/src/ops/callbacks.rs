@@ -4,7 +4,7 @@ use bytes::Bytes;
 use scale_callback_serve::text::printable;
 
 use super::dead_letters::LetterReport;
-use super::names::check_range;
+use super::names::{check_range, malformed};
 use super::policy::{self, Operation};
 use super::{Inner, OpsError, Session};
 use crate::base::clock::Timestamp;
@@ -266,9 +266,4 @@ fn no_callback(id: CallbackId) -> OpsError {
 
 fn callback_id(text: &str) -> Result<CallbackId, OpsError> {
     CallbackId::parse(text).ok_or_else(|| malformed("callback", "cb_", text))
-}
-
-pub(super) fn malformed(what: &str, prefix: &str, text: &str) -> OpsError {
-    let shown = printable(text.as_bytes(), 64);
-    OpsError::invalid(format!("{shown:?} is no {what} id; one is {prefix} and 26 characters"))
 }

@@ -1,7 +1,6 @@
 //! Dead letters: task events that can't become a callback.
 
-use super::callbacks::malformed;
-use super::names::check_range;
+use super::names::{check_range, malformed};
 use super::policy::{self, Operation};
 use super::{Inner, OpsError, Session};
 use crate::model::callback::CallbackId;

@@ -1,6 +1,8 @@
 //! Turns the names that people write into values. API and operations read every name here, so that
 //! a wrong one gets the same sentence everywhere.
 
+use scale_callback_serve::text::printable;
+
 use super::OpsError;
 use crate::base::clock::Timestamp;
 use crate::base::named::Named;
@@ -35,6 +37,12 @@ pub(super) fn check_range(since: Option<Timestamp>, until: Option<Timestamp>) ->
         ))),
         _ => Ok(()),
     }
+}
+
+/// The error for a text that is not an id of this kind.
+pub(super) fn malformed(what: &str, prefix: &str, text: &str) -> OpsError {
+    let shown = printable(text.as_bytes(), 64);
+    OpsError::invalid(format!("{shown:?} is no {what} id; one is {prefix} and 26 characters"))
 }
 
 #[cfg(test)]

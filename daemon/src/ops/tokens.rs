@@ -168,7 +168,7 @@ impl Session {
         self.tokens_of_caller().await
     }
 
-    /// The tokens that may do nothing for which the caller is not.
+    /// The tokens that are for no other teams than the caller.
     async fn tokens_of_caller(&self) -> Result<Vec<TokenRow>, OpsError> {
         let mut tokens = self.parts().admin.tokens().await?;
         tokens.retain(|token| self.caller.teams.covers(&token.teams));

@@ -96,7 +96,8 @@ pub trait AdminStore: Send + Sync {
     /// was used later already, or does not exist, stays as it is.
     fn mark_used(&self, used: Vec<(Used, Timestamp)>) -> Answer<'_, ()>;
 
-    /// Writes an audit row alone, for an operation that reads a secret.
+    /// Writes an audit row alone, for an operation that reads a secret. No team, key or token changes, so it raises no
+    /// version: delivery does not read its teams again.
     fn note(&self, audit: AuditEntry) -> Answer<'_, ()>;
 
     /// The newest audit rows below the id `before`.

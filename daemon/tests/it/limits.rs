@@ -13,7 +13,7 @@ use crate::api::{Answer, Api, started};
 use crate::harness::{Event, HMAC_TEAM, Harness, TEAM};
 
 /// A part of each URL that only callers with the right to operate may see.
-const MARKER: &str = "secretpathmarker";
+const MARKER: &str = "hiddenx";
 
 struct Things {
     callback: String,
@@ -29,7 +29,7 @@ async fn things_of(harness: &Harness, api: &Api, team: &str, origin: &str) -> Th
     assert_eq!(patched.status, 200, "{}", patched.json);
     let task = format!("task_of_{team}");
     harness.produce(&Event::new(&task).of(team).to(&url));
-    let broken = Event::new(&format!("broken_of_{team}")).of(team).id("one").to(&url).json();
+    let broken = Event::new(&format!("bad_{team}")).of(team).id("1").to(&url).json();
     harness.produce_raw(broken.as_bytes(), &[("event-id", "another")]);
     let found = async |path: String, ready: fn(&Value) -> bool, id: &str| {
         let page = api.get(&path).await.json;
@@ -66,7 +66,7 @@ async fn who_may_only_read_sees_no_path_of_a_url() {
         format!("{callback}/attempts"),
         "/dead_letters".to_owned(),
         format!("/dead_letters/{}", things.letter),
-        format!("/tasks/broken_of_{TEAM}"),
+        format!("/tasks/bad_{TEAM}"),
     ];
     let others =
         ["/callbacks", &callback, "/endpoints", "/status", "/audit", "/tokens", &format!("/tasks/{}", things.task)];
@@ -130,7 +130,7 @@ async fn a_token_for_one_team_knows_nothing_of_the_others() {
         (format!("/callbacks/{}/payload", own.callback), format!("/callbacks/{}/payload", other.callback)),
         (format!("/dead_letters/{}", own.letter), format!("/dead_letters/{}", other.letter)),
         (format!("/tasks/{}", own.task), format!("/tasks/{}", other.task)),
-        (format!("/tasks/broken_of_{TEAM}"), format!("/tasks/broken_of_{HMAC_TEAM}")),
+        (format!("/tasks/bad_{TEAM}"), format!("/tasks/bad_{HMAC_TEAM}")),
     ] {
         let (seen, hidden) = (limited.get(&mine).await, limited.get(&foreign).await);
         assert_eq!((seen.status, hidden.status), (200, 404), "{mine} {foreign}: {}", hidden.json);
@@ -141,7 +141,7 @@ async fn a_token_for_one_team_knows_nothing_of_the_others() {
     }
     let audit = limited.get("/audit").await.json;
     assert_eq!(values(&audit, "object"), [TEAM].into(), "{audit}");
-    assert_eq!(values(&api.get("/audit").await.json, "object").contains(HMAC_TEAM), true);
+    assert!(values(&api.get("/audit").await.json, "object").contains(HMAC_TEAM));
     assert_eq!(limited.get(&format!("/audit?object={HMAC_TEAM}")).await.json["docs"], json!([]));
     drop(receiver);
 }
@@ -291,7 +291,7 @@ async fn a_team_is_never_looser_than_the_installation() {
     }
     // An http URL that could never be called is refused when it is saved.
     let url = |form: AuthForm| callbackd::ops::teams::TeamChange {
-        default_url: Some(Some("http://127.0.0.1:1/".to_owned())),
+        default_url: Some(Some("http://127.0.0.1:8080/".to_owned())),
         auth_form: Some(form.name().to_owned()),
         http: Some(None),
         ..callbackd::ops::teams::TeamChange::default()

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use crate::harness::until;
 use crate::process::BINARY;
 
-/// A user who is not root. The kernel shows by the owner of `/proc/PID` whether a process of such a user is dumpable.
+/// A user who is not root. The kernel shows by the owner of `/proc/PID/mem` whether a process of such a user is dumpable.
 const NOBODY: u32 = 65_534;
 
 /// Starts a program that waits for its standard input, as a user who is not root.
@@ -22,7 +22,7 @@ fn waiting(program: &Path, arguments: &[&str]) -> Child {
 }
 
 fn owner(child: &Child) -> u32 {
-    std::fs::metadata(format!("/proc/{}", child.id())).unwrap().uid()
+    std::fs::metadata(format!("/proc/{}/mem", child.id())).unwrap().uid()
 }
 
 fn core_limit(child: &Child) -> String {
@@ -41,9 +41,9 @@ async fn no_command_can_be_dumped_into_a_core_file_or_a_pipe() {
     let mut usual = waiting(Path::new("cat"), &[]);
     assert_ne!(owner(&usual), 0, "a process that can be dumped belongs to its user");
     let reads_a_key = ["keys", "create", "--team", "t", "--kind", "hmac", "--mode", "live", "--from-file", "-"];
-    for arguments in [&reads_a_key[..], &["listen", "--listen", "127.0.0.1:0", "--timeout", "60s"]] {
+    for arguments in [&reads_a_key[..], &["listen", "--listen", "127.0.0.1:0", "--count", "1", "--timeout", "60s"]] {
         let mut child = waiting(&program, arguments);
-        until("the process belongs to root", async || (owner(&child) == 0).then_some(())).await;
+        until("its memory belongs to root", async || (owner(&child) == 0).then_some(())).await;
         let limit = core_limit(&child);
         assert!(limit.split_whitespace().filter(|word| *word == "0").count() == 2, "{limit}");
         child.kill().unwrap();

@@ -62,7 +62,7 @@ async fn a_change_has_the_time_at_which_the_attempt_ended() {
     let session = harness.session();
     let report = harness.until("it was tried", async || session.task("task-down").await.ok()?.callbacks.pop()).await;
     let attempts = session.attempts(&report.id.to_string()).await.unwrap().1;
-    let last = &attempts.last().unwrap().attempt;
+    let last = &attempts.last().unwrap().row.attempt;
     assert_eq!(report.changed_at, Some(last.ended_at()));
     assert!(last.ended_at().since(last.begun_at) >= Duration::from_millis(300), "not the time at which it began");
     assert_eq!(report.last_status, Some(503));
@@ -141,7 +141,7 @@ async fn a_task_with_an_invalid_url_belongs_to_no_endpoint() {
     let (harness, api) = started().await;
     let receiver = harness.accepting().await;
     let url = TeamChange { default_url: Some(Some(receiver.url("/default"))), ..TeamChange::default() };
-    harness.session().update_team(TEAM, url).await.unwrap();
+    harness.session().update_team(TEAM, url, true).await.unwrap();
     harness.produce(&Event::new("task-bad").to("dev@acme.example"));
     harness.produce(&Event::new("task-default"));
     harness.ended("task-bad").await;

@@ -144,7 +144,7 @@ impl<D: Database> AdminStore for D {
     }
 
     fn note(&self, audit: AuditEntry) -> Answer<'_, ()> {
-        change(self, move |sql, now| audit::insert(sql, &audit, now).map(End::Commit))
+        self.transaction(move |sql, now| audit::insert(sql, &audit, now).map(End::Commit))
     }
 
     fn audit(&self, filter: AuditFilter, before: Option<i64>, limit: usize) -> Answer<'_, Vec<AuditRow>> {

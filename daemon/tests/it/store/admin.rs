@@ -228,10 +228,12 @@ async fn each_change_raises_the_version_and_writes_its_audit_row() {
         rises("token.create").await;
         store.revoke_token("tok_1", entry("token.revoke", "tok_1")).await.unwrap();
         rises("token.revoke").await;
+        let before = store.version().await.unwrap();
         store.note(entry("key.reveal", "team_a")).await.unwrap();
-        rises("key.reveal").await;
+        assert_eq!(store.version().await.unwrap(), before, "{}: a note changes no team", subject.name);
         let rows = store.audit(AuditFilter::default(), None, 100).await.unwrap();
         let update = rows.iter().find(|row| row.action == "team.update").unwrap();
+        assert_eq!(rows[0].action, "key.reveal", "{}", subject.name);
         assert_eq!(update.change, "old -> new", "{}: what the decision says", subject.name);
         assert_eq!((&*update.caller, &*update.address, update.at), ("ann", "unix", START), "{}", subject.name);
     }
