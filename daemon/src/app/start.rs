@@ -162,6 +162,7 @@ impl Ground {
             engine: Arc::clone(&delivery.engine),
             lanes: Arc::clone(&delivery.lanes),
             health: Arc::clone(&delivery.health),
+            space_short: delivery.space_short.clone(),
             inflight: Arc::clone(&flight.inflight),
             clock: Arc::clone(&self.clock),
             metrics: Arc::clone(&self.metrics),
@@ -223,6 +224,7 @@ fn delivery_config(config: &Config) -> anyhow::Result<deliver::Config> {
         retry: config.retry,
         lease: config.lease,
         park_after: config.park_after,
+        space: config.space,
         user_agent: config.user_agent.parse().map_err(|_| anyhow!("deliver.contact: it can't be sent in a header"))?,
     })
 }

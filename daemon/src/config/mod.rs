@@ -23,6 +23,7 @@ pub use settings::is_reloadable;
 use crate::base::telemetry;
 use crate::intake;
 use crate::keyring;
+use crate::deliver::space_watch::SpaceLimits;
 use crate::model::dead_letter::ValueBudget;
 use crate::model::retry::RetryPolicy;
 use crate::model::team::HttpPolicy;
@@ -43,6 +44,7 @@ pub struct Config {
     pub intake: intake::Config,
     pub store: store::Config,
     pub values: ValueBudget,
+    pub space: SpaceLimits,
     /// Bytes of bodies in memory.
     pub body_budget: usize,
     pub caps: Caps,

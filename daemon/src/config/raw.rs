@@ -47,6 +47,8 @@ pub(super) struct Intake {
 #[derive(Debug, Deserialize)]
 pub(super) struct Store {
     pub(super) path: String,
+    pub(super) parked_bytes: Size,
+    pub(super) free_bytes: Size,
     pub(super) dead_letter_bytes: Size,
     pub(super) dead_letter_bytes_of_topic: Size,
 }

@@ -58,6 +58,8 @@ const SETTINGS: &[Setting] = &[
     at_start("intake.tombstones"),
     at_start("intake.rebalance_grace"),
     path("store.path"),
+    at_start("store.parked_bytes"),
+    at_start("store.free_bytes"),
     at_start("store.dead_letter_bytes"),
     at_start("store.dead_letter_bytes_of_topic"),
     at_reload("deliver.fast"),

@@ -13,6 +13,7 @@ use super::clock_watch::ClockWatch;
 use super::directory::Directory;
 use super::health::Health;
 use super::lease_tokens::LeaseTokens;
+use super::space_watch::{SpaceLimits, SpaceShort, SpaceWatch};
 use crate::base::body_budget::BodyBudget;
 use crate::base::clock::Clock;
 use crate::base::metrics::Metrics;
@@ -39,6 +40,7 @@ pub struct Config {
     /// A first attempt that is older than this gets its row early.
     pub park_after: Duration,
     pub user_agent: HeaderValue,
+    pub space: SpaceLimits,
 }
 
 /// What delivery needs of the rooms before it.
@@ -67,6 +69,7 @@ pub struct Delivery {
     pub lanes: Arc<Lanes>,
     pub health: Arc<Health>,
     pub tokens: Arc<LeaseTokens>,
+    pub space_short: SpaceShort,
 }
 
 /// Claims due rows, watches for changes of teams and for the store's state, and closes idle connections.
@@ -75,6 +78,7 @@ pub struct DeliveryTask {
     delivery: Delivery,
     store_up: watch::Receiver<bool>,
     clock_watch: ClockWatch,
+    space_watch: SpaceWatch,
 }
 
 /// Builds the room on the current runtime, which will run its attempts.
@@ -85,6 +89,7 @@ pub fn build(config: Config, deps: Deps) -> Result<(Delivery, DeliveryTask), Set
     let Deps { store, admin, store_up, instance, flight, waker, keyring, egress, bodies, clock, metrics, cut_off } =
         deps;
     let directory = Arc::new(Directory::new(admin, keyring, Arc::clone(&clock), config.retry));
+    let (short, space_short) = watch::channel(None);
     let health = Arc::new(Health::default());
     let engine = Arc::new(Engine {
         client: Client::new(&config.exchange, egress)?,
@@ -101,7 +106,9 @@ pub fn build(config: Config, deps: Deps) -> Result<(Delivery, DeliveryTask), Set
     let lanes = Lanes::new(config.caps, Arc::clone(&metrics), starter(Arc::clone(&engine)));
     let tokens = Arc::new(LeaseTokens::new());
     let store_up_rx = store_up.watch();
-    let delivery = Delivery { engine, directory, lanes, health, tokens };
+    let delivery = Delivery { engine, directory, lanes, health, tokens, space_short };
+    let space_watch =
+        SpaceWatch { limits: config.space, store: Arc::clone(&store), metrics: Arc::clone(&metrics), short };
     let clock_watch = ClockWatch { clock, store: Arc::clone(&store), metrics: Arc::clone(&metrics) };
     let claim = ClaimTask {
         store,
@@ -115,7 +122,7 @@ pub fn build(config: Config, deps: Deps) -> Result<(Delivery, DeliveryTask), Set
         lease: config.lease,
         store_up,
     };
-    Ok((delivery.clone(), DeliveryTask { claim, delivery, store_up: store_up_rx, clock_watch }))
+    Ok((delivery.clone(), DeliveryTask { claim, delivery, store_up: store_up_rx, clock_watch, space_watch }))
 }
 
 /// Each attempt is a task of its own.
@@ -127,7 +134,7 @@ fn starter(engine: Arc<Engine>) -> crate::schedule::Starter {
 impl DeliveryTask {
     /// Starts the room's tasks, which run until `stop`.
     pub fn start(self, supervisor: &Supervisor, stop: &Stop) -> Vec<JoinHandle<()>> {
-        let Self { claim, delivery, store_up, clock_watch } = self;
+        let Self { claim, delivery, store_up, clock_watch, space_watch } = self;
         let Delivery { engine, directory, lanes, health, .. } = delivery;
         let store = Arc::clone(&claim.store);
         let directory = {
@@ -140,6 +147,7 @@ impl DeliveryTask {
             supervisor.spawn("the directory of teams", at(), directory),
             supervisor.spawn("the watch of the store", at(), follow_store(store_up, lanes, at())),
             supervisor.spawn("the history of endpoints", at(), health.run(store, at())),
+            supervisor.spawn("the watch of disk space", at(), space_watch.run(at())),
             supervisor.spawn("the watch of the clock", at(), clock_watch.run(at())),
             supervisor.spawn("the sweep of connections", at(), close_idle_connections(engine, at())),
         ]

@@ -12,6 +12,7 @@ mod key_usage;
 mod lease_tokens;
 pub mod resolve;
 pub mod sign;
+pub mod space_watch;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

@@ -41,6 +41,7 @@ use crate::base::telemetry::LogLevel;
 use crate::deliver::Engine;
 use crate::deliver::directory::Directory;
 use crate::deliver::health::Health;
+use crate::deliver::space_watch::SpaceShort;
 use crate::flight::Inflight;
 use crate::intake::{Ask, KafkaState};
 use crate::keyring::Keyring;
@@ -66,6 +67,7 @@ pub struct Parts {
     pub engine: Arc<Engine>,
     pub lanes: Arc<Lanes>,
     pub health: Arc<Health>,
+    pub space_short: SpaceShort,
     pub inflight: Arc<Inflight>,
     pub clock: Arc<dyn Clock>,
     pub metrics: Arc<Metrics>,

@@ -218,6 +218,9 @@ impl Inner {
 
     /// Why the daemon reads nothing, or ends nothing, though it is ready: a sentence for people.
     fn note(&self) -> Option<String> {
+        if let Some(short) = self.parts.space_short.borrow().clone() {
+            return Some(short);
+        }
         let kafka = self.parts.kafka.borrow();
         if let Some(held) = kafka.held_by_transaction() {
             return Some(held);

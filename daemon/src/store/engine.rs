@@ -126,6 +126,15 @@ pub struct Pruned {
     pub next: Option<CallbackId>,
 }
 
+/// The disk space of a store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes of the bodies of pending callbacks.
+    pub parked_bytes: u64,
+    /// Bytes that the disk has left, if the store knows its disk.
+    pub free_bytes: Option<u64>,
+}
+
 /// What an instance learns when it begins.
 #[derive(Debug, Clone)]
 pub struct Begun {
@@ -146,6 +155,9 @@ pub struct SetBack {
 
 /// The engine's store.
 pub trait EngineStore: Send + Sync {
+    /// How much disk space parked bodies take, and how much is left.
+    fn space(&self) -> Answer<'_, Space>;
+
     /// The newest time at which an earlier instance wrote. `None` for a new store.
     fn newest_time(&self) -> Answer<'_, Option<Timestamp>>;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{
     Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, PruneAsk, Pruned,
-    SetBack, StoreError, Taken,
+    SetBack, Space, StoreError, Taken,
 };
 use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
@@ -83,6 +83,10 @@ impl EngineStore for FaultyStore {
 
     fn endpoint_histories(&self, at_most: usize) -> Answer<'_, Vec<EndpointHistory>> {
         self.guarded(self.inner.endpoint_histories(at_most))
+    }
+
+    fn space(&self) -> Answer<'_, Space> {
+        self.guarded(self.inner.space())
     }
 
     fn newest_time(&self) -> Answer<'_, Option<Timestamp>> {

@@ -28,7 +28,7 @@ use crate::model::dead_letter::ValueBudget;
 use admin::AdminStore;
 pub use engine::{
     Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, PartitionWatermark, PruneAsk,
-    Pruned, SetBack, Taken,
+    Pruned, SetBack, Space, Taken,
 };
 use reads::Reads;
 

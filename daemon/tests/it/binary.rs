@@ -365,6 +365,8 @@ async fn a_full_disk_is_waited_for() {
     let servers = shared_broker();
     create_topic(&servers, "disk", 1).await;
     let mut process = Process::new(&servers, "disk", "[retry]\nfirst = \"1h\"\n");
+    // Otherwise intake would pause before the disk is full.
+    process.variables.push(("CALLBACKD_STORE__FREE_BYTES".to_owned(), "0MiB".to_owned()));
     let disk = Disk::mount(&process.folder.path().join("store"), "8m");
     process.start(None, "info").await;
     let (secret, key) = process.team(TEAM);

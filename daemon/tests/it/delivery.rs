@@ -523,3 +523,31 @@ async fn a_topic_that_is_refused_is_told_and_read_once_it_is_allowed() {
     harness.ended("task-2").await;
     assert_eq!(receiver.count(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parked_bodies_beyond_their_budget_pause_intake() {
+    let settings = [("STORE__PARKED_BYTES", "1MiB"), ("RETRY__FIRST", "3s"), ("RETRY__RETRIES", "1"), ("RETRY__HORIZON", "1h")];
+    let harness = Harness::with(&settings).await;
+    let refusing = harness.recorder(Arc::new(|_, _| Reply::status(500))).await;
+    let large = format!("\"{}\"", "x".repeat(100_000));
+    let produce = |from: usize, to: usize| {
+        for n in from..to {
+            harness.produce(&Event::new(&format!("task-{n}")).to(refusing.url("/")).response(&large));
+        }
+    };
+    produce(0, 30);
+    harness
+        .until("intake pauses, and says why", async || {
+            let note = harness.session().status().await.ok()?.note?;
+            note.contains("store.parked_bytes allows 1 MiB").then_some(())
+        })
+        .await;
+    produce(30, 35);
+    // Once the first ones have ended, their bodies go and the others are read.
+    for n in [0, 29, 34] {
+        harness.ended(&format!("task-{n}")).await;
+    }
+    harness
+        .until("there is room again", async || harness.session().status().await.ok()?.note.is_none().then_some(()))
+        .await;
+}

@@ -11,6 +11,7 @@ use crate::base::clock::{Clock, SystemClock};
 use crate::base::metrics::{Labels, Metrics};
 use crate::base::stop::Switch;
 use crate::base::supervise::Supervisor;
+use crate::deliver::space_watch::SpaceLimits;
 use crate::deliver::{self, Delivery};
 use crate::flight::settle::SettleTask;
 use crate::flight::{self, Flight};
@@ -104,6 +105,7 @@ fn delivery_config(caps: Caps) -> deliver::Config {
         ca_file: None,
     };
     deliver::Config {
+        space: SpaceLimits { parked_bytes: u64::MAX, free_bytes: 0 },
         exchange,
         caps,
         retry: RetryPolicy::default(),

@@ -20,7 +20,7 @@ use crate::model::settlement::{Ended, Park, Settle};
 use crate::model::team::Mode;
 use crate::store::memory::MemoryStore;
 use crate::store::reads::Reads as _;
-use crate::store::{Answer, Begun, ClaimAsk, Claimed, EventClaim, Known, PruneAsk, Pruned, SetBack, Taken};
+use crate::store::{Answer, Begun, ClaimAsk, Claimed, EventClaim, Known, PruneAsk, Pruned, SetBack, Space, Taken};
 
 const START: Timestamp = Timestamp::from_millis(1_764_000_000_000);
 
@@ -115,6 +115,10 @@ impl EngineStore for Scripted {
 
     fn endpoint_histories(&self, at_most: usize) -> Answer<'_, Vec<EndpointHistory>> {
         self.inner.endpoint_histories(at_most)
+    }
+
+    fn space(&self) -> Answer<'_, Space> {
+        self.inner.space()
     }
 
     fn newest_time(&self) -> Answer<'_, Option<Timestamp>> {

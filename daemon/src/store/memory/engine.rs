@@ -18,7 +18,7 @@ use crate::model::settlement::{Change, Claim, Rows, Verdict, apply, apply_claim}
 use crate::store::reads::{BuriedLetter, Counts, InstanceEnd};
 use crate::store::{
     Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, PartitionWatermark,
-    PruneAsk, Pruned, SetBack, StoreError, Taken,
+    PruneAsk, Pruned, SetBack, Space, StoreError, Taken,
 };
 
 /// Earlier instances that are kept for the record.
@@ -36,6 +36,10 @@ impl EngineStore for MemoryStore {
         histories.sort_by_key(|history| std::cmp::Reverse(history.recent.last_at));
         histories.truncate(at_most);
         done(Ok(histories))
+    }
+
+    fn space(&self) -> Answer<'_, Space> {
+        done(Ok(Space { parked_bytes: self.state().bodies.values().map(|body| body.len() as u64).sum(), free_bytes: None }))
     }
 
     fn newest_time(&self) -> Answer<'_, Option<Timestamp>> {

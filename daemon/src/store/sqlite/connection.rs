@@ -40,6 +40,7 @@ pub(in crate::store) struct SqliteStore {
     for_people: Arc<Readers>,
     /// Held while the process lives. The kernel releases it when the process ends in any way.
     _lock: File,
+    pub(super) directory: PathBuf,
     /// Bounds what is kept of dead letters.
     pub(super) values: ValueBudget,
 }
@@ -80,7 +81,7 @@ impl SqliteStore {
             .spawn(move || run_writer(writer, queue))
             .map_err(|source| OpenError::Directory { path: path.clone(), source })?;
         let for_delivery = Readers::new(path.clone(), DELIVERY_READERS);
-        Ok(Self { jobs, for_delivery, for_people: Readers::new(path, PEOPLE_READERS), _lock: lock, values })
+        Ok(Self { jobs, for_delivery, for_people: Readers::new(path, PEOPLE_READERS), _lock: lock, directory: directory.to_owned(), values })
     }
 
     /// Runs `job` on the writer thread, after the jobs that came before it.

@@ -18,7 +18,7 @@ use crate::model::endpoint_history::EndpointHistory;
 use crate::model::event::PartitionKey;
 use crate::store::{
     Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, PruneAsk, Pruned,
-    SetBack, Taken,
+    SetBack, Space, Taken,
 };
 
 impl EngineStore for SqliteStore {
@@ -28,6 +28,11 @@ impl EngineStore for SqliteStore {
 
     fn endpoint_histories(&self, at_most: usize) -> Answer<'_, Vec<EndpointHistory>> {
         self.read_for_delivery(move |connection| endpoints::newest(connection, at_most))
+    }
+
+    fn space(&self) -> Answer<'_, Space> {
+        let directory = self.directory.clone();
+        self.read_for_delivery(move |connection| upkeep::space(connection, &directory))
     }
 
     fn newest_time(&self) -> Answer<'_, Option<Timestamp>> {

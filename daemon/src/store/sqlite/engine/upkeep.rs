@@ -1,10 +1,12 @@
 //! The begin and end of an instance, and the repair of queues, leases and times.
 
+use std::path::Path;
+
 use rusqlite::{Connection, params};
 
 use super::super::error::SqliteError;
 use crate::base::clock::Timestamp;
-use crate::store::{Begun, InstanceId, SetBack};
+use crate::store::{Begun, InstanceId, SetBack, Space};
 
 /// One process at a time holds a SQLite store, so every lease of an earlier instance is void when one begins.
 pub(super) fn begin(connection: &Connection, now: Timestamp) -> Result<Begun, SqliteError> {
@@ -29,6 +31,14 @@ pub(super) fn begin(connection: &Connection, now: Timestamp) -> Result<Begun, Sq
         .execute("INSERT INTO instance (batch, heartbeat, started_at, clean) VALUES (0, ?1, ?1, 0)", [now.millis()])?;
     let instance = InstanceId(connection.last_insert_rowid());
     Ok(Begun { instance, store_id, unclean, now })
+}
+
+pub(super) fn space(connection: &Connection, directory: &Path) -> Result<Space, SqliteError> {
+    let parked_bytes = connection
+        .prepare_cached("SELECT coalesce(sum(parked_bytes), 0) FROM queue WHERE parked_bytes > 0")?
+        .query_row([], |row| row.get(0))?;
+    let disk = rustix::fs::statvfs(directory).ok();
+    Ok(Space { parked_bytes, free_bytes: disk.map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)) })
 }
 
 pub(super) fn newest_time(connection: &Connection) -> Result<Option<Timestamp>, SqliteError> {

@@ -1,0 +1,120 @@
+//! Watches the disk space of the store. Above the budget of parked bodies, and below the reserve of free disk, intake
+//! pauses: what is in the store goes on, and Kafka keeps the rest.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::base::metrics::Metrics;
+use crate::base::stop::Stop;
+use crate::store::{EngineStore, Space};
+
+/// The time between two looks.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How much disk space the store may use.
+#[derive(Debug, Clone, Copy)]
+pub struct SpaceLimits {
+    /// Bytes of the bodies of pending callbacks.
+    pub parked_bytes: u64,
+    /// Bytes of the disk that must stay free.
+    pub free_bytes: u64,
+}
+
+/// Why intake pauses for lack of space: a sentence for people. `None` while there is room.
+pub type SpaceShort = watch::Receiver<Option<String>>;
+
+pub(super) struct SpaceWatch {
+    pub(super) limits: SpaceLimits,
+    pub(super) store: Arc<dyn EngineStore>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) short: watch::Sender<Option<String>>,
+}
+
+impl SpaceWatch {
+    /// Watches until `stop`.
+    pub(super) async fn run(self, mut stop: Stop) {
+        loop {
+            // A store that does not answer has its own readiness and alert.
+            if let Ok(space) = self.store.space().await {
+                self.look(space);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = stop.stopped() => return,
+            }
+        }
+    }
+
+    fn look(&self, space: Space) {
+        let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.metrics.store_parked_bytes.set(gauge(space.parked_bytes));
+        self.metrics.store_free_bytes.set(space.free_bytes.map_or(-1, gauge));
+        let was_short = self.short.borrow().is_some();
+        let short = self.limits.short(space, was_short);
+        match &short {
+            Some(why) if !was_short => tracing::error!(why, "intake pauses until there is room in the store"),
+            None if was_short => tracing::info!("there is room in the store again: intake goes on"),
+            _ => {}
+        }
+        self.short.send_if_modified(|kept| {
+            let is_changed = kept.is_some() != short.is_some();
+            *kept = short;
+            is_changed
+        });
+    }
+}
+
+impl SpaceLimits {
+    /// Why there is too little space. What pauses goes on only when there is clearly more room, so that it does not switch
+    /// with every callback.
+    fn short(self, space: Space, was_short: bool) -> Option<String> {
+        let parked_most = if was_short { self.parked_bytes - self.parked_bytes / 20 } else { self.parked_bytes };
+        let free_least = if was_short { self.free_bytes.saturating_add(self.free_bytes / 10) } else { self.free_bytes };
+        if space.parked_bytes > parked_most {
+            return Some(format!(
+                "the bodies of pending callbacks take {} MiB of the disk, and store.parked_bytes allows {} MiB: nothing more is read until some of them end",
+                space.parked_bytes >> 20,
+                self.parked_bytes >> 20
+            ));
+        }
+        let free = space.free_bytes.filter(|free| *free < free_least)?;
+        Some(format!(
+            "the disk of the store has {} MiB left, and store.free_bytes keeps {} MiB free: nothing more is read until there is room",
+            free >> 20,
+            self.free_bytes >> 20
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: SpaceLimits = SpaceLimits { parked_bytes: 100 << 20, free_bytes: 10 << 20 };
+
+    fn short(parked_mib: u64, free_mib: Option<u64>, was_short: bool) -> bool {
+        let space = Space { parked_bytes: parked_mib << 20, free_bytes: free_mib.map(|free| free << 20) };
+        LIMITS.short(space, was_short).is_some()
+    }
+
+    #[test]
+    fn intake_pauses_above_the_budget_and_below_the_reserve() {
+        for (parked, free, is_short) in [
+            (100, Some(10), false),
+            (101, Some(10), true),
+            (0, Some(9), true),
+            (0, None, false),
+            (101, None, true),
+        ] {
+            assert_eq!(short(parked, free, false), is_short, "{parked} {free:?}");
+        }
+    }
+
+    #[test]
+    fn it_goes_on_only_with_clearly_more_room() {
+        assert!(short(96, Some(20), true) && !short(95, Some(20), true));
+        assert!(short(0, Some(10), true) && !short(0, Some(11), true));
+    }
+}
