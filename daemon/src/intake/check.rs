@@ -189,9 +189,14 @@ fn limits(config: &Config, topic: &str, horizon: Duration, client: &rdkafka::Cli
     let number =
         |name: &str| configs.iter().find(|(known, _)| known == name).and_then(|(_, value)| value.parse::<i64>().ok());
     let mut found = Vec::new();
-    if let Some(most) = number("max.message.bytes").and_then(|most| usize::try_from(most).ok())
-        && most > config.max_event_bytes
-    {
+    let most = number("max.message.bytes").and_then(|most| usize::try_from(most).ok());
+    if let Some(most) = most.filter(|most| *most > settings::LARGEST_BATCH) {
+        found.push(Finding::failed(
+            what.clone(),
+            format!("it takes batches of {most} bytes, and at most {} can be read", settings::LARGEST_BATCH),
+            "a larger batch would stop its partition: lower the topic's max.message.bytes",
+        ));
+    } else if let Some(most) = most.filter(|most| *most > config.max_event_bytes) {
         found.push(Finding::warning(
             what.clone(),
             format!("it takes records of {most} bytes, we read up to {}", config.max_event_bytes),

@@ -27,6 +27,11 @@ const RESERVED: [(&str, &str); 19] = [
     ("sasl.kerberos.kinit.cmd", "it runs a program with the daemon's rights"),
 ];
 
+/// The largest batch that can be read. A broker takes no larger request unless its `socket.request.max.bytes` was raised.
+pub(super) const LARGEST_BATCH: usize = 100 << 20;
+/// The largest response: the largest batch and the rest of a fetch. A batch larger than `fetch.max.bytes` comes alone.
+const LARGEST_RESPONSE: usize = LARGEST_BATCH + (12 << 20);
+
 /// Refuses properties that are ours.
 ///
 /// # Errors
@@ -48,7 +53,8 @@ pub(super) fn client(config: &Config) -> ClientConfig {
     for (name, value) in &config.properties {
         client.set(name, value);
     }
-    // Fetch sizes count compressed bytes. A larger message still passes, up to receive.message.max.
+    // Fetch sizes count compressed bytes. A larger batch comes alone, and is read up to the largest response.
+    let largest_response = LARGEST_RESPONSE.to_string();
     let own = [
         ("bootstrap.servers", config.brokers.as_str()),
         ("group.id", config.group.as_str()),
@@ -66,7 +72,7 @@ pub(super) fn client(config: &Config) -> ClientConfig {
         ("fetch.message.max.bytes", "1048576"),
         ("fetch.queue.backoff.ms", "50"),
         ("fetch.wait.max.ms", "100"),
-        ("receive.message.max.bytes", "16777216"),
+        ("receive.message.max.bytes", largest_response.as_str()),
         ("statistics.interval.ms", "5000"),
     ];
     for (name, value) in own {

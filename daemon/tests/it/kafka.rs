@@ -58,6 +58,13 @@ pub async fn create_topic(servers: &str, topic: &str, partitions: i32) {
     .await;
 }
 
+/// A topic whose batches may have so many bytes.
+async fn create_topic_of_large_batches(servers: &str, topic: &str, bytes: &str) {
+    let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1)).set("max.message.bytes", bytes);
+    let made = admin(servers).create_topics(&[new], &AdminOptions::new()).await.unwrap();
+    made[0].as_ref().unwrap();
+}
+
 async fn delete_topic(servers: &str, topic: &str) {
     let admin = admin(servers);
     admin.delete_topics(&[topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
@@ -469,4 +476,38 @@ async fn records_with_odd_headers_stop_nobody() {
     assert!(receiver.until(LONG, |receipts| receipts.len() == 4).await, "{:?}", receiver.receipts().len());
     each_once(&receiver, 4);
     assert!(harness.app().ops.readiness().ready);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_larger_than_any_event_is_a_dead_letter_and_the_next_ones_arrive() {
+    let servers = shared_broker();
+    create_topic_of_large_batches(&servers, "large", "67108864").await;
+    let harness = Harness::on(&servers, None, "large", &[], None).await;
+    let receiver = harness.accepting().await;
+    let producer: ThreadedProducer<DefaultProducerContext> =
+        client(&servers).set("message.max.bytes", "67108864").set("queue.buffering.max.kbytes", "262144").create().unwrap();
+    let small = events(0, 2, &receiver.url("/"));
+    send(&producer, "large", 1, &small[..1]);
+    producer.flush(Duration::from_secs(60)).unwrap();
+    for mebibytes in [20, 60] {
+        let (task, value) = &events(9, 1, &receiver.url("/"))[0];
+        let large = value.replacen('{', &format!("{{\"response\":\"{}\",", "x".repeat(mebibytes << 20)), 1);
+        send(&producer, "large", 1, &[(task.clone(), large)]);
+        producer.flush(Duration::from_secs(60)).unwrap();
+    }
+    send(&producer, "large", 1, &small[1..]);
+    producer.flush(Duration::from_secs(60)).unwrap();
+    assert!(receiver.until(LONG, |receipts| receipts.len() == 2).await, "the small ones before and after them arrive");
+    let letters = harness
+        .until("the large ones are dead letters", async || {
+            let page = callbackd::store::reads::Page { before: None, limit: 9 };
+            let found = harness.app().reads().dead_letters(Default::default(), page).await.ok()?;
+            (found.docs.len() == 2).then_some(found.docs)
+        })
+        .await;
+    for letter in letters.into_iter().map(|row| row.letter) {
+        assert_eq!(letter.reason, callbackd::model::dead_letter::Unreadable::TooLarge);
+        assert!([1, 2].contains(&letter.record.offset) && letter.value_len > 20 << 20, "{}", letter.value_len);
+        assert!(letter.value.starts_with(b"{\"response\":\"xxx"), "its first bytes are kept");
+    }
 }
