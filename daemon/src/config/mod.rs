@@ -21,9 +21,9 @@ pub use layers::{ConfigError, Layers, ValueSource};
 pub use settings::is_reloadable;
 
 use crate::base::telemetry;
+use crate::deliver::space_watch::SpaceLimits;
 use crate::intake;
 use crate::keyring;
-use crate::deliver::space_watch::SpaceLimits;
 use crate::model::dead_letter::ValueBudget;
 use crate::model::retry::RetryPolicy;
 use crate::model::team::HttpPolicy;

@@ -101,13 +101,9 @@ mod tests {
 
     #[test]
     fn intake_pauses_above_the_budget_and_below_the_reserve() {
-        for (parked, free, is_short) in [
-            (100, Some(10), false),
-            (101, Some(10), true),
-            (0, Some(9), true),
-            (0, None, false),
-            (101, None, true),
-        ] {
+        for (parked, free, is_short) in
+            [(100, Some(10), false), (101, Some(10), true), (0, Some(9), true), (0, None, false), (101, None, true)]
+        {
             assert_eq!(short(parked, free, false), is_short, "{parked} {free:?}");
         }
     }

@@ -260,9 +260,8 @@ impl<'s> Session<'s> {
 
     fn pause_and_resume(&self) {
         let context = self.context();
-        let hold = self.gather.is_full()
-            || self.owner.quiet.is_on()
-            || context.deps.delivery.space_short.borrow().is_some();
+        let hold =
+            self.gather.is_full() || self.owner.quiet.is_on() || context.deps.delivery.space_short.borrow().is_some();
         let (now, window) = (Instant::now(), self.owner.config.window);
         let told = context.partitions().keys(|_| true).into_iter().map(|key| {
             let outstanding = context.deps.flight.inflight.outstanding(&key);

@@ -526,7 +526,8 @@ async fn a_topic_that_is_refused_is_told_and_read_once_it_is_allowed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn parked_bodies_beyond_their_budget_pause_intake() {
-    let settings = [("STORE__PARKED_BYTES", "1MiB"), ("RETRY__FIRST", "3s"), ("RETRY__RETRIES", "1"), ("RETRY__HORIZON", "1h")];
+    let settings =
+        [("STORE__PARKED_BYTES", "1MiB"), ("RETRY__FIRST", "3s"), ("RETRY__RETRIES", "1"), ("RETRY__HORIZON", "1h")];
     let harness = Harness::with(&settings).await;
     let refusing = harness.recorder(Arc::new(|_, _| Reply::status(500))).await;
     let large = format!("\"{}\"", "x".repeat(100_000));

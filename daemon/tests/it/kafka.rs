@@ -484,8 +484,11 @@ async fn a_record_larger_than_any_event_is_a_dead_letter_and_the_next_ones_arriv
     create_topic_of_large_batches(&servers, "large", "67108864").await;
     let harness = Harness::on(&servers, None, "large", &[], None).await;
     let receiver = harness.accepting().await;
-    let producer: ThreadedProducer<DefaultProducerContext> =
-        client(&servers).set("message.max.bytes", "67108864").set("queue.buffering.max.kbytes", "262144").create().unwrap();
+    let producer: ThreadedProducer<DefaultProducerContext> = client(&servers)
+        .set("message.max.bytes", "67108864")
+        .set("queue.buffering.max.kbytes", "262144")
+        .create()
+        .unwrap();
     let small = events(0, 2, &receiver.url("/"));
     send(&producer, "large", 1, &small[..1]);
     producer.flush(Duration::from_secs(60)).unwrap();

@@ -11,6 +11,7 @@
 
 mod api;
 mod binary;
+mod bounds;
 mod cli;
 mod clock;
 mod crash;

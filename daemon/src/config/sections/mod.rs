@@ -11,8 +11,8 @@ use super::raw::{Log, Raw};
 use super::settings::KAFKA_PROPERTY_FILES;
 use super::{Config, ConfigError, Retention, Wrong};
 use crate::base::telemetry;
-use crate::keyring;
 use crate::deliver::space_watch::SpaceLimits;
+use crate::keyring;
 use crate::model::dead_letter::ValueBudget;
 use crate::store;
 
@@ -41,10 +41,7 @@ pub(super) fn build(raw: &Raw, wrong: &Wrong<'_>) -> Result<Config, ConfigError>
             event_ids: raw.retention.event_ids.0,
         },
         store: store::Config::Directory(directory),
-        space: SpaceLimits {
-            parked_bytes: raw.store.parked_bytes.0 as u64,
-            free_bytes: raw.store.free_bytes.0 as u64,
-        },
+        space: SpaceLimits { parked_bytes: raw.store.parked_bytes.0 as u64, free_bytes: raw.store.free_bytes.0 as u64 },
         values: ValueBudget {
             of_topic: raw.store.dead_letter_bytes_of_topic.0 as u64,
             in_all: raw.store.dead_letter_bytes.0 as u64,

@@ -39,7 +39,10 @@ impl EngineStore for MemoryStore {
     }
 
     fn space(&self) -> Answer<'_, Space> {
-        done(Ok(Space { parked_bytes: self.state().bodies.values().map(|body| body.len() as u64).sum(), free_bytes: None }))
+        done(Ok(Space {
+            parked_bytes: self.state().bodies.values().map(|body| body.len() as u64).sum(),
+            free_bytes: None,
+        }))
     }
 
     fn newest_time(&self) -> Answer<'_, Option<Timestamp>> {

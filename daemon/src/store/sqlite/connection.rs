@@ -81,7 +81,14 @@ impl SqliteStore {
             .spawn(move || run_writer(writer, queue))
             .map_err(|source| OpenError::Directory { path: path.clone(), source })?;
         let for_delivery = Readers::new(path.clone(), DELIVERY_READERS);
-        Ok(Self { jobs, for_delivery, for_people: Readers::new(path, PEOPLE_READERS), _lock: lock, directory: directory.to_owned(), values })
+        Ok(Self {
+            jobs,
+            for_delivery,
+            for_people: Readers::new(path, PEOPLE_READERS),
+            _lock: lock,
+            directory: directory.to_owned(),
+            values,
+        })
     }
 
     /// Runs `job` on the writer thread, after the jobs that came before it.
