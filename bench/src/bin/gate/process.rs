@@ -40,6 +40,8 @@ impl Process {
                 .args(["gate", "--listen", "127.0.0.1:0", "--upstream"])
                 .arg(format!("http://{upstream}"))
                 .args(["--remember", &remember.to_string()])
+                // The benchmark's crowd and its good client share one address.
+                .args(["--connections-per-address", "1024", "--connections-per-prefix", "1024"])
                 .env("SCALE_CALLBACK_SIGNING_SECRET", SECRET)
                 .env("SCALE_CALLBACK_AUTH_KEY", AUTH),
         )
