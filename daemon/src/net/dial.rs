@@ -10,8 +10,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use super::dns::{Answers, Dns, DnsError};
-use super::egress::{Denied, Policy, judge, judge_name};
+use super::dns::{Answers, Dns};
+use super::egress::{Policy, judge, judge_name};
+use super::failed::Failed;
 use super::meter::{Meter, MeteredStream};
 use super::race::Race;
 use super::target::{Target, TargetHost};
@@ -41,33 +42,6 @@ pub(crate) struct Dialed {
     pub(crate) http2: bool,
     /// The version of TLS, to be shown to people.
     pub(crate) tls: Option<String>,
-}
-
-/// Why there is no connection.
-#[derive(Debug)]
-pub(crate) struct Failed {
-    pub(crate) outcome: Outcome,
-    /// The host is a literal address that is refused, so no retry can succeed.
-    pub(crate) hopeless: bool,
-    pub(crate) peer: Option<SocketAddr>,
-    /// The reason, as the operator sees it.
-    pub(crate) why: String,
-}
-
-impl Failed {
-    pub(crate) fn new(outcome: Outcome, why: impl ToString) -> Self {
-        Self { outcome, hopeless: false, peer: None, why: why.to_string() }
-    }
-
-    fn denied(denied: Denied, literal: bool) -> Self {
-        Self { hopeless: literal, ..Self::new(Outcome::AddressDenied, denied) }
-    }
-
-    /// The name has no address, as far as we can find out.
-    pub(crate) fn of_name(name: &str, error: DnsError) -> Self {
-        let outcome = if error == DnsError::Timeout { Outcome::DnsTimeout } else { Outcome::DnsFailed };
-        Self::new(outcome, format!("{name}: {error}"))
-    }
 }
 
 pub(crate) struct Dialer {

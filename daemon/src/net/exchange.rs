@@ -15,10 +15,11 @@ use secrecy::ExposeSecret as _;
 use tokio::time::{Instant, timeout_at};
 
 use super::conn::{Connection, HEAD_BYTES, MAX_HEADERS, Pool, PoolKey};
-use super::dial::{Deadlines, Dialer, Failed};
+use super::dial::{Deadlines, Dialer};
 use super::dns::{self, Dns};
 use super::egress::Policy;
 use super::error::SetupError;
+use super::failed::Failed;
 use super::redact::{self, KEPT, MARGIN};
 use super::target::Target;
 use super::{head_failure, tls};

@@ -8,6 +8,7 @@ pub mod dns;
 pub mod egress;
 pub mod error;
 pub mod exchange;
+mod failed;
 mod head_failure;
 mod lenient_http2;
 mod meter;

@@ -6,9 +6,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::conn::{Connection, PoolKey};
-use super::dial::{self, Failed};
+use super::dial;
 use super::dns::Answers;
 use super::exchange::{Client, Exchange, Outgoing};
+use super::failed::Failed;
 use super::redact;
 use super::target::TargetHost;
 use crate::base::clock::Timestamp;

@@ -11,8 +11,8 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
-use super::dial::Failed;
 use super::dns::{Answer, Answers, DnsError, Family, worse};
+use super::failed::Failed;
 use crate::model::attempt::Outcome;
 
 /// How many addresses are called for one connection.
