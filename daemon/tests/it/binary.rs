@@ -62,7 +62,7 @@ fn each_mistake_is_one_clear_sentence_and_status_2() {
     let variable = run(&["config", "check"], &[("CALLBACKD_DELIVER__FAST", "many")]);
     assert_eq!(
         text(&variable.stderr),
-        "callbackd: variable CALLBACKD_DELIVER__FAST: deliver.fast: the value can't be read as the key's type\n"
+        "callbackd: variable CALLBACKD_DELIVER__FAST: deliver.fast: \"many\" is not a whole number; write for example 512\n"
     );
 }
 
