@@ -28,16 +28,15 @@ fn the_defaults_are_complete_and_the_contracts() {
 #[test]
 fn every_document_names_the_same_deadline_for_an_answer() {
     let seconds = scale_callback_auth::ANSWER_DEADLINE.as_secs();
-    let receivers = include_str!("../../../docs/receivers.md");
+    // Read when the test runs: a build needs no documents.
+    let file = |path: &str| std::fs::read_to_string(format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let receivers = file("docs/receivers.md");
     assert!(receivers.contains(&format!("| any 2xx, within {seconds} s |")));
     assert!(receivers.contains(&format!("If an answer takes longer than {seconds} s,")));
-    let defaults = include_str!("../../../config/callbackd.toml");
+    let defaults = file("config/callbackd.toml");
     assert!(defaults.contains(&format!("Receivers are promised {seconds} s from the begin of an attempt")));
-    for help in [
-        include_str!("../../../gate/src/cli/listen/mod.rs"),
-        include_str!("../../../gate/src/cli/gate.rs"),
-        include_str!("../../../gate/src/cli/send.rs"),
-    ] {
+    for path in ["gate/src/cli/listen/mod.rs", "gate/src/cli/gate.rs", "gate/src/cli/send.rs"] {
+        let help = file(path);
         let waits = format!("The platform waits {seconds}s.");
         let default = format!("default_value = \"{seconds}s\"");
         assert!(help.contains(&waits) || help.contains(&default));

@@ -140,7 +140,7 @@ impl Producer {
             "hmac" => (GLOBEX, Some(at("ok"))),
             "no-url" => (GLOBEX, None),
             "denied" => (ACME, Some("http://169.254.169.254/latest/meta-data".to_owned())),
-            "bad-url" => (ACME, Some("dev@acme.example".to_owned())),
+            "bad-url" => (ACME, Some("ftp://files.acme.example/inbox".to_owned())),
             "unknown-team" => ("team_nobody", Some(at("ok"))),
             place => (ACME, Some(at(place))),
         };

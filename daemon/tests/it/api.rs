@@ -322,6 +322,10 @@ async fn each_error_code_comes_with_its_problem_and_changes_nothing() {
         ("pruned", 410, api.get("/tasks/4d0000000000000000000000").await),
         ("pruned", 410, api.get(&format!("/callbacks/{}/payload", ids["delivered"])).await),
         ("conflict", 409, api.post("/teams", &json!({"team_id": TEAM})).await),
+        // A callback of the team waits for its retry.
+        ("confirmation_needed", 409, {
+            api.send("PATCH", &format!("/admin/v1/teams/{TEAM}"), &[], r#"{"retries":0}"#).await
+        }),
         ("url_refused", 400, api.post("/teams", &json!({"team_id": "t", "default_url": "http://10.0.0.1/"})).await),
         ("key_state", 409, {
             api.post(&of_key("promote"), &json!({})).await;

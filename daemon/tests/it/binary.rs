@@ -9,7 +9,7 @@ use scale_callback_auth::{Credential, Verifier};
 
 use crate::harness::{TEAM, until};
 use crate::kafka::{create_topic, events, produce, shared_broker};
-use crate::process::{Process, run};
+use crate::process::{Process, closed_url, run};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -62,7 +62,7 @@ fn each_mistake_is_one_clear_sentence_and_status_2() {
     let variable = run(&["config", "check"], &[("CALLBACKD_DELIVER__FAST", "many")]);
     assert_eq!(
         text(&variable.stderr),
-        "callbackd: variable CALLBACKD_DELIVER__FAST: deliver.fast: the value can't be read as the key's type\n"
+        "callbackd: variable CALLBACKD_DELIVER__FAST: deliver.fast: \"many\" is not a whole number; write for example 512\n"
     );
 }
 
@@ -413,8 +413,8 @@ async fn a_limit_of_file_sizes_is_waited_for_like_a_full_disk() {
     let padding = "x".repeat(100_000);
     let padded =
         |(task, value): (String, String)| (task, value.replacen('{', &format!(r#"{{"response":"{padding}","#), 1));
-    // Nobody listens there: each callback waits with its body for its retry.
-    let large: Vec<_> = events(0, 100, "http://127.0.0.1:9/").into_iter().map(padded).collect();
+    // Each callback waits with its body for its retry.
+    let large: Vec<_> = events(0, 100, &closed_url()).into_iter().map(padded).collect();
     produce(&servers, "limit", 1, &large);
     until("it is noticed", async || {
         let Some((status, page)) = process.page("/readyz").await else {

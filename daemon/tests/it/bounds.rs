@@ -1,5 +1,5 @@
 //! The memory of the real binary under what fills it: large bodies for receivers that hang, due ones and fresh ones, and
-//! many dead letters at once.
+//! many dead letters at once. The records are not compressed: what Kafka's client inflates is not in our budget.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -38,7 +38,7 @@ async fn hanging() -> u16 {
 
 fn producer(servers: &str) -> ThreadedProducer<DefaultProducerContext> {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", servers).set("compression.type", "zstd").set("message.max.bytes", "8000000");
+    config.set("bootstrap.servers", servers).set("message.max.bytes", "8000000");
     config.set("queue.buffering.max.kbytes", "262144").create().unwrap()
 }
 
@@ -46,7 +46,8 @@ fn send(producer: &ThreadedProducer<DefaultProducerContext>, topic: &str, value:
     loop {
         match producer.send(BaseRecord::<[u8], [u8]>::to(topic).payload(value)) {
             Ok(()) => return,
-            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+            // The producer's queue is full.
+            Err(_) => producer.flush(Duration::from_secs(60)).unwrap(),
         }
     }
 }
@@ -62,9 +63,10 @@ async fn memory_stays_within_its_bound_whatever_fills_it() {
     let port = hanging().await;
     let producer = producer(&servers);
 
-    // 3,000 endpoints that hang, with bodies of 1 MB. Retries begin while fresh ones still come.
+    // Hundreds of endpoints that hang, with bodies of 1 MB, which are many times the budget. Retries begin while fresh ones
+    // still come.
     let padding = "x".repeat(1_000_000);
-    for n in 0..3_000_u32 {
+    for n in 0..600_u32 {
         let host = Ipv4Addr::from(0x7f01_0000 + n);
         let value = format!(
             "{{\"team_id\":\"{TEAM}\",\"response\":\"{padding}\",\"task\":{{\"task_id\":\"task-{n}\",\"callback_url\":\"http://{host}:{port}/\"}}}}"
@@ -74,7 +76,7 @@ async fn memory_stays_within_its_bound_whatever_fills_it() {
     producer.flush(Duration::from_secs(60)).unwrap();
     until("fresh and due ones are tried", async || {
         let failed = process.metric("callbackd_attempts_total{outcome=\"head_timeout\"}").await?;
-        (failed > 400.0).then_some(())
+        (failed > 150.0).then_some(())
     })
     .await;
     let used = process.metric("callbackd_body_bytes").await.unwrap();

@@ -307,6 +307,12 @@ async fn the_api_is_reached_over_tcp_with_a_token_and_not_without() {
     process.json(&["teams", "create", "team_basic", "--default-url", "https://user:hidden-word@a.example/x"]);
     let shown = asked(&["--token-file", &token, "teams", "get", "team_basic"]);
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(
+        shown.contains("https://a.example:443") && !shown.contains("/x"),
+        "who may only read sees no path: {shown}"
+    );
+    assert!(!shown.contains("hidden-word"), "{shown}");
+    let shown = process.json(&["teams", "get", "team_basic"]).to_string();
     assert!(shown.contains("https://redacted@a.example/x") && !shown.contains("hidden-word"), "{shown}");
     let by_variable = crate::process::run(&["--api", &api, "teams", "list"], &[("CALLBACKD_TOKEN_FILE", &token)]);
     assert!(by_variable.status.success());

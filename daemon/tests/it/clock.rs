@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::harness::{TEAM, until};
 use crate::kafka::{create_topic, events, produce, shared_broker};
-use crate::process::Process;
+use crate::process::{Process, closed_url};
 
 const CALLBACKS: u64 = 200;
 
@@ -60,8 +60,7 @@ async fn a_wall_clock_that_jumps_ends_nothing() {
     process.variables = wall.variables();
     process.start(None, "info").await;
     process.team(TEAM);
-    // Nobody listens there.
-    produce(&servers, "clock", 1, &events(0, CALLBACKS, "http://127.0.0.1:9/"));
+    produce(&servers, "clock", 1, &events(0, CALLBACKS, &closed_url()));
     until("all have failed once", async || (counts(&process).await? == (CALLBACKS, 0)).then_some(())).await;
 
     // While it runs, far ahead and back again.

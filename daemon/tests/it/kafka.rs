@@ -457,7 +457,7 @@ async fn records_with_odd_headers_stop_nobody() {
         vec![&b"trace\xff\xfe=1"[..]],
         vec![b"team-id=", b"team-id"],
         vec![b"team-id=team_acme", b"team-id=", b"\xf0=\xf0"],
-        vec![b"event-type=task.recalled"],
+        vec![b"traceparent=a", b"traceparent=b", b"event-type="],
     ]
     .into_iter()
     .enumerate()

@@ -142,7 +142,7 @@ async fn a_task_with_an_invalid_url_belongs_to_no_endpoint() {
     let receiver = harness.accepting().await;
     let url = TeamChange { default_url: Some(Some(receiver.url("/default"))), ..TeamChange::default() };
     harness.session().update_team(TEAM, url, true).await.unwrap();
-    harness.produce(&Event::new("task-bad").to("dev@acme.example"));
+    harness.produce(&Event::new("task-bad").to("ftp://files.acme.example/inbox"));
     harness.produce(&Event::new("task-default"));
     harness.ended("task-bad").await;
     harness.ended("task-default").await;

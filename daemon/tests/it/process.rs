@@ -16,6 +16,12 @@ use crate::harness::PAUSE;
 pub const BINARY: &str = env!("CARGO_BIN_EXE_callbackd");
 const PATIENCE: Duration = Duration::from_secs(40);
 
+/// A URL at a port of loopback where nobody listens.
+pub fn closed_url() -> String {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    format!("http://127.0.0.1:{port}/")
+}
+
 /// A folder with a configuration, and the daemon that may run on it.
 pub struct Process {
     pub folder: tempfile::TempDir,

@@ -178,6 +178,14 @@ impl Running {
         self.task.await.unwrap();
     }
 
+    /// The requests that were refused, by reason.
+    pub async fn refusals(&self) -> Vec<(String, u64)> {
+        let page = exchange(self.admin, b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+        let counted = page.lines().filter_map(|line| line.strip_prefix("scale_callback_gate_refused_total{reason=\""));
+        let counted = counted.filter_map(|line| line.split_once("\"} "));
+        counted.map(|(reason, count)| (reason.to_owned(), count.parse().unwrap())).filter(|(_, n)| *n > 0).collect()
+    }
+
     /// The value of a metric.
     pub async fn metric(&self, name: &str) -> u64 {
         let page = exchange(self.admin, b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;

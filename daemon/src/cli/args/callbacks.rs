@@ -127,7 +127,7 @@ pub(in crate::cli) enum EndpointsCommand {
         /// Only endpoints of this team.
         #[arg(long)]
         team: Option<String>,
-        /// Only endpoints in this state: active or limited.
+        /// Only endpoints in this state: active, failing or limited.
         #[arg(long)]
         state: Option<String>,
         #[command(flatten)]
