@@ -93,11 +93,8 @@ async fn a_wall_clock_that_jumps_ends_nothing() {
     })
     .await;
     assert_eq!(counts(&process).await, Some((CALLBACKS, 0)), "{}", process.log_text());
-    until("it is said", async || {
-        let note = process.json(&["status"])["note"].as_str()?.to_owned();
-        note.contains("nothing confirms the clock yet").then_some(())
-    })
-    .await;
+    let told = "nothing ends and nothing is pruned until a new record confirms the clock";
+    until("it is told", async || process.log_text().contains(told).then_some(())).await;
     wall.set("+0");
     until("the times are taken back", async || {
         process.log_text().contains("the store's clock was set back").then_some(())
