@@ -90,7 +90,7 @@ impl Engine {
             hopeless: tried.exchange.hopeless,
             begun_at: begun.0,
             retry_after: tried.exchange.retry_after,
-            clock_is_trusted: self.clock.state().is_trusted(),
+            clock_is_trusted: self.clock.is_trusted(),
         };
         let next = retry::next(&report, &lease.progress, &tried.retry, lease.now(), jitter());
         if let Some(origin) = tried.origin.filter(|_| report.outcome.is_of_the_endpoint()) {

@@ -102,6 +102,11 @@ pub trait Clock: Send + Sync {
         ClockState::Agrees
     }
 
+    /// Whether the clocks agreed when that was looked at last. Cheap enough for every attempt and every record.
+    fn is_trusted(&self) -> bool {
+        self.state().is_trusted()
+    }
+
     /// A start on a store whose newest time is this one.
     fn begin(&self, _newest: Option<Timestamp>) {}
 

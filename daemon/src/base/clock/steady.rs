@@ -47,6 +47,8 @@ pub struct SteadyClock {
     /// The newest time in the store at the start, if nothing confirms yet that so much time has passed since.
     unconfirmed_since: AtomicI64,
     is_unconfirmed: AtomicBool,
+    /// What the last look at the state said.
+    was_trusted: AtomicBool,
     /// By how much this clock was set back since it was last asked, in milliseconds.
     set_back: AtomicI64,
     /// This clock's time at the start of the daemon, in milliseconds.
@@ -66,6 +68,7 @@ impl SteadyClock {
             origin,
             unconfirmed_since: AtomicI64::new(0),
             is_unconfirmed: AtomicBool::new(false),
+            was_trusted: AtomicBool::new(true),
             set_back: AtomicI64::new(0),
             begun: AtomicI64::new(i64::MIN),
         }
@@ -77,6 +80,35 @@ impl SteadyClock {
 
     fn follow(&self, time: Timestamp) {
         self.origin.store(time.millis().saturating_sub(self.sources.boot()), Ordering::SeqCst);
+    }
+
+    fn look(&self) -> ClockState {
+        let now = self.now();
+        let wall = self.sources.wall();
+        let (ahead, behind) = (wall.since(now), now.since(wall));
+        if ahead > NEAR {
+            ClockState::WallAhead(ahead)
+        } else if behind > NEAR {
+            ClockState::WallBehind(behind)
+        } else if self.is_unconfirmed.load(Ordering::SeqCst) {
+            let newest = Timestamp::from_millis(self.unconfirmed_since.load(Ordering::SeqCst));
+            ClockState::Unconfirmed(now.since(newest))
+        } else {
+            ClockState::Agrees
+        }
+    }
+
+    fn begin_after(&self, newest: Option<Timestamp>) {
+        let wall = self.sources.wall();
+        self.begun.store(wall.max(newest.unwrap_or(wall)).millis(), Ordering::SeqCst);
+        let Some(newest) = newest else { return };
+        if newest.since(wall) > NEAR {
+            // Time does not go back, so the store's times or the wall clock are wrong.
+            self.follow(newest);
+        } else if wall.since(newest) > LONG_PAUSE {
+            self.unconfirmed_since.store(newest.millis(), Ordering::SeqCst);
+            self.is_unconfirmed.store(true, Ordering::SeqCst);
+        }
     }
 
     /// Sets this clock to the wall clock. Returns by how much it was set back.
@@ -116,37 +148,23 @@ impl Clock for SteadyClock {
         self.sources.wall()
     }
 
+    fn is_trusted(&self) -> bool {
+        self.was_trusted.load(Ordering::SeqCst)
+    }
+
     fn state(&self) -> ClockState {
-        let now = self.now();
-        let wall = self.sources.wall();
-        let (ahead, behind) = (wall.since(now), now.since(wall));
-        if ahead > NEAR {
-            ClockState::WallAhead(ahead)
-        } else if behind > NEAR {
-            ClockState::WallBehind(behind)
-        } else if self.is_unconfirmed.load(Ordering::SeqCst) {
-            let newest = Timestamp::from_millis(self.unconfirmed_since.load(Ordering::SeqCst));
-            ClockState::Unconfirmed(now.since(newest))
-        } else {
-            ClockState::Agrees
-        }
+        let state = self.look();
+        self.was_trusted.store(state.is_trusted(), Ordering::SeqCst);
+        state
     }
 
     fn begin(&self, newest: Option<Timestamp>) {
-        let wall = self.sources.wall();
-        self.begun.store(wall.max(newest.unwrap_or(wall)).millis(), Ordering::SeqCst);
-        let Some(newest) = newest else { return };
-        if newest.since(wall) > NEAR {
-            // Time does not go back, so the store's times or the wall clock are wrong.
-            self.follow(newest);
-        } else if wall.since(newest) > LONG_PAUSE {
-            self.unconfirmed_since.store(newest.millis(), Ordering::SeqCst);
-            self.is_unconfirmed.store(true, Ordering::SeqCst);
-        }
+        self.begin_after(newest);
+        self.state();
     }
 
     fn witness(&self, record: Timestamp) {
-        if matches!(self.state(), ClockState::Agrees) {
+        if self.is_trusted() {
             return;
         }
         let wall = self.sources.wall();
