@@ -4,12 +4,11 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::service::service_fn;
@@ -21,6 +20,8 @@ use scale_callback_serve::body::whole;
 use scale_callback_serve::client::{Remote, call};
 use scale_callback_serve::server::{Limits, Listener, serve};
 use tokio::net::TcpListener;
+
+use crate::process::Process;
 
 /// The topic of the benchmarks.
 pub const TOPIC: &str = "rate";
@@ -75,12 +76,9 @@ pub async fn receiver() -> anyhow::Result<()> {
 ///
 /// # Errors
 /// The operating system refuses it.
-pub fn start_receiver() -> anyhow::Result<(Child, SocketAddr)> {
-    use std::io::BufRead as _;
-    let mut child = Command::new(std::env::current_exe()?).arg("receiver").stdout(Stdio::piped()).spawn()?;
-    let mut line = String::new();
-    std::io::BufReader::new(child.stdout.take().context("its output")?).read_line(&mut line)?;
-    Ok((child, line.trim().parse()?))
+pub fn start_receiver() -> anyhow::Result<(Process, SocketAddr)> {
+    let (process, line) = Process::start_and_read_line(Command::new(std::env::current_exe()?).arg("receiver"))?;
+    Ok((process, line.trim().parse()?))
 }
 
 /// How many POSTs the receiver has answered.
@@ -172,9 +170,10 @@ pub fn keyring(binary: &Path, folder: &Path) -> anyhow::Result<bool> {
     Ok(Command::new(binary).args(["keyring", "create"]).arg(file).stdout(Stdio::null()).status()?.success())
 }
 
-/// The running daemon, from its own binary. It is killed when this value is dropped.
+/// The running daemon, from its own binary.
 pub struct Daemon {
-    child: Child,
+    /// Its process.
+    pub process: Process,
     /// The socket on which its API listens.
     pub socket: PathBuf,
 }
@@ -193,8 +192,8 @@ impl Daemon {
                 folder.display()
             ),
         )?;
-        let child = Command::new(binary).args(["run", "--config"]).arg(&config).spawn()?;
-        Ok(Self { child, socket: folder.join("store/callbackd.sock") })
+        let process = Process::start(Command::new(binary).args(["run", "--config"]).arg(&config))?;
+        Ok(Self { process, socket: folder.join("store/callbackd.sock") })
     }
 
     /// Creates the team of the benchmarks.
@@ -216,14 +215,6 @@ impl Daemon {
                 .success()
         );
         Ok(())
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // Both fail only if the process has ended already.
-        self.child.kill().ok();
-        self.child.wait().ok();
     }
 }
 

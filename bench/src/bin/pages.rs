@@ -34,7 +34,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn measure() -> anyhow::Result<()> {
-    let (mut child, address) = load::start_receiver()?;
+    let (_receiver, address) = load::start_receiver()?;
     let broker = Broker::start(&load::kafka_libs())?;
     let mut source = Source::start(&broker.servers(), address).await?;
     let (folder, binary) = (tempfile::tempdir()?, load::binary()?);
@@ -69,8 +69,6 @@ async fn measure() -> anyhow::Result<()> {
         println!("{kind:<28} {:>7} {:>9.1} {:>9.1} {:>10.1}", times.len(), at(0.5), at(0.95), at(1.0));
     }
     drop(daemon);
-    child.kill()?;
-    child.wait()?;
     Ok(())
 }
 

@@ -2,11 +2,13 @@
 //! and POSTs the same bodies with hyper. Both run in one run, one after the other, and send to the same receiver, which
 //! is a separate process.
 //!
-//! `make bench` runs it. All processes share this machine, so only the ratio says something.
+//! Each argument is the path of a `callbackd` to measure, so that two builds can be compared in one run; without arguments
+//! it is the one beside this program. `make bench` runs it. All processes share this machine, so only the ratio says something.
 
 #![allow(clippy::print_stdout, reason = "it prints a report")]
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,15 +36,19 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn compare() -> anyhow::Result<()> {
-    let (mut child, address) = load::start_receiver()?;
+    let (_receiver, address) = load::start_receiver()?;
     let bare = bare(address).await?;
     println!("bare signed POST loop   {bare:>8.0} /s  ({CONNECTIONS} connections, {BARE:?})");
-    let before = load::count(address).await?;
-    let ours = daemon(address, before).await?;
-    println!("callbackd, SQLite       {ours:>8.0} /s  ({EVENTS} events in Kafka, {ENDPOINTS} endpoints)");
-    println!("ratio                   {:>8.2}", ours / bare);
-    child.kill()?;
-    child.wait()?;
+    let mut binaries: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    if binaries.is_empty() {
+        binaries.push(load::binary()?);
+    }
+    for binary in binaries {
+        let Figures { rate, cpu } = daemon(&binary, address).await?;
+        println!("callbackd, SQLite       {rate:>8.0} /s  ({EVENTS} events in Kafka, {ENDPOINTS} endpoints)");
+        println!("  its CPU time          {cpu:>8.1} us a delivery");
+        println!("  ratio                 {:>8.2}", rate / bare);
+    }
     Ok(())
 }
 
@@ -87,17 +93,25 @@ async fn bare(address: SocketAddr) -> anyhow::Result<f64> {
     Ok(sent as f64 / begun.elapsed().as_secs_f64())
 }
 
-/// Runs the daemon's own binary on a backlog in a real Kafka, and measures from its first delivery to its last.
-async fn daemon(address: SocketAddr, before: u64) -> anyhow::Result<f64> {
+struct Figures {
+    /// Deliveries a second.
+    rate: f64,
+    /// Microseconds of CPU time a delivery, of user and system together.
+    cpu: f64,
+}
+
+/// Runs a daemon's binary on a backlog in a real Kafka, and measures from its first delivery to its last.
+async fn daemon(binary: &Path, address: SocketAddr) -> anyhow::Result<Figures> {
     let broker = Broker::start(&load::kafka_libs())?;
     Source::start(&broker.servers(), address).await?.produce(EVENTS)?;
     let folder = tempfile::tempdir()?;
-    let binary = load::binary()?;
     // The team is created first, while the daemon has no broker to read from.
-    anyhow::ensure!(load::keyring(&binary, folder.path())?, "the keyring was not created");
-    let idle = Daemon::start(&binary, folder.path(), "127.0.0.1:9")?;
-    idle.team(&binary).await?;
+    anyhow::ensure!(load::keyring(binary, folder.path())?, "the keyring was not created");
+    let idle = Daemon::start(binary, folder.path(), "127.0.0.1:9")?;
+    idle.team(binary).await?;
     drop(idle);
-    let _process = Daemon::start(&binary, folder.path(), &broker.servers())?;
-    load::rate(address, before, EVENTS).await
+    let before = load::count(address).await?;
+    let daemon = Daemon::start(binary, folder.path(), &broker.servers())?;
+    let rate = load::rate(address, before, EVENTS).await?;
+    Ok(Figures { rate, cpu: daemon.process.cpu()? / EVENTS as f64 })
 }

@@ -1,14 +1,15 @@
-//! A process that is measured.
+//! A process that is measured, with its address.
 
-use std::io::BufRead as _;
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::ops::{Deref, DerefMut};
+use std::process::Command;
 
 use anyhow::Context as _;
+use callbackd_bench::process::Process as Child;
 
 use crate::requests::{AUTH, SECRET};
 
-/// A running process. It is killed when this value is dropped.
+/// A running process that says its address. It is killed when this value is dropped.
 pub(crate) struct Process {
     child: Child,
     pub(crate) address: SocketAddr,
@@ -17,12 +18,7 @@ pub(crate) struct Process {
 impl Process {
     /// Starts the process and reads its address from the first line that it prints.
     fn start(command: &mut Command) -> anyhow::Result<Self> {
-        let mut child = command.stdout(Stdio::piped()).spawn()?;
-        let mut output = std::io::BufReader::new(child.stdout.take().context("its output")?);
-        let mut line = String::new();
-        output.read_line(&mut line)?;
-        // The rest of its output is read as well, so that the process never waits for a full pipe.
-        std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
+        let (child, line) = Child::start_and_read_line(command)?;
         let address = line.trim().trim_start_matches(|c: char| !c.is_ascii_digit());
         let address = address.split('/').next().unwrap_or_default();
         Ok(Self { address: address.parse().with_context(|| line.clone())?, child })
@@ -46,34 +42,18 @@ impl Process {
                 .env("SCALE_CALLBACK_AUTH_KEY", AUTH),
         )
     }
+}
 
-    /// The CPU time so far in microseconds, of user and system together. `schedstat` counts it in nanoseconds for each
-    /// thread.
-    pub(crate) fn cpu(&self) -> anyhow::Result<f64> {
-        let mut nanoseconds = 0.0;
-        for thread in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            let stat = std::fs::read_to_string(thread?.path().join("schedstat"))?;
-            nanoseconds += stat.split(' ').next().context("the time it ran")?.parse::<f64>()?;
-        }
-        Ok(nanoseconds / 1e3)
-    }
+impl Deref for Process {
+    type Target = Child;
 
-    /// The largest amount of memory that the process has had, in MiB.
-    pub(crate) fn most_memory(&self) -> anyhow::Result<f64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("its memory")?;
-        Ok(line.trim_end_matches("kB").trim().parse::<f64>()? / 1024.0)
-    }
-
-    pub(crate) fn is_alive(&mut self) -> anyhow::Result<bool> {
-        Ok(self.child.try_wait()?.is_none())
+    fn deref(&self) -> &Child {
+        &self.child
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Both fail only if the process has ended already.
-        self.child.kill().ok();
-        self.child.wait().ok();
+impl DerefMut for Process {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.child
     }
 }
