@@ -134,6 +134,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
             table::say(&format!("callbackd {}", env!("CARGO_PKG_VERSION")));
             Ok(ExitCode::SUCCESS)
         }
+        Command::ReadSandboxed => Ok(crate::intake::sandbox::run_child()),
         command => remote::run(remote, command),
     }
 }

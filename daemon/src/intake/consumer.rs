@@ -14,6 +14,7 @@ use super::consumer_parts::Consumer;
 use super::context::{Context, Lists};
 use super::gather::Gather;
 use super::partition::Event;
+use super::sandbox::Sandboxes;
 use super::session::{End, POLL, Session};
 use super::settings;
 use super::trouble::Troubles;
@@ -73,6 +74,7 @@ impl Consumer {
             troubles: Arc::clone(&self.troubles),
             state: self.state.clone(),
             grace: self.config.rebalance_grace,
+            sandboxes: Sandboxes::new(&settings::client(&self.config), self.config.max_event_bytes),
             lists: Lists::default(),
         }
     }

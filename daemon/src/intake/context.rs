@@ -9,7 +9,8 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::assigned::Partitions;
-use super::partition::{Check, PartitionState};
+use super::partition::{Check, PartitionState, Place};
+use super::sandbox::{Heard, Sandbox, Sandboxes};
 use super::trouble::Troubles;
 use super::{Deps, KafkaState, PartitionRead, Stalled};
 use crate::base::clock::Timestamp;
@@ -26,6 +27,8 @@ pub(super) struct Context {
     pub(super) state: watch::Sender<KafkaState>,
     /// How long a rebalance waits until the attempts under way are parked.
     pub(super) grace: Duration,
+    /// How sandboxes are started.
+    pub(super) sandboxes: Sandboxes,
     pub(super) lists: Lists,
 }
 
@@ -37,6 +40,8 @@ pub(super) struct Lists {
     /// Partitions that wait for the ends of their logs, in order.
     questions: Mutex<VecDeque<(Arc<PartitionKey>, Check)>>,
     ends: Mutex<Ends>,
+    /// Partitions that are read in sandboxes, each with its sandbox as soon as it is known from where.
+    sandboxes: Mutex<HashMap<Arc<PartitionKey>, Option<Sandbox>>>,
 }
 
 /// The ends of logs by topic and number, from the client's statistics.
@@ -63,6 +68,44 @@ impl Context {
 
     pub(super) fn ends(&self) -> MutexGuard<'_, Ends> {
         self.lists.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sandboxes_held(&self) -> MutexGuard<'_, HashMap<Arc<PartitionKey>, Option<Sandbox>>> {
+        self.lists.sandboxes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on this partition is read in a sandbox.
+    pub(super) fn sandbox(&self, key: &Arc<PartitionKey>) {
+        self.sandboxes_held().insert(Arc::clone(key), None);
+    }
+
+    pub(super) fn is_sandboxed(&self, key: &PartitionKey) -> bool {
+        self.sandboxes_held().contains_key(key)
+    }
+
+    pub(super) fn sandboxed(&self) -> Vec<Arc<PartitionKey>> {
+        self.sandboxes_held().keys().cloned().collect()
+    }
+
+    /// Sends the partition's sandbox to this place.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub(super) fn send_sandbox(&self, key: &Arc<PartitionKey>, place: Place) -> std::io::Result<()> {
+        let sandbox = self.sandboxes.start(key, place)?;
+        self.sandboxes_held().insert(Arc::clone(key), Some(sandbox));
+        Ok(())
+    }
+
+    /// What the partition's sandbox read next, if the partition is not paused.
+    pub(super) fn hear(&self, key: &PartitionKey) -> Option<Heard> {
+        let takes = self.partitions().of(key).is_some_and(|assigned| !assigned.machine.is_paused());
+        if takes { self.sandboxes_held().get(key)?.as_ref()?.hear() } else { None }
+    }
+
+    /// This partition is not read in a sandbox any more.
+    pub(super) fn end_sandbox(&self, key: &PartitionKey) {
+        self.sandboxes_held().remove(key);
     }
 
     /// Publishes the states of the partitions, if they changed.
@@ -99,6 +142,7 @@ impl Context {
         let deps = &self.deps;
         let mut parks = Vec::new();
         for partition in partitions {
+            self.end_sandbox(partition);
             self.stalled.remove(partition);
             let to_park = deps.flight.inflight.give_up(partition);
             deps.delivery.lanes.forget(|lease| lease.epoch().is_some() && lease.facts.record.partition == *partition);

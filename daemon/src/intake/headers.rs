@@ -8,15 +8,31 @@ use rdkafka::message::{BorrowedMessage, Headers as _};
 use super::decode::{CloudEvent, Headers};
 use crate::base::panics::caught;
 
+const NAMES: [&str; 8] =
+    ["event-id", "event-type", "team-id", "ce_specversion", "ce_id", "ce_source", "ce_type", "ce_teamid"];
+
 pub(super) fn headers<'m>(message: &'m BorrowedMessage<'_>) -> Headers<'m> {
-    let Some(all) = message.headers() else { return Headers::default() };
-    // rdkafka panics at a key that is not UTF-8. Such a header is none of ours.
-    let readable = (0..all.count()).filter_map(|index| caught(AssertUnwindSafe(|| all.try_get(index))).flatten());
-    identity(readable.map(|header| (header.key, header.value)))
+    identity(readable(message))
+}
+
+/// rdkafka panics at a key that is not UTF-8. Such a header is none of ours.
+fn readable<'m>(message: &'m BorrowedMessage<'_>) -> impl Iterator<Item = (&'m str, Option<&'m [u8]>)> {
+    let all = message.headers();
+    let count = all.map_or(0, |all| all.count());
+    (0..count).filter_map(move |index| {
+        let header = caught(AssertUnwindSafe(|| all?.try_get(index))).flatten()?;
+        Some((header.key, header.value))
+    })
+}
+
+/// The headers that carry identity, for another process to pick from.
+pub(super) fn with_identity(message: &BorrowedMessage<'_>) -> Vec<(String, Option<Vec<u8>>)> {
+    let named = readable(message).filter(|(key, _)| NAMES.contains(key));
+    named.map(|(key, value)| (key.to_owned(), value.map(<[u8]>::to_vec))).collect()
 }
 
 /// Picks the headers that carry identity. Of a header that occurs more than once, empty values do not count.
-fn identity<'m>(all: impl Iterator<Item = (&'m str, Option<&'m [u8]>)>) -> Headers<'m> {
+pub(super) fn identity<'m>(all: impl Iterator<Item = (&'m str, Option<&'m [u8]>)>) -> Headers<'m> {
     let mut found = Headers::default();
     let (mut cloud_event, mut version) = (CloudEvent::default(), None);
     for (key, value) in all {

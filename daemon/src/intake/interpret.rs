@@ -90,6 +90,8 @@ impl<'c> Interpreter<'c> {
                 Action::Pause => {
                     pause.add_partition(&key.topic, key.number);
                 }
+                // While a sandbox reads, the client stays paused.
+                Action::Resume if self.context().is_sandboxed(&key) => {}
                 Action::Resume => {
                     resume.add_partition(&key.topic, key.number);
                 }
@@ -113,14 +115,17 @@ impl<'c> Interpreter<'c> {
             Action::AskEnds(check) => self.context().questions().push_back((Arc::clone(key), check)),
             Action::Take => return Some(self.take(key)),
             Action::StartOver { start, log_end, cause } => return Some(self.start_over(key, start, log_end, cause)),
-            Action::AssignAt(place) => return Some(self.go_to(key, place)),
+            Action::AssignAt(place) => {
+                self.context().end_sandbox(key);
+                return Some(self.go_to(key, place));
+            }
+            Action::AssignSandboxed(place) => {
+                self.context().sandbox(key);
+                return Some(self.go_to(key, place));
+            }
             Action::SkipTo(offset) => {
                 deps.flight.inflight.at_position(key, offset);
                 return Some(self.go_to(key, Place::Offset(offset)));
-            }
-            Action::SkipUnreadable(offset) => {
-                tracing::error!(partition = %key, offset, "a record can't be read; it is skipped");
-                return Some(self.go_to(key, Place::Offset(offset.saturating_add(1))));
             }
             Action::PassTo(position) => deps.flight.inflight.at_position(key, position),
             Action::Hold { epoch, watermark } => deps.flight.inflight.take(Arc::clone(key), epoch, watermark),
@@ -195,17 +200,28 @@ impl<'c> Interpreter<'c> {
 
     /// The partition is assigned again, because a seek fails if Kafka has stopped serving the partition.
     fn go_to(&mut self, key: &Arc<PartitionKey>, place: Place) -> Event {
+        let is_sandboxed = self.context().is_sandboxed(key);
+        if is_sandboxed && let Err(error) = self.context().send_sandbox(key, place) {
+            tracing::warn!(partition = %key, %error, "a sandbox can't be started; the partition is taken again");
+            return Event::NoAnswer;
+        }
         if let Some(places) = &mut self.places {
             places.insert(Arc::clone(key), place);
             return Event::Moved;
         }
         let (mut from, mut to) = (TopicPartitionList::new(), TopicPartitionList::new());
         from.add_partition(&key.topic, key.number);
+        // While a sandbox reads, the client stands still at the end of the log.
+        let offset = if is_sandboxed { Offset::End } else { offset_of(place) };
         let moved = to
-            .add_partition_offset(&key.topic, key.number, offset_of(place))
+            .add_partition_offset(&key.topic, key.number, offset)
             .and_then(|()| self.consumer.incremental_unassign(&from))
             .and_then(|()| self.consumer.incremental_assign(&to));
         match moved {
+            Ok(()) if is_sandboxed => {
+                self.pause_and_resume(&from, &TopicPartitionList::new());
+                Event::Moved
+            }
             Ok(()) => Event::Moved,
             Err(error) => {
                 tracing::warn!(partition = %key, %error, "a partition could not be moved to its offset; it is taken again");
@@ -214,12 +230,29 @@ impl<'c> Interpreter<'c> {
         }
     }
 
+    /// The sandbox has ended: the client reads on from here, or from the watermark if nothing is known.
+    pub(super) fn leave_sandbox(&mut self, key: &Arc<PartitionKey>, next: Option<i64>) {
+        self.context().end_sandbox(key);
+        let moved = next.map(|next| self.go_to(key, Place::Offset(next)));
+        if !matches!(moved, Some(Event::Moved)) {
+            return self.drive(vec![(Arc::clone(key), Event::Fenced)]);
+        }
+        // A partition that is paused for another reason hears of no end of its sandbox.
+        let mut resume = TopicPartitionList::new();
+        resume.add_partition(&key.topic, key.number);
+        self.pause_and_resume(&TopicPartitionList::new(), &resume);
+    }
+
     /// Assigns these partitions at the collected offsets. A partition without an offset is not read yet.
     pub(super) fn assign(&self, keys: &[Arc<PartitionKey>]) {
-        let mut assignment = TopicPartitionList::new();
+        let (mut assignment, mut sandboxed) = (TopicPartitionList::new(), TopicPartitionList::new());
         for key in keys {
             let place = self.places.as_ref().and_then(|places| places.get(key)).copied();
-            let offset = offset_of(place.unwrap_or(Place::Beginning));
+            let mut offset = offset_of(place.unwrap_or(Place::Beginning));
+            if self.context().is_sandboxed(key) {
+                offset = Offset::End;
+                sandboxed.add_partition(&key.topic, key.number);
+            }
             if let Err(error) = assignment.add_partition_offset(&key.topic, key.number, offset) {
                 tracing::error!(partition = %key, %error, "a partition can't be read from its offset");
             }
@@ -227,6 +260,7 @@ impl<'c> Interpreter<'c> {
         if let Err(error) = self.consumer.incremental_assign(&assignment) {
             tracing::error!(%error, "the Kafka client did not accept an assignment");
         }
+        self.pause_and_resume(&sandboxed, &TopicPartitionList::new());
     }
 
     fn pause_and_resume(&self, pause: &TopicPartitionList, resume: &TopicPartitionList) {

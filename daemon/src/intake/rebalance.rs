@@ -55,6 +55,7 @@ impl Context {
             .drive(keys.iter().map(|key| (Arc::clone(key), Event::Revoked)).collect());
         for key in &keys {
             self.partitions().remove(key);
+            self.end_sandbox(key);
         }
         self.questions().retain(|(key, _)| !keys.contains(key));
         self.publish();

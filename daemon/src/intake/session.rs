@@ -9,24 +9,24 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::BorrowedMessage;
-use rdkafka::{Message as _, Offset, TopicPartitionList};
+use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::oneshot;
 
 use super::consumer_parts::{Ask, Consumer};
 use super::context::Context;
-use super::decode::{self, Raw};
 use super::gather::Gather;
-use super::headers::headers;
 use super::interpret::{Interpreter, Told, real};
 use super::partition::{AcceptFrom, Action, Check, Event, Flow, PartitionState};
+use super::polled::Polled;
+use super::sandbox::Heard;
 use super::{Incoming, Tombstones, lag};
 use crate::faults::{self, Fault};
-use crate::model::dead_letter::DeadLetter;
-use crate::model::event::{PartitionKey, RecordRef, TaskEvent};
+use crate::model::event::{PartitionKey, RecordRef};
 
 /// How long one poll waits for a record.
 pub(super) const POLL: Duration = Duration::from_millis(50);
+/// The same while a sandbox reads as well.
+const SANDBOX_POLL: Duration = Duration::from_millis(2);
 const COMMIT: Duration = Duration::from_secs(5);
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
 
@@ -90,9 +90,9 @@ impl<'s> Session<'s> {
             }
             self.gather.make_room();
             // A batch that has records does not wait: it is handed over as soon as no further record is ready.
-            let at_once = self.gather.has_begun() || !self.context().questions().is_empty();
-            match self.consumer.poll(if at_once { Duration::ZERO } else { POLL }) {
-                Some(Ok(message)) => self.take(&message),
+            let at_once = self.take_sandboxed() || self.gather.has_begun() || !self.context().questions().is_empty();
+            match self.consumer.poll(if at_once { Duration::ZERO } else { self.poll_time() }) {
+                Some(Ok(message)) => self.take(&Polled::by_client(&message)),
                 Some(Err(error)) => self.report(&error),
                 None => self.gather.flush(),
             }
@@ -101,26 +101,27 @@ impl<'s> Session<'s> {
         }
     }
 
+    fn poll_time(&self) -> Duration {
+        if self.context().sandboxed().is_empty() { POLL } else { SANDBOX_POLL }
+    }
+
     pub(super) fn drive(&self, events: Vec<Told>) {
         if !events.is_empty() {
             Interpreter::new(self.consumer).drive(events);
         }
     }
 
-    fn take(&mut self, message: &BorrowedMessage<'_>) {
+    fn take(&mut self, polled: &Polled<'_>) {
         assert!(!faults::is_on(Fault::ConsumerPanic), "a fault switch");
         let context = self.context();
         let mut partitions = context.partitions();
-        let Some(assigned) = partitions.get_mut(message.topic(), message.partition()) else { return };
+        let Some(assigned) = partitions.get_mut(polled.topic, polled.partition) else { return };
         if !assigned.machine.reads() {
             return;
         }
-        let record = RecordRef {
-            partition: Arc::clone(&assigned.key),
-            offset: message.offset(),
-            timestamp: message.timestamp().to_millis().unwrap_or(-1),
-        };
-        let hash = decode::log_hash(&record, message.payload());
+        let partition = Arc::clone(&assigned.key);
+        let record = RecordRef { partition, offset: polled.offset, timestamp: polled.timestamp };
+        let hash = polled.log_hash();
         let mut is_admitted = false;
         let mut asked = Vec::new();
         for action in assigned.machine.on(Event::Read { offset: record.offset, hash }) {
@@ -145,26 +146,39 @@ impl<'s> Session<'s> {
         }
         tracing::trace!(partition = %record.partition, offset = record.offset, "a record was read");
         context.deps.metrics.records_total.inc();
-        context.deps.metrics.record_bytes_total.inc_by(message.payload_len() as u64);
+        context.deps.metrics.record_bytes_total.inc_by(polled.bytes());
         let received = context.deps.flight.inflight.receive(&record.partition, epoch, record.offset, hash);
         let Some(received) = received else { return };
-        if message.payload().is_none() && self.owner.config.tombstones == Tombstones::Skip {
+        if polled.is_tombstone() && self.owner.config.tombstones == Tombstones::Skip {
             context.deps.flight.inflight.done_without_row(&record, epoch);
             return;
         }
-        let decoded = self.decode(message, &record);
+        let decoded = polled.decode(&record, self.owner.config.max_event_bytes);
         let partition = record.partition;
         self.gather.take(Incoming { partition, epoch, below_seen: received.is_below_seen, decoded });
     }
 
-    fn decode(&self, message: &BorrowedMessage<'_>, record: &RecordRef) -> Result<TaskEvent, Box<DeadLetter>> {
-        match message.payload() {
-            None => Err(decode::tombstone(record)),
-            Some(value) => {
-                let raw = Raw { record, headers: headers(message), value };
-                decode::decode(&raw, self.owner.config.max_event_bytes)
+    /// Takes what sandboxes have read. False if there was nothing.
+    fn take_sandboxed(&mut self) -> bool {
+        let mut has_heard = false;
+        for key in self.context().sandboxed() {
+            while !self.gather.is_full() {
+                let Some(heard) = self.context().hear(&key) else { break };
+                has_heard = true;
+                match heard {
+                    Heard::Record(record) => self.take(&Polled::in_sandbox(&key.topic, key.number, &record)),
+                    Heard::Killer { from, upto } => {
+                        for offset in from..upto {
+                            self.take(&Polled::unread(&key.topic, key.number, offset));
+                            self.gather.flush_if_large();
+                        }
+                    }
+                    Heard::End { next } => Interpreter::new(self.consumer).leave_sandbox(&key, next),
+                }
+                self.gather.flush_if_large();
             }
         }
+        has_heard
     }
 
     fn report(&mut self, error: &KafkaError) {
@@ -248,10 +262,13 @@ impl<'s> Session<'s> {
         if !self.gather.is_empty() {
             return;
         }
-        let mut partitions = self.context().partitions();
+        let context = self.context();
+        let mut partitions = context.partitions();
         let told = positions.elements().into_iter().filter_map(|element| {
             let assigned = partitions.get_mut(element.topic(), element.partition())?;
-            Some((Arc::clone(&assigned.key), Event::Position(real(element.offset()))))
+            // The client stands elsewhere while a sandbox reads.
+            let is_read_here = !context.is_sandboxed(&assigned.key);
+            is_read_here.then(|| (Arc::clone(&assigned.key), Event::Position(real(element.offset()))))
         });
         let told: Vec<Told> = told.collect();
         drop(partitions);

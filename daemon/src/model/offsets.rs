@@ -2,6 +2,9 @@
 
 use super::hash::Hash;
 
+/// In place of the hash of a record that nobody could read.
+pub const UNREAD: Hash = [0; 32];
+
 /// How far one partition is recorded in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watermark {
@@ -9,6 +12,6 @@ pub struct Watermark {
     pub upto: i64,
     /// The highest offset with a row, plus 1.
     pub seen_upto: i64,
-    /// The last data record below `upto`, and the hash of its timestamp and value.
+    /// The last data record below `upto`, and the hash of its timestamp and value, or [`UNREAD`].
     pub last: Option<(i64, Hash)>,
 }

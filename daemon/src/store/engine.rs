@@ -99,6 +99,8 @@ pub struct Taken {
     pub fresh: bool,
     /// The foreign store id that an operator accepted for it.
     pub accepted: Option<String>,
+    /// How often, one time after the other, an instance died that had read the partition from this watermark.
+    pub deaths: u32,
 }
 
 /// Which old rows to delete. Pending rows are never deleted.

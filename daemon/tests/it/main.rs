@@ -19,6 +19,7 @@ mod delivery;
 mod fuzzed;
 mod harness;
 mod http2;
+mod inflated;
 mod kafka;
 mod limits;
 mod memory;

@@ -141,10 +141,17 @@ impl Process {
 
     /// Limits the size of the files that it writes: bytes, or "unlimited".
     pub fn limit_files(&self, to: &str) {
+        self.limit(&format!("--fsize={to}:unlimited"));
+    }
+
+    /// Limits the memory for its data, in MiB.
+    pub fn limit_memory(&self, mebibytes: u64) {
+        self.limit(&format!("--data={}", mebibytes << 20));
+    }
+
+    fn limit(&self, limit: &str) {
         let pid = self.id().to_string();
-        let limited =
-            Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={to}:unlimited")]).status().unwrap();
-        assert!(limited.success());
+        assert!(Command::new("prlimit").args(["--pid", &pid, limit]).status().unwrap().success());
     }
 
     /// Waits for the end. Returns the exit status.

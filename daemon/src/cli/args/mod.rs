@@ -142,6 +142,9 @@ pub(super) enum Command {
     /// Print the version.
     #[command(after_help = "Example:\n  callbackd version")]
     Version,
+    /// Read records in a process of its own. The daemon starts this; it is not for people.
+    #[command(name = crate::intake::sandbox::COMMAND, hide = true)]
+    ReadSandboxed,
 }
 
 #[derive(Debug, Args)]

@@ -18,6 +18,7 @@ use self::members::{Envelope, MAX_EVENT_ID, MAX_EVENT_TYPE, MAX_TEAM_ID, Task, f
 use crate::model::callback::{CallbackId, Hash, Spans};
 use crate::model::dead_letter::{DeadLetter, KEPT_OF_TOO_LARGE, Unreadable};
 use crate::model::event::{RecordRef, TaskEvent};
+use crate::model::offsets::UNREAD;
 
 /// The event type of a record that names none.
 const DEFAULT_TYPE: &str = "task.completed";
@@ -75,11 +76,44 @@ pub fn unwanted(event: &TaskEvent, reason: Unreadable, detail: String) -> Box<De
     })
 }
 
+/// The dead letter for a value that is larger than an event may be, of which only the first bytes are known here.
+pub fn cut(record: &RecordRef, first: &[u8], bytes: u64, value_hash: Hash, max_bytes: usize) -> Box<DeadLetter> {
+    let defect = too_large(bytes, max_bytes);
+    Box::new(DeadLetter {
+        id: id_of(record, &value_hash),
+        record: record.clone(),
+        reason: defect.reason,
+        detail: defect.detail,
+        team: None,
+        task_id: None,
+        event_id: None,
+        value: Bytes::copy_from_slice(first),
+        value_len: bytes,
+        value_hash: Some(value_hash),
+    })
+}
+
+/// The dead letter for a record that nobody can read.
+pub fn poison(record: &RecordRef) -> Box<DeadLetter> {
+    Box::new(DeadLetter {
+        id: id_of(record, &UNREAD),
+        record: record.clone(),
+        reason: Unreadable::Poison,
+        detail: "each process that read its batch ended".to_owned(),
+        team: None,
+        task_id: None,
+        event_id: None,
+        value: Bytes::new(),
+        value_len: 0,
+        value_hash: None,
+    })
+}
+
 /// A hash of a record's time and value. It tells the record from another one at the same offset of a topic that was
 /// deleted and created again.
-pub fn log_hash(record: &RecordRef, value: Option<&[u8]>) -> Hash {
+pub fn log_hash(timestamp: i64, value: Option<&[u8]>) -> Hash {
     let mut hash = Sha256::new();
-    hash.update(record.timestamp.to_be_bytes());
+    hash.update(timestamp.to_be_bytes());
     hash.update([u8::from(value.is_some())]);
     hash.update(value.unwrap_or_default());
     hash.finalize().into()
@@ -169,9 +203,13 @@ fn known<'v>(
     }
 }
 
+fn too_large(bytes: u64, max_bytes: usize) -> Defect {
+    Defect::new(Unreadable::TooLarge, format!("{bytes} bytes, more than {max_bytes}"))
+}
+
 fn text_of(value: &[u8], max_bytes: usize) -> Result<&str, Defect> {
     if value.len() > max_bytes {
-        return Err(Defect::new(Unreadable::TooLarge, format!("{} bytes, more than {max_bytes}", value.len())));
+        return Err(too_large(value.len() as u64, max_bytes));
     }
     std::str::from_utf8(value)
         .map_err(|error| Defect::new(Unreadable::InvalidUtf8, format!("at byte {}", error.valid_up_to())))

@@ -60,17 +60,15 @@ pub enum Event {
     Taken(Taken),
     /// Answers [`Action::AskEnds`].
     LogEnds(LogEnds),
-    /// Answers [`Action::AssignAt`], [`Action::SkipTo`] and [`Action::SkipUnreadable`].
+    /// Answers [`Action::AssignAt`], [`Action::AssignSandboxed`] and [`Action::SkipTo`].
     Moved,
     /// The store or Kafka did not answer, or refused.
     NoAnswer,
-    /// Kafka gave a record.
+    /// Kafka gave a record, or has one here that ends whoever reads it: then the hash is [`UNREAD`](crate::model::offsets::UNREAD).
     Read {
         offset: i64,
         hash: Hash,
     },
-    /// Kafka has a record here that the client can't read.
-    Unreadable(i64),
     /// Kafka refused an offset of some partition. It does not say which.
     OutOfRange,
     /// The store refused a write because the epoch is over, or records must be read again.
@@ -106,10 +104,11 @@ pub enum Action {
     },
     /// Read from here.
     AssignAt(Place),
+    /// Read from here, in a process of its own, until the end of the log is reached: a record may end the process that reads
+    /// it.
+    AssignSandboxed(Place),
     /// Raise the watermark to this offset if nothing is outstanding, and read from here.
     SkipTo(i64),
-    /// Read from the offset after this record, which can't be read.
-    SkipUnreadable(i64),
     /// Stop everything of the current epoch, and forget it.
     GiveUp,
     /// Count records under this epoch from now on.
@@ -148,8 +147,8 @@ impl Action {
             | Self::Take
             | Self::StartOver { .. }
             | Self::AssignAt(_)
-            | Self::SkipTo(_)
-            | Self::SkipUnreadable(_) => true,
+            | Self::AssignSandboxed(_)
+            | Self::SkipTo(_) => true,
             Self::GiveUp
             | Self::Hold { .. }
             | Self::Admit

@@ -6,11 +6,11 @@ use super::{
     StartOverReason,
 };
 use crate::model::callback::Hash;
-use crate::model::offsets::Watermark;
+use crate::model::offsets::{UNREAD, Watermark};
 
 impl Partition {
-    /// A record came. It has no hash if it could not be read.
-    pub(super) fn read(&mut self, offset: i64, hash: Option<Hash>) -> Actions {
+    /// A record came.
+    pub(super) fn read(&mut self, offset: i64, hash: Hash) -> Actions {
         // A record that comes before the client has moved belongs to the earlier place. A record that comes while we
         // ask about a missing record is read again later.
         if matches!(self.awaits, Some(Awaited::Moved | Awaited::Ends(Check::RecordGone))) {
@@ -24,26 +24,17 @@ impl Partition {
                     // Either retention removed the record we know, or the log is another one.
                     return self.ask_ends(Check::RecordGone);
                 }
-                if offset < known || hash.is_some_and(|hash| hash != known_hash) {
+                if offset < known || (hash != known_hash && hash != UNREAD) {
                     return self.start_over(StartOverReason::OtherRecord);
                 }
                 self.state = PartitionState::Reading;
-                if hash.is_some() {
-                    return Actions::none();
-                }
+                return Actions::none();
             }
             _ => return Actions::none(),
         }
         self.position_is_stale = false;
         self.read_upto = self.read_upto.max(Some(offset.saturating_add(1)));
-        if hash.is_some() {
-            return Actions::one(Action::Admit);
-        }
-        if self.awaits.is_some() {
-            // Only one question is asked at a time. The partition is taken again, and reads this record again.
-            return self.give_up();
-        }
-        self.go_to(Action::SkipUnreadable(offset), Actions::none())
+        Actions::one(Action::Admit)
     }
 
     pub(super) fn know_ends(&mut self, ends: LogEnds) -> Actions {

@@ -18,11 +18,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::model::callback::Hash;
-use crate::model::offsets::Watermark;
+use crate::model::offsets::{UNREAD, Watermark};
 use crate::store::Taken;
 
 /// The shortest time between a pause and a resume of one partition: a pause throws away what was prefetched.
 const HYSTERESIS: Duration = Duration::from_secs(1);
+
+/// After so many deaths one after the other at the same place, a record there is suspected.
+const SUSPECT_DEATHS: u32 = 2;
 
 /// The state of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,8 +140,7 @@ impl Partition {
             return Actions::none();
         }
         match event {
-            Event::Read { offset, hash } => self.read(offset, Some(hash)),
-            Event::Unreadable(offset) => self.read(offset, None),
+            Event::Read { offset, hash } => self.read(offset, hash),
             Event::Assigned | Event::Tick => self.tick(),
             Event::Committed(committed) => self.know_committed(committed),
             Event::Taken(taken) => self.taken(&taken),
@@ -239,12 +241,15 @@ impl Partition {
         self.watermark = watermark;
         self.read_upto = None;
         let place;
-        (self.state, place) = match watermark.last {
+        (self.state, place) = match watermark.last.filter(|(_, hash)| *hash != UNREAD) {
             Some((offset, hash)) => (PartitionState::Verifying { offset, hash }, Place::Offset(offset)),
             None if watermark.upto == 0 => (PartitionState::Reading, Place::Beginning),
+            // A record that can't be read can't be compared either.
             None => (PartitionState::Reading, Place::Offset(watermark.upto)),
         };
-        self.go_to(Action::AssignAt(place), actions.and(Action::Hold { epoch: taken.epoch, watermark }))
+        let is_suspect = taken.deaths >= SUSPECT_DEATHS;
+        let assign = if is_suspect { Action::AssignSandboxed(place) } else { Action::AssignAt(place) };
+        self.go_to(assign, actions.and(Action::Hold { epoch: taken.epoch, watermark }))
     }
 
     fn moved(&mut self) -> Actions {

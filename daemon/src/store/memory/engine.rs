@@ -100,6 +100,7 @@ impl EngineStore for MemoryStore {
         let mut state = self.state();
         let taken = state.take(instance, &partition, now);
         taken.watermark = Watermark { upto: start, seen_upto: log_end, last: None };
+        (taken.taken_upto, taken.deaths) = (start, 0);
         taken.accepted = accepted.or(taken.accepted.take());
         taken.moved_at = now;
         done(Ok(taken.taken()))
@@ -120,7 +121,7 @@ impl EngineStore for MemoryStore {
             ended.end = Some(InstanceEnd::Clean);
         }
         for partition in state.partitions.values_mut().filter(|partition| partition.owner == Some(instance.0)) {
-            partition.owner = None;
+            (partition.owner, partition.deaths) = (None, 0);
         }
         done(Ok(()))
     }
@@ -129,7 +130,8 @@ impl EngineStore for MemoryStore {
 impl Partition {
     fn taken(&self) -> Taken {
         let fresh = self.watermark.upto == 0 && self.watermark.seen_upto == 0 && self.accepted.is_none();
-        Taken { epoch: self.epoch, watermark: self.watermark, fresh, accepted: self.accepted.clone() }
+        let (epoch, accepted) = (self.epoch, self.accepted.clone());
+        Taken { epoch, watermark: self.watermark, fresh, accepted, deaths: self.deaths }
     }
 }
 
@@ -143,7 +145,9 @@ impl State {
         let last = self.instances.keys().max().copied().unwrap_or(0);
         self.instances.retain(|id, _| *id > last - INSTANCES_KEPT);
         self.instances.insert(last + 1, Instance { batch: 0, started_at: now, seen_at: now, end: None });
-        for partition in self.partitions.values_mut() {
+        for partition in self.partitions.values_mut().filter(|partition| partition.owner.is_some()) {
+            let stayed = partition.taken_upto == partition.watermark.upto;
+            partition.deaths = if stayed { partition.deaths + 1 } else { 1 };
             partition.owner = None;
         }
         self.void_leases(|_| true);
@@ -326,10 +330,12 @@ impl State {
 
     fn take(&mut self, instance: InstanceId, partition: &PartitionKey, now: Timestamp) -> &mut Partition {
         let watermark = Watermark { upto: 0, seen_upto: 0, last: None };
-        let new = Partition { epoch: 0, owner: None, watermark, accepted: None, moved_at: now };
+        let new =
+            Partition { epoch: 0, owner: None, watermark, accepted: None, moved_at: now, taken_upto: 0, deaths: 0 };
         let taken = self.partitions.entry(partition.clone()).or_insert(new);
         taken.epoch += 1;
         taken.owner = Some(instance.0);
+        taken.taken_upto = taken.watermark.upto;
         taken
     }
 

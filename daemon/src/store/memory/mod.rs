@@ -62,6 +62,8 @@ struct Partition {
     watermark: Watermark,
     accepted: Option<String>,
     moved_at: Timestamp,
+    taken_upto: i64,
+    deaths: u32,
 }
 
 impl MemoryStore {

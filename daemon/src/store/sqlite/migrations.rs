@@ -7,7 +7,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::base::clock::Clock;
 use crate::store::OpenError;
 
-pub(super) const MIGRATIONS: [(&str, &str); 8] = [
+pub(super) const MIGRATIONS: [(&str, &str); 9] = [
     ("0001_engine", include_str!("../../../migrations/sqlite/0001_engine.sql")),
     ("0002_people", include_str!("../../../migrations/sqlite/0002_people.sql")),
     ("0003_surface", include_str!("../../../migrations/sqlite/0003_surface.sql")),
@@ -16,6 +16,7 @@ pub(super) const MIGRATIONS: [(&str, &str); 8] = [
     ("0006_limits_and_last_use", include_str!("../../../migrations/sqlite/0006_limits_and_last_use.sql")),
     ("0007_bounds", include_str!("../../../migrations/sqlite/0007_bounds.sql")),
     ("0008_endpoints", include_str!("../../../migrations/sqlite/0008_endpoints.sql")),
+    ("0009_deaths", include_str!("../../../migrations/sqlite/0009_deaths.sql")),
 ];
 
 /// Brings the schema to that of this program.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::intake::partition::*;
 use crate::model::callback::Hash;
-use crate::model::offsets::Watermark;
+use crate::model::offsets::{UNREAD, Watermark};
 use crate::store::Taken;
 
 const OURS: &str = "st_ours";
@@ -20,7 +20,8 @@ fn watermark(upto: i64, last: Option<i64>) -> Watermark {
 }
 
 fn taken(watermark: Watermark) -> Taken {
-    Taken { epoch: 3, watermark, fresh: watermark.upto == 0 && watermark.seen_upto == 0, accepted: None }
+    let fresh = watermark.upto == 0 && watermark.seen_upto == 0;
+    Taken { epoch: 3, watermark, fresh, accepted: None, deaths: 0 }
 }
 
 fn committed(offset: i64, store: &str) -> Option<Committed> {
@@ -326,14 +327,27 @@ fn a_revoked_partition_only_forgets() {
 }
 
 #[test]
-fn a_record_that_cannot_be_read_is_passed() {
+fn a_record_that_cannot_be_read_is_handed_over_and_never_compared() {
     let mut partition = reading();
-    assert_eq!(list(partition.on(Event::Unreadable(10))), [Action::SkipUnreadable(10)]);
-    assert_eq!(list(partition.on(Event::Moved)), []);
-    assert_eq!(list(partition.on(Event::Read { offset: 11, hash: KNOWN })), [Action::Admit]);
+    assert_eq!(list(partition.on(Event::Read { offset: 10, hash: UNREAD })), [Action::Admit]);
     // This is the record that should be compared.
     let mut partition = placed(watermark(10, Some(9)));
-    assert_eq!(list(partition.on(Event::Unreadable(9))), [Action::SkipUnreadable(9)]);
+    assert_eq!(list(partition.on(Event::Read { offset: 9, hash: UNREAD })), []);
+    assert_eq!(*partition.state(), PartitionState::Reading);
+    // Nor is it read again.
+    let buried = Watermark { last: Some((9, UNREAD)), ..watermark(10, None) };
+    let (partition, actions) = after_take(None, taken(buried));
+    assert!(actions.contains(&Action::AssignAt(Place::Offset(10))), "{actions:?}");
+    assert_eq!(*partition.state(), PartitionState::Reading);
+}
+
+#[test]
+fn after_two_deaths_at_one_place_a_partition_is_read_in_a_sandbox() {
+    let of = watermark(10, Some(9));
+    let (_, once) = after_take(None, Taken { deaths: 1, ..taken(of) });
+    assert!(once.contains(&Action::AssignAt(Place::Offset(9))), "{once:?}");
+    let (_, twice) = after_take(None, Taken { deaths: 2, ..taken(of) });
+    assert!(twice.contains(&Action::AssignSandboxed(Place::Offset(9))), "{twice:?}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::intake::partition::{
     AcceptFrom, Action, Committed, Event, Flow, LogEnds, Partition, PartitionState, Place, StartOverCause,
 };
 use crate::model::callback::Hash;
-use crate::model::offsets::Watermark;
+use crate::model::offsets::{UNREAD, Watermark};
 use crate::store::Taken;
 
 pub(super) const OURS: &str = "st_ours";
@@ -186,7 +186,7 @@ impl World {
 
     /// The client waits for its new offset, or never got one.
     fn at(&self) -> Option<i64> {
-        let moving = matches!(self.asked, Some(Action::AssignAt(_) | Action::SkipTo(_) | Action::SkipUnreadable(_)));
+        let moving = matches!(self.asked, Some(Action::AssignAt(_) | Action::AssignSandboxed(_) | Action::SkipTo(_)));
         self.next.filter(|_| !moving)
     }
 
@@ -210,9 +210,10 @@ impl World {
     fn unreadable(&mut self) {
         let Some(at) = self.at() else { return };
         if let Some((offset, _)) = self.records.range(at..).next().map(|(offset, hash)| (*offset, *hash)) {
-            self.records.remove(&offset);
             self.next = Some(offset + 1);
-            self.tell(Event::Unreadable(offset));
+            self.position = Some(offset + 1);
+            self.records.insert(offset, UNREAD);
+            self.tell(Event::Read { offset, hash: UNREAD });
         }
     }
 
@@ -244,13 +245,14 @@ impl World {
                 }
                 self.take();
             }
-            Action::AssignAt(Place::Beginning) => self.move_to(self.low),
-            Action::AssignAt(Place::Offset(offset)) => self.move_to(offset),
+            Action::AssignAt(Place::Beginning) | Action::AssignSandboxed(Place::Beginning) => self.move_to(self.low),
+            Action::AssignAt(Place::Offset(offset)) | Action::AssignSandboxed(Place::Offset(offset)) => {
+                self.move_to(offset);
+            }
             Action::SkipTo(offset) => {
                 self.pass(offset);
                 self.move_to(offset);
             }
-            Action::SkipUnreadable(offset) => self.move_to(offset + 1),
             other => unreachable!("{other:?} has no answer"),
         }
     }
@@ -263,6 +265,7 @@ impl World {
             watermark: self.row,
             fresh,
             accepted: self.accepted.clone(),
+            deaths: u32::try_from(self.epoch % 3).expect("small"),
         }));
     }
 
@@ -305,7 +308,8 @@ impl World {
         }
         if let (PartitionState::Verifying { offset, hash }, Some(record)) = (before, record) {
             let verified = *self.machine.state() == PartitionState::Reading;
-            assert!(!verified || record == (offset, hash), "another record was taken for the known one");
+            let is_known = record == (offset, hash) || record == (offset, UNREAD);
+            assert!(!verified || is_known, "another record was taken for the known one");
         }
     }
 
@@ -330,7 +334,7 @@ impl World {
                     self.outstanding.push((offset, hash));
                 }
             }
-            Action::AssignAt(_) => assert!(!self.blocked, "a blocked partition is read"),
+            Action::AssignAt(_) | Action::AssignSandboxed(_) => assert!(!self.blocked, "a blocked partition is read"),
             Action::Block(_) => self.blocked = true,
             Action::CountLost { lost, begin } => {
                 assert!(lost > 0);
@@ -346,7 +350,6 @@ impl World {
             Action::AskCommitted
             | Action::AskEnds(_)
             | Action::SkipTo(_)
-            | Action::SkipUnreadable(_)
             | Action::StoreWentBack { .. }
             | Action::Pause
             | Action::Resume => {}

@@ -46,24 +46,27 @@ pub(super) fn take(
     let number =
         ids.partition_number(connection, key)?.ok_or(SqliteError::Corrupt("a partition that was just made"))?;
     connection
-        .prepare_cached("UPDATE partition_offsets SET epoch = epoch + 1, owner = ?2 WHERE id = ?1")?
+        .prepare_cached(
+            "UPDATE partition_offsets SET epoch = epoch + 1, owner = ?2, taken_upto = watermark WHERE id = ?1",
+        )?
         .execute(params![number, take.instance.0])?;
     if let Some(log) = &take.new_log {
         connection
             .prepare_cached(
                 "UPDATE partition_offsets SET watermark = ?2, seen_upto = ?3, last_off = NULL, last_hash = NULL,
-                                   accepted = coalesce(?4, accepted), moved_at = ?5 WHERE id = ?1",
+                                   accepted = coalesce(?4, accepted), moved_at = ?5, taken_upto = ?2, deaths = 0
+                 WHERE id = ?1",
             )?
             .execute(params![number, log.start, log.log_end, log.accepted, now.millis()])?;
     }
     let taken = connection
         .prepare_cached(
-            "SELECT epoch, watermark, seen_upto, last_off, last_hash, accepted FROM partition_offsets WHERE id = ?1",
+            "SELECT epoch, watermark, seen_upto, last_off, last_hash, accepted, deaths FROM partition_offsets WHERE id = ?1",
         )?
         .query_row([number], |row| {
             let (watermark, accepted) = (watermark(row, 1)?, row.get::<_, Option<String>>(5)?);
             let fresh = watermark.upto == 0 && watermark.seen_upto == 0 && accepted.is_none();
-            Ok(Taken { epoch: row.get(0)?, watermark, fresh, accepted })
+            Ok(Taken { epoch: row.get(0)?, watermark, fresh, accepted, deaths: row.get(6)? })
         })?;
     Ok(taken)
 }

@@ -25,7 +25,12 @@ pub(super) fn begin(connection: &Connection, now: Timestamp) -> Result<Begun, Sq
              FROM instance WHERE instance.id <= (SELECT max(id) - 100 FROM instance))",
     )?;
     connection.execute("DELETE FROM instance WHERE id <= (SELECT max(id) - 100 FROM instance)", [])?;
-    connection.execute("UPDATE partition_offsets SET owner = NULL", [])?;
+    // Whoever owns a partition at this point has died. A watermark that moved since says that it was not the record above it.
+    connection.execute(
+        "UPDATE partition_offsets SET deaths = CASE WHEN taken_upto = watermark THEN deaths + 1 ELSE 1 END, owner = NULL
+         WHERE owner IS NOT NULL",
+        [],
+    )?;
     void_leases(connection, i64::MAX)?;
     connection
         .execute("INSERT INTO instance (batch, heartbeat, started_at, clean) VALUES (0, ?1, ?1, 0)", [now.millis()])?;
@@ -81,7 +86,7 @@ fn void_leases(connection: &Connection, until: i64) -> Result<usize, SqliteError
 
 pub(super) fn end(connection: &Connection, instance: InstanceId) -> Result<(), SqliteError> {
     connection.execute("UPDATE instance SET clean = 1 WHERE id = ?1", [instance.0])?;
-    connection.execute("UPDATE partition_offsets SET owner = NULL WHERE owner = ?1", [instance.0])?;
+    connection.execute("UPDATE partition_offsets SET owner = NULL, deaths = 0 WHERE owner = ?1", [instance.0])?;
     Ok(())
 }
 

@@ -1,0 +1,4 @@
+-- How often the daemon died, one time after the other, while it read a partition from the same place. `taken_upto` is the
+-- watermark at which the partition was taken last.
+ALTER TABLE partition_offsets ADD COLUMN taken_upto INTEGER;
+ALTER TABLE partition_offsets ADD COLUMN deaths INTEGER NOT NULL DEFAULT 0;

@@ -1,0 +1,120 @@
+//! The sandbox's own process: it reads one order from its input, and writes the partition's records to its output. It asks
+//! Kafka for one batch at a time, so that a batch that ends it is the one that comes next.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::BorrowedMessage;
+use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
+use sha2::{Digest as _, Sha256};
+
+use super::frame::{CutValue, Frame, Head, Order};
+use crate::intake::{decode, headers};
+use crate::model::dead_letter::KEPT_OF_TOO_LARGE;
+
+/// The memory for its data. The largest batch that can be read has room, and nothing that becomes much larger than it.
+const MEMORY: u64 = 256 << 20;
+/// One call to Kafka.
+const CALL: Duration = Duration::from_secs(5);
+/// If nothing comes for this long, it ends.
+const SILENCE: Duration = Duration::from_secs(60);
+/// One fetch brings one batch, and no next one while records wait.
+const ONE_BATCH: [(&str, &str); 5] = [
+    ("fetch.message.max.bytes", "1"),
+    ("queued.min.messages", "1"),
+    ("queued.max.messages.kbytes", "1"),
+    ("statistics.interval.ms", "0"),
+    ("enable.partition.eof", "true"),
+];
+
+/// Runs as a sandbox.
+pub fn run() -> ExitCode {
+    bound();
+    let mut output = std::io::stdout().lock();
+    let answered = match serde_json::from_reader(std::io::stdin().lock()) {
+        Ok(order) => read(&order, &mut output),
+        Err(error) => Err(error.to_string()),
+    };
+    match answered {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            // Whoever reads this output may have gone.
+            Frame::Failed { reason }.write(&mut output, b"").ok();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Bounds this process's memory. Where the machine has too little, this process is the first to be ended.
+fn bound() {
+    use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
+    setrlimit(Resource::Data, Rlimit { current: Some(MEMORY), maximum: Some(MEMORY) }).ok();
+    std::fs::write("/proc/self/oom_score_adj", "1000").ok();
+    set_parent_process_death_signal(Some(Signal::KILL)).ok();
+}
+
+fn read(order: &Order, output: &mut impl Write) -> Result<(), String> {
+    let mut client: ClientConfig = order.client.clone().into_iter().collect();
+    for (name, value) in ONE_BATCH {
+        client.set(name, value);
+    }
+    let consumer: BaseConsumer = client.create().map_err(|error: KafkaError| error.to_string())?;
+    let ends = consumer.fetch_watermarks(&order.topic, order.partition, CALL);
+    let (log_begin, log_end) = ends.map_err(|error| error.to_string())?;
+    let from = order.from.unwrap_or(log_begin);
+    let mut next = from;
+    let say =
+        |output: &mut _, frame: Frame, value: &[u8]| frame.write(output, value).map_err(|error| error.to_string());
+    say(output, Frame::Start { from, log_end }, b"")?;
+    if from < log_begin || from >= log_end {
+        return say(output, Frame::End { next }, b"");
+    }
+    let mut assignment = TopicPartitionList::new();
+    let added = assignment.add_partition_offset(&order.topic, order.partition, Offset::Offset(from));
+    added.and_then(|()| consumer.assign(&assignment)).map_err(|error| error.to_string())?;
+    let mut last = Instant::now();
+    while next < log_end {
+        match consumer.poll(Duration::from_millis(200)) {
+            Some(Ok(message)) => {
+                last = Instant::now();
+                next = message.offset().saturating_add(1);
+                let (head, value) = head(&message, order.max_event_bytes);
+                say(output, Frame::Record { head, value_bytes: value.len() }, value)?;
+            }
+            // The rest are control records, or records of transactions that are open or were aborted.
+            Some(Err(KafkaError::PartitionEOF(_))) => break,
+            Some(Err(KafkaError::MessageConsumption(Code::AutoOffsetReset | Code::OffsetOutOfRange))) => break,
+            Some(Err(KafkaError::MessageConsumptionFatal(code))) => return Err(code.to_string()),
+            Some(Err(_)) | None if last.elapsed() > SILENCE => return Err("Kafka brings nothing".to_owned()),
+            // The client tries again by itself.
+            Some(Err(_)) | None => {}
+        }
+    }
+    say(output, Frame::End { next }, b"")
+}
+
+/// A record without its value, and as much of the value as is sent.
+fn head<'m>(message: &'m BorrowedMessage<'_>, max_event_bytes: usize) -> (Head, &'m [u8]) {
+    let value = message.payload();
+    let timestamp = message.timestamp().to_millis();
+    let mut head = Head {
+        offset: message.offset(),
+        timestamp,
+        headers: headers::with_identity(message),
+        is_tombstone: value.is_none(),
+        cut: None,
+    };
+    let value = value.unwrap_or_default();
+    if value.len() <= max_event_bytes {
+        return (head, value);
+    }
+    head.cut = Some(CutValue {
+        bytes: value.len() as u64,
+        hash: Sha256::digest(value).into(),
+        log_hash: decode::log_hash(timestamp.unwrap_or(-1), Some(value)),
+    });
+    (head, &value[..value.len().min(KEPT_OF_TOO_LARGE)])
+}

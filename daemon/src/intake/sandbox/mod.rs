@@ -1,0 +1,117 @@
+//! Reads a partition in a process of its own, the sandbox, whose memory is bounded. A record may end the process that
+//! reads it: Kafka's client decompresses whole batches, and a few bytes can become gigabytes. The daemon does this after it
+//! has died at the same place again, and until the end of the log is reached. A record that ends the sandbox by itself,
+//! twice, is a dead letter (`poison`).
+
+mod child;
+mod frame;
+mod killer;
+mod reader;
+
+pub use child::run as run_child;
+
+use std::collections::BTreeMap;
+use std::process::Child;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Semaphore;
+
+pub(super) use self::frame::{CutValue, SandboxedRecord, Value};
+use super::partition::Place;
+use crate::model::event::PartitionKey;
+
+/// The hidden command with which this program runs as a sandbox.
+pub const COMMAND: &str = "read-sandboxed";
+/// Sandboxes at once. Partitions beyond it wait for one that ends.
+const AT_ONCE: usize = 4;
+/// Records that were read and not taken yet. Each may be as large as an event.
+const AHEAD: usize = 4;
+
+/// What sandboxes need to know, and how many may run.
+#[derive(Clone)]
+pub(super) struct Sandboxes {
+    client: BTreeMap<String, String>,
+    max_event_bytes: usize,
+    places: Arc<Semaphore>,
+}
+
+/// What a sandbox brings.
+#[derive(Debug)]
+pub(super) enum Heard {
+    Record(Box<SandboxedRecord>),
+    /// Nobody can read the records from the first offset to below the second one.
+    Killer {
+        from: i64,
+        upto: i64,
+    },
+    /// The end of the log was reached, or the sandbox can do no more: the client goes on from here.
+    End {
+        next: Option<i64>,
+    },
+}
+
+/// A partition's sandbox. It ends when this value is dropped.
+pub(super) struct Sandbox {
+    heard: Receiver<Heard>,
+    running: Arc<Running>,
+}
+
+/// What the owner of a sandbox and its reader share.
+#[derive(Default)]
+struct Running {
+    is_stopped: AtomicBool,
+    child: Mutex<Option<Child>>,
+}
+
+impl Sandboxes {
+    pub(super) fn new(client: &rdkafka::ClientConfig, max_event_bytes: usize) -> Self {
+        let client = client.config_map().into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Self { client, max_event_bytes, places: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+
+    /// Begins to read a partition from this place.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub(super) fn start(&self, partition: &Arc<PartitionKey>, place: Place) -> std::io::Result<Sandbox> {
+        let (sender, heard) = sync_channel(AHEAD);
+        let running = Arc::new(Running::default());
+        let reader = reader::Reader::new(self.clone(), Arc::clone(partition), Arc::clone(&running), sender);
+        std::thread::Builder::new().name("sandbox-reader".to_owned()).spawn(move || reader.run(place))?;
+        Ok(Sandbox { heard, running })
+    }
+}
+
+impl Sandbox {
+    /// The next record, if one is there.
+    pub(super) fn hear(&self) -> Option<Heard> {
+        match self.heard.try_recv() {
+            Ok(heard) => Some(heard),
+            Err(TryRecvError::Empty) => None,
+            // Its reader has ended without an end: a defect. The client goes on from where it stands.
+            Err(TryRecvError::Disconnected) => Some(Heard::End { next: None }),
+        }
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        self.running.is_stopped.store(true, Ordering::Release);
+        if let Some(child) = &mut *self.running.child() {
+            // It fails only if the process has ended already.
+            child.kill().ok();
+        }
+    }
+}
+
+impl Running {
+    fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::Acquire)
+    }
+
+    fn child(&self) -> MutexGuard<'_, Option<Child>> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
