@@ -53,6 +53,7 @@ named! {
         TopicMissing = "topic_missing",
         NotAuthorised = "not_authorised",
         OutOfRange = "out_of_range",
+        BadMessage = "bad_message",
         Fatal = "fatal",
         Other = "other",
     }

@@ -82,6 +82,10 @@ fn kind_of(error: &KafkaError) -> (KafkaTrouble, &'static str) {
         Some(Code::OffsetOutOfRange | Code::AutoOffsetReset) => {
             (KafkaTrouble::OutOfRange, "an offset is no longer in the log, or not yet")
         }
+        Some(Code::BadMessage) => (
+            KafkaTrouble::BadMessage,
+            "a broker's answer can't be read: it does not speak the configured security.protocol, or a batch is larger than 100 MiB (lower the topic's max.message.bytes)",
+        ),
         Some(Code::Fatal) => FATAL,
         _ => (KafkaTrouble::Other, "the Kafka client reports an error"),
     }

@@ -318,14 +318,14 @@ async fn a_batch_applied_twice_equals_once() {
     }
 }
 
+fn raised(epoch: i64, upto: i64) -> PartitionWatermark {
+    let watermark = Watermark { upto, seen_upto: upto, last: Some((upto - 1, [1; 32])) };
+    PartitionWatermark { partition: partition(), epoch, watermark }
+}
+
 #[tokio::test]
 async fn the_watermark_rises_with_its_rows_and_only_in_our_epoch() {
     for mut subject in subjects().await {
-        let raised = |epoch, upto| PartitionWatermark {
-            partition: partition(),
-            epoch,
-            watermark: Watermark { upto, seen_upto: upto, last: Some((upto - 1, [1; 32])) },
-        };
         let epoch = subject.epoch;
         subject.write(vec![settle(1, 7, Some(epoch), Outcome::Ok, Next::Delivered)], vec![raised(epoch, 2)]).await;
         assert_eq!(subject.watermark().await, Watermark { upto: 2, seen_upto: 2, last: Some((1, [1; 32])) });
@@ -385,6 +385,35 @@ async fn leases_of_an_earlier_instance_are_void_at_the_start() {
         let ask = ClaimAsk { instance: begun.instance, ..subject.ask() };
         assert_eq!(subject.store.claim(ask).await.unwrap().rows.len(), 1, "{}", subject.name);
         subject.store.end(begun.instance).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn deaths_at_the_same_watermark_are_counted_until_an_instance_ends_well() {
+    for mut subject in subjects().await {
+        let deaths = async |subject: &Subject| {
+            let begun = subject.store.begin().await.unwrap();
+            let taken = subject.store.take(begun.instance, partition()).await.unwrap();
+            (begun.instance, taken.epoch, taken.deaths)
+        };
+        let (_, _, first) = deaths(&subject).await;
+        assert_eq!(first, 1, "{}", subject.name);
+        let (_, epoch, second) = deaths(&subject).await;
+        assert_eq!(second, 2, "{}", subject.name);
+        // The watermark moves, so it was another record.
+        subject.write(vec![], vec![raised(epoch, 5)]).await;
+        let (_, _, moved) = deaths(&subject).await;
+        assert_eq!(moved, 1, "{}", subject.name);
+        let (instance, ..) = deaths(&subject).await;
+        subject.store.end(instance).await.unwrap();
+        let (_, _, after) = deaths(&subject).await;
+        assert_eq!(after, 0, "{}: an instance ended well", subject.name);
+        // A new log has nothing of the old one.
+        deaths(&subject).await;
+        let (instance, _, again) = deaths(&subject).await;
+        assert_eq!(again, 2, "{}", subject.name);
+        let taken = subject.store.start_over(instance, partition(), 0, 9, None).await.unwrap();
+        assert_eq!(taken.deaths, 0, "{}", subject.name);
     }
 }
 
