@@ -133,8 +133,7 @@ impl Ground {
     pub(super) fn intake(&self, flight: &Flight, delivery: &Delivery) -> (IntakeHandle, IntakeTask) {
         let deps = intake::Deps {
             store: Arc::clone(&self.store),
-            store_id: self.begun.store_id.clone(),
-            instance: self.begun.instance,
+            begun: self.begun.clone(),
             flight: flight.clone(),
             delivery: delivery.clone(),
             bodies: self.bodies.clone(),

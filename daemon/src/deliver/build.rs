@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::Engine;
 use super::claim::ClaimTask;
+use super::claim_gate::ClaimGate;
 use super::clock_watch::ClockWatch;
 use super::directory::Directory;
 use super::health::Health;
@@ -70,6 +71,7 @@ pub struct Delivery {
     pub health: Arc<Health>,
     pub tokens: Arc<LeaseTokens>,
     pub space_short: SpaceShort,
+    pub claim_gate: ClaimGate,
 }
 
 /// Claims due rows, watches for changes of teams and for the store's state, and closes idle connections.
@@ -106,7 +108,8 @@ pub fn build(config: Config, deps: Deps) -> Result<(Delivery, DeliveryTask), Set
     let lanes = Lanes::new(config.caps, Arc::clone(&metrics), starter(Arc::clone(&engine)));
     let tokens = Arc::new(LeaseTokens::new());
     let store_up_rx = store_up.watch();
-    let delivery = Delivery { engine, directory, lanes, health, tokens, space_short };
+    let claim_gate = ClaimGate::closed();
+    let delivery = Delivery { engine, directory, lanes, health, tokens, space_short, claim_gate };
     let space_watch =
         SpaceWatch { limits: config.space, store: Arc::clone(&store), metrics: Arc::clone(&metrics), short };
     let clock_watch = ClockWatch { clock, store: Arc::clone(&store), metrics: Arc::clone(&metrics) };

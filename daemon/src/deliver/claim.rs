@@ -56,6 +56,7 @@ impl ClaimTask {
     pub(super) async fn run(self, mut stop: Stop) {
         let mut pace = Pace::new(Duration::from_millis(100), Duration::from_secs(2));
         let mut next_sweep = Instant::now();
+        let mut gate = self.delivery.claim_gate.changes();
         loop {
             if Instant::now() >= next_sweep {
                 self.sweep().await;
@@ -82,6 +83,8 @@ impl ClaimTask {
                 () = tokio::time::sleep(wait.max(BREATH)) => {}
                 () = self.waker.woken() => tokio::time::sleep(BREATH).await,
                 () = self.delivery.lanes.slot_freed.notified() => tokio::time::sleep(BREATH).await,
+                // The gate is ours as well, so it is never dropped.
+                Ok(()) = gate.changed() => {}
                 () = stop.stopped() => return,
             }
         }
@@ -108,7 +111,7 @@ impl ClaimTask {
     async fn claim(&self) -> Result<Duration, StoreError> {
         let (free, rooms) = self.delivery.lanes.rooms();
         // While no attempt may begin, an empty claim still shows whether the store answers.
-        let at_most = free.min(ROWS);
+        let at_most = if self.delivery.claim_gate.is_open() { free.min(ROWS) } else { 0 };
         let room: HashMap<QueueKey, u32> = rooms
             .into_iter()
             .map(|room| {

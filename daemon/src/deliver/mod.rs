@@ -5,6 +5,7 @@
 
 mod build;
 mod claim;
+mod claim_gate;
 mod clock_watch;
 pub mod directory;
 pub mod health;

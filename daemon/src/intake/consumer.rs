@@ -13,12 +13,19 @@ use rdkafka::error::KafkaError;
 use super::consumer_parts::Consumer;
 use super::context::{Context, Lists};
 use super::gather::Gather;
+use super::marks;
 use super::partition::Event;
 use super::sandbox::Sandboxes;
 use super::session::{End, POLL, Session};
 use super::settings;
 use super::trouble::Troubles;
+use super::twin::{LOOK, Standing};
 use crate::base::pace::Pace;
+
+/// How long a start waits for Kafka to say whether other daemons run on copies of this store.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Why this daemon waits: for people.
+const TWIN: &str = "another callbackd runs on a copy of this store, and was started earlier: this one reads nothing and starts no due callback, until the other one is stopped (it notices within two minutes); each store may have one callbackd";
 
 impl Consumer {
     /// Runs until `stop`, on the calling thread, which must not be one of the runtime's. After a panic it notifies
@@ -28,7 +35,7 @@ impl Consumer {
         while !self.stop.is_on() {
             match self.run_client(panicked) {
                 Ok(End::Stopped | End::Panicked) => return,
-                Ok(End::Fatal) => {}
+                Ok(End::Fatal | End::Second) => {}
                 Err(error) => tracing::error!(%error, "the Kafka client can't be made; trying again"),
             }
             let until = Instant::now() + pace.next_wait();
@@ -39,7 +46,7 @@ impl Consumer {
     }
 
     fn run_client(&mut self, panicked: &dyn Fn()) -> Result<End, KafkaError> {
-        let Some(cluster) = self.cluster_id()? else { return Ok(End::Stopped) };
+        let Some(cluster) = self.cluster_id_alone()? else { return Ok(End::Stopped) };
         let client = settings::client(&self.config);
         let consumer = BaseConsumer::from_config_and_context(&client, self.context(cluster))?;
         let topics: Vec<&str> = self.config.topics.iter().map(String::as_str).collect();
@@ -79,20 +86,71 @@ impl Consumer {
         }
     }
 
-    /// The cluster's id, which names its partitions in the store. Waits for a broker, however long it takes.
-    fn cluster_id(&self) -> Result<Option<Arc<str>>, KafkaError> {
+    /// The cluster's id, which names its partitions in the store. Waits for a broker, however long it takes, and for other
+    /// daemons that run on copies of this store. `None` at a stop.
+    fn cluster_id_alone(&mut self) -> Result<Option<Arc<str>>, KafkaError> {
         let context = Probe(Arc::clone(&self.troubles));
         let probe = BaseConsumer::from_config_and_context(&settings::client(&self.config), context)?;
+        let begun = Instant::now();
+        let mut next_look = begun;
         while !self.stop.is_on() {
-            if let Some(id) = probe.client().fetch_cluster_id(Duration::from_millis(500)) {
-                return Ok(Some(id.into()));
+            // Due callbacks wait no longer for an answer of Kafka. If it comes later, and says so, they stop again.
+            if begun.elapsed() > PATIENCE && self.state.borrow().twin.is_none() {
+                self.deps.delivery.claim_gate.set_open(true);
+            }
+            if Instant::now() >= next_look
+                && let Some(id) = probe.client().fetch_cluster_id(Duration::from_millis(500))
+            {
+                let id = id.into();
+                match self.look_for_twins(&probe, &id) {
+                    Some(false) => return Ok(Some(id)),
+                    None if begun.elapsed() > PATIENCE && self.state.borrow().twin.is_none() => return Ok(Some(id)),
+                    None => {}
+                    Some(true) => next_look = Instant::now() + LOOK,
+                }
             }
             // This call reports errors of the connection.
-            if let Some(Err(error)) = probe.poll(Duration::ZERO) {
+            if let Some(Err(error)) = probe.poll(POLL) {
                 probe.context().0.report(&error);
             }
         }
         Ok(None)
+    }
+
+    /// Whether this daemon must wait, because an earlier one runs on a copy of its store. `None` if Kafka does not tell.
+    pub(super) fn look_for_twins<C: ConsumerContext>(
+        &mut self,
+        consumer: &BaseConsumer<C>,
+        cluster: &Arc<str>,
+    ) -> Option<bool> {
+        let marks = match marks::all(consumer, cluster, &self.config.topics) {
+            Ok(marks) => marks,
+            Err(error) => {
+                tracing::debug!(%error, "the marks of other runs can't be read now");
+                return None;
+            }
+        };
+        let standing = self.twins.look(marks, self.deps.clock.now(), Instant::now());
+        let is_second = matches!(standing, Standing::Second { .. });
+        self.deps.delivery.claim_gate.set_open(!is_second);
+        if standing != self.standing {
+            match &standing {
+                Standing::Alone => tracing::info!("no other callbackd runs on a copy of this store any more"),
+                Standing::First { other } => {
+                    tracing::error!(
+                        run = &**other,
+                        "another callbackd was started on a copy of this store; it waits until this one ends"
+                    );
+                }
+                Standing::Second { other } => tracing::error!(run = &**other, "{TWIN}"),
+            }
+            self.standing = standing;
+        }
+        self.state.send_if_modified(|state| {
+            let twin = is_second.then(|| TWIN.to_owned());
+            std::mem::replace(&mut state.twin, twin.clone()) != twin
+        });
+        Some(is_second)
     }
 }
 

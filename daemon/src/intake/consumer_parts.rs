@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::partition::AcceptFrom;
 use super::trouble::Troubles;
+use super::twin::{Standing, TwinWatch};
 use super::{Config, Deps, Incoming, KafkaState, Stalled};
 use crate::base::stop::Stop;
 
@@ -24,6 +25,9 @@ pub(super) struct Consumer {
     pub(super) troubles: Arc<Troubles>,
     pub(super) state: watch::Sender<KafkaState>,
     pub(super) batches: mpsc::Sender<Vec<Incoming>>,
+    pub(super) twins: TwinWatch,
+    /// The answer of the last look for twins.
+    pub(super) standing: Standing,
     pub(super) asks: mpsc::Receiver<Ask>,
     /// If true, partitions are paused, but polling goes on.
     pub(super) quiet: Stop,

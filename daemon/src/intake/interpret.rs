@@ -5,7 +5,6 @@
 //! store once, and Kafka is asked once for the group's offsets.
 
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,9 +13,9 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::assigned::RecordedTime;
 use super::context::Context;
+use super::marks;
 use super::partition::{Action, Check, Committed, Event, LogEnds, Place, StartOverCause};
 use crate::base::labels::RepeatCause;
-use crate::base::panics::caught;
 use crate::model::event::PartitionKey;
 use crate::store::Answer;
 
@@ -157,7 +156,7 @@ impl<'c> Interpreter<'c> {
             return Event::NoAnswer;
         }
         let deps = &self.context().deps;
-        self.call(deps.store.take(deps.instance, Arc::clone(key))).map_or(Event::NoAnswer, Event::Taken)
+        self.call(deps.store.take(deps.begun.instance, Arc::clone(key))).map_or(Event::NoAnswer, Event::Taken)
     }
 
     /// Row 37.
@@ -172,7 +171,7 @@ impl<'c> Interpreter<'c> {
             StartOverCause::Accepted { store } => Some(store.to_string()),
         };
         let is_accepted = accepted.is_some();
-        let taken = self.call(deps.store.start_over(deps.instance, Arc::clone(key), start, log_end, accepted));
+        let taken = self.call(deps.store.start_over(deps.begun.instance, Arc::clone(key), start, log_end, accepted));
         let Some(taken) = taken else { return Event::NoAnswer };
         if is_accepted {
             tracing::warn!(partition = %key, start, "an operator accepted the offsets of this partition");
@@ -296,9 +295,7 @@ impl<'c> Interpreter<'c> {
         let committed = |key: &PartitionKey| {
             let element = found.find_partition(&key.topic, key.number)?;
             let offset = real(element.offset())?;
-            // rdkafka panics at metadata that is not UTF-8, which another tool may have written.
-            let store = caught(AssertUnwindSafe(|| element.metadata().into())).unwrap_or("".into());
-            Some(Committed { offset, store })
+            Some(Committed { offset, store: marks::of(&element).store })
         };
         keys.into_iter().map(|key| (Arc::clone(&key), Event::Committed(committed(&key)))).collect()
     }

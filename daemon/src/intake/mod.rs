@@ -12,6 +12,7 @@ mod gather;
 mod headers;
 mod interpret;
 mod lag;
+mod marks;
 pub mod partition;
 mod polled;
 mod rebalance;
@@ -21,6 +22,7 @@ mod session;
 pub mod settings;
 mod task;
 mod trouble;
+mod twin;
 
 pub use consumer_parts::Ask;
 pub use task::{Deps, Intake, IntakeHandle, IntakeTask, Stops, build};
@@ -102,6 +104,8 @@ pub struct KafkaState {
     pub assigned: usize,
     /// Why partitions wait for an operator, if any do.
     pub blocked: Option<String>,
+    /// This daemon waits, because another one runs on a copy of its store: a sentence for people.
+    pub twin: Option<String>,
     pub partitions: Vec<PartitionRead>,
     /// An operator started the daemon without intake: nothing is read.
     pub held: bool,

@@ -31,7 +31,7 @@ impl Context {
         self.ends().clear();
         let keys = self.keys_of(list);
         for key in &keys {
-            let machine = Partition::new(self.deps.store_id.as_str().into());
+            let machine = Partition::new(self.deps.begun.store_id.as_str().into());
             self.partitions().insert(Arc::clone(key), machine);
         }
         let tell = |event: Event| keys.iter().map(|key| (Arc::clone(key), event.clone())).collect();

@@ -19,9 +19,11 @@ use super::interpret::{Interpreter, Told, real};
 use super::partition::{AcceptFrom, Action, Check, Event, Flow, PartitionState};
 use super::polled::Polled;
 use super::sandbox::Heard;
+use super::twin::{LOOK, Mark, RENEWAL};
 use super::{Incoming, Tombstones, lag};
 use crate::faults::{self, Fault};
 use crate::model::event::{PartitionKey, RecordRef};
+use crate::store::Begun;
 
 /// How long one poll waits for a record.
 pub(super) const POLL: Duration = Duration::from_millis(50);
@@ -35,6 +37,8 @@ const HOUSEKEEPING: Duration = Duration::from_millis(500);
 pub(super) enum End {
     Stopped,
     Fatal,
+    /// Another daemon runs on a copy of our store, and began earlier.
+    Second,
     Panicked,
 }
 
@@ -43,6 +47,8 @@ pub(super) struct Session<'s> {
     consumer: &'s BaseConsumer<Context>,
     gather: Gather,
     last_commit: Instant,
+    last_renewal: Instant,
+    last_look: Instant,
     last_housekeeping: Instant,
     /// Partitions that are not taken are to be tried again, as soon as nothing else waits.
     is_tick_due: bool,
@@ -50,6 +56,7 @@ pub(super) struct Session<'s> {
     ticks: usize,
     accepting: Option<Accepting>,
     is_fatal: bool,
+    is_second: bool,
 }
 
 /// An operator waits for these partitions to start.
@@ -68,11 +75,14 @@ impl<'s> Session<'s> {
             consumer,
             gather,
             last_commit: now,
+            last_renewal: now,
+            last_look: now,
             last_housekeeping: now,
             is_tick_due: false,
             ticks: 0,
             accepting: None,
             is_fatal: false,
+            is_second: false,
         }
     }
 
@@ -87,6 +97,9 @@ impl<'s> Session<'s> {
             }
             if self.is_fatal {
                 return End::Fatal;
+            }
+            if self.is_second {
+                return End::Second;
             }
             self.gather.make_room();
             // A batch that has records does not wait: it is handed over as soon as no further record is ready.
@@ -212,9 +225,17 @@ impl<'s> Session<'s> {
         let bytes = context.deps.bodies.used();
         context.deps.metrics.body_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         context.publish();
+        if self.last_renewal.elapsed() >= RENEWAL {
+            self.last_renewal = Instant::now();
+            self.renew_marks();
+        }
         if self.last_commit.elapsed() >= COMMIT {
             self.last_commit = Instant::now();
             self.commit(false);
+        }
+        if self.last_look.elapsed() >= LOOK {
+            self.last_look = Instant::now();
+            self.is_second = self.owner.look_for_twins(self.consumer, &context.cluster) == Some(true);
         }
     }
 
@@ -288,9 +309,22 @@ impl<'s> Session<'s> {
         self.drive(told.collect());
     }
 
+    /// The next commit writes the marks of all partitions again.
+    fn renew_marks(&self) {
+        for assigned in self.context().partitions().iter_mut() {
+            assigned.machine.on(Event::CommitFailed);
+        }
+    }
+
     /// Commits what is durable, with the store's id: a copy for tools that show the lag. Never inside a rebalance.
-    pub(super) fn commit(&self, and_wait: bool) {
+    /// The last commit of a run says that the run ends, and waits for the answer.
+    pub(super) fn commit(&self, is_last: bool) {
         let context = self.context();
+        let Begun { store_id, run, .. } = &context.deps.begun;
+        let mark = Mark::new(store_id, run, (!is_last).then(|| context.deps.clock.now())).to_string();
+        if is_last {
+            self.renew_marks();
+        }
         let mut offsets = TopicPartitionList::new();
         for assigned in context.partitions().iter_mut() {
             let durable = context.deps.flight.inflight.watermark(&assigned.key);
@@ -307,14 +341,12 @@ impl<'s> Session<'s> {
             return;
         }
         for mut element in offsets.elements() {
-            element.set_metadata(&context.deps.store_id);
+            element.set_metadata(&mark);
         }
-        let mode = if and_wait { CommitMode::Sync } else { CommitMode::Async };
+        let mode = if is_last { CommitMode::Sync } else { CommitMode::Async };
         if let Err(error) = self.consumer.commit(&offsets, mode) {
             tracing::debug!(%error, "offsets were not committed");
-            for assigned in context.partitions().iter_mut() {
-                assigned.machine.on(Event::CommitFailed);
-            }
+            self.renew_marks();
         }
     }
 

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use super::admit::Admit;
 use super::consumer_parts::{Ask, Consumer};
 use super::trouble::Troubles;
+use super::twin::{Standing, TwinWatch};
 use super::{Config, KafkaState, Stalled};
 use crate::base::body_budget::BodyBudget;
 use crate::base::clock::Clock;
@@ -18,7 +19,7 @@ use crate::base::stop::Stop;
 use crate::base::supervise::Supervisor;
 use crate::deliver::Delivery;
 use crate::flight::Flight;
-use crate::store::{EngineStore, InstanceId};
+use crate::store::{Begun, EngineStore};
 
 /// Batches between the consumer's thread and admission.
 const BATCH_QUEUE: usize = 4;
@@ -28,8 +29,8 @@ const ASKS: usize = 4;
 /// The rooms that intake works with.
 pub struct Deps {
     pub store: Arc<dyn EngineStore>,
-    pub store_id: String,
-    pub instance: InstanceId,
+    /// This instance, its store and its run.
+    pub begun: Begun,
     pub flight: Flight,
     pub delivery: Delivery,
     /// Memory for the records that are read, and for their bodies until they end or are stored.
@@ -91,7 +92,10 @@ pub fn build(config: Config, deps: Deps, stops: Stops) -> (IntakeHandle, IntakeT
     let admission_stop = stops.admission.clone();
     let supervisor = deps.supervisor.clone();
     let admit = Admit::new(Arc::clone(&deps), Arc::clone(&stalled), batches_rx, stops.admission);
+    let Begun { store_id, run, earlier_runs, .. } = &deps.begun;
     let consumer = Consumer {
+        twins: TwinWatch::new(store_id, run, earlier_runs.iter().cloned()),
+        standing: Standing::Alone,
         troubles: Arc::new(Troubles::new(Arc::clone(&deps.metrics), state.clone())),
         config,
         deps,
@@ -124,6 +128,7 @@ impl IntakeTask {
     /// Starts nothing, and says so to whoever asks for readiness. No connection to Kafka is made.
     pub fn hold(self) -> Intake {
         self.consumer.state.send_modify(|state| state.held = true);
+        self.consumer.deps.delivery.claim_gate.set_open(true);
         Intake { at_work: None }
     }
 }

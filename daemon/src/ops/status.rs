@@ -190,6 +190,7 @@ impl Inner {
         if !store_up {
             troubles.push("the store does not answer: nothing new begins until it is back".to_owned());
         }
+        troubles.extend(kafka.twin.clone());
         if let Some(why) = &kafka.blocked {
             troubles.push(format!(
                 "{why}; say from where to start: callbackd offsets accept --from earliest|committed|end"
@@ -226,7 +227,9 @@ impl Inner {
             return Some(held);
         }
         let note = match (kafka.reachable, kafka.assigned) {
-            _ if kafka.blocked.is_some() || kafka.held || self.parts.draining.is_on() => return None,
+            _ if kafka.blocked.is_some() || kafka.twin.is_some() || kafka.held || self.parts.draining.is_on() => {
+                return None;
+            }
             (false, _) => "Kafka can't be reached: no event is read until it can, and retries go on",
             (true, 0) => {
                 "no partition is assigned to this instance: the consumer group may wait for a member that died (session.timeout.ms, 45 s unless set), or other members have all partitions"

@@ -142,9 +142,19 @@ pub struct Space {
 pub struct Begun {
     pub instance: InstanceId,
     pub store_id: String,
+    /// The id of this run, and those of the last hundred runs before it.
+    pub run: String,
+    pub earlier_runs: Vec<String>,
     /// An earlier instance did not end cleanly, so callbacks may be repeated.
     pub unclean: bool,
     pub now: Timestamp,
+}
+
+/// The id of a run that begins now. The ids are in the order of their times.
+pub(super) fn new_run(now: Timestamp) -> String {
+    let mut random = [0_u8; 4];
+    aws_lc_rs::rand::fill(&mut random).expect("the system gives random bytes");
+    format!("{:012x}-{}", now.millis().max(0), scale_callback_serve::text::hex(&random))
 }
 
 /// The store's clock was set back by `by`, to `now`. It may have been wrong since it showed `from`.

@@ -36,4 +36,5 @@ mod secrets;
 mod store;
 mod tidy;
 mod turns;
+mod twin;
 mod upgrade;

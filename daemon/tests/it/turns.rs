@@ -279,7 +279,7 @@ async fn the_store_is_looked_into_while_nobody_runs_on_it() {
     assert_eq!(text(&ask(&["migrate", "--status"])).matches(" applied").count(), 8);
     assert!(text(&ask(&["migrate"])).contains("nothing to do"));
     let info = text(&ask(&["store", "info"]));
-    assert!(info.contains("teams") && info.contains("0009_deaths"), "{info}");
+    assert!(info.contains("teams") && info.contains("0009_deaths_and_runs"), "{info}");
     assert!(ask(&["store", "verify"]).status.success());
     // The test damages a row and a page.
     let file = process.folder.path().join("store/callbackd.db");

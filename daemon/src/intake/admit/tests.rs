@@ -178,8 +178,7 @@ impl Fixture {
         let delivery = Delivery { lanes: Lanes::new(caps, Arc::clone(&metrics), starter), ..delivery };
         let deps = Arc::new(Deps {
             store: engine_store,
-            store_id: begun.store_id,
-            instance: begun.instance,
+            begun,
             flight,
             delivery,
             bodies: BodyBudget::new(1 << 20),
@@ -193,7 +192,7 @@ impl Fixture {
         let (batches, batches_rx) = mpsc::channel(1);
         let settling = tokio::spawn(settle_task.run(stop.stop()));
         let partition = partition(0);
-        let taken = deps.store.take(deps.instance, Arc::clone(&partition)).await.unwrap();
+        let taken = deps.store.take(deps.begun.instance, Arc::clone(&partition)).await.unwrap();
         deps.flight.inflight.take(Arc::clone(&partition), taken.epoch, taken.watermark);
         Self {
             admit: Admit::new(deps, Arc::default(), batches_rx, stop.stop()),
@@ -330,7 +329,7 @@ async fn a_record_below_seen_upto_is_looked_up_without_an_event_id() {
     deps.flight.inflight.gone(&fixture.partition);
     deps.delivery.lanes.forget(|_| true);
     fixture.started.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    let taken = deps.store.take(deps.instance, Arc::clone(&fixture.partition)).await.unwrap();
+    let taken = deps.store.take(deps.begun.instance, Arc::clone(&fixture.partition)).await.unwrap();
     assert_eq!(taken.watermark, Watermark { upto: 0, seen_upto: 4, last: None });
     deps.flight.inflight.take(Arc::clone(&fixture.partition), taken.epoch, taken.watermark);
     (fixture.epoch, fixture.next_offset) = (taken.epoch, 0);

@@ -15,6 +15,7 @@ use crate::model::event::PartitionKey;
 use crate::model::lease::Token;
 use crate::model::offsets::Watermark;
 use crate::model::settlement::{Change, Claim, Rows, Verdict, apply, apply_claim};
+use crate::store::engine::new_run;
 use crate::store::reads::{BuriedLetter, Counts, InstanceEnd};
 use crate::store::{
     Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, PartitionWatermark,
@@ -144,14 +145,17 @@ impl State {
         }
         let last = self.instances.keys().max().copied().unwrap_or(0);
         self.instances.retain(|id, _| *id > last - INSTANCES_KEPT);
-        self.instances.insert(last + 1, Instance { batch: 0, started_at: now, seen_at: now, end: None });
+        let earlier_runs = self.instances.values().map(|instance| instance.run.clone()).collect();
+        let run = new_run(now);
+        let begun = Instance { batch: 0, started_at: now, seen_at: now, end: None, run: run.clone() };
+        self.instances.insert(last + 1, begun);
         for partition in self.partitions.values_mut().filter(|partition| partition.owner.is_some()) {
             let stayed = partition.taken_upto == partition.watermark.upto;
             partition.deaths = if stayed { partition.deaths + 1 } else { 1 };
             partition.owner = None;
         }
         self.void_leases(|_| true);
-        Begun { instance: InstanceId(last + 1), store_id: "memory".to_owned(), unclean, now }
+        Begun { instance: InstanceId(last + 1), store_id: "memory".to_owned(), run, earlier_runs, unclean, now }
     }
 
     fn set_back(&mut self, back: &SetBack) -> usize {

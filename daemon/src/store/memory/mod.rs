@@ -54,6 +54,7 @@ struct Instance {
     started_at: Timestamp,
     seen_at: Timestamp,
     end: Option<InstanceEnd>,
+    run: String,
 }
 
 struct Partition {

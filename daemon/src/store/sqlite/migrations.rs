@@ -16,7 +16,7 @@ pub(super) const MIGRATIONS: [(&str, &str); 9] = [
     ("0006_limits_and_last_use", include_str!("../../../migrations/sqlite/0006_limits_and_last_use.sql")),
     ("0007_bounds", include_str!("../../../migrations/sqlite/0007_bounds.sql")),
     ("0008_endpoints", include_str!("../../../migrations/sqlite/0008_endpoints.sql")),
-    ("0009_deaths", include_str!("../../../migrations/sqlite/0009_deaths.sql")),
+    ("0009_deaths_and_runs", include_str!("../../../migrations/sqlite/0009_deaths_and_runs.sql")),
 ];
 
 /// Brings the schema to that of this program.

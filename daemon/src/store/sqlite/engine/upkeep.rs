@@ -6,6 +6,7 @@ use rusqlite::{Connection, params};
 
 use super::super::error::SqliteError;
 use crate::base::clock::Timestamp;
+use crate::store::engine::new_run;
 use crate::store::{Begun, InstanceId, SetBack, Space};
 
 /// One process at a time holds a SQLite store, so every lease of an earlier instance is void when one begins.
@@ -32,10 +33,17 @@ pub(super) fn begin(connection: &Connection, now: Timestamp) -> Result<Begun, Sq
         [],
     )?;
     void_leases(connection, i64::MAX)?;
-    connection
-        .execute("INSERT INTO instance (batch, heartbeat, started_at, clean) VALUES (0, ?1, ?1, 0)", [now.millis()])?;
+    let earlier_runs = connection
+        .prepare("SELECT run FROM instance WHERE run IS NOT NULL")?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let run = new_run(now);
+    connection.execute(
+        "INSERT INTO instance (batch, heartbeat, started_at, clean, run) VALUES (0, ?1, ?1, 0, ?2)",
+        params![now.millis(), run],
+    )?;
     let instance = InstanceId(connection.last_insert_rowid());
-    Ok(Begun { instance, store_id, unclean, now })
+    Ok(Begun { instance, store_id, run, earlier_runs, unclean, now })
 }
 
 pub(super) fn space(connection: &Connection, directory: &Path) -> Result<Space, SqliteError> {
