@@ -183,11 +183,11 @@ fn duration(text: &str) -> Result<Duration, Failure> {
     })
 }
 
-/// Every command, with the example of its help.
+/// Every command for people, with the example of its help.
 #[doc(hidden)]
 pub fn examples() -> Vec<(String, String)> {
     fn visit(command: &clap::Command, path: &str, found: &mut Vec<(String, String)>) {
-        for sub in command.get_subcommands() {
+        for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
             let path = format!("{path} {}", sub.get_name());
             if sub.has_subcommands() {
                 visit(sub, &path, found);

@@ -108,7 +108,7 @@ pub fn build(config: Config, deps: Deps) -> Result<(Delivery, DeliveryTask), Set
     let lanes = Lanes::new(config.caps, Arc::clone(&metrics), starter(Arc::clone(&engine)));
     let tokens = Arc::new(LeaseTokens::new());
     let store_up_rx = store_up.watch();
-    let claim_gate = ClaimGate::closed();
+    let claim_gate = ClaimGate::new();
     let delivery = Delivery { engine, directory, lanes, health, tokens, space_short, claim_gate };
     let space_watch =
         SpaceWatch { limits: config.space, store: Arc::clone(&store), metrics: Arc::clone(&metrics), short };

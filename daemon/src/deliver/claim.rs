@@ -56,7 +56,6 @@ impl ClaimTask {
     pub(super) async fn run(self, mut stop: Stop) {
         let mut pace = Pace::new(Duration::from_millis(100), Duration::from_secs(2));
         let mut next_sweep = Instant::now();
-        let mut gate = self.delivery.claim_gate.changes();
         loop {
             if Instant::now() >= next_sweep {
                 self.sweep().await;
@@ -83,8 +82,7 @@ impl ClaimTask {
                 () = tokio::time::sleep(wait.max(BREATH)) => {}
                 () = self.waker.woken() => tokio::time::sleep(BREATH).await,
                 () = self.delivery.lanes.slot_freed.notified() => tokio::time::sleep(BREATH).await,
-                // The gate is ours as well, so it is never dropped.
-                Ok(()) = gate.changed() => {}
+                () = self.delivery.claim_gate.changed() => {}
                 () = stop.stopped() => return,
             }
         }

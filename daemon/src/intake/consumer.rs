@@ -94,10 +94,6 @@ impl Consumer {
         let begun = Instant::now();
         let mut next_look = begun;
         while !self.stop.is_on() {
-            // Due callbacks wait no longer for an answer of Kafka. If it comes later, and says so, they stop again.
-            if begun.elapsed() > PATIENCE && self.state.borrow().twin.is_none() {
-                self.deps.delivery.claim_gate.set_open(true);
-            }
             if Instant::now() >= next_look
                 && let Some(id) = probe.client().fetch_cluster_id(Duration::from_millis(500))
             {

@@ -199,7 +199,7 @@ async fn every_command_has_an_example_and_every_example_runs() {
         ("offsets accept", "no partition waits"),
         ("clock accept", "the clocks agree"),
     ];
-    // They run for long, or need the store alone: each has a test of its own.
+    // They run for long, or need the store alone, or are not for people: each has a test of its own.
     let elsewhere = ["run", "demo", "migrate", "store info", "store verify"];
     let mut ran = 0;
     for (command, example) in examples() {

@@ -95,7 +95,7 @@ async fn a_record_that_kills_its_reader_is_a_dead_letter_at_the_third_start() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn batches_that_are_harmless_alone_are_read_one_by_one_after_two_deaths() {
-    const RECORDS: usize = 900;
+    const RECORDS: usize = 500;
     let servers = shared_broker();
     create_topic(&servers, "inflated", 1).await;
     let many = producer(&servers, "zstd");

@@ -163,11 +163,20 @@ fn a_demo_that_is_stopped_half_way_balances_and_says_what_is_open() {
     let mut demo = Command::new(BINARY).arg("demo").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
     let mut seen = String::new();
-    // A retry waits for its next attempt, so something is open.
+    // Several retries wait for their next attempts, so something is open when it stops.
+    let mut retries = std::collections::HashSet::new();
     for line in lines.by_ref() {
         let line = line.unwrap();
         seen += &format!("{line}\n");
-        if line.contains(" retry ") {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if let [_, what, callback, ..] = words[..] {
+            if what == "retry" {
+                retries.insert(callback.to_owned());
+            } else {
+                retries.remove(callback);
+            }
+        }
+        if retries.len() == 3 {
             break;
         }
     }

@@ -15,8 +15,11 @@ use super::frame::{CutValue, Frame, Head, Order};
 use crate::intake::{decode, headers};
 use crate::model::dead_letter::KEPT_OF_TOO_LARGE;
 
-/// The memory for its data. The largest batch that can be read has room, and nothing that becomes much larger than it.
+/// The memory for its data. The largest batch that can be read has room, and nothing that becomes much larger than it. In a
+/// container, it is at most half of what the container has.
 const MEMORY: u64 = 256 << 20;
+/// What the container may use, in version 2 and 1 of control groups.
+const CONTAINER: [&str; 2] = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
 /// One call to Kafka.
 const CALL: Duration = Duration::from_secs(5);
 /// If nothing comes for this long, it ends.
@@ -51,7 +54,10 @@ pub fn run() -> ExitCode {
 /// Bounds this process's memory. Where the machine has too little, this process is the first to be ended.
 fn bound() {
     use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
-    setrlimit(Resource::Data, Rlimit { current: Some(MEMORY), maximum: Some(MEMORY) }).ok();
+    let container = CONTAINER.iter().find_map(|file| std::fs::read_to_string(file).ok()?.trim().parse::<u64>().ok());
+    let memory = container.map_or(MEMORY, |all| MEMORY.min(all / 2));
+    // Whatever fails here, the sandbox reads all the same.
+    setrlimit(Resource::Data, Rlimit { current: Some(memory), maximum: Some(memory) }).ok();
     std::fs::write("/proc/self/oom_score_adj", "1000").ok();
     set_parent_process_death_signal(Some(Signal::KILL)).ok();
 }

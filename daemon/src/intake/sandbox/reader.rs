@@ -1,10 +1,13 @@
 //! Starts sandboxes for one partition, one after the other, passes on what they read, and finds the records that end them.
 
 use std::io::{BufReader, Write as _};
-use std::process::{ChildStdout, Command, Stdio};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
+
+use rustix::process::Signal;
 
 use super::frame::{Frame, Order};
 use super::killer::first_survivor;
@@ -33,7 +36,7 @@ enum Ended {
     Reached {
         next: i64,
     },
-    /// A signal ended it.
+    /// What it read ended it.
     Died,
     Failed(String),
     /// Nobody listens any more.
@@ -48,6 +51,13 @@ struct Progress {
     /// Sandboxes that ended before they had read a record from here.
     deaths: u32,
     failures: u32,
+}
+
+/// Whether what the process did has ended it: without memory, it aborts. Any other signal comes from somebody else: an
+/// operator, or a kernel whose memory is used up.
+fn died_by_itself(status: ExitStatus) -> bool {
+    let own = [Signal::ABORT, Signal::BUS, Signal::FPE, Signal::ILL, Signal::SEGV].map(Signal::as_raw);
+    status.signal().is_some_and(|signal| own.contains(&signal))
 }
 
 impl Reader {
@@ -176,7 +186,7 @@ impl Reader {
             return Ended::Stopped;
         }
         answered.unwrap_or_else(|| match status {
-            Ok(status) if std::os::unix::process::ExitStatusExt::signal(&status).is_some() => Ended::Died,
+            Ok(status) if died_by_itself(status) => Ended::Died,
             Ok(status) => Ended::Failed(status.to_string()),
             Err(error) => Ended::Failed(error.to_string()),
         })
@@ -209,5 +219,19 @@ impl Reader {
         // Passwords are among the client's properties, so they go where nobody else can look.
         input.ok_or(std::io::ErrorKind::BrokenPipe)?.write_all(&serde_json::to_vec(&order)?)?;
         output.ok_or_else(|| std::io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sandbox_that_somebody_ended_accuses_no_record() {
+        for (raw, is_own) in
+            [(6, true), (6 | 0x80, true), (11, true), (9, false), (15, false), (2, false), (1 << 8, false), (0, false)]
+        {
+            assert_eq!(died_by_itself(ExitStatus::from_raw(raw)), is_own, "{raw}");
+        }
     }
 }

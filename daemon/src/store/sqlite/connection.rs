@@ -30,6 +30,9 @@ const WRITER_QUEUE: usize = 64;
 
 pub(super) const FILE: &str = "callbackd.db";
 const LOCK: &str = "callbackd.lock";
+/// How often, and at which distance, a lock is tried again that another process holds.
+const LOCK_TRIES: usize = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 type Job = Box<dyn FnOnce(&mut Writer) + Send>;
 
@@ -237,10 +240,19 @@ pub(super) fn lock(directory: &Path) -> Result<File, OpenError> {
     let path = directory.join(LOCK);
     let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
     let lock = lock.map_err(|source| OpenError::Directory { path, source })?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse { path: directory.to_owned() }),
-        Err(std::fs::TryLockError::Error(source)) => Err(OpenError::Directory { path: directory.to_owned(), source }),
+    // A process that is just ending, or a child that it is just starting, may hold the lock for a moment longer.
+    let mut pauses = std::iter::repeat_n(LOCK_PAUSE, LOCK_TRIES);
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(std::fs::TryLockError::WouldBlock) => match pauses.next() {
+                Some(pause) => std::thread::sleep(pause),
+                None => return Err(OpenError::InUse { path: directory.to_owned() }),
+            },
+            Err(std::fs::TryLockError::Error(source)) => {
+                return Err(OpenError::Directory { path: directory.to_owned(), source });
+            }
+        }
     }
 }
 
