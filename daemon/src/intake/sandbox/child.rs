@@ -53,12 +53,16 @@ pub fn run() -> ExitCode {
 
 /// Bounds this process's memory. Where the machine has too little, this process is the first to be ended.
 fn bound() {
-    use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
+    use rustix::process::{set_dumpable_behavior, set_parent_process_death_signal, setrlimit};
     let container = CONTAINER.iter().find_map(|file| std::fs::read_to_string(file).ok()?.trim().parse::<u64>().ok());
     let memory = container.map_or(MEMORY, |all| MEMORY.min(all / 2));
     // Whatever fails here, the sandbox reads all the same.
     setrlimit(Resource::Data, Rlimit { current: Some(memory), maximum: Some(memory) }).ok();
+    // A process that can't be dumped may not even say this of itself. It has read no secret yet.
+    set_dumpable_behavior(DumpableBehavior::Dumpable).ok();
     std::fs::write("/proc/self/oom_score_adj", "1000").ok();
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).ok();
     set_parent_process_death_signal(Some(Signal::KILL)).ok();
 }
 
