@@ -229,11 +229,10 @@ impl<'c> Interpreter<'c> {
         }
     }
 
-    /// The sandbox has ended: the client reads on from here, or from the watermark if nothing is known.
-    pub(super) fn leave_sandbox(&mut self, key: &Arc<PartitionKey>, next: Option<i64>) {
+    /// The sandbox has ended: the client reads on from here. If it can't, the partition is taken again.
+    pub(super) fn leave_sandbox(&mut self, key: &Arc<PartitionKey>, next: Place) {
         self.context().end_sandbox(key);
-        let moved = next.map(|next| self.go_to(key, Place::Offset(next)));
-        if !matches!(moved, Some(Event::Moved)) {
+        if !matches!(self.go_to(key, next), Event::Moved) {
             return self.drive(vec![(Arc::clone(key), Event::Fenced)]);
         }
         // A partition that is paused for another reason hears of no end of its sandbox.

@@ -187,6 +187,7 @@ impl<'s> Session<'s> {
                         }
                     }
                     Heard::End { next } => Interpreter::new(self.consumer).leave_sandbox(&key, next),
+                    Heard::Lost => self.drive(vec![(Arc::clone(&key), Event::Fenced)]),
                 }
                 self.gather.flush_if_large();
             }

@@ -48,8 +48,10 @@ pub(super) enum Heard {
     },
     /// The end of the log was reached, or the sandbox can do no more: the client goes on from here.
     End {
-        next: Option<i64>,
+        next: Place,
     },
+    /// Its reader has ended without a word: a defect. The partition is taken again.
+    Lost,
 }
 
 /// A partition's sandbox. It ends when this value is dropped.
@@ -90,8 +92,7 @@ impl Sandbox {
         match self.heard.try_recv() {
             Ok(heard) => Some(heard),
             Err(TryRecvError::Empty) => None,
-            // Its reader has ended without an end: a defect. The client goes on from where it stands.
-            Err(TryRecvError::Disconnected) => Some(Heard::End { next: None }),
+            Err(TryRecvError::Disconnected) => Some(Heard::Lost),
         }
     }
 }

@@ -97,7 +97,7 @@ impl Reader {
         let mut progress = Progress { next: from, ..Progress::default() };
         loop {
             match self.read(&mut progress) {
-                Ended::Reached { next } => return Some(Heard::End { next: Some(next) }),
+                Ended::Reached { next } => return Some(Heard::End { next: Place::Offset(next) }),
                 Ended::Stopped => return None,
                 Ended::Died => {
                     progress.deaths += 1;
@@ -112,7 +112,7 @@ impl Reader {
                     progress.failures += 1;
                     tracing::warn!(%partition, reason, "a sandbox could not read");
                     if progress.failures >= FAILURES {
-                        return Some(Heard::End { next: progress.next });
+                        return Some(Heard::End { next: progress.next.map_or(Place::Beginning, Place::Offset) });
                     }
                     std::thread::sleep(PAUSE);
                 }
