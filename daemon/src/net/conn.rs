@@ -64,7 +64,7 @@ struct Shared {
     born: Instant,
     /// They end when the connection is dropped. A receiver that never reads would keep them and their bodies for ever.
     tasks: Tasks,
-    /// How many requests the receiver takes at once, as it said last. One, until it has said anything.
+    /// How many requests the receiver takes at once, as it said last.
     streams: Arc<AtomicUsize>,
 }
 
@@ -106,7 +106,7 @@ impl Connection {
     pub(crate) async fn over(dialed: Dialed) -> hyper::Result<Self> {
         let record = Arc::new(StreamRecord::default());
         let stream = RecordedStream::new(dialed.stream, Arc::clone(&record));
-        let (tasks, streams) = (Tasks::default(), Arc::new(AtomicUsize::new(1)));
+        let (tasks, streams) = (Tasks::default(), Arc::new(AtomicUsize::new(STREAMS)));
         // An exchange sees how its connection ends. How an idle connection ends does not matter.
         let sender = if dialed.http2 {
             let (sender, mut driver) = http2::Builder::new(tasks.clone())
@@ -117,13 +117,10 @@ impl Connection {
                 .max_send_buf_size(SEND_BUFFER)
                 .handshake(TokioIo::new(LenientStream::new(stream, Arc::clone(&dialed.meter))))
                 .await?;
-            let (streams, record) = (Arc::clone(&streams), Arc::clone(&record));
+            let streams = Arc::clone(&streams);
             tasks.spawn(std::future::poll_fn(move |context| {
                 let ended = Pin::new(&mut driver).poll(context).map(drop);
-                // The first words of a receiver are its settings.
-                if record.read() > 0 {
-                    streams.store(driver.current_max_send_streams(), Ordering::Relaxed);
-                }
+                streams.store(driver.current_max_send_streams(), Ordering::Relaxed);
                 ended
             }));
             Sender::Http2(sender)
