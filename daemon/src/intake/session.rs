@@ -104,7 +104,8 @@ impl<'s> Session<'s> {
             self.gather.make_room();
             // A batch that has records does not wait: it is handed over as soon as no further record is ready.
             let at_once = self.take_sandboxed() || self.gather.has_begun() || !self.context().questions().is_empty();
-            match self.consumer.poll(if at_once { Duration::ZERO } else { self.poll_time() }) {
+            let wait = if self.context().sandboxed().is_empty() { POLL } else { SANDBOX_POLL };
+            match self.consumer.poll(if at_once { Duration::ZERO } else { wait }) {
                 Some(Ok(message)) => self.take(&Polled::by_client(&message)),
                 Some(Err(error)) => self.report(&error),
                 None => self.gather.flush(),
@@ -112,10 +113,6 @@ impl<'s> Session<'s> {
             self.gather.flush_if_large();
             self.housekeeping();
         }
-    }
-
-    fn poll_time(&self) -> Duration {
-        if self.context().sandboxed().is_empty() { POLL } else { SANDBOX_POLL }
     }
 
     pub(super) fn drive(&self, events: Vec<Told>) {
