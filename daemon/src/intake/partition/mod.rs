@@ -282,6 +282,8 @@ impl Partition {
 
     fn give_up(&mut self) -> Actions {
         self.state = PartitionState::NotTaken;
+        // A sandbox may have kept the client paused.
+        self.paused = None;
         if self.awaits.is_some() {
             self.awaits = Some(Awaited::Obsolete);
         }

@@ -48,6 +48,8 @@ enum Ended {
 struct Progress {
     next: Option<i64>,
     log_end: i64,
+    /// The last sandbox has read a record.
+    has_read: bool,
     /// Sandboxes that ended before they had read a record from here.
     deaths: u32,
     failures: u32,
@@ -99,11 +101,13 @@ impl Reader {
             match self.read(&mut progress) {
                 Ended::Reached { next } => return Some(Heard::End { next: Place::Offset(next) }),
                 Ended::Stopped => return None,
+                // The records that it had read stood in its memory as well: its successor reads the next batch alone.
+                Ended::Died if progress.has_read => {}
                 Ended::Died => {
                     progress.deaths += 1;
                     let Some(killer) = progress.next.filter(|_| progress.deaths >= DEATHS_ALONE) else { continue };
                     let upto = first_survivor(killer, progress.log_end, |offset| self.survives(offset));
-                    let upto = upto.unwrap_or(killer.saturating_add(1));
+                    let upto = upto.unwrap_or(0).max(killer.saturating_add(1));
                     tracing::error!(%partition, offset = killer, upto, "a batch of records can't be read: each sandbox that read it ended; its records are dead letters (poison)");
                     self.heard.send(Heard::Killer { from: killer, upto }).ok()?;
                     (progress.next, progress.deaths) = (Some(upto), 0);
@@ -140,6 +144,7 @@ impl Reader {
     /// Passes on what one sandbox reads.
     fn read(&self, progress: &mut Progress) -> Ended {
         let mut failure = None;
+        progress.has_read = false;
         let ended = self.with_sandbox(progress.next, |frame, answer| {
             match frame {
                 Frame::Start { from, log_end } => (progress.next, progress.log_end) = (Some(from), log_end),
@@ -147,7 +152,9 @@ impl Reader {
                 Frame::Failed { reason } => failure = Some(reason),
                 Frame::Record { head, value_bytes } => {
                     let record = head.with_value(answer, value_bytes)?;
-                    (progress.next, progress.deaths, progress.failures) = (Some(record.offset.saturating_add(1)), 0, 0);
+                    let next = record.offset.saturating_add(1);
+                    *progress =
+                        Progress { next: Some(next), log_end: progress.log_end, has_read: true, ..Progress::default() };
                     if self.heard.send(Heard::Record(Box::new(record))).is_err() {
                         return Some(Ended::Stopped);
                     }
@@ -171,22 +178,22 @@ impl Reader {
             Ok(answer) => BufReader::new(answer),
             Err(error) => return Ended::Failed(error.to_string()),
         };
-        let mut answered = None;
+        let (mut answered, mut has_started) = (None, false);
         while answered.is_none() {
             let Some(frame) = Frame::read(&mut answer) else { break };
+            has_started |= matches!(frame, Frame::Start { .. });
             answered = heard(frame, &mut answer);
         }
         let Some(mut child) = self.running.child().take() else { return Ended::Stopped };
-        if answered.is_some() {
-            // It fails only if the process has ended already.
-            child.kill().ok();
-        }
+        // It may still run, if its answer made no sense. This fails only if the process has ended already.
+        child.kill().ok();
         let status = child.wait();
         if self.running.is_stopped() {
             return Ended::Stopped;
         }
         answered.unwrap_or_else(|| match status {
-            Ok(status) if died_by_itself(status) => Ended::Died,
+            // What ends it before it reads is no record.
+            Ok(status) if has_started && died_by_itself(status) => Ended::Died,
             Ok(status) => Ended::Failed(status.to_string()),
             Err(error) => Ended::Failed(error.to_string()),
         })
