@@ -25,7 +25,7 @@ use crate::base::pace::Pace;
 /// How long a start waits for Kafka to say whether other daemons run on copies of this store.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Why this daemon waits: for people.
-const TWIN: &str = "another callbackd runs on a copy of this store, and was started earlier: this one reads nothing and starts no due callback, until the other one is stopped (it notices within two minutes); each store may have one callbackd";
+const TWIN: &str = "another callbackd runs on a copy of this store, and was started earlier: this one reads nothing and claims no due callback; if this store is the right one, stop the other callbackd, wait two minutes and restart this one";
 
 impl Consumer {
     /// Runs until `stop`, on the calling thread, which must not be one of the runtime's. After a panic it notifies
@@ -127,6 +127,9 @@ impl Consumer {
             }
         };
         let standing = self.twins.look(marks, self.deps.clock.now(), Instant::now());
+        // If the first one is restarted, it has a later id than ours. So this one never takes over: a restart decides anew.
+        let was_second = matches!(self.standing, Standing::Second { .. });
+        let standing = if was_second { self.standing.clone() } else { standing };
         let is_second = matches!(standing, Standing::Second { .. });
         self.deps.delivery.claim_gate.set_open(!is_second);
         if standing != self.standing {
