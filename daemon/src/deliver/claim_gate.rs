@@ -1,5 +1,5 @@
-//! Whether due rows may be claimed. It is closed while another daemon runs on a copy of this store, which would claim the
-//! same rows. At the start nobody knows yet: then claims wait for the answer, but not for long.
+//! Whether due rows may be claimed. It is closed while another daemon runs on a copy of this store, which would claim
+//! the same rows. At the start nobody knows yet: then claims wait for the answer, but not for long.
 
 use std::time::Duration;
 

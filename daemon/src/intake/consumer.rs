@@ -21,9 +21,12 @@ use super::settings;
 use super::trouble::Troubles;
 use super::twin::{LOOK, Standing};
 use crate::base::pace::Pace;
+use crate::model::settlement::Change;
 
 /// How long a start waits for Kafka to say whether other daemons run on copies of this store.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// So many failed looks, one after the other, are told.
+const FAILED_LOOKS: u32 = 6;
 /// Why this daemon waits: for people.
 const TWIN: &str = "another callbackd runs on a copy of this store, and was started earlier: this one reads nothing and claims no due callback; if this store is the right one, stop the other callbackd, wait two minutes and restart this one";
 
@@ -122,10 +125,14 @@ impl Consumer {
         let marks = match marks::all(consumer, cluster, &self.config.topics) {
             Ok(marks) => marks,
             Err(error) => {
-                tracing::debug!(%error, "the marks of other runs can't be read now");
+                self.failed_looks += 1;
+                if self.failed_looks == FAILED_LOOKS {
+                    tracing::warn!(%error, "whether another callbackd runs on a copy of this store can't be found out");
+                }
                 return None;
             }
         };
+        self.failed_looks = 0;
         let standing = self.twins.look(marks, self.deps.clock.now(), Instant::now());
         // If the first one is restarted, it has a later id than ours. So this one never takes over: a restart decides anew.
         let was_second = matches!(self.standing, Standing::Second { .. });
@@ -134,14 +141,17 @@ impl Consumer {
         self.deps.delivery.claim_gate.set_open(!is_second);
         if standing != self.standing {
             match &standing {
-                Standing::Alone => tracing::info!("no other callbackd runs on a copy of this store any more"),
+                Standing::Alone => tracing::info!("the other callbackd on a copy of this store has ended, or waits"),
                 Standing::First { other } => {
                     tracing::error!(
                         run = &**other,
                         "another callbackd was started on a copy of this store; it waits until this one ends"
                     );
                 }
-                Standing::Second { other } => tracing::error!(run = &**other, "{TWIN}"),
+                Standing::Second { other } => {
+                    tracing::error!(run = &**other, "{TWIN}");
+                    self.release_due();
+                }
             }
             self.standing = standing;
         }
@@ -150,6 +160,21 @@ impl Consumer {
             std::mem::replace(&mut state.twin, twin.clone()) != twin
         });
         Some(is_second)
+    }
+}
+
+impl Consumer {
+    /// Gives back the due callbacks that wait for a slot. Their rows stay, and those for which there is no time stay leased
+    /// until their leases run out.
+    fn release_due(&self) {
+        let settler = self.deps.flight.settler.clone();
+        let waiting = self.deps.delivery.lanes.forget(|lease| lease.epoch().is_none());
+        let release = async {
+            for lease in waiting {
+                settler.submit(Change::Release { facts: Arc::clone(&lease.facts), token: lease.token }).await;
+            }
+        };
+        self.runtime.block_on(async { tokio::time::timeout(PATIENCE, release).await }).ok();
     }
 }
 

@@ -26,8 +26,9 @@ pub(super) struct Consumer {
     pub(super) state: watch::Sender<KafkaState>,
     pub(super) batches: mpsc::Sender<Vec<Incoming>>,
     pub(super) twins: TwinWatch,
-    /// The answer of the last look for twins.
+    /// The answer of the last look for twins, and how many looks have failed since.
     pub(super) standing: Standing,
+    pub(super) failed_looks: u32,
     pub(super) asks: mpsc::Receiver<Ask>,
     /// If true, partitions are paused, but polling goes on.
     pub(super) quiet: Stop,

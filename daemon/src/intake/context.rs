@@ -88,19 +88,16 @@ impl Context {
     }
 
     /// Sends the partition's sandbox to this place.
-    ///
-    /// # Errors
-    /// The system gives no thread.
-    pub(super) fn send_sandbox(&self, key: &Arc<PartitionKey>, place: Place) -> std::io::Result<()> {
-        let sandbox = self.sandboxes.start(key, place)?;
+    pub(super) fn send_sandbox(&self, key: &Arc<PartitionKey>, place: Place) {
+        let sandbox = self.sandboxes.sandbox(key, place);
         self.sandboxes_held().insert(Arc::clone(key), Some(sandbox));
-        Ok(())
     }
 
-    /// What the partition's sandbox read next, if the partition is not paused.
-    pub(super) fn hear(&self, key: &PartitionKey) -> Option<Heard> {
+    /// What the partition's sandbox read next, if the partition is not paused and its window has room.
+    pub(super) fn hear(&self, key: &PartitionKey, window: usize) -> Option<Heard> {
         let takes = self.partitions().of(key).is_some_and(|assigned| !assigned.machine.is_paused());
-        if takes { self.sandboxes_held().get(key)?.as_ref()?.hear() } else { None }
+        let has_room = takes && self.deps.flight.inflight.outstanding(key) < window;
+        if has_room { self.sandboxes_held().get_mut(key)?.as_mut()?.hear() } else { None }
     }
 
     /// This partition is not read in a sandbox any more.

@@ -25,10 +25,15 @@ fn readable<'m>(message: &'m BorrowedMessage<'_>) -> impl Iterator<Item = (&'m s
     })
 }
 
+/// How many of them another process gets, and how many bytes of each. An id or a type is shorter.
+const SENT: usize = 64;
+const SENT_BYTES: usize = 1_024;
+
 /// The headers that carry identity, for another process to pick from.
 pub(super) fn with_identity(message: &BorrowedMessage<'_>) -> Vec<(String, Option<Vec<u8>>)> {
-    let named = readable(message).filter(|(key, _)| NAMES.contains(key));
-    named.map(|(key, value)| (key.to_owned(), value.map(<[u8]>::to_vec))).collect()
+    let named = readable(message).filter(|(key, _)| NAMES.contains(key)).take(SENT);
+    let cut = |value: &[u8]| value[..value.len().min(SENT_BYTES)].to_vec();
+    named.map(|(key, value)| (key.to_owned(), value.map(cut))).collect()
 }
 
 /// Picks the headers that carry identity. Of a header that occurs more than once, empty values do not count.

@@ -200,9 +200,8 @@ impl<'c> Interpreter<'c> {
     /// The partition is assigned again, because a seek fails if Kafka has stopped serving the partition.
     fn go_to(&mut self, key: &Arc<PartitionKey>, place: Place) -> Event {
         let is_sandboxed = self.context().is_sandboxed(key);
-        if is_sandboxed && let Err(error) = self.context().send_sandbox(key, place) {
-            tracing::warn!(partition = %key, %error, "a sandbox can't be started; the partition is taken again");
-            return Event::NoAnswer;
+        if is_sandboxed {
+            self.context().send_sandbox(key, place);
         }
         if let Some(places) = &mut self.places {
             places.insert(Arc::clone(key), place);

@@ -51,7 +51,6 @@ pub struct Config {
     pub properties: BTreeMap<String, String>,
     /// The largest record value that is read.
     pub max_event_bytes: usize,
-    /// Bytes of callback bodies in memory.
     /// Records of one partition above its watermark.
     pub window: usize,
     pub tombstones: Tombstones,

@@ -29,6 +29,8 @@ use crate::store::Begun;
 pub(super) const POLL: Duration = Duration::from_millis(50);
 /// The same while a sandbox reads as well.
 const SANDBOX_POLL: Duration = Duration::from_millis(2);
+/// Records of one sandbox in one turn.
+const SANDBOXED_AT_ONCE: usize = 64;
 const COMMIT: Duration = Duration::from_secs(5);
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
 
@@ -172,18 +174,16 @@ impl<'s> Session<'s> {
     fn take_sandboxed(&mut self) -> bool {
         let mut has_heard = false;
         for key in self.context().sandboxed() {
-            while !self.gather.is_full() {
-                let Some(heard) = self.context().hear(&key) else { break };
+            for _ in 0..SANDBOXED_AT_ONCE {
+                if self.gather.is_full() {
+                    return has_heard;
+                }
+                let Some(heard) = self.context().hear(&key, self.owner.config.window) else { break };
                 has_heard = true;
                 match heard {
                     Heard::Record(record) => self.take(&Polled::in_sandbox(&key.topic, key.number, &record)),
-                    Heard::Killer { from, upto } => {
-                        for offset in from..upto {
-                            self.take(&Polled::unread(&key.topic, key.number, offset));
-                            self.gather.flush_if_large();
-                        }
-                    }
-                    Heard::End { next } => Interpreter::new(self.consumer).leave_sandbox(&key, next),
+                    Heard::Unread(offset) => self.take(&Polled::unread(&key.topic, key.number, offset)),
+                    Heard::End(next) => Interpreter::new(self.consumer).leave_sandbox(&key, next),
                     Heard::Lost => self.drive(vec![(Arc::clone(&key), Event::Fenced)]),
                 }
                 self.gather.flush_if_large();
@@ -231,15 +231,12 @@ impl<'s> Session<'s> {
             self.last_commit = Instant::now();
             self.commit(false);
         }
-        if self.last_look.elapsed() >= LOOK {
-            self.last_look = Instant::now();
-            self.is_second = self.owner.look_for_twins(self.consumer, &context.cluster) == Some(true);
-        }
     }
 
     /// Serves the first of these that is waiting, so that the time of one turn is bounded:
     /// - partitions to be taken again are given up together: at most the rebalance's grace;
     /// - one question for the ends of a log: at most 5 s for Kafka, then the grace or 5 s for the store;
+    /// - a look for other daemons on copies of our store: at most 3 s for Kafka;
     /// - partitions that are not taken: at most 5 s for Kafka, then 10 s for the store.
     ///
     /// If a record is not the one we know, a turn waits at most twice the grace plus 15 s.
@@ -259,6 +256,9 @@ impl<'s> Session<'s> {
             let mut interpreter = Interpreter::new(self.consumer);
             interpreter.answer_ends(&key, &check);
             self.note_failure(&check, interpreter.failure);
+        } else if self.last_look.elapsed() >= LOOK {
+            self.last_look = Instant::now();
+            self.is_second = self.owner.look_for_twins(self.consumer, &context.cluster) == Some(true);
         } else if std::mem::take(&mut self.is_tick_due) {
             self.tick();
         }

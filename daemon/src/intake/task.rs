@@ -96,6 +96,7 @@ pub fn build(config: Config, deps: Deps, stops: Stops) -> (IntakeHandle, IntakeT
     let consumer = Consumer {
         twins: TwinWatch::new(store_id, run, earlier_runs.iter().cloned()),
         standing: Standing::Alone,
+        failed_looks: 0,
         troubles: Arc::new(Troubles::new(Arc::clone(&deps.metrics), state.clone())),
         config,
         deps,

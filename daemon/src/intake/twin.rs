@@ -2,7 +2,7 @@
 //!
 //! Each run of the daemon has an id, which is in its store and, with a time that is renewed, beside the offsets that it
 //! commits to Kafka. A copy of the store does not know the runs that began after it was made. Of two runs, the one that
-//! began later waits.
+//! began later waits, and does so until it is restarted: if the earlier one is restarted, its id is the later one.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -83,13 +83,15 @@ impl TwinWatch {
 
     /// Looks at the marks of all partitions.
     pub(super) fn look(&mut self, marks: Vec<(PartitionKey, Mark)>, now: Timestamp, moment: Instant) -> Standing {
+        let mut is_seen = false;
         for (partition, mark) in marks {
+            let is_fresh = mark.at.is_some_and(|at| now.since(at).max(at.since(now)) <= FRESH);
+            is_seen |= mark.store == self.store && mark.run == self.run && is_fresh;
             let is_other = mark.store == self.store && !mark.run.is_empty() && mark.run != self.run;
             match mark.at.filter(|_| is_other) {
                 // An earlier run of ours may have ended a moment ago. It does not renew its marks any more.
-                Some(at) => {
+                Some(_) => {
                     let is_unknown = !self.earlier.contains(&*mark.run);
-                    let is_fresh = now.since(at).max(at.since(now)) <= FRESH;
                     let before = self.seen.get(&partition).filter(|before| before.run == mark.run);
                     let is_renewed = before.is_some_and(|before| before.at != mark.at);
                     if is_renewed || (is_unknown && is_fresh && before.is_none()) {
@@ -101,11 +103,12 @@ impl TwinWatch {
             self.seen.insert(partition, mark);
         }
         self.others.retain(|_, known| moment.saturating_duration_since(*known) <= FRESH);
-        // A run's id begins with the time at which it began.
+        // A run's id begins with the time at which it began. One without marks of its own can't be seen by the others, so
+        // none of them would wait for it.
         match self.others.keys().next() {
             None => Standing::Alone,
-            Some(other) if *other < self.run => Standing::Second { other: Arc::clone(other) },
-            Some(other) => Standing::First { other: Arc::clone(other) },
+            Some(other) if *other > self.run && is_seen => Standing::First { other: Arc::clone(other) },
+            Some(other) => Standing::Second { other: Arc::clone(other) },
         }
     }
 }
@@ -159,12 +162,17 @@ mod tests {
         let mut world = World::new();
         assert_eq!(world.look(0, &[(0, "st_a", OURS, 0), (1, "st_b", "0100-x", 0), (2, "", "", -1)]), Standing::Alone);
         assert_eq!(world.look(10, &[(0, "st_a", "0150-x", 5)]), second("0150-x"));
-        assert_eq!(World::new().look(10, &[(0, "st_a", "0250-x", 5)]), first("0250-x"));
+        let later = (0, "st_a", "0250-x", 5);
+        assert_eq!(World::new().look(10, &[later, (1, "st_a", OURS, 5)]), first("0250-x"));
+        assert_eq!(World::new().look(10, &[later]), second("0250-x"), "nobody can see this one");
         // The watch of the other one says the opposite.
         let mut other = TwinWatch::new("st_a", "0150-x", []);
-        let key = PartitionKey { cluster: "c".into(), topic: "t".into(), number: 0 };
-        let mark = Mark::new("st_a", OURS, Some(Timestamp::from_millis(5)));
-        assert_eq!(other.look(vec![(key, mark)], Timestamp::from_millis(9), world.begun), first(OURS));
+        let mark = |number, run| {
+            let key = PartitionKey { cluster: "c".into(), topic: "t".into(), number };
+            (key, Mark::new("st_a", run, Some(Timestamp::from_millis(5))))
+        };
+        let marks = vec![mark(0, OURS), mark(1, "0150-x")];
+        assert_eq!(other.look(marks, Timestamp::from_millis(9), world.begun), first(OURS));
     }
 
     #[test]

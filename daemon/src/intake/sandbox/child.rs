@@ -1,5 +1,5 @@
-//! The sandbox's own process: it reads one order from its input, and writes the partition's records to its output. It asks
-//! Kafka for one batch at a time, so that a batch that ends it is the one that comes next.
+//! The sandbox's own process: it reads one order from its input, and writes the partition's records to its output. It
+//! asks Kafka for one batch at a time, so that a batch that ends it is the one that comes next.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -15,9 +15,10 @@ use super::frame::{CutValue, Frame, Head, Order};
 use crate::intake::{decode, headers};
 use crate::model::dead_letter::KEPT_OF_TOO_LARGE;
 
-/// The memory for its data. The largest batch that can be read has room, and nothing that becomes much larger than it. In a
-/// container, it is at most half of what the container has.
-const MEMORY: u64 = 256 << 20;
+/// The memory that batches may take, beyond what the client has at its start. It is at most half of what the machine or
+/// the container has left.
+const MEMORY: u64 = 384 << 20;
+const LEAST_MEMORY: u64 = 64 << 20;
 /// What the container may use, in version 2 and 1 of control groups.
 const CONTAINER: [&str; 2] = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
 /// One call to Kafka.
@@ -25,17 +26,18 @@ const CALL: Duration = Duration::from_secs(5);
 /// If nothing comes for this long, it ends.
 const SILENCE: Duration = Duration::from_secs(60);
 /// One fetch brings one batch, and no next one while records wait.
-const ONE_BATCH: [(&str, &str); 5] = [
+const ONE_BATCH: [(&str, &str); 6] = [
     ("fetch.message.max.bytes", "1"),
     ("queued.min.messages", "1"),
     ("queued.max.messages.kbytes", "1"),
+    ("fetch.queue.backoff.ms", "10"),
     ("statistics.interval.ms", "0"),
     ("enable.partition.eof", "true"),
 ];
 
 /// Runs as a sandbox.
 pub fn run() -> ExitCode {
-    bound();
+    go_first();
     let mut output = std::io::stdout().lock();
     let answered = match serde_json::from_reader(std::io::stdin().lock()) {
         Ok(order) => read(&order, &mut output),
@@ -51,19 +53,34 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Bounds this process's memory. Where the machine has too little, this process is the first to be ended.
-fn bound() {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
-    use rustix::process::{set_dumpable_behavior, set_parent_process_death_signal, setrlimit};
-    let container = CONTAINER.iter().find_map(|file| std::fs::read_to_string(file).ok()?.trim().parse::<u64>().ok());
-    let memory = container.map_or(MEMORY, |all| MEMORY.min(all / 2));
-    // Whatever fails here, the sandbox reads all the same.
-    setrlimit(Resource::Data, Rlimit { current: Some(memory), maximum: Some(memory) }).ok();
-    // A process that can't be dumped may not even say this of itself. It has read no secret yet.
+/// Where the machine has too little memory, this process is the first to be ended. It ends with its parent, too.
+fn go_first() {
+    use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal};
+    // A process that can't be dumped may not even say this of itself. It has read no secret yet. Whatever fails here, the
+    // sandbox reads all the same.
     set_dumpable_behavior(DumpableBehavior::Dumpable).ok();
     std::fs::write("/proc/self/oom_score_adj", "1000").ok();
     set_dumpable_behavior(DumpableBehavior::NotDumpable).ok();
     set_parent_process_death_signal(Some(Signal::KILL)).ok();
+}
+
+/// Bounds the memory for data, from now on.
+fn bound_memory() -> Result<(), String> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let container = CONTAINER.iter().find_map(|file| std::fs::read_to_string(file).ok()?.trim().parse::<u64>().ok());
+    let left = kibibytes("/proc/meminfo", "MemAvailable:").into_iter().chain(container).min();
+    let memory = left.map_or(MEMORY, |left| MEMORY.min(left / 2)).max(LEAST_MEMORY);
+    let used = kibibytes("/proc/self/status", "VmData:").ok_or("its own memory can't be read")?;
+    // A limit that the daemon has got itself can't be raised.
+    let limit = Some(used.saturating_add(memory)).into_iter().chain(getrlimit(Resource::Data).maximum).min();
+    setrlimit(Resource::Data, Rlimit { current: limit, maximum: limit }).map_err(|error| error.to_string())
+}
+
+/// A number of KiB in a file of the system, in bytes.
+fn kibibytes(file: &str, name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let number = text.lines().find_map(|line| line.strip_prefix(name))?.trim().strip_suffix(" kB")?;
+    number.parse::<u64>().ok()?.checked_mul(1_024)
 }
 
 fn read(order: &Order, output: &mut impl Write) -> Result<(), String> {
@@ -78,6 +95,7 @@ fn read(order: &Order, output: &mut impl Write) -> Result<(), String> {
     let mut next = from;
     let say =
         |output: &mut _, frame: Frame, value: &[u8]| frame.write(output, value).map_err(|error| error.to_string());
+    bound_memory()?;
     say(output, Frame::Start { from, log_end }, b"")?;
     if from < log_begin || from >= log_end {
         return say(output, Frame::End { next }, b"");
@@ -91,8 +109,16 @@ fn read(order: &Order, output: &mut impl Write) -> Result<(), String> {
             Some(Ok(message)) => {
                 last = Instant::now();
                 next = message.offset().saturating_add(1);
+                say(output, Frame::Got { offset: message.offset() }, b"")?;
+                if order.only_one {
+                    // The client throws away what it fetches meanwhile, before it looks into it.
+                    consumer.pause(&assignment).map_err(|error| error.to_string())?;
+                }
                 let (head, value) = head(&message, order.max_event_bytes);
                 say(output, Frame::Record { head, value_bytes: value.len() }, value)?;
+                if order.only_one {
+                    break;
+                }
             }
             // The rest are control records, or records of transactions that are open or were aborted.
             Some(Err(KafkaError::PartitionEOF(_))) => break,

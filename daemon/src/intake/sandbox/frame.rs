@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::callback::Hash;
 
-/// The longest line: a record's headers, at most.
-const LINE: u64 = 64 << 20;
+/// The longest line: the headers that carry identity, four characters a byte.
+const LINE: u64 = 1 << 20;
 
-/// What a sandbox reads.
-#[derive(Debug, Serialize, Deserialize)]
+/// What a sandbox reads. It has no `Debug`, because passwords are among the client's properties.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Order {
     /// The properties of Kafka's client.
     pub(super) client: BTreeMap<String, String>,
@@ -19,6 +19,8 @@ pub(super) struct Order {
     pub(super) partition: i32,
     /// `None`: from the beginning of the log.
     pub(super) from: Option<i64>,
+    /// One record is enough.
+    pub(super) only_one: bool,
     /// A longer value is cut to the first bytes, as many as a dead letter keeps.
     pub(super) max_event_bytes: usize,
 }
@@ -30,6 +32,10 @@ pub(super) enum Frame {
     Start {
         from: i64,
         log_end: i64,
+    },
+    /// It has a record, which follows. So its batch has not ended it.
+    Got {
+        offset: i64,
     },
     Record {
         head: Head,

@@ -1,7 +1,7 @@
 //! Reads a partition in a process of its own, the sandbox, whose memory is bounded. A record may end the process that
-//! reads it: Kafka's client decompresses whole batches, and a few bytes can become gigabytes. The daemon does this after it
-//! has died at the same place again, and until the end of the log is reached. A record that ends the sandbox by itself,
-//! twice, is a dead letter (`poison`).
+//! reads it: Kafka's client decompresses whole batches, and a few bytes can become gigabytes. The daemon does this after
+//! it has died at the same place again, and until the end of the log is reached. A record that ends the sandbox by
+//! itself, twice, is a dead letter (`poison`).
 
 mod child;
 mod frame;
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub(super) use self::frame::{CutValue, SandboxedRecord, Value};
 use super::partition::Place;
@@ -24,8 +24,8 @@ use crate::model::event::PartitionKey;
 
 /// The hidden command with which this program runs as a sandbox.
 pub const COMMAND: &str = "read-sandboxed";
-/// Sandboxes at once. Partitions beyond it wait for one that ends.
-const AT_ONCE: usize = 4;
+/// Sandboxes at once. Each may take half of the memory, so the other partitions wait for one that ends.
+const AT_ONCE: usize = 1;
 /// Records that were read and not taken yet. Each may be as large as an event.
 const AHEAD: usize = 4;
 
@@ -41,21 +41,23 @@ pub(super) struct Sandboxes {
 #[derive(Debug)]
 pub(super) enum Heard {
     Record(Box<SandboxedRecord>),
-    /// Nobody can read the records from the first offset to below the second one.
-    Killer {
-        from: i64,
-        upto: i64,
-    },
-    /// The end of the log was reached, or the sandbox can do no more: the client goes on from here.
-    End {
-        next: Place,
-    },
+    /// Nobody can read the record at this offset, if there is one.
+    Unread(i64),
+    /// The end of the log was reached, or no sandbox can be started: the client goes on from here.
+    End(Place),
     /// Its reader has ended without a word: a defect. The partition is taken again.
     Lost,
 }
 
-/// A partition's sandbox. It ends when this value is dropped.
+/// A partition's sandbox, which waits for its place before it begins. It ends when this value is dropped.
 pub(super) struct Sandbox {
+    sandboxes: Sandboxes,
+    partition: Arc<PartitionKey>,
+    from: Place,
+    begun: Option<Begun>,
+}
+
+struct Begun {
     heard: Receiver<Heard>,
     running: Arc<Running>,
 }
@@ -73,31 +75,48 @@ impl Sandboxes {
         Self { client, max_event_bytes, places: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
-    /// Begins to read a partition from this place.
-    ///
-    /// # Errors
-    /// The system gives no thread.
-    pub(super) fn start(&self, partition: &Arc<PartitionKey>, place: Place) -> std::io::Result<Sandbox> {
-        let (sender, heard) = sync_channel(AHEAD);
-        let running = Arc::new(Running::default());
-        let reader = reader::Reader::new(self.clone(), Arc::clone(partition), Arc::clone(&running), sender);
-        std::thread::Builder::new().name("sandbox-reader".to_owned()).spawn(move || reader.run(place))?;
-        Ok(Sandbox { heard, running })
+    /// A sandbox that reads a partition from this place.
+    pub(super) fn sandbox(&self, partition: &Arc<PartitionKey>, from: Place) -> Sandbox {
+        Sandbox { sandboxes: self.clone(), partition: Arc::clone(partition), from, begun: None }
     }
 }
 
 impl Sandbox {
-    /// The next record, if one is there.
-    pub(super) fn hear(&self) -> Option<Heard> {
-        match self.heard.try_recv() {
+    /// What the sandbox brings next, if it is there. A sandbox that has a place begins with the first call.
+    pub(super) fn hear(&mut self) -> Option<Heard> {
+        if self.begun.is_none() {
+            let place = Arc::clone(&self.sandboxes.places).try_acquire_owned().ok()?;
+            match self.begin(place) {
+                Ok(begun) => self.begun = Some(begun),
+                Err(error) => {
+                    tracing::error!(partition = %self.partition, %error, "a sandbox has no thread");
+                    return Some(Heard::End(self.from));
+                }
+            }
+        }
+        match self.begun.as_ref()?.heard.try_recv() {
             Ok(heard) => Some(heard),
             Err(TryRecvError::Empty) => None,
             Err(TryRecvError::Disconnected) => Some(Heard::Lost),
         }
     }
+
+    fn begin(&self, place: OwnedSemaphorePermit) -> std::io::Result<Begun> {
+        let (sender, heard) = sync_channel(AHEAD);
+        let running = Arc::new(Running::default());
+        let (sandboxes, partition) = (self.sandboxes.clone(), Arc::clone(&self.partition));
+        let reader = reader::Reader::new(sandboxes, partition, Arc::clone(&running), sender);
+        let from = self.from;
+        let run = move || {
+            reader.run(from);
+            drop(place);
+        };
+        std::thread::Builder::new().name("sandbox-reader".to_owned()).spawn(run)?;
+        Ok(Begun { heard, running })
+    }
 }
 
-impl Drop for Sandbox {
+impl Drop for Begun {
     fn drop(&mut self) {
         self.running.is_stopped.store(true, Ordering::Release);
         if let Some(child) = &mut *self.running.child() {

@@ -23,6 +23,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => Just(Op::Position),
         2 => Just(Op::ForgetPosition),
         1 => Just(Op::Unreadable),
+        2 => Just(Op::LeaveSandbox),
         1 => (who, 0..20_i64).prop_map(|(who, offset)| Op::Commit(who, offset)),
         1 => Just(Op::CommitDue),
         1 => (0..8_usize).prop_map(Op::Restore),

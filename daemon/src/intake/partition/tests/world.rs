@@ -34,6 +34,8 @@ pub(super) enum Op {
     Position,
     ForgetPosition,
     Unreadable,
+    /// The sandbox has reached the end of the log.
+    LeaveSandbox,
     /// Somebody writes the group's committed offset.
     Commit(&'static str, i64),
     CommitDue,
@@ -60,6 +62,9 @@ pub(super) struct World {
     // The client.
     next: Option<i64>,
     position: Option<i64>,
+    /// A pause lasts beyond an assignment. While a sandbox reads, the client is paused whatever the machine says.
+    client_paused: bool,
+    sandboxed: bool,
     now: Instant,
     // The store.
     epoch: i64,
@@ -91,6 +96,8 @@ impl World {
             committed: None,
             next: None,
             position: None,
+            client_paused: false,
+            sandboxed: false,
             now: Instant::now(),
             epoch: 0,
             row: Watermark { upto: 0, seen_upto: 0, last: None },
@@ -157,6 +164,7 @@ impl World {
             Op::Position => self.tell(Event::Position(self.position)),
             Op::ForgetPosition => self.position = None,
             Op::Unreadable => self.unreadable(),
+            Op::LeaveSandbox => self.client_paused &= !std::mem::take(&mut self.sandboxed),
             Op::Commit(who, offset) => self.committed = Some(Committed { offset, store: who.into() }),
             Op::CommitDue => self.tell(Event::CommitDue { durable_upto: self.row.upto }),
             Op::Restore(back) => {
@@ -187,7 +195,7 @@ impl World {
     /// The client waits for its new offset, or never got one.
     fn at(&self) -> Option<i64> {
         let moving = matches!(self.asked, Some(Action::AssignAt(_) | Action::AssignSandboxed(_) | Action::SkipTo(_)));
-        self.next.filter(|_| !moving)
+        self.next.filter(|_| !moving && (self.sandboxed || !self.client_paused))
     }
 
     fn poll(&mut self) {
@@ -245,16 +253,23 @@ impl World {
                 }
                 self.take();
             }
-            Action::AssignAt(Place::Beginning) | Action::AssignSandboxed(Place::Beginning) => self.move_to(self.low),
-            Action::AssignAt(Place::Offset(offset)) | Action::AssignSandboxed(Place::Offset(offset)) => {
-                self.move_to(offset);
-            }
+            Action::AssignAt(place) => self.assign(place, false),
+            Action::AssignSandboxed(place) => self.assign(place, true),
             Action::SkipTo(offset) => {
                 self.pass(offset);
                 self.move_to(offset);
             }
             other => unreachable!("{other:?} has no answer"),
         }
+    }
+
+    fn assign(&mut self, place: Place, sandboxed: bool) {
+        self.sandboxed = sandboxed;
+        self.client_paused |= sandboxed;
+        self.move_to(match place {
+            Place::Beginning => self.low,
+            Place::Offset(offset) => offset,
+        });
     }
 
     fn take(&mut self) {
@@ -318,8 +333,11 @@ impl World {
             Action::GiveUp => {
                 assert!(self.held, "there is something to give up");
                 self.held = false;
+                self.sandboxed = false;
                 self.outstanding.clear();
             }
+            Action::Pause => self.client_paused = true,
+            Action::Resume => self.client_paused &= self.sandboxed,
             Action::Take | Action::StartOver { .. } => assert!(!self.held, "a new epoch before the old is given up"),
             Action::Hold { epoch, watermark } => {
                 assert!(!self.held && epoch == self.epoch && watermark == self.row);
@@ -347,12 +365,7 @@ impl World {
             }
             Action::PassTo(position) => self.pass(position),
             Action::Commit(offset) => assert!(offset == self.row.upto && was_reading),
-            Action::AskCommitted
-            | Action::AskEnds(_)
-            | Action::SkipTo(_)
-            | Action::StoreWentBack { .. }
-            | Action::Pause
-            | Action::Resume => {}
+            Action::AskCommitted | Action::AskEnds(_) | Action::SkipTo(_) | Action::StoreWentBack { .. } => {}
         }
     }
 
@@ -365,6 +378,9 @@ impl World {
                 break;
             }
             self.run(Op::Accept(AcceptFrom::Earliest));
+            self.run(Op::Settle(64));
+            self.run(Op::Flow(false, 2_000));
+            self.run(Op::LeaveSandbox);
             self.run(Op::Answer);
             self.run(Op::Poll);
             self.run(Op::Tick);
