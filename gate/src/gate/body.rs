@@ -132,11 +132,17 @@ impl<'r> Reading<'r> {
     /// Waits for the rest of the body, which `sender` sends.
     pub(super) async fn finish(&mut self, sender: Sender) -> Result<(), Refusal> {
         let waiting = self.bounds.waiting.enter(sender, self.began).map_err(|TooMany| Refusal::SenderOverloaded)?;
-        tokio::select! {
+        let finished = tokio::select! {
             biased;
             () = waiting.must_give_way() => Err(Refusal::GaveWay),
             finished = self.finish_counted(&waiting) => finished,
+        };
+        if finished.is_err() {
+            // Its room is free before it is waited for no longer: those who ask for room then find it.
+            self.pieces = Pieces::new(0);
+            self.share = Share::default();
         }
+        finished
     }
 
     async fn finish_counted(&mut self, waiting: &WaitingBody) -> Result<(), Refusal> {
@@ -256,11 +262,14 @@ impl<'r> Reading<'r> {
         let end = Instant::now() + ROOM_TIME;
         loop {
             let now = Instant::now();
+            let room = self.bounds.room.clone();
+            let freed = room.freed();
             if now >= end || waiting.ask_for_room(now) == Relief::Nobody {
-                return Err(Refusal::Overloaded);
+                // The last one that had room may have left just now.
+                return self.take_room(more).map_err(|NoRoom| Refusal::Overloaded);
             }
             // Whether room came or not, the next look shows.
-            timeout(NEXT_LOOK, self.bounds.room.freed()).await.ok();
+            timeout(NEXT_LOOK, freed).await.ok();
             if self.take_room(more).is_ok() {
                 waiting.begin_anew(Instant::now());
                 self.last_frame = Instant::now();

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::pieces::SMALL;
@@ -50,9 +51,9 @@ impl Room {
         Self { units: Arc::new(Semaphore::new(units)), for_small: units / 4, all: units, freed: Arc::default() }
     }
 
-    /// Waits until a body gave its room back.
-    pub(super) async fn freed(&self) {
-        self.freed.notified().await;
+    /// Waits until a body gives its room back after this call.
+    pub(super) fn freed(&self) -> Notified<'_> {
+        self.freed.notified()
     }
 
     /// The least rate at which a large body must come now, in bytes a second.

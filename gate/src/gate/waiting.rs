@@ -46,9 +46,9 @@ pub(super) struct TooMany;
 pub(super) enum Relief {
     /// A body gives way.
     OneGivesWay,
-    /// The others are too young to be judged.
+    /// The others are too young to be judged, or those that gave way have not left yet.
     NotYet,
-    /// There is no other body that is waited for.
+    /// There is no other body that is waited for, and none that gave way still has its room.
     Nobody,
 }
 
@@ -56,6 +56,8 @@ pub(super) enum Relief {
 struct Books {
     next: u64,
     bodies: HashMap<u64, Body>,
+    /// Bodies that gave way and still have their room.
+    leaving: usize,
     /// How many bodies each net has, and how many of them are large.
     counts: HashMap<Net, Count>,
 }
@@ -71,6 +73,8 @@ struct Body {
     is_large: bool,
     began: Instant,
     rate: Rate,
+    /// Since when it waits for room. Nobody reads it meanwhile, so its rate is the one of this moment.
+    waits_since: Option<Instant>,
     give_way: Arc<Notify>,
 }
 
@@ -89,7 +93,14 @@ impl Waiting {
         }
         let (id, give_way) = (books.next, Arc::new(Notify::new()));
         books.next += 1;
-        let body = Body { sender, is_large: false, began: now, rate: Rate::new(now), give_way: Arc::clone(&give_way) };
+        let body = Body {
+            sender,
+            is_large: false,
+            began: now,
+            rate: Rate::new(now),
+            waits_since: None,
+            give_way: Arc::clone(&give_way),
+        };
         for net in [sender.address, sender.prefix] {
             books.counts.entry(net).or_default().all += 1;
         }
@@ -135,13 +146,17 @@ impl WaitingBody {
 
     /// Room is short: the body that comes most slowly gives way, but never this one.
     pub(super) fn ask_for_room(&self, now: Instant) -> Relief {
-        self.waiting.books().make_slowest_give_way(self.id, now, |_| true)
+        let mut books = self.waiting.books();
+        if let Some(body) = books.bodies.get_mut(&self.id) {
+            body.waits_since.get_or_insert(now);
+        }
+        books.make_slowest_give_way(self.id, now, |_| true)
     }
 
     /// The body could not come for a while, because nobody read it: its rate is measured anew.
     pub(super) fn begin_anew(&self, now: Instant) {
         if let Some(body) = self.waiting.books().bodies.get_mut(&self.id) {
-            (body.began, body.rate) = (now, Rate::new(now));
+            (body.began, body.rate, body.waits_since) = (now, Rate::new(now), None);
         }
     }
 
@@ -161,8 +176,11 @@ impl WaitingBody {
 
 impl Drop for WaitingBody {
     fn drop(&mut self) {
-        // A body that gave way is not counted any more.
-        self.waiting.books().remove(self.id);
+        let mut books = self.waiting.books();
+        if books.remove(self.id).is_none() {
+            // It gave way, and now its room is free.
+            books.leaving = books.leaving.saturating_sub(1);
+        }
     }
 }
 
@@ -175,15 +193,16 @@ impl Books {
     fn make_slowest_give_way(&mut self, asking: u64, now: Instant, of: impl Fn(&Body) -> bool) -> Relief {
         let others = || self.bodies.iter().filter(|(id, body)| **id != asking && of(body));
         if others().next().is_none() {
-            return Relief::Nobody;
+            return if self.leaving > 0 { Relief::NotYet } else { Relief::Nobody };
         }
         let known = others().filter(|(_, body)| now.saturating_duration_since(body.began) >= LEAST_AGE);
-        let slowest = known.map(|(id, body)| (*id, body.rate.per_second(now)));
+        let slowest = known.map(|(id, body)| (*id, body.rate.per_second(body.waits_since.unwrap_or(now))));
         // Of two that are equally slow, the older one.
         let slower = |one: &(u64, f64), other: &(u64, f64)| one.1.total_cmp(&other.1).then(one.0.cmp(&other.0));
         let Some((id, _)) = slowest.min_by(slower) else { return Relief::NotYet };
         if let Some(body) = self.remove(id) {
             body.give_way.notify_one();
+            self.leaving += 1;
         }
         Relief::OneGivesWay
     }
@@ -249,7 +268,27 @@ mod tests {
         assert!(gave_way(&fast).await && !gave_way(&young).await && !gave_way(&asking).await);
         assert_eq!(asking.ask_for_room(at(8_200)), Relief::NotYet);
         drop(young);
+        assert_eq!(asking.ask_for_room(at(9_000)), Relief::NotYet, "those that gave way still have their room");
+        drop((slow, fast));
         assert_eq!(asking.ask_for_room(at(9_000)), Relief::Nobody);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_waits_for_room_is_not_called_slow_for_it() {
+        let waiting = Waiting::new(WaitingBounds { per_address: 100, per_prefix: 100 });
+        let begin = Instant::now();
+        let late = begin + Duration::from_secs(2);
+        let [waits, drips] = ["192.0.2.1", "192.0.2.2"].map(|address| waiting.enter(sender(address), begin).unwrap());
+        waits.note(64 << 10, begin);
+        assert_eq!(waits.ask_for_room(begin), Relief::NotYet);
+        drips.note(16 << 10, late);
+        let asking = waiting.enter(sender("192.0.2.3"), late).unwrap();
+        assert_eq!(asking.ask_for_room(late), Relief::OneGivesWay);
+        assert!(gave_way(&drips).await && !gave_way(&waits).await);
+        // It has room and is read again.
+        waits.begin_anew(late);
+        assert_eq!(asking.ask_for_room(late + LEAST_AGE), Relief::OneGivesWay);
+        assert!(gave_way(&waits).await);
     }
 
     #[tokio::test]
