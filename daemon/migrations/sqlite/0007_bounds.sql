@@ -5,9 +5,12 @@ CREATE TABLE dead_letter_bytes (
     topic TEXT PRIMARY KEY,
     bytes INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-INSERT INTO dead_letter_bytes (topic, bytes)
-    SELECT topic, sum(length(value)) FROM dead_letter JOIN partition_offsets ON partition_offsets.id = dead_letter.partition_id
-    GROUP BY topic;
+-- Without the first step, all values would be sorted by topic.
+WITH found AS MATERIALIZED (
+    SELECT topic, length(value) AS bytes
+    FROM dead_letter JOIN partition_offsets ON partition_offsets.id = dead_letter.partition_id
+)
+INSERT INTO dead_letter_bytes (topic, bytes) SELECT topic, sum(bytes) FROM found GROUP BY topic;
 
 -- When a callback named the queue last, to the hour. A queue that nobody has used for as long as callbacks are kept goes.
 ALTER TABLE queue ADD COLUMN used_at INTEGER NOT NULL DEFAULT 0;

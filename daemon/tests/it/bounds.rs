@@ -1,9 +1,13 @@
-//! The memory of the real binary under what fills it: large bodies for receivers that hang, due ones and fresh ones, and
-//! many dead letters at once. The records are not compressed: what Kafka's client inflates is not in our budget.
+//! The memory of the real binary under what fills it: large bodies for receivers that hang, due ones and fresh ones, many
+//! dead letters at once, and receivers that flood. The records are not compressed: what Kafka's client inflates is not in our budget.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use callbackd_bench::http2::{self, Http2, go_away};
+use callbackd_bench::raw::{self, Raw};
+use callbackd_bench::tls::Certificates;
+use h2::Reason;
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use tokio::net::TcpListener;
@@ -98,4 +102,44 @@ async fn memory_stays_within_its_bound_whatever_fills_it() {
     let dead_letters = peak(&process);
     assert!(dead_letters <= MEBIBYTES, "{dead_letters} MiB with dead letters");
     println!("peak memory: {large_bodies} MiB with large bodies, {dead_letters} MiB with dead letters");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_stays_within_its_bound_while_hundreds_of_attempts_are_flooded() {
+    const CALLBACKS: u32 = 600;
+    let servers = shared_broker();
+    create_topic(&servers, "floods", 1).await;
+    let more = "[retry]\nfirst = \"1s\"\n[deliver]\nper_endpoint = 400\nper_origin = 400\nper_team_percent = 100\n\
+                head_timeout = \"3s\"\ntotal_timeout = \"3s\"\n";
+    let mut process = Process::new(&servers, "floods", more);
+    let certificates = Certificates::make(process.folder.path()).unwrap();
+    process.variables.push(("CALLBACKD_EGRESS__CA_FILE".to_owned(), certificates.ca_file.display().to_string()));
+    process.start(None, "error").await;
+    process.team(TEAM);
+    // Heads before the final one, without an end; and a farewell with as much text as a frame holds.
+    let hints: &[u8] = b"HTTP/1.1 103 Early Hints\r\nlink: </style.css>; rel=preload\r\n\r\n".repeat(200).leak();
+    let over_http1 = Raw::start(raw::Act::Flood(b"", hints)).await.unwrap();
+    let farewell = go_away(0, Reason::ENHANCE_YOUR_CALM, &[b'd'; 16_000]);
+    let over_http2 = Http2::start(&certificates, http2::Act::FramesThenClose(farewell)).await.unwrap();
+    let urls = [("http1", format!("http://{}/", over_http1.address)), ("http2", format!("https://{}/", over_http2.address))];
+    let producer = producer(&servers);
+    for n in 0..CALLBACKS {
+        for (name, url) in &urls {
+            let value = format!(
+                "{{\"team_id\":\"{TEAM}\",\"response\":1,\"task\":{{\"task_id\":\"{name}-{n}\",\"callback_url\":\"{url}\"}}}}"
+            );
+            send(&producer, "floods", value.as_bytes());
+        }
+    }
+    producer.flush(Duration::from_secs(60)).unwrap();
+    for outcome in ["head_invalid", "head_reset"] {
+        until("each callback was tried, most of them more than once", async || {
+            let failed = process.metric(&format!("callbackd_attempts_total{{outcome=\"{outcome}\"}}")).await?;
+            (failed > f64::from(CALLBACKS) * 1.5).then_some(())
+        })
+        .await;
+    }
+    let used = peak(&process);
+    println!("peak memory: {used} MiB while receivers flood");
+    assert!(used <= MEBIBYTES, "{used} MiB while receivers flood");
 }

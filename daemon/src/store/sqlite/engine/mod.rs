@@ -7,6 +7,8 @@ pub(super) mod partition_offsets;
 mod prune;
 pub(super) mod rows;
 mod upkeep;
+#[cfg(test)]
+mod values_tests;
 mod write;
 
 use std::sync::Arc;

@@ -119,16 +119,19 @@ pub(super) struct QueueSeen {
     bytes: i64,
 }
 
+/// The sums of the pending rows beside what the queues say. A join with the bodies would be sorted by queue with all
+/// bodies in it.
+pub(super) const QUEUES_SEEN: &str = "SELECT queue.id, seen.due, coalesce(seen.bytes, 0) FROM queue LEFT JOIN (
+         SELECT queue, min(CASE WHEN token IS NULL THEN due END) AS due,
+                sum((SELECT length(bytes) FROM body WHERE body.id = pending.id)) AS bytes
+         FROM pending GROUP BY queue
+     ) AS seen ON seen.queue = queue.id
+     WHERE queue.parked_bytes <> coalesce(seen.bytes, 0)
+        OR (seen.due IS NOT NULL AND (queue.next_at IS NULL OR queue.next_at > seen.due))";
+
 /// One pass over the pending rows, on a reading connection, bounded in time like every read.
 pub(super) fn look_at_queues(connection: &Connection) -> Result<Vec<QueueSeen>, SqliteError> {
-    let mut statement = connection.prepare_cached(
-        "SELECT queue.id, seen.due, coalesce(seen.bytes, 0) FROM queue LEFT JOIN (
-             SELECT queue, min(CASE WHEN token IS NULL THEN due END) AS due, sum(length(body.bytes)) AS bytes
-             FROM pending LEFT JOIN body ON body.id = pending.id GROUP BY queue
-         ) AS seen ON seen.queue = queue.id
-         WHERE queue.parked_bytes <> coalesce(seen.bytes, 0)
-            OR (seen.due IS NOT NULL AND (queue.next_at IS NULL OR queue.next_at > seen.due))",
-    )?;
+    let mut statement = connection.prepare_cached(QUEUES_SEEN)?;
     let rows =
         statement.query_map([], |row| Ok(QueueSeen { queue: row.get(0)?, due: row.get(1)?, bytes: row.get(2)? }))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
