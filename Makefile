@@ -6,7 +6,7 @@ KAFKA := CALLBACKD_TEST_KAFKA_LIBS=$(CURDIR)/$(KAFKA_LIBS)
 # The demo and the tests share one profile. Only test builds contain the fault switches.
 TEST_FLAGS := --workspace --features callbackd/faults,scale-callback-auth/axum,scale-callback-auth/testing,scale-callback-auth/conformance
 
-.PHONY: help demo test lint fmt clippy features docs deny kafka prometheus test-tools receivers system-packages bench bench-gate bench-verify bench-pages fuzz clean
+.PHONY: help demo test lint fmt clippy features docs deny kafka postgres prometheus test-tools receivers system-packages bench bench-gate bench-verify bench-pages fuzz clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -15,7 +15,7 @@ demo: system-packages ## Show callbacks that arrive, fail, retry and recover; it
 	@.ci/build --locked --bin callbackd
 	@target/debug/callbackd demo $(DEMO)
 
-test: system-packages kafka prometheus test-tools target/tools/.done receivers ## Run all tests, with a real Kafka and a real Prometheus
+test: system-packages kafka postgres prometheus test-tools target/tools/.done receivers ## Run all tests, with a real Kafka and a real Prometheus
 	$(KAFKA) cargo test --locked $(TEST_FLAGS) -- --skip crash:: --test-threads=4
 	# The crash tests measure time between kills, so they run alone.
 	$(KAFKA) cargo test --locked $(TEST_FLAGS) --test it -- crash:: --test-threads=1
@@ -56,6 +56,10 @@ target/tools/.done: daemon/tests/requirements.txt
 test-tools:
 	@command -v faketime >/dev/null || $(MAKE) --no-print-directory apt-packages APT=faketime
 	@command -v kcat >/dev/null || $(MAKE) --no-print-directory apt-packages APT=kcat
+
+# Debian's package also makes a cluster and starts a server. Tests use neither.
+postgres:
+	@ls -d /usr/lib/postgresql/1[5-9] /usr/lib/postgresql/[2-9][0-9] >/dev/null 2>&1 || $(MAKE) --no-print-directory apt-packages APT=postgresql
 
 prometheus:
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null || $(MAKE) --no-print-directory apt-packages APT=prometheus

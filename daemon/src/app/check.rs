@@ -21,7 +21,7 @@ pub async fn check(config: &Config) -> Vec<Finding> {
     let mut found = vec![Finding::ok("configuration", "it can be read")];
     found.extend(weaknesses::exposed_files(config));
     found.extend(kafka(config).await);
-    let looked = tools::check(&config.store, now);
+    let looked = tools::check(&config.store, now).await;
     found.extend(looked.findings);
     found.push(keyring(config, &looked.keys));
     found.extend(net::check::check(&config.exchange, config.egress.http, &config.egress.allow).await);

@@ -1,6 +1,9 @@
 //! The listeners of the daemon. They are bound before any work begins, and served when the operations are built.
 
+use std::fs::DirBuilder;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
@@ -29,15 +32,23 @@ pub(super) struct Listeners {
     pub(super) ours: Vec<SocketAddr>,
 }
 
+/// Makes the folder of the socket, for this user alone, if it is missing: a store on a server makes none.
+fn make_folder(socket: &Path) -> std::io::Result<()> {
+    match socket.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => DirBuilder::new().recursive(true).mode(0o700).create(folder),
+        _ => Ok(()),
+    }
+}
+
 impl Listeners {
     /// Binds everything that the configuration names.
     ///
     /// # Errors
     /// One sentence that names the setting.
     pub(super) async fn bind(config: &Config, admin: &dyn AdminStore, clock: &dyn Clock) -> anyhow::Result<Self> {
-        let (socket, user) = api::bind_unix(&config.api.socket)
-            .await
-            .with_context(|| format!("api.socket: {}", config.api.socket.display()))?;
+        let socket = || format!("api.socket: {}", config.api.socket.display());
+        make_folder(&config.api.socket).with_context(socket)?;
+        let (socket, user) = api::bind_unix(&config.api.socket).await.with_context(socket)?;
         let tls = config.api.tls.as_ref().map(|(cert, key)| ServerTls::load(cert, key)).transpose();
         let tls = tls.map_err(|why| anyhow!("api.tls_cert: {why}"))?.map(Arc::new);
         let api = bind_api(config.api.listen, admin, clock).await?;

@@ -66,7 +66,7 @@ impl Ground {
         let keyring = keyring(&config)?;
         let clock: Arc<dyn Clock> = Arc::new(SteadyClock::new());
         let metrics = Arc::new(metrics());
-        let Stores { engine, reads, admin } = store::open(&config.store, config.values, Arc::clone(&clock))?;
+        let Stores { engine, reads, admin } = store::open(&config.store, config.values, Arc::clone(&clock)).await?;
         let store = match hooks.wrap_store {
             Some(wrap) => wrap(engine),
             None => engine,

@@ -29,7 +29,7 @@ fn wait<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
 /// `callbackd migrate`.
 pub(super) fn migrate(file: Option<&Path>, args: &MigrateArgs) -> Result<ExitCode, Failure> {
     let config = Config::load(file).map_err(refused)?;
-    let before = tools::migrations(&config.store).map_err(refused)?;
+    let before = wait(tools::migrations(&config.store))?.map_err(refused)?;
     let waiting = before.iter().filter(|(_, applied)| !applied).count();
     if args.status || args.dry_run {
         let state = |applied: bool| match (applied, args.dry_run) {
@@ -42,7 +42,7 @@ pub(super) fn migrate(file: Option<&Path>, args: &MigrateArgs) -> Result<ExitCod
         say(&table(&docs, &[whole("MIGRATION", "name", 0), whole("IS", "is", 0)], Look::of_stdout()));
         return Ok(ExitCode::SUCCESS);
     }
-    tools::migrate(&config.store, Arc::new(SystemClock)).map_err(refused)?;
+    wait(tools::migrate(&config.store, Arc::new(SystemClock)))?.map_err(refused)?;
     say(&match waiting {
         0 => "nothing to do: the store already has this program's schema".to_owned(),
         count => format!("{count} migrations were applied"),
@@ -55,7 +55,7 @@ pub(super) fn look(remote: &Remote, command: &StoreCommand) -> Result<ExitCode, 
     let config = Config::load(remote.config.as_deref()).map_err(refused)?;
     match command {
         StoreCommand::Info => {
-            let info = tools::info(&config.store).map_err(refused)?;
+            let info = wait(tools::info(&config.store))?.map_err(refused)?;
             let doc = json!({
                 "path": config.store.to_string(),
                 "store_id": info.store_id,
@@ -72,7 +72,7 @@ pub(super) fn look(remote: &Remote, command: &StoreCommand) -> Result<ExitCode, 
             Ok(ExitCode::SUCCESS)
         }
         StoreCommand::Verify => {
-            let wrong = tools::verify(&config.store).map_err(refused)?;
+            let wrong = wait(tools::verify(&config.store))?.map_err(refused)?;
             if remote.json {
                 say(&json!({ "ok": wrong.is_empty(), "wrong": wrong }).to_string());
             } else if wrong.is_empty() {
@@ -91,11 +91,17 @@ pub(super) fn bootstrap(remote: &Remote, args: NewTokenArgs) -> Result<ExitCode,
     let scope = tokens::scope(&args.scope.replace(',', " ")).map_err(refused)?;
     let valid_for = args.valid_for.as_deref().map(duration).transpose()?;
     let new = NewToken { name: args.name, scope, valid_for, teams: args.team };
-    let store = store::open(&config.store, config.values, Arc::new(SystemClock)).map_err(|error| match error {
-        in_use @ OpenError::InUse { .. } => refused(format!("{in_use}. To ask the running one, leave --bootstrap out")),
-        other => refused(other),
-    })?;
-    let (row, value) = wait(tokens::bootstrap(store.admin.as_ref(), &SystemClock, &new))?.map_err(failed)?;
+    // One runtime for both: a store may have tasks of its own.
+    let (row, value) = wait(async {
+        let store = store::open(&config.store, config.values, Arc::new(SystemClock)).await;
+        let store = store.map_err(|error| match error {
+            in_use @ (OpenError::InUse { .. } | OpenError::DatabaseInUse { .. }) => {
+                refused(format!("{in_use}. To ask the running one, leave --bootstrap out"))
+            }
+            other => refused(other),
+        })?;
+        tokens::bootstrap(store.admin.as_ref(), &SystemClock, &new).await.map_err(failed)
+    })??;
     let doc = json!({
         "token_id": row.id, "name": row.name, "scope": row.scope.name(), "expires_at": row.expires_at.to_string(),
         "value": value.as_str(),

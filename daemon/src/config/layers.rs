@@ -10,9 +10,10 @@ use toml::Value;
 use toml::de::{DeTable, DeValue};
 
 use super::raw::Raw;
-use super::settings::{ALLOW_KEYS, KAFKA_PROPERTIES, KAFKA_PROPERTY_FILES, is_free_table, paths};
+use super::settings::{ALLOW_KEYS, KAFKA_PROPERTIES, KAFKA_PROPERTY_FILES, STORE_URL, is_free_table, paths};
 use super::{DEFAULTS, hints};
 use crate::keyring;
+use crate::store::PostgresUrl;
 
 /// One sentence about one mistake.
 #[derive(Debug, thiserror::Error)]
@@ -240,11 +241,27 @@ impl Layers {
             for (key, value) in table {
                 let path = format!("{section}.{key}");
                 let source = self.source(&path);
-                let shown = if path == KAFKA_PROPERTIES { redacted(value) } else { value.to_string() };
+                let shown = match path.as_str() {
+                    KAFKA_PROPERTIES => redacted(value),
+                    STORE_URL => without_password(value),
+                    _ => value.to_string(),
+                };
                 values.push((path, shown, source));
             }
         }
         values
+    }
+}
+
+/// Shows a store's URL as far as it can be read.
+fn without_password(value: &Value) -> String {
+    match value.as_str() {
+        Some("") => value.to_string(),
+        Some(url) => match url.parse::<PostgresUrl>() {
+            Ok(url) => format!("{:?}", url.to_string()),
+            Err(_) => "(not shown)".to_owned(),
+        },
+        None => "(not shown)".to_owned(),
     }
 }
 

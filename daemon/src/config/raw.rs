@@ -46,6 +46,7 @@ pub(super) struct Intake {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Store {
+    pub(super) url: String,
     pub(super) path: String,
     pub(super) parked_bytes: Size,
     pub(super) free_bytes: Size,

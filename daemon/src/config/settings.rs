@@ -46,6 +46,9 @@ pub(super) const KAFKA_PROPERTIES: &str = "kafka.properties";
 /// Property names and the files of their values.
 pub(super) const KAFKA_PROPERTY_FILES: &str = "kafka.property_files";
 
+/// It may contain a password.
+pub(super) const STORE_URL: &str = "store.url";
+
 const SETTINGS: &[Setting] = &[
     at_start("kafka.brokers"),
     at_start("kafka.group"),
@@ -57,6 +60,7 @@ const SETTINGS: &[Setting] = &[
     at_start("intake.window"),
     at_start("intake.tombstones"),
     at_start("intake.rebalance_grace"),
+    at_start(STORE_URL),
     path("store.path"),
     at_start("store.parked_bytes"),
     at_start("store.free_bytes"),

@@ -11,8 +11,10 @@ pub mod batch;
 mod engine;
 pub mod faulty;
 pub mod memory;
+mod postgres;
 pub mod reads;
 mod report;
+mod search;
 pub mod sql;
 mod sqlite;
 pub mod tools;
@@ -30,6 +32,7 @@ pub use engine::{
     Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, PartitionWatermark, PruneAsk,
     Pruned, SetBack, Space, Taken,
 };
+pub use postgres::{PostgresUrl, UrlError};
 use reads::Reads;
 
 /// The future that every call of the store returns. It is boxed, so that the traits are object-safe.
@@ -54,14 +57,17 @@ pub enum StoreError {
 /// Where the store is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Config {
-    /// A directory of this machine, which one process holds at a time.
+    /// SQLite, in a directory of this machine, which one process holds at a time.
     Directory(PathBuf),
+    /// A database of a PostgreSQL server.
+    Postgres(Box<PostgresUrl>),
 }
 
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Directory(path) => write!(f, "{}", path.display()),
+            Self::Postgres(url) => write!(f, "{url}"),
         }
     }
 }
@@ -77,6 +83,10 @@ pub enum OpenError {
     Unusable { path: PathBuf, reason: String },
     #[error("store.path: {path} was written by a newer callbackd (schema {found}, this one knows {known})", path = path.display())]
     Newer { path: PathBuf, found: usize, known: usize },
+    #[error("store.url: {url}: {reason}")]
+    Database { url: String, reason: String },
+    #[error("store.url: {url} is in use by another callbackd; stop that one, or give this one a database of its own")]
+    DatabaseInUse { url: String },
 }
 
 /// One open store, by what it is used for.
@@ -99,8 +109,9 @@ impl Stores {
 ///
 /// # Errors
 /// [`OpenError`].
-pub fn open(config: &Config, values: ValueBudget, clock: Arc<dyn Clock>) -> Result<Stores, OpenError> {
-    match config {
-        Config::Directory(directory) => Ok(Stores::of(Arc::new(sqlite::SqliteStore::open(directory, values, clock)?))),
-    }
+pub async fn open(config: &Config, values: ValueBudget, clock: Arc<dyn Clock>) -> Result<Stores, OpenError> {
+    Ok(match config {
+        Config::Directory(directory) => Stores::of(Arc::new(sqlite::SqliteStore::open(directory, values, clock)?)),
+        Config::Postgres(url) => Stores::of(Arc::new(postgres::PostgresStore::open(url, values, clock).await?)),
+    })
 }

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 pub use super::report::{Info, Looked};
-use super::{Config, OpenError, open, sqlite};
+use super::{Config, OpenError, open, postgres, sqlite};
 use crate::base::clock::{Clock, Timestamp};
 use crate::model::dead_letter::ValueBudget;
 
 /// Checks everything that could keep a daemon from using this store. Changes nothing.
-pub fn check(config: &Config, now: Timestamp) -> Looked {
+pub async fn check(config: &Config, now: Timestamp) -> Looked {
     match config {
         Config::Directory(directory) => sqlite::tools::check::check(directory, now),
+        Config::Postgres(url) => postgres::tools::check(url, now).await,
     }
 }
 
@@ -18,9 +19,10 @@ pub fn check(config: &Config, now: Timestamp) -> Looked {
 ///
 /// # Errors
 /// [`OpenError`].
-pub fn migrations(config: &Config) -> Result<Vec<(&'static str, bool)>, OpenError> {
+pub async fn migrations(config: &Config) -> Result<Vec<(&'static str, bool)>, OpenError> {
     match config {
         Config::Directory(directory) => sqlite::tools::inspect::migrations(directory),
+        Config::Postgres(url) => postgres::tools::migrations(url).await,
     }
 }
 
@@ -28,17 +30,18 @@ pub fn migrations(config: &Config) -> Result<Vec<(&'static str, bool)>, OpenErro
 ///
 /// # Errors
 /// [`OpenError`].
-pub fn migrate(config: &Config, clock: Arc<dyn Clock>) -> Result<(), OpenError> {
-    open(config, ValueBudget::UNBOUNDED, clock).map(drop)
+pub async fn migrate(config: &Config, clock: Arc<dyn Clock>) -> Result<(), OpenError> {
+    open(config, ValueBudget::UNBOUNDED, clock).await.map(drop)
 }
 
 /// What the store is and holds. Changes nothing.
 ///
 /// # Errors
 /// [`OpenError`].
-pub fn info(config: &Config) -> Result<Info, OpenError> {
+pub async fn info(config: &Config) -> Result<Info, OpenError> {
     match config {
         Config::Directory(directory) => sqlite::tools::inspect::info(directory),
+        Config::Postgres(url) => postgres::tools::info(url).await,
     }
 }
 
@@ -46,8 +49,9 @@ pub fn info(config: &Config) -> Result<Info, OpenError> {
 ///
 /// # Errors
 /// [`OpenError`].
-pub fn verify(config: &Config) -> Result<Vec<String>, OpenError> {
+pub async fn verify(config: &Config) -> Result<Vec<String>, OpenError> {
     match config {
         Config::Directory(directory) => sqlite::tools::inspect::verify(directory),
+        Config::Postgres(url) => postgres::tools::verify(url).await,
     }
 }

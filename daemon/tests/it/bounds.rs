@@ -121,7 +121,8 @@ async fn memory_stays_within_its_bound_while_hundreds_of_attempts_are_flooded() 
     let over_http1 = Raw::start(raw::Act::Flood(b"", hints)).await.unwrap();
     let farewell = go_away(0, Reason::ENHANCE_YOUR_CALM, &[b'd'; 16_000]);
     let over_http2 = Http2::start(&certificates, http2::Act::FramesThenClose(farewell)).await.unwrap();
-    let urls = [("http1", format!("http://{}/", over_http1.address)), ("http2", format!("https://{}/", over_http2.address))];
+    let urls =
+        [("http1", format!("http://{}/", over_http1.address)), ("http2", format!("https://{}/", over_http2.address))];
     let producer = producer(&servers);
     for n in 0..CALLBACKS {
         for (name, url) in &urls {

@@ -27,6 +27,8 @@ use rdkafka::producer::{BaseRecord, DefaultProducerContext, ThreadedProducer};
 use scale_callback::receiver::Reply;
 use scale_callback_auth::{Credential, Verifier};
 
+use crate::postgres;
+
 pub const TOPIC: &str = "tasks.events";
 pub const TEAM: &str = "team_acme";
 pub const HMAC_TEAM: &str = "team_globex";
@@ -124,6 +126,7 @@ pub fn settings(folder: &Path, brokers: &str) -> Vec<(String, String)> {
         // The mock broker holds a member that joins until the session timeout of the one before has passed.
         ("KAFKA__PROPERTIES", r#"{"session.timeout.ms":"6000","heartbeat.interval.ms":"1000"}"#.to_owned()),
         ("STORE__PATH", folder.join("store").display().to_string()),
+        ("STORE__URL", postgres::store_url().unwrap_or_default()),
         ("KEYRING__FILE", keyring.display().to_string()),
         ("OPS__LISTEN", "127.0.0.1:0".to_owned()),
         ("RETRY__FIRST", "50ms".to_owned()),

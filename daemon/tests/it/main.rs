@@ -26,6 +26,7 @@ mod memory;
 mod outcomes;
 mod packaging;
 mod people;
+mod postgres;
 mod probes;
 mod process;
 mod prometheus;

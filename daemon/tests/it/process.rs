@@ -45,9 +45,10 @@ impl Process {
         let config = format!(
             "[kafka]\nbrokers = \"{brokers}\"\ngroup = \"{topic}\"\ntopics = [\"{topic}\"]\n\
              [kafka.properties]\n\"session.timeout.ms\" = \"1500\"\n\"heartbeat.interval.ms\" = \"300\"\n\
-             [store]\npath = \"{}\"\n[keyring]\nfile = \"{}\"\n[ops]\nlisten = \"{ops}\"\n[api]\nlisten = \"\"\n\
+             [store]\npath = \"{}\"\nurl = \"{}\"\n[keyring]\nfile = \"{}\"\n[ops]\nlisten = \"{ops}\"\n[api]\nlisten = \"\"\n\
              [[egress.allow]]\nnet = \"127.0.0.0/8\"\n[log]\nformat = \"human\"\n{more}",
             at("store"),
+            crate::postgres::store_url().unwrap_or_default(),
             at("keyring"),
         );
         std::fs::write(folder.path().join("callbackd.toml"), config).unwrap();

@@ -58,9 +58,11 @@ const ORDER_INSIDE: [(&str, &[&[&str]]); 5] = [
 ];
 
 /// Each library with the only files of the daemon that may use it.
-const FENCES: [(&str, &[&str]); 11] = [
+const FENCES: [(&str, &[&str]); 13] = [
     ("rdkafka::", &["intake/", "demo/"]),
     ("rusqlite::", &["store/sqlite/"]),
+    ("tokio_postgres::", &["store/postgres/"]),
+    ("deadpool_postgres::", &["store/postgres/"]),
     ("hyper::", &["net/"]),
     ("hyper_util::", &["net/", "api/mod.rs"]),
     ("axum::", &["api/"]),

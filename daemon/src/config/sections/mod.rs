@@ -4,6 +4,7 @@ mod api;
 mod deliver;
 mod egress;
 mod intake;
+mod store;
 
 use std::path::PathBuf;
 
@@ -14,7 +15,6 @@ use crate::base::telemetry;
 use crate::deliver::space_watch::SpaceLimits;
 use crate::keyring;
 use crate::model::dead_letter::ValueBudget;
-use crate::store;
 
 pub(super) fn build(raw: &Raw, wrong: &Wrong<'_>) -> Result<Config, ConfigError> {
     let directory = PathBuf::from(&raw.store.path);
@@ -40,7 +40,7 @@ pub(super) fn build(raw: &Raw, wrong: &Wrong<'_>) -> Result<Config, ConfigError>
             dead_letters: raw.retention.dead_letters.0,
             event_ids: raw.retention.event_ids.0,
         },
-        store: store::Config::Directory(directory),
+        store: store::config(raw, &directory, wrong)?,
         space: SpaceLimits { parked_bytes: raw.store.parked_bytes.0 as u64, free_bytes: raw.store.free_bytes.0 as u64 },
         values: ValueBudget {
             of_topic: raw.store.dead_letter_bytes_of_topic.0 as u64,

@@ -22,13 +22,15 @@ struct Subject {
     _folder: tempfile::TempDir,
 }
 
-fn subjects() -> [Subject; 2] {
-    ["memory", "sqlite"].map(|name| {
+async fn subjects() -> Vec<Subject> {
+    let mut subjects = Vec::new();
+    for name in ["memory", "sqlite", "postgres"] {
         let clock = Arc::new(ManualClock::new(START));
         let folder = tempfile::tempdir().unwrap();
-        let store = opened(name, &folder, &clock).admin;
-        Subject { name, store, clock, _folder: folder }
-    })
+        let store = opened(name, &folder, &clock).await.admin;
+        subjects.push(Subject { name, store, clock, _folder: folder });
+    }
+    subjects
 }
 
 impl Subject {
@@ -131,7 +133,7 @@ async fn a_team_reads_back_as_it_was_written() {
         },
         ..team("team_full")
     };
-    for subject in subjects() {
+    for subject in subjects().await {
         let store = &subject.store;
         assert_eq!(store.team("team_full").await.unwrap(), None, "{}", subject.name);
         for team in [full.clone(), team("team_b"), team("team_a")] {
@@ -151,7 +153,7 @@ async fn a_team_reads_back_as_it_was_written() {
 
 #[tokio::test]
 async fn keys_belong_to_a_team_that_exists() {
-    for subject in subjects() {
+    for subject in subjects().await {
         subject.with_team().await;
         let before = subject.picture().await;
         let orphan = key("key_9", "nobody", START);
@@ -167,7 +169,7 @@ async fn keys_belong_to_a_team_that_exists() {
 
 #[tokio::test]
 async fn keys_are_listed_by_age_and_change_their_state_alone() {
-    for subject in subjects() {
+    for subject in subjects().await {
         subject.with_team().await;
         let store = &subject.store;
         let later = START.plus(Duration::from_secs(1));
@@ -196,7 +198,7 @@ async fn keys_are_listed_by_age_and_change_their_state_alone() {
 
 #[tokio::test]
 async fn each_change_raises_the_version_and_writes_its_audit_row() {
-    for subject in subjects() {
+    for subject in subjects().await {
         let store = &subject.store;
         let mut version = store.version().await.unwrap();
         let mut actions = Vec::new();
@@ -241,7 +243,7 @@ async fn each_change_raises_the_version_and_writes_its_audit_row() {
 
 #[tokio::test]
 async fn what_is_refused_inside_the_transaction_leaves_nothing() {
-    for subject in subjects() {
+    for subject in subjects().await {
         subject.with_team().await;
         subject.store.create_token(token(1), once("t", 1), entry("token.create", "tok_1")).await.unwrap();
         let (store, before) = (&subject.store, subject.picture().await);
@@ -277,7 +279,7 @@ async fn what_is_refused_inside_the_transaction_leaves_nothing() {
 
 #[tokio::test]
 async fn a_repeated_request_finds_what_it_made_for_a_day() {
-    for subject in subjects() {
+    for subject in subjects().await {
         subject.with_team().await;
         let store = &subject.store;
         let create = async |n: u8, key: Option<IdempotencyKey>, caller: &str| {
@@ -304,7 +306,7 @@ async fn a_repeated_request_finds_what_it_made_for_a_day() {
 
 #[tokio::test]
 async fn tokens_are_listed_newest_first_and_the_first_revocation_counts() {
-    for subject in subjects() {
+    for subject in subjects().await {
         let store = &subject.store;
         for n in [1, 3, 2] {
             let made = store.create_token(token(n), None, entry("token.create", &token(n).id)).await.unwrap();
@@ -323,7 +325,7 @@ async fn tokens_are_listed_newest_first_and_the_first_revocation_counts() {
 
 #[tokio::test]
 async fn the_audit_is_read_by_object_and_caller_newest_first() {
-    for subject in subjects() {
+    for subject in subjects().await {
         let store = &subject.store;
         for n in 0..10 {
             let caller = if n % 3 == 0 { "bob" } else { "ann" };
@@ -352,7 +354,7 @@ async fn the_audit_is_read_by_object_and_caller_newest_first() {
 
 #[tokio::test]
 async fn the_audit_of_some_teams_holds_nothing_else() {
-    for subject in subjects() {
+    for subject in subjects().await {
         let store = &subject.store;
         // A token, a setting and a team may have the same name.
         let rows = [
@@ -383,7 +385,7 @@ async fn the_audit_of_some_teams_holds_nothing_else() {
 
 #[tokio::test]
 async fn limits_and_last_uses_read_back_and_a_use_is_no_change() {
-    for subject in subjects() {
+    for subject in subjects().await {
         subject.with_team().await;
         let store = &subject.store;
         let teams = TeamLimit::of(["team_a".to_owned(), "team_b".to_owned()]);
@@ -406,7 +408,7 @@ async fn limits_and_last_uses_read_back_and_a_use_is_no_change() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn concurrent_changes_are_decided_one_after_the_other() {
-    for subject in subjects() {
+    for subject in subjects().await {
         subject.with_team().await;
         let version = subject.store.version().await.unwrap();
         let mut changes = Vec::new();

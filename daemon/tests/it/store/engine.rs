@@ -39,10 +39,10 @@ struct Subject {
 
 async fn subjects() -> Vec<Subject> {
     let mut subjects = Vec::new();
-    for name in ["memory", "sqlite", "sqlite behind faults"] {
+    for name in ["memory", "sqlite", "sqlite behind faults", "postgres", "postgres behind faults"] {
         let clock = Arc::new(ManualClock::new(START));
         let folder = tempfile::tempdir().unwrap();
-        let Stores { engine, reads, .. } = opened(name, &folder, &clock);
+        let Stores { engine, reads, .. } = opened(name, &folder, &clock).await;
         let store = if name.contains("faults") {
             let faults = Faults { happened_but_uncertain: 200, did_not_happen: 200, ..Faults::default() };
             Arc::new(FaultyStore::new(engine, 7, faults)) as Arc<dyn EngineStore>
@@ -519,14 +519,16 @@ async fn a_second_process_on_one_store_is_told_so() {
     let folder = tempfile::tempdir().unwrap();
     let config = Config::Directory(folder.path().join("store"));
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(START));
-    let first = store::open(&config, super::VALUES, Arc::clone(&clock)).unwrap();
-    let second = store::open(&config, super::VALUES, Arc::clone(&clock)).err().expect("it is locked");
-    assert!(second.to_string().contains("is in use by another callbackd"), "{second}");
-    drop(first);
+    for config in [config, super::database()] {
+        let first = store::open(&config, super::VALUES, Arc::clone(&clock)).await.unwrap();
+        let second = store::open(&config, super::VALUES, Arc::clone(&clock)).await.err().expect("it is locked");
+        assert!(second.to_string().contains("is in use by another callbackd"), "{second}");
+        drop(first);
+    }
     let garbage = folder.path().join("garbage");
     std::fs::create_dir(&garbage).unwrap();
     std::fs::write(garbage.join("callbackd.db"), b"this is no database, is it").unwrap();
-    let error = store::open(&Config::Directory(garbage), super::VALUES, clock).err().expect("garbage");
+    let error = store::open(&Config::Directory(garbage), super::VALUES, clock).await.err().expect("garbage");
     assert!(error.to_string().contains("can't be used as a store"), "{error}");
 }
 

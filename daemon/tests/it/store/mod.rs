@@ -11,15 +11,23 @@ use callbackd::model::dead_letter::ValueBudget;
 use callbackd::store::memory::MemoryStore;
 use callbackd::store::{self, Config, Stores};
 
+use crate::postgres;
+
 /// Small, so that a test reaches it.
 const VALUES: ValueBudget = ValueBudget { of_topic: 20_000, in_all: 30_000 };
 const START: Timestamp = Timestamp::from_millis(1_764_000_000_000);
 
+/// An empty database.
+fn database() -> Config {
+    Config::Postgres(Box::new(postgres::database().parse().unwrap()))
+}
+
 /// The implementer of this name, empty. The folder must outlive it.
-fn opened(name: &str, folder: &tempfile::TempDir, clock: &Arc<ManualClock>) -> Stores {
+async fn opened(name: &str, folder: &tempfile::TempDir, clock: &Arc<ManualClock>) -> Stores {
     let clock = Arc::clone(clock) as Arc<dyn Clock>;
     if name.starts_with("memory") {
         return Stores::of(Arc::new(MemoryStore::new(VALUES, clock)));
     }
-    store::open(&Config::Directory(folder.path().join("store")), VALUES, clock).unwrap()
+    let config = if name.starts_with("postgres") { database() } else { Config::Directory(folder.path().join("store")) };
+    store::open(&config, VALUES, clock).await.unwrap()
 }

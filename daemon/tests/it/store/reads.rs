@@ -25,7 +25,7 @@ use proptest::prelude::*;
 
 use super::{START, opened};
 
-const STORES: [&str; 2] = ["memory", "sqlite"];
+const STORES: [&str; 3] = ["memory", "sqlite", "postgres"];
 const ROWS: u64 = 400;
 const BASE: i64 = START.millis();
 
@@ -111,7 +111,7 @@ fn change(row: &Known, offset: i64, partition: &Arc<PartitionKey>, epoch: i64) -
 
 /// A store with all rows of the model.
 async fn filled(name: &str, folder: &tempfile::TempDir) -> (Stores, Vec<Known>) {
-    let stores = opened(name, folder, &Arc::new(ManualClock::new(START)));
+    let stores = opened(name, folder, &Arc::new(ManualClock::new(START))).await;
     let (instance, epoch) = begun(&stores).await;
     let mut rows: Vec<_> = (0..ROWS).map(known).collect();
     let changes = rows.iter().zip(0..).map(|(row, offset)| change(row, offset, &partition(), epoch)).collect();
@@ -332,7 +332,7 @@ async fn a_queue_whose_callbacks_are_all_under_way_is_listed() {
     for name in STORES {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new(START));
-        let stores = opened(name, &folder, &clock);
+        let stores = opened(name, &folder, &clock).await;
         let (instance, epoch) = begun(&stores).await;
         let pending = (0..).map(known).find(|row| row.state == State::Pending).unwrap();
         write(&stores, (instance, 1), vec![change(&pending, 0, &partition(), epoch)], vec![]).await;
@@ -376,7 +376,7 @@ fn letter(n: u8, task: Option<&str>, team: &str, reason: Unreadable) -> DeadLett
 async fn dead_letters_are_found_by_what_could_be_read_of_them() {
     for name in STORES {
         let folder = tempfile::tempdir().unwrap();
-        let stores = opened(name, &folder, &Arc::new(ManualClock::new(START)));
+        let stores = opened(name, &folder, &Arc::new(ManualClock::new(START))).await;
         let (instance, epoch) = begun(&stores).await;
         let letters = [
             letter(1, Some("task_a"), "team_a", Unreadable::NotJson),
@@ -423,7 +423,7 @@ async fn dead_letters_are_found_by_what_could_be_read_of_them() {
 async fn empty_values_and_names_are_listed_like_any_other() {
     for name in STORES {
         let folder = tempfile::tempdir().unwrap();
-        let stores = opened(name, &folder, &Arc::new(ManualClock::new(START)));
+        let stores = opened(name, &folder, &Arc::new(ManualClock::new(START))).await;
         let (instance, epoch) = begun(&stores).await;
         let empty = DeadLetter {
             value: Bytes::new(),
@@ -480,7 +480,7 @@ async fn offsets_and_instances_tell_who_runs() {
     for name in STORES {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new(START));
-        let stores = opened(name, &folder, &clock);
+        let stores = opened(name, &folder, &clock).await;
         let (first, epoch) = begun(&stores).await;
         clock.advance(Duration::from_secs(5));
         write(&stores, (first, 1), vec![], vec![watermark(epoch, 9)]).await;
@@ -505,7 +505,7 @@ async fn offsets_and_instances_tell_who_runs() {
 async fn a_dead_letter_without_a_time_is_found_by_when_it_was_buried() {
     for name in STORES {
         let folder = tempfile::tempdir().unwrap();
-        let stores = opened(name, &folder, &Arc::new(ManualClock::new(START)));
+        let stores = opened(name, &folder, &Arc::new(ManualClock::new(START))).await;
         let (instance, epoch) = begun(&stores).await;
         let id = CallbackId::of_dead_letter(&partition(), 1, BASE / 1_000, &[1; 32]);
         let timeless = DeadLetter { id, ..letter(1, None, "team_0", Unreadable::NotJson) };

@@ -15,6 +15,7 @@ use crate::model::dead_letter::{DeadLetter, Unreadable};
 use crate::model::event::RecordRef;
 use crate::model::hash::Hash;
 use crate::store::reads::{BuriedLetter, DeadLetterFilter, Found, LISTED_BYTES, Page};
+use crate::store::search::{BUDGET, Range, STRIDE, ranges};
 
 const ONE: &str =
     "SELECT id, partition_id, off, record_at, reason, detail, team, task, event_id, value, value_len, buried_at, value_hash
@@ -57,12 +58,12 @@ pub(super) fn page(
         connection,
         filter,
         limit: page.limit,
-        deadline: Instant::now() + scan::BUDGET,
+        deadline: Instant::now() + BUDGET,
         looked: 0,
         found: Found { docs: Vec::new(), next: None },
     };
     // The second range, if there is one, lies below the first.
-    for range in scan::ranges(filter.since, filter.until, page.before) {
+    for range in ranges(filter.since, filter.until, page.before) {
         if reading.range(&range)? {
             break;
         }
@@ -82,7 +83,7 @@ struct Reading<'r> {
 
 impl Reading<'_> {
     /// Reads one range of ids. True if the page ends in it.
-    fn range(&mut self, range: &scan::Range) -> Result<bool, SqliteError> {
+    fn range(&mut self, range: &Range) -> Result<bool, SqliteError> {
         let mut values = Vec::new();
         let (index, of_task) = match &self.filter.task {
             Some(task) => {
@@ -91,7 +92,7 @@ impl Reading<'_> {
             }
             None => ("", ""),
         };
-        let ids = range.condition("buried_at", &mut values);
+        let ids = scan::condition(range, "buried_at", &mut values);
         let sql = format!("SELECT id, team, reason FROM dead_letter {index} WHERE {of_task}{ids} ORDER BY id DESC");
         let mut statement = self.connection.prepare_cached(&sql)?;
         let mut whole = self.connection.prepare_cached(LISTED)?;
@@ -115,7 +116,7 @@ impl Reading<'_> {
                 self.found.docs.extend(letters.next()?.map(|row| read(self.connection, row)).transpose()?);
             }
             self.looked += 1;
-            if self.looked.is_multiple_of(scan::STRIDE) && Instant::now() >= self.deadline {
+            if self.looked.is_multiple_of(STRIDE) && Instant::now() >= self.deadline {
                 self.found.next = Some(CallbackId::from_bytes(id));
                 return Ok(true);
             }

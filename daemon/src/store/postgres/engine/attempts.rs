@@ -1,0 +1,82 @@
+//! The `attempt` table.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use bytes::Bytes;
+use deadpool_postgres::GenericClient;
+use tokio_postgres::Row;
+
+use super::super::cells::{Table, Uuid, rows_of};
+use super::super::error::PostgresError;
+use super::rows::{names, opt_small, outcome, small};
+use crate::base::clock::Timestamp;
+use crate::model::attempt::Attempt;
+use crate::model::callback::CallbackId;
+use crate::model::settlement::NumberedAttempt;
+
+const ATTEMPT_COLUMNS: &str =
+    "id uuid, n integer, round integer, status integer, begun_at bigint, ms bigint, sent boolean,
+    redialed boolean, outcome text, peer text, snippet bytea";
+
+static INSERT_ATTEMPTS: LazyLock<String> = LazyLock::new(|| {
+    let (columns, rows) = (names(ATTEMPT_COLUMNS), rows_of(ATTEMPT_COLUMNS));
+    format!("INSERT INTO attempt ({columns}) {rows} ORDER BY id, n ON CONFLICT DO NOTHING")
+});
+
+pub(super) async fn insert(
+    client: &impl GenericClient,
+    attempts: &[(CallbackId, NumberedAttempt)],
+) -> Result<(), PostgresError> {
+    if attempts.is_empty() {
+        return Ok(());
+    }
+    let peers: Vec<_> = attempts.iter().map(|(_, row)| row.attempt.peer.map(|peer| peer.to_string())).collect();
+    let mut table = Table::<11>::new();
+    for ((id, row), peer) in attempts.iter().zip(&peers) {
+        let attempt = &row.attempt;
+        table.push([
+            (*id).into(),
+            row.n.into(),
+            row.round.into(),
+            attempt.status.into(),
+            attempt.begun_at.millis().into(),
+            i64::try_from(attempt.took.as_millis()).unwrap_or(i64::MAX).into(),
+            attempt.sent.into(),
+            attempt.redialed.into(),
+            attempt.outcome.name().into(),
+            peer.as_deref().into(),
+            (&attempt.snippet[..]).into(),
+        ]);
+    }
+    let statement = client.prepare_cached(&INSERT_ATTEMPTS).await?;
+    client.execute(&statement, &table.values()).await?;
+    Ok(())
+}
+
+pub(in super::super) async fn of(
+    client: &impl GenericClient,
+    id: CallbackId,
+) -> Result<Vec<NumberedAttempt>, PostgresError> {
+    let sql = "SELECT n, round, status, begun_at, ms, sent, redialed, outcome, peer, snippet FROM attempt
+               WHERE id = $1 ORDER BY n";
+    let statement = client.prepare_cached(sql).await?;
+    let rows = client.query(&statement, &[&Uuid::from(id)]).await?;
+    let read = |row: &Row| {
+        Ok(NumberedAttempt {
+            n: small(row, 0)?,
+            round: small(row, 1)?,
+            attempt: Attempt {
+                status: opt_small(row, 2)?,
+                begun_at: Timestamp::from_millis(row.try_get(3)?),
+                took: Duration::from_millis(row.try_get::<_, i64>(4)?.try_into().unwrap_or(0)),
+                sent: row.try_get(5)?,
+                redialed: row.try_get(6)?,
+                outcome: outcome(row.try_get(7)?)?,
+                peer: row.try_get::<_, Option<&str>>(8)?.and_then(|peer| peer.parse().ok()),
+                snippet: Bytes::copy_from_slice(row.try_get(9)?),
+            },
+        })
+    };
+    rows.iter().map(read).collect()
+}

@@ -1,0 +1,226 @@
+//! Claims of due rows: queues by their next time, and of each queue the rows by due time, up to the room of its lane. A queue
+//! that was served goes to the back. A claim never waits for a row that another transaction has locked.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use deadpool_postgres::Object;
+
+use super::super::cells::{Table, Uuid, rows_of};
+use super::super::connection::PostgresStore;
+use super::super::error::PostgresError;
+use super::super::transaction::{Tx, commit};
+use super::rows::{self, Locking, id_of};
+use crate::base::clock::Timestamp;
+use crate::model::callback::CallbackId;
+use crate::model::lease::Token;
+use crate::model::settlement::{Claim, Pending, apply_claim};
+use crate::store::{ClaimAsk, Claimed};
+
+/// Queues looked at in one claim, so that many full lanes can't make it long.
+const QUEUES_AT_MOST: i64 = 1_000;
+/// How long a queue or row that can't be read is skipped.
+const SET_ASIDE: Duration = Duration::from_secs(60);
+
+const DUE_QUEUES: &str = "SELECT id FROM queue WHERE next_at <= $1 AND NOT paused AND rest_until <= $1
+     ORDER BY next_at LIMIT $2 FOR UPDATE SKIP LOCKED";
+/// The due rows of queues, by the queues' order and by due time, at most so many of each queue.
+const DUE_ROWS: &str = "SELECT due_row.id, asked.queue,
+            (SELECT octet_length(bytes)::bigint FROM body WHERE body.id = due_row.id)
+     FROM unnest($1::bigint[], $2::bigint[]) WITH ORDINALITY AS asked (queue, room, place)
+     CROSS JOIN LATERAL (
+         SELECT id, due FROM pending WHERE pending.queue = asked.queue AND token IS NULL AND due <= $3
+         ORDER BY due LIMIT asked.room FOR UPDATE SKIP LOCKED
+     ) AS due_row
+     ORDER BY asked.place, due_row.due LIMIT $4";
+
+pub(super) async fn claim(
+    store: &PostgresStore,
+    client: &mut Object,
+    ask: &ClaimAsk,
+    now: Timestamp,
+) -> Result<Claimed, PostgresError> {
+    let transaction = client.transaction().await?;
+    let mut claiming = Claiming { store, transaction: &transaction, ask, now, served: Vec::new() };
+    let rows = claiming.rows().await?;
+    let statement = transaction.prepare_cached("SELECT min(next_at) FROM queue WHERE NOT paused").await?;
+    let next_at: Option<i64> = transaction.query_one(&statement, &[]).await?.try_get(0)?;
+    commit(transaction).await?;
+    Ok(Claimed { now, rows, next_at: next_at.map(Timestamp::from_millis) })
+}
+
+/// A due row, before it is taken.
+struct Due {
+    id: CallbackId,
+    queue: i64,
+    bytes: usize,
+}
+
+struct Claiming<'c> {
+    store: &'c PostgresStore,
+    transaction: &'c Tx<'c>,
+    ask: &'c ClaimAsk,
+    now: Timestamp,
+    /// Queues that go to the back.
+    served: Vec<i64>,
+}
+
+impl Claiming<'_> {
+    async fn rows(&mut self) -> Result<Vec<(Pending, Bytes)>, PostgresError> {
+        let due = self.due().await?;
+        let taken = self.take(due).await?;
+        self.to_the_back().await?;
+        self.with_bodies(taken).await
+    }
+
+    /// Due rows in their order, as many as the claim may look at.
+    async fn due(&mut self) -> Result<Vec<Due>, PostgresError> {
+        let statement = self.transaction.prepare_cached(DUE_QUEUES).await?;
+        let found = self.transaction.query(&statement, &[&self.now.millis(), &QUEUES_AT_MOST]).await?;
+        let (mut queues, mut rooms) = (Vec::new(), Vec::new());
+        let at_most = i64::try_from(self.ask.at_most).unwrap_or(i64::MAX);
+        for row in found {
+            let queue: i64 = row.try_get(0)?;
+            match self.store.numbers.queue_key(self.transaction, queue).await {
+                Ok(key) => {
+                    let room = self.ask.room.get(&key).copied().unwrap_or(self.ask.usual_room);
+                    queues.push(queue);
+                    rooms.push(i64::from(room).min(at_most));
+                }
+                Err(PostgresError::Corrupt(what)) => {
+                    tracing::error!(queue, what, "a queue can't be read; its rows wait, and other queues go on");
+                    let set_aside =
+                        self.transaction.prepare_cached("UPDATE queue SET next_at = $2 WHERE id = $1").await?;
+                    let until = self.now.plus(SET_ASIDE).millis();
+                    self.transaction.execute(&set_aside, &[&queue, &until]).await?;
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        self.served.clone_from(&queues);
+        if queues.is_empty() {
+            return Ok(Vec::new());
+        }
+        let statement = self.transaction.prepare_cached(DUE_ROWS).await?;
+        let values: [&(dyn tokio_postgres::types::ToSql + Sync); 4] = [&queues, &rooms, &self.now.millis(), &at_most];
+        let found = self.transaction.query(&statement, &values).await?;
+        let read = |row: &tokio_postgres::Row| {
+            let bytes: Option<i64> = row.try_get(2)?;
+            let bytes = bytes.map_or(0, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+            Ok(Due { id: id_of(row)?, queue: row.try_get(1)?, bytes })
+        };
+        found.iter().map(read).collect()
+    }
+
+    /// Takes rows up to the bytes that the claim may have.
+    async fn take(&mut self, due: Vec<Due>) -> Result<Vec<Pending>, PostgresError> {
+        let ids: Vec<Uuid> = due.iter().map(|row| row.id.into()).collect();
+        let mut found = rows::load(self.transaction, &self.store.numbers, &ids, Locking::None).await?;
+        let (mut taken, mut void, mut postponed) = (Vec::new(), Vec::<Uuid>::new(), Vec::<Uuid>::new());
+        let (mut token, mut bytes) = (self.ask.first_token.0, 0_usize);
+        for row in due {
+            let before = match found.remove(&row.id) {
+                Some(Ok(rows)) => rows,
+                Some(Err(what)) => {
+                    tracing::error!(callback = %row.id, what, "a row can't be read; it waits, and other rows go on");
+                    postponed.push(row.id.into());
+                    continue;
+                }
+                None => continue,
+            };
+            let alone = taken.is_empty() && self.ask.takes_larger_body_alone;
+            if bytes.saturating_add(row.bytes) > self.ask.bytes && !alone {
+                // No other row is taken, so that this one is not passed over for ever, and its queue keeps its place in
+                // front. So do the queues behind it.
+                let from = self.served.iter().position(|queue| *queue == row.queue).unwrap_or(0);
+                self.served.truncate(from);
+                break;
+            }
+            let claim = Claim { token: Token(token), until: self.now.plus(self.ask.lease) };
+            match apply_claim(&before, &claim).pending {
+                None => void.push(row.id.into()),
+                Some(pending) => {
+                    token = token.wrapping_add(1);
+                    bytes = bytes.saturating_add(row.bytes);
+                    taken.push(pending);
+                }
+            }
+        }
+        self.mark(&taken).await?;
+        self.drop_void(&void).await?;
+        self.postpone(&postponed).await?;
+        Ok(taken)
+    }
+
+    async fn mark(&self, taken: &[Pending]) -> Result<(), PostgresError> {
+        if taken.is_empty() {
+            return Ok(());
+        }
+        let mut table = Table::<4>::new();
+        for row in taken {
+            table.push([
+                row.facts.id.into(),
+                row.token.map(|token| token.0.cast_signed()).into(),
+                row.lease_until.map(Timestamp::millis).into(),
+                row.starts.into(),
+            ]);
+        }
+        let sql = format!(
+            "UPDATE pending SET token = new.token, lease_until = new.lease_until, starts = new.starts
+             FROM ({}) AS new WHERE pending.id = new.id",
+            rows_of("id uuid, token bigint, lease_until bigint, starts integer")
+        );
+        let statement = self.transaction.prepare_cached(&sql).await?;
+        self.transaction.execute(&statement, &table.values()).await?;
+        Ok(())
+    }
+
+    async fn drop_void(&self, ids: &[Uuid]) -> Result<(), PostgresError> {
+        if !ids.is_empty() {
+            for sql in ["DELETE FROM pending WHERE id = ANY($1)", "DELETE FROM body WHERE id = ANY($1)"] {
+                let statement = self.transaction.prepare_cached(sql).await?;
+                self.transaction.execute(&statement, &[&ids]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn postpone(&self, ids: &[Uuid]) -> Result<(), PostgresError> {
+        if !ids.is_empty() {
+            let statement = self.transaction.prepare_cached("UPDATE pending SET due = $2 WHERE id = ANY($1)").await?;
+            self.transaction.execute(&statement, &[&ids, &self.now.plus(SET_ASIDE).millis()]).await?;
+        }
+        Ok(())
+    }
+
+    /// A queue without room goes to the back, too, so that it does not block the others.
+    async fn to_the_back(&self) -> Result<(), PostgresError> {
+        if self.served.is_empty() {
+            return Ok(());
+        }
+        let sql = "UPDATE queue SET next_at = (
+                       SELECT greatest($2, min(due)) FROM pending WHERE pending.queue = queue.id AND token IS NULL
+                       HAVING min(due) IS NOT NULL)
+                   WHERE id = ANY($1)";
+        let statement = self.transaction.prepare_cached(sql).await?;
+        self.transaction.execute(&statement, &[&self.served, &self.now.millis()]).await?;
+        Ok(())
+    }
+
+    async fn with_bodies(&self, taken: Vec<Pending>) -> Result<Vec<(Pending, Bytes)>, PostgresError> {
+        let ids: Vec<Uuid> = taken.iter().map(|row| row.facts.id.into()).collect();
+        let mut bodies: HashMap<CallbackId, Bytes> = HashMap::new();
+        if !ids.is_empty() {
+            let statement = self.transaction.prepare_cached("SELECT id, bytes FROM body WHERE id = ANY($1)").await?;
+            for row in self.transaction.query(&statement, &[&ids]).await? {
+                bodies.insert(id_of(&row)?, Bytes::copy_from_slice(row.try_get(1)?));
+            }
+        }
+        let with_body = |row: Pending| {
+            let body = bodies.remove(&row.facts.id).unwrap_or_default();
+            (row, body)
+        };
+        Ok(taken.into_iter().map(with_body).collect())
+    }
+}

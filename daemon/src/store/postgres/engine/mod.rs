@@ -1,0 +1,117 @@
+//! The engine's trait on PostgreSQL: what each call runs, and on which connection.
+
+pub(super) mod attempts;
+mod claim;
+mod dead_letters;
+mod endpoints;
+mod event_ids;
+mod names;
+pub(super) mod partition_offsets;
+mod prune;
+pub(super) mod rows;
+mod upkeep;
+mod write;
+
+use std::sync::Arc;
+
+use super::connection::PostgresStore;
+use crate::base::clock::Timestamp;
+use crate::model::callback::CallbackId;
+use crate::model::endpoint_history::EndpointHistory;
+use crate::model::event::PartitionKey;
+use crate::store::{
+    Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, PruneAsk, Pruned,
+    SetBack, Space, Taken,
+};
+
+impl EngineStore for PostgresStore {
+    fn note_endpoints(&self, histories: Vec<EndpointHistory>) -> Answer<'_, ()> {
+        Box::pin(async move { Ok(endpoints::note(&self.writer().await?, &histories).await?) })
+    }
+
+    fn endpoint_histories(&self, at_most: usize) -> Answer<'_, Vec<EndpointHistory>> {
+        Box::pin(async move { Ok(endpoints::newest(&self.delivery_reader().await?, at_most).await?) })
+    }
+
+    fn space(&self) -> Answer<'_, Space> {
+        Box::pin(async move { Ok(upkeep::space(&self.delivery_reader().await?).await?) })
+    }
+
+    fn newest_time(&self) -> Answer<'_, Option<Timestamp>> {
+        Box::pin(async move { Ok(upkeep::newest_time(&self.delivery_reader().await?).await?) })
+    }
+
+    fn set_back(&self, back: SetBack) -> Answer<'_, usize> {
+        Box::pin(async move { Ok(upkeep::set_back(&mut self.writer().await?, &back).await?) })
+    }
+
+    fn begin(&self) -> Answer<'_, Begun> {
+        Box::pin(async move { Ok(upkeep::begin(&mut self.writer().await?, self.clock.now()).await?) })
+    }
+
+    fn write(&self, batch: Arc<Batch>) -> Answer<'_, Applied> {
+        Box::pin(async move {
+            let mut client = self.writer().await?;
+            Ok(write::write(self, &mut client, &batch, self.clock.now()).await?)
+        })
+    }
+
+    fn claim(&self, ask: ClaimAsk) -> Answer<'_, Claimed> {
+        Box::pin(async move {
+            let mut client = self.writer().await?;
+            Ok(claim::claim(self, &mut client, &ask, self.clock.now()).await?)
+        })
+    }
+
+    fn known(&self, ids: Vec<CallbackId>) -> Answer<'_, Vec<Option<Known>>> {
+        Box::pin(async move { Ok(rows::known(&self.delivery_reader().await?, &ids).await?) })
+    }
+
+    fn claim_event_ids(&self, claims: Vec<EventClaim>) -> Answer<'_, Vec<CallbackId>> {
+        Box::pin(async move {
+            let mut client = self.writer().await?;
+            Ok(event_ids::claim(&mut client, &claims, self.clock.now()).await?)
+        })
+    }
+
+    fn take(&self, instance: InstanceId, partition: Arc<PartitionKey>) -> Answer<'_, Taken> {
+        Box::pin(async move {
+            let mut client = self.writer().await?;
+            Ok(partition_offsets::take(&mut client, instance, &partition, None, self.clock.now()).await?)
+        })
+    }
+
+    fn start_over(
+        &self,
+        instance: InstanceId,
+        partition: Arc<PartitionKey>,
+        start: i64,
+        log_end: i64,
+        accepted: Option<String>,
+    ) -> Answer<'_, Taken> {
+        let new_log = partition_offsets::NewLog { start, log_end, accepted };
+        Box::pin(async move {
+            let mut client = self.writer().await?;
+            Ok(partition_offsets::take(&mut client, instance, &partition, Some(new_log), self.clock.now()).await?)
+        })
+    }
+
+    fn sweep(&self) -> Answer<'_, usize> {
+        Box::pin(async move {
+            // With more pending rows than one read may look at, leases are freed all the same.
+            let found = match self.delivery_reader().await {
+                Ok(reader) => upkeep::look_at_queues(&reader).await.unwrap_or_default(),
+                Err(_) => Vec::new(),
+            };
+            Ok(upkeep::sweep(&mut self.writer().await?, self.clock.now(), &found).await?)
+        })
+    }
+
+    fn prune(&self, ask: PruneAsk) -> Answer<'_, Pruned> {
+        Box::pin(async move { Ok(prune::prune(self, &mut self.writer().await?, &ask).await?) })
+    }
+
+    fn end(&self, instance: InstanceId) -> Answer<'_, ()> {
+        Box::pin(async move { Ok(upkeep::end(&mut self.writer().await?, instance).await?) })
+    }
+}

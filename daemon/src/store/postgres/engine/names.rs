@@ -1,0 +1,81 @@
+//! The numbers of the partitions and queues that a batch names. They are found before its transaction begins.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use deadpool_postgres::Object;
+
+use super::super::connection::PostgresStore;
+use super::super::error::PostgresError;
+use super::rows::RowNumbers;
+use crate::base::clock::Timestamp;
+use crate::model::endpoint::QueueKey;
+use crate::model::event::PartitionKey;
+use crate::model::lease::Facts;
+use crate::model::settlement::Change;
+use crate::store::Batch;
+
+/// The numbers of all partitions and queues that a batch names.
+pub(super) struct Names {
+    partitions: HashMap<Arc<PartitionKey>, Option<i64>>,
+    queues: HashMap<QueueKey, i64>,
+}
+
+impl Names {
+    pub(super) async fn of(
+        store: &PostgresStore,
+        client: &Object,
+        batch: &Batch,
+        now: Timestamp,
+    ) -> Result<Self, PostgresError> {
+        let mut names = Self { partitions: HashMap::new(), queues: HashMap::new() };
+        let mut partitions: HashSet<&Arc<PartitionKey>> =
+            batch.watermarks.iter().map(|raised| &raised.partition).collect();
+        for change in &batch.changes {
+            match (change, change.facts()) {
+                (Change::Bury(letter, _), _) => partitions.insert(&letter.record.partition),
+                (_, Some(facts)) => {
+                    if !names.queues.contains_key(&facts.queue) {
+                        let number = store.numbers.queue(client, &facts.queue, now).await?;
+                        names.queues.insert(facts.queue.clone(), number);
+                    }
+                    partitions.insert(&facts.record.partition)
+                }
+                (_, None) => false,
+            };
+        }
+        for partition in partitions {
+            let number = store.numbers.partition(client, partition).await?;
+            names.partitions.insert(Arc::clone(partition), number);
+        }
+        Ok(names)
+    }
+
+    /// The partitions whose epochs this batch depends on.
+    pub(super) fn fenced(&self, batch: &Batch) -> Vec<i64> {
+        let of_changes = batch.changes.iter().filter_map(|change| change.record().map(|(record, _)| &record.partition));
+        let all = of_changes.chain(batch.watermarks.iter().map(|raised| &raised.partition));
+        let mut numbers: Vec<i64> = all.filter_map(|partition| self.partition(partition)).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
+    }
+
+    pub(super) fn partition(&self, key: &Arc<PartitionKey>) -> Option<i64> {
+        self.partitions.get(key).copied().flatten()
+    }
+
+    pub(super) fn queue(&self, key: &QueueKey) -> Option<i64> {
+        self.queues.get(key).copied()
+    }
+
+    pub(super) fn of_row(&self, facts: &Facts) -> Result<RowNumbers, PostgresError> {
+        let partition = self.partition(&facts.record.partition);
+        let partition =
+            partition.ok_or_else(|| PostgresError::Refused(format!("no partition {}", facts.record.partition)))?;
+        Ok(RowNumbers {
+            partition,
+            queue: self.queue(&facts.queue).ok_or(PostgresError::Corrupt("a queue without a number"))?,
+        })
+    }
+}

@@ -1,0 +1,115 @@
+//! Row 36: what is older than it is to be kept is deleted, in pieces.
+
+use deadpool_postgres::Object;
+
+use super::super::cells::Uuid;
+use super::super::connection::PostgresStore;
+use super::super::error::PostgresError;
+use super::super::numbers::USE_NOTED;
+use super::super::transaction::{Tx, commit};
+use super::{dead_letters, endpoints};
+use crate::base::clock::Timestamp;
+use crate::model::callback::CallbackId;
+use crate::store::{PruneAsk, Pruned};
+
+/// A callback with a pending row stays, and so does one that settled since the cutoff.
+pub(super) async fn prune(store: &PostgresStore, client: &mut Object, ask: &PruneAsk) -> Result<Pruned, PostgresError> {
+    let limit = i64::try_from(ask.at_most).unwrap_or(i64::MAX);
+    let transaction = client.transaction().await?;
+    let (settled, next) = prune_settled(&transaction, ask, limit).await?;
+    let dead_letters = dead_letters::prune(&transaction, ask.dead_letters_before, limit).await?;
+    let sql = "DELETE FROM dedupe WHERE hash IN (SELECT hash FROM dedupe WHERE at < $1 LIMIT $2)";
+    let event_ids = transaction.execute(sql, &[&ask.event_ids_before.millis(), &limit]).await?;
+    // Settled rows name their queues, so queues go only after a whole pass over the settled rows.
+    let mut queues = 0;
+    if next.is_none() {
+        endpoints::prune(&transaction, ask.settled_before).await?;
+        queues = prune_queues(&transaction, ask, limit).await?;
+    }
+    commit(transaction).await?;
+    if queues > 0 {
+        store.numbers.forget_queues();
+    }
+    Ok(Pruned { settled, dead_letters, event_ids: rows(event_ids), queues, next })
+}
+
+fn rows(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
+}
+
+/// One piece: ids in order, after those of the last piece. Ids begin with the time of their event. Nothing settles before its
+/// event, so ids from the cutoff on need no look, except those whose time lies ahead of now and is wrong.
+async fn prune_settled(
+    transaction: &Tx<'_>,
+    ask: &PruneAsk,
+    limit: i64,
+) -> Result<(usize, Option<CallbackId>), PostgresError> {
+    let mut settled = 0;
+    let mut left = limit;
+    let mut after = ask.after.map_or(Uuid([0; 16]), Uuid::from);
+    let ranges = [(Uuid([0; 16]), first_id(ask.settled_before)), (first_id(ask.now), Uuid([0xff; 16]))];
+    for (begin, end) in ranges {
+        after = after.max(begin);
+        if after >= end {
+            continue;
+        }
+        let piece = Piece { settled_before: ask.settled_before, after, end };
+        let (looked_at, last) = piece.bounds(transaction, left).await?;
+        settled += piece.delete(transaction, last.unwrap_or(end)).await?;
+        if let Some(last) = last {
+            return Ok((settled, Some(last.into())));
+        }
+        left -= looked_at;
+    }
+    Ok((settled, None))
+}
+
+/// The smallest id of events of this time.
+fn first_id(at: Timestamp) -> Uuid {
+    let mut id = [0; 16];
+    id[..6].copy_from_slice(&at.millis().max(0).to_be_bytes()[2..]);
+    Uuid(id)
+}
+
+struct Piece {
+    settled_before: Timestamp,
+    after: Uuid,
+    end: Uuid,
+}
+
+impl Piece {
+    /// How many rows the piece has, up to the limit, and the last of them if the limit ends it.
+    async fn bounds(&self, transaction: &Tx<'_>, limit: i64) -> Result<(i64, Option<Uuid>), PostgresError> {
+        let sql = "SELECT id FROM settled WHERE id > $1 AND id < $2 ORDER BY id LIMIT 1 OFFSET $3";
+        let offset = limit.saturating_sub(1).max(0);
+        if let Some(row) = transaction.query_opt(sql, &[&self.after, &self.end, &offset]).await? {
+            return Ok((limit, Some(row.try_get(0)?)));
+        }
+        let sql = "SELECT count(*) FROM settled WHERE id > $1 AND id < $2";
+        Ok((transaction.query_one(sql, &[&self.after, &self.end]).await?.try_get(0)?, None))
+    }
+
+    /// Locks the rows and then looks again whether they have a pending row, in a statement of its own.
+    async fn delete(&self, transaction: &Tx<'_>, upto: Uuid) -> Result<usize, PostgresError> {
+        let old = "SELECT id FROM settled WHERE settled_at < $1 AND id > $2 AND id <= $3 ORDER BY id FOR UPDATE";
+        let found = transaction.query(old, &[&self.settled_before.millis(), &self.after, &upto]).await?;
+        let ids = found.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<Vec<Uuid>, PostgresError>>()?;
+        let ended = "SELECT id FROM unnest($1::uuid[]) AS old (id)
+                     WHERE NOT EXISTS (SELECT 1 FROM pending WHERE pending.id = old.id)";
+        let found = transaction.query(ended, &[&ids]).await?;
+        let ids = found.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<Vec<Uuid>, PostgresError>>()?;
+        transaction.execute("DELETE FROM attempt WHERE id = ANY($1)", &[&ids]).await?;
+        Ok(rows(transaction.execute("DELETE FROM settled WHERE id = ANY($1)", &[&ids]).await?))
+    }
+}
+
+/// Queues whose last use is older than every settled row, and that have no pending row.
+async fn prune_queues(transaction: &Tx<'_>, ask: &PruneAsk, limit: i64) -> Result<usize, PostgresError> {
+    let unused_since = ask.settled_before.minus(USE_NOTED).millis();
+    let sql = "DELETE FROM queue WHERE id IN (
+                   SELECT id FROM queue
+                   WHERE used_at < $1 AND next_at IS NULL AND NOT paused AND rest_until <= $2
+                     AND NOT EXISTS (SELECT 1 FROM pending WHERE pending.queue = queue.id)
+                   LIMIT $3 FOR UPDATE SKIP LOCKED)";
+    Ok(rows(transaction.execute(sql, &[&unused_since, &ask.now.millis(), &limit]).await?))
+}

@@ -1,0 +1,142 @@
+//! The begin and end of an instance, and the repair of queues, leases and times.
+
+use deadpool_postgres::{GenericClient, Object};
+
+use super::super::cells::{Table, rows_of};
+use super::super::error::PostgresError;
+use super::super::transaction::commit;
+use crate::base::clock::Timestamp;
+use crate::store::engine::new_run;
+use crate::store::{Begun, InstanceId, SetBack, Space};
+
+/// Sums of instances that are older than the last hundred go to the store's row. A watermark that moved since a partition was
+/// taken says that its owner did not die of the record above it.
+const CLOSE_EARLIER: [&str; 4] = [
+    "UPDATE instance SET clean = 2 WHERE clean = 0",
+    "WITH old AS (DELETE FROM instance WHERE id <= (SELECT max(id) - 100 FROM instance)
+                  RETURNING delivered, exhausted, abandoned, dead_letters),
+          sums AS (SELECT coalesce(sum(delivered), 0)::bigint AS delivered, coalesce(sum(exhausted), 0)::bigint AS exhausted,
+                          coalesce(sum(abandoned), 0)::bigint AS abandoned,
+                          coalesce(sum(dead_letters), 0)::bigint AS dead_letters FROM old)
+     UPDATE store SET delivered = store.delivered + sums.delivered, exhausted = store.exhausted + sums.exhausted,
+                      abandoned = store.abandoned + sums.abandoned, dead_letters = store.dead_letters + sums.dead_letters
+     FROM sums",
+    "UPDATE partition_offsets SET deaths = CASE WHEN taken_upto = watermark THEN deaths + 1 ELSE 1 END, owner = NULL
+     WHERE owner IS NOT NULL",
+    "UPDATE queue SET next_at = 0 WHERE id IN (SELECT queue FROM pending WHERE token IS NOT NULL)",
+];
+
+/// One process at a time holds the store, so every lease of an earlier instance is void when one begins.
+pub(super) async fn begin(client: &mut Object, now: Timestamp) -> Result<Begun, PostgresError> {
+    let transaction = client.transaction().await?;
+    let store_id = transaction.query_one("SELECT id FROM store", &[]).await?.try_get(0)?;
+    let unclean =
+        transaction.query_one("SELECT EXISTS (SELECT 1 FROM instance WHERE clean = 0)", &[]).await?.try_get(0)?;
+    for sql in CLOSE_EARLIER {
+        transaction.execute(sql, &[]).await?;
+    }
+    let leased = "UPDATE pending SET token = NULL, lease_until = NULL WHERE token IS NOT NULL";
+    transaction.execute(leased, &[]).await?;
+    let earlier = transaction.query("SELECT run FROM instance WHERE run IS NOT NULL ORDER BY id", &[]).await?;
+    let earlier_runs = earlier.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<_, PostgresError>>()?;
+    let run = new_run(now);
+    let sql = "INSERT INTO instance (batch, heartbeat, started_at, clean, run) VALUES (0, $1, $1, 0, $2) RETURNING id";
+    let instance = InstanceId(transaction.query_one(sql, &[&now.millis(), &run]).await?.try_get(0)?);
+    commit(transaction).await?;
+    Ok(Begun { instance, store_id, run, earlier_runs, unclean, now })
+}
+
+/// PostgreSQL does not tell how much of its disk is free.
+pub(super) async fn space(client: &impl GenericClient) -> Result<Space, PostgresError> {
+    let sql = "SELECT coalesce(sum(parked_bytes), 0)::bigint FROM queue WHERE parked_bytes > 0";
+    let statement = client.prepare_cached(sql).await?;
+    let parked: i64 = client.query_one(&statement, &[]).await?.try_get(0)?;
+    Ok(Space { parked_bytes: u64::try_from(parked).unwrap_or(0), free_bytes: None })
+}
+
+pub(super) async fn newest_time(client: &impl GenericClient) -> Result<Option<Timestamp>, PostgresError> {
+    let row = client.query_one("SELECT max(heartbeat) FROM instance", &[]).await?;
+    Ok(row.try_get::<_, Option<i64>>(0)?.map(Timestamp::from_millis))
+}
+
+/// A row that was written while the clock was ahead has its times ahead by as much. Rows that were due that late for another
+/// reason come earlier than planned.
+pub(super) async fn set_back(client: &mut Object, back: &SetBack) -> Result<usize, PostgresError> {
+    let by = i64::try_from(back.by.as_millis()).unwrap_or(i64::MAX);
+    let (now, from) = (back.now.millis(), back.from.millis());
+    let transaction = client.transaction().await?;
+    for sql in [
+        "UPDATE instance SET heartbeat = least(heartbeat, $1), started_at = least(started_at, $1)
+         WHERE heartbeat > $1 OR started_at > $1",
+        "UPDATE partition_offsets SET moved_at = $1 WHERE moved_at > $1",
+    ] {
+        transaction.execute(sql, &[&now]).await?;
+    }
+    let sql = "UPDATE pending SET due = CASE WHEN due >= $2 THEN due - $1 ELSE due END,
+                   lease_until = CASE WHEN lease_until >= $2 THEN lease_until - $1 ELSE lease_until END,
+                   since = CASE WHEN since > $3 THEN since - $1 ELSE since END,
+                   horizon = CASE WHEN since > $3 THEN horizon - $1 ELSE horizon END
+               WHERE due >= $2 OR lease_until >= $2 OR since > $3";
+    let rows = transaction.execute(sql, &[&by, &from, &now]).await?;
+    let queues = "UPDATE queue SET next_at = next_at - $1 WHERE next_at >= $2";
+    transaction.execute(queues, &[&by, &from]).await?;
+    commit(transaction).await?;
+    Ok(usize::try_from(rows).unwrap_or(usize::MAX))
+}
+
+pub(super) async fn end(client: &mut Object, instance: InstanceId) -> Result<(), PostgresError> {
+    let transaction = client.transaction().await?;
+    transaction.execute("UPDATE instance SET clean = 1 WHERE id = $1", &[&instance.0]).await?;
+    let sql = "UPDATE partition_offsets SET owner = NULL, deaths = 0 WHERE owner = $1";
+    transaction.execute(sql, &[&instance.0]).await?;
+    commit(transaction).await
+}
+
+/// A queue whose row does not agree with its pending rows.
+pub(super) struct QueueSeen {
+    queue: i64,
+    due: Option<i64>,
+    bytes: i64,
+}
+
+/// One pass over the pending rows, on a reading connection, bounded in time like every read.
+pub(super) async fn look_at_queues(client: &impl GenericClient) -> Result<Vec<QueueSeen>, PostgresError> {
+    let sql = "SELECT queue.id, seen.due, coalesce(seen.bytes, 0)::bigint FROM queue LEFT JOIN (
+                   SELECT queue, min(due) FILTER (WHERE token IS NULL) AS due, sum(octet_length(body.bytes)) AS bytes
+                   FROM pending LEFT JOIN body ON body.id = pending.id GROUP BY queue
+               ) AS seen ON seen.queue = queue.id
+               WHERE queue.parked_bytes <> coalesce(seen.bytes, 0)
+                  OR (seen.due IS NOT NULL AND (queue.next_at IS NULL OR queue.next_at > seen.due))";
+    let statement = client.prepare_cached(sql).await?;
+    let rows = client.query(&statement, &[]).await?;
+    let read = |row: &tokio_postgres::Row| {
+        Ok(QueueSeen { queue: row.try_get(0)?, due: row.try_get(1)?, bytes: row.try_get(2)? })
+    };
+    rows.iter().map(read).collect()
+}
+
+/// Frees leases that ran out, and repairs the queues in `found`, which a reader has just read: a next time that is missing or
+/// too late is set. One that is too early does no harm; the next claim corrects it.
+pub(super) async fn sweep(client: &mut Object, now: Timestamp, found: &[QueueSeen]) -> Result<usize, PostgresError> {
+    let transaction = client.transaction().await?;
+    let queues = "UPDATE queue SET next_at = 0 WHERE id IN (
+                      SELECT queue FROM pending WHERE token IS NOT NULL AND lease_until <= $1)";
+    transaction.execute(queues, &[&now.millis()]).await?;
+    let leases = "UPDATE pending SET token = NULL, lease_until = NULL WHERE token IS NOT NULL AND lease_until <= $1";
+    let expired = transaction.execute(leases, &[&now.millis()]).await?;
+    let mut table = Table::<3>::new();
+    for seen in found {
+        table.push([seen.queue.into(), seen.due.into(), seen.bytes.into()]);
+    }
+    if !table.is_empty() {
+        let sql = format!(
+            "UPDATE queue SET next_at = least(next_at, new.due), parked_bytes = new.bytes
+             FROM ({}) AS new WHERE queue.id = new.id",
+            rows_of("id bigint, due bigint, bytes bigint")
+        );
+        let statement = transaction.prepare_cached(&sql).await?;
+        transaction.execute(&statement, &table.values()).await?;
+    }
+    commit(transaction).await?;
+    Ok(usize::try_from(expired).unwrap_or(usize::MAX))
+}

@@ -1,0 +1,339 @@
+//! One batch in one transaction. All locks are taken first and in one order (instance, partitions, queues, pending rows,
+//! settled rows, each by key), so that batches of two processes never wait for each other in a circle. Then rows are merged by
+//! `apply`, and what changed is written, a statement a table.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use deadpool_postgres::Object;
+
+use super::super::cells::{Table, Uuid, rows_of};
+use super::super::connection::PostgresStore;
+use super::super::error::PostgresError;
+use super::super::transaction::{Tx, commit};
+use super::names::Names;
+use super::rows::{self, Locking, PendingTable, SettledTable};
+use super::{attempts, dead_letters, partition_offsets};
+use crate::base::clock::Timestamp;
+use crate::model::callback::CallbackId;
+use crate::model::event::PartitionKey;
+use crate::model::lease::Facts;
+use crate::model::settlement::{Change, NumberedAttempt, Rows, Settled, Verdict, apply};
+use crate::store::reads::Counts;
+use crate::store::{Applied, Batch};
+
+pub(super) async fn write(
+    store: &PostgresStore,
+    client: &mut Object,
+    batch: &Batch,
+    now: Timestamp,
+) -> Result<Applied, PostgresError> {
+    let names = Names::of(store, client, batch, now).await?;
+    let transaction = client.transaction().await?;
+    let instance = transaction.prepare_cached("SELECT batch FROM instance WHERE id = $1 FOR UPDATE").await?;
+    let last = transaction.query_opt(&instance, &[&batch.instance.0]).await?;
+    let last: i64 = last.ok_or(PostgresError::Corrupt("this instance has no row"))?.try_get(0)?;
+    if last >= number(batch.number) {
+        return Ok(Applied { now, ..Applied::default() });
+    }
+    let epochs = partition_offsets::lock(&transaction, &names.fenced(batch)).await?;
+    let mut work = Work { store, transaction: &transaction, names, epochs, now, queues: BTreeMap::new() };
+    let mut applied = Applied { now, ..Applied::default() };
+    for change in &batch.changes {
+        if let Some((record, epoch)) = change.record()
+            && !work.is_ours(&record.partition, epoch)
+        {
+            applied.lost.push((Arc::clone(&record.partition), epoch));
+        }
+    }
+    applied.verdicts = work.changes(&batch.changes).await?;
+    applied.lost.extend(work.raise_watermarks(batch).await?);
+    let counts = Counts::of(&applied.verdicts);
+    let sql = "UPDATE instance SET batch = $2, heartbeat = $3, delivered = delivered + $4, exhausted = exhausted + $5,
+                                   abandoned = abandoned + $6, dead_letters = dead_letters + $7 WHERE id = $1";
+    let statement = transaction.prepare_cached(sql).await?;
+    transaction
+        .execute(
+            &statement,
+            &[
+                &batch.instance.0,
+                &number(batch.number),
+                &now.millis(),
+                &number(counts.delivered),
+                &number(counts.exhausted),
+                &number(counts.abandoned),
+                &number(counts.dead_letters),
+            ],
+        )
+        .await?;
+    commit(transaction).await?;
+    applied.lost.sort();
+    applied.lost.dedup();
+    Ok(applied)
+}
+
+/// A number as PostgreSQL has it.
+fn number(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// The rows of one callback, before the batch and now.
+struct Entry {
+    before: Rows,
+    now: Rows,
+    /// The body of a pending row that this batch makes.
+    body: Bytes,
+}
+
+struct Work<'w> {
+    store: &'w PostgresStore,
+    transaction: &'w Tx<'w>,
+    names: Names,
+    /// The epochs of locked partitions, by number.
+    epochs: HashMap<i64, i64>,
+    now: Timestamp,
+    /// Queues with changed rows: the earliest new due time, and the change of their parked bytes.
+    queues: BTreeMap<i64, (Option<i64>, i64)>,
+}
+
+impl Work<'_> {
+    fn is_ours(&self, partition: &Arc<PartitionKey>, epoch: i64) -> bool {
+        self.names.partition(partition).and_then(|number| self.epochs.get(&number)) == Some(&epoch)
+    }
+
+    fn is_our_change(&self, change: &Change) -> bool {
+        change.record().is_none_or(|(record, epoch)| self.is_ours(&record.partition, epoch))
+    }
+
+    /// Applies all changes. One verdict for each.
+    async fn changes(&mut self, changes: &[Change]) -> Result<Vec<Verdict>, PostgresError> {
+        let mut verdicts: Vec<Option<Verdict>> = vec![None; changes.len()];
+        self.bury(changes, &mut verdicts).await?;
+        self.first_tries_that_end(changes, &mut verdicts).await?;
+        self.merge(changes, &mut verdicts).await?;
+        verdicts
+            .into_iter()
+            .map(|verdict| verdict.ok_or(PostgresError::Corrupt("a change without a verdict")))
+            .collect()
+    }
+
+    async fn bury(&self, changes: &[Change], verdicts: &mut [Option<Verdict>]) -> Result<(), PostgresError> {
+        let mut letters = Vec::new();
+        for (at, change) in changes.iter().enumerate() {
+            let Change::Bury(letter, _) = change else { continue };
+            let is_ours = self.is_our_change(change);
+            verdicts[at] = Some(apply(&Rows::default(), change, is_ours).verdict);
+            if is_ours {
+                let partition = self.names.partition(&letter.record.partition);
+                letters.push((at, &**letter, partition.ok_or(PostgresError::Corrupt("a partition without a number"))?));
+            }
+        }
+        for at in dead_letters::bury(self.transaction, &letters, self.store.values, self.now).await? {
+            verdicts[at] = Some(Verdict::BuriedWithoutValue);
+        }
+        Ok(())
+    }
+
+    /// The hot path, rows 1 and 2: one insert. A change whose id has a row already gets no verdict here.
+    async fn first_tries_that_end(
+        &self,
+        changes: &[Change],
+        verdicts: &mut [Option<Verdict>],
+    ) -> Result<(), PostgresError> {
+        let mut times: HashMap<CallbackId, usize> = HashMap::new();
+        for facts in changes.iter().filter_map(Change::facts) {
+            *times.entry(facts.id).or_default() += 1;
+        }
+        let mut first: Vec<(usize, Settled, Option<NumberedAttempt>, Verdict)> = Vec::new();
+        for (at, change) in changes.iter().enumerate() {
+            let Change::Settle(settle) = change else { continue };
+            if settle.epoch.is_none() || times[&settle.facts.id] > 1 || !self.is_our_change(change) {
+                continue;
+            }
+            let step = apply(&Rows::default(), change, true);
+            if let Some(settled) = step.rows.settled {
+                first.push((at, settled, step.attempt, step.verdict));
+            }
+        }
+        let mut table = SettledTable::new();
+        for (_, settled, ..) in &first {
+            table.push(settled, self.names.of_row(&settled.facts)?);
+        }
+        let inserted: HashSet<CallbackId> = table.insert_new(self.transaction).await?.into_iter().collect();
+        let mut made = Vec::new();
+        for (at, settled, attempt, verdict) in &first {
+            if inserted.contains(&settled.facts.id) {
+                verdicts[*at] = Some(*verdict);
+                made.extend(attempt.clone().map(|attempt| (settled.facts.id, attempt)));
+            }
+        }
+        attempts::insert(self.transaction, &made).await
+    }
+
+    /// All other changes, in their order: rows are read under a lock, merged, and written.
+    async fn merge(&mut self, changes: &[Change], verdicts: &mut [Option<Verdict>]) -> Result<(), PostgresError> {
+        let rest: Vec<usize> = (0..changes.len()).filter(|at| verdicts[*at].is_none()).collect();
+        if rest.is_empty() {
+            return Ok(());
+        }
+        let facts: Vec<&Arc<Facts>> = rest.iter().filter_map(|at| changes[*at].facts()).collect();
+        self.lock_queues(&facts).await?;
+        let mut ids: Vec<Uuid> = facts.iter().map(|facts| facts.id.into()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let mut entries: BTreeMap<CallbackId, Entry> = BTreeMap::new();
+        for (id, before) in rows::load(self.transaction, &self.store.numbers, &ids, Locking::Update).await? {
+            let before = before.map_err(PostgresError::Corrupt)?;
+            entries.insert(id, Entry { now: before.clone(), before, body: Bytes::new() });
+        }
+        let mut made = Vec::new();
+        for at in rest {
+            let change = &changes[at];
+            let Some(facts) = change.facts() else { continue };
+            let entry = entries.entry(facts.id).or_insert_with(|| Entry {
+                before: Rows::default(),
+                now: Rows::default(),
+                body: Bytes::new(),
+            });
+            let is_ours = change.record().is_none_or(|(record, epoch)| {
+                self.names.partition(&record.partition).and_then(|number| self.epochs.get(&number)) == Some(&epoch)
+            });
+            let step = apply(&entry.now, change, is_ours);
+            verdicts[at] = Some(step.verdict);
+            made.extend(step.attempt.map(|attempt| (facts.id, attempt)));
+            if entry.now.pending.is_none() && step.rows.pending.is_some() {
+                entry.body = body_of(change);
+            }
+            entry.now = step.rows;
+        }
+        attempts::insert(self.transaction, &made).await?;
+        self.write_rows(&entries).await
+    }
+
+    async fn lock_queues(&self, facts: &[&Arc<Facts>]) -> Result<(), PostgresError> {
+        let mut queues: Vec<i64> = facts.iter().filter_map(|facts| self.names.queue(&facts.queue)).collect();
+        queues.sort_unstable();
+        queues.dedup();
+        let sql = "SELECT id FROM queue WHERE id = ANY($1) ORDER BY id FOR UPDATE";
+        let statement = self.transaction.prepare_cached(sql).await?;
+        self.transaction.query(&statement, &[&queues]).await?;
+        Ok(())
+    }
+
+    async fn write_rows(&mut self, entries: &BTreeMap<CallbackId, Entry>) -> Result<(), PostgresError> {
+        let (mut settled, mut pending) = (SettledTable::new(), PendingTable::new());
+        let mut bodies = Table::<2>::new();
+        let mut ended: Vec<Uuid> = Vec::new();
+        for (id, entry) in entries {
+            if let Some(row) = entry.now.settled.as_ref().filter(|row| Some(*row) != entry.before.settled.as_ref()) {
+                settled.push(row, self.names.of_row(&row.facts)?);
+            }
+            match (&entry.before.pending, &entry.now.pending) {
+                (Some(_), None) => ended.push((*id).into()),
+                (before, Some(row)) if before.as_ref() != Some(row) => {
+                    let numbers = self.names.of_row(&row.facts)?;
+                    pending.push(row, numbers);
+                    let mut added = 0;
+                    if before.is_none() {
+                        bodies.push([(*id).into(), (&entry.body[..]).into()]);
+                        added = i64::try_from(entry.body.len()).unwrap_or(i64::MAX);
+                    }
+                    self.note_queue(numbers.queue, row.token.is_none().then_some(row.due.millis()), added);
+                }
+                _ => {}
+            }
+        }
+        settled.replace(self.transaction).await?;
+        pending.replace(self.transaction).await?;
+        if !bodies.is_empty() {
+            let sql =
+                format!("INSERT INTO body (id, bytes) {} ORDER BY id ON CONFLICT DO NOTHING", rows_of(BODY_COLUMNS));
+            let statement = self.transaction.prepare_cached(&sql).await?;
+            self.transaction.execute(&statement, &bodies.values()).await?;
+        }
+        self.delete_pending(&ended, entries).await?;
+        self.raise_queues().await
+    }
+
+    async fn delete_pending(
+        &mut self,
+        ended: &[Uuid],
+        entries: &BTreeMap<CallbackId, Entry>,
+    ) -> Result<(), PostgresError> {
+        if ended.is_empty() {
+            return Ok(());
+        }
+        let statement = self.transaction.prepare_cached("DELETE FROM pending WHERE id = ANY($1)").await?;
+        self.transaction.execute(&statement, &[&ended]).await?;
+        let sql = "DELETE FROM body WHERE id = ANY($1) RETURNING id, octet_length(bytes)::bigint";
+        let statement = self.transaction.prepare_cached(sql).await?;
+        for row in self.transaction.query(&statement, &[&ended]).await? {
+            let freed: i64 = row.try_get(1)?;
+            let entry = entries.get(&rows::id_of(&row)?);
+            if let Some(before) = entry.and_then(|entry| entry.before.pending.as_ref()) {
+                let queue = self.names.of_row(&before.facts)?.queue;
+                self.note_queue(queue, None, freed.saturating_neg());
+            }
+        }
+        Ok(())
+    }
+
+    fn note_queue(&mut self, queue: i64, due: Option<i64>, bytes: i64) {
+        let entry = self.queues.entry(queue).or_insert((None, 0));
+        entry.0 = match (entry.0, due) {
+            (Some(earlier), Some(due)) => Some(earlier.min(due)),
+            (earlier, due) => earlier.or(due),
+        };
+        entry.1 = entry.1.saturating_add(bytes);
+    }
+
+    async fn raise_queues(&self) -> Result<(), PostgresError> {
+        if self.queues.is_empty() {
+            return Ok(());
+        }
+        let mut table = Table::<3>::new();
+        for (queue, (due, bytes)) in &self.queues {
+            table.push([(*queue).into(), (*due).into(), (*bytes).into()]);
+        }
+        let sql = format!(
+            "UPDATE queue SET next_at = CASE WHEN new.due IS NULL THEN next_at ELSE least(next_at, new.due) END,
+                              parked_bytes = greatest(0, parked_bytes + new.bytes)
+             FROM ({}) AS new WHERE queue.id = new.id",
+            rows_of(QUEUE_COLUMNS)
+        );
+        let statement = self.transaction.prepare_cached(&sql).await?;
+        self.transaction.execute(&statement, &table.values()).await?;
+        Ok(())
+    }
+
+    /// Raises watermarks, and returns those whose partitions have a newer epoch.
+    async fn raise_watermarks(&self, batch: &Batch) -> Result<Vec<(Arc<PartitionKey>, i64)>, PostgresError> {
+        let mut lost = Vec::new();
+        let mut raised = BTreeMap::new();
+        for watermark in &batch.watermarks {
+            match self.names.partition(&watermark.partition) {
+                Some(number) if self.is_ours(&watermark.partition, watermark.epoch) => {
+                    let upto = raised.entry(number).or_insert(watermark.watermark);
+                    if watermark.watermark.upto >= upto.upto {
+                        *upto = watermark.watermark;
+                    }
+                }
+                _ => lost.push((Arc::clone(&watermark.partition), watermark.epoch)),
+            }
+        }
+        partition_offsets::raise(self.transaction, &raised, self.now).await?;
+        Ok(lost)
+    }
+}
+
+const BODY_COLUMNS: &str = "id uuid, bytes bytea";
+const QUEUE_COLUMNS: &str = "id bigint, due bigint, bytes bigint";
+
+fn body_of(change: &Change) -> Bytes {
+    match change {
+        Change::Settle(settle) => settle.body.clone(),
+        Change::Park(park) => park.body.clone(),
+        Change::Release { .. } | Change::Bury(..) => Bytes::new(),
+    }
+}

@@ -1,0 +1,106 @@
+//! Why a call to PostgreSQL failed, and which kind of failure that is for the rest of the store.
+
+use std::error::Error as _;
+
+use deadpool_postgres::PoolError;
+use tokio_postgres::error::SqlState;
+
+use crate::store::StoreError;
+
+#[derive(Debug)]
+pub(super) enum PostgresError {
+    /// A statement failed, so the transaction did nothing.
+    Sql(tokio_postgres::Error),
+    /// The answer to COMMIT did not come.
+    Commit(tokio_postgres::Error),
+    /// There was no connection.
+    Pool(PoolError),
+    /// A row that this program could not have written.
+    Corrupt(&'static str),
+    Refused(String),
+    /// An error of a job over the shared SQL, which has its kind already.
+    Store(StoreError),
+}
+
+impl From<tokio_postgres::Error> for PostgresError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<PoolError> for PostgresError {
+    fn from(error: PoolError) -> Self {
+        Self::Pool(error)
+    }
+}
+
+impl From<StoreError> for PostgresError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<PostgresError> for StoreError {
+    fn from(error: PostgresError) -> Self {
+        match error {
+            PostgresError::Corrupt(what) => Self::Broken(format!("a row can't be read: {what}")),
+            PostgresError::Refused(why) => Self::Refused(why),
+            PostgresError::Store(error) => error,
+            PostgresError::Pool(PoolError::Backend(error)) => Self::Unavailable(told(&error)),
+            PostgresError::Pool(PoolError::Timeout(_)) => {
+                Self::Unavailable("no connection to the database became free in time".to_owned())
+            }
+            PostgresError::Pool(other) => Self::Unavailable(other.to_string()),
+            PostgresError::Commit(error) => match error.code() {
+                // The server refused the commit itself: nothing happened.
+                Some(_) => of_sql(&error),
+                None => Self::Uncertain(told(&error)),
+            },
+            PostgresError::Sql(error) => of_sql(&error),
+        }
+    }
+}
+
+/// What the server or the library said, with its cause, on one line. No value of a row is in it: the detail of an error may
+/// quote one, so it is left out.
+pub(super) fn told(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(server) => format!("{} ({})", server.message().replace('\n', " "), server.code().code()),
+        None => match error.source() {
+            Some(cause) => format!("{error}: {cause}").replace('\n', " "),
+            None => error.to_string(),
+        },
+    }
+}
+
+fn of_sql(error: &tokio_postgres::Error) -> StoreError {
+    let Some(code) = error.code() else {
+        return if error.is_closed() || error.source().is_some_and(|cause| cause.is::<std::io::Error>()) {
+            StoreError::Unavailable(told(error))
+        } else if error.source().is_some() {
+            // A value could not be written as its column's type.
+            StoreError::Refused(told(error))
+        } else {
+            StoreError::Unavailable(told(error))
+        };
+    };
+    if is_temporary(code) {
+        return StoreError::Unavailable(told(error));
+    }
+    match &code.code()[..2] {
+        // A value that does not fit its type, or breaks a rule of the table; a statement that is too large.
+        "22" | "23" | "54" => StoreError::Refused(told(error)),
+        _ => StoreError::Broken(told(error)),
+    }
+}
+
+/// Connections, resources and locks: it may work later.
+fn is_temporary(code: &SqlState) -> bool {
+    let classes = ["08", "40", "53", "57", "58"];
+    let others = [
+        SqlState::LOCK_NOT_AVAILABLE,
+        SqlState::READ_ONLY_SQL_TRANSACTION,
+        SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+    ];
+    classes.contains(&&code.code()[..2]) || others.contains(code)
+}

@@ -1,0 +1,64 @@
+//! The migrations of the PostgreSQL store, applied in order, each in a transaction with the schema's new number.
+
+use deadpool_postgres::Object;
+use tokio_postgres::Client;
+
+use super::error::{PostgresError, told};
+use super::url::PostgresUrl;
+use crate::base::clock::Timestamp;
+use crate::store::{OpenError, StoreError};
+
+pub(super) const MIGRATIONS: [(&str, &str); 1] =
+    [("0001_store", include_str!("../../../migrations/postgres/0001_store.sql"))];
+
+/// Brings the schema to that of this program.
+pub(super) async fn migrate(client: &mut Object, url: &PostgresUrl, now: Timestamp) -> Result<(), OpenError> {
+    let unusable = |reason: String| OpenError::Database { url: url.to_string(), reason };
+    let found = schema(client).await.map_err(|error| unusable(told(&error)))?;
+    if found > MIGRATIONS.len() {
+        return Err(unusable(newer(found)));
+    }
+    for (index, (name, _)) in MIGRATIONS.iter().enumerate().skip(found) {
+        let applied = apply(client, index, now).await;
+        applied.map_err(|error| unusable(format!("migration {name}: {}", StoreError::from(error))))?;
+    }
+    Ok(())
+}
+
+pub(super) fn newer(found: usize) -> String {
+    format!("it was written by a newer callbackd (schema {found}, this one knows {})", MIGRATIONS.len())
+}
+
+/// How many migrations are applied.
+pub(super) async fn schema(client: &Client) -> Result<usize, tokio_postgres::Error> {
+    let is_there = client.query_one("SELECT to_regclass('schema_version') IS NOT NULL", &[]).await?;
+    if !is_there.get::<_, bool>(0) {
+        return Ok(0);
+    }
+    let row = client.query_opt("SELECT version FROM schema_version", &[]).await?;
+    Ok(row.map_or(0, |row| usize::try_from(row.get::<_, i64>(0)).unwrap_or(usize::MAX)))
+}
+
+async fn apply(client: &mut Object, index: usize, now: Timestamp) -> Result<(), PostgresError> {
+    let transaction = client.transaction().await?;
+    transaction.batch_execute(MIGRATIONS[index].1).await?;
+    let version = i64::try_from(index + 1).unwrap_or(i64::MAX);
+    if index == 0 {
+        transaction.batch_execute("CREATE TABLE schema_version (version bigint NOT NULL)").await?;
+        transaction.execute("INSERT INTO schema_version (version) VALUES ($1)", &[&version]).await?;
+        name_store(&transaction, now).await?;
+    } else {
+        transaction.execute("UPDATE schema_version SET version = $1", &[&version]).await?;
+    }
+    super::transaction::commit(transaction).await
+}
+
+/// Gives a new store its id.
+async fn name_store(transaction: &super::transaction::Tx<'_>, now: Timestamp) -> Result<(), PostgresError> {
+    let mut random = [0_u8; 8];
+    aws_lc_rs::rand::fill(&mut random).expect("the system gives random bytes");
+    let id = format!("st_{}", scale_callback_serve::text::hex(&random));
+    let sql = "INSERT INTO store (one, id, generation, created_at, counted_since) VALUES (1, $1, 1, $2, $2)";
+    transaction.execute(sql, &[&id, &now.millis()]).await?;
+    Ok(())
+}

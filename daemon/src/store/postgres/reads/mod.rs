@@ -1,0 +1,204 @@
+//! The reads for people, on PostgreSQL: lists by id, newest event first, single rows, and counts. Every read runs on a
+//! connection of its own kind and within a bounded time, so that no question holds delivery up.
+
+mod dead_letters;
+mod queues;
+mod scan;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use deadpool_postgres::GenericClient;
+use tokio_postgres::Row;
+
+use super::cells::Uuid;
+use super::connection::PostgresStore;
+use super::engine::rows::{Locking, id_of, opt_small};
+use super::engine::{attempts, partition_offsets, rows};
+use super::error::PostgresError;
+use super::transaction::begin_read;
+use crate::base::clock::Timestamp;
+use crate::model::callback::CallbackId;
+use crate::model::event::PartitionKey;
+use crate::model::settlement::{NumberedAttempt, Rows};
+use crate::store::Answer;
+use crate::store::reads::{
+    BuriedLetter, CallbackFilter, Counts, DeadLetterFilter, Found, InstanceEnd, InstanceRow, LastAttempt, Page,
+    PartitionOffsets, QueueAsk, QueueRow, Reads, Totals,
+};
+
+impl Reads for PostgresStore {
+    fn rows(&self, id: CallbackId) -> Answer<'_, Rows> {
+        Box::pin(async move { Ok(rows::load_one(&self.people_reader().await?, &self.numbers, id).await?) })
+    }
+
+    fn attempts(&self, id: CallbackId) -> Answer<'_, Vec<NumberedAttempt>> {
+        Box::pin(async move { Ok(attempts::of(&self.people_reader().await?, id).await?) })
+    }
+
+    fn last_attempts(&self, ids: Vec<CallbackId>) -> Answer<'_, Vec<Option<LastAttempt>>> {
+        Box::pin(async move { Ok(last_attempts(&self.people_reader().await?, &ids).await?) })
+    }
+
+    fn body(&self, id: CallbackId) -> Answer<'_, Option<Bytes>> {
+        Box::pin(async move { Ok(body(&self.people_reader().await?, id).await?) })
+    }
+
+    fn callbacks(&self, filter: CallbackFilter, page: Page) -> Answer<'_, Found<(CallbackId, Rows)>> {
+        Box::pin(async move { Ok(callbacks(self, &filter, &page).await?) })
+    }
+
+    fn dead_letters(&self, filter: DeadLetterFilter, page: Page) -> Answer<'_, Found<BuriedLetter>> {
+        Box::pin(async move {
+            let client = self.people_reader().await?;
+            Ok(dead_letters::page(&client, &self.numbers, &filter, &page).await?)
+        })
+    }
+
+    fn nameless_dead_letters(&self, at_most: usize) -> Answer<'_, usize> {
+        Box::pin(async move { Ok(dead_letters::nameless(&self.people_reader().await?, at_most).await?) })
+    }
+
+    fn dead_letter(&self, id: CallbackId) -> Answer<'_, Option<BuriedLetter>> {
+        Box::pin(async move { Ok(dead_letters::one(&self.people_reader().await?, &self.numbers, id).await?) })
+    }
+
+    fn offsets(&self) -> Answer<'_, Vec<PartitionOffsets>> {
+        Box::pin(async move { Ok(offsets(&self.people_reader().await?).await?) })
+    }
+
+    fn queues(&self, ask: QueueAsk) -> Answer<'_, Vec<QueueRow>> {
+        Box::pin(async move { Ok(queues::list(&self.people_reader().await?, &ask).await?) })
+    }
+
+    fn instances(&self, at_most: usize) -> Answer<'_, Vec<InstanceRow>> {
+        Box::pin(async move { Ok(instances(&self.people_reader().await?, at_most).await?) })
+    }
+
+    fn backlog(&self) -> Answer<'_, (u64, Option<Timestamp>)> {
+        Box::pin(async move { Ok(backlog(&self.people_reader().await?).await?) })
+    }
+
+    fn counts(&self) -> Answer<'_, (Counts, Timestamp)> {
+        Box::pin(async move { Ok(counts(&self.people_reader().await?).await?) })
+    }
+
+    fn totals(&self) -> Answer<'_, Totals> {
+        Box::pin(async move {
+            let mut client = self.people_reader().await?;
+            let transaction = begin_read(&mut client).await?;
+            Ok(totals(&transaction).await?)
+        })
+    }
+}
+
+async fn callbacks(
+    store: &PostgresStore,
+    filter: &CallbackFilter,
+    page: &Page,
+) -> Result<Found<(CallbackId, Rows)>, PostgresError> {
+    let client = store.people_reader().await?;
+    let found = scan::scan(&client, filter, page).await?;
+    let ids: Vec<Uuid> = found.docs.iter().copied().map(Uuid::from).collect();
+    let mut rows = rows::load(&client, &store.numbers, &ids, Locking::None).await?;
+    let mut docs = Vec::with_capacity(found.docs.len());
+    for id in found.docs {
+        let of_id = rows.remove(&id).transpose().map_err(PostgresError::Corrupt)?;
+        docs.push((id, of_id.unwrap_or_default()));
+    }
+    Ok(Found { docs, next: found.next })
+}
+
+async fn last_attempts(
+    client: &impl GenericClient,
+    ids: &[CallbackId],
+) -> Result<Vec<Option<LastAttempt>>, PostgresError> {
+    let asked: Vec<Uuid> = ids.iter().copied().map(Uuid::from).collect();
+    let sql = "SELECT DISTINCT ON (id) id, status, begun_at, ms FROM attempt WHERE id = ANY($1) ORDER BY id, n DESC";
+    let statement = client.prepare_cached(sql).await?;
+    let mut found = HashMap::new();
+    for row in client.query(&statement, &[&asked]).await? {
+        let took = Duration::from_millis(row.try_get::<_, i64>(3)?.try_into().unwrap_or(0));
+        let begun_at = Timestamp::from_millis(row.try_get(2)?);
+        found.insert(id_of(&row)?, LastAttempt { status: opt_small(&row, 1)?, ended_at: begun_at.plus(took) });
+    }
+    Ok(ids.iter().map(|id| found.get(id).copied()).collect())
+}
+
+async fn body(client: &impl GenericClient, id: CallbackId) -> Result<Option<Bytes>, PostgresError> {
+    let statement = client.prepare_cached("SELECT bytes FROM body WHERE id = $1").await?;
+    let row = client.query_opt(&statement, &[&Uuid::from(id)]).await?;
+    Ok(row.map(|row| row.try_get(0).map(Bytes::copy_from_slice)).transpose()?)
+}
+
+async fn instances(client: &impl GenericClient, at_most: usize) -> Result<Vec<InstanceRow>, PostgresError> {
+    let sql = "SELECT id, started_at, heartbeat, clean FROM instance ORDER BY id DESC LIMIT $1";
+    let statement = client.prepare_cached(sql).await?;
+    let rows = client.query(&statement, &[&i64::try_from(at_most).unwrap_or(i64::MAX)]).await?;
+    let read = |row: &Row| {
+        Ok(InstanceRow {
+            id: row.try_get(0)?,
+            started_at: Timestamp::from_millis(row.try_get(1)?),
+            seen_at: Timestamp::from_millis(row.try_get(2)?),
+            end: match row.try_get::<_, i64>(3)? {
+                0 => None,
+                1 => Some(InstanceEnd::Clean),
+                _ => Some(InstanceEnd::Died),
+            },
+        })
+    };
+    rows.iter().map(read).collect()
+}
+
+async fn counts(client: &impl GenericClient) -> Result<(Counts, Timestamp), PostgresError> {
+    let read = |row: &Row| -> Result<Counts, PostgresError> {
+        let count = |at| -> Result<u64, PostgresError> { Ok(row.try_get::<_, i64>(at)?.try_into().unwrap_or(0)) };
+        Ok(Counts { delivered: count(0)?, exhausted: count(1)?, abandoned: count(2)?, dead_letters: count(3)? })
+    };
+    let sql = "SELECT coalesce(sum(delivered), 0)::bigint, coalesce(sum(exhausted), 0)::bigint,
+                      coalesce(sum(abandoned), 0)::bigint, coalesce(sum(dead_letters), 0)::bigint FROM instance";
+    let statement = client.prepare_cached(sql).await?;
+    let of_instances = read(&client.query_one(&statement, &[]).await?)?;
+    let sql = "SELECT delivered, exhausted, abandoned, dead_letters, counted_since FROM store";
+    let statement = client.prepare_cached(sql).await?;
+    let row = client.query_one(&statement, &[]).await?;
+    Ok((of_instances.and(read(&row)?), Timestamp::from_millis(row.try_get(4)?)))
+}
+
+async fn totals(client: &impl GenericClient) -> Result<Totals, PostgresError> {
+    let (pending, oldest_due) = backlog(client).await?;
+    let sql = "SELECT state, reason, count(*) FROM settled GROUP BY state, reason
+               ORDER BY state COLLATE \"C\", reason COLLATE \"C\" NULLS FIRST";
+    let rows = client.query(sql, &[]).await?;
+    let read = |row: &Row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get::<_, i64>(2)?.try_into().unwrap_or(0)));
+    let settled = rows.iter().map(read).collect::<Result<_, PostgresError>>()?;
+    Ok(Totals { pending, oldest_due, settled, dead_letters: dead_letters::counts(client).await? })
+}
+
+async fn offsets(client: &impl GenericClient) -> Result<Vec<PartitionOffsets>, PostgresError> {
+    let sql = "SELECT cluster, topic, partition, epoch, owner, moved_at, watermark, seen_upto, last_off, last_hash
+               FROM partition_offsets ORDER BY cluster COLLATE \"C\", topic COLLATE \"C\", partition";
+    let statement = client.prepare_cached(sql).await?;
+    let rows = client.query(&statement, &[]).await?;
+    let read = |row: &Row| {
+        let (cluster, topic): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
+        Ok(PartitionOffsets {
+            partition: PartitionKey { cluster: cluster.into(), topic: topic.into(), number: row.try_get(2)? },
+            epoch: row.try_get(3)?,
+            owner: row.try_get(4)?,
+            moved_at: Timestamp::from_millis(row.try_get(5)?),
+            watermark: partition_offsets::watermark(row, 6)?,
+        })
+    };
+    rows.iter().map(read).collect()
+}
+
+async fn backlog(client: &impl GenericClient) -> Result<(u64, Option<Timestamp>), PostgresError> {
+    let statement =
+        client.prepare_cached("SELECT count(*), min(due) FILTER (WHERE token IS NULL) FROM pending").await?;
+    let row = client.query_one(&statement, &[]).await?;
+    let pending: i64 = row.try_get(0)?;
+    let oldest: Option<i64> = row.try_get(1)?;
+    Ok((u64::try_from(pending).unwrap_or(0), oldest.map(Timestamp::from_millis)))
+}

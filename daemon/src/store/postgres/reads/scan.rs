@@ -1,0 +1,170 @@
+//! Pages of callbacks: the cursors of a search, each read in pieces, merged newest first.
+
+use std::collections::{HashSet, VecDeque};
+use std::time::Instant;
+
+use deadpool_postgres::GenericClient;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use super::super::cells::{Cell, Uuid};
+use super::super::engine::rows::id_of;
+use super::super::error::PostgresError;
+use crate::model::callback::CallbackId;
+use crate::store::reads::{CallbackFilter, Found, Page, QueueMatch};
+use crate::store::search::{BUDGET, By, Candidate, Range, STRIDE, Search, searches};
+
+/// The ids of callbacks that match.
+pub(super) async fn scan(
+    client: &impl GenericClient,
+    filter: &CallbackFilter,
+    page: &Page,
+) -> Result<Found<CallbackId>, PostgresError> {
+    let deadline = Instant::now() + BUDGET;
+    let queues = match &filter.queues {
+        Some(queues) => Some(queue_numbers(client, queues).await?),
+        None => None,
+    };
+    let mut cursors: Vec<_> = searches(filter, queues.as_ref(), page.before).into_iter().map(Cursor::new).collect();
+    // The first piece of a cursor is as long as a page; those that follow are longer.
+    let first_piece = page.limit.clamp(16, STRIDE);
+    for cursor in &mut cursors {
+        cursor.fill(client, first_piece).await?;
+    }
+    let mut found = Found { docs: Vec::with_capacity(page.limit), next: None };
+    let mut last = None;
+    for looked in 1_usize.. {
+        let heads = cursors.iter().enumerate();
+        let heads = heads.filter_map(|(at, cursor)| cursor.rows.front().map(|head| (head.id, at)));
+        let Some((id, at)) = heads.max() else { return Ok(found) };
+        let candidate = cursors[at].pop(client).await?;
+        // A callback that is sent again is in both tables.
+        if last != Some(id) && candidate.is_some_and(|candidate| candidate.matches(filter, queues.as_ref())) {
+            if found.docs.len() == page.limit {
+                found.next = found.docs.last().copied();
+                return Ok(found);
+            }
+            found.docs.push(id);
+        }
+        last = Some(id);
+        if looked.is_multiple_of(STRIDE) && Instant::now() >= deadline {
+            found.next = last;
+            return Ok(found);
+        }
+    }
+    Ok(found)
+}
+
+/// The least and the greatest id of a range, both in it; `None` for an empty one.
+pub(super) fn bounds(range: &Range) -> Option<(Uuid, Uuid)> {
+    let filled = |bytes: &[u8]| {
+        let mut id = [0; 16];
+        let length = bytes.len().min(16);
+        id[..length].copy_from_slice(&bytes[..length]);
+        id
+    };
+    let last = if range.ceiling.len() > 16 {
+        [0xff; 16]
+    } else {
+        u128::from_be_bytes(filled(&range.ceiling)).checked_sub(1)?.to_be_bytes()
+    };
+    Some((Uuid(filled(&range.floor)), Uuid(last)))
+}
+
+struct Cursor {
+    search: Search,
+    rows: VecDeque<Candidate>,
+    /// The ids that were not read yet; `None` at the end.
+    left: Option<(Uuid, Uuid)>,
+}
+
+impl Cursor {
+    fn new(search: Search) -> Self {
+        let left = bounds(&search.range);
+        Self { search, rows: VecDeque::new(), left }
+    }
+
+    async fn pop(&mut self, client: &impl GenericClient) -> Result<Option<Candidate>, PostgresError> {
+        let next = self.rows.pop_front();
+        if self.rows.is_empty() {
+            self.fill(client, STRIDE).await?;
+        }
+        Ok(next)
+    }
+
+    /// Reads the next piece.
+    async fn fill(&mut self, client: &impl GenericClient, piece: usize) -> Result<(), PostgresError> {
+        let Some((floor, last)) = self.left else { return Ok(()) };
+        let times = self.search.range.read_at.map(|(since, until)| (since.millis(), until.millis()));
+        let (sql, value) = statement(&self.search);
+        let limit = i64::try_from(piece).unwrap_or(i64::MAX);
+        let mut values: Vec<&(dyn ToSql + Sync)> = vec![&floor, &last, &limit];
+        if let Some((since, until)) = &times {
+            values.extend([since as &(dyn ToSql + Sync), until]);
+        }
+        if let Some(value) = &value {
+            values.push(value);
+        }
+        let statement = client.prepare_cached(&sql).await?;
+        let rows = client.query(&statement, &values).await?;
+        self.rows = rows.iter().map(read).collect::<Result<_, PostgresError>>()?;
+        self.left = match self.rows.back() {
+            Some(oldest) if self.rows.len() == piece => {
+                let next = u128::from_be_bytes(*oldest.id.as_bytes()).checked_sub(1);
+                next.map(|next| (floor, Uuid(next.to_be_bytes())))
+            }
+            _ => None,
+        };
+        Ok(())
+    }
+}
+
+fn read(row: &Row) -> Result<Candidate, PostgresError> {
+    Ok(Candidate {
+        id: id_of(row)?,
+        team: row.try_get(1)?,
+        queue: row.try_get(2)?,
+        state: row.try_get(3)?,
+        reason: row.try_get(4)?,
+        outcome: row.try_get(5)?,
+        test: row.try_get(6)?,
+    })
+}
+
+/// The statement of one cursor, and the value that its index is asked for. The first three values are the range and the
+/// number of rows.
+fn statement(search: &Search) -> (String, Option<Cell<'_>>) {
+    let mut conditions = vec!["id >= $1 AND id <= $2".to_owned()];
+    let mut next = 4;
+    if search.range.read_at.is_some() {
+        let read_at = search.table.read_at();
+        conditions.push(format!("{read_at} >= $4 AND {read_at} < $5"));
+        next = 6;
+    }
+    let (condition, value) = match &search.by {
+        By::All => (None, None),
+        By::Task(task) => (Some("task"), Some(Cell::from(task.as_bytes()))),
+        By::FailedQueue(queue) => (Some("state <> 'delivered' AND queue"), Some((*queue).into())),
+        By::FailedReason(reason) => (Some("state <> 'delivered' AND reason"), Some((*reason).into())),
+        By::FailedTeam(team) => (Some("state <> 'delivered' AND team"), Some(team.as_str().into())),
+        By::FailedState(state) => (Some("state <> 'delivered' AND state"), Some((*state).into())),
+    };
+    conditions.extend(condition.map(|condition| format!("{condition} = ${next}")));
+    let (table, columns) = (search.table.name(), search.table.columns());
+    let conditions = conditions.join(" AND ");
+    let sql =
+        format!("SELECT id, team, queue, {columns}, test FROM {table} WHERE {conditions} ORDER BY id DESC LIMIT $3");
+    (sql, value)
+}
+
+async fn queue_numbers(client: &impl GenericClient, queues: &[QueueMatch]) -> Result<HashSet<i64>, PostgresError> {
+    let mut numbers = HashSet::new();
+    for queue in queues {
+        let sql = "SELECT id FROM queue WHERE target = $1 AND ($2::text IS NULL OR team = $2)";
+        let statement = client.prepare_cached(sql).await?;
+        for row in client.query(&statement, &[&queue.target, &queue.team]).await? {
+            numbers.insert(row.try_get(0)?);
+        }
+    }
+    Ok(numbers)
+}

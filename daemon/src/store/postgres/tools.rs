@@ -1,0 +1,178 @@
+//! What an operator does with a store while no daemon runs on it: check it, list its migrations, tell what it holds, verify it.
+//! Nothing here changes the store.
+
+use deadpool_postgres::Object;
+
+use super::connection::{LockError, PostgresStore, look};
+use super::error::{PostgresError, told};
+use super::migrations::{MIGRATIONS, newer, schema};
+use super::url::PostgresUrl;
+use crate::base::clock::{NEAR, Timestamp};
+use crate::base::finding::Finding;
+use crate::store::admin::some_keys;
+use crate::store::report::{Info, Looked};
+use crate::store::sql::{Database as _, Reader};
+use crate::store::{OpenError, StoreError};
+
+/// Everything that could keep a daemon from using this store.
+pub(in crate::store) async fn check(url: &PostgresUrl, now: Timestamp) -> Looked {
+    let what = "store";
+    let found = |findings, in_use| Looked { findings, in_use, keys: Vec::new() };
+    let store = match look(url).await {
+        Ok(store) => store,
+        Err(LockError::Held) => {
+            return found(vec![Finding::ok(what, format!("{url} is used by a callbackd that runs now"))], true);
+        }
+        Err(LockError::Other(reason)) => {
+            let fix = "check host, port, user, password and database in store.url, and that the server runs";
+            return found(vec![Finding::failed(what, format!("{url}: {reason}"), fix)], false);
+        }
+    };
+    let findings = match applied(&store, url).await {
+        Err(error) => vec![Finding::failed(what, error.to_string(), "use a callbackd that knows this schema")],
+        Ok(0) => vec![Finding::ok(what, format!("{url} is empty; the store is made at the first start"))],
+        Ok(count) if count < MIGRATIONS.len() => {
+            vec![Finding::ok(
+                what,
+                format!("{url}: {} migrations are applied at the next start", MIGRATIONS.len() - count),
+            )]
+        }
+        Ok(_) => return whole(&store, url, now).await,
+    };
+    found(findings, false)
+}
+
+/// A store with this program's schema: its time must be near, and its keys are for the check of the keyring.
+async fn whole(store: &PostgresStore, url: &PostgresUrl, now: Timestamp) -> Looked {
+    let keys = store.read(Reader::People, some_keys).await;
+    let newest: Result<_, StoreError> = async {
+        let client = store.people_reader().await?;
+        let row = client.query_one("SELECT max(heartbeat) FROM instance", &[]).await.map_err(PostgresError::from)?;
+        Ok(row.get::<_, Option<i64>>(0).map(Timestamp::from_millis))
+    }
+    .await;
+    let finding = match (&keys, newest) {
+        (Err(error), _) => failed(url, error),
+        (Ok(_), Err(error)) => failed(url, &error),
+        (Ok(_), Ok(Some(newest))) if newest.since(now) > NEAR => Finding::failed(
+            "store",
+            format!("{url} was last written at {newest}, which is later than this machine's clock says"),
+            "set the clock",
+        ),
+        (Ok(_), Ok(_)) => Finding::ok("store", format!("{url}, schema {}", MIGRATIONS[MIGRATIONS.len() - 1].0)),
+    };
+    Looked { findings: vec![finding], in_use: false, keys: keys.unwrap_or_default() }
+}
+
+fn failed(url: &PostgresUrl, error: &StoreError) -> Finding {
+    Finding::failed("store", format!("{url}: {error}"), "see the server's log")
+}
+
+/// How many migrations are applied.
+async fn applied(store: &PostgresStore, url: &PostgresUrl) -> Result<usize, OpenError> {
+    let unusable = |reason| OpenError::Database { url: url.to_string(), reason };
+    let client = reader(store, url).await?;
+    let found = schema(&client).await.map_err(|error| unusable(told(&error)))?;
+    if found > MIGRATIONS.len() { Err(unusable(newer(found))) } else { Ok(found) }
+}
+
+async fn reader(store: &PostgresStore, url: &PostgresUrl) -> Result<Object, OpenError> {
+    let unusable = |error: PostgresError| OpenError::Database {
+        url: url.to_string(),
+        reason: StoreError::from(error).to_string(),
+    };
+    store.writer().await.map_err(unusable)
+}
+
+/// The store under its lock, without a change to it.
+async fn locked(url: &PostgresUrl) -> Result<PostgresStore, OpenError> {
+    look(url).await.map_err(|error| error.of(url))
+}
+
+pub(in crate::store) async fn migrations(url: &PostgresUrl) -> Result<Vec<(&'static str, bool)>, OpenError> {
+    let applied = applied(&locked(url).await?, url).await?;
+    Ok(MIGRATIONS.iter().enumerate().map(|(at, (name, _))| (*name, at < applied)).collect())
+}
+
+/// The store, with its lock, where its schema is this program's.
+async fn of_this_schema(url: &PostgresUrl) -> Result<PostgresStore, OpenError> {
+    let store = locked(url).await?;
+    let found = applied(&store, url).await?;
+    if found != MIGRATIONS.len() {
+        let reason =
+            format!("its schema is {found}, this program's is {}; see: callbackd migrate --status", MIGRATIONS.len());
+        return Err(OpenError::Database { url: url.to_string(), reason });
+    }
+    Ok(store)
+}
+
+pub(in crate::store) async fn info(url: &PostgresUrl) -> Result<Info, OpenError> {
+    let store = of_this_schema(url).await?;
+    let client = reader(&store, url).await?;
+    let sql = "SELECT id, created_at, pg_database_size(current_database()),
+                      (SELECT count(*) FROM pending), (SELECT count(*) FROM settled), (SELECT count(*) FROM attempt),
+                      (SELECT count(*) FROM dead_letter), (SELECT count(*) FROM team) FROM store";
+    let look = async {
+        let row = client.query_one(sql, &[]).await?;
+        let count =
+            |at| -> Result<u64, tokio_postgres::Error> { Ok(row.try_get::<_, i64>(at)?.try_into().unwrap_or(0)) };
+        Ok(Info {
+            store_id: row.try_get(0)?,
+            created_at: Timestamp::from_millis(row.try_get(1)?),
+            schema: MIGRATIONS[MIGRATIONS.len() - 1].0.to_owned(),
+            file_bytes: count(2)?,
+            pending: count(3)?,
+            settled: count(4)?,
+            attempts: count(5)?,
+            dead_letters: count(6)?,
+            teams: count(7)?,
+        })
+    };
+    look.await
+        .map_err(|error: tokio_postgres::Error| OpenError::Database { url: url.to_string(), reason: told(&error) })
+}
+
+/// Rows that must fit together, each as a count of those that do not.
+const FIT: [(&str, &str); 6] = [
+    (
+        "pending callbacks without a body",
+        "SELECT count(*) FROM pending WHERE NOT EXISTS (SELECT 1 FROM body WHERE body.id = pending.id)",
+    ),
+    (
+        "bodies without a pending callback",
+        "SELECT count(*) FROM body WHERE NOT EXISTS (SELECT 1 FROM pending WHERE pending.id = body.id)",
+    ),
+    (
+        "rows of an unknown queue",
+        "SELECT (SELECT count(*) FROM pending WHERE NOT EXISTS (SELECT 1 FROM queue WHERE queue.id = pending.queue))
+              + (SELECT count(*) FROM settled WHERE NOT EXISTS (SELECT 1 FROM queue WHERE queue.id = settled.queue))",
+    ),
+    (
+        "rows of an unknown partition",
+        "SELECT (SELECT count(*) FROM pending WHERE partition_id NOT IN (SELECT id FROM partition_offsets))
+              + (SELECT count(*) FROM settled WHERE partition_id NOT IN (SELECT id FROM partition_offsets))",
+    ),
+    ("keys of an unknown team", "SELECT count(*) FROM team_key WHERE team NOT IN (SELECT id FROM team)"),
+    (
+        "attempts of an unknown callback",
+        "SELECT count(*) FROM attempt WHERE NOT EXISTS (SELECT 1 FROM pending WHERE pending.id = attempt.id)
+             AND NOT EXISTS (SELECT 1 FROM settled WHERE settled.id = attempt.id)",
+    ),
+];
+
+/// Reads every row: a sentence for each thing that is wrong. The server's pages are the server's to check (`pg_amcheck`).
+pub(in crate::store) async fn verify(url: &PostgresUrl) -> Result<Vec<String>, OpenError> {
+    let store = of_this_schema(url).await?;
+    let client = reader(&store, url).await?;
+    let unusable = |error: tokio_postgres::Error| OpenError::Database { url: url.to_string(), reason: told(&error) };
+    // Whole tables are read.
+    client.batch_execute("SET statement_timeout = 0").await.map_err(unusable)?;
+    let mut wrong = Vec::new();
+    for (what, sql) in FIT {
+        let count: i64 = client.query_one(sql, &[]).await.map_err(unusable)?.get(0);
+        if count > 0 {
+            wrong.push(format!("{count} {what}"));
+        }
+    }
+    Ok(wrong)
+}

@@ -1,0 +1,216 @@
+//! `store.url = "postgres://..."`: which servers, and how they must prove who they are.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use tokio_postgres::Config;
+use tokio_postgres::config::{Host, SslMode};
+use url::Url;
+
+/// How the connection is encrypted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Tls {
+    /// Not at all.
+    Off,
+    /// The server must show a certificate for its name from one of the authorities in this file, or from a public one.
+    VerifyFull(Option<PathBuf>),
+}
+
+/// Where a PostgreSQL database is. Printed without its password.
+#[derive(Clone)]
+pub struct PostgresUrl {
+    pub(super) config: Config,
+    pub(super) tls: Tls,
+    shown: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    #[error("it is no URL: {0}")]
+    NotAUrl(String),
+    #[error("it names no host; write postgres://user@host/database")]
+    NoHost,
+    #[error("it names no database; write postgres://user@host/database")]
+    NoDatabase,
+    #[error("it names no user; write postgres://user@host/database")]
+    NoUser,
+    #[error("sslmode is \"verify-full\", or \"disable\" where nobody else can read the connection, and not {0:?}")]
+    SslMode(String),
+    #[error("{0}")]
+    Other(String),
+}
+
+impl FromStr for PostgresUrl {
+    type Err = UrlError;
+
+    fn from_str(text: &str) -> Result<Self, UrlError> {
+        let (own, rest) = split_options(text);
+        let mut config: Config = rest.parse().map_err(|error: tokio_postgres::Error| {
+            // The library's words, without the URL itself: it may contain a password.
+            UrlError::NotAUrl(std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string))
+        })?;
+        if config.get_hosts().is_empty() {
+            return Err(UrlError::NoHost);
+        }
+        if config.get_dbname().is_none_or(str::is_empty) {
+            return Err(UrlError::NoDatabase);
+        }
+        if config.get_user().is_none_or(str::is_empty) {
+            return Err(UrlError::NoUser);
+        }
+        let tls = match own.ssl_mode.as_deref() {
+            None if config.get_hosts().iter().all(is_local) => Tls::Off,
+            None | Some("verify-full") => Tls::VerifyFull(own.root_cert.map(PathBuf::from)),
+            Some("disable") => Tls::Off,
+            Some(other) => return Err(UrlError::SslMode(other.to_owned())),
+        };
+        config.ssl_mode(if tls == Tls::Off { SslMode::Disable } else { SslMode::Require });
+        if config.get_application_name().is_none() {
+            config.application_name("callbackd");
+        }
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(Duration::from_secs(5));
+        }
+        // A server that has vanished is noticed within a quarter of a minute.
+        config
+            .keepalives_idle(Duration::from_secs(5))
+            .keepalives_interval(Duration::from_secs(2))
+            .keepalives_retries(3);
+        config.tcp_user_timeout(Duration::from_secs(10));
+        let shown = shown(&config);
+        Ok(Self { config, tls, shown })
+    }
+}
+
+impl fmt::Display for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl fmt::Debug for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PostgresUrl({})", self.shown)
+    }
+}
+
+impl PartialEq for PostgresUrl {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.config, &self.tls) == (&other.config, &other.tls)
+    }
+}
+
+impl Eq for PostgresUrl {}
+
+/// The options that the library does not know.
+#[derive(Default)]
+struct Own {
+    ssl_mode: Option<String>,
+    root_cert: Option<String>,
+}
+
+/// Takes our own options out of the URL's query.
+fn split_options(text: &str) -> (Own, String) {
+    let mut own = Own::default();
+    let Some((before, query)) = text.split_once('?') else { return (own, text.to_owned()) };
+    let mut others = Vec::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let value = |value: &str| {
+            let decoded = Url::parse(&format!("x:/?v={value}")).ok();
+            decoded.and_then(|url| url.query_pairs().next().map(|(_, value)| value.into_owned())).unwrap_or_default()
+        };
+        match pair.split_once('=') {
+            Some(("sslmode", mode)) => own.ssl_mode = Some(value(mode)),
+            Some(("sslrootcert", path)) => own.root_cert = Some(value(path)),
+            _ => others.push(pair),
+        }
+    }
+    let rest = if others.is_empty() { before.to_owned() } else { format!("{before}?{}", others.join("&")) };
+    (own, rest)
+}
+
+/// Nobody else can read a connection to this host.
+fn is_local(host: &Host) -> bool {
+    match host {
+        Host::Tcp(name) => name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()),
+        #[cfg(unix)]
+        Host::Unix(_) => true,
+    }
+}
+
+fn shown(config: &Config) -> String {
+    let ports = config.get_ports();
+    let host = |(at, host): (usize, &Host)| {
+        let port = ports.get(at).or(ports.first()).copied().unwrap_or(5432);
+        match host {
+            Host::Tcp(name) => format!("{name}:{port}"),
+            #[cfg(unix)]
+            Host::Unix(path) => format!("{}:{port}", path.display()),
+        }
+    };
+    let hosts: Vec<_> = config.get_hosts().iter().enumerate().map(host).collect();
+    format!(
+        "postgres://{}@{}/{}",
+        config.get_user().unwrap_or_default(),
+        hosts.join(","),
+        config.get_dbname().unwrap_or_default()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> PostgresUrl {
+        text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        let url = parsed(
+            "postgres://cb:p%40ss@db1.example.com,db2.example.com:5433/callbacks?target_session_attrs=read-write",
+        );
+        assert_eq!(url.to_string(), "postgres://cb@db1.example.com:5432,db2.example.com:5433/callbacks");
+        assert!(!format!("{url:?}").contains("p@ss") && !format!("{url:?}").contains("p%40ss"));
+        assert_eq!(url.config.get_password(), Some(&b"p@ss"[..]));
+        for wrong in ["postgres://cb:secret@:x/db", "postgres://cb:secret@host:port/db", "postgres://cb:secret@"] {
+            let error = wrong.parse::<PostgresUrl>().unwrap_err().to_string();
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_server_must_prove_who_it_is_unless_nobody_else_is_on_the_way() {
+        let full = Tls::VerifyFull(None);
+        for (text, tls) in [
+            ("postgres://u@db.example.com/d", full.clone()),
+            ("postgres://u@10.0.0.1/d", full.clone()),
+            ("postgres://u@localhost,db.example.com/d", full.clone()),
+            ("postgres://u@127.0.0.1/d", Tls::Off),
+            ("postgres://u@[::1]:5433/d", Tls::Off),
+            ("postgres://u@%2Frun%2Fpostgresql/d", Tls::Off),
+            ("postgres://u@127.0.0.1/d?sslmode=verify-full", full),
+            ("postgres://u@db.example.com/d?sslmode=disable", Tls::Off),
+            (
+                "postgres://u@db/d?connect_timeout=3&sslrootcert=%2Fetc%2Fca.pem&sslmode=verify-full",
+                Tls::VerifyFull(Some("/etc/ca.pem".into())),
+            ),
+        ] {
+            assert_eq!(parsed(text).tls, tls, "{text}");
+        }
+        for mode in ["require", "prefer", "verify-ca", ""] {
+            let error = format!("postgres://u@db/d?sslmode={mode}").parse::<PostgresUrl>();
+            assert_eq!(error, Err(UrlError::SslMode(mode.to_owned())));
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        assert_eq!("postgres:///d?user=u".parse::<PostgresUrl>(), Err(UrlError::NoHost));
+        assert_eq!("postgres://u@h".parse::<PostgresUrl>(), Err(UrlError::NoDatabase));
+        assert_eq!("postgres://h/d".parse::<PostgresUrl>(), Err(UrlError::NoUser));
+        assert!(matches!("postgres://u@h/d?nonsense=1".parse::<PostgresUrl>(), Err(UrlError::NotAUrl(_))));
+    }
+}

@@ -1,0 +1,170 @@
+//! How callbacks are searched, in every database: a few ordered cursors, each over the index that fits the question best, merged
+//! newest first. What no index answers is decided row by row here and not in SQL, so that a search which finds little ends in
+//! time, with what it has found and with the place where to go on.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use crate::base::clock::Timestamp;
+use crate::model::callback::CallbackId;
+use crate::model::state::State;
+use crate::model::team::Mode;
+use crate::store::reads::CallbackFilter;
+
+/// A page is answered within this time, full or not.
+pub(super) const BUDGET: Duration = Duration::from_millis(500);
+/// Rows between two looks at the clock.
+pub(super) const STRIDE: usize = 256;
+/// At most this many queues get a cursor each. A filter with more queues is decided row by row.
+const CURSORS: usize = 8;
+
+/// A range of ids: at or above `floor`, below `ceiling`.
+#[derive(Debug, Clone)]
+pub(super) struct Range {
+    pub(super) floor: Vec<u8>,
+    pub(super) ceiling: Vec<u8>,
+    /// The ids of this range contain no time. Their rows are found by the time at which we read the record: at the
+    /// first or later, and before the second.
+    pub(super) read_at: Option<(Timestamp, Timestamp)>,
+}
+
+/// The ranges of ids between two times and below an id. Ids begin with the time of their event, or with zeros where
+/// that is not known.
+pub(super) fn ranges(since: Option<Timestamp>, until: Option<Timestamp>, before: Option<CallbackId>) -> Vec<Range> {
+    let time = |at: Timestamp| at.millis().max(1).to_be_bytes()[2..].to_vec();
+    let below = |end: Option<Vec<u8>>| {
+        let ends = [end, before.map(|id| id.as_bytes().to_vec())];
+        ends.into_iter().flatten().min().unwrap_or_else(|| vec![0xff; 17])
+    };
+    if since.is_none() && until.is_none() {
+        return vec![Range { floor: Vec::new(), ceiling: below(None), read_at: None }];
+    }
+    let (first, end) = (Timestamp::from_millis(i64::MIN), Timestamp::from_millis(i64::MAX));
+    let timeless_end = time(Timestamp::from_millis(1));
+    vec![
+        Range { floor: time(since.unwrap_or_default()), ceiling: below(until.map(time)), read_at: None },
+        Range {
+            floor: Vec::new(),
+            ceiling: below(Some(timeless_end)),
+            read_at: Some((since.unwrap_or(first), until.unwrap_or(end))),
+        },
+    ]
+}
+
+/// A table of callbacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Table {
+    Pending,
+    Settled,
+}
+
+impl Table {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Settled => "settled",
+        }
+    }
+
+    /// Its columns for state, reason and outcome.
+    pub(super) fn columns(self) -> &'static str {
+        match self {
+            Self::Pending => "'pending', NULL, last_outcome",
+            Self::Settled => "state, reason, outcome",
+        }
+    }
+
+    /// The time at which the record was read.
+    pub(super) fn read_at(self) -> &'static str {
+        match self {
+            Self::Pending => "coalesce(since, due)",
+            Self::Settled => "first_at",
+        }
+    }
+}
+
+/// Which rows of the table: all of them, or those that an index finds. Indexes whose names begin with `Failed` have no row of a
+/// delivered callback.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum By {
+    All,
+    Task(String),
+    FailedQueue(i64),
+    FailedReason(&'static str),
+    FailedTeam(String),
+    FailedState(&'static str),
+}
+
+/// One cursor.
+#[derive(Debug, Clone)]
+pub(super) struct Search {
+    pub(super) table: Table,
+    pub(super) by: By,
+    pub(super) range: Range,
+}
+
+/// The cursors that together give every callback which may match. `queues` has the numbers of the filter's queues.
+pub(super) fn searches(
+    filter: &CallbackFilter,
+    queues: Option<&HashSet<i64>>,
+    before: Option<CallbackId>,
+) -> Vec<Search> {
+    let ways = ways(filter, queues);
+    let ranges = ranges(filter.since, filter.until, before);
+    let in_range = |range: Range| {
+        let search = move |(table, by): &(Table, By)| Search { table: *table, by: by.clone(), range: range.clone() };
+        ways.iter().map(search).collect::<Vec<_>>()
+    };
+    ranges.into_iter().flat_map(in_range).collect()
+}
+
+fn ways(filter: &CallbackFilter, queues: Option<&HashSet<i64>>) -> Vec<(Table, By)> {
+    let mut ways = Vec::new();
+    if filter.state.is_none_or(|state| state == State::Pending) && filter.reason.is_none() {
+        ways.push((Table::Pending, filter.task.clone().map_or(By::All, By::Task)));
+    }
+    if filter.state == Some(State::Pending) {
+        return ways;
+    }
+    // Only abandoned callbacks have a reason.
+    let failed = filter.reason.is_some() || filter.state.is_some_and(|state| state != State::Delivered);
+    let few_queues = queues.filter(|queues| failed && queues.len() <= CURSORS);
+    let by = match (&filter.task, few_queues, filter.reason, &filter.team, filter.state) {
+        (Some(task), ..) => By::Task(task.clone()),
+        (None, Some(queues), ..) => {
+            ways.extend(queues.iter().map(|queue| (Table::Settled, By::FailedQueue(*queue))));
+            return ways;
+        }
+        (None, None, Some(reason), ..) => By::FailedReason(reason.name()),
+        (None, None, None, Some(team), _) if failed => By::FailedTeam(team.clone()),
+        (None, None, None, None, Some(state)) if failed => By::FailedState(state.name()),
+        _ => By::All,
+    };
+    ways.push((Table::Settled, by));
+    ways
+}
+
+/// One row of a cursor, with what a filter decides on.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    pub(super) id: CallbackId,
+    pub(super) team: String,
+    pub(super) queue: i64,
+    pub(super) state: String,
+    pub(super) reason: Option<String>,
+    pub(super) outcome: Option<String>,
+    pub(super) test: bool,
+}
+
+impl Candidate {
+    /// Whether the filter matches. Task and times are already in every cursor's condition.
+    pub(super) fn matches(&self, filter: &CallbackFilter, queues: Option<&HashSet<i64>>) -> bool {
+        filter.team.as_ref().is_none_or(|team| *team == self.team)
+            && filter.teams.as_ref().is_none_or(|teams| teams.contains(&self.team))
+            && queues.is_none_or(|queues| queues.contains(&self.queue))
+            && filter.state.is_none_or(|state| state.name() == self.state)
+            && filter.reason.is_none_or(|reason| Some(reason.name()) == self.reason.as_deref())
+            && filter.outcome.is_none_or(|outcome| Some(outcome.name()) == self.outcome.as_deref())
+            && filter.mode.is_none_or(|mode| (mode == Mode::Test) == self.test)
+    }
+}
