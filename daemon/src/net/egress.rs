@@ -118,9 +118,15 @@ pub enum Denied {
     OwnAddress,
     #[error("it is a cloud's metadata service")]
     Metadata,
-    #[error("it lies in {0}")]
+    #[error("it lies in {0}; an [[egress.allow]] rule would allow it")]
     Special(&'static str),
-    #[error("the name is of special use ({0})")]
+    #[error("write 127.0.0.1 instead of localhost; an [[egress.allow]] rule must allow this address")]
+    Localhost,
+    #[error(
+        "a host with a single word is not looked up; write its full name, such as hooks.example.com, or allow it with an [[egress.allow]] rule"
+    )]
+    SingleLabel,
+    #[error("the name is of special use ({0}); an [[egress.allow]] rule would allow it")]
     SpecialName(&'static str),
 }
 
@@ -161,7 +167,7 @@ pub fn judge(host: &TargetHost, ip: IpAddr, port: u16, team: &str, policy: &Poli
 /// Decides whether a name may be looked up.
 ///
 /// # Errors
-/// [`Denied::SpecialName`].
+/// [`Denied::Localhost`], [`Denied::SingleLabel`] or [`Denied::SpecialName`].
 pub fn judge_name(name: &str, port: u16, team: &str, policy: &Policy) -> Result<(), Denied> {
     let named = policy
         .allow
@@ -171,8 +177,11 @@ pub fn judge_name(name: &str, port: u16, team: &str, policy: &Policy) -> Result<
     if named {
         return Ok(());
     }
+    if name == "localhost" {
+        return Err(Denied::Localhost);
+    }
     if !name.contains('.') {
-        return Err(Denied::SpecialName("a single label"));
+        return Err(Denied::SingleLabel);
     }
     let special = SPECIAL_NAMES
         .iter()
@@ -489,6 +498,9 @@ mod tests {
         for name in ["localhost", "a.localhost", "printer.local", "db.internal", "router", "x.home.arpa", "a.b.onion"] {
             assert!(judge_name(name, 443, "t", &policy()).is_err(), "{name}");
         }
+        let told = |name| judge_name(name, 443, "t", &policy()).map_err(|denied| denied.to_string());
+        assert!(told("localhost").is_err_and(|why| why.contains("write 127.0.0.1 instead of localhost")));
+        assert!(told("router").is_err_and(|why| why.contains("write its full name")));
         for name in ["a.example", "notlocalhost.example", "mylocal.example", "internal.example", "xlocal.org"] {
             assert_eq!(judge_name(name, 443, "t", &policy()), Ok(()), "{name}");
         }

@@ -24,6 +24,13 @@ pub struct Step {
     pub detail: String,
     /// The outcome that an attempt would have.
     pub failed: Option<Outcome>,
+    /// What the receiver answered, in the step `post`.
+    pub status: Option<u16>,
+}
+
+impl Step {
+    /// The name of the step that sends the request. The steps before it send nothing of a callback.
+    pub const POST: &'static str = "post";
 }
 
 struct Steps<'o> {
@@ -46,7 +53,7 @@ impl Steps<'_> {
 
     fn push(&mut self, name: &'static str, detail: String, failed: Option<Outcome>) {
         let now = Instant::now();
-        self.steps.push(Step { name, took: now.duration_since(self.since), detail, failed });
+        self.steps.push(Step { name, took: now.duration_since(self.since), detail, failed, status: None });
         self.since = now;
     }
 }
@@ -72,7 +79,7 @@ impl Client {
         if let Err(failed) = dial::allowed(target, team, &policy, &found) {
             return steps.failed("egress", &failed);
         }
-        steps.done("egress", "every address may be called");
+        steps.done("egress", "every address of this host is allowed");
         let (stream, peer) = match self.dialer.connect(Answers::known(found), target, team, &policy, end).await {
             Ok(connected) => connected,
             Err(failed) => return steps.failed("connect", &failed),
@@ -100,7 +107,10 @@ impl Client {
         let answer = scale_callback_serve::text::printable(&kept, 300);
         let status = exchange.status.map_or_else(String::new, |status| format!("status {status}"));
         let detail = [status, answer].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
-        steps.push("post", detail, Some(exchange.outcome).filter(|outcome| *outcome != Outcome::Ok));
+        steps.push(Step::POST, detail, Some(exchange.outcome).filter(|outcome| *outcome != Outcome::Ok));
+        if let Some(post) = steps.steps.last_mut() {
+            post.status = exchange.status;
+        }
         steps.steps
     }
 }

@@ -33,6 +33,16 @@ impl Checked {
     pub fn succeeded(&self) -> bool {
         self.steps.iter().all(|step| step.failed.is_none())
     }
+
+    /// Whether the request was sent. If not, the receiver has refused nothing.
+    pub fn was_sent(&self) -> bool {
+        self.steps.iter().any(|step| step.name == Step::POST)
+    }
+
+    /// Whether the receiver answered that it does not know the keys.
+    pub fn is_unauthenticated(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step.status, Some(401 | 403)))
+    }
 }
 
 /// One test callback.
@@ -82,11 +92,11 @@ impl Inner {
             Ok(resolved) => resolved,
             Err(refusal) => {
                 let (took, failed) = (begun.elapsed(), Some(refusal.outcome));
-                return Ok(checked(vec![Step { name: "url", took, detail: refusal.why, failed }]));
+                return Ok(checked(vec![Step { name: "url", took, detail: refusal.why, failed, status: None }]));
             }
         };
         let detail = format!("{}, {} keys, {} form", resolved.target.origin, mode.name(), resolved.form.name());
-        let first = Step { name: "url", took: begun.elapsed(), detail, failed: None };
+        let first = Step { name: "url", took: begun.elapsed(), detail, failed: None, status: None };
         let content = Content { id: &id, at: now, attempt: 1, body: body(&task_id, mode) };
         let mut outgoing = sign(resolved, content, &engine.user_agent);
         change(&mut outgoing);

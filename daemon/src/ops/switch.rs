@@ -62,9 +62,7 @@ impl Session {
             forged: None,
         };
         if !answer.valid.succeeded() {
-            answer.result = "nothing was switched: the receiver did not accept a valid test callback in the new form; \
-                             its last step says why"
-                .to_owned();
+            answer.result = not_accepted(&answer.valid).to_owned();
             return Ok(answer);
         }
         let forged = self.inner.try_callback(&self.caller, trial(), forge).await?;
@@ -149,6 +147,19 @@ impl Plan {
              one. Once the receiver needs its {old} no more, revoke it",
             self.to.name()
         )
+    }
+}
+
+/// Why nothing was switched after the valid callback failed. It was signed with the team's test keys, which a receiver may
+/// lack although it holds the live ones.
+fn not_accepted(valid: &Checked) -> &'static str {
+    if !valid.was_sent() {
+        "nothing was switched: no request was sent; the last step says why"
+    } else if valid.is_unauthenticated() {
+        "nothing was switched: the receiver did not accept a valid test callback in the new form. It was signed with the \
+         team's test keys: does the receiver hold them?"
+    } else {
+        "nothing was switched: the receiver did not accept a valid test callback in the new form; its last step says why"
     }
 }
 

@@ -9,7 +9,7 @@ use super::policy::{self, Operation};
 use super::{Creation, Inner, OpsError, Session, created, named, required};
 use crate::model::endpoint::Origin;
 use crate::model::team::{AuthForm, HttpPolicy, RetryOverride, Team};
-use crate::net::egress::{CUSTOMERS_REASON, Denied, judge, judge_name};
+use crate::net::egress::{CUSTOMERS_REASON, judge, judge_name};
 use crate::net::target::{Target, TargetHost};
 use crate::store::admin::IdempotencyKey;
 
@@ -227,13 +227,7 @@ impl Inner {
             TargetHost::Address(ip) => judge(&target.host, *ip, port, &team.id, &policy),
             TargetHost::Name(name) => judge_name(name, port, &team.id, &policy),
         };
-        judged.map_err(|denied| {
-            let remedy = match denied {
-                Denied::Special(_) | Denied::SpecialName(_) => "; an [[egress.allow]] rule would allow it",
-                Denied::OwnService | Denied::OwnAddress | Denied::Metadata => "",
-            };
-            OpsError::UrlRefused(format!("{CUSTOMERS_REASON} ({denied}{remedy})"))
-        })
+        judged.map_err(|denied| OpsError::UrlRefused(format!("{CUSTOMERS_REASON} ({denied})")))
     }
 }
 

@@ -294,6 +294,8 @@ pub struct StepShape {
     pub detail: String,
     /// The outcome that the attempt of a callback would have here.
     pub outcome: Option<&'static str>,
+    /// The status that the receiver answered.
+    pub status: Option<u16>,
 }
 
 impl CheckShape {
@@ -304,6 +306,7 @@ impl CheckShape {
             duration_ms: u64::try_from(step.took.as_millis()).unwrap_or(u64::MAX),
             detail: step.detail.clone(),
             outcome: step.failed.map(|outcome| outcome.name()),
+            status: step.status,
         });
         Self {
             succeeded: checked.succeeded(),

@@ -150,7 +150,7 @@ pub(in crate::cli) enum EndpointsCommand {
         team: String,
         /// The URL to try.
         url: String,
-        /// The mode whose keys are used: live or test.
+        /// The mode whose keys sign the callback: live or test.
         #[arg(long, default_value = "test")]
         mode: String,
     },

@@ -66,7 +66,7 @@ pub(in crate::cli) enum TeamsCommand {
         /// The URL to try instead of the team's default URL.
         #[arg(long)]
         url: Option<String>,
-        /// The mode whose keys are used: live or test.
+        /// The mode whose keys sign the callback: live or test.
         #[arg(long, default_value = "test")]
         mode: String,
     },

@@ -3,6 +3,8 @@
 use serde_json::Value;
 
 use super::super::table::{Column, Look, date, record, table, text, time, whole};
+use crate::model::team::Mode;
+use crate::net::probe::Step;
 
 pub(super) type Columns = &'static [Column];
 
@@ -174,18 +176,11 @@ pub(super) fn shown(view: &View, answer: &Value, look: Look) -> String {
             titled("Callbacks", "callbacks", &CALLBACKS),
             titled("Dead letters", "dead_letters", &DEAD_LETTERS),
         ]),
-        View::Check => {
-            let verdict = if answer["succeeded"] == true {
-                "The receiver accepted it."
-            } else {
-                "The receiver did not accept it; the last step says why."
-            };
-            joined([Some(table(&docs(answer, "steps"), &STEPS, look)), Some(verdict.to_owned())])
-        }
+        View::Check => joined([Some(table(&docs(answer, "steps"), &STEPS, look)), Some(verdict(answer))]),
         View::Switch => {
             let steps = |title, member: &str| titled_steps(title, &answer[member], look);
             joined([
-                steps("A valid test callback, which the receiver must accept", "valid"),
+                steps("A valid callback with the team's test keys, which the receiver must accept", "valid"),
                 steps("A forged one, which it must refuse", "forged"),
                 answer["result"].as_str().map(str::to_owned),
             ])
@@ -213,6 +208,25 @@ fn titled_steps(title: &str, check: &Value, look: Look) -> Option<String> {
     check["steps"].as_array().map(|steps| format!("{title}\n{}", table(steps, &STEPS, look)))
 }
 
+/// How a check went, and with which keys: a receiver that holds only keys of the other mode refuses the callback.
+fn verdict(answer: &Value) -> String {
+    let mode = answer["mode"].as_str().unwrap_or_default();
+    let sent = answer["steps"].as_array().into_iter().flatten().find(|step| step["step"] == Step::POST);
+    let Some(sent) = sent else { return "No request was sent; the last step says why.".to_owned() };
+    if answer["succeeded"] == true {
+        return format!("The receiver accepted it, signed with the team's {mode} keys.");
+    }
+    let is_unauthenticated = matches!(sent["status"].as_u64(), Some(401 | 403));
+    let hint = if is_unauthenticated && mode == Mode::Test.name() {
+        " If the receiver holds only the live keys, try --mode live."
+    } else {
+        ""
+    };
+    format!(
+        "The receiver did not accept it, signed with the team's {mode} keys; the last step says what it answered.{hint}"
+    )
+}
+
 fn list(columns: Columns, answer: &Value, look: Look) -> String {
     let docs = docs(answer, "docs");
     let shown = table(&docs, columns, look);
@@ -234,4 +248,29 @@ fn attempts(docs: &[Value], callback: &Value, look: Look) -> String {
         text.push_str("No attempt has ended yet.");
     }
     text.trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_check_says_which_keys_signed_and_whether_anything_was_sent() {
+        let check = |mode: &str, succeeded: bool, step: &str, status: Option<u16>| {
+            verdict(&json!({ "mode": mode, "succeeded": succeeded, "steps": [{ "step": step, "status": status }] }))
+        };
+        assert_eq!(
+            check("live", true, "post", Some(204)),
+            "The receiver accepted it, signed with the team's live keys."
+        );
+        assert_eq!(check("test", false, "egress", None), "No request was sent; the last step says why.");
+        for status in [401, 403] {
+            let said = check("test", false, "post", Some(status));
+            assert!(said.contains("test keys") && said.contains("--mode live"), "{said}");
+            assert!(!check("live", false, "post", Some(status)).contains("--mode"), "it was signed with the live ones");
+        }
+        assert!(!check("test", false, "post", Some(503)).contains("--mode"), "the keys are not the reason");
+    }
 }
