@@ -33,6 +33,7 @@ async fn readyz(State(ops): State<Ops>) -> Response {
     let body = json!({
         "ready": readiness.ready,
         "troubles": readiness.troubles,
+        "note": ops.note(),
         "intake": { "held": readiness.intake_held },
         "kafka": { "reachable": readiness.kafka_reachable, "partitions": readiness.partitions },
         "store": { "answers": readiness.store_up },

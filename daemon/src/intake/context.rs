@@ -125,6 +125,9 @@ impl Context {
             state.assigned = read.len();
             state.partitions = read;
             state.blocked = blocked;
+            if state.unread_topics().is_none() {
+                state.refusal = None;
+            }
             changed
         });
     }

@@ -108,9 +108,22 @@ pub struct KafkaState {
     pub partitions: Vec<PartitionRead>,
     /// An operator started the daemon without intake: nothing is read.
     pub held: bool,
+    /// The topics of the configuration.
+    pub topics: Vec<String>,
+    /// What the Kafka client said last about a topic or a right that is missing. Forgotten when every topic is read.
+    pub refusal: Option<&'static str>,
 }
 
 impl KafkaState {
+    /// Which topics have no partition here, and what the Kafka client said about it: a sentence for people. `None` if it said
+    /// nothing, because another member of the group may have them.
+    pub fn unread_topics(&self) -> Option<String> {
+        let why = self.refusal?;
+        let is_read = |topic: &str| self.partitions.iter().any(|read| &*read.partition.topic == topic);
+        let unread: Vec<&str> = self.topics.iter().map(String::as_str).filter(|topic| !is_read(topic)).collect();
+        (!unread.is_empty()).then(|| format!("no partition of {} is read: {why}", unread.join(", ")))
+    }
+
     /// Which partition an open transaction holds for the longest time: a sentence for people.
     pub fn held_by_transaction(&self) -> Option<String> {
         let held = self.partitions.iter().filter_map(|read| Some((read.held_since?, &read.partition)));
@@ -135,4 +148,23 @@ pub struct PartitionRead {
     pub recorded_upto: Option<Timestamp>,
     /// An open transaction keeps the rest of the partition from being read, since then.
     pub held_since: Option<Timestamp>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_that_is_not_read_is_named_with_what_the_client_said() {
+        let partition = Arc::new(PartitionKey { cluster: "c".into(), topic: "here".into(), number: 0 });
+        let read = PartitionRead { partition, lag: 0, recorded_upto: None, held_since: None };
+        let topics = vec!["here".to_owned(), "nope".to_owned()];
+        let state =
+            |partitions, refusal| KafkaState { partitions, refusal, topics: topics.clone(), ..KafkaState::default() };
+        assert_eq!(state(vec![read.clone()], None).unread_topics(), None, "another member may read it");
+        let told = state(vec![read], Some("a topic does not exist")).unread_topics();
+        assert_eq!(told.as_deref(), Some("no partition of nope is read: a topic does not exist"));
+        let told = state(Vec::new(), Some("a topic does not exist")).unread_topics();
+        assert_eq!(told.as_deref(), Some("no partition of here, nope is read: a topic does not exist"));
+    }
 }

@@ -85,7 +85,7 @@ struct AtWork {
 pub fn build(config: Config, deps: Deps, stops: Stops) -> (IntakeHandle, IntakeTask) {
     deps.metrics.expect_topics(&config.topics);
     let deps = Arc::new(deps);
-    let (state, kafka) = watch::channel(KafkaState::default());
+    let (state, kafka) = watch::channel(KafkaState { topics: config.topics.clone(), ..KafkaState::default() });
     let (asks, asks_rx) = mpsc::channel(ASKS);
     let (batches, batches_rx) = mpsc::channel(BATCH_QUEUE);
     let stalled = Arc::new(Stalled::default());

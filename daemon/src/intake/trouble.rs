@@ -33,6 +33,10 @@ impl Troubles {
         if kind == KafkaTrouble::Unreachable {
             self.set_reachable(false);
         }
+        // The client says this once, and then reads nothing of the topic, so `status` must remember it.
+        if matches!(kind, KafkaTrouble::TopicMissing | KafkaTrouble::NotAuthorised) {
+            self.state.send_modify(|state| state.refusal = Some(hint));
+        }
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         if logged.get(&kind).is_none_or(|at| at.elapsed() >= QUIET) {
             logged.insert(kind, Instant::now());
@@ -88,5 +92,25 @@ fn kind_of(error: &KafkaError) -> (KafkaTrouble, &'static str) {
         ),
         Some(Code::Fatal) => FATAL,
         _ => (KafkaTrouble::Other, "the Kafka client reports an error"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::metrics::Labels;
+
+    #[test]
+    fn what_keeps_a_topic_from_being_read_is_remembered_and_an_outage_does_not_hide_it() {
+        let (state, kafka) = watch::channel(KafkaState::default());
+        let troubles = Troubles::new(Arc::new(Metrics::new(&Labels::default())), state);
+        troubles.set_reachable(true);
+        troubles.report(&KafkaError::MessageConsumption(Code::UnknownTopicOrPartition));
+        assert!(kafka.borrow().refusal.is_some_and(|why| why.starts_with("a topic does not exist")));
+        assert!(kafka.borrow().reachable);
+        troubles.report(&KafkaError::MessageConsumption(Code::AllBrokersDown));
+        assert!(kafka.borrow().refusal.is_some_and(|why| why.starts_with("a topic does not exist")));
+        troubles.report(&KafkaError::MessageConsumption(Code::TopicAuthorizationFailed));
+        assert!(kafka.borrow().refusal.is_some_and(|why| why.starts_with("the broker refuses us")));
     }
 }

@@ -247,7 +247,9 @@ impl Inner {
 fn how_far(kafka: &KafkaState) -> String {
     match kafka.recorded_upto() {
         _ if kafka.held => "intake is held: no partition is read".to_owned(),
-        _ if kafka.assigned == 0 => "no partition is being read now".to_owned(),
+        _ if kafka.assigned == 0 => {
+            kafka.unread_topics().unwrap_or_else(|| "no partition is being read now".to_owned())
+        }
         Some(upto) => format!("every partition, {} of them, is recorded up to {upto}", kafka.assigned),
         None => format!("not every partition, {} of them, was read yet", kafka.assigned),
     }

@@ -43,7 +43,8 @@ pub struct Readiness {
     pub ready: bool,
     /// One sentence for each reason why it can't do its work.
     pub troubles: Vec<String>,
-    pub kafka_reachable: bool,
+    /// `None` while intake is held, because Kafka is not asked then.
+    pub kafka_reachable: Option<bool>,
     /// The daemon was started without intake.
     pub intake_held: bool,
     pub partitions: usize,
@@ -76,6 +77,11 @@ impl Ops {
     /// and it is not stopping. Kafka's state is shown but does not count, since the API is needed most when Kafka is down.
     pub fn readiness(&self) -> Readiness {
         self.0.readiness()
+    }
+
+    /// Why the daemon reads nothing, or ends nothing, though it is ready: a sentence for people.
+    pub fn note(&self) -> Option<String> {
+        self.0.note()
     }
 
     /// The metrics page, with what only the store knows. While the store is down or busy with other questions, the last
@@ -200,8 +206,7 @@ impl Inner {
         troubles.extend(super::clock::trouble(clock));
         troubles.extend(self.parts.supervisor.failure().map(|failure| failure.to_string()));
         if kafka.held {
-            let trouble =
-                "intake is held: no event is read; create the teams, then restart callbackd without --hold-intake";
+            let trouble = "intake is held: Kafka is not asked and no event is read; create the teams, then restart callbackd without --hold-intake";
             troubles.push(trouble.to_owned());
         }
         if self.parts.draining.is_on() {
@@ -210,14 +215,13 @@ impl Inner {
         Readiness {
             ready: troubles.is_empty(),
             troubles,
-            kafka_reachable: kafka.reachable,
+            kafka_reachable: (!kafka.held).then_some(kafka.reachable),
             intake_held: kafka.held,
             partitions: kafka.assigned,
             store_up,
         }
     }
 
-    /// Why the daemon reads nothing, or ends nothing, though it is ready: a sentence for people.
     fn note(&self) -> Option<String> {
         if let Some(short) = self.parts.space_short.borrow().clone() {
             return Some(short);
@@ -226,10 +230,13 @@ impl Inner {
         if let Some(held) = kafka.held_by_transaction() {
             return Some(held);
         }
+        if kafka.blocked.is_some() || kafka.twin.is_some() || kafka.held || self.parts.draining.is_on() {
+            return None;
+        }
+        if let Some(unread) = kafka.unread_topics().filter(|_| kafka.reachable) {
+            return Some(unread);
+        }
         let note = match (kafka.reachable, kafka.assigned) {
-            _ if kafka.blocked.is_some() || kafka.twin.is_some() || kafka.held || self.parts.draining.is_on() => {
-                return None;
-            }
             (false, _) => "Kafka can't be reached: no event is read until it can, and retries go on",
             (true, 0) => {
                 "no partition is assigned to this instance: the consumer group may wait for a member that died (session.timeout.ms, 45 s unless set), or other members have all partitions"

@@ -160,7 +160,11 @@ async fn ten_thousand_events_arrive_once_through_transactions_and_a_broker_resta
     assert!(receiver.until(LONG, |receipts| receipts.len() >= 500).await);
     // The broker stops in the middle, and starts again.
     broker.stop();
-    harness.until("the outage is seen", async || (!harness.app().ops.readiness().kafka_reachable).then_some(())).await;
+    harness
+        .until("the outage is seen", async || {
+            (harness.app().ops.readiness().kafka_reachable == Some(false)).then_some(())
+        })
+        .await;
     assert!(harness.app().ops.readiness().ready, "the API is needed most when Kafka is down");
     broker.run().unwrap();
     produce(&servers, "ten-thousand", 8, &plain[2_500..]);

@@ -10,8 +10,8 @@ use crate::ops::{Session, required};
 
 /// How the daemon is doing.
 ///
-/// Whether it is ready and why not, how far it is behind, what waits, and which endpoints fail. The counts are those of
-/// this instance.
+/// Whether it is ready and why not, how far it is behind, what waits, and the worst endpoints. The numbers of ended
+/// callbacks and dead letters are counted since `counted_since`, over restarts.
 #[utoipa::path(get, path = "/status", tag = "status", responses((status = 200, body = StatusShape)))]
 pub(super) async fn status(session: Session, Query(_): Query<Nothing>) -> Answer<StatusShape> {
     Ok(Json(StatusShape::new(session.status().await?)))

@@ -62,7 +62,8 @@ pub struct StatusShape {
     pub troubles: Vec<String>,
     /// Why the daemon reads nothing, or ends nothing, though it is ready.
     pub note: Option<String>,
-    pub kafka_reachable: bool,
+    /// Null while intake is held, because Kafka is not asked then.
+    pub kafka_reachable: Option<bool>,
     /// Partitions that are assigned to this instance.
     pub partitions: usize,
     /// Callbacks in the store that have not ended.
@@ -86,7 +87,8 @@ pub struct StatusShape {
     pub lag: Option<i64>,
     /// Every record up to this time, in every partition, is recorded in the store.
     pub recorded_upto: Option<String>,
-    /// The endpoints that fail, for the longest time first; at most five.
+    /// The endpoints whose last attempt failed, at most five. Those that are failing come first, the longest one before the
+    /// others.
     pub worst_endpoints: Vec<EndpointShape>,
     /// The last instances on this store, the newest first.
     pub instances: Vec<InstanceShape>,

@@ -89,7 +89,7 @@ pub(super) enum Command {
     /// Look into the store itself while no daemon uses it.
     #[command(subcommand)]
     Store(StoreCommand),
-    /// Show how the daemon is doing: how far it is behind, what waits, which endpoints fail, and its last instances.
+    /// Show how the daemon is doing: how far it is behind, what waits, its worst endpoints, and its last instances.
     #[command(after_help = "Example:\n  callbackd status")]
     Status(StatusArgs),
     /// Show what happened to a task, or why nothing is known of it.

@@ -238,9 +238,7 @@ mod tests {
         });
         let shown = screenful(&views::shown(&View::Status, &status, look), look);
         assert!(
-            shown.starts_with(
-                "\u{1b}[2J\u{1b}[Hversion   1\ntroubles  the store does not answer\n\nEndpoints that fail\n"
-            ),
+            shown.starts_with("\u{1b}[2J\u{1b}[Hversion   1\ntroubles  the store does not answer\n\nWorst endpoints\n"),
             "{shown:?}"
         );
         assert_eq!(shown.lines().count(), 23, "the cursor has the last line");

@@ -84,9 +84,10 @@ pub(super) const ENDPOINTS: [Column; 9] = [
     whole("LAST", "last_outcome", 2),
     text("RECENT", "recent", 7, 12),
 ];
-const WORST: [Column; 5] = [
+const WORST: [Column; 6] = [
     whole("TEAM", "team_id", 0),
     whole("ORIGIN", "origin", 0),
+    whole("STATE", "state", 1),
     whole("FAILED IN A ROW", "consecutive_failures", 1),
     whole("LAST", "last_outcome", 2),
     time("LAST SUCCESS", "last_success_at", 3),
@@ -135,7 +136,7 @@ pub(in crate::cli) const LISTS: [(&str, &[Column]); 13] = [
     ("teams", &TEAMS),
     ("keys", &KEYS),
     ("endpoints", &ENDPOINTS),
-    ("failing endpoints", &WORST),
+    ("worst endpoints", &WORST),
     ("instances", &INSTANCES),
     ("steps", &STEPS),
     ("tokens", &TOKENS),
@@ -164,7 +165,7 @@ pub(super) fn shown(view: &View, answer: &Value, look: Look) -> String {
         View::List(columns) => list(columns, answer, look),
         View::Status => joined([
             Some(record(answer)),
-            titled("Endpoints that fail", "worst_endpoints", &WORST),
+            titled("Worst endpoints", "worst_endpoints", &WORST),
             titled("Instances", "instances", &INSTANCES),
         ]),
         View::Attempts => {
