@@ -51,25 +51,66 @@ impl fmt::Display for Source {
     }
 }
 
-#[derive(Debug, thiserror::Error)]
+/// Why there is no keyring. It is shown with what to do about it.
+#[derive(Debug)]
 pub enum KeyringError {
-    #[error(
-        "keyring.file is not set; create a keyring with `callbackd keyring create FILE`, and name the file in keyring.file"
-    )]
     Unset,
-    #[error("keyring: {path}: {why}")]
-    Io { path: String, why: std::io::Error },
-    #[error("keyring: {path} exists already, and is never overwritten")]
+    Unreadable { path: String, why: std::io::Error },
+    NotCreated { path: String, why: std::io::Error },
     Exists { path: String },
-    #[error(
-        "keyring: {path} is open to other users, or its group may change it (mode {mode:o}); run: chmod g-w,o= {path}"
-    )]
     Open { path: String, mode: u32 },
-    #[error("keyring: {place}, line {line}: expected \"<id> <base64 of 32 bytes>\"")]
     Malformed { place: String, line: usize },
-    #[error("keyring: {place} holds no key; create one with: callbackd keyring create FILE")]
     Empty { place: String },
 }
+
+impl KeyringError {
+    /// What is wrong.
+    pub fn what(&self) -> String {
+        match self {
+            Self::Unset => "keyring.file is not set".to_owned(),
+            Self::Unreadable { path, why } | Self::NotCreated { path, why } => format!("keyring: {path}: {why}"),
+            Self::Exists { path } => format!("keyring: {path} exists already, and is never overwritten"),
+            Self::Open { path, mode } => {
+                format!("keyring: {path} is open to other users, or its group may change it (mode {mode:o})")
+            }
+            Self::Malformed { place, line } => {
+                format!("keyring: {place}, line {line}: expected \"<id> <base64 of 32 bytes>\"")
+            }
+            Self::Empty { place } => format!("keyring: {place} holds no key"),
+        }
+    }
+
+    /// What to do. A keyring that exists is never replaced by a new one, because only the old one opens the store's keys.
+    pub fn fix(&self) -> String {
+        match self {
+            Self::Unset => {
+                "create a keyring with `callbackd keyring create FILE`, and name the file in keyring.file".to_owned()
+            }
+            Self::Unreadable { path, why } if why.kind() == ErrorKind::PermissionDenied => {
+                format!("run as root: chown USER {path} && chmod 0600 {path}, where USER is the user of callbackd")
+            }
+            Self::Unreadable { path, why } if why.kind() == ErrorKind::NotFound => {
+                format!("correct keyring.file, or create the first keyring with: callbackd keyring create {path}")
+            }
+            Self::Unreadable { .. } => "name a file that can be read in keyring.file".to_owned(),
+            Self::NotCreated { .. } => "name a file in a directory that exists and that you may write to".to_owned(),
+            Self::Exists { .. } => "name another file".to_owned(),
+            Self::Open { path, .. } => format!("run: chmod g-w,o= {path}"),
+            Self::Malformed { .. } => "take the keyring from its copy".to_owned(),
+            Self::Empty { .. } => {
+                "take the keyring from its copy, or create the first one with: callbackd keyring create FILE".to_owned()
+            }
+        }
+    }
+}
+
+impl fmt::Display for KeyringError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.what(), self.fix())
+    }
+}
+
+impl std::error::Error for KeyringError {}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
@@ -116,7 +157,7 @@ impl Keyring {
     /// A sentence that names the file.
     pub fn from_file(path: &Path) -> Result<Self, KeyringError> {
         let shown = path.display().to_string();
-        let io = |why| KeyringError::Io { path: shown.clone(), why };
+        let io = |why| KeyringError::Unreadable { path: shown.clone(), why };
         let file = File::open(path).map_err(io)?;
         if let Some(mode) = private_file::open_mode_of(&file).map_err(io)? {
             return Err(KeyringError::Open { path: shown, mode });
@@ -157,7 +198,7 @@ impl Keyring {
     /// # Errors
     /// A sentence that names the file.
     pub fn create(path: &Path) -> Result<(), KeyringError> {
-        let io = |why| KeyringError::Io { path: path.display().to_string(), why };
+        let io = |why| KeyringError::NotCreated { path: path.display().to_string(), why };
         let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         let mut file = created.map_err(|source| match source.kind() {
             ErrorKind::AlreadyExists => KeyringError::Exists { path: path.display().to_string() },
@@ -236,6 +277,15 @@ mod tests {
     }
 
     #[test]
+    fn a_keyring_that_may_not_be_read_is_never_answered_with_a_new_one() {
+        let fix = |kind: ErrorKind| KeyringError::Unreadable { path: "ring".to_owned(), why: kind.into() }.fix();
+        let denied = fix(ErrorKind::PermissionDenied);
+        assert!(denied.contains("chown") && denied.contains("chmod") && !denied.contains("create"), "{denied}");
+        assert!(fix(ErrorKind::NotFound).contains("callbackd keyring create ring"));
+        assert!(!fix(ErrorKind::IsADirectory).contains("create"));
+    }
+
+    #[test]
     fn a_key_opens_in_its_own_place_only() {
         let directory = tempfile::tempdir().expect("a directory");
         let ring = keyring(&directory.path().join("a"));
@@ -274,7 +324,10 @@ mod tests {
             assert!(Keyring::from_file(&path).is_ok(), "{mode:o}");
         }
         let error = Keyring::parse("# ok\nk1 c2VjcmV0\n", "FILE").expect_err("too short");
-        assert_eq!(error.to_string(), "keyring: FILE, line 2: expected \"<id> <base64 of 32 bytes>\"");
+        assert_eq!(
+            error.to_string(),
+            "keyring: FILE, line 2: expected \"<id> <base64 of 32 bytes>\"; take the keyring from its copy"
+        );
         assert!(matches!(Keyring::parse("\n", "FILE"), Err(KeyringError::Empty { .. })));
     }
 
@@ -290,7 +343,10 @@ mod tests {
         assert!(!format!("{source:?} {source}").contains(text.lines().last().expect("a key")));
         let broken = Source::Text("k1 c2VjcmV0".into());
         let error = Keyring::load(&broken).expect_err("too short").to_string();
-        assert_eq!(error, "keyring: the variable CALLBACKD_KEYRING, line 1: expected \"<id> <base64 of 32 bytes>\"");
+        assert_eq!(
+            error,
+            "keyring: the variable CALLBACKD_KEYRING, line 1: expected \"<id> <base64 of 32 bytes>\"; take the keyring from its copy"
+        );
         let error = Keyring::load(&Source::Unset).expect_err("there is none").to_string();
         assert!(error.starts_with("keyring.file is not set; create a keyring with"), "{error}");
     }

@@ -469,11 +469,11 @@ fn each_mistake_is_one_sentence() {
     std::fs::write(file.path(), "webhook-id: x\n".encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>())
         .unwrap();
     let utf16 = file.path().to_str().unwrap();
-    let cases: [Case<'_>; 25] = [
+    let cases: [Case<'_>; 26] = [
         (&["gate", "--upstream", "http://127.0.0.1:1"], &[], 2, "SCALE_CALLBACK_SIGNING_SECRET is not set (nor"),
         (&["gate", "--upstream", "https://a"], &signed, 2, "is not an upstream; write http://HOST:PORT"),
         (&["gate", "--upstream", "http://127.0.0.1:1", "--path", "callbacks"], &signed, 2, "a path begins with /"),
-        (&["gate", "--upstream", "http://127.0.0.1:1", "--listen", &taken], &signed, 2, "can't listen at"),
+        (&["gate", "--upstream", "http://127.0.0.1:1", "--listen", &taken], &signed, 1, "or choose another address"),
         (
             &["gate", "--upstream", "http://127.0.0.1:1", "--keys-file", "/nonexistent"],
             &signed,
@@ -487,8 +487,9 @@ fn each_mistake_is_one_sentence() {
             2,
             "/x.pem: ",
         ),
-        (&["listen", "--listen", &taken], &signed, 2, "can't listen at"),
+        (&["listen", "--listen", &taken], &[], 1, "or choose another address"),
         (&["listen", "--times", "2"], &signed, 2, "--status"),
+        (&["listen", "--count", "abc"], &signed, 2, "write a whole number, at least 1"),
         (&["listen", "--delay", "soon"], &signed, 2, "write for example 500ms, 30s or 5m"),
         (&["send", "nonsense"], &signed, 2, "is not the URL of a receiver"),
         (&["send", "http://127.0.0.1:9/"], &[], 2, "SCALE_CALLBACK_SIGNING_SECRET is not set"),
@@ -507,6 +508,8 @@ fn each_mistake_is_one_sentence() {
         (&["verify", "--headers", utf16, "--body", "/dev/null"], &signed, 2, "it is UTF-16"),
     ];
     each_is_refused(&cases);
+    let (_, printed) = run(&["listen", "--listen", &taken], &[]);
+    assert!(!printed.contains("whsec_"), "no keys for a run that can't begin: {printed}");
 }
 
 #[test]

@@ -26,6 +26,7 @@
 //! | `paced_stream` | a stream on which the library's own refusals keep the pace |
 //! | `tracked_service` | a service whose open requests are counted and whose refusals keep the pace |
 //! | `limits` | the bounds of a server |
+//! | [`bind`] | an address is bound, or the sentence says what to do |
 //! | `listener` | where a server listens, and who is at the other end |
 //! | `connection` | one connection from its handshake to its end |
 //! | [`server`] | the accept loop and the drain |
@@ -33,6 +34,7 @@
 #![deny(missing_docs)]
 
 mod activity;
+pub mod bind;
 pub mod body;
 pub mod client;
 mod client_tls;

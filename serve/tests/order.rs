@@ -5,7 +5,7 @@
 use std::path::Path;
 
 /// The modules, as the crate's documentation lists them. Each imports only from those before it.
-const ORDER: [&str; 20] = [
+const ORDER: [&str; 21] = [
     "text",
     "body",
     "tls",
@@ -23,6 +23,7 @@ const ORDER: [&str; 20] = [
     "paced_stream",
     "tracked_service",
     "limits",
+    "bind",
     "listener",
     "connection",
     "server",

@@ -151,10 +151,16 @@ pub async fn serve_ops(listener: TcpListener, ops: Ops, stop: Stop) {
 pub async fn bind_unix(path: &Path) -> io::Result<(UnixListener, u32)> {
     if let Ok(found) = std::fs::symlink_metadata(path) {
         if !found.file_type().is_socket() {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is not a socket"));
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "there is a file that is not a socket; name another path",
+            ));
         }
         if tokio::net::UnixStream::connect(path).await.is_ok() {
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another callbackd listens there"));
+            return Err(io::Error::new(
+                io::ErrorKind::AddrInUse,
+                "another callbackd listens there; stop that one, or name another path",
+            ));
         }
         std::fs::remove_file(path)?;
     }

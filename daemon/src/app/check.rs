@@ -4,21 +4,25 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
+use scale_callback_serve::bind::remedy;
 use scale_callback_serve::tls::ServerTls;
 
 use super::weaknesses;
 use crate::base::clock::{Clock as _, SystemClock};
 use crate::base::finding::Finding;
-use crate::config::Config;
+use crate::config::{Config, Layers};
 use crate::keyring::Keyring;
 use crate::store::admin::KeyRow;
 use crate::store::tools;
 use crate::{intake, net};
 
 /// Checks everything. It takes seconds and changes nothing.
-pub async fn check(config: &Config) -> Vec<Finding> {
+pub async fn check(layers: &Layers, config: &Config) -> Vec<Finding> {
     let now = SystemClock.now();
-    let mut found = vec![Finding::ok("configuration", "it can be read")];
+    let mut found = vec![match layers.nothing_given() {
+        None => Finding::ok("configuration", "it can be read"),
+        Some(why) => Finding::warning("configuration", why, "use --config FILE or the variable CALLBACKD_CONFIG"),
+    }];
     found.extend(weaknesses::exposed_files(config));
     found.extend(kafka(config).await);
     let looked = tools::check(&config.store, now).await;
@@ -51,10 +55,7 @@ fn keyring(config: &Config, keys: &[KeyRow]) -> Finding {
     let what = "keyring";
     let ring = match Keyring::load(&config.keyring) {
         Ok(ring) => ring,
-        Err(error) => {
-            let fix = "create one with: callbackd keyring create FILE, and name it in keyring.file";
-            return Finding::failed(what, error.to_string(), fix);
-        }
+        Err(error) => return Finding::failed(what, error.what(), error.fix()),
     };
     let detail = match ring.ids().len() {
         1 => format!("a sealing key in {}", config.keyring),
@@ -94,11 +95,7 @@ fn port(what: &str, address: SocketAddr, held: &mut Vec<TcpListener>) -> Finding
             held.push(listener);
             Finding::ok(what, format!("{address} is free"))
         }
-        Err(error) => Finding::failed(
-            what,
-            format!("{address}: {error}"),
-            "stop the program that listens there, or name another address",
-        ),
+        Err(error) => Finding::failed(what, format!("{address}: {error}"), remedy(&error)),
     }
 }
 

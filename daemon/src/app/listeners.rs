@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
+use scale_callback_serve::bind::bind;
 use scale_callback_serve::tls::ServerTls;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
@@ -54,7 +55,7 @@ impl Listeners {
         let api = bind_api(config.api.listen, admin, clock).await?;
         let ops = match config.ops_listen {
             None => None,
-            Some(address) => Some(TcpListener::bind(address).await.with_context(|| format!("ops.listen: {address}"))?),
+            Some(address) => Some(bind(address).await.context("ops.listen")?),
         };
         let api_configured = config.api.listen;
         let mut listeners = Self { socket, user, tls, api, api_configured, ops, ours: Vec::new() };
@@ -109,6 +110,5 @@ async fn bind_api(
     if !tokens.iter().any(|token| token.is_valid(clock.now())) {
         return Ok(None);
     }
-    let listener = TcpListener::bind(address).await.with_context(|| format!("api.listen: {address}"))?;
-    Ok(Some(listener))
+    Ok(Some(bind(address).await.context("api.listen")?))
 }

@@ -30,6 +30,14 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| Failure::new(Failure::FAILED, format!("the runtime can't be started: {error}")))
 }
 
+/// Refuses a configuration with which no daemon can run. The first mistake of a new user is to name none.
+fn runnable(layers: &Layers, config: &Config) -> Result<(), Failure> {
+    if let Some(why) = layers.nothing_given() {
+        return Err(refused(format!("{why}; use --config FILE or the variable CALLBACKD_CONFIG")));
+    }
+    config.check_runnable().map_err(refused)
+}
+
 /// Lets this process open as many files and connections as the system allows it. The usual limit of 1,024 is less than the
 /// connections that attempts, the API and probes may have together.
 fn raise_descriptor_limit() {
@@ -43,7 +51,7 @@ fn raise_descriptor_limit() {
 pub(super) fn run(file: Option<&Path>, hold_intake: bool) -> Result<ExitCode, Failure> {
     let layers = Layers::read(file, std::env::vars_os()).map_err(refused)?;
     let config = Config::from_layers(&layers).map_err(refused)?;
-    config.check_runnable().map_err(refused)?;
+    runnable(&layers, &config)?;
     raise_descriptor_limit();
     let log_level = telemetry::start(&config.log).map_err(refused)?;
     runtime()?.block_on(async {
@@ -114,14 +122,15 @@ async fn reload(app: &App, file: Option<&Path>, running: &mut Layers) {
 
 /// `callbackd check`.
 pub(super) fn check(remote: &Remote) -> Result<ExitCode, Failure> {
-    let config = Config::load(remote.config.as_deref()).map_err(refused)?;
+    let layers = Layers::read(remote.config.as_deref(), std::env::vars_os()).map_err(refused)?;
+    let config = Config::from_layers(&layers).map_err(refused)?;
     let spinner = ProgressBar::new_spinner();
     if remote.quiet || !std::io::stderr().is_terminal() {
         spinner.set_draw_target(ProgressDrawTarget::hidden());
     }
     spinner.enable_steady_tick(Duration::from_millis(100));
     spinner.set_message("checking Kafka, store, keyring, DNS, clock and ports");
-    let findings = runtime()?.block_on(crate::app::check(&config));
+    let findings = runtime()?.block_on(crate::app::check(&layers, &config));
     spinner.finish_and_clear();
     let docs: Vec<_> = findings
         .iter()
@@ -209,8 +218,9 @@ pub(super) fn config(file: Option<&Path>, command: ConfigCommand) -> Result<Exit
     match command {
         ConfigCommand::Default => say(DEFAULTS.trim_end()),
         ConfigCommand::Check => {
-            let config = Config::load(file).map_err(refused)?;
-            config.check_runnable().map_err(refused)?;
+            let layers = Layers::read(file, std::env::vars_os()).map_err(refused)?;
+            let config = Config::from_layers(&layers).map_err(refused)?;
+            runnable(&layers, &config)?;
         }
         ConfigCommand::Show => {
             let layers = Layers::read(file, std::env::vars_os()).map_err(refused)?;

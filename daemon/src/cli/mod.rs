@@ -143,8 +143,8 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
 const MAX_SECRET_BYTES: u64 = 4096;
 
 /// Reads a secret from a file, or from standard input for "-". A secret is never an argument, since everybody on the
-/// machine can see those.
-fn secret_from(file: &Path) -> Result<Zeroizing<String>, Failure> {
+/// machine can see those. `named_by` is the option or the variable that names the file.
+fn secret_from(named_by: &str, file: &Path) -> Result<Zeroizing<String>, Failure> {
     let mut text = Zeroizing::new(String::new());
     let read = if file == Path::new("-") {
         std::io::stdin().take(MAX_SECRET_BYTES).read_to_string(&mut text)
@@ -154,9 +154,10 @@ fn secret_from(file: &Path) -> Result<Zeroizing<String>, Failure> {
             opened.take(MAX_SECRET_BYTES).read_to_string(&mut text)
         })
     };
-    read.map_err(|error| Failure::new(Failure::FAILED, format!("{}: {error}", file.display())))?;
+    let place = format!("{named_by} {}", file.display());
+    read.map_err(|error| Failure::new(Failure::FAILED, format!("{place}: the file can't be read: {error}")))?;
     if text.trim().is_empty() {
-        return Err(Failure::new(Failure::REFUSED, format!("{}: it is empty", file.display())));
+        return Err(Failure::new(Failure::REFUSED, format!("{place}: the file is empty")));
     }
     Ok(Zeroizing::new(text.trim().to_owned()))
 }

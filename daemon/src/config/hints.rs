@@ -105,12 +105,59 @@ pub(super) fn wrong_text(default: &Value, text: &str) -> String {
         Value::Table(_) => {
             "it is a JSON object of texts; write for example '{\"security.protocol\":\"ssl\"}'".to_owned()
         }
+        Value::Array(_) => {
+            let items = bracketed(text).unwrap_or_default().join(",");
+            let items = printable(items.as_bytes(), SHOWN);
+            format!("in a variable, a list is written without brackets and quotes; write {items}")
+        }
         _ => {
             let given = Value::String(text.to_owned());
             let sentence = wrong_type(default, &given).filter(|_| !matches!(default, Value::Integer(_)));
             sentence.unwrap_or_else(|| format!("{} is not a whole number; write for example {default}", shown(&given)))
         }
     }
+}
+
+/// The items of a list that is written with brackets and quotes, as TOML and JSON write it. `[::1]:53` is no such list.
+pub(super) fn bracketed(text: &str) -> Option<Vec<String>> {
+    let table: toml::Table = format!("list = {}", text.trim()).parse().ok()?;
+    let items = table.get("list")?.as_array()?;
+    items.iter().map(|item| item.as_str().map(str::to_owned)).collect()
+}
+
+/// A sentence about an egress rule that is no table. `None` if each of them is one.
+pub(super) fn wrong_rule(given: &Value) -> Option<String> {
+    let wrong = match given {
+        Value::Array(items) => items.iter().find(|item| !item.is_table())?,
+        other => other,
+    };
+    let said = wrong.as_str().map(|text| printable(text.as_bytes(), SHOWN));
+    let is_net = |text: &str| text.contains('/') || text.parse::<std::net::IpAddr>().is_ok();
+    let line = match said {
+        Some(host) if !is_net(&host) => format!("host = {host:?}"),
+        Some(net) => format!("net = {net:?}"),
+        None => "net = \"10.20.0.0/16\"".to_owned(),
+    };
+    Some(format!("each rule is a table in the configuration file; write a line [[egress.allow]], and below it {line}"))
+}
+
+/// A sentence about a text that is no address with a port.
+pub(super) fn not_an_address(text: &str, port: u16) -> String {
+    let said = printable(text.as_bytes(), SHOWN);
+    let right = text.trim().parse().map_or_else(
+        |_| std::net::SocketAddr::from(([127, 0, 0, 1], port)),
+        |ip: std::net::IpAddr| std::net::SocketAddr::new(ip, port),
+    );
+    format!("{said:?} is not an IP address with a port; write for example \"{right}\"")
+}
+
+/// A sentence about a broker that is written as a URL. `None` if it is written as the Kafka client reads it.
+pub(super) fn not_a_broker(broker: &str) -> Option<String> {
+    const PROTOCOLS: [&str; 4] = ["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"];
+    let (scheme, _) = broker.split_once("://")?;
+    let is_protocol = PROTOCOLS.iter().any(|protocol| protocol.eq_ignore_ascii_case(scheme));
+    let scheme = printable(scheme.as_bytes(), SHOWN);
+    (!is_protocol).then(|| format!("remove {scheme}://; a broker is written \"host:port\""))
 }
 
 /// A sentence about a text that is no duration.

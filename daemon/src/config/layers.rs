@@ -49,6 +49,7 @@ impl std::fmt::Display for ValueSource {
 pub struct Layers {
     merged: toml::Table,
     sources: BTreeMap<String, ValueSource>,
+    has_file: bool,
     /// The text of the keyring, if a variable holds it.
     keyring: Option<SecretString>,
 }
@@ -66,7 +67,11 @@ impl Layers {
             None => Self::parse(None, variables),
             Some(path) => {
                 let name = path.display().to_string();
-                let text = std::fs::read_to_string(path).map_err(|error| ConfigError(format!("{name}: {error}")))?;
+                let text = std::fs::read_to_string(path).map_err(|error| {
+                    ConfigError(format!(
+                        "the configuration file {name} can't be read: {error}; see --config and the variable CALLBACKD_CONFIG"
+                    ))
+                })?;
                 Self::parse(Some((&name, &text)), variables)
             }
         }
@@ -77,7 +82,7 @@ impl Layers {
         variables: impl Iterator<Item = (OsString, OsString)>,
     ) -> Result<Self, ConfigError> {
         let merged = DEFAULTS.parse().map_err(|error| ConfigError(format!("the compiled-in defaults: {error}")))?;
-        let mut layers = Self { merged, sources: BTreeMap::new(), keyring: None };
+        let mut layers = Self { merged, sources: BTreeMap::new(), has_file: file.is_some(), keyring: None };
         if let Some((name, text)) = file {
             layers.add_file(name, text)?;
         }
@@ -185,6 +190,11 @@ impl Layers {
 
     /// A sentence about a value of another type than its default.
     fn wrong_type(&self, key: &str) -> Option<String> {
+        if let Some(given) = self.merged.get("egress").and_then(|egress| egress.get("allow"))
+            && key == "egress.allow"
+        {
+            return hints::wrong_rule(given);
+        }
         let defaults: toml::Table = DEFAULTS.parse().ok()?;
         let (section, name) = key.split_once('.')?;
         let value = |table: &toml::Table| table.get(section)?.get(name).cloned();
@@ -197,6 +207,12 @@ impl Layers {
             ValueSource::Default => ConfigError(format!("{key}: {why}")),
             source => ConfigError(format!("{source}: {key}: {why}")),
         }
+    }
+
+    /// Says so if there are the defaults alone: neither a file nor a variable was given.
+    pub fn nothing_given(&self) -> Option<&'static str> {
+        let is_given = self.has_file || self.keyring.is_some() || !self.sources.is_empty();
+        (!is_given).then_some("no configuration file is named, so only the defaults hold")
     }
 
     /// The text of the keyring, if a variable holds it.
@@ -287,6 +303,7 @@ fn variable_value(default: &Value, text: &str) -> Option<Value> {
             let object: BTreeMap<String, String> = serde_json::from_str(text).ok()?;
             Some(Value::Table(object.into_iter().map(|(key, value)| (key, Value::String(value))).collect()))
         }
+        Value::Array(_) if hints::bracketed(text).is_some() => None,
         Value::Array(_) => {
             let items: Vec<&str> = text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
             Some(Value::Array(items.into_iter().map(|item| Value::String(item.to_owned())).collect()))

@@ -101,7 +101,7 @@ fn each_mistake_is_one_sentence_with_key_file_and_line() {
         ("[egress]\nhttp = \"no\"\n", "my.toml, line 2: egress.http: say \"allow\", \"hmac-only\" or \"refuse\""),
         (
             "[[egress.allow]]\nnet = \"10.0.0.1/8\"\n",
-            "my.toml, line 1: egress.allow: \"10.0.0.1/8\" is not a network; write for example \"10.0.0.0/8\"",
+            "my.toml, line 1: egress.allow: \"10.0.0.1/8\" is not the first address of its network; write \"10.0.0.0/8\", or \"10.0.0.1\" for it alone",
         ),
         (
             "[[egress.allow]]\nports = [80]\n",
@@ -125,6 +125,38 @@ fn each_mistake_is_one_sentence_with_key_file_and_line() {
         let error = load(text, &[]).expect_err(text);
         assert!(error.starts_with(sentence), "{error}\nexpected: {sentence}");
         assert!(!error.trim_end().contains('\n'), "{error}");
+    }
+}
+
+#[test]
+fn addresses_and_rules_that_are_written_in_another_way_are_told_ours() {
+    for (text, sentence) in [
+        (
+            "[[egress.allow]]\nnet = \"10/8\"\n",
+            "my.toml, line 1: egress.allow: \"10/8\" is not a network; write for example \"10.0.0.0/8\"",
+        ),
+        (
+            "[egress]\nallow = [\"127.0.0.0/8\"]\n",
+            "my.toml, line 2: egress.allow: each rule is a table in the configuration file; write a line [[egress.allow]], and below it net = \"127.0.0.0/8\"",
+        ),
+        (
+            "[egress]\nallow = \"hooks.corp.internal\"\n",
+            "my.toml, line 2: egress.allow: each rule is a table in the configuration file; write a line [[egress.allow]], and below it host = \"hooks.corp.internal\"",
+        ),
+        (
+            "[kafka]\nbrokers = \"a:1, http://localhost:9092\"\n",
+            "my.toml, line 2: kafka.brokers: remove http://; a broker is written \"host:port\"",
+        ),
+        (
+            "[dns]\nservers = [\"::1\"]\n",
+            "my.toml, line 2: dns.servers: \"::1\" is not an IP address with a port; write for example \"[::1]:53\"",
+        ),
+        (
+            "[ops]\nlisten = \"localhost:9464\"\n",
+            "my.toml, line 2: ops.listen: \"localhost:9464\" is not an IP address with a port; write for example \"127.0.0.1:9464\"",
+        ),
+    ] {
+        assert_eq!(load(text, &[]).expect_err(text), sentence);
     }
 }
 
@@ -172,10 +204,41 @@ fn a_mistake_in_a_variable_names_the_variable_and_what_to_write() {
         ("CALLBACKD_DELIVER__FAST", "many", "deliver.fast: \"many\" is not a whole number; write for example 512"),
         ("CALLBACKD_DELIVER__HTTP2", "yes", "deliver.http2: it is true or false, without quotes; write true"),
         ("CALLBACKD_DELIVER__LEASE", "60", "deliver.lease: \"60\" is not a duration; write \"60s\""),
+        (
+            "CALLBACKD_DNS__SERVERS",
+            r#"["127.0.0.1:5399", "[::1]:53"]"#,
+            "dns.servers: in a variable, a list is written without brackets and quotes; write 127.0.0.1:5399,[::1]:53",
+        ),
+        (
+            "CALLBACKD_EGRESS__ALLOW",
+            "127.0.0.0/8",
+            "egress.allow: each rule is a table in the configuration file; write a line [[egress.allow]], and below it net = \"127.0.0.0/8\"",
+        ),
     ] {
         let error = load("", &[(variable, value)]).expect_err(variable);
         assert_eq!(error, format!("variable {variable}: {sentence}"));
     }
     let error = load("", &[("CALLBACKD_KAFKA__PROPERTIES", "sasl.password=hidden-word")]).expect_err("no JSON");
     assert!(error.contains("it is a JSON object of texts") && !error.contains("hidden-word"), "{error}");
+}
+
+#[test]
+fn lists_in_variables_have_commas_and_brokers_may_name_their_protocol() {
+    let variables =
+        [("CALLBACKD_DNS__SERVERS", "[::1]:53, 127.0.0.1:53"), ("CALLBACKD_KAFKA__BROKERS", "SSL://a:1,b:2")];
+    let config = load("", &variables).expect("it holds");
+    assert_eq!(config.exchange.dns.servers.len(), 2);
+    assert_eq!(config.intake.brokers, "SSL://a:1,b:2");
+}
+
+#[test]
+fn the_defaults_alone_are_no_configuration() {
+    let given = |file, variables: &[(&str, &str)]| {
+        let variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+        Layers::parse(file, variables).expect("it is read").nothing_given().is_none()
+    };
+    assert!(!given(None, &[]));
+    assert!(!given(None, &[("CALLBACKD_API_URL", "http://a")]), "it is no setting");
+    assert!(given(Some(("my.toml", "")), &[]));
+    assert!(given(None, &[("CALLBACKD_KAFKA__BROKERS", "a:1")]));
 }

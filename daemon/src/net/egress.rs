@@ -4,6 +4,7 @@
 //! The list is written here (the IANA special-purpose registries without their globally reachable blocks, multicast,
 //! cloud metadata) and does not depend on a library's idea of "global".
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::target::TargetHost;
@@ -20,6 +21,18 @@ pub struct Net {
 impl Net {
     /// Reads `10.0.0.0/8`, `fd00::/8`, or a single address.
     pub fn parse(text: &str) -> Option<Self> {
+        // An address with bits below its prefix is probably a typing mistake.
+        let (net, base) = Self::read(text)?;
+        (net.base == base).then_some(net)
+    }
+
+    /// The network that the address of `10.0.0.1/8` belongs to.
+    pub fn around(text: &str) -> Option<Self> {
+        Self::read(text).map(|(net, _)| net)
+    }
+
+    /// The network, and the address as it was written.
+    fn read(text: &str) -> Option<(Self, u128)> {
         let (address, bits) = match text.split_once('/') {
             // The number's own reader would take a sign as well.
             Some((address, bits)) if bits.bytes().all(|byte| byte.is_ascii_digit()) => {
@@ -34,8 +47,7 @@ impl Net {
             return None;
         }
         let net = Self { base, bits, v4 };
-        // An address with bits below its prefix is probably a typing mistake.
-        (net.masked(base) == base).then_some(net)
+        Some((Self { base: net.masked(base), ..net }, base))
     }
 
     pub fn contains(&self, ip: IpAddr) -> bool {
@@ -68,6 +80,15 @@ impl Net {
         let width = if self.v4 { 32 } else { 128 };
         let shift = width - self.bits;
         if shift >= 128 { 0 } else { value >> shift << shift }
+    }
+}
+
+impl fmt::Display for Net {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match u32::try_from(self.base) {
+            Ok(base) if self.v4 => write!(f, "{}/{}", Ipv4Addr::from_bits(base), self.bits),
+            _ => write!(f, "{}/{}", Ipv6Addr::from_bits(self.base), self.bits),
+        }
     }
 }
 

@@ -33,7 +33,10 @@ fn each_mistake_is_one_clear_sentence_and_status_2() {
     let impossible = file("impossible.toml", "[deliver]\nlease = \"1s\"\n");
     let incomplete = file("incomplete.toml", "[kafka]\nbrokers = \"127.0.0.1:1\"\n");
     for (arguments, sentence) in [
-        (vec!["run", "--config", "/nonexistent.toml"], "callbackd: /nonexistent.toml: No such file or directory"),
+        (
+            vec!["run", "--config", "/nonexistent.toml"],
+            "callbackd: the configuration file /nonexistent.toml can't be read: No such file or directory",
+        ),
         (vec!["run", "--config", &unknown], "line 2: kafka.broker: there is no such key"),
         (
             vec!["run", "--config", &impossible],
@@ -44,6 +47,10 @@ fn each_mistake_is_one_clear_sentence_and_status_2() {
             "keyring.file is not set; create a keyring with `callbackd keyring create FILE`",
         ),
         (vec!["config", "check", "--config", &incomplete], "keyring.file is not set"),
+        (
+            vec!["run"],
+            "no configuration file is named, so only the defaults hold; use --config FILE or the variable CALLBACKD_CONFIG",
+        ),
         (vec!["run", "--nonsense"], "unexpected argument '--nonsense'"),
         (vec!["nonsense"], "unrecognized subcommand 'nonsense'"),
         (vec!["demo", "--events", "0"], "invalid value '0'"),

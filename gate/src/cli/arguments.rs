@@ -55,16 +55,23 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, ArgumentError> {
     duration(text).ok_or(ArgumentError::Duration)
 }
 
+/// Reads a number from `LEAST` to `MOST`.
+pub(super) fn number<N: TryFrom<u64>, const LEAST: u64, const MOST: u64>(text: &str) -> Result<N, ArgumentError> {
+    let number = text.parse().ok().filter(|number| (LEAST..=MOST).contains(number));
+    let wrong = if MOST == u64::MAX { ArgumentError::AtLeast(LEAST) } else { ArgumentError::Between(LEAST, MOST) };
+    number.and_then(|number| N::try_from(number).ok()).ok_or(wrong)
+}
+
 /// A receiver to call. Certificate authorities that cannot be used are reported before anything is sent.
 pub(super) fn receiver_at(url: &str, ca_file: Option<&PathBuf>) -> Result<ReceiverAt, CommandError> {
     check_ca_file(ca_file.map(PathBuf::as_path)).map_err(|why| CommandError::refused(format!("--ca-file {why}")))?;
     ReceiverAt::parse(url, ca_file.cloned()).map_err(CommandError::refused)
 }
 
-/// The bytes of a file that an argument names.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, CommandError> {
+/// The bytes of a file that an option names.
+pub(super) fn read(option: &str, path: &Path) -> Result<Vec<u8>, CommandError> {
     let mut bytes = Vec::new();
     let read = std::fs::File::open(path).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut bytes));
-    read.map_err(|error| CommandError::refused(format!("{}: {error}", path.display())))?;
+    read.map_err(|error| CommandError::refused(format!("{option} {}: {error}", path.display())))?;
     Ok(bytes)
 }

@@ -17,6 +17,10 @@ pub(super) enum ArgumentError {
     Address,
     #[error("write for example 500ms, 30s or 5m")]
     Duration,
+    #[error("write a whole number, at least {0}")]
+    AtLeast(u64),
+    #[error("write a whole number from {0} to {1}")]
+    Between(u64, u64),
     #[error("it must be between 100ms and 60s")]
     Timeout,
     #[error("a path begins with / and is written as a request writes it")]

@@ -12,11 +12,11 @@ use scale_callback_serve::nets::Net;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::arguments::{KeyArgs, parse_address, parse_duration};
+use super::arguments::{KeyArgs, number, parse_address, parse_duration};
 use super::error::{ArgumentError, CommandError};
 use super::output::say;
 use super::signals::stop_on_signals;
-use crate::gate::{Bounds, Config, Gate, UpstreamAt, warnings};
+use crate::gate::{Bounds, Config, Gate, GateError, UpstreamAt, warnings};
 use crate::keys::KeySource;
 
 /// The arguments.
@@ -69,14 +69,14 @@ pub struct GateArgs {
     strict: bool,
     /// How many connections may be open at the same time. For a further one, the gate closes the oldest one that has not
     /// sent a whole request head. Each may need two file descriptors.
-    #[arg(long, value_name = "N", default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 1_024, value_parser = number::<u32, 1, 1_000_000>)]
     connections: u32,
     /// How many of them may come from one address (an IPv4 address, or 64 bits of IPv6). The same number bounds the requests
     /// of one sender whose bodies have not arrived whole. The default is a quarter of all.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", value_parser = number::<u32, 1, 1_000_000>)]
     connections_per_address: Option<u32>,
     /// How many of them may come from addresses side by side (24 bits of IPv4, 48 bits of IPv6). The default is half of all.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", value_parser = number::<u32, 1, 1_000_000>)]
     connections_per_prefix: Option<u32>,
     /// How long your server may take for its whole answer. Then the gate answers 504. The platform waits 15s.
     #[arg(long, value_name = "DURATION", default_value = "14s", value_parser = parse_timeout)]
@@ -84,7 +84,7 @@ pub struct GateArgs {
     /// How many callbacks are remembered, each for 6 minutes. A remembered callback that is sent again is answered 200 and
     /// not handled again. When the memory is full the gate answers 503, so this also limits the callbacks within 6 minutes.
     /// 100,000 callbacks take about 25 MB.
-    #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = number::<u32, 1, { u32::MAX as u64 }>)]
     remember: u32,
 }
 
@@ -115,7 +115,11 @@ pub(super) async fn run(args: GateArgs) -> Result<ExitCode, CommandError> {
         return Err(CommandError::refused(format!("--strict: {}", all.join("; "))));
     }
     let scheme = if config.tls.is_some() { "https" } else { "http" };
-    let gate = Gate::bind(config).await.map_err(CommandError::refused)?;
+    let gate = Gate::bind(config).await.map_err(|error| match error {
+        // Nothing is wrong with the arguments: another try may succeed.
+        GateError::Listen(_) | GateError::LocalAddress(_) => CommandError::failed(error),
+        error => CommandError::refused(error),
+    })?;
     let stop = stop_on_signals()?;
     reload_on_hangup(gate.reloader())?;
     say(&format!("the gate listens at {scheme}://{}{path}", gate.address));

@@ -13,7 +13,7 @@ use scale_callback_serve::client;
 use scale_callback_serve::text::printable;
 use serde_json::json;
 
-use super::arguments::{KeyArgs, ModeArg, parse_duration, read, receiver_at};
+use super::arguments::{KeyArgs, ModeArg, number, parse_duration, read, receiver_at};
 use super::error::{ArgumentError, CommandError};
 use super::output::Output;
 use crate::clock::unix_millis;
@@ -49,7 +49,7 @@ pub struct SendArgs {
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
     /// The size of the sample: how many annotations or pages it has.
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = number::<u64, 0, { u64::MAX }>)]
     items: u64,
     /// Sign the callback as if it were sent this long ago. Receivers refuse more than 5m.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
@@ -111,7 +111,7 @@ pub(super) async fn run(args: SendArgs, json: bool) -> Result<ExitCode, CommandE
     let mut seed = Seed::new(now ^ u64::from(std::process::id()) << 32);
     let id = args.id.clone().unwrap_or_else(|| samples::callback_id(now, &mut seed));
     let body = match &args.body {
-        Some(path) => read(path)?,
+        Some(path) => read("--body", path)?,
         // A given id always makes the same callback, byte for byte.
         None if args.id.is_some() => sample(&args, SAMPLE_TIME, &mut Seed::new(number_of(&id)))?.into_bytes(),
         None => sample(&args, now, &mut seed)?.into_bytes(),

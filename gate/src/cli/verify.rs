@@ -33,8 +33,8 @@ pub(super) fn run(args: &VerifyArgs, json: bool) -> Result<ExitCode, CommandErro
     let verifier = source.verifier(&variables).map_err(CommandError::refused)?;
     let shown = args.headers.display();
     let named = |why: CaptureError| CommandError::refused(format!("{shown}: {why}"));
-    let (text, had_mark) = text_of(&read(&args.headers)?).map_err(named)?;
-    let capture = Capture { headers: Capture::headers(&text).map_err(named)?, body: read(&args.body)? };
+    let (text, had_mark) = text_of(&read("--headers", &args.headers)?).map_err(named)?;
+    let capture = Capture { headers: Capture::headers(&text).map_err(named)?, body: read("--body", &args.body)? };
     if had_mark {
         out.remark(|| {
             format!("{shown} begins with a byte order mark, which is no part of the first header: it is left out")

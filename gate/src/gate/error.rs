@@ -1,9 +1,9 @@
 //! Why a gate cannot start.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use scale_callback_serve::bind::BindError;
 use scale_callback_serve::tls::TlsError;
 
 use super::upstream::UpstreamSetupError;
@@ -37,13 +37,8 @@ pub enum GateError {
         path: PathBuf,
     },
     /// The gate cannot listen.
-    #[error("can't listen at {address}: {cause}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What the system says.
-        cause: io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] BindError),
     /// The system does not say where a listener listens.
     #[error("{0}")]
     LocalAddress(io::Error),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use hyper::service::service_fn;
 use scale_callback_auth::replay::MemoryGuard;
+use scale_callback_serve::bind::bind;
 use scale_callback_serve::refusal_pace::RefusalPace;
 use scale_callback_serve::server::{Limits, Listener, Peer, serve};
 use scale_callback_serve::tls::ServerTls;
@@ -163,10 +164,6 @@ async fn drain_end(mut stop: watch::Receiver<bool>, bounds: Bounds) -> Instant {
     // A sender that is gone will never say stop, so it counts as one.
     stop.wait_for(|stop| *stop).await.ok();
     Instant::now() + bounds.drain
-}
-
-async fn bind(address: SocketAddr) -> Result<TcpListener, GateError> {
-    TcpListener::bind(address).await.map_err(|cause| GateError::Listen { address, cause })
 }
 
 fn proxy(config: Config, keys: LiveKeys, token: Option<Zeroizing<String>>) -> Result<Proxy, GateError> {

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::whole_number;
+
 /// Which callbacks. Every given filter must match.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Filters")]
@@ -43,7 +45,7 @@ pub(in crate::cli) struct Filters {
 #[command(next_help_heading = "Pages")]
 pub(in crate::cli) struct PageArgs {
     /// How many entries a page has at most, 1 to 1000. With --jsonl it limits all pages together, and may be larger.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole_number::<usize>)]
     pub(in crate::cli) limit: Option<usize>,
     /// Show the next page. The page before it printed this token.
     #[arg(long, value_name = "TOKEN")]
@@ -94,7 +96,7 @@ pub(in crate::cli) enum CallbacksCommand {
         #[command(flatten)]
         filters: Filters,
         /// Stop after this many lines.
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = whole_number::<u64>)]
         count: Option<u64>,
     },
     /// Write all callbacks that match to a file.

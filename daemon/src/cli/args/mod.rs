@@ -5,6 +5,7 @@ mod local;
 mod teams;
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -158,7 +159,7 @@ pub(super) struct RunArgs {
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
     /// Produce this many events as fast as possible, print the ledger, and end.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    #[arg(long, value_name = "N", value_parser = number_of_events)]
     pub(super) events: Option<u64>,
 }
 
@@ -168,6 +169,16 @@ pub(super) struct StatusArgs {
     #[arg(long)]
     pub(super) watch: bool,
     /// With --watch: show the status this many times, then end.
-    #[arg(long, value_name = "N", requires = "watch")]
+    #[arg(long, value_name = "N", requires = "watch", value_parser = whole_number::<u64>)]
     pub(super) times: Option<u64>,
+}
+
+/// Reads a number. The sentence of the standard library says nothing to a person.
+fn whole_number<N: FromStr>(text: &str) -> Result<N, &'static str> {
+    text.parse().map_err(|_| "write a whole number, such as 20")
+}
+
+fn number_of_events(text: &str) -> Result<u64, &'static str> {
+    let events = text.parse().ok().filter(|events| (1..=100_000).contains(events));
+    events.ok_or("write a whole number from 1 to 100000")
 }

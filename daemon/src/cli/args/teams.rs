@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::PageArgs;
+use super::{PageArgs, whole_number};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct TeamFields {
@@ -32,10 +32,10 @@ pub(in crate::cli) struct TeamFields {
     #[arg(long, value_name = "POLICY")]
     pub(in crate::cli) http: Option<String>,
     /// How many retries there are, instead of the setting retry.retries.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole_number::<u32>)]
     pub(in crate::cli) retries: Option<u32>,
     /// Within how many hours all retries happen, instead of the setting retry.horizon.
-    #[arg(long, value_name = "HOURS")]
+    #[arg(long, value_name = "HOURS", value_parser = whole_number::<u64>)]
     pub(in crate::cli) horizon_hours: Option<u64>,
     /// Whether the answer 410 (Gone) ends a callback: true or false.
     #[arg(long, value_name = "BOOL")]

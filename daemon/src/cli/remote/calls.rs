@@ -10,6 +10,7 @@ use super::super::args::{
 use super::super::{Failure, duration, secret_from};
 use super::views::{self, View};
 use crate::base::clock::{Clock as _, SystemClock, Timestamp};
+use crate::net::target::{Target, UrlError};
 
 /// One call of the API.
 pub(super) struct Call {
@@ -134,8 +135,22 @@ fn teams(command: TeamsCommand) -> Result<Call, Failure> {
     })
 }
 
+/// Refuses an option that holds no URL. The API's sentence can name neither the option nor the URL, which may be secret
+/// for others, but the user of this command wrote it.
+fn check_url(option: &str, url: Option<&str>) -> Result<(), Failure> {
+    let Some(url) = url.filter(|url| !url.is_empty()) else { return Ok(()) };
+    let Err(why) = Target::parse(url) else { return Ok(()) };
+    let shown = scale_callback_serve::text::printable(url.as_bytes(), 200);
+    let meant = format!("https://{url}");
+    let is_meant = why == UrlError::NotAUrl && !url.contains("://") && Target::parse(&meant).is_ok();
+    let hint = if is_meant { format!("; did you mean https://{shown}?") } else { String::new() };
+    Err(Failure::new(Failure::REFUSED, format!("{option} {shown}: {why}{hint}")))
+}
+
 /// The given fields as the API takes them. "" removes a value.
 fn patch(fields: TeamFields) -> Result<Value, Failure> {
+    check_url("--default-url", fields.default_url.as_deref())?;
+    check_url("--default-url-test", fields.default_url_test.as_deref())?;
     let mut body = json!({});
     let nullable = |text: String| if text.is_empty() { Value::Null } else { json!(text) };
     for (name, value) in [
@@ -176,7 +191,7 @@ fn keys(command: KeysCommand) -> Result<Call, Failure> {
         KeysCommand::Create { team, kind, mode, from_file } => {
             let mut body = json!({ "kind": kind, "mode": mode });
             if let Some(file) = from_file {
-                body["value"] = json!(secret_from(&file)?.as_str());
+                body["value"] = json!(secret_from("--from-file", &file)?.as_str());
             }
             post(format!("/teams/{}/keys", escaped(&team)), body, View::Record)
         }
@@ -287,6 +302,18 @@ pub(super) fn query(members: &[(&str, Option<String>)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_option_that_holds_no_url_is_named_with_what_it_holds() {
+        let told = |url: &str| check_url("--default-url", Some(url)).map_err(|failure| failure.sentence);
+        let missing = told("acme.example/callbacks").expect_err("it has no scheme");
+        assert!(missing.starts_with("--default-url acme.example/callbacks: it is not a URL; "), "{missing}");
+        assert!(missing.ends_with("; did you mean https://acme.example/callbacks?"), "{missing}");
+        let other = told("ftp://acme.example/").expect_err("another scheme");
+        assert_eq!(other, "--default-url ftp://acme.example/: only https:// and http:// can be called back");
+        assert_eq!(told("https://acme.example/callbacks"), Ok(()));
+        assert_eq!(told(""), Ok(()), "it removes the URL");
+    }
 
     #[test]
     fn a_time_is_how_long_ago_or_a_date_or_a_time() {

@@ -1,6 +1,6 @@
 //! The connection to a daemon's API: its address, the token, and the exit status for each of its errors.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -125,11 +125,11 @@ fn address(remote: &Remote) -> Result<Address, Failure> {
 /// The token: from a file or a variable, never from an argument.
 fn token(remote: &Remote) -> Result<Option<Zeroizing<String>>, Failure> {
     if let Some(file) = &remote.token_file {
-        return secret_from(file).map(Some);
+        return secret_from("--token-file", file).map(Some);
     }
     if let Ok(token) = std::env::var("CALLBACKD_TOKEN") {
         return Ok(Some(Zeroizing::new(token.trim().to_owned())));
     }
     let file = std::env::var_os("CALLBACKD_TOKEN_FILE").map(PathBuf::from);
-    file.as_deref().map(Path::new).map(secret_from).transpose()
+    file.map(|file| secret_from("the variable CALLBACKD_TOKEN_FILE:", &file)).transpose()
 }

@@ -1,16 +1,14 @@
 //! The section `api`.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::super::raw::Raw;
 use super::super::{Api, ConfigError, Wrong};
-use super::given;
+use super::{address, given};
 
 pub(super) fn api(raw: &Raw, store: &Path, wrong: &Wrong<'_>) -> Result<Api, ConfigError> {
     let api = &raw.api;
-    let listen = given(&api.listen).map(str::parse).transpose();
-    let listen: Option<SocketAddr> = listen.map_err(|_| wrong("api.listen", "write \"address:port\""))?;
+    let listen = given(&api.listen).map(|text| address("api.listen", text, 9465, wrong)).transpose()?;
     let tls = match (given(&api.tls_cert), given(&api.tls_key)) {
         (None, None) => None,
         (Some(cert), Some(key)) => Some((PathBuf::from(cert), PathBuf::from(key))),

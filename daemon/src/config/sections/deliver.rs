@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::super::raw::Raw;
 use super::super::{ConfigError, Wrong};
-use super::given;
+use super::{address, given};
 use crate::model::retry::RetryPolicy;
 use crate::net::dial::Deadlines;
 use crate::net::{dns, exchange};
@@ -35,7 +35,7 @@ pub(super) fn user_agent(raw: &Raw) -> String {
 
 pub(super) fn exchange(raw: &Raw, wrong: &Wrong<'_>) -> Result<exchange::Config, ConfigError> {
     let d = &raw.deliver;
-    let servers = raw.dns.servers.iter().map(|text| text.parse()).collect::<Result<_, _>>();
+    let servers = raw.dns.servers.iter().map(|text| address("dns.servers", text, 53, wrong));
     Ok(exchange::Config {
         deadlines: Deadlines {
             dns: d.dns_timeout.0,
@@ -44,10 +44,7 @@ pub(super) fn exchange(raw: &Raw, wrong: &Wrong<'_>) -> Result<exchange::Config,
             head: d.head_timeout.0,
             total: d.total_timeout.0,
         },
-        dns: dns::Config {
-            servers: servers.map_err(|_| wrong("dns.servers", "write \"address:port\""))?,
-            cache_entries: raw.dns.cache_entries,
-        },
+        dns: dns::Config { servers: servers.collect::<Result<_, _>>()?, cache_entries: raw.dns.cache_entries },
         http2: d.http2,
         ca_file: given(&raw.egress.ca_file).map(PathBuf::from),
     })

@@ -21,10 +21,7 @@ pub(super) fn egress(raw: &Raw, wrong: &Wrong<'_>) -> Result<Egress, ConfigError
 
 fn allow_rule(rule: &Allow) -> Result<AllowRule, String> {
     let what = match (&rule.net, &rule.host) {
-        (Some(net), None) => {
-            let parsed = Net::parse(net);
-            Allowed::Net(parsed.ok_or_else(|| format!("{net:?} is not a network; write for example \"10.0.0.0/8\""))?)
-        }
+        (Some(net), None) => Allowed::Net(Net::parse(net).ok_or_else(|| not_a_net(net))?),
         // The host is read as the host of a URL is.
         (None, Some(host)) => match Target::parse(&format!("https://{host}/")).map(|target| target.host) {
             Ok(TargetHost::Name(name)) => Allowed::Host(name.to_string()),
@@ -34,4 +31,14 @@ fn allow_rule(rule: &Allow) -> Result<AllowRule, String> {
         _ => return Err("each rule has either net (\"10.0.0.0/8\") or host (a name)".to_owned()),
     };
     Ok(AllowRule { what, ports: rule.ports.clone(), teams: rule.teams.clone() })
+}
+
+/// A sentence about a text that is no network.
+fn not_a_net(text: &str) -> String {
+    match (Net::around(text), text.split_once('/')) {
+        (Some(net), Some((address, _))) => {
+            format!("{text:?} is not the first address of its network; write \"{net}\", or \"{address}\" for it alone")
+        }
+        _ => format!("{text:?} is not a network; write for example \"10.0.0.0/8\""),
+    }
 }

@@ -1,5 +1,6 @@
 //! The sections `kafka` and `intake`.
 
+use super::super::hints::not_a_broker;
 use super::super::raw::Raw;
 use super::super::settings::KAFKA_PROPERTY_FILES;
 use super::super::{ConfigError, Wrong};
@@ -11,6 +12,10 @@ pub(super) fn intake(raw: &Raw, wrong: &Wrong<'_>) -> Result<Config, ConfigError
         let value = std::fs::read_to_string(path)
             .map_err(|error| wrong(KAFKA_PROPERTY_FILES, &format!("{name}: {path}: {error}")))?;
         properties.insert(name.clone(), value.trim_end_matches(['\r', '\n']).to_owned());
+    }
+    let brokers = raw.kafka.brokers.split(',').map(str::trim);
+    if let Some(why) = brokers.filter_map(not_a_broker).next() {
+        return Err(wrong("kafka.brokers", &why));
     }
     let tombstones = match raw.intake.tombstones.as_str() {
         "skip" => Tombstones::Skip,

@@ -6,8 +6,10 @@ mod egress;
 mod intake;
 mod store;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::hints::not_an_address;
 use super::raw::{Log, Raw};
 use super::settings::KAFKA_PROPERTY_FILES;
 use super::{Config, ConfigError, Retention, Wrong};
@@ -18,7 +20,7 @@ use crate::model::dead_letter::ValueBudget;
 
 pub(super) fn build(raw: &Raw, wrong: &Wrong<'_>) -> Result<Config, ConfigError> {
     let directory = PathBuf::from(&raw.store.path);
-    let ops_listen = given(&raw.ops.listen).map(str::parse).transpose();
+    let ops_listen = given(&raw.ops.listen).map(|text| address("ops.listen", text, 9464, wrong)).transpose()?;
     Ok(Config {
         intake: intake::intake(raw, wrong)?,
         body_budget: raw.intake.body_budget.0,
@@ -32,7 +34,7 @@ pub(super) fn build(raw: &Raw, wrong: &Wrong<'_>) -> Result<Config, ConfigError>
         keyring: given(&raw.keyring.file).map_or(keyring::Source::Unset, |file| keyring::Source::File(file.into())),
         secret_files: secret_files(raw),
         api: api::api(raw, &directory, wrong)?,
-        ops_listen: ops_listen.map_err(|_| wrong("ops.listen", "write \"address:port\""))?,
+        ops_listen,
         log: log(&raw.log, wrong)?,
         grace: raw.shutdown.grace.0,
         retention: Retention {
@@ -68,6 +70,11 @@ fn log(log: &Log, wrong: &Wrong<'_>) -> Result<telemetry::Config, ConfigError> {
     };
     telemetry::check_level(&log.level).map_err(|why| wrong("log.level", &why))?;
     Ok(telemetry::Config { format, level: log.level.clone() })
+}
+
+/// Reads an address with a port. `port` is the usual one, for the example of the sentence.
+fn address(key: &str, text: &str, port: u16, wrong: &Wrong<'_>) -> Result<SocketAddr, ConfigError> {
+    text.parse().map_err(|_| wrong(key, &not_an_address(text, port)))
 }
 
 /// A text that may be left empty.

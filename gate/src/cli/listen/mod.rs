@@ -12,12 +12,12 @@ use std::time::Duration;
 use clap::Args;
 use http::StatusCode;
 use hyper::service::service_fn;
+use scale_callback_serve::bind::bind;
 use scale_callback_serve::server::{Limits, Listener, serve};
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::arguments::{KeyArgs, parse_address, parse_duration};
+use super::arguments::{KeyArgs, number, parse_address, parse_duration};
 use super::error::CommandError;
 use super::output::Output;
 use super::signals::stop_on_signals;
@@ -49,16 +49,16 @@ pub struct ListenArgs {
     #[arg(long, value_name = "URL", conflicts_with_all = ["status", "delay"])]
     forward_to: Option<String>,
     /// Answer verified callbacks with this status, for example 500, so that the platform sends them again.
-    #[arg(long, value_name = "CODE", value_parser = clap::value_parser!(u16).range(200..=599))]
+    #[arg(long, value_name = "CODE", value_parser = number::<u16, 200, 599>)]
     status: Option<u16>,
     /// With --status: use it this many times, and answer 204 from then on.
-    #[arg(long, value_name = "N", requires = "status")]
+    #[arg(long, value_name = "N", requires = "status", value_parser = number::<u64, 0, { u64::MAX }>)]
     times: Option<u64>,
     /// Wait this long before the answer. The platform waits 15s.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     delay: Option<Duration>,
     /// End with exit status 0 after this many verified callbacks.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = number::<u64, 1, { u64::MAX }>)]
     count: Option<u64>,
     /// With --count: end with exit status 1 if they do not arrive within this time.
     #[arg(long, value_name = "DURATION", requires = "count", value_parser = parse_duration)]
@@ -71,11 +71,10 @@ pub(super) async fn run(args: ListenArgs, json: bool) -> Result<ExitCode, Comman
     let stopped = stop_on_signals()?;
     let forward = args.forward_to.as_deref().map(|url| ReceiverAt::parse(url, None));
     let forward = forward.transpose().map_err(CommandError::refused)?;
-    let keys = keys(&args.keys, args.print_secret, &out)?;
-    let listener = TcpListener::bind(args.listen).await;
-    let listener =
-        listener.map_err(|error| CommandError::refused(format!("can't listen at {}: {error}", args.listen)))?;
+    // The port comes before the keys, so that nobody copies the keys of a run that can't begin.
+    let listener = bind(args.listen).await.map_err(|error| CommandError::failed(format!("--listen: {error}")))?;
     let address = listener.local_addr().map_err(CommandError::failed)?;
+    let keys = keys(&args.keys, args.print_secret, &out)?;
     keys.follow(Arc::clone(&out));
     let (verified, count) = watch::channel(0);
     let status = args.status.and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or(StatusCode::NO_CONTENT);

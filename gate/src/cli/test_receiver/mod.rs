@@ -178,7 +178,7 @@ fn own_keys(args: &TestReceiverArgs) -> Result<OwnKeys, CommandError> {
 
 /// The names in a file of known deviations.
 fn known(path: &Path) -> Result<BTreeSet<String>, CommandError> {
-    let text = read(path)?;
+    let text = read("--known", path)?;
     let text = String::from_utf8_lossy(&text);
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     Ok(lines.map(str::to_owned).collect())
