@@ -190,13 +190,24 @@ pub(super) fn legend(width: usize) -> Vec<(Mark, Painted)> {
     LEGEND.iter().map(line).collect()
 }
 
-/// What the other columns show.
+/// What those of the other columns mean that have room. Empty if none of them has.
 pub(super) fn legend_of_columns(width: usize) -> String {
-    wrapped(
-        "  OUTCOME is what the attempt came to, with the status of the answer. TRY is the number of the attempt.",
-        width,
-        2,
-    )
+    const MEANINGS: [(&str, &str); 2] = [
+        ("OUTCOME", "OUTCOME is what the attempt came to, with the status of the answer."),
+        ("TRY", "TRY is the number of the attempt."),
+    ];
+    let shown = header(width);
+    let meanings = MEANINGS.iter().filter(|(title, _)| shown.split_whitespace().any(|word| word == *title));
+    let sentences: Vec<&str> = meanings.map(|(_, meaning)| *meaning).collect();
+    if sentences.is_empty() { String::new() } else { wrapped(&format!("  {}", sentences.join(" ")), width, 2) }
+}
+
+/// What the words of the line at the bottom mean.
+pub(super) fn legend_of_footer(width: usize) -> String {
+    let text = "  The line at the bottom counts. Of the events that were produced, some were delivered, some were given up (exhausted \
+                or abandoned), some are dead letters, and some are open, which means that they have not ended. Retries are \
+                attempts after a failed one. Requests are what the receiver got.";
+    wrapped(text, width, 2)
 }
 
 /// One attempt of a callback that failed.
@@ -217,8 +228,8 @@ pub(super) struct Failed {
     pub(super) tries: Vec<Try>,
 }
 
-/// The way of one failed callback: its attempts, why it failed, and what to type to see this of any callback.
-pub(super) fn walk(failed: &Failed, program: &str, width: usize) -> Vec<String> {
+/// The way of one failed callback: its attempts, and why it failed.
+pub(super) fn walk(failed: &Failed, width: usize) -> Vec<String> {
     let Failed { id, team, task, origin, tries } = failed;
     let mut lines = vec!["HOW ONE CALLBACK FAILED".to_owned()];
     let begin = format!("{id} for task {task} of {team} went to {origin}.");
@@ -243,16 +254,39 @@ pub(super) fn walk(failed: &Failed, program: &str, width: usize) -> Vec<String> 
         tries.len()
     );
     lines.push(wrapped(&why, width, 0));
-    lines.push(wrapped("What to type to see this of any callback:", width, 0));
-    for command in [
-        format!("{program} callbacks attempts {id}"),
-        format!("{program} tasks get {task}"),
-        format!("{program} endpoints get {team} {origin}"),
-    ] {
-        // A command is one line, however long it is, so that it can be copied.
-        lines.push(format!("  {command}"));
-    }
     lines
+}
+
+/// The commands that show the way of this callback. Each is one line, however long it is, so that it can be copied.
+pub(super) fn commands(failed: &Failed, program: &str) -> Vec<String> {
+    let Failed { id, team, task, origin, .. } = failed;
+    vec![
+        format!("  {program} callbacks attempts {id}"),
+        format!("  {program} tasks get {task}"),
+        format!("  {program} endpoints get {team} {origin}"),
+    ]
+}
+
+/// The same for any callback of any daemon, because the demo's own daemon has ended.
+pub(super) const COMMANDS: [&str; 3] =
+    ["  callbackd callbacks attempts CALLBACK", "  callbackd tasks get TASK", "  callbackd endpoints get TEAM ORIGIN"];
+
+/// What has not ended, in words. The store knows `pending` of the `open` events.
+pub(super) fn still_open(open: u64, pending: u64) -> String {
+    let mut text = match pending {
+        1 => "Still open: 1 callback waits in the store for its next attempt.".to_owned(),
+        count => format!("Still open: {count} callbacks wait in the store for their next attempt."),
+    };
+    match open.saturating_sub(pending) {
+        0 => {}
+        1 => text.push_str(" 1 event is not in the store yet. It is in Kafka, where the next start would read it."),
+        count => {
+            text.push_str(&format!(
+                " {count} events are not in the store yet. They are in Kafka, where the next start would read them."
+            ));
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -320,10 +354,28 @@ mod tests {
         for width in WIDTHS {
             let mut lines: Vec<String> = legend(width).iter().map(|(_, line)| plain(line)).collect();
             lines.push(legend_of_columns(width));
+            lines.push(legend_of_footer(width));
             assert!(lines.iter().flat_map(|line| line.lines()).all(|line| line.chars().count() <= width), "{lines:#?}");
         }
         let marks: Vec<_> = legend(80).into_iter().map(|(_, line)| line.coloured).collect();
         assert_eq!(marks, ["delivered", "retry", "exhausted", "abandoned", "dead letter"]);
+        for width in 20..=130 {
+            let (titles, legend) = (header(width), legend_of_columns(width));
+            for title in ["OUTCOME", "TRY"] {
+                assert_eq!(titles.contains(title), legend.contains(title), "{width}: {titles}\n{legend}");
+            }
+        }
+        let counted = footer(&Counts::default(), "", 120).replace(" 0", "");
+        for words in counted.split("  ").filter(|words| !words.is_empty()) {
+            assert!(legend_of_footer(1_000).to_lowercase().contains(words), "{words} is not explained");
+        }
+    }
+
+    #[test]
+    fn what_is_open_is_said_in_words() {
+        assert_eq!(still_open(2, 2), "Still open: 2 callbacks wait in the store for their next attempt.");
+        let told = still_open(2, 1);
+        assert!(told.contains("1 callback waits") && told.contains("1 event is not in the store yet"), "{told}");
     }
 
     #[test]
@@ -343,17 +395,18 @@ mod tests {
                 .collect(),
         };
         for width in WIDTHS {
-            let lines = walk(&failed, "callbackd", width);
-            let (commands, others): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line.starts_with("  callbackd "));
-            assert_eq!(commands.len(), 3, "{lines:#?}");
+            let lines = walk(&failed, width);
             assert!(
-                others.iter().flat_map(|line| line.lines()).all(|line| line.chars().count() <= width),
+                lines.iter().flat_map(|line| line.lines()).all(|line| line.chars().count() <= width),
                 "{width}: {lines:#?}"
             );
         }
-        let text = walk(&failed, "callbackd", 80).join("\n");
+        let text = walk(&failed, 80).join("\n");
         assert!(text.contains("  #5   server_error 503     12 ms  down for maintenance"), "{text}");
         assert!(text.contains("its 5 attempts all failed, the last one with server_error 503"), "{text}");
-        assert!(text.contains("  callbackd callbacks attempts cb_01m866y1r1vx381xh1wv964t1r"), "{text}");
+        let commands = commands(&failed, "callbackd");
+        assert_eq!(commands[0], "  callbackd callbacks attempts cb_01m866y1r1vx381xh1wv964t1r");
+        let verbs = |command: &str| command.split_whitespace().take(3).collect::<Vec<_>>().join(" ");
+        assert!(commands.iter().zip(COMMANDS).all(|(one, any)| verbs(one) == verbs(any)), "{commands:?}");
     }
 }

@@ -108,9 +108,11 @@ pub async fn run_watched(
             let ledger = Ledger::draw(&demo.producer, &demo.receipts, &**demo.app.reads()).await?;
             demo.screen.ledger(&ledger, false);
             ended(&demo.app, ledger.lines.iter().map(|line| (line.what.clone(), line.stored)).collect()).await?;
-            demo.walk().await?;
+            let failed = demo.walk().await?;
             if options.stay && ending == Ending::Ended {
-                demo.stay().await?;
+                demo.stay(failed.as_ref()).await?;
+            } else if failed.is_some() {
+                demo.screen.commands_for_later();
             }
             demo.stop().await?;
             let is_good = ledger.balances() && ending == Ending::Ended;
@@ -203,8 +205,8 @@ impl Demo {
     }
 
     /// Goes on slowly until Ctrl-C.
-    async fn stay(&mut self) -> anyhow::Result<()> {
-        self.screen.commands(&self.app, &self.folder.0);
+    async fn stay(&mut self, failed: Option<&Failed>) -> anyhow::Result<()> {
+        self.screen.commands(&self.app, &self.folder.0, failed);
         let mut tick = tokio::time::interval(Duration::from_secs(2));
         loop {
             tokio::select! {
@@ -215,6 +217,7 @@ impl Demo {
                 }
                 _ = self.interrupt.recv() => {
                     self.screen.without_footer();
+                    self.screen.say("The demo ends: attempts in flight end first. A second Ctrl-C ends it at once.");
                     return Ok(());
                 }
                 broken = self.app.broken() => return Err(broken.into()),
@@ -228,11 +231,12 @@ impl Demo {
     }
 
     /// Shows the way of one callback that failed, if any did.
-    async fn walk(&mut self) -> anyhow::Result<()> {
-        if let Some(failed) = failed_callback(&self.app, &self.producer).await? {
-            self.screen.walk(&failed);
+    async fn walk(&mut self) -> anyhow::Result<Option<Failed>> {
+        let failed = failed_callback(&self.app, &self.producer).await?;
+        if let Some(failed) = &failed {
+            self.screen.walk(failed);
         }
-        Ok(())
+        Ok(failed)
     }
 
     /// Stops the daemon, and then draws the ledger: nothing moves any more, so that its three counts are of one instant.

@@ -104,7 +104,13 @@ impl Screen {
             let coloured = self.paint(mark.colour(), &coloured);
             self.put(&format!("{before}{coloured}{after}"));
         }
-        self.put(&lines::legend_of_columns(width));
+        let columns = lines::legend_of_columns(width);
+        if !columns.is_empty() {
+            self.put(&columns);
+        }
+        if self.terminal {
+            self.put(&lines::legend_of_footer(width));
+        }
         self.put("");
         self.say("The first event comes in a few seconds, when the consumer group has formed.");
         self.put(&format!("\n{}", lines::header(width)));
@@ -171,12 +177,7 @@ impl Screen {
             self.say(&format!("{} requests did not verify", ledger.forged));
         }
         if ledger.open > 0 {
-            let unread = ledger.open.saturating_sub(ledger.pending);
-            self.say(&format!(
-                "Still open: callbacks that wait in the store for their next attempt: {}; events that were not read from Kafka, or \
-                 are read again: {unread}.",
-                ledger.pending
-            ));
+            self.say(&lines::still_open(ledger.open, ledger.pending));
         }
         let verdict = match (ledger.balances(), stopped) {
             (false, _) => (Colour::Red, "The ledger does NOT balance."),
@@ -195,23 +196,36 @@ impl Screen {
 
     /// Prints the way of one failed callback.
     pub(super) fn walk(&mut self, failed: &Failed) {
-        let program = if self.terminal { program() } else { "callbackd".to_owned() };
         self.put("");
-        for line in lines::walk(failed, &program, self.width()) {
+        for line in lines::walk(failed, self.width()) {
             self.put(&line);
         }
     }
 
     /// Says how to ask this demo's daemon from another terminal.
-    pub(super) fn commands(&mut self, app: &App, folder: &Path) {
+    pub(super) fn commands(&mut self, app: &App, folder: &Path, failed: Option<&Failed>) {
+        let program = program();
         self.put("");
         self.say(&format!(
-            "The demo goes on until Ctrl-C ({} goes with it). In another terminal, type this first, so that commands ask this \
-             daemon:",
+            "The demo continues until you press Ctrl-C. It then deletes {}. To ask its daemon, open another terminal in this \
+             folder, and type this first:",
             folder.display()
         ));
         self.put(&format!("  export CALLBACKD_API_URL=unix:{}", app.api_socket.display()));
-        self.put(&format!("  {} status\n", program()));
+        self.say("Then type any of these:");
+        self.put(&format!("  {program} status"));
+        for command in failed.map(|failed| lines::commands(failed, &program)).unwrap_or_default() {
+            self.put(&command);
+        }
+        self.put("");
+    }
+
+    /// Says which commands show the way of a callback. The demo's daemon ends now, so they are for another one.
+    pub(super) fn commands_for_later(&mut self) {
+        self.say("The demo's daemon ends now. While a daemon of your own runs, these commands show the same:");
+        for command in lines::COMMANDS {
+            self.put(command);
+        }
     }
 }
 
