@@ -47,8 +47,9 @@ impl Ending {
         let named = if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) };
         (count > 0 || self.incomplete).then(|| {
             format!(
-                "this change would end {least}{count} pending {callbacks} of team {team} at their next attempt or its \
-                 failure{named}{unseen}. Nothing was changed; to change it all the same, confirm it: --yes, or confirm=true"
+                "this change would end {least}{count} pending {callbacks} of team {team}{named}{unseen}. Each ends at its \
+                 next attempt, or after it if the attempt fails. Nothing was changed. To change the team all the same, add \
+                 --yes to the command, or confirm=true to the request"
             )
         })
     }

@@ -236,12 +236,12 @@ fn list(columns: Columns, answer: &Value, look: Look) -> String {
     format!("{shown}\n\n{found}: --next {token}")
 }
 
-/// The attempts. If the first one delivered the callback, it is not listed, and a sentence tells it.
+/// The attempts. The store keeps no row of the one that delivered the callback, so a sentence says what is known of it.
 fn attempts(docs: &[Value], callback: &Value, look: Look) -> String {
     let mut text = if docs.is_empty() { String::new() } else { format!("{}\n", table(docs, &ATTEMPTS, look)) };
     if callback["state"] == "delivered" {
         text.push_str(&format!(
-            "The attempt that delivered it is told by the callback: status {}, settled at {}.",
+            "It was delivered: the receiver answered with status {}, and that attempt ended at {}.",
             callback["last_status"],
             callback["settled_at"].as_str().unwrap_or_default()
         ));

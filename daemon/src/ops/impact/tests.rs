@@ -108,8 +108,13 @@ fn the_sentence_counts_and_tells_what_to_do() {
     assert_eq!(Ending::default().sentence("team_a"), None);
     let ending = Ending { by_name: [("exhausted", 9), ("no_url", 1)].into(), incomplete: false };
     let sentence = ending.sentence("team_a").unwrap();
-    assert!(sentence.starts_with("this change would end 10 pending callbacks of team team_a at"), "{sentence}");
-    assert!(sentence.contains("(9 exhausted, 1 no_url). Nothing was changed"), "{sentence}");
+    assert!(
+        sentence.starts_with(
+            "this change would end 10 pending callbacks of team team_a (9 exhausted, 1 no_url). Each ends"
+        ),
+        "{sentence}"
+    );
+    assert!(sentence.contains("Nothing was changed.") && sentence.contains("--yes"), "{sentence}");
     let ending = Ending { by_name: [("exhausted", 1)].into(), incomplete: true };
     let sentence = ending.sentence("team_a").unwrap();
     assert!(sentence.starts_with("this change would end at least 1 pending callback of"), "{sentence}");
