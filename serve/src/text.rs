@@ -1,5 +1,5 @@
 //! Text that comes from outside and text that people write: control characters are escaped, lengths are bounded, and
-//! durations such as "30s" are read. Nothing here judges whether a text is right for its purpose.
+//! durations such as "30s" are read; prose is wrapped for a terminal. Nothing here judges whether a text is right for its purpose.
 
 use std::time::Duration;
 
@@ -47,6 +47,24 @@ fn digits(byte: u8) -> [char; 2] {
     [HEX_DIGITS[usize::from(byte >> 4)], HEX_DIGITS[usize::from(byte & 0xf)]]
 }
 
+/// Prose in lines of at most `width`, where every line but the first begins with `indent` spaces. A word that is wider
+/// than a line stays whole, so that an address or a command can still be copied.
+#[must_use]
+pub fn wrapped(text: &str, width: usize, indent: usize) -> String {
+    let (mut lines, mut line, mut is_empty) = (Vec::new(), String::new(), true);
+    // Spaces at the beginning and between words are the caller's layout, as long as they stand inside a line.
+    for word in text.split_inclusive(' ') {
+        let wide = line.chars().count() + word.trim_end().chars().count();
+        if wide > width && !is_empty {
+            lines.push(std::mem::replace(&mut line, " ".repeat(indent)));
+        }
+        line.push_str(word);
+        is_empty = line.trim().is_empty();
+    }
+    lines.push(line);
+    lines.iter().map(|line| line.trim_end()).collect::<Vec<_>>().join("\n")
+}
+
 /// Reads a duration: a whole number and one of `ms`, `s`, `m`, `h`, `d`, as in "30s".
 #[must_use]
 pub fn duration(text: &str) -> Option<Duration> {
@@ -77,6 +95,11 @@ mod tests {
     #[test]
     fn hex_has_two_digits_for_each_byte() {
         assert_eq!(hex(&[0x00, 0x0a, 0xf0, 0xff]), "000af0ff");
+    }
+
+    #[test]
+    fn a_word_that_is_too_wide_for_a_line_stays_whole() {
+        assert_eq!(wrapped("  see https://a.example/long now", 12, 4), "  see\n    https://a.example/long\n    now");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //!
 //! Widths are counted in characters. A character that a terminal shows two columns wide counts as one.
 
+pub use scale_callback_serve::text::wrapped;
+
 /// What one column of a table needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Need {
@@ -80,23 +82,6 @@ pub fn line_of(parts: &[(String, u8)], width: usize) -> String {
     cut(&kept.join("  "), width)
 }
 
-/// Prose in lines of at most `width`, where every line but the first begins with `indent` spaces. A word that is wider
-/// than a line stays whole, so that an address or a command can still be copied.
-pub fn wrapped(text: &str, width: usize, indent: usize) -> String {
-    let (mut lines, mut line, mut is_empty) = (Vec::new(), String::new(), true);
-    // Spaces at the beginning and between words are the caller's layout, as long as they stand inside a line.
-    for word in text.split_inclusive(' ') {
-        let wide = line.chars().count() + word.trim_end().chars().count();
-        if wide > width && !is_empty {
-            lines.push(std::mem::replace(&mut line, " ".repeat(indent)));
-        }
-        line.push_str(word);
-        is_empty = line.trim().is_empty();
-    }
-    lines.push(line);
-    lines.iter().map(|line| line.trim_end()).collect::<Vec<_>>().join("\n")
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -158,10 +143,5 @@ mod tests {
             let words_of = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
             prop_assert_eq!(words_of(&prose), words_of(&text));
         }
-    }
-
-    #[test]
-    fn a_word_that_is_too_wide_for_a_line_stays_whole() {
-        assert_eq!(wrapped("  see https://a.example/long now", 12, 4), "  see\n    https://a.example/long\n    now");
     }
 }

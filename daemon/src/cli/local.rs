@@ -9,11 +9,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget};
 use scale_callback_serve::client;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::Failure;
 use super::args::{ConfigCommand, KeyringCommand, Remote};
 use super::table::{Column, Look, cell, say, table, text, whole};
+use super::{Failure, findings};
 use crate::app::{App, Broken, Hooks};
-use crate::base::finding::Verdict;
 use crate::base::telemetry;
 use crate::config::{Config, DEFAULTS, Layers, explain, is_reloadable};
 use crate::demo;
@@ -130,9 +129,9 @@ pub(super) fn check(remote: &Remote) -> Result<ExitCode, Failure> {
     }
     spinner.enable_steady_tick(Duration::from_millis(100));
     spinner.set_message("checking Kafka, store, keyring, DNS, clock and ports");
-    let findings = runtime()?.block_on(crate::app::check(&layers, &config));
+    let found = runtime()?.block_on(crate::app::check(&layers, &config));
     spinner.finish_and_clear();
-    let docs: Vec<_> = findings
+    let docs: Vec<_> = found
         .iter()
         .map(|finding| {
             serde_json::json!({
@@ -143,22 +142,9 @@ pub(super) fn check(remote: &Remote) -> Result<ExitCode, Failure> {
     if remote.json {
         say(&serde_json::to_string_pretty(&docs).unwrap_or_default());
     } else {
-        let columns: [Column; 3] =
-            [whole("VERDICT", "verdict", 0), whole("WHAT", "what", 0), whole("FOUND", "detail", 0)];
-        // People need the whole finding, so its line may be longer than the terminal.
-        let look = Look { width: None, ..Look::of_stdout() };
-        let lines = table(&docs, &columns, look);
-        let mut lines = lines.lines();
-        say(lines.next().unwrap_or_default());
-        for (line, finding) in lines.zip(&findings) {
-            say(line);
-            if let Some(fix) = &finding.fix {
-                say(&format!("         fix: {fix}"));
-            }
-        }
+        say(&findings::shown(&found, Look::of_stdout()));
     }
-    let failed = findings.iter().any(|finding| finding.verdict == Verdict::Failed);
-    Ok(if failed { ExitCode::from(Failure::FAILED) } else { ExitCode::SUCCESS })
+    Ok(if findings::has_failed(&found) { ExitCode::from(Failure::FAILED) } else { ExitCode::SUCCESS })
 }
 
 /// `callbackd healthcheck`: for containers, whose images have no shell.

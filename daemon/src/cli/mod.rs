@@ -1,6 +1,7 @@
 //! The command line. `run` and `demo` are the daemon itself. Most other commands ask a running daemon through its API.
 
 pub(crate) mod args;
+mod findings;
 mod glossary;
 mod local;
 mod remote;

@@ -240,7 +240,7 @@ fn visible(line: &str) -> usize {
 }
 
 /// Gives states and verdicts the colours that people expect.
-fn coloured(member: &str, text: &str) -> String {
+pub(super) fn coloured(member: &str, text: &str) -> String {
     let colour = match (member, text.trim_end()) {
         ("state", "delivered" | "active" | "valid" | "running") | ("verdict", "ok") | ("ok", "yes") => "32",
         ("state", "pending" | "created" | "limited") | ("verdict", "warning") => "33",

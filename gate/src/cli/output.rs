@@ -1,7 +1,7 @@
 //! What a command prints. Standard output is for its results, standard error for the reason of a failure. A reader of
 //! standard output that has gone is no error.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -47,6 +47,18 @@ impl Output {
     pub(super) async fn reader_gone(&self) {
         self.reader_gone.notified().await;
     }
+}
+
+/// The width of the terminal; `None` if the output goes elsewhere, where lines stay whole. The variable COLUMNS goes before
+/// what the terminal says.
+pub(super) fn terminal_width() -> Option<usize> {
+    let stdout = std::io::stdout();
+    if !stdout.is_terminal() {
+        return None;
+    }
+    let given = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
+    let size = || rustix::termios::tcgetwinsize(&stdout).ok().map(|size| usize::from(size.ws_col));
+    given.or_else(size).filter(|width| *width > 0)
 }
 
 /// Why the command failed, on standard error.

@@ -3,15 +3,20 @@
 
 use http::HeaderMap;
 use scale_callback_auth::{Verified, VerifyError, header};
-use scale_callback_serve::text::printable;
+use scale_callback_serve::text::{printable, wrapped};
 use serde_json::{Value, json};
 
+use super::super::output::terminal_width;
 use crate::clock::{rfc3339, unix_millis, unix_seconds};
 
-/// A line with the time of day, UTC.
+/// A line with the time of day, UTC. On a terminal it is wrapped between words.
 pub(super) fn line(verdict: &str, what: &str) -> String {
-    let seconds = unix_seconds() % 86_400;
-    format!("{:02}:{:02}:{:02}Z  {verdict:<7}  {what}", seconds / 3_600, seconds / 60 % 60, seconds % 60)
+    laid_out(unix_seconds() % 86_400, verdict, what, terminal_width())
+}
+
+fn laid_out(seconds: u64, verdict: &str, what: &str, width: Option<usize>) -> String {
+    let begin = format!("{:02}:{:02}:{:02}Z  {verdict:<7}  ", seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    wrapped(&format!("{begin}{what}"), width.unwrap_or(usize::MAX), begin.len())
 }
 
 /// What a verified callback is.
@@ -68,4 +73,21 @@ pub(super) fn with(mut object: Value, more: Value) -> Value {
         object.extend(more);
     }
     object
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_wrapped_between_words_on_a_terminal_alone() {
+        let what =
+            "cb_01m866y1r1vx381xh1wv964t1r  task t1 imageannotation completed, live keys, 2242 bytes, answered 204";
+        let whole = laid_out(45_296, "valid", what, None);
+        assert_eq!(whole, format!("12:34:56Z  valid    {what}"));
+        let lines = laid_out(45_296, "valid", what, Some(60));
+        assert!(lines.lines().all(|line| line.len() <= 60), "{lines}");
+        assert!(lines.lines().skip(1).all(|line| line.starts_with(&" ".repeat(20))), "{lines}");
+        assert_eq!(lines.split_whitespace().collect::<Vec<_>>(), whole.split_whitespace().collect::<Vec<_>>());
+    }
 }
