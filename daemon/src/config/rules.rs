@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Config, ConfigError, Wrong};
 use crate::intake;
+use crate::model::retry::RetryPolicy;
 
 /// A rule that must hold, the key that is named if it does not, and the sentence for that.
 type Rule = (bool, &'static str, &'static str);
@@ -39,7 +40,7 @@ fn intake_rules(config: &Config) -> [Rule; 7] {
     ]
 }
 
-fn delivery_rules(config: &Config) -> [Rule; 4] {
+fn delivery_rules(config: &Config) -> [Rule; 5] {
     let caps = &config.caps;
     [
         (
@@ -53,7 +54,12 @@ fn delivery_rules(config: &Config) -> [Rule; 4] {
             "fast, slow and settling must each be at least 1",
         ),
         (caps.endpoint >= 1 && caps.origin >= 1, "deliver.per_endpoint", "at least 1"),
-        (config.retry.retries <= 1_000, "retry.retries", "at most 1000"),
+        (config.retry.retries <= RetryPolicy::MOST_RETRIES, "retry.retries", "at most 1000"),
+        (
+            !config.retry.horizon.is_zero() && config.retry.horizon <= RetryPolicy::LONGEST_HORIZON,
+            "retry.horizon",
+            "it must be more than 0, and at most 30d",
+        ),
     ]
 }
 

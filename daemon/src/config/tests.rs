@@ -98,6 +98,16 @@ fn each_mistake_is_one_sentence_with_key_file_and_line() {
             "[shutdown]\ngrace = \"1s\"\n",
             "my.toml, line 2: shutdown.grace: it must be at least deliver.total_timeout + 2s",
         ),
+        ("[retry]\nhorizon = \"0s\"\n", "my.toml, line 2: retry.horizon: it must be more than 0, and at most 30d"),
+        ("[retry]\nhorizon = \"721h\"\n", "my.toml, line 2: retry.horizon: it must be more than 0, and at most 30d"),
+        (
+            "[store]\nurl = \"mysql://secret@db/x\"\n",
+            "my.toml, line 2: store.url: write \"postgres://user@host/database\", or leave it empty",
+        ),
+        (
+            "[store]\nurl = \"postgres://u:secret@db/x?sslmode=prefer\"\n",
+            "my.toml, line 2: store.url: sslmode is \"verify-full\", or \"disable\" where nobody else can read",
+        ),
         ("[egress]\nhttp = \"no\"\n", "my.toml, line 2: egress.http: say \"allow\", \"hmac-only\" or \"refuse\""),
         (
             "[[egress.allow]]\nnet = \"10.0.0.1/8\"\n",

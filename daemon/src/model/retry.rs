@@ -21,6 +21,11 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
+    /// The longest horizon. A mistake in a setting must not keep a callback and its body for years.
+    pub const LONGEST_HORIZON: Duration = Duration::from_secs(30 * 86_400);
+    /// The most retries.
+    pub const MOST_RETRIES: u32 = 1_000;
+
     /// Whether a retry follows the next failure of a callback that has come so far, as far as retries are counted.
     pub fn has_retry_after(&self, progress: &Progress) -> bool {
         progress.tries < self.retries

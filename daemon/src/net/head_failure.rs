@@ -21,7 +21,8 @@ pub(crate) struct HeadFailure {
 }
 
 pub(crate) fn too_large() -> String {
-    format!("the answer's head has more than {MAX_HEADERS} headers, or more than {} KiB", HEAD_BYTES / 1024)
+    let kib = HEAD_BYTES / 1024;
+    format!("the answer's head has more than {MAX_HEADERS} headers or {kib} KiB, or announces an impossible length")
 }
 
 pub(crate) fn of(error: &hyper::Error, connection: &Connection) -> HeadFailure {

@@ -13,6 +13,8 @@ pub(crate) const MARGIN: usize = 512;
 /// The shortest part of a header's value that counts as a secret of its own, and the shortest beginning of a secret that
 /// is recognised where the text was cut off.
 const SHORTEST: usize = 12;
+/// The shortest end of a key, after its prefix, that counts as a secret of its own.
+const SHORTEST_END: usize = 16;
 /// A password in a URL may be shorter. A text that contains such a short one by chance is no great loss.
 const SHORTEST_PASSWORD: usize = 6;
 
@@ -30,6 +32,9 @@ impl Secrets {
         for value in headers.values().filter(|value| value.is_sensitive()) {
             let value = value.as_bytes();
             secrets.push(value.to_vec());
+            // A receiver may echo a key without its prefix: `live_auth_`.
+            let end = value.rsplit(|byte| *byte == b'_').next().unwrap_or_default();
+            secrets.extend((end.len() >= SHORTEST_END).then(|| end.to_vec()));
             // A signature is one of a list, each with its version. A receiver may echo only the part that it compared.
             let parts = value.split(|byte| matches!(byte, b' ' | b',')).map(|part| {
                 let unversioned = part.strip_prefix(b"v1=");
@@ -65,10 +70,12 @@ impl Secrets {
     }
 }
 
-/// How many bytes of `rest` are the secret. A secret that our limit cut off counts too, if enough of it is there.
+/// How many bytes of `rest` are the secret, in upper or lower case. A secret that our limit cut off counts too, if enough of it
+/// is there.
 fn found(secret: &[u8], rest: &[u8]) -> Option<usize> {
-    let cut = rest.len() >= SHORTEST && rest.len() < secret.len() && secret.starts_with(rest);
-    (cut || rest.starts_with(secret)).then_some(rest.len().min(secret.len()))
+    let length = rest.len().min(secret.len());
+    let is_long_enough = length == secret.len() || length >= SHORTEST;
+    (is_long_enough && rest[..length].eq_ignore_ascii_case(&secret[..length])).then_some(length)
 }
 
 /// What a receiver sees after it has decoded `Basic ...`.
@@ -110,6 +117,9 @@ mod tests {
             (format!("auth {KEY}; again {KEY}"), "auth [redacted]; again [redacted]"),
             (format!("{KEY}{KEY}"), "[redacted][redacted]"),
             (format!("cut {}", &KEY[..20]), "cut [redacted]"),
+            (format!("without its prefix {}", &KEY[10..]), "without its prefix [redacted]"),
+            (format!("half a prefix {}", &KEY[4..]), "half a prefix _auth_[redacted]"),
+            (KEY.to_uppercase(), "[redacted]"),
             ("live_auth_ is a prefix".to_owned(), "live_auth_ is a prefix"),
             ("id cb_1234567890123456".to_owned(), "id cb_1234567890123456"),
             ("expected QkJCQkJCQkJCQkJC=, got v1,QUFBQUFBQUFBQUFB=".to_owned(), "expected [redacted], got [redacted]"),

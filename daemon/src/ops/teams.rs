@@ -8,6 +8,7 @@ use secrecy::ExposeSecret as _;
 use super::policy::{self, Operation};
 use super::{Creation, Inner, OpsError, Session, created, named, required};
 use crate::model::endpoint::Origin;
+use crate::model::retry::RetryPolicy;
 use crate::model::team::{AuthForm, HttpPolicy, RetryOverride, Team};
 use crate::net::egress::{CUSTOMERS_REASON, judge, judge_name};
 use crate::net::target::{Target, TargetHost};
@@ -16,7 +17,6 @@ use crate::store::admin::IdempotencyKey;
 const MAX_ID: usize = 128;
 const MAX_NAME: usize = 200;
 const MAX_ORIGINS: usize = 100;
-const MAX_RETRIES: u32 = 1_000;
 
 /// What may be changed of a team. `None` leaves a value as it is, `Some(None)` removes it.
 #[derive(Debug, Clone, Default)]
@@ -186,8 +186,13 @@ impl Inner {
         team.retry.retries = change.retries.unwrap_or(team.retry.retries);
         team.retry.horizon = change.horizon.unwrap_or(team.retry.horizon);
         team.retry.end_on_gone = change.end_on_gone.unwrap_or(team.retry.end_on_gone);
-        if team.retry.retries.is_some_and(|retries| retries > MAX_RETRIES) {
-            return Err(OpsError::invalid(format!("at most {MAX_RETRIES} retries")));
+        if team.retry.retries.is_some_and(|retries| retries > RetryPolicy::MOST_RETRIES) {
+            return Err(OpsError::invalid(format!("at most {} retries", RetryPolicy::MOST_RETRIES)));
+        }
+        // Only a change is judged: an older version may have allowed more.
+        let horizon = change.horizon.flatten();
+        if horizon.is_some_and(|horizon| horizon.is_zero() || horizon > RetryPolicy::LONGEST_HORIZON) {
+            return Err(OpsError::invalid("the horizon is between 1 second and 30 days (720 hours)"));
         }
         for url in [&team.default_url, &team.default_url_test].into_iter().flatten() {
             self.judge_url(&team, url)?;

@@ -51,6 +51,16 @@ async fn echoing() -> Raw {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_team_keeps_a_callback_for_at_most_thirty_days() {
+    let (_harness, api) = started().await;
+    for (seconds, status) in [(0, 400), (1, 200), (30 * 86_400, 200), (30 * 86_400 + 1, 400), (u64::MAX, 400)] {
+        let patch = json!({ "horizon_seconds": seconds }).to_string();
+        let answer = api.send("PATCH", &format!("/admin/v1/teams/{TEAM}"), &[], &patch).await;
+        assert_eq!(answer.status, status, "{seconds}: {}", answer.json);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_may_only_read_sees_no_path_of_a_url() {
     let (harness, api) = started().await;
     let receiver = echoing().await;

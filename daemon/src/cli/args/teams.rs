@@ -34,7 +34,7 @@ pub(in crate::cli) struct TeamFields {
     /// How many retries there are, instead of the setting retry.retries.
     #[arg(long, value_name = "N", value_parser = whole_number::<u32>)]
     pub(in crate::cli) retries: Option<u32>,
-    /// Within how many hours all retries happen, instead of the setting retry.horizon.
+    /// Within how many hours all retries happen (1 to 720), instead of the setting retry.horizon.
     #[arg(long, value_name = "HOURS", value_parser = whole_number::<u64>)]
     pub(in crate::cli) horizon_hours: Option<u64>,
     /// Whether the answer 410 (Gone) ends a callback: true or false.

@@ -72,6 +72,9 @@ impl Client {
             }
         };
         let path = format!("/admin/v1{path}");
+        if path.len() > LONGEST_PATH {
+            return Err(Failure::new(Failure::REFUSED, "an argument is too long"));
+        }
         let answer = self.runtime.block_on(client::call(&self.address, method, &path, headers, body, TIMEOUT));
         let answer = answer.map_err(|error| self.unreachable(&error))?;
         if answer.status.is_success() {
@@ -84,8 +87,11 @@ impl Client {
             408 | 500.. => Failure::FAILED,
             _ => Failure::REFUSED,
         };
-        let detail = problem["detail"].as_str();
-        let detail = detail.map_or_else(|| format!("{} answered {}", self.address, answer.status), str::to_owned);
+        let detail = match (problem["detail"].as_str(), answer.status.as_u16()) {
+            (Some(detail), _) => detail.to_owned(),
+            (None, 414 | 431) => "an argument is too long".to_owned(),
+            (None, _) => format!("{} answered {}", self.address, answer.status),
+        };
         let mut sentence = scale_callback_serve::text::printable(detail.as_bytes(), 2_000);
         if answer.status == 401 && self.token.is_none() {
             sentence.push_str(" (name a file with one: --token-file, or the variable CALLBACKD_TOKEN_FILE)");
@@ -108,6 +114,9 @@ impl Client {
         Failure::new(Failure::UNREACHABLE, sentence)
     }
 }
+
+/// The longest path with its query. The server takes no longer head.
+const LONGEST_PATH: usize = 60_000;
 
 /// The API's address: from the argument, a variable, or the configuration.
 fn address(remote: &Remote) -> Result<Address, Failure> {
