@@ -156,6 +156,7 @@ impl Ground {
         Ops::new(ops::Parts {
             admin: Arc::clone(&self.admin),
             reads: Arc::clone(&self.reads),
+            store: Arc::clone(&self.store),
             keyring: Arc::clone(&self.keyring),
             directory: Arc::clone(&delivery.directory),
             engine: Arc::clone(&delivery.engine),

@@ -1,5 +1,6 @@
 //! The nouns of the domain and their rules. Nothing here does I/O, reads a clock, or knows a JSON form.
 
+pub mod amendment;
 pub mod attempt;
 pub mod callback;
 pub mod dead_letter;

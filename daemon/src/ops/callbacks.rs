@@ -33,7 +33,7 @@ pub struct CallbackReport {
 }
 
 impl CallbackReport {
-    fn team(&self) -> Option<&str> {
+    pub(super) fn team(&self) -> Option<&str> {
         let settled = self.rows.settled.as_ref().map(|row| &*row.facts.team);
         settled.or(self.rows.pending.as_ref().map(|row| &*row.facts.team))
     }
@@ -157,7 +157,7 @@ impl Session {
     }
 
     /// A callback of a team that exists for the caller.
-    async fn own_callback(&self, id: &str) -> Result<CallbackReport, OpsError> {
+    pub(super) async fn own_callback(&self, id: &str) -> Result<CallbackReport, OpsError> {
         let found = self.inner.callback(id, |team| self.sees(team)).await?;
         if found.team().is_some_and(|team| self.sees(team)) { Ok(found) } else { Err(no_callback(found.id)) }
     }

@@ -5,6 +5,7 @@
 //! a session. Each operation first asks `policy` whether this caller may, reads too, and each change writes an audit
 //! row.
 
+mod amendments;
 pub mod audit;
 pub mod callbacks;
 mod caller;
@@ -46,6 +47,7 @@ use crate::flight::Inflight;
 use crate::intake::{Ask, KafkaState};
 use crate::keyring::Keyring;
 use crate::schedule::Lanes;
+use crate::store::EngineStore;
 use crate::store::admin::{AdminStore, Made};
 use crate::store::reads::Reads;
 use policy::Operation;
@@ -62,6 +64,7 @@ pub struct Settings {
 pub struct Parts {
     pub admin: Arc<dyn AdminStore>,
     pub reads: Arc<dyn Reads>,
+    pub store: Arc<dyn EngineStore>,
     pub keyring: Arc<Keyring>,
     pub directory: Arc<Directory>,
     pub engine: Arc<Engine>,

@@ -82,6 +82,8 @@ operations! {
     Attempts "attempts" Read Objects "see a callback's attempts";
     // A body holds the task's URL, whose path and query need the right to operate.
     Payload "payload" Operate Objects "see a callback's body" audited "callback.payload";
+    RetryCallback "retry_callback" Operate Objects "retry a callback" audited "callback.retry";
+    CancelCallback "cancel_callback" Operate Objects "cancel a callback" audited "callback.cancel";
     Task "task" Read Objects "see what happened to a task";
     DeadLetters "dead_letters" Read Objects "list dead letters";
     DeadLetter "dead_letter" Read Objects "see a dead letter";
@@ -96,7 +98,9 @@ operations! {
 impl Operation {
     /// Whether the audit names a team as the object of this operation.
     pub fn is_audited_by_team(self) -> bool {
-        self.action().is_some() && (self.subject() == Subject::Team || matches!(self, Self::CreateTeam | Self::Payload))
+        self.action().is_some()
+            && (self.subject() == Subject::Team
+                || matches!(self, Self::CreateTeam | Self::Payload | Self::RetryCallback | Self::CancelCallback))
     }
 
     /// The operation of this name.

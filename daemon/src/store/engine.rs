@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::Answer;
 use crate::base::clock::Timestamp;
+use crate::model::amendment::{Amended, Amendment};
 use crate::model::callback::{CallbackId, Hash};
 use crate::model::endpoint::QueueKey;
 use crate::model::endpoint_history::EndpointHistory;
@@ -185,6 +186,9 @@ pub trait EngineStore: Send + Sync {
 
     /// Takes due rows under a lease, in O(rows taken): queues in the order of their next time, rows by due time.
     fn claim(&self, ask: ClaimAsk) -> Answer<'_, Claimed>;
+
+    /// Changes one callback as an operator asks, in a transaction of its own.
+    fn amend(&self, id: CallbackId, amendment: Amendment) -> Answer<'_, Amended>;
 
     /// Which of these ids have a row, pending or settled.
     fn known(&self, ids: Vec<CallbackId>) -> Answer<'_, Vec<Option<Known>>>;

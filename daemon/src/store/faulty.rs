@@ -10,6 +10,7 @@ use super::{
     SetBack, Space, StoreError, Taken,
 };
 use crate::base::clock::Timestamp;
+use crate::model::amendment::{Amended, Amendment};
 use crate::model::callback::CallbackId;
 use crate::model::endpoint_history::EndpointHistory;
 use crate::model::event::PartitionKey;
@@ -125,6 +126,10 @@ impl EngineStore for FaultyStore {
 
     fn claim(&self, ask: ClaimAsk) -> Answer<'_, Claimed> {
         self.guarded(self.inner.claim(ask))
+    }
+
+    fn amend(&self, id: CallbackId, amendment: Amendment) -> Answer<'_, Amended> {
+        self.guarded(self.inner.amend(id, amendment))
     }
 
     fn known(&self, ids: Vec<CallbackId>) -> Answer<'_, Vec<Option<Known>>> {

@@ -122,6 +122,7 @@ pub fn requests(ids: &BTreeMap<&str, String>) -> Vec<(&'static str, &'static str
         ("get", "/callbacks/{id}", format!("/callbacks/{}", id("pending")), Value::Null),
         ("get", "/callbacks/{id}/attempts", format!("/callbacks/{}/attempts", id("pending")), Value::Null),
         ("get", "/callbacks/{id}/payload", format!("/callbacks/{}/payload", id("pending")), Value::Null),
+        ("post", "/callbacks/{id}/retry", format!("/callbacks/{}/retry", id("pending")), json!({})),
         ("get", "/tasks/{task}", format!("/tasks/{TASK}"), Value::Null),
         ("get", "/dead_letters", "/dead_letters?reason=not_json".into(), Value::Null),
         ("get", "/dead_letters/{id}", format!("/dead_letters/{}", id("letter")), Value::Null),
@@ -131,6 +132,7 @@ pub fn requests(ids: &BTreeMap<&str, String>) -> Vec<(&'static str, &'static str
         ("post", "/tokens", "/tokens".into(), json!({"name": "a", "scope": "read"})),
         ("post", "/tokens/{id}/revoke", format!("/tokens/{}/revoke", id("token")), json!({})),
         ("get", "/audit", "/audit?object=team_acme".into(), Value::Null),
+        ("post", "/callbacks/{id}/cancel", format!("/callbacks/{}/cancel", id("pending")), json!({})),
     ]
 }
 

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use callbackd::demo::broker::Broker;
+use callbackd::model::retry::Reason;
+use callbackd::model::settlement::Ended;
 use callbackd::ops::OpsError;
 use callbackd::ops::teams::TeamChange;
 use scale_callback::receiver::Reply;
@@ -66,6 +68,48 @@ async fn a_change_has_the_time_at_which_the_attempt_ended() {
     assert_eq!(report.changed_at, Some(last.ended_at()));
     assert!(last.ended_at().since(last.begun_at) >= Duration::from_millis(300), "not the time at which it began");
     assert_eq!(report.last_status, Some(503));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_makes_a_retry_come_now_or_ends_a_callback() {
+    let harness = Harness::with(&[("RETRY__FIRST", "1h"), ("RETRY__HORIZON", "24h")]).await;
+    let rule = Arc::new(|_: &_, before| Reply::status(if before == 0 { 503 } else { 204 }));
+    let receiver = harness.recorder(rule).await;
+    let session = harness.session();
+    let tried = async |task: &str| {
+        harness.produce(&Event::new(task).to(receiver.url("/callbacks")));
+        let failed = async || {
+            let report = session.task(task).await.ok()?.callbacks.pop()?;
+            report.rows.pending.is_some_and(|row| row.progress.attempts == 1).then(|| report.id.to_string())
+        };
+        harness.until("it failed once", failed).await
+    };
+    // Its next attempt would come in an hour.
+    let retried = tried("task-mended").await;
+    session.retry_callback(&retried).await.unwrap();
+    let (_, rows, _) = harness.ended("task-mended").await;
+    let settled = rows.settled.unwrap();
+    assert_eq!((settled.ended, settled.attempts), (Ended::Delivered, 2));
+    let cancelled = tried("task-wrong").await;
+    let report = session.cancel_callback(&cancelled).await.unwrap();
+    let settled = report.rows.settled.unwrap();
+    assert_eq!((settled.ended, settled.attempts), (Ended::Abandoned(Reason::Cancelled), 1));
+    for (id, state) in [(&retried, "delivered"), (&cancelled, "abandoned")] {
+        for refused in [session.retry_callback(id).await, session.cancel_callback(id).await] {
+            match refused {
+                Err(OpsError::Conflict(sentence)) => assert!(sentence.contains(state), "{sentence}"),
+                other => panic!("{id} has ended: {:?}", other.map(|report| report.id)),
+            }
+        }
+    }
+    // What was refused left no row in the audit.
+    let audit = session.audit(Default::default(), None, 100).await.unwrap();
+    let told: Vec<_> = audit.iter().filter(|row| row.object == TEAM).map(|row| (&*row.action, &*row.change)).collect();
+    assert!(
+        told.contains(&("callback.retry", &*retried)) && told.contains(&("callback.cancel", &*cancelled)),
+        "{told:?}"
+    );
+    assert_eq!(told.iter().filter(|(action, _)| action.starts_with("callback.")).count(), 2, "{told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

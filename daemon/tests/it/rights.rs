@@ -60,6 +60,8 @@ async fn ask(session: &Session, operation: Operation) -> Result<(), OpsError> {
         Operation::Callback => session.callback("cb_none").await.map(drop),
         Operation::Attempts => session.attempts("cb_none").await.map(drop),
         Operation::Payload => session.payload("cb_none").await.map(drop),
+        Operation::RetryCallback => session.retry_callback("cb_none").await.map(drop),
+        Operation::CancelCallback => session.cancel_callback("cb_none").await.map(drop),
         Operation::Task => session.task("none").await.map(drop),
         Operation::DeadLetters => session.dead_letters(DeadLetterFilter::default(), page()).await.map(drop),
         Operation::DeadLetter => session.dead_letter("dl_none").await.map(drop),

@@ -136,6 +136,29 @@ pub(super) async fn payload(
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
+/// Make the next attempt of a pending callback due now.
+///
+/// It takes the place of the planned attempt: the callback gets no attempt more than before.
+/// Errors: conflict while an attempt is under way, and after the callback has ended.
+#[utoipa::path(post, path = "/callbacks/{id}/retry", tag = "callbacks",
+    params(("id" = String, Path, pattern = "^cb_[0-7][0-9a-hjkmnp-tv-z]{25}$", description = "The callback's id.")),
+    responses((status = 200, body = CallbackShape)))]
+pub(super) async fn retry_callback(session: Session, Place(id): Place<String>) -> Answer<CallbackShape> {
+    Ok(Json(shape(&session.retry_callback(&id).await?)?))
+}
+
+/// End a pending callback without another attempt.
+///
+/// It is abandoned for the reason `cancelled`. An attempt that is under way goes on; if the receiver accepts it, the callback
+/// is delivered all the same.
+/// Errors: conflict after the callback has ended.
+#[utoipa::path(post, path = "/callbacks/{id}/cancel", tag = "callbacks",
+    params(("id" = String, Path, pattern = "^cb_[0-7][0-9a-hjkmnp-tv-z]{25}$", description = "The callback's id.")),
+    responses((status = 200, body = CallbackShape)))]
+pub(super) async fn cancel_callback(session: Session, Place(id): Place<String>) -> Answer<CallbackShape> {
+    Ok(Json(shape(&session.cancel_callback(&id).await?)?))
+}
+
 /// Everything that happened to a task, and its callbacks that are under way for the first time.
 ///
 /// Errors: not_found when nothing is known of the task, with how far the partitions are recorded; pruned when the task

@@ -99,8 +99,9 @@ impl CallbackShape {
             callback_succeeded: had_url.then_some(delivered),
             attempts: row.attempts,
             last_status: row.status,
-            last_outcome: Some(row.outcome.name()),
-            first_attempt_at: Some(row.first_at.to_string()),
+            // One that was cancelled before its first attempt has neither.
+            last_outcome: (row.attempts > 0).then(|| row.outcome.name()),
+            first_attempt_at: (row.attempts > 0).then(|| row.first_at.to_string()),
             settled_at: Some(row.settled_at.to_string()),
             revision: row.revision,
             ..Self::facts(id, &row.facts)

@@ -90,6 +90,18 @@ pub(in crate::cli) enum CallbacksCommand {
         /// The callback's id.
         id: String,
     },
+    /// Make the next attempt of a pending callback now. It takes the place of the planned one.
+    #[command(after_help = "Example:\n  callbackd callbacks retry cb_01kav9ft00zkek0kfes3qvf608")]
+    Retry {
+        /// The callback's id.
+        id: String,
+    },
+    /// End a pending callback without another attempt. An attempt that is under way goes on.
+    #[command(after_help = "Example:\n  callbackd callbacks cancel cb_01kav9ft00zkek0kfes3qvf608")]
+    Cancel {
+        /// The callback's id.
+        id: String,
+    },
     /// Print the last ten callbacks, and then each new or changed one, until Ctrl-C.
     #[command(after_help = "Example:\n  callbackd callbacks watch --team team_acme --count 2")]
     Watch {

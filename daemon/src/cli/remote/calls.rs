@@ -64,6 +64,12 @@ pub(super) fn of(command: Command, streams: bool) -> Result<Call, Failure> {
         Command::Callbacks(CallbacksCommand::Attempts { id }) => {
             get(format!("/callbacks/{}/attempts", escaped(&id)), View::Attempts)
         }
+        Command::Callbacks(CallbacksCommand::Retry { id }) => {
+            post(format!("/callbacks/{}/retry", escaped(&id)), json!({}), View::Record)
+        }
+        Command::Callbacks(CallbacksCommand::Cancel { id }) => {
+            post(format!("/callbacks/{}/cancel", escaped(&id)), json!({}), View::Record)
+        }
         Command::Endpoints(EndpointsCommand::List { team, state, page }) => {
             list("/endpoints", vec![("team", team), ("state", state)], &page, &views::ENDPOINTS)
         }

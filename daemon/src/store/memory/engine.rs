@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::{Instance, MemoryStore, Partition, State, done};
 use crate::base::clock::Timestamp;
+use crate::model::amendment::{Amended, Amendment, amend};
 use crate::model::callback::CallbackId;
 use crate::model::dead_letter::{DeadLetter, ValueBudget, ValueBytes};
 use crate::model::endpoint::QueueKey;
@@ -82,6 +83,11 @@ impl EngineStore for MemoryStore {
         let mut state = self.state();
         let winner = |claim: &EventClaim| state.event_ids.entry(claim.hash).or_insert((claim.id, now)).0;
         done(Ok(claims.iter().map(winner).collect()))
+    }
+
+    fn amend(&self, id: CallbackId, amendment: Amendment) -> Answer<'_, Amended> {
+        let now = self.clock.now();
+        done(Ok(self.state().amend(id, amendment, now)))
     }
 
     fn take(&self, instance: InstanceId, partition: Arc<PartitionKey>) -> Answer<'_, Taken> {
@@ -274,6 +280,19 @@ impl State {
             self.rows.insert(id, step.rows);
         }
         step.verdict
+    }
+
+    fn amend(&mut self, id: CallbackId, amendment: Amendment, now: Timestamp) -> Amended {
+        let before = self.rows.get(&id).cloned().unwrap_or_default();
+        let (after, amended) = amend(&before, amendment, now);
+        if before.settled.is_none() && after.settled.is_some() {
+            self.counts.abandoned += 1;
+            self.bodies.remove(&id);
+        }
+        if amended == Amended::Changed {
+            self.rows.insert(id, after);
+        }
+        amended
     }
 
     /// Raises a watermark, never lowers it.

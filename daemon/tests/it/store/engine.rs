@@ -26,18 +26,18 @@ use callbackd::store::{StoreError, reads::Reads};
 use super::{START, opened};
 
 /// A store under test, with access to its content.
-struct Subject {
-    name: &'static str,
-    store: Arc<dyn EngineStore>,
-    reads: Arc<dyn Reads>,
-    clock: Arc<ManualClock>,
-    instance: InstanceId,
-    number: u64,
-    epoch: i64,
+pub(super) struct Subject {
+    pub(super) name: &'static str,
+    pub(super) store: Arc<dyn EngineStore>,
+    pub(super) reads: Arc<dyn Reads>,
+    pub(super) clock: Arc<ManualClock>,
+    pub(super) instance: InstanceId,
+    pub(super) number: u64,
+    pub(super) epoch: i64,
     _folder: tempfile::TempDir,
 }
 
-async fn subjects() -> Vec<Subject> {
+pub(super) async fn subjects() -> Vec<Subject> {
     let mut subjects = Vec::new();
     for name in ["memory", "sqlite", "sqlite behind faults", "postgres", "postgres behind faults"] {
         let clock = Arc::new(ManualClock::new(START));
@@ -58,7 +58,7 @@ async fn subjects() -> Vec<Subject> {
 
 impl Subject {
     /// Writes one batch, and repeats it while the result is uncertain.
-    async fn write(&mut self, changes: Vec<Change>, watermarks: Vec<PartitionWatermark>) -> Vec<Verdict> {
+    pub(super) async fn write(&mut self, changes: Vec<Change>, watermarks: Vec<PartitionWatermark>) -> Vec<Verdict> {
         self.number += 1;
         let batch = Arc::new(Batch { instance: self.instance, number: self.number, changes, watermarks });
         loop {
@@ -70,11 +70,11 @@ impl Subject {
         }
     }
 
-    async fn rows(&self, id: CallbackId) -> Rows {
+    pub(super) async fn rows(&self, id: CallbackId) -> Rows {
         self.reads.rows(id).await.unwrap()
     }
 
-    async fn attempts(&self, id: CallbackId) -> Vec<NumberedAttempt> {
+    pub(super) async fn attempts(&self, id: CallbackId) -> Vec<NumberedAttempt> {
         self.reads.attempts(id).await.unwrap()
     }
 
@@ -82,7 +82,7 @@ impl Subject {
         self.reads.offsets().await.unwrap()[0].watermark
     }
 
-    fn ask(&self) -> ClaimAsk {
+    pub(super) fn ask(&self) -> ClaimAsk {
         ClaimAsk {
             instance: self.instance,
             at_most: 100,
@@ -100,7 +100,7 @@ fn partition() -> Arc<PartitionKey> {
     Arc::new(PartitionKey { cluster: "c".into(), topic: "t".into(), number: 0 })
 }
 
-fn facts(n: u32) -> Arc<Facts> {
+pub(super) fn facts(n: u32) -> Arc<Facts> {
     let mut id = [0; 16];
     id[..6].copy_from_slice(&START.millis().to_be_bytes()[2..]);
     id[12..].copy_from_slice(&n.to_be_bytes());
@@ -121,7 +121,7 @@ fn facts(n: u32) -> Arc<Facts> {
     })
 }
 
-fn attempt(outcome: Outcome) -> Attempt {
+pub(super) fn attempt(outcome: Outcome) -> Attempt {
     Attempt {
         outcome,
         sent: true,
@@ -134,7 +134,7 @@ fn attempt(outcome: Outcome) -> Attempt {
     }
 }
 
-fn settle(n: u32, token: u64, epoch: Option<i64>, outcome: Outcome, next: Next) -> Change {
+pub(super) fn settle(n: u32, token: u64, epoch: Option<i64>, outcome: Outcome, next: Next) -> Change {
     Change::Settle(Box::new(Settle {
         facts: facts(n),
         token: Token(token),
@@ -147,7 +147,7 @@ fn settle(n: u32, token: u64, epoch: Option<i64>, outcome: Outcome, next: Next) 
     }))
 }
 
-fn park(n: u32, token: Option<u64>, epoch: i64) -> Change {
+pub(super) fn park(n: u32, token: Option<u64>, epoch: i64) -> Change {
     Change::Park(Box::new(Park {
         facts: facts(n),
         epoch,
@@ -159,7 +159,7 @@ fn park(n: u32, token: Option<u64>, epoch: i64) -> Change {
     }))
 }
 
-fn retry() -> Next {
+pub(super) fn retry() -> Next {
     let begun = START.plus(Duration::from_secs(1));
     Next::Retry {
         due: START.plus(Duration::from_secs(6)),
@@ -174,7 +174,7 @@ fn interrupted() -> Next {
 }
 
 /// Every state of rows, as the changes that lead to it. The holder's token is always 7.
-fn states(epoch: i64) -> Vec<(&'static str, Box<dyn Fn(u32) -> Vec<Change>>)> {
+pub(super) fn states(epoch: i64) -> Vec<(&'static str, Box<dyn Fn(u32) -> Vec<Change>>)> {
     let own = Some(epoch);
     let failed = Outcome::ServerError;
     vec![

@@ -1,6 +1,7 @@
 //! One contract suite for each trait of the store. Each suite runs over every implementer.
 
 mod admin;
+mod amend;
 mod engine;
 mod reads;
 

@@ -1,5 +1,6 @@
 //! The engine's trait on PostgreSQL: what each call runs, and on which connection.
 
+mod amend;
 pub(super) mod attempts;
 mod claim;
 mod dead_letters;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use super::connection::PostgresStore;
 use crate::base::clock::Timestamp;
+use crate::model::amendment::{Amended, Amendment};
 use crate::model::callback::CallbackId;
 use crate::model::endpoint_history::EndpointHistory;
 use crate::model::event::PartitionKey;
@@ -60,6 +62,13 @@ impl EngineStore for PostgresStore {
         Box::pin(async move {
             let mut client = self.writer().await?;
             Ok(claim::claim(self, &mut client, &ask, self.clock.now()).await?)
+        })
+    }
+
+    fn amend(&self, id: CallbackId, amendment: Amendment) -> Answer<'_, Amended> {
+        Box::pin(async move {
+            let mut client = self.writer().await?;
+            Ok(amend::amend(self, &mut client, id, amendment, self.clock.now()).await?)
         })
     }
 

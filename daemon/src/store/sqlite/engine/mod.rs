@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use super::connection::SqliteStore;
 use crate::base::clock::Timestamp;
+use crate::model::amendment::{Amended, Amendment};
 use crate::model::callback::CallbackId;
 use crate::model::endpoint_history::EndpointHistory;
 use crate::model::event::PartitionKey;
@@ -56,6 +57,10 @@ impl EngineStore for SqliteStore {
 
     fn claim(&self, ask: ClaimAsk) -> Answer<'_, Claimed> {
         self.in_transaction(move |transaction, ids, now| claim::claim(transaction, ids, &ask, now))
+    }
+
+    fn amend(&self, id: CallbackId, amendment: Amendment) -> Answer<'_, Amended> {
+        self.in_transaction(move |transaction, ids, now| write::amend(transaction, ids, id, amendment, now))
     }
 
     fn known(&self, ids: Vec<CallbackId>) -> Answer<'_, Vec<Option<Known>>> {

@@ -11,6 +11,7 @@ use super::super::error::SqliteError;
 use super::super::id_cache::IdCache;
 use super::{dead_letters, partition_offsets, rows};
 use crate::base::clock::Timestamp;
+use crate::model::amendment::{self, Amended, Amendment};
 use crate::model::callback::CallbackId;
 use crate::model::dead_letter::ValueBudget;
 use crate::model::event::PartitionKey;
@@ -115,7 +116,7 @@ impl Work<'_> {
         if let Some(settled) = step.rows.settled.as_ref().filter(|row| Some(*row) != before.settled.as_ref()) {
             rows::replace_settled(self.connection, self.ids, settled, self.now)?;
         }
-        self.move_pending(id, before.pending.as_ref(), step.rows.pending.as_ref(), change)?;
+        self.move_pending(id, before.pending.as_ref(), step.rows.pending.as_ref(), &body_of(change))?;
         Ok(step.verdict)
     }
 
@@ -137,7 +138,7 @@ impl Work<'_> {
         id: CallbackId,
         before: Option<&Pending>,
         after: Option<&Pending>,
-        change: &Change,
+        body: &Bytes,
     ) -> Result<(), SqliteError> {
         let connection = self.connection;
         match (before, after) {
@@ -154,7 +155,6 @@ impl Work<'_> {
                 let queue = rows::replace_pending(connection, self.ids, after, self.now)?;
                 let mut added = 0;
                 if before.is_none() {
-                    let body = body_of(change);
                     connection
                         .prepare_cached("INSERT INTO body (id, bytes) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
                         .execute(params![id.as_bytes(), &body[..]])?;
@@ -189,6 +189,30 @@ impl Work<'_> {
         }
         Ok(())
     }
+}
+
+/// An operator's change of one callback. What it ends is counted with the store, because it belongs to no instance's batch.
+pub(super) fn amend(
+    connection: &Connection,
+    ids: &mut IdCache,
+    id: CallbackId,
+    amendment: Amendment,
+    now: Timestamp,
+) -> Result<Amended, SqliteError> {
+    let before = rows::load(connection, ids, id)?;
+    let (after, amended) = amendment::amend(&before, amendment, now);
+    if amended != Amended::Changed {
+        return Ok(amended);
+    }
+    if let Some(settled) = after.settled.as_ref().filter(|row| Some(*row) != before.settled.as_ref()) {
+        rows::replace_settled(connection, ids, settled, now)?;
+        connection.prepare_cached("UPDATE store SET abandoned = abandoned + 1")?.execute([])?;
+    }
+    let values = ValueBudget::UNBOUNDED;
+    let mut work = Work { connection, ids, values, now, epochs: BTreeMap::new(), queues: HashMap::new() };
+    work.move_pending(id, before.pending.as_ref(), after.pending.as_ref(), &Bytes::new())?;
+    work.raise_queues()?;
+    Ok(amended)
 }
 
 fn body_of(change: &Change) -> Bytes {

@@ -1,0 +1,96 @@
+//! The contract of an operator's changes of one callback: each has the effect that `amendment::amend` gives.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use callbackd::base::clock::Clock as _;
+use callbackd::model::amendment::{Amended, Amendment, amend};
+use callbackd::model::attempt::Outcome;
+use callbackd::model::lease::Token;
+use callbackd::model::retry::{Next, Reason};
+use callbackd::model::settlement::Ended;
+use callbackd::store::ClaimAsk;
+
+use super::engine::{facts, park, settle, states, subjects};
+
+#[tokio::test]
+async fn every_pair_of_rows_and_amendment_is_what_amend_says() {
+    for mut subject in subjects().await {
+        let epoch = subject.epoch;
+        let mut n = 0;
+        let mut seen = Vec::new();
+        for (state, lead) in states(epoch) {
+            for amendment in [Amendment::RetryNow, Amendment::Cancel] {
+                n += 1;
+                for step in lead(n) {
+                    subject.write(vec![step], vec![]).await;
+                }
+                subject.clock.advance(Duration::from_millis(10));
+                let id = facts(n).id;
+                let (before, attempts) = (subject.rows(id).await, subject.attempts(id).await);
+                let (after, amended) = amend(&before, amendment, subject.clock.now());
+                let context = format!("{}: {state}, then {amendment:?}", subject.name);
+                assert_eq!(subject.store.amend(id, amendment).await.unwrap(), amended, "{context}");
+                assert_eq!(subject.rows(id).await, after, "{context}");
+                assert_eq!(subject.attempts(id).await, attempts, "{context}");
+                let keeps_body = subject.reads.body(id).await.unwrap().is_some();
+                assert_eq!(keeps_body, after.pending.is_some(), "{context}");
+                seen.push((state, amendment, amended));
+            }
+        }
+        for (state, amendment, expected) in [
+            ("nothing", Amendment::RetryNow, Amended::Unknown),
+            ("nothing", Amendment::Cancel, Amended::Unknown),
+            ("parked with its lease", Amendment::RetryNow, Amended::InFlight),
+            ("parked with its lease", Amendment::Cancel, Amended::Changed),
+            ("failed once", Amendment::RetryNow, Amended::Changed),
+            ("failed once", Amendment::Cancel, Amended::Changed),
+            ("delivered", Amendment::RetryNow, Amended::Ended(Ended::Delivered)),
+            ("exhausted", Amendment::Cancel, Amended::Ended(Ended::Exhausted)),
+        ] {
+            assert!(seen.contains(&(state, amendment, expected)), "{}: {state}, {amendment:?}", subject.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_retried_callback_is_claimed_at_once_with_the_tries_that_it_had() {
+    for mut subject in subjects().await {
+        let failed = settle(1, 7, Some(subject.epoch), Outcome::ServerError, super::engine::retry());
+        subject.write(vec![failed], vec![]).await;
+        let id = facts(1).id;
+        let planned = subject.rows(id).await.pending.unwrap();
+        assert!(planned.due > subject.clock.now(), "{}", subject.name);
+        assert!(subject.store.claim(subject.ask()).await.unwrap().rows.is_empty(), "{}: not due yet", subject.name);
+        assert_eq!(subject.store.amend(id, Amendment::RetryNow).await.unwrap(), Amended::Changed, "{}", subject.name);
+        let claimed = subject.store.claim(subject.ask()).await.unwrap().rows;
+        assert_eq!(claimed.len(), 1, "{}", subject.name);
+        assert_eq!((claimed[0].0.facts.id, claimed[0].0.progress), (id, planned.progress), "{}", subject.name);
+        let again = subject.store.amend(id, Amendment::RetryNow).await.unwrap();
+        assert_eq!(again, Amended::InFlight, "{}", subject.name);
+    }
+}
+
+#[tokio::test]
+async fn a_cancelled_callback_is_never_claimed_and_a_late_success_counts() {
+    for mut subject in subjects().await {
+        let epoch = subject.epoch;
+        subject.write(vec![park(1, None, epoch), park(2, Some(7), epoch)], vec![]).await;
+        for n in [1, 2] {
+            let amended = subject.store.amend(facts(n).id, Amendment::Cancel).await.unwrap();
+            assert_eq!(amended, Amended::Changed, "{}", subject.name);
+        }
+        let ask = ClaimAsk { first_token: Token(50), ..subject.ask() };
+        assert!(subject.store.claim(ask).await.unwrap().rows.is_empty(), "{}", subject.name);
+        assert_eq!(subject.store.space().await.unwrap().parked_bytes, 0, "{}: their room is free", subject.name);
+        let (counts, _) = subject.reads.counts().await.unwrap();
+        assert_eq!(counts.abandoned, 2, "{}", subject.name);
+        let settled = subject.rows(facts(1).id).await.settled.unwrap();
+        assert_eq!((settled.ended, settled.attempts), (Ended::Abandoned(Reason::Cancelled), 0), "{}", subject.name);
+        // The attempt that was under way arrived.
+        subject.write(vec![settle(2, 7, Some(epoch), Outcome::Ok, Next::Delivered)], vec![]).await;
+        let settled = subject.rows(facts(2).id).await.settled.unwrap();
+        assert_eq!((settled.ended, settled.revision), (Ended::Delivered, 2), "{}", subject.name);
+        assert_eq!(subject.reads.body(facts(2).id).await.unwrap(), None::<Bytes>, "{}", subject.name);
+    }
+}
