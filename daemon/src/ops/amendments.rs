@@ -14,6 +14,7 @@ impl Session {
     /// `forbidden`; `invalid_request`; `not_found`; `conflict` while an attempt is under way or after the callback has ended;
     /// or the store's.
     pub async fn retry_callback(&self, id: &str) -> Result<CallbackReport, OpsError> {
+        self.allow(Operation::RetryCallback)?;
         self.amend(Operation::RetryCallback, id, Amendment::RetryNow).await
     }
 
@@ -23,11 +24,11 @@ impl Session {
     /// # Errors
     /// `forbidden`; `invalid_request`; `not_found`; `conflict` after the callback has ended; or the store's.
     pub async fn cancel_callback(&self, id: &str) -> Result<CallbackReport, OpsError> {
+        self.allow(Operation::CancelCallback)?;
         self.amend(Operation::CancelCallback, id, Amendment::Cancel).await
     }
 
     async fn amend(&self, operation: Operation, id: &str, amendment: Amendment) -> Result<CallbackReport, OpsError> {
-        self.allow(operation)?;
         let callback = self.own_callback(id).await?;
         let parts = self.parts();
         // What can't be done leaves no audit row. The store decides once more, since the rows may change meanwhile.

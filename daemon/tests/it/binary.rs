@@ -144,7 +144,11 @@ async fn what_can_not_be_had_is_told_at_the_start() {
     let store = other.path().join("store").display().to_string();
     let port = run(&["run", "--config", &config], &[("CALLBACKD_STORE__PATH", &store)]);
     assert_eq!(port.status.code(), Some(1));
-    assert!(text(&port.stderr).contains(&format!("ops.listen: {}", first.ops)), "{}", text(&port.stderr));
+    assert!(
+        text(&port.stderr).contains(&format!("ops.listen: can't listen at {}", first.ops)),
+        "{}",
+        text(&port.stderr)
+    );
     // A socket path that is a file is left alone.
     let precious = other.path().join("precious");
     std::fs::write(&precious, "keep me").unwrap();

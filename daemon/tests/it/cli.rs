@@ -198,7 +198,7 @@ async fn every_command_has_an_example_and_every_example_runs() {
         ("keyring create", "never overwritten"),
         ("offsets accept", "no partition waits"),
         ("clock accept", "the clocks agree"),
-        ("callbacks cancel", "there is no callback"),
+        ("callbacks cancel", "has ended"),
     ];
     // They run for long, or need the store alone, or are not for people: each has a test of its own.
     let elsewhere = ["run", "demo", "migrate", "store info", "store verify"];

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use super::*;
 use crate::base::clock::{ManualClock, Timestamp};
 use crate::base::metrics::Labels;
+use crate::model::amendment::{Amended, Amendment};
 use crate::model::attempt::{Attempt, Outcome};
 use crate::model::callback::CallbackId;
 use crate::model::dead_letter::ValueBudget;
@@ -135,6 +136,10 @@ impl EngineStore for Scripted {
 
     fn claim(&self, ask: ClaimAsk) -> Answer<'_, Claimed> {
         self.inner.claim(ask)
+    }
+
+    fn amend(&self, id: CallbackId, amendment: Amendment) -> Answer<'_, Amended> {
+        self.inner.amend(id, amendment)
     }
 
     fn known(&self, ids: Vec<CallbackId>) -> Answer<'_, Vec<Option<Known>>> {

@@ -3,6 +3,7 @@
 
 mod admin;
 mod engine;
+mod prune;
 mod reads;
 
 use std::collections::BTreeMap;
