@@ -36,6 +36,8 @@ pub enum Act {
     Frames(Vec<u8>, Vec<u8>),
     /// Reads the request's head, sends these frames and closes the connection.
     FramesThenClose(Vec<u8>),
+    /// Also speaks HTTP/1.1, and answers 204 over it. Over HTTP/2, it reads the request's head and sends these frames.
+    Http1Required(Vec<u8>),
     /// Answers 200 with so many headers, each with a value of so many bytes.
     Headers(usize, usize),
     /// Acts in the first way on the first connection, and in the second way on all others.
@@ -75,7 +77,10 @@ impl Http2 {
     /// # Errors
     /// The listener cannot be opened, or the certificate cannot be used.
     pub async fn start(certificates: &Certificates, act: Act) -> anyhow::Result<Self> {
-        let acceptor = certificates.acceptor("h2")?;
+        let acceptor = match act {
+            Act::Http1Required(_) => certificates.acceptor_of(&["h2", "http/1.1"])?,
+            _ => certificates.acceptor("h2")?,
+        };
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let connections = Arc::new(AtomicU64::new(0));
@@ -111,11 +116,23 @@ async fn perform(stream: TcpStream, acceptor: TlsAcceptor, act: Act, requests: &
     let stream = acceptor.accept(stream).await?;
     match act {
         Act::CloseAtOnce => Ok(()),
+        Act::Http1Required(_) if stream.get_ref().1.alpn_protocol() != Some(b"h2") => answer_http1(stream).await,
+        Act::Http1Required(frames) => send_by_hand(stream, Act::FramesThenClose(frames), requests).await,
         Act::Greet(_) | Act::DripHead | Act::Frames(..) | Act::FramesThenClose(_) => {
             send_by_hand(stream, act, requests).await
         }
         act => serve(stream, act, requests).await,
     }
+}
+
+/// Reads a request and answers 204.
+async fn answer_http1(mut stream: TlsStream<TcpStream>) -> anyhow::Result<()> {
+    let mut request = Vec::new();
+    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+        anyhow::ensure!(stream.read_buf(&mut request).await? > 0, "the client left");
+    }
+    stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await?;
+    drain(stream).await
 }
 
 /// The acts for which a library would be too polite.

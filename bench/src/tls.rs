@@ -60,6 +60,14 @@ impl Certificates {
     /// # Errors
     /// The files cannot be used.
     pub fn acceptor(&self, protocol: &str) -> anyhow::Result<TlsAcceptor> {
+        self.acceptor_of(&[protocol])
+    }
+
+    /// The same for several protocols, the one that it likes best first.
+    ///
+    /// # Errors
+    /// See [`Certificates::acceptor`].
+    pub fn acceptor_of(&self, protocols: &[&str]) -> anyhow::Result<TlsAcceptor> {
         let chain = CertificateDer::pem_file_iter(&self.cert)?.collect::<Result<Vec<_>, _>>()?;
         let key = PrivateKeyDer::from_pem_file(&self.key)?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -67,7 +75,7 @@ impl Certificates {
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(chain, key)?;
-        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
 }

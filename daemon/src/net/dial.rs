@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
+use super::again::Again;
 use super::dns::{Answers, Dns};
 use super::egress::{Policy, judge, judge_name};
 use super::failed::Failed;
@@ -46,7 +47,9 @@ pub(crate) struct Dialed {
 
 pub(crate) struct Dialer {
     pub(crate) dns: Dns,
+    /// What it offers in the TLS handshake, and the same without HTTP/2.
     pub(crate) tls: TlsConnector,
+    pub(crate) http1: TlsConnector,
     pub(crate) deadlines: Deadlines,
 }
 
@@ -57,13 +60,14 @@ impl Dialer {
         team: &str,
         policy: &Policy,
         end: Instant,
+        how: Again,
     ) -> Result<Dialed, Failed> {
         let answers = match name_to_ask(target, team, policy)? {
             Asked::Name(name) => self.dns.ask(name, self.dns_end(end)),
             Asked::Nothing(ip) => Answers::known(vec![ip]),
         };
         let (stream, peer) = self.connect(answers, target, team, policy, end).await?;
-        self.secure(target, stream, peer, end).await
+        self.secure(target, stream, peer, end, how).await
     }
 
     /// All addresses of a target. A name that may not be looked up is refused before a name server is asked.
@@ -117,6 +121,7 @@ impl Dialer {
         stream: TcpStream,
         peer: SocketAddr,
         end: Instant,
+        how: Again,
     ) -> Result<Dialed, Failed> {
         let meter = Arc::new(Meter::new());
         let stream = MeteredStream::new(stream, Arc::clone(&meter));
@@ -127,7 +132,8 @@ impl Dialer {
         let name = tls::server_name(target)
             .ok_or_else(|| failed(Outcome::TlsFailed, "the host can't be a TLS server name".to_owned()))?;
         let end = end.min(Instant::now() + self.deadlines.tls);
-        match timeout_at(end, self.tls.connect(name, stream)).await {
+        let tls = if how == Again::OverHttp1 { &self.http1 } else { &self.tls };
+        match timeout_at(end, tls.connect(name, stream)).await {
             Ok(Ok(stream)) => {
                 let session = stream.get_ref().1;
                 let http2 = session.alpn_protocol() == Some(b"h2");

@@ -58,7 +58,12 @@ async fn the_connected_peer_is_judged_once_more() {
     let deadlines = Deadlines { dns: second, connect: second, tls: second, head: second, total: second };
     // It is never asked.
     let dns = super::super::dns::Config { servers: vec![closed_port().await], cache_entries: 0 };
-    let dialer = Dialer { dns: Dns::new(&dns).unwrap(), tls: tls::connector(None, true).unwrap(), deadlines };
+    let dialer = Dialer {
+        dns: Dns::new(&dns).unwrap(),
+        tls: tls::connector(None, true).unwrap(),
+        http1: tls::connector(None, false).unwrap(),
+        deadlines,
+    };
     let end = Instant::now() + second;
     let connected = dialer.connect(Answers::known(vec![open.ip()]), &target, "team_a", &loopback(), end).await;
     assert_eq!(connected.map(|(_, peer)| peer).unwrap(), open);

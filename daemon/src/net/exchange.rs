@@ -14,15 +14,17 @@ use hyper::body::Incoming;
 use secrecy::ExposeSecret as _;
 use tokio::time::{Instant, timeout_at};
 
+use super::again::Again;
 use super::conn::{Connection, HEAD_BYTES, MAX_HEADERS, Pool, PoolKey};
 use super::dial::{Deadlines, Dialer};
 use super::dns::{self, Dns};
 use super::egress::Policy;
 use super::error::SetupError;
 use super::failed::Failed;
+use super::head_failure;
 use super::redact::{self, KEPT, MARGIN};
 use super::target::Target;
-use super::{head_failure, tls};
+use super::tls;
 use crate::base::clock::Timestamp;
 use crate::model::attempt::Outcome;
 use crate::model::retry::retry_after;
@@ -81,6 +83,13 @@ impl Exchange {
     }
 }
 
+/// A request that was not handled, and what would be recorded if it were not sent again.
+#[derive(Debug)]
+pub(super) struct Unhandled {
+    pub(super) exchange: Exchange,
+    again: Again,
+}
+
 /// The POST client: dialer, pool and egress policy.
 pub struct Client {
     pub(super) dialer: Dialer,
@@ -95,7 +104,8 @@ impl Client {
     /// A sentence that names the setting.
     pub fn new(config: &Config, policy: Policy) -> Result<Self, SetupError> {
         let tls = tls::connector(config.ca_file.as_deref(), config.http2)?;
-        let dialer = Dialer { dns: Dns::new(&config.dns)?, tls, deadlines: config.deadlines };
+        let http1 = tls::connector(config.ca_file.as_deref(), false)?;
+        let dialer = Dialer { dns: Dns::new(&config.dns)?, tls, http1, deadlines: config.deadlines };
         Ok(Self { dialer, pool: Pool::default(), policy: RwLock::new(Arc::new(policy)) })
     }
 
@@ -129,7 +139,7 @@ impl Client {
         };
         let connection = match self.pool.take(&key) {
             Some(connection) => connection,
-            None => match self.dial(outgoing, &policy, end).await {
+            None => match self.dial(outgoing, &policy, end, Again::AsBefore).await {
                 Ok(connection) => {
                     self.pool.offer(&key, &connection);
                     connection
@@ -141,20 +151,26 @@ impl Client {
         let may_redial = connection.reused || connection.is_http2();
         match self.converse(connection, outgoing, &key, now, end).await {
             Ok(exchange) => exchange,
-            Err(_) if may_redial => match self.dial(outgoing, &policy, end).await {
+            Err(Unhandled { again, .. }) if may_redial => match self.dial(outgoing, &policy, end, again).await {
                 Ok(fresh) => {
                     self.pool.offer(&key, &fresh);
                     let again = self.converse(fresh, outgoing, &key, now, end).await;
-                    Exchange { redialed: true, ..again.unwrap_or_else(|unhandled| unhandled) }
+                    Exchange { redialed: true, ..again.unwrap_or_else(|unhandled| unhandled.exchange) }
                 }
                 Err(exchange) => Exchange { redialed: true, ..exchange },
             },
-            Err(unhandled) => unhandled,
+            Err(unhandled) => unhandled.exchange,
         }
     }
 
-    async fn dial(&self, outgoing: &Outgoing, policy: &Policy, end: Instant) -> Result<Connection, Exchange> {
-        let failed = match self.dialer.dial(&outgoing.target, &outgoing.team, policy, end).await {
+    async fn dial(
+        &self,
+        outgoing: &Outgoing,
+        policy: &Policy,
+        end: Instant,
+        how: Again,
+    ) -> Result<Connection, Exchange> {
+        let failed = match self.dialer.dial(&outgoing.target, &outgoing.team, policy, end, how).await {
             Ok(dialed) => {
                 let peer = dialed.peer;
                 match Connection::over(dialed).await {
@@ -178,7 +194,7 @@ impl Client {
         key: &PoolKey,
         now: Timestamp,
         end: Instant,
-    ) -> Result<Exchange, Exchange> {
+    ) -> Result<Exchange, Unhandled> {
         let http2 = connection.is_http2();
         let _metered = connection.meter().request();
         // The connection has a copy of its own, so that we see when it has dropped it.
@@ -226,7 +242,10 @@ impl Client {
                 let failure = head_failure::of(refused.error(), &connection);
                 exchange.outcome = failure.outcome;
                 exchange.snippet = redact::kept(failure.why.as_bytes(), &outgoing.headers);
-                if given_back || failure.unhandled { Err(exchange) } else { Ok(exchange) }
+                match failure.again.or(given_back.then_some(Again::AsBefore)) {
+                    Some(again) => Err(Unhandled { exchange, again }),
+                    None => Ok(exchange),
+                }
             }
         }
     }

@@ -180,6 +180,18 @@ async fn a_request_that_the_receiver_did_not_handle_is_sent_again_in_the_same_at
     }
 }
 
+/// A receiver that chooses HTTP/2 where it is offered, and then wants the request over HTTP/1.1.
+#[tokio::test]
+async fn a_request_that_must_come_over_http1_does_so_in_the_same_attempt() {
+    let resets = http2::frame(3, 0, 1, &u32::from(Reason::HTTP_1_1_REQUIRED).to_be_bytes());
+    let leaves = go_away(0, Reason::HTTP_1_1_REQUIRED, b"");
+    for frames in [resets, leaves] {
+        let (exchange, receiver) = over_http2(http2::Act::Http1Required(frames)).await;
+        assert_eq!((exchange.outcome, exchange.redialed), (Outcome::Ok, true), "{}", told(&exchange));
+        assert_eq!(receiver.connections.load(Ordering::SeqCst), 2, "one new connection, and no more");
+    }
+}
+
 #[tokio::test]
 async fn a_request_that_the_receiver_may_have_handled_is_not_sent_again() {
     for frames in [

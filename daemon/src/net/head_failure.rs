@@ -1,10 +1,11 @@
 //! Why a request got no whole head: the outcome, a true sentence about it, and whether the receiver says that it has not
-//! handled the request. All of this is decided on types, and never on a text.
+//! handled the request, and over which protocol it wants it. All of this is decided on types, and never on a text.
 
 use std::error::Error as _;
 
 use h2::Reason;
 
+use super::again::Again;
 use super::conn::{Connection, HEAD_BYTES, MAX_HEADERS};
 use super::meter::Flooded;
 use crate::model::attempt::Outcome;
@@ -17,7 +18,7 @@ pub(crate) struct HeadFailure {
     /// The reason, as the operator sees it. The receiver may have written parts of it.
     pub(crate) why: String,
     /// The receiver says that it has not handled the request and never will, so it may be sent again at once.
-    pub(crate) unhandled: bool,
+    pub(crate) again: Option<Again>,
 }
 
 pub(crate) fn too_large() -> String {
@@ -36,7 +37,7 @@ pub(crate) fn of(error: &hyper::Error, connection: &Connection) -> HeadFailure {
     } else {
         with_causes(error)
     };
-    HeadFailure { outcome: outcome(error, connection), why, unhandled: http2.is_some_and(is_unhandled) }
+    HeadFailure { outcome: outcome(error, connection), why, again: http2.and_then(again) }
 }
 
 /// The library gives these reasons for a malformed head as well as for a head that is much larger than our limit.
@@ -47,11 +48,15 @@ fn refuses_head(error: &h2::Error) -> bool {
 }
 
 /// RFC 9113, sections 6.8 and 8.7: a receiver that ends a connection in order handles no request above the last one that
-/// it names, and the library gives this error to those requests alone. A refused stream was not handled either.
-fn is_unhandled(error: &h2::Error) -> bool {
-    let leaves = error.is_go_away() && error.reason() == Some(Reason::NO_ERROR);
-    let refuses = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
-    error.is_remote() && (leaves || refuses)
+/// it names, and the library gives this error to those requests alone. A refused stream was not handled either, nor was one
+/// that must come over HTTP/1.1 (section 7).
+fn again(error: &h2::Error) -> Option<Again> {
+    match error.reason().filter(|_| error.is_remote())? {
+        Reason::NO_ERROR if error.is_go_away() => Some(Again::AsBefore),
+        Reason::REFUSED_STREAM if error.is_reset() => Some(Again::AsBefore),
+        Reason::HTTP_1_1_REQUIRED => Some(Again::OverHttp1),
+        _ => None,
+    }
 }
 
 fn outcome(error: &hyper::Error, connection: &Connection) -> Outcome {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::again::Again;
 use super::conn::{Connection, PoolKey};
 use super::dial;
 use super::dns::Answers;
@@ -85,7 +86,7 @@ impl Client {
             Err(failed) => return steps.failed("connect", &failed),
         };
         steps.done("connect", peer.to_string());
-        let dialed = match self.dialer.secure(target, stream, peer, end).await {
+        let dialed = match self.dialer.secure(target, stream, peer, end, Again::AsBefore).await {
             Ok(dialed) => dialed,
             Err(failed) => return steps.failed("tls", &failed),
         };
@@ -99,7 +100,7 @@ impl Client {
             Ok(connection) => {
                 // The test has a pool key of its own, so that attempts do not use its connection.
                 let key = PoolKey { team: "".into(), origin: target.origin.clone(), generation: policy.generation };
-                self.converse(connection, outgoing, &key, now, end).await.unwrap_or_else(|unsent| unsent)
+                self.converse(connection, outgoing, &key, now, end).await.unwrap_or_else(|unhandled| unhandled.exchange)
             }
             Err(error) => Exchange::refused(Outcome::ConnectFailed, error),
         };
