@@ -1,6 +1,7 @@
 //! One POST: takes a target and a signed body, and returns the answer's head and the first bytes of its body, or the
 //! phase that failed. It knows nothing about keys of teams, retries or stores.
 
+mod again;
 pub mod check;
 pub mod conn;
 pub mod dial;
