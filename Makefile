@@ -63,7 +63,7 @@ test-tools:
 
 # Debian's package also makes a cluster and starts a server. Tests use neither.
 postgres:
-	@ls -d /usr/lib/postgresql/1[5-9] /usr/lib/postgresql/[2-9][0-9] >/dev/null 2>&1 || $(MAKE) --no-print-directory apt-packages APT=postgresql
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || $(MAKE) --no-print-directory apt-packages APT=postgresql
 
 prometheus:
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null || $(MAKE) --no-print-directory apt-packages APT=prometheus

@@ -11,7 +11,7 @@ use crate::store::StoreError;
 pub(super) enum PostgresError {
     /// A statement failed, so the transaction did nothing.
     Sql(tokio_postgres::Error),
-    /// The answer to COMMIT did not come.
+    /// COMMIT was not acknowledged.
     Commit(tokio_postgres::Error),
     /// There was no connection.
     Pool(PoolError),
@@ -51,11 +51,8 @@ impl From<PostgresError> for StoreError {
                 Self::Unavailable("no connection to the database became free in time".to_owned())
             }
             PostgresError::Pool(other) => Self::Unavailable(other.to_string()),
-            PostgresError::Commit(error) => match error.code() {
-                // The server refused the commit itself: nothing happened.
-                Some(_) => of_sql(&error),
-                None => Self::Uncertain(told(&error)),
-            },
+            // Also with an error code: a server that shuts down may say so after it has committed.
+            PostgresError::Commit(error) => Self::Uncertain(told(&error)),
             PostgresError::Sql(error) => of_sql(&error),
         }
     }
