@@ -17,10 +17,10 @@ use crate::kafka::{create_topic, shared_broker};
 use crate::process::Process;
 
 /// What the daemon may use at most.
-const MEBIBYTES: u64 = 250;
+pub const MEBIBYTES: u64 = 250;
 
 /// The most memory that the process has used so far, in MiB.
-fn peak(process: &Process) -> u64 {
+pub fn peak(process: &Process) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1_024

@@ -9,8 +9,9 @@ use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, Threa
 use scale_callback::receiver::Reply;
 use scale_callback_auth::{Credential, Verifier};
 
+use crate::bounds;
 use crate::harness::{TEAM, until};
-use crate::kafka::{create_topic, events, produce, shared_broker};
+use crate::kafka::{create_topic, create_topic_with, events, produce, shared_broker};
 use crate::process::Process;
 
 /// The daemon's memory for data in these tests. What is inflated is larger.
@@ -79,6 +80,8 @@ async fn a_record_that_kills_its_reader_is_a_dead_letter_at_the_third_start() {
     })
     .await;
 
+    assert!(bounds::peak(&process) <= bounds::MEBIBYTES, "{} MiB beside the sandbox", bounds::peak(&process));
+
     // The same as the last record of the partition. It is not read again after a clean stop, either.
     send_hostile();
     assert_eq!(process.ended().await, -1, "{}", process.log_text());
@@ -117,4 +120,25 @@ async fn batches_that_are_harmless_alone_are_read_one_by_one_after_two_deaths() 
     })
     .await;
     assert!(!process.log_text().contains("can't be read"), "{}", process.log_text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_keeps_values_uncompressed_refuses_what_would_fill_the_memory() {
+    let servers = shared_broker();
+    create_topic_with(&servers, "uncompressed", "compression.type", "uncompressed").await;
+    let mut process = Process::new(&servers, "uncompressed", "");
+    process.start(None, "info").await;
+    let (secret, key) = process.team(TEAM);
+    let verifier = Verifier::new(Credential::signed_and_keyed("acme", &secret, &key).unwrap());
+    let receiver = Recorder::start(verifier, Arc::new(|_: &_, _| Reply::status(200))).await.unwrap();
+    let hostile = producer(&servers, "gzip");
+    let zeros = vec![0_u8; 400 << 20];
+    hostile.send(BaseRecord::<[u8], [u8]>::to("uncompressed").payload(&zeros)).map_err(|(error, _)| error).unwrap();
+    // The broker's refusal reaches the producer.
+    hostile.flush(Duration::from_secs(60)).unwrap();
+    produce(&servers, "uncompressed", 1, &events(0, 3, &receiver.url("/")));
+    until("the others arrive", async || (receiver.count() == 3).then_some(())).await;
+    let offsets = process.json(&["offsets", "show"]);
+    assert_eq!(offsets["docs"][0]["watermark"], 3, "the large one was never in the log: {offsets}");
+    assert!(bounds::peak(&process) <= bounds::MEBIBYTES, "{} MiB", bounds::peak(&process));
 }

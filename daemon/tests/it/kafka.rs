@@ -60,7 +60,12 @@ pub async fn create_topic(servers: &str, topic: &str, partitions: i32) {
 
 /// A topic whose batches may have so many bytes.
 async fn create_topic_of_large_batches(servers: &str, topic: &str, bytes: &str) {
-    let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1)).set("max.message.bytes", bytes);
+    create_topic_with(servers, topic, "max.message.bytes", bytes).await;
+}
+
+/// A topic with one partition and one setting of its own.
+pub async fn create_topic_with(servers: &str, topic: &str, setting: &str, value: &str) {
+    let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1)).set(setting, value);
     let made = admin(servers).create_topics(&[new], &AdminOptions::new()).await.unwrap();
     made[0].as_ref().unwrap();
 }
