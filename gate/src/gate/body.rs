@@ -13,9 +13,10 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Frame, Incoming};
 use scale_callback_serve::nets::Sender;
 use scale_callback_serve::refusal_pace::RefusalPace;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use super::admission::Refusal;
+use super::awake::{AwakeClock, NEXT_LOOK};
 use super::pieces::{PieceError, Pieces, SMALL};
 use super::room::{NoRoom, Room, Share};
 use super::waiting::{Relief, TooMany, Waiting, WaitingBody};
@@ -29,8 +30,6 @@ const LEAST_RATE: u64 = 4096;
 const GRACE: Duration = Duration::from_secs(3);
 /// How long a body waits for room while others give way.
 const ROOM_TIME: Duration = Duration::from_secs(2);
-/// How often a body that waits for bytes, or for room, looks at how fast the bodies come.
-const NEXT_LOOK: Duration = Duration::from_millis(250);
 /// How long the rest of a refused body is read.
 const DISCARD_TIME: Duration = Duration::from_millis(500);
 
@@ -44,6 +43,8 @@ pub(super) struct BodyBounds {
     pub(super) room: Room,
     /// The bodies that have not arrived whole.
     pub(super) waiting: Arc<Waiting>,
+    /// What every time of a body is measured with.
+    pub(super) clock: AwakeClock,
     /// Large bodies rest between their stretches as this pace says.
     pub(super) pace: Arc<RefusalPace>,
 }
@@ -70,8 +71,7 @@ pub(super) struct Reading<'r> {
     /// More arrived than a small body has.
     is_large: bool,
     announced: Option<usize>,
-    began: Instant,
-    last_frame: Instant,
+    last_frame: Option<Instant>,
     /// How many bytes arrived, also where they were too many.
     bytes_read: &'r mut usize,
     /// How many had arrived at the last rest.
@@ -91,7 +91,6 @@ impl<'r> Reading<'r> {
         if announced.is_some_and(|length| length > bounds.most) {
             return Err(Refusal::TooLarge);
         }
-        let began = Instant::now();
         Ok(Self {
             body,
             bounds,
@@ -100,8 +99,7 @@ impl<'r> Reading<'r> {
             stuck: None,
             is_large: false,
             announced,
-            began,
-            last_frame: began,
+            last_frame: None,
             bytes_read,
             rested_at: 0,
             ended: false,
@@ -131,11 +129,12 @@ impl<'r> Reading<'r> {
 
     /// Waits for the rest of the body, which `sender` sends.
     pub(super) async fn finish(&mut self, sender: Sender) -> Result<(), Refusal> {
-        let waiting = self.bounds.waiting.enter(sender, self.began).map_err(|TooMany| Refusal::SenderOverloaded)?;
+        let began = self.bounds.clock.now();
+        let waiting = self.bounds.waiting.enter(sender, began).map_err(|TooMany| Refusal::SenderOverloaded)?;
         let finished = tokio::select! {
             biased;
             () = waiting.must_give_way() => Err(Refusal::GaveWay),
-            finished = self.finish_counted(&waiting) => finished,
+            finished = self.finish_counted(&waiting, began) => finished,
         };
         if finished.is_err() {
             // Its room is free before it is waited for no longer: those who ask for room then find it.
@@ -145,13 +144,12 @@ impl<'r> Reading<'r> {
         finished
     }
 
-    async fn finish_counted(&mut self, waiting: &WaitingBody) -> Result<(), Refusal> {
-        let end = self.began + self.bounds.time;
+    async fn finish_counted(&mut self, waiting: &WaitingBody, began: Instant) -> Result<(), Refusal> {
         // The head waits with the body and takes room as well.
         self.wait_for_room(waiting, 0).await?;
         let mut noted = 0;
         while !self.is_complete().await? {
-            let now = Instant::now();
+            let now = self.bounds.clock.now();
             waiting.note(self.pieces.len() - noted, now);
             noted = self.pieces.len();
             if let Some(data) = self.stuck.take() {
@@ -164,23 +162,23 @@ impl<'r> Reading<'r> {
                 self.bounds.pace.rest().await;
                 self.rested_at = self.pieces.len();
             } else {
-                self.wait_for_frame(waiting, end).await?;
+                self.wait_for_frame(waiting, began).await?;
             }
         }
         Ok(())
     }
 
     /// Waits for bytes until the body is too slow.
-    async fn wait_for_frame(&mut self, waiting: &WaitingBody, end: Instant) -> Result<(), Refusal> {
-        let rate = self.began + GRACE + Duration::from_secs(self.pieces.len() as u64 / LEAST_RATE);
-        let due = end.min(rate).min(self.last_frame + GRACE);
+    async fn wait_for_frame(&mut self, waiting: &WaitingBody, began: Instant) -> Result<(), Refusal> {
+        let rate = began + GRACE + Duration::from_secs(self.pieces.len() as u64 / LEAST_RATE);
+        let due = (began + self.bounds.time).min(rate).min(self.last_frame.unwrap_or(began) + GRACE);
         loop {
-            let now = Instant::now();
+            let now = self.bounds.clock.now();
             if now >= due || waiting.is_slower_than(self.bounds.room.least_rate(), GRACE, now) {
                 return Err(Refusal::TooSlow);
             }
-            if let Ok(frame) = timeout_at(due.min(now + NEXT_LOOK), self.body.frame()).await {
-                self.last_frame = Instant::now();
+            if let Ok(frame) = timeout(NEXT_LOOK.min(due - now), self.body.frame()).await {
+                self.last_frame = Some(self.bounds.clock.now());
                 return self.push(frame);
             }
         }
@@ -259,9 +257,9 @@ impl<'r> Reading<'r> {
         if self.take_room(more).is_ok() {
             return Ok(());
         }
-        let end = Instant::now() + ROOM_TIME;
+        let end = self.bounds.clock.now() + ROOM_TIME;
         loop {
-            let now = Instant::now();
+            let now = self.bounds.clock.now();
             let room = self.bounds.room.clone();
             let freed = room.freed();
             if now >= end || waiting.ask_for_room(now) == Relief::Nobody {
@@ -271,8 +269,9 @@ impl<'r> Reading<'r> {
             // Whether room came or not, the next look shows.
             timeout(NEXT_LOOK, freed).await.ok();
             if self.take_room(more).is_ok() {
-                waiting.begin_anew(Instant::now());
-                self.last_frame = Instant::now();
+                let now = self.bounds.clock.now();
+                waiting.begin_anew(now);
+                self.last_frame = Some(now);
                 return Ok(());
             }
         }

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::admin;
+use super::awake::AwakeClock;
 use super::body::BodyBounds;
 use super::config::{Bounds, Config};
 use super::error::GateError;
@@ -181,6 +182,7 @@ fn proxy(config: Config, keys: LiveKeys, token: Option<Zeroizing<String>>) -> Re
             most: bounds.body,
             time: bounds.whole_body,
             room: Room::new(bounds.bodies),
+            clock: AwakeClock::new(),
             waiting: Waiting::new(WaitingBounds { per_address: bounds.per_address, per_prefix: bounds.per_prefix }),
             pace: Arc::clone(&refusals),
         },

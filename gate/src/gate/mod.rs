@@ -9,6 +9,7 @@
 
 mod admin;
 mod admission;
+mod awake;
 mod body;
 mod config;
 mod detach_on_drop;

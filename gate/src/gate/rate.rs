@@ -1,5 +1,5 @@
-//! How fast a body comes, and how fast it must come. A rate is measured over about the last second, so that a body that
-//! stalls is slow soon, however much of it came before. The more of the room for bodies is taken, the faster a large body
+//! How fast a body comes, and how fast it must come. A rate is measured over about the last second (over all of its time, if the
+//! body is younger), so that a body that stalls is slow soon, however much of it came before. The more of the room for bodies is taken, the faster a large body
 //! must come.
 
 use std::time::Duration;
@@ -12,25 +12,37 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// take six of them.
 const LEAST_RATES: [(usize, f64); 3] = [(5, 131_072.0), (3, 32_768.0), (0, 4_096.0)];
 
+/// A shorter time says nothing of a rate.
+const LEAST_SPAN: f64 = 0.001;
+
 /// Bytes a second, over about the last second.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rate {
+    began: Instant,
+    /// The bytes that came, each counted less the longer ago it came.
     bytes: f64,
     at: Instant,
 }
 
 impl Rate {
     pub(super) fn new(now: Instant) -> Self {
-        Self { bytes: 0.0, at: now }
+        Self { began: now, bytes: 0.0, at: now }
     }
 
     /// Bytes came.
     pub(super) fn note(&mut self, bytes: usize, now: Instant) {
-        *self = Self { bytes: self.faded(now) + bytes as f64, at: now };
+        *self = Self { bytes: self.faded(now) + bytes as f64, at: now, ..*self };
     }
 
     pub(super) fn per_second(&self, now: Instant) -> f64 {
-        self.faded(now) / WINDOW.as_secs_f64()
+        let age = now.saturating_duration_since(self.began).as_secs_f64() / WINDOW.as_secs_f64();
+        // The part of the window that this body has lived through: one that came at once is not slow for being young.
+        let span = (1.0 - (-age).exp()).max(LEAST_SPAN);
+        self.faded(now) / (span * WINDOW.as_secs_f64())
+    }
+
+    pub(super) fn is_known(&self) -> bool {
+        self.bytes > 0.0
     }
 
     fn faded(&self, now: Instant) -> f64 {
@@ -64,6 +76,18 @@ mod tests {
         // Much that came at once does not last.
         rate.note(12 << 20, at(9_000));
         assert!(rate.per_second(at(9_000)) > 1e7 && rate.per_second(at(17_000)) < 5_000.0);
+    }
+
+    #[test]
+    fn a_young_body_is_measured_over_its_own_time() {
+        let begin = Instant::now();
+        let at = |ms: u64| begin + Duration::from_millis(ms);
+        let mut rate = Rate::new(begin);
+        assert!(!rate.is_known());
+        rate.note(200 << 10, at(10));
+        assert!(rate.is_known() && rate.per_second(at(10)) > f64::from(10 << 20), "200 KiB in 10 ms");
+        let after_a_second = rate.per_second(at(1_000));
+        assert!((100_000.0..150_000.0).contains(&after_a_second), "most of them came long ago: {after_a_second}");
     }
 
     #[test]

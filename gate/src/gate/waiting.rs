@@ -78,6 +78,16 @@ struct Body {
     give_way: Arc<Notify>,
 }
 
+impl Body {
+    fn per_second(&self, now: Instant) -> f64 {
+        match self.waits_since {
+            // Nothing of it was read yet, and it holds nearly nothing: its end would help nobody.
+            Some(_) if !self.rate.is_known() => f64::INFINITY,
+            since => self.rate.per_second(since.unwrap_or(now)),
+        }
+    }
+}
+
 impl Waiting {
     pub(super) fn new(bounds: WaitingBounds) -> Arc<Self> {
         Arc::new(Self { bounds, books: Mutex::default() })
@@ -196,7 +206,7 @@ impl Books {
             return if self.leaving > 0 { Relief::NotYet } else { Relief::Nobody };
         }
         let known = others().filter(|(_, body)| now.saturating_duration_since(body.began) >= LEAST_AGE);
-        let slowest = known.map(|(id, body)| (*id, body.rate.per_second(body.waits_since.unwrap_or(now))));
+        let slowest = known.map(|(id, body)| (*id, body.per_second(now)));
         // Of two that are equally slow, the older one.
         let slower = |one: &(u64, f64), other: &(u64, f64)| one.1.total_cmp(&other.1).then(one.0.cmp(&other.0));
         let Some((id, _)) = slowest.min_by(slower) else { return Relief::NotYet };
@@ -289,6 +299,25 @@ mod tests {
         waits.begin_anew(late);
         assert_eq!(asking.ask_for_room(late + LEAST_AGE), Relief::OneGivesWay);
         assert!(gave_way(&waits).await);
+    }
+
+    #[tokio::test]
+    async fn a_newcomer_that_waits_for_room_does_not_give_way_to_those_who_took_it() {
+        let waiting = Waiting::new(WaitingBounds { per_address: 100, per_prefix: 100 });
+        let begin = Instant::now();
+        let at = |ms: u64| begin + Duration::from_millis(ms);
+        let [first, second] = ["192.0.2.1", "192.0.2.2"].map(|address| waiting.enter(sender(address), begin).unwrap());
+        for crowd in [&first, &second] {
+            crowd.note(700 << 10, at(20));
+        }
+        let [some, none] = ["192.0.2.3", "192.0.2.4"].map(|address| waiting.enter(sender(address), at(50)).unwrap());
+        // What had room of one newcomer came at once, and nothing of the other one was read.
+        some.note(200 << 10, at(60));
+        assert_eq!((some.ask_for_room(at(60)), none.ask_for_room(at(50))), (Relief::NotYet, Relief::NotYet));
+        assert_eq!(first.ask_for_room(at(1_060)), Relief::OneGivesWay);
+        assert!(gave_way(&second).await && !gave_way(&some).await && !gave_way(&none).await);
+        assert_eq!(some.ask_for_room(at(1_060)), Relief::OneGivesWay);
+        assert!(gave_way(&first).await && !gave_way(&none).await);
     }
 
     #[tokio::test]
