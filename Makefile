@@ -61,8 +61,9 @@ test-tools:
 	@command -v faketime >/dev/null || $(MAKE) --no-print-directory apt-packages APT=faketime
 	@command -v kcat >/dev/null || $(MAKE) --no-print-directory apt-packages APT=kcat
 
-# Debian's package also makes a cluster and starts a server. Tests use neither.
+# Debian's packages also make a cluster and start servers. Tests use none of them.
 postgres:
+	@command -v pgbouncer >/dev/null || $(MAKE) --no-print-directory apt-packages APT=pgbouncer
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || $(MAKE) --no-print-directory apt-packages APT=postgresql
 
 prometheus:

@@ -5,6 +5,7 @@ pub mod broker;
 pub mod dns;
 pub mod http2;
 pub mod load;
+pub mod pgbouncer;
 pub mod postgres;
 pub mod process;
 pub mod raw;

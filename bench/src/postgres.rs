@@ -15,7 +15,7 @@ const START: Duration = Duration::from_secs(30);
 const VERSIONS: &str = "/usr/lib/postgresql";
 /// The oldest version that a store may stand on.
 const OLDEST: u32 = 15;
-const USER: &str = "callbackd";
+pub(crate) const USER: &str = "callbackd";
 
 /// A running server. It is stopped when this value is dropped.
 pub struct Postgres {
@@ -43,6 +43,11 @@ impl Postgres {
         run(initdb.arg("--pgdata").arg(server.data()))?;
         server.run()?;
         Ok(server)
+    }
+
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
     }
 
     fn data(&self) -> PathBuf {
@@ -144,11 +149,11 @@ impl Drop for Postgres {
     }
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n")
 }
 
-fn run(command: &mut Command) -> anyhow::Result<String> {
+pub(crate) fn run(command: &mut Command) -> anyhow::Result<String> {
     let output = command.output().with_context(|| format!("run {}", command.get_program().display()))?;
     if !output.status.success() {
         bail!("{} failed: {}", command.get_program().display(), String::from_utf8_lossy(&output.stderr));

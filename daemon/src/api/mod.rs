@@ -25,11 +25,13 @@ use hyper_util::service::TowerToHyperService;
 use scale_callback_serve::server::{Limits, Listener, Peer, serve};
 use scale_callback_serve::tls::ServerTls;
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
 use utoipa_axum::router::OpenApiRouter;
 
 use access::Arrival;
 use problem::{Code, Problem};
 
+use crate::base::metrics::Metrics;
 use crate::base::stop::Stop;
 use crate::ops::Ops;
 
@@ -139,6 +141,13 @@ pub async fn listen_once_there_is_a_token(address: SocketAddr, tls: Option<Arc<S
 /// Serves `/livez`, `/readyz` and `/metrics` until `stop`.
 pub async fn serve_ops(listener: TcpListener, ops: Ops, stop: Stop) {
     let router = probes::router(ops);
+    let make = move |_| TowerToHyperService::new(router.clone());
+    serve(Listener::Tcp(listener), probe_limits(), make, stop.into_receiver()).await;
+}
+
+/// Serves the probes and the metrics of a daemon whose store is away, until `stop`.
+pub async fn serve_waiting(listener: TcpListener, trouble: watch::Receiver<String>, metrics: Arc<Metrics>, stop: Stop) {
+    let router = probes::waiting(trouble, metrics);
     let make = move |_| TowerToHyperService::new(router.clone());
     serve(Listener::Tcp(listener), probe_limits(), make, stop.into_receiver()).await;
 }

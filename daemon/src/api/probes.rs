@@ -1,5 +1,7 @@
 //! The ops listener: whether the daemon is alive, whether it can work, and its metrics. Nobody has to authenticate here.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -7,8 +9,13 @@ use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::json;
+use tokio::sync::watch;
 
+use crate::base::metrics::Metrics;
 use crate::ops::Ops;
+use crate::ops::status::Readiness;
+
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 pub(super) fn router(ops: Ops) -> Router {
     Router::new()
@@ -27,13 +34,38 @@ async fn last_of_its_connection(mut response: Response) -> Response {
     response
 }
 
+/// What is served while the store is away: the same paths, and why the daemon is not ready.
+pub(super) fn waiting(trouble: watch::Receiver<String>, metrics: Arc<Metrics>) -> Router {
+    let readyz = async move || {
+        let troubles = vec![trouble.borrow().clone()];
+        let readiness = Readiness {
+            ready: false,
+            troubles,
+            kafka_reachable: None,
+            intake_held: false,
+            partitions: 0,
+            store_up: false,
+        };
+        ready_or_not(&readiness, None)
+    };
+    let page = async move || ([(header::CONTENT_TYPE, METRICS_TYPE)], metrics.encode(false)).into_response();
+    Router::new()
+        .route("/livez", get(|| async { "alive\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(page))
+        .layer(map_response(last_of_its_connection))
+}
+
 async fn readyz(State(ops): State<Ops>) -> Response {
-    let readiness = ops.readiness();
+    ready_or_not(&ops.readiness(), ops.note())
+}
+
+fn ready_or_not(readiness: &Readiness, note: Option<String>) -> Response {
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = json!({
         "ready": readiness.ready,
         "troubles": readiness.troubles,
-        "note": ops.note(),
+        "note": note,
         "intake": { "held": readiness.intake_held },
         "kafka": { "reachable": readiness.kafka_reachable, "partitions": readiness.partitions },
         "store": { "answers": readiness.store_up },
@@ -42,5 +74,5 @@ async fn readyz(State(ops): State<Ops>) -> Response {
 }
 
 async fn metrics(State(ops): State<Ops>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], ops.metrics_page().await).into_response()
+    ([(header::CONTENT_TYPE, METRICS_TYPE)], ops.metrics_page().await).into_response()
 }

@@ -5,11 +5,13 @@ mod check;
 mod drain;
 mod egress;
 mod listeners;
+mod opening;
 mod reload;
 mod start;
 mod weaknesses;
 
 pub use check::check;
+pub use opening::Opened;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -95,8 +97,16 @@ impl App {
     /// # Errors
     /// One sentence that says what failed and what to do.
     pub async fn start_with(config: Config, log_level: LogLevel, hooks: Hooks) -> anyhow::Result<Self> {
+        Self::begin(Opened::open(config, log_level).await?, hooks).await
+    }
+
+    /// Builds and starts everything on an open store.
+    ///
+    /// # Errors
+    /// One sentence that says what failed and what to do.
+    pub async fn begin(opened: Opened, hooks: Hooks) -> anyhow::Result<Self> {
         let hold_intake = hooks.hold_intake;
-        let (ground, listeners) = Ground::prepare(config, log_level, hooks).await?;
+        let (ground, listeners) = Ground::prepare(opened, hooks).await?;
         let (flight, settle_task) = ground.flight();
         let (delivery, delivery_task) = ground.delivery(&flight, &listeners).await?;
         delivery.health.load(&*ground.store).await.context("read the history of endpoints")?;

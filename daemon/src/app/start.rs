@@ -10,10 +10,11 @@ use super::Hooks;
 use super::drain::Switches;
 use super::egress;
 use super::listeners::Listeners;
+use super::opening::Opened;
 use crate::base::body_budget::BodyBudget;
-use crate::base::clock::{Clock, SteadyClock};
+use crate::base::clock::Clock;
 use crate::base::labels::RepeatCause;
-use crate::base::metrics::{Labels, Metrics, names};
+use crate::base::metrics::Metrics;
 use crate::base::supervise::Supervisor;
 use crate::base::telemetry::LogLevel;
 use crate::config::Config;
@@ -22,17 +23,12 @@ use crate::flight::settle::{Notice, SettleTask};
 use crate::flight::{self, Flight};
 use crate::intake::{self, IntakeHandle, IntakeTask};
 use crate::keyring::{Keyring, Place, Sealed};
-use crate::model::attempt::Outcome;
-use crate::model::dead_letter::Unreadable;
-use crate::model::retry::Reason;
-use crate::model::state::State;
-use crate::ops::endpoints::EndpointState;
 use crate::ops::{self, Ops, Settings};
 use crate::schedule::ClaimWaker;
 use crate::store::admin::{AdminStore, KeyRow};
 use crate::store::batch::StoreUp;
 use crate::store::reads::Reads;
-use crate::store::{self, Begun, EngineStore, Stores};
+use crate::store::{Begun, EngineStore, Stores};
 
 /// What every room needs: configuration, clock, metrics, keyring, the open store, and the switches of the drain.
 pub(super) struct Ground {
@@ -54,19 +50,13 @@ pub(super) struct Ground {
 }
 
 impl Ground {
-    /// Opens the store, binds the listeners, and registers this instance.
+    /// Binds the listeners, and registers this instance with the open store.
     ///
     /// # Errors
     /// One sentence that says what failed and what to do.
-    pub(super) async fn prepare(
-        config: Config,
-        log_level: LogLevel,
-        hooks: Hooks,
-    ) -> anyhow::Result<(Self, Listeners)> {
-        let keyring = keyring(&config)?;
-        let clock: Arc<dyn Clock> = Arc::new(SteadyClock::new());
-        let metrics = Arc::new(metrics());
-        let Stores { engine, reads, admin } = store::open(&config.store, config.values, Arc::clone(&clock)).await?;
+    pub(super) async fn prepare(opened: Opened, hooks: Hooks) -> anyhow::Result<(Self, Listeners)> {
+        let Opened { config, log_level, keyring, clock, metrics, stores } = opened;
+        let Stores { engine, reads, admin } = stores;
         let store = match hooks.wrap_store {
             Some(wrap) => wrap(engine),
             None => engine,
@@ -176,23 +166,6 @@ impl Ground {
             draining: self.switches.draining.stop(),
         })
     }
-}
-
-/// The keyring, after a check that the settings without a default are there.
-fn keyring(config: &Config) -> anyhow::Result<Arc<Keyring>> {
-    anyhow::ensure!(!config.intake.brokers.is_empty(), "kafka.brokers: say where the brokers are, \"host:port\"");
-    Ok(Arc::new(Keyring::load(&config.keyring)?))
-}
-
-/// All metrics, with all their labels.
-fn metrics() -> Metrics {
-    Metrics::new(&Labels {
-        outcomes: names::<Outcome>(),
-        reasons: names::<Reason>(),
-        unreadable: names::<Unreadable>(),
-        ends: names::<State>().into_iter().filter(|name| *name != State::Pending.name()).collect(),
-        endpoint_states: names::<EndpointState>(),
-    })
 }
 
 /// Opens all keys of the store, so that a wrong keyring is found at the start and not at the first callback.

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::args::{ConfigCommand, KeyringCommand, Remote};
 use super::table::{Column, Look, cell, say, table, text, whole};
 use super::{Failure, findings};
-use crate::app::{App, Broken, Hooks};
+use crate::app::{App, Broken, Hooks, Opened};
 use crate::base::telemetry;
 use crate::config::{Config, DEFAULTS, Layers, explain, is_reloadable};
 use crate::demo;
@@ -60,7 +60,13 @@ pub(super) fn run(file: Option<&Path>, hold_intake: bool) -> Result<ExitCode, Fa
         // Without a handler, this signal would end the process where a write can simply fail.
         let _file_size_limit = listen(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
         let hooks = Hooks { hold_intake, ..Hooks::default() };
-        let mut app = App::start_with(config, log_level, hooks).await?;
+        // Only here may it take long, and a stop leaves no trace.
+        let opened = tokio::select! {
+            opened = Opened::open(config, log_level) => opened?,
+            _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+            _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+        };
+        let mut app = App::begin(opened, hooks).await?;
         // What the daemon runs with now: the values of its start, and those that a reload took.
         let mut running = layers;
         let failure = loop {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -10,10 +10,9 @@ use toml::Value;
 use toml::de::{DeTable, DeValue};
 
 use super::raw::Raw;
-use super::settings::{ALLOW_KEYS, KAFKA_PROPERTIES, KAFKA_PROPERTY_FILES, STORE_URL, is_free_table, paths};
-use super::{DEFAULTS, hints};
+use super::settings::{ALLOW_KEYS, KAFKA_PROPERTIES, KAFKA_PROPERTY_FILES, SQLITE, STORE_URL, is_free_table, paths};
+use super::{DEFAULTS, hints, secrets};
 use crate::keyring;
-use crate::store::PostgresUrl;
 
 /// One sentence about one mistake.
 #[derive(Debug, thiserror::Error)]
@@ -249,6 +248,19 @@ impl Layers {
         }
     }
 
+    /// The settings with a password whose value stands in a file, with the file.
+    pub(super) fn secrets_in_files(&self) -> Vec<(String, PathBuf)> {
+        let in_file = |path: &str| match self.source(path) {
+            ValueSource::File(file, _) => Some((path.to_owned(), PathBuf::from(file))),
+            _ => None,
+        };
+        let value = |section: &str, key: &str| self.merged.get(section).and_then(|table| table.get(key));
+        let url = value("store", "url").filter(|value| secrets::has_password(value)).and(in_file(STORE_URL));
+        let properties = value("kafka", "properties").and_then(Value::as_table).into_iter().flatten();
+        let secret = properties.filter(|(name, _)| secrets::is_secret_property(name));
+        url.into_iter().chain(secret.filter_map(|(name, _)| in_file(&format!("{KAFKA_PROPERTIES}.{name}")))).collect()
+    }
+
     /// Every key with its value as TOML, and where that came from. A value that may be secret is not shown.
     pub fn values(&self) -> Vec<(String, String, ValueSource)> {
         let mut values = Vec::new();
@@ -258,8 +270,8 @@ impl Layers {
                 let path = format!("{section}.{key}");
                 let source = self.source(&path);
                 let shown = match path.as_str() {
-                    KAFKA_PROPERTIES => redacted(value),
-                    STORE_URL => without_password(value),
+                    KAFKA_PROPERTIES => secrets::redacted(value),
+                    STORE_URL => secrets::without_password(value),
                     _ => value.to_string(),
                 };
                 values.push((path, shown, source));
@@ -267,33 +279,6 @@ impl Layers {
         }
         values
     }
-}
-
-/// Shows a store's URL as far as it can be read.
-fn without_password(value: &Value) -> String {
-    match value.as_str() {
-        Some("") => value.to_string(),
-        Some(url) => match url.parse::<PostgresUrl>() {
-            Ok(url) => format!("{:?}", url.to_string()),
-            Err(_) => "(not shown)".to_owned(),
-        },
-        None => "(not shown)".to_owned(),
-    }
-}
-
-/// Shows property names, but no value that may be a secret.
-fn redacted(value: &Value) -> String {
-    let Value::Table(table) = value else { return "{}".to_owned() };
-    let harmless = |name: &str| !["password", "secret", "key", "token", "config"].iter().any(|s| name.contains(s));
-    let entries: Vec<_> = table
-        .iter()
-        .map(
-            |(name, value)| {
-                if harmless(name) { format!("{name:?} = {value}") } else { format!("{name:?} = (not shown)") }
-            },
-        )
-        .collect();
-    format!("{{ {} }}", entries.join(", "))
 }
 
 fn variable_value(default: &Value, text: &str) -> Option<Value> {
@@ -323,6 +308,11 @@ fn paths_from(values: &mut toml::Table, directory: &Path) {
             *text = directory.join(&*text).display().to_string();
         }
     };
+    if let Some(Value::String(url)) = values.get_mut("store").and_then(|table| table.get_mut("url"))
+        && let Some(path) = url.strip_prefix(SQLITE).filter(|path| !path.is_empty())
+    {
+        *url = format!("{SQLITE}{}", directory.join(path).display());
+    }
     for (section, key) in paths().filter_map(|path| path.split_once('.')) {
         if let Some(value) = values.get_mut(section).and_then(|table| table.get_mut(key)) {
             absolute(value);

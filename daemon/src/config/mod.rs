@@ -6,6 +6,7 @@ mod hints;
 mod layers;
 mod raw;
 mod rules;
+mod secrets;
 mod sections;
 mod settings;
 mod size;
@@ -24,7 +25,6 @@ use crate::base::telemetry;
 use crate::deliver::space_watch::SpaceLimits;
 use crate::intake;
 use crate::keyring;
-use crate::model::dead_letter::ValueBudget;
 use crate::model::retry::RetryPolicy;
 use crate::model::team::HttpPolicy;
 use crate::net::egress::{AllowRule, Net};
@@ -43,7 +43,7 @@ type Wrong<'w> = dyn Fn(&str, &str) -> ConfigError + 'w;
 pub struct Config {
     pub intake: intake::Config,
     pub store: store::Config,
-    pub values: ValueBudget,
+    pub store_options: store::Options,
     pub space: SpaceLimits,
     /// Bytes of bodies in memory.
     pub body_budget: usize,
@@ -125,6 +125,7 @@ impl Config {
             }
             config.keyring = keyring::Source::Text(text.clone());
         }
+        config.secret_files.extend(layers.secrets_in_files());
         rules::check(&config, &wrong)?;
         Ok(config)
     }

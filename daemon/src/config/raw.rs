@@ -48,6 +48,7 @@ pub(super) struct Intake {
 pub(super) struct Store {
     pub(super) url: String,
     pub(super) path: String,
+    pub(super) migrate: String,
     pub(super) parked_bytes: Size,
     pub(super) free_bytes: Size,
     pub(super) dead_letter_bytes: Size,

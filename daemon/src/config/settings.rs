@@ -46,6 +46,9 @@ pub(super) const KAFKA_PROPERTIES: &str = "kafka.properties";
 /// Property names and the files of their values.
 pub(super) const KAFKA_PROPERTY_FILES: &str = "kafka.property_files";
 
+/// What a URL of a SQLite store begins with. A directory follows.
+pub(super) const SQLITE: &str = "sqlite:";
+
 /// It may contain a password.
 pub(super) const STORE_URL: &str = "store.url";
 
@@ -62,6 +65,7 @@ const SETTINGS: &[Setting] = &[
     at_start("intake.rebalance_grace"),
     at_start(STORE_URL),
     path("store.path"),
+    at_start("store.migrate"),
     at_start("store.parked_bytes"),
     at_start("store.free_bytes"),
     at_start("store.dead_letter_bytes"),

@@ -102,7 +102,7 @@ fn each_mistake_is_one_sentence_with_key_file_and_line() {
         ("[retry]\nhorizon = \"721h\"\n", "my.toml, line 2: retry.horizon: it must be more than 0, and at most 30d"),
         (
             "[store]\nurl = \"mysql://secret@db/x\"\n",
-            "my.toml, line 2: store.url: write \"postgres://user@host/database\", or leave it empty",
+            "my.toml, line 2: store.url: write \"postgres://user@host/database\" or \"sqlite:/var/lib/callbackd\"",
         ),
         (
             "[store]\nurl = \"postgres://u:secret@db/x?sslmode=prefer\"\n",
@@ -230,6 +230,26 @@ fn a_mistake_in_a_variable_names_the_variable_and_what_to_write() {
     }
     let error = load("", &[("CALLBACKD_KAFKA__PROPERTIES", "sasl.password=hidden-word")]).expect_err("no JSON");
     assert!(error.contains("it is a JSON object of texts") && !error.contains("hidden-word"), "{error}");
+}
+
+#[test]
+fn a_file_with_a_password_is_checked_like_a_file_of_secrets() {
+    let files = |text: &str, variables: &[(&str, &str)]| load(text, variables).expect("it holds").secret_files;
+    let url = "[store]\nurl = \"postgres://u:secret@127.0.0.1/d\"\n";
+    assert_eq!(files(url, &[]), [("store.url".to_owned(), PathBuf::from("my.toml"))]);
+    assert!(files("[store]\nurl = \"postgres://u@127.0.0.1/d\"\n", &[]).is_empty(), "it has no password");
+    assert!(files("", &[("CALLBACKD_STORE__URL", "postgres://u:secret@127.0.0.1/d")]).is_empty(), "it is in no file");
+    let kafka = "[kafka.properties]\n\"sasl.password\" = \"x\"\n\"sasl.username\" = \"y\"\n";
+    assert_eq!(files(kafka, &[]), [("kafka.properties.sasl.password".to_owned(), PathBuf::from("my.toml"))]);
+}
+
+#[test]
+fn a_sqlite_store_may_be_named_by_its_url() {
+    let store = |url: &str| load("", &[("CALLBACKD_STORE__URL", url)]).map(|config| (config.store, config.api.socket));
+    let (place, socket) = store("sqlite:/data/cb").expect("it holds");
+    assert_eq!(place, store::Config::Directory(PathBuf::from("/data/cb")));
+    assert_eq!(socket, PathBuf::from("/data/cb/callbackd.sock"), "as with store.path");
+    assert!(store("sqlite:").unwrap_err().contains("name a directory"));
 }
 
 #[test]

@@ -72,6 +72,29 @@ impl fmt::Display for Config {
     }
 }
 
+/// How a store is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    pub migrate: Migrate,
+    /// Bounds what is kept of dead letters.
+    pub values: ValueBudget,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { migrate: Migrate::Auto, values: ValueBudget::UNBOUNDED }
+    }
+}
+
+/// Who applies the migrations that a store lacks, and makes a new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Migrate {
+    /// Whoever opens it.
+    Auto,
+    /// An operator, with `callbackd migrate`.
+    Manual,
+}
+
 /// Why a store can't be opened: a sentence for a person.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -85,8 +108,19 @@ pub enum OpenError {
     Newer { path: PathBuf, found: usize, known: usize },
     #[error("store.url: {url}: {reason}")]
     Database { url: String, reason: String },
+    #[error("store.url: {url}: {reason}")]
+    DatabaseAway { url: String, reason: String },
+    #[error("the store {at} lacks {missing} migrations, and store.migrate is \"manual\"; run: callbackd migrate")]
+    Unmigrated { at: String, missing: usize },
     #[error("store.url: {url} is in use by another callbackd; stop that one, or give this one a database of its own")]
     DatabaseInUse { url: String },
+}
+
+impl OpenError {
+    /// It may be opened later, though nothing changes in the configuration.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::DatabaseAway { .. } | Self::DatabaseInUse { .. } | Self::Unmigrated { .. })
+    }
 }
 
 /// One open store, by what it is used for.
@@ -104,14 +138,13 @@ impl Stores {
     }
 }
 
-/// Opens the store that `config` names, makes it where there is none yet, and applies the migrations that it lacks.
-/// `values` bounds what is kept of dead letters.
+/// Opens the store that `config` names. Where `options` say so, it is made if there is none, and migrated.
 ///
 /// # Errors
 /// [`OpenError`].
-pub async fn open(config: &Config, values: ValueBudget, clock: Arc<dyn Clock>) -> Result<Stores, OpenError> {
+pub async fn open(config: &Config, options: Options, clock: Arc<dyn Clock>) -> Result<Stores, OpenError> {
     Ok(match config {
-        Config::Directory(directory) => Stores::of(Arc::new(sqlite::SqliteStore::open(directory, values, clock)?)),
-        Config::Postgres(url) => Stores::of(Arc::new(postgres::PostgresStore::open(url, values, clock).await?)),
+        Config::Directory(directory) => Stores::of(Arc::new(sqlite::SqliteStore::open(directory, options, clock)?)),
+        Config::Postgres(url) => Stores::of(Arc::new(postgres::PostgresStore::open(url, options, clock).await?)),
     })
 }

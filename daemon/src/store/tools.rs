@@ -1,11 +1,11 @@
 //! What an operator does with a store while no daemon runs on it: inspect it, check it, migrate it.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 pub use super::report::{Info, Looked};
-use super::{Config, OpenError, open, postgres, sqlite};
+use super::{Config, OpenError, Options, open, postgres, sqlite};
 use crate::base::clock::{Clock, Timestamp};
-use crate::model::dead_letter::ValueBudget;
 
 /// Checks everything that could keep a daemon from using this store. Changes nothing.
 pub async fn check(config: &Config, now: Timestamp) -> Looked {
@@ -22,7 +22,7 @@ pub async fn check(config: &Config, now: Timestamp) -> Looked {
 pub async fn migrations(config: &Config) -> Result<Vec<(&'static str, bool)>, OpenError> {
     match config {
         Config::Directory(directory) => sqlite::tools::inspect::migrations(directory),
-        Config::Postgres(url) => postgres::tools::migrations(url).await,
+        Config::Postgres(url) => patiently(|| postgres::tools::migrations(url)).await,
     }
 }
 
@@ -31,7 +31,23 @@ pub async fn migrations(config: &Config) -> Result<Vec<(&'static str, bool)>, Op
 /// # Errors
 /// [`OpenError`].
 pub async fn migrate(config: &Config, clock: Arc<dyn Clock>) -> Result<(), OpenError> {
-    open(config, ValueBudget::UNBOUNDED, clock).await.map(drop)
+    patiently(|| open(config, Options::default(), Arc::clone(&clock))).await.map(drop)
+}
+
+/// How long somebody else may hold the store's lock: a daemon that waits for a migration takes it for a moment, again and again.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+const NEXT_TRY: Duration = Duration::from_millis(50);
+
+async fn patiently<T>(mut work: impl AsyncFnMut() -> Result<T, OpenError>) -> Result<T, OpenError> {
+    let end = Instant::now() + LOCK_WAIT;
+    loop {
+        match work().await {
+            Err(OpenError::DatabaseInUse { .. } | OpenError::InUse { .. }) if Instant::now() < end => {
+                tokio::time::sleep(NEXT_TRY).await;
+            }
+            other => return other,
+        }
+    }
 }
 
 /// What the store is and holds. Changes nothing.

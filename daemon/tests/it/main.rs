@@ -15,6 +15,7 @@ mod bounds;
 mod cli;
 mod clock;
 mod crash;
+mod databases;
 mod delivery;
 mod fuzzed;
 mod harness;

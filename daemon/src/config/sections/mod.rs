@@ -16,10 +16,9 @@ use super::{Config, ConfigError, Retention, Wrong};
 use crate::base::telemetry;
 use crate::deliver::space_watch::SpaceLimits;
 use crate::keyring;
-use crate::model::dead_letter::ValueBudget;
 
 pub(super) fn build(raw: &Raw, wrong: &Wrong<'_>) -> Result<Config, ConfigError> {
-    let directory = PathBuf::from(&raw.store.path);
+    let directory = store::directory(raw, wrong)?;
     let ops_listen = given(&raw.ops.listen).map(|text| address("ops.listen", text, 9464, wrong)).transpose()?;
     Ok(Config {
         intake: intake::intake(raw, wrong)?,
@@ -44,10 +43,7 @@ pub(super) fn build(raw: &Raw, wrong: &Wrong<'_>) -> Result<Config, ConfigError>
         },
         store: store::config(raw, &directory, wrong)?,
         space: SpaceLimits { parked_bytes: raw.store.parked_bytes.0 as u64, free_bytes: raw.store.free_bytes.0 as u64 },
-        values: ValueBudget {
-            of_topic: raw.store.dead_letter_bytes_of_topic.0 as u64,
-            in_all: raw.store.dead_letter_bytes.0 as u64,
-        },
+        store_options: store::options(raw, wrong)?,
     })
 }
 

@@ -1,14 +1,41 @@
-//! The section `store`: where the store is.
+//! The section `store`: where the store is, and how it is opened.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::super::raw::Raw;
+use super::super::settings::SQLITE;
 use super::super::{ConfigError, Wrong};
 use super::given;
-use crate::store::{Config, PostgresUrl, UrlError};
+use crate::model::dead_letter::ValueBudget;
+use crate::store::{Config, Migrate, Options, PostgresUrl, UrlError};
+
+/// The directory of a SQLite store. With a store on a server, the API's socket is there by default.
+pub(super) fn directory(raw: &Raw, wrong: &Wrong<'_>) -> Result<PathBuf, ConfigError> {
+    match raw.store.url.strip_prefix(SQLITE) {
+        None => Ok(PathBuf::from(&raw.store.path)),
+        Some("") => Err(wrong("store.url", "name a directory: \"sqlite:/var/lib/callbackd\"")),
+        Some(directory) => Ok(PathBuf::from(directory)),
+    }
+}
+
+pub(super) fn options(raw: &Raw, wrong: &Wrong<'_>) -> Result<Options, ConfigError> {
+    let migrate = match raw.store.migrate.as_str() {
+        "auto" => Migrate::Auto,
+        "manual" => Migrate::Manual,
+        _ => return Err(wrong("store.migrate", "say \"auto\" or \"manual\"")),
+    };
+    let values = ValueBudget {
+        of_topic: raw.store.dead_letter_bytes_of_topic.0 as u64,
+        in_all: raw.store.dead_letter_bytes.0 as u64,
+    };
+    Ok(Options { migrate, values })
+}
 
 pub(super) fn config(raw: &Raw, directory: &Path, wrong: &Wrong<'_>) -> Result<Config, ConfigError> {
     let Some(url) = given(&raw.store.url) else { return Ok(Config::Directory(directory.to_owned())) };
+    if url.starts_with(SQLITE) {
+        return Ok(Config::Directory(directory.to_owned()));
+    }
     if ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
         let url: PostgresUrl = url.parse().map_err(|error: UrlError| wrong("store.url", &error.to_string()))?;
         return Ok(Config::Postgres(Box::new(url)));
@@ -16,6 +43,6 @@ pub(super) fn config(raw: &Raw, directory: &Path, wrong: &Wrong<'_>) -> Result<C
     // The value may contain a password, so it is not repeated.
     Err(wrong(
         "store.url",
-        "write \"postgres://user@host/database\", or leave it empty and name a directory in store.path",
+        "write \"postgres://user@host/database\" or \"sqlite:/var/lib/callbackd\", or leave it empty and name a directory in store.path",
     ))
 }

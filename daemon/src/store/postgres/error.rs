@@ -5,7 +5,8 @@ use std::error::Error as _;
 use deadpool_postgres::PoolError;
 use tokio_postgres::error::SqlState;
 
-use crate::store::StoreError;
+use super::url::PostgresUrl;
+use crate::store::{OpenError, StoreError};
 
 #[derive(Debug)]
 pub(super) enum PostgresError {
@@ -13,6 +14,8 @@ pub(super) enum PostgresError {
     Sql(tokio_postgres::Error),
     /// COMMIT was not acknowledged.
     Commit(tokio_postgres::Error),
+    /// COMMIT was acknowledged with a warning.
+    CommitInDoubt,
     /// There was no connection.
     Pool(PoolError),
     /// A row that this program could not have written.
@@ -53,7 +56,21 @@ impl From<PostgresError> for StoreError {
             PostgresError::Pool(other) => Self::Unavailable(other.to_string()),
             // Also with an error code: a server that shuts down may say so after it has committed.
             PostgresError::Commit(error) => Self::Uncertain(told(&error)),
+            PostgresError::CommitInDoubt => {
+                Self::Uncertain("the database acknowledged it with a warning; see the log".to_owned())
+            }
             PostgresError::Sql(error) => of_sql(&error),
+        }
+    }
+}
+
+impl PostgresError {
+    /// What it means where the store at this URL is opened.
+    pub(super) fn at_open(self, url: &PostgresUrl) -> OpenError {
+        let url = url.to_string();
+        match StoreError::from(self) {
+            StoreError::Unavailable(reason) | StoreError::Uncertain(reason) => OpenError::DatabaseAway { url, reason },
+            other => OpenError::Database { url, reason: other.to_string() },
         }
     }
 }
@@ -92,7 +109,7 @@ fn of_sql(error: &tokio_postgres::Error) -> StoreError {
 }
 
 /// Connections, resources and locks: it may work later.
-fn is_temporary(code: &SqlState) -> bool {
+pub(super) fn is_temporary(code: &SqlState) -> bool {
     let classes = ["08", "40", "53", "57", "58"];
     let others = [
         SqlState::LOCK_NOT_AVAILABLE,

@@ -3,24 +3,36 @@
 use deadpool_postgres::Object;
 use tokio_postgres::Client;
 
-use super::error::{PostgresError, told};
+use super::error::PostgresError;
 use super::url::PostgresUrl;
 use crate::base::clock::Timestamp;
-use crate::store::{OpenError, StoreError};
+use crate::store::{Migrate, OpenError};
 
 pub(super) const MIGRATIONS: [(&str, &str); 1] =
     [("0001_store", include_str!("../../../migrations/postgres/0001_store.sql"))];
 
 /// Brings the schema to that of this program.
-pub(super) async fn migrate(client: &mut Object, url: &PostgresUrl, now: Timestamp) -> Result<(), OpenError> {
-    let unusable = |reason: String| OpenError::Database { url: url.to_string(), reason };
-    let found = schema(client).await.map_err(|error| unusable(told(&error)))?;
-    if found > MIGRATIONS.len() {
-        return Err(unusable(newer(found)));
+pub(super) async fn migrate(
+    client: &mut Object,
+    url: &PostgresUrl,
+    who: Migrate,
+    now: Timestamp,
+) -> Result<(), OpenError> {
+    let found = schema(client).await.map_err(|error| PostgresError::from(error).at_open(url))?;
+    let known = MIGRATIONS.len();
+    if found > known {
+        return Err(OpenError::Database { url: url.to_string(), reason: newer(found) });
+    }
+    if found < known && who == Migrate::Manual {
+        return Err(OpenError::Unmigrated { at: url.to_string(), missing: known - found });
     }
     for (index, (name, _)) in MIGRATIONS.iter().enumerate().skip(found) {
-        let applied = apply(client, index, now).await;
-        applied.map_err(|error| unusable(format!("migration {name}: {}", StoreError::from(error))))?;
+        apply(client, index, now).await.map_err(|error| match error.at_open(url) {
+            OpenError::Database { url, reason } => {
+                OpenError::Database { url, reason: format!("migration {name}: {reason}") }
+            }
+            other => other,
+        })?;
     }
     Ok(())
 }

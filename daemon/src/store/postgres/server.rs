@@ -1,8 +1,11 @@
 //! Whether a server is one that a store may stand on.
 
-use tokio_postgres::Client;
+use std::error::Error as _;
 
-use super::error::told;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Error};
+
+use super::error::{is_temporary, told};
 
 /// The oldest version, as `server_version_num` writes it.
 const OLDEST: i64 = 150_000;
@@ -11,32 +14,72 @@ const ASKED: &str = "SELECT current_setting('server_version_num')::bigint, pg_is
         current_setting('transaction_read_only') = 'on', current_setting('fsync') = 'on',
         current_setting('full_page_writes') = 'on', current_setting('server_encoding')";
 
+/// Why a session can't be used.
+#[derive(Debug)]
+pub(super) struct Unfit {
+    pub(super) reason: String,
+    /// It may pass without a change of the settings: the server is away, full, or a standby.
+    pub(super) passes: bool,
+}
+
+impl Unfit {
+    pub(super) fn for_good(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), passes: false }
+    }
+
+    pub(super) fn for_now(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), passes: true }
+    }
+}
+
+impl From<&Error> for Unfit {
+    fn from(error: &Error) -> Self {
+        let passes = match error.code() {
+            Some(code) => is_temporary(code) && *code != SqlState::PROTOCOL_VIOLATION,
+            None => !is_of_tls(error),
+        };
+        Self { reason: told(error), passes }
+    }
+}
+
+/// A certificate that is refused today is refused tomorrow.
+fn is_of_tls(error: &Error) -> bool {
+    let io = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    io.and_then(std::io::Error::get_ref).is_some_and(|cause| cause.is::<rustls::Error>())
+}
+
 /// # Errors
-/// A sentence about the first thing that makes the server unfit.
-pub(super) async fn check(client: &Client) -> Result<(), String> {
-    let row = client.query_one(ASKED, &[]).await.map_err(|error| told(&error))?;
+/// The first thing that makes the server unfit.
+pub(super) async fn check(client: &Client) -> Result<(), Unfit> {
+    let row = client.query_one(ASKED, &[]).await.map_err(|error| Unfit::from(&error))?;
     let (version, is_standby, is_read_only): (i64, bool, bool) = (row.get(0), row.get(1), row.get(2));
     let (fsync, full_page_writes, encoding): (bool, bool, String) = (row.get(3), row.get(4), row.get(5));
     if version < OLDEST {
-        return Err(format!("the server is PostgreSQL {}; callbackd needs 15 or newer", version / 10_000));
+        return Err(Unfit::for_good(format!(
+            "the server is PostgreSQL {}; callbackd needs 15 or newer",
+            version / 10_000
+        )));
     }
     if is_standby {
-        return Err("the server is a standby; name the primary, or add target_session_attrs=read-write".to_owned());
+        return Err(Unfit::for_now(
+            "the server is a standby; name the primary, or several hosts and target_session_attrs=read-write",
+        ));
     }
     if is_read_only {
-        return Err("the database is read-only".to_owned());
+        return Err(Unfit::for_now("the database is read-only"));
     }
     if !fsync {
-        return Err("the server runs with fsync = off, so a power cut would lose callbacks; set fsync = on".to_owned());
+        let reason = "the server runs with fsync = off, so a power cut would lose callbacks; set fsync = on";
+        return Err(Unfit::for_good(reason));
     }
     if !full_page_writes {
-        return Err(
-            "the server runs with full_page_writes = off, so a power cut could destroy the store; set it to on"
-                .to_owned(),
-        );
+        return Err(Unfit::for_good(
+            "the server runs with full_page_writes = off, so a power cut could destroy the store; set it to on",
+        ));
     }
     if encoding != "UTF8" {
-        return Err(format!("the database's encoding is {encoding}; create one with ENCODING 'UTF8'"));
+        let reason = format!("the database's encoding is {encoding}; create one with ENCODING 'UTF8'");
+        return Err(Unfit::for_good(reason));
     }
     Ok(())
 }

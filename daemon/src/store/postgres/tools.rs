@@ -3,8 +3,9 @@
 
 use deadpool_postgres::Object;
 
-use super::connection::{LockError, PostgresStore, look};
+use super::connection::{PostgresStore, look};
 use super::error::{PostgresError, told};
+use super::lock::LockError;
 use super::migrations::{MIGRATIONS, newer, schema};
 use super::url::PostgresUrl;
 use crate::base::clock::{NEAR, Timestamp};
@@ -23,9 +24,9 @@ pub(in crate::store) async fn check(url: &PostgresUrl, now: Timestamp) -> Looked
         Err(LockError::Held) => {
             return found(vec![Finding::ok(what, format!("{url} is used by a callbackd that runs now"))], true);
         }
-        Err(LockError::Other(reason)) => {
+        Err(LockError::Unfit(unfit)) => {
             let fix = "check host, port, user, password and database in store.url, and that the server runs";
-            return found(vec![Finding::failed(what, format!("{url}: {reason}"), fix)], false);
+            return found(vec![Finding::failed(what, format!("{url}: {}", unfit.reason), fix)], false);
         }
     };
     let findings = match applied(&store, url).await {
@@ -77,11 +78,7 @@ async fn applied(store: &PostgresStore, url: &PostgresUrl) -> Result<usize, Open
 }
 
 async fn reader(store: &PostgresStore, url: &PostgresUrl) -> Result<Object, OpenError> {
-    let unusable = |error: PostgresError| OpenError::Database {
-        url: url.to_string(),
-        reason: StoreError::from(error).to_string(),
-    };
-    store.writer().await.map_err(unusable)
+    store.writer().await.map_err(|error| error.at_open(url))
 }
 
 /// The store under its lock, without a change to it.

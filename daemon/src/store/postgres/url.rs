@@ -84,6 +84,12 @@ impl FromStr for PostgresUrl {
     }
 }
 
+impl PostgresUrl {
+    pub fn has_password(&self) -> bool {
+        self.config.get_password().is_some()
+    }
+}
+
 impl fmt::Display for PostgresUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.shown)

@@ -15,7 +15,7 @@ use super::migrations::migrate;
 use super::no_room;
 use crate::base::clock::{Clock, Timestamp};
 use crate::model::dead_letter::ValueBudget;
-use crate::store::{Answer, OpenError, StoreError};
+use crate::store::{Answer, OpenError, Options, StoreError};
 
 /// How long one read may run: a longer one would keep checkpoints from finishing.
 const READ_LIMIT: Duration = Duration::from_secs(2);
@@ -64,11 +64,7 @@ pub(super) struct Writer {
 
 impl SqliteStore {
     /// Opens the store in `directory`, or makes it, migrates it, and starts its writer thread.
-    pub(in crate::store) fn open(
-        directory: &Path,
-        values: ValueBudget,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, OpenError> {
+    pub(in crate::store) fn open(directory: &Path, options: Options, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let lock = prepare_directory(directory)?;
         let path = directory.join(FILE);
         let unusable = |error: rusqlite::Error| OpenError::Unusable { path: path.clone(), reason: error.to_string() };
@@ -76,7 +72,7 @@ impl SqliteStore {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
             .map_err(|source| OpenError::Directory { path: path.clone(), source })?;
         configure(&connection).map_err(unusable)?;
-        migrate(&mut connection, &path, clock.as_ref())?;
+        migrate(&mut connection, &path, options.migrate, clock.as_ref())?;
         let (jobs, queue) = mpsc::channel(WRITER_QUEUE);
         let writer = Writer { connection, directory: directory.to_owned(), clock, ids: IdCache::default() };
         std::thread::Builder::new()
@@ -90,7 +86,7 @@ impl SqliteStore {
             for_people: Readers::new(path, PEOPLE_READERS),
             _lock: lock,
             directory: directory.to_owned(),
-            values,
+            values: options.values,
         })
     }
 
@@ -282,7 +278,7 @@ mod tests {
     #[tokio::test]
     async fn the_end_of_the_writer_breaks_the_store() {
         let folder = tempfile::tempdir().unwrap();
-        let store = SqliteStore::open(folder.path(), ValueBudget::UNBOUNDED, Arc::new(SystemClock)).unwrap();
+        let store = SqliteStore::open(folder.path(), Options::default(), Arc::new(SystemClock)).unwrap();
         for _ in 0..2 {
             let ended = store.on_writer(|_| -> Result<(), StoreError> { panic!("a defect") }).await;
             assert!(matches!(ended, Err(StoreError::Broken(_))), "{ended:?}");

@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::base::clock::Clock;
-use crate::store::OpenError;
+use crate::store::{Migrate, OpenError};
 
 pub(super) const MIGRATIONS: [(&str, &str); 9] = [
     ("0001_engine", include_str!("../../../migrations/sqlite/0001_engine.sql")),
@@ -20,12 +20,20 @@ pub(super) const MIGRATIONS: [(&str, &str); 9] = [
 ];
 
 /// Brings the schema to that of this program.
-pub(super) fn migrate(connection: &mut Connection, path: &Path, clock: &dyn Clock) -> Result<(), OpenError> {
+pub(super) fn migrate(
+    connection: &mut Connection,
+    path: &Path,
+    who: Migrate,
+    clock: &dyn Clock,
+) -> Result<(), OpenError> {
     let unusable = |reason: String| OpenError::Unusable { path: path.to_owned(), reason };
     let found = schema(connection).map_err(|error| unusable(error.to_string()))?;
     let known = MIGRATIONS.len();
     if found > known {
         return Err(OpenError::Newer { path: path.to_owned(), found, known });
+    }
+    if found < known && who == Migrate::Manual {
+        return Err(OpenError::Unmigrated { at: path.display().to_string(), missing: known - found });
     }
     for (index, (name, _)) in MIGRATIONS.iter().enumerate().skip(found) {
         apply(connection, index, clock).map_err(|error| unusable(format!("migration {name}: {error}")))?;
@@ -92,7 +100,7 @@ pub(super) mod tests {
                         ('key_2', 'team_gone', 'hmac', 'live', 'active', 'ring', x'0102', '1234', 7, 8);",
             )
             .unwrap();
-        migrate(&mut connection, Path::new("memory"), &SystemClock).unwrap();
+        migrate(&mut connection, Path::new("memory"), Migrate::Auto, &SystemClock).unwrap();
         assert_eq!(schema(&connection).unwrap(), MIGRATIONS.len());
         let key: (String, Vec<u8>, i64, Option<i64>, Option<i64>) = connection
             .query_row("SELECT team, sealed, created_at, promote_at, revoked_at FROM team_key", [], |row| {
@@ -114,7 +122,7 @@ pub(super) mod tests {
     fn a_newer_schema_is_left_alone() {
         let mut connection = empty();
         connection.pragma_update(None, "user_version", 99).unwrap();
-        let error = migrate(&mut connection, Path::new("memory"), &SystemClock).unwrap_err();
+        let error = migrate(&mut connection, Path::new("memory"), Migrate::Auto, &SystemClock).unwrap_err();
         assert!(matches!(error, OpenError::Newer { found: 99, .. }), "{error}");
     }
 }

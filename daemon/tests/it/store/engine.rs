@@ -96,7 +96,7 @@ impl Subject {
     }
 }
 
-fn partition() -> Arc<PartitionKey> {
+pub(super) fn partition() -> Arc<PartitionKey> {
     Arc::new(PartitionKey { cluster: "c".into(), topic: "t".into(), number: 0 })
 }
 
@@ -520,15 +520,15 @@ async fn a_second_process_on_one_store_is_told_so() {
     let config = Config::Directory(folder.path().join("store"));
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(START));
     for config in [config, super::database()] {
-        let first = store::open(&config, super::VALUES, Arc::clone(&clock)).await.unwrap();
-        let second = store::open(&config, super::VALUES, Arc::clone(&clock)).await.err().expect("it is locked");
+        let first = store::open(&config, super::OPTIONS, Arc::clone(&clock)).await.unwrap();
+        let second = store::open(&config, super::OPTIONS, Arc::clone(&clock)).await.err().expect("it is locked");
         assert!(second.to_string().contains("is in use by another callbackd"), "{second}");
         drop(first);
     }
     let garbage = folder.path().join("garbage");
     std::fs::create_dir(&garbage).unwrap();
     std::fs::write(garbage.join("callbackd.db"), b"this is no database, is it").unwrap();
-    let error = store::open(&Config::Directory(garbage), super::VALUES, clock).await.err().expect("garbage");
+    let error = store::open(&Config::Directory(garbage), super::OPTIONS, clock).await.err().expect("garbage");
     assert!(error.to_string().contains("can't be used as a store"), "{error}");
 }
 

@@ -2,6 +2,7 @@
 
 mod admin;
 mod amend;
+mod commits;
 mod engine;
 mod reads;
 
@@ -10,12 +11,13 @@ use std::sync::Arc;
 use callbackd::base::clock::{Clock, ManualClock, Timestamp};
 use callbackd::model::dead_letter::ValueBudget;
 use callbackd::store::memory::MemoryStore;
-use callbackd::store::{self, Config, Stores};
+use callbackd::store::{self, Config, Migrate, Options, Stores};
 
 use crate::postgres;
 
 /// Small, so that a test reaches it.
 const VALUES: ValueBudget = ValueBudget { of_topic: 20_000, in_all: 30_000 };
+const OPTIONS: Options = Options { migrate: Migrate::Auto, values: VALUES };
 const START: Timestamp = Timestamp::from_millis(1_764_000_000_000);
 
 /// An empty database.
@@ -30,5 +32,5 @@ async fn opened(name: &str, folder: &tempfile::TempDir, clock: &Arc<ManualClock>
         return Stores::of(Arc::new(MemoryStore::new(VALUES, clock)));
     }
     let config = if name.starts_with("postgres") { database() } else { Config::Directory(folder.path().join("store")) };
-    store::open(&config, VALUES, clock).await.unwrap()
+    store::open(&config, OPTIONS, clock).await.unwrap()
 }

@@ -11,7 +11,7 @@ use deadpool_postgres::Object;
 use super::super::cells::{Table, Uuid, rows_of};
 use super::super::connection::PostgresStore;
 use super::super::error::PostgresError;
-use super::super::transaction::{Tx, commit};
+use super::super::transaction::Tx;
 use super::names::Names;
 use super::rows::{self, Locking, PendingTable, SettledTable};
 use super::{attempts, dead_letters, partition_offsets};
@@ -35,6 +35,10 @@ pub(super) async fn write(
     let last = transaction.query_opt(&instance, &[&batch.instance.0]).await?;
     let last: i64 = last.ok_or(PostgresError::Corrupt("this instance has no row"))?.try_get(0)?;
     if last >= number(batch.number) {
+        // It was applied, but nobody knows whether it is on all the disks that a commit waits for: a commit of ours says so.
+        let read_back = transaction.prepare_cached("UPDATE instance SET heartbeat = $2 WHERE id = $1").await?;
+        transaction.execute(&read_back, &[&batch.instance.0, &now.millis()]).await?;
+        store.commit(transaction).await?;
         return Ok(Applied { now, ..Applied::default() });
     }
     let epochs = partition_offsets::lock(&transaction, &names.fenced(batch)).await?;
@@ -67,7 +71,7 @@ pub(super) async fn write(
             ],
         )
         .await?;
-    commit(transaction).await?;
+    store.commit(transaction).await?;
     applied.lost.sort();
     applied.lost.dedup();
     Ok(applied)

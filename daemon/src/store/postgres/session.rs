@@ -1,0 +1,130 @@
+//! One session with the server: how it is dialled, what it is set to, and which of its warnings count.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use deadpool_postgres::Connect;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::JoinHandle;
+use tokio_postgres::error::Severity;
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, Error, NoTls};
+
+use super::error::told;
+use super::server::{self, Unfit};
+use super::tls::VerifyFull;
+use super::url::{PostgresUrl, Tls};
+
+/// What every session is set to: a commit is on disk when it is acknowledged, a frozen process can't hold others up, and the
+/// server notices within a quarter of a minute that a machine has vanished. These are statements and no parameters of the
+/// connection, because a pooler passes no parameters on.
+const SETTINGS: &str = "SET synchronous_commit = on; SET lock_timeout = '2s';
+    SET idle_in_transaction_session_timeout = '5s'; SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2;
+    SET tcp_keepalives_count = 3; SET tcp_user_timeout = 10000;";
+
+/// How long one statement may run.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Limit {
+    Write,
+    Read,
+}
+
+impl Limit {
+    fn sql(self) -> &'static str {
+        match self {
+            Self::Write => "SET statement_timeout = '30s'",
+            Self::Read => "SET statement_timeout = '2s'",
+        }
+    }
+}
+
+/// Counts the warnings of the server. A commit that was acknowledged with a warning is in doubt: its wait for a synchronous
+/// standby was cancelled.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Warnings(Arc<AtomicU64>);
+
+impl Warnings {
+    pub(super) fn count(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Dials the server that a URL names.
+pub(super) struct Dialler {
+    tls: Option<VerifyFull>,
+    warnings: Warnings,
+}
+
+impl Dialler {
+    /// # Errors
+    /// A sentence about `sslrootcert`.
+    pub(super) fn new(url: &PostgresUrl, warnings: Warnings) -> Result<Self, String> {
+        let tls = match &url.tls {
+            Tls::Off => None,
+            Tls::VerifyFull(roots) => Some(VerifyFull::new(roots.as_deref())?),
+        };
+        Ok(Self { tls, warnings })
+    }
+
+    /// A session that is set up, on a server that is fit. The task ends with its connection.
+    pub(super) async fn session(&self, config: &Config, limit: Limit) -> Result<(Client, JoinHandle<()>), Unfit> {
+        let (client, connection) = self.dial(config).await.map_err(|error| Unfit::from(&error))?;
+        prepare(&client, limit).await?;
+        Ok((client, connection))
+    }
+
+    async fn dial(&self, config: &Config) -> Result<(Client, JoinHandle<()>), Error> {
+        Ok(match &self.tls {
+            None => {
+                let (client, connection) = config.connect(NoTls).await?;
+                (client, tokio::spawn(drive(connection, self.warnings.clone())))
+            }
+            Some(tls) => {
+                let (client, connection) = config.connect(tls.clone()).await?;
+                (client, tokio::spawn(drive(connection, self.warnings.clone())))
+            }
+        })
+    }
+}
+
+impl Connect for Dialler {
+    fn connect(
+        &self,
+        config: &Config,
+    ) -> Pin<Box<dyn Future<Output = Result<(Client, JoinHandle<()>), Error>> + Send + '_>> {
+        let config = config.clone();
+        Box::pin(async move { self.dial(&config).await })
+    }
+}
+
+/// Sets a new session up, and checks its server.
+pub(super) async fn prepare(client: &Client, limit: Limit) -> Result<(), Unfit> {
+    let set = format!("{SETTINGS} {}", limit.sql());
+    client.batch_execute(&set).await.map_err(|error| Unfit::from(&error))?;
+    server::check(client).await
+}
+
+/// Carries what a connection sends and receives, until it ends.
+async fn drive<S, T>(mut connection: Connection<S, T>, warnings: Warnings)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    loop {
+        match poll_fn(|cx| connection.poll_message(cx)).await {
+            Some(Ok(AsyncMessage::Notice(notice))) => {
+                if notice.parsed_severity() == Some(Severity::Warning) {
+                    warnings.0.fetch_add(1, Ordering::SeqCst);
+                    tracing::warn!(warning = notice.message(), code = notice.code().code(), "the database warns");
+                }
+            }
+            Some(Ok(_)) => {}
+            Some(Err(error)) => {
+                tracing::debug!(error = told(&error), "a connection to the database ended");
+                return;
+            }
+            None => return,
+        }
+    }
+}
