@@ -53,6 +53,8 @@ pub(super) struct Store {
     pub(super) free_bytes: Size,
     pub(super) dead_letter_bytes: Size,
     pub(super) dead_letter_bytes_of_topic: Size,
+    pub(super) bodies: String,
+    pub(super) kept_bytes: Size,
 }
 
 #[derive(Debug, Deserialize)]

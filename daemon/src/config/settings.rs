@@ -70,6 +70,8 @@ const SETTINGS: &[Setting] = &[
     at_start("store.free_bytes"),
     at_start("store.dead_letter_bytes"),
     at_start("store.dead_letter_bytes_of_topic"),
+    at_start("store.bodies"),
+    at_start("store.kept_bytes"),
     at_reload("deliver.fast"),
     at_reload("deliver.slow"),
     at_reload("deliver.settling"),

@@ -164,7 +164,7 @@ fn forget_oldest(endpoints: &mut HashMap<Key, Remembered>) {
 mod tests {
     use super::*;
     use crate::base::clock::ManualClock;
-    use crate::model::dead_letter::ValueBudget;
+        use crate::store::Options;
     use crate::store::memory::MemoryStore;
 
     fn origin(n: usize) -> Origin {
@@ -177,7 +177,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_restart_remembers_who_fails() {
-        let store = MemoryStore::new(ValueBudget::UNBOUNDED, Arc::new(ManualClock::new(at(0))));
+        let store = MemoryStore::new(Options::default(), Arc::new(ManualClock::new(at(0))));
         let team: Arc<str> = "team_a".into();
         let health = Health::default();
         for second in 0..7 {

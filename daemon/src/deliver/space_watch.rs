@@ -95,7 +95,7 @@ mod tests {
     const LIMITS: SpaceLimits = SpaceLimits { parked_bytes: 100 << 20, free_bytes: 10 << 20 };
 
     fn short(parked_mib: u64, free_mib: Option<u64>, was_short: bool) -> bool {
-        let space = Space { parked_bytes: parked_mib << 20, free_bytes: free_mib.map(|free| free << 20) };
+        let space = Space { parked_bytes: parked_mib << 20, kept_bytes: 0, free_bytes: free_mib.map(|free| free << 20) };
         LIMITS.short(space, was_short).is_some()
     }
 

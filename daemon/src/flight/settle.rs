@@ -188,7 +188,7 @@ impl SettleTask {
             Verdict::Late => self.metrics.late_settles_total.inc(),
             Verdict::Parked => self.waker.wake(),
             // A released row waits for the attempt that still holds it here, so it wakes nobody.
-            Verdict::Released | Verdict::Buried | Verdict::Nothing => {}
+            Verdict::RoundEnded | Verdict::Released | Verdict::Buried | Verdict::Nothing => {}
             Verdict::BuriedWithoutValue => self.metrics.dead_letters_without_value_total.inc(),
         }
         let notice = match change {

@@ -11,12 +11,11 @@ use crate::base::stop::Switch;
 use crate::flight::testing::{lease, partition};
 use crate::flight::{Begin, Deps, Flight, build, parked};
 use crate::model::attempt::Attempt;
-use crate::model::dead_letter::ValueBudget;
 use crate::model::lease::Lease;
 use crate::model::offsets::Watermark;
 use crate::model::retry::Next;
 use crate::schedule::{Caps, LaneKey, Lanes, Side, Start};
-use crate::store::EngineStore;
+use crate::store::{EngineStore, Options};
 use crate::store::batch::StoreUp;
 use crate::store::faulty::{Faults, FaultyStore};
 use crate::store::memory::MemoryStore;
@@ -46,7 +45,7 @@ impl Kit {
     /// A flight room that owns partition 0 from offset 0.
     async fn start() -> Self {
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_764_000_000_000)));
-        let memory: Arc<dyn EngineStore> = Arc::new(MemoryStore::new(ValueBudget::UNBOUNDED, clock.clone()));
+        let memory: Arc<dyn EngineStore> = Arc::new(MemoryStore::new(Options::default(), clock.clone()));
         let store = Arc::new(FaultyStore::new(memory, 1, Faults::default()));
         let instance = store.begin().await.unwrap().instance;
         let taken = store.take(instance, partition(0)).await.unwrap();

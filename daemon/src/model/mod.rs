@@ -8,6 +8,7 @@ pub mod endpoint;
 pub mod endpoint_history;
 pub mod event;
 pub mod hash;
+pub mod keeping;
 pub mod lease;
 pub mod offsets;
 pub mod permission;

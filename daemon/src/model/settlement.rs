@@ -4,6 +4,7 @@
 //! The numbers in comments are those of the table in ARCHITECTURE.md ("Row-level transitions").
 
 mod rejected;
+mod rounds;
 
 use std::sync::Arc;
 
@@ -121,7 +122,7 @@ pub struct NumberedAttempt {
 /// The result of a change, for metrics, logs and the table of what is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Ended now (rows 1, 2, 7, 12, 14, 24 to 26).
+    /// Ended now (rows 1, 2, 7, 12, 14, 18, 24 to 26).
     Ended(Ended),
     /// Tried again at that time (rows 3, 8, 11, 13).
     Due(Timestamp),
@@ -130,6 +131,8 @@ pub enum Verdict {
     Buried,
     /// As `Buried`, but the store's budget had no room for the value.
     BuriedWithoutValue,
+    /// A round of a callback that had ended before is over, and its state stays as it was (rows 19, 20).
+    RoundEnded,
     /// Another settle had already decided (rows 27, 28).
     Late,
     /// Nothing was written (row 29, a park whose id has a row already, or another token).
@@ -244,13 +247,16 @@ fn first_try(settle: &Settle) -> Step {
     }
 }
 
-/// Rows 7, 8, 11 to 14: the holder of the row's lease settles.
+/// Rows 7, 8, 11 to 14 and 18 to 20: the holder of the row's lease settles.
 fn by_token(rows: &Rows, pending: &Pending, settle: &Settle) -> Step {
     let attempts = pending.progress.attempts.saturating_add(1);
     let (due, since, horizon, charged) = match settle.next {
         Next::Retry { due, since, horizon } => (due, since, horizon, 1),
         Next::Interrupted { due, since, horizon } => (due, since, horizon, 0),
-        _ => return ends(settle, pending.progress),
+        _ => match &rows.settled {
+            Some(settled) => return rounds::end(settled, pending, settle),
+            None => return ends(settle, pending.progress),
+        },
     };
     let after = Pending {
         progress: Progress {
@@ -300,20 +306,10 @@ fn ends(settle: &Settle, before: Progress) -> Step {
 /// failure changes only the count.
 fn late(rows: &Rows, settle: &Settle) -> Step {
     let success = settle.next == Next::Delivered;
-    let mut after = rows.clone();
-    if let Some(settled) = after.settled.as_mut() {
-        settled.attempts = settled.attempts.saturating_add(1);
-        let n = settled.attempts;
-        if success && settled.ended != Ended::Delivered {
-            settled.ended = Ended::Delivered;
-            settled.status = settle.attempt.status;
-            settled.outcome = settle.attempt.outcome;
-            settled.settled_at = settle.attempt.ended_at();
-            settled.revision = settled.revision.saturating_add(1);
-            return Step { rows: after, attempt: None, verdict: Verdict::Ended(Ended::Delivered) };
-        }
-        return Step { rows: after, attempt: numbered(settle, n, 0), verdict: Verdict::Late };
+    if let Some(settled) = &rows.settled {
+        return rounds::late(rows, settled, settle);
     }
+    let mut after = rows.clone();
     match after.pending.as_mut() {
         Some(pending) if success => ends(settle, pending.progress),
         Some(pending) => {

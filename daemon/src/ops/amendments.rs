@@ -1,10 +1,25 @@
-//! What an operator changes about one callback: its next attempt is made at once, or there is none any more.
+//! What an operator changes about one callback: its next attempt is made at once, there is none any more, or it is sent again
+//! after it has ended.
+
+use bytes::Bytes;
 
 use super::callbacks::CallbackReport;
 use super::policy::Operation;
 use super::{OpsError, Session};
-use crate::model::amendment::{Amended, Amendment, amend};
+use crate::deliver::resolve::queue_of;
+use crate::intake;
+use crate::model::amendment::{Amended, Amendment, Resend, amend};
+use crate::model::lease::Facts;
 use crate::model::state::State;
+
+/// How a callback is sent again.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ResendAsk {
+    /// To the team's default URL, and not to the task's own.
+    pub to_default: bool,
+    /// Also if that is an origin where the callback never went.
+    pub allow_new_origin: bool,
+}
 
 impl Session {
     /// Makes the next attempt of a pending callback due now. It takes the place of the planned one, so the callback gets no
@@ -15,48 +30,119 @@ impl Session {
     /// or the store's.
     pub async fn retry_callback(&self, id: &str) -> Result<CallbackReport, OpsError> {
         self.allow(Operation::RetryCallback)?;
-        self.amend(Operation::RetryCallback, id, Amendment::RetryNow).await
+        let callback = self.own_callback(id).await?;
+        self.amend(Operation::RetryCallback, callback, Amendment::RetryNow).await
     }
 
-    /// Ends a pending callback as abandoned (`cancelled`). An attempt that is under way goes on, and if the receiver accepts
-    /// it, the callback is delivered all the same.
+    /// Ends a pending callback as abandoned (`cancelled`), or ends the round of one that is sent again. An attempt that is under
+    /// way goes on, and if the receiver accepts it, the callback is delivered all the same.
     ///
     /// # Errors
     /// `forbidden`; `invalid_request`; `not_found`; `conflict` after the callback has ended; or the store's.
     pub async fn cancel_callback(&self, id: &str) -> Result<CallbackReport, OpsError> {
         self.allow(Operation::CancelCallback)?;
-        self.amend(Operation::CancelCallback, id, Amendment::Cancel).await
+        let callback = self.own_callback(id).await?;
+        self.amend(Operation::CancelCallback, callback, Amendment::Cancel).await
     }
 
-    async fn amend(&self, operation: Operation, id: &str, amendment: Amendment) -> Result<CallbackReport, OpsError> {
+    /// Sends a callback that has ended once more, as a round with tries and a horizon of its own: the same id and the same body,
+    /// signed with the keys of now, to the URL of now. A delivery in any round makes it delivered for good; a round that fails
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// `forbidden`; `invalid_request`; `not_found`; `conflict` if it has not ended, if it is being sent again already, or if it
+    /// would go to a new origin without consent; `pruned` if its body is not kept; or the store's.
+    pub async fn resend_callback(&self, id: &str, ask: ResendAsk) -> Result<CallbackReport, OpsError> {
+        self.allow(Operation::ResendCallback)?;
         let callback = self.own_callback(id).await?;
+        let id = callback.id;
+        let Some(settled) = callback.rows.settled.as_ref().filter(|_| callback.rows.live().is_none()) else {
+            let open = callback.rows.live().map(|row| row.round).filter(|round| *round > 0);
+            return Err(refusal(&callback, open.map_or(Amended::Pending, Amended::Open), "sent again"));
+        };
+        let body = self.parts().reads.body(id).await?.ok_or_else(|| no_body(id))?;
+        let facts = std::sync::Arc::clone(&settled.facts);
+        let resend = self.destination(&facts, ask, body).await?;
+        self.amend(Operation::ResendCallback, callback, Amendment::Resend(Box::new(resend))).await
+    }
+
+    /// Where a callback goes when it is sent again.
+    async fn destination(&self, facts: &Facts, ask: ResendAsk, body: Bytes) -> Result<Resend, OpsError> {
+        let own = intake::decode::own_url(&body);
+        if !ask.to_default {
+            let queue = queue_of(&facts.team, own.as_deref(), facts.mode);
+            return Ok(Resend { url: own, queue, body });
+        }
+        let team = self.parts().admin.team(&facts.team).await?;
+        let Some(default) = team.as_ref().and_then(|team| team.default_url(facts.mode)) else {
+            return Err(OpsError::Conflict(format!("team {} has no default URL", facts.team)));
+        };
+        let target = |url: &str| queue_of(&facts.team, Some(url), facts.mode).target;
+        let is_new = own.is_some_and(|own| target(&own) != target(default));
+        if is_new && !ask.allow_new_origin {
+            return Err(OpsError::Conflict(format!(
+                "the default URL of team {} leads to {}, where this callback never went; allow that with allow_new_origin \
+                 (--allow-new-origin)",
+                facts.team,
+                target(default).name()
+            )));
+        }
+        Ok(Resend { url: None, queue: queue_of(&facts.team, None, facts.mode), body })
+    }
+
+    async fn amend(
+        &self,
+        operation: Operation,
+        callback: CallbackReport,
+        amendment: Amendment,
+    ) -> Result<CallbackReport, OpsError> {
         let parts = self.parts();
+        let done = done(&amendment);
+        let refused = |amended| match amended {
+            Amended::Changed => Ok(()),
+            other => Err(refusal(&callback, other, done)),
+        };
         // What can't be done leaves no audit row. The store decides once more, since the rows may change meanwhile.
-        refused(&callback, amend(&callback.rows, amendment, self.now()).1, amendment)?;
+        refused(amend(&callback.rows, &amendment, self.now()).1)?;
         let team = callback.team().unwrap_or_default();
         parts.admin.note(self.caller.entry(operation, team, callback.id.to_string())).await?;
+        let ends = amendment == Amendment::Cancel && callback.rows.settled.is_none();
         let amended = parts.store.amend(callback.id, amendment).await?;
-        refused(&callback, amended, amendment)?;
-        if amendment == Amendment::Cancel {
+        refused(amended)?;
+        if ends {
             parts.metrics.callbacks_total.with_label_values(&[State::Abandoned.name()]).inc();
         }
-        self.own_callback(id).await
+        self.own_callback(&callback.id.to_string()).await
     }
 }
 
-fn refused(callback: &CallbackReport, amended: Amended, amendment: Amendment) -> Result<(), OpsError> {
-    let id = callback.id;
-    let done = match amendment {
+fn done(amendment: &Amendment) -> &'static str {
+    match amendment {
         Amendment::RetryNow => "retried",
         Amendment::Cancel => "cancelled",
-    };
-    match amended {
-        Amended::Changed => Ok(()),
-        Amended::Unknown => Err(OpsError::NotFound(format!("there is no callback {id}"))),
-        Amended::InFlight => Err(OpsError::Conflict(format!("an attempt of {id} is under way already"))),
-        Amended::Ended(ended) => {
-            let state = ended.name();
-            Err(OpsError::Conflict(format!("{id} has ended ({state}); only a pending callback can be {done}")))
-        }
+        Amendment::Resend(_) => "sent again",
     }
+}
+
+/// Why nothing was changed, and what to do instead.
+fn refusal(callback: &CallbackReport, amended: Amended, done: &str) -> OpsError {
+    let id = callback.id;
+    match amended {
+        Amended::Changed | Amended::Unknown => OpsError::NotFound(format!("there is no callback {id}")),
+        Amended::InFlight => OpsError::Conflict(format!("an attempt of {id} is under way already")),
+        Amended::Pending => OpsError::Conflict(format!(
+            "{id} has not ended, so it can't be sent again; to make its next attempt now, say retry"
+        )),
+        Amended::Open(round) => OpsError::Conflict(format!("{id} is being sent again already (round {round})")),
+        Amended::Ended(ended) => OpsError::Conflict(format!(
+            "{id} has ended ({}); only a pending callback can be {done}; to send it once more, say resend",
+            ended.name()
+        )),
+    }
+}
+
+fn no_body(id: crate::model::callback::CallbackId) -> OpsError {
+    OpsError::Pruned(format!(
+        "the body of {id} is not kept, so it can't be sent again; store.bodies says which bodies are kept"
+    ))
 }

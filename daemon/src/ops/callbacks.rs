@@ -104,8 +104,8 @@ impl Session {
         Ok((callback, attempts.into_iter().map(report).collect()))
     }
 
-    /// The body of a callback, byte for byte as it is sent. It is kept while the callback is pending. Each time it is
-    /// shown, an audit row is written.
+    /// The body of a callback, byte for byte as it is sent. It is kept while the callback is pending, and afterwards as
+    /// `store.bodies` says. Each time it is shown, an audit row is written.
     ///
     /// # Errors
     /// `forbidden`, `invalid_request`, `not_found`, `pruned`, or the store's.
@@ -114,7 +114,7 @@ impl Session {
         let callback = self.own_callback(id).await?;
         let id = callback.id;
         let body = self.parts().reads.body(id).await?;
-        let ended = || OpsError::Pruned(format!("{id} has ended: a body is kept while its callback is pending"));
+        let ended = || OpsError::Pruned(format!("{id} has ended, and its body is not kept (store.bodies)"));
         let body = body.ok_or_else(ended)?;
         let team = callback.team().unwrap_or_default();
         self.parts().admin.note(self.caller.entry(Operation::Payload, team, id.to_string())).await?;

@@ -5,7 +5,7 @@
 //! a session. Each operation first asks `policy` whether this caller may, reads too, and each change writes an audit
 //! row.
 
-mod amendments;
+pub mod amendments;
 pub mod audit;
 pub mod callbacks;
 mod caller;

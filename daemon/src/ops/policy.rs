@@ -83,6 +83,7 @@ operations! {
     // A body holds the task's URL, whose path and query need the right to operate.
     Payload "payload" Operate Objects "see a callback's body" audited "callback.payload";
     RetryCallback "retry_callback" Operate Objects "retry a callback" audited "callback.retry";
+    ResendCallback "resend_callback" Operate Objects "send a callback again" audited "callback.resend";
     CancelCallback "cancel_callback" Operate Objects "cancel a callback" audited "callback.cancel";
     Task "task" Read Objects "see what happened to a task";
     DeadLetters "dead_letters" Read Objects "list dead letters";
@@ -100,7 +101,14 @@ impl Operation {
     pub fn is_audited_by_team(self) -> bool {
         self.action().is_some()
             && (self.subject() == Subject::Team
-                || matches!(self, Self::CreateTeam | Self::Payload | Self::RetryCallback | Self::CancelCallback))
+                || matches!(
+                    self,
+                    Self::CreateTeam
+                        | Self::Payload
+                        | Self::RetryCallback
+                        | Self::ResendCallback
+                        | Self::CancelCallback
+                ))
     }
 
     /// The operation of this name.

@@ -134,6 +134,8 @@ pub struct Pruned {
 pub struct Space {
     /// Bytes of the bodies of pending callbacks.
     pub parked_bytes: u64,
+    /// Bytes of the bodies of callbacks that have ended, as they are stored.
+    pub kept_bytes: u64,
     /// Bytes that the disk has left, if the store knows its disk.
     pub free_bytes: Option<u64>,
 }

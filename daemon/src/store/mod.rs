@@ -11,6 +11,7 @@ pub mod batch;
 mod engine;
 pub mod faulty;
 pub mod memory;
+mod packed;
 mod postgres;
 pub mod reads;
 mod report;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 
 use crate::base::clock::Clock;
 use crate::model::dead_letter::ValueBudget;
+use crate::model::keeping::Keeping;
 use admin::AdminStore;
 pub use engine::{
     Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, PartitionWatermark, PruneAsk,
@@ -78,11 +80,13 @@ pub struct Options {
     pub migrate: Migrate,
     /// Bounds what is kept of dead letters.
     pub values: ValueBudget,
+    /// Which bodies are kept after their callbacks have ended.
+    pub keeping: Keeping,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { migrate: Migrate::Auto, values: ValueBudget::UNBOUNDED }
+        Self { migrate: Migrate::Auto, values: ValueBudget::UNBOUNDED, keeping: Keeping::NOTHING }
     }
 }
 

@@ -61,6 +61,7 @@ async fn ask(session: &Session, operation: Operation) -> Result<(), OpsError> {
         Operation::Attempts => session.attempts("cb_none").await.map(drop),
         Operation::Payload => session.payload("cb_none").await.map(drop),
         Operation::RetryCallback => session.retry_callback("cb_none").await.map(drop),
+        Operation::ResendCallback => session.resend_callback("cb_none", Default::default()).await.map(drop),
         Operation::CancelCallback => session.cancel_callback("cb_none").await.map(drop),
         Operation::Task => session.task("none").await.map(drop),
         Operation::DeadLetters => session.dead_letters(DeadLetterFilter::default(), page()).await.map(drop),

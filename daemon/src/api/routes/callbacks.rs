@@ -6,12 +6,12 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::super::extract::{Answer, Nothing, Place, Query, time_if_given};
+use super::super::extract::{Answer, Body, Nothing, Place, Query, time_if_given};
 use super::super::paging::Paging;
 use super::super::problem::Problem;
 use super::super::shapes::names::{ModeName, OutcomeName, ReasonName, StateName};
 use super::super::shapes::{
-    AttemptShape, AttemptsShape, CallbackShape, DeadLetterShape, Page, TaskShape, UnderWayShape,
+    AttemptShape, AttemptsShape, CallbackResend, CallbackShape, DeadLetterShape, Page, TaskShape, UnderWayShape,
 };
 use super::dead_letters::VALUE_IN_LIST;
 use crate::ops::callbacks::CallbackReport;
@@ -120,10 +120,10 @@ pub(super) async fn attempts(
     Ok(Json(AttemptsShape { callback: shape(&callback)?, docs: attempts.iter().map(AttemptShape::new).collect() }))
 }
 
-/// The body of a pending callback, byte for byte as it is sent.
+/// The body of a callback, byte for byte as it is sent.
 ///
 /// It needs the right operate, because the body holds the task's URL. Each time it is written to the audit.
-/// Errors: pruned once the callback has ended.
+/// Errors: pruned once the callback has ended, unless the setting store.bodies keeps its body.
 #[utoipa::path(get, path = "/callbacks/{id}/payload", tag = "callbacks",
     params(("id" = String, Path, pattern = "^cb_[0-7][0-9a-hjkmnp-tv-z]{25}$", description = "The callback's id.")),
     responses((status = 200, body = serde_json::Value, content_type = "application/json")))]
@@ -147,10 +147,28 @@ pub(super) async fn retry_callback(session: Session, Place(id): Place<String>) -
     Ok(Json(shape(&session.retry_callback(&id).await?)?))
 }
 
+/// Send a callback that has ended once more.
+///
+/// It opens a round, with tries and a horizon of its own: the same id and the same body, signed with the keys of now. It goes to
+/// the task's own URL, or to the team's default URL where the task has none, or where `to_default` says so. A delivery in any
+/// round makes the callback delivered for good; a round that fails changes nothing.
+/// Errors: conflict if the callback has not ended, if it is being sent again already, or if it would go to an origin where it
+/// never went and `allow_new_origin` is not true; pruned if its body is not kept.
+#[utoipa::path(post, path = "/callbacks/{id}/resend", tag = "callbacks", request_body = CallbackResend,
+    params(("id" = String, Path, pattern = "^cb_[0-7][0-9a-hjkmnp-tv-z]{25}$", description = "The callback's id.")),
+    responses((status = 200, body = CallbackShape)))]
+pub(super) async fn resend_callback(
+    session: Session,
+    Place(id): Place<String>,
+    body: Body<CallbackResend>,
+) -> Answer<CallbackShape> {
+    Ok(Json(shape(&session.resend_callback(&id, body.value.into()).await?)?))
+}
+
 /// End a pending callback without another attempt.
 ///
 /// It is abandoned for the reason `cancelled`. An attempt that is under way goes on; if the receiver accepts it, the callback
-/// is delivered all the same.
+/// is delivered all the same. A callback that had ended and is being sent again keeps its state, and only the round ends.
 /// Errors: conflict after the callback has ended.
 #[utoipa::path(post, path = "/callbacks/{id}/cancel", tag = "callbacks",
     params(("id" = String, Path, pattern = "^cb_[0-7][0-9a-hjkmnp-tv-z]{25}$", description = "The callback's id.")),

@@ -35,6 +35,7 @@ pub(super) fn all() -> OpenApiRouter<Ops> {
         .routes(routes!(callbacks::attempts))
         .routes(routes!(callbacks::payload))
         .routes(routes!(callbacks::retry_callback))
+        .routes(routes!(callbacks::resend_callback))
         .routes(routes!(callbacks::cancel_callback))
         .routes(routes!(callbacks::task))
         .routes(routes!(dead_letters::dead_letters))

@@ -1,7 +1,7 @@
 //! Callbacks, their attempts, and tasks.
 
 use scale_callback_serve::text::printable;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::DeadLetterShape;
@@ -9,6 +9,7 @@ use crate::flight::FirstTry;
 use crate::model::callback::CallbackId;
 use crate::model::lease::Facts;
 use crate::model::settlement::{Pending, Settled};
+use crate::ops::amendments::ResendAsk;
 use crate::ops::callbacks::{AttemptReport, CallbackReport};
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -40,6 +41,10 @@ pub struct CallbackShape {
     /// When it changed last: its last attempt ended, it ended, or it was stored without an attempt.
     pub changed_at: Option<String>,
     pub settled_at: Option<String>,
+    /// How often it was sent again after it had ended.
+    pub round: u32,
+    /// It has ended, and is being sent again now. Then queue, due and in_flight are those of this round.
+    pub resending: bool,
     /// Rises with every change of a settled callback. 0 while the callback is pending.
     pub revision: u32,
     /// Where the task event was read: topic and partition, as in `tasks.events[3]`.
@@ -54,7 +59,8 @@ impl CallbackShape {
     /// `None` for a callback that has no rows any more.
     pub fn new(report: &CallbackReport) -> Option<Self> {
         let shape = match (&report.rows.settled, report.rows.live()) {
-            (Some(settled), _) => Self::settled(report.id, settled),
+            (Some(settled), None) => Self::settled(report.id, settled),
+            (Some(settled), Some(open)) => Self::resending(report.id, settled, open),
             (None, Some(pending)) => Self::pending(report.id, pending),
             (None, None) => return None,
         };
@@ -82,6 +88,8 @@ impl CallbackShape {
             first_attempt_at: None,
             changed_at: None,
             settled_at: None,
+            round: 0,
+            resending: false,
             revision: 0,
             topic_partition: facts.record.partition.to_string(),
             offset: facts.record.offset,
@@ -103,8 +111,21 @@ impl CallbackShape {
             last_outcome: (row.attempts > 0).then(|| row.outcome.name()),
             first_attempt_at: (row.attempts > 0).then(|| row.first_at.to_string()),
             settled_at: Some(row.settled_at.to_string()),
+            round: row.round,
             revision: row.revision,
             ..Self::facts(id, &row.facts)
+        }
+    }
+
+    fn resending(id: CallbackId, row: &Settled, open: &Pending) -> Self {
+        let round = Self::pending(id, open);
+        Self {
+            resending: true,
+            queue: round.queue,
+            attempts: round.attempts,
+            in_flight: round.in_flight,
+            due: round.due,
+            ..Self::settled(id, row)
         }
     }
 
@@ -117,6 +138,22 @@ impl CallbackShape {
             first_attempt_at: row.progress.since.map(|since| since.to_string()),
             ..Self::facts(id, &row.facts)
         }
+    }
+}
+
+/// How a callback is sent again.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CallbackResend {
+    /// To the team's default URL, and not to the task's own.
+    pub to_default: bool,
+    /// Also if that leads to an origin where the callback never went.
+    pub allow_new_origin: bool,
+}
+
+impl From<CallbackResend> for ResendAsk {
+    fn from(body: CallbackResend) -> Self {
+        Self { to_default: body.to_default, allow_new_origin: body.allow_new_origin }
     }
 }
 

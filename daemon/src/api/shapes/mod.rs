@@ -9,7 +9,7 @@ mod status;
 mod teams;
 mod tokens;
 
-pub use callbacks::{AttemptShape, AttemptsShape, CallbackShape, TaskShape, UnderWayShape};
+pub use callbacks::{AttemptShape, AttemptsShape, CallbackResend, CallbackShape, TaskShape, UnderWayShape};
 pub use dead_letters::DeadLetterShape;
 pub use endpoints::{EndpointShape, OutcomeCount};
 pub use status::{Acceptance, ClockShape, InstanceShape, LogLevelShape, OffsetsShape, StartedShape, StatusShape};

@@ -96,6 +96,18 @@ pub(in crate::cli) enum CallbacksCommand {
         /// The callback's id.
         id: String,
     },
+    /// Send a callback that has ended once more: the same id and body, signed with the keys of now.
+    #[command(after_help = "Example:\n  callbackd callbacks resend cb_01kav9ft00zkek0kfes3qvf608")]
+    Resend {
+        /// The callback's id.
+        id: String,
+        /// Send it to the team's default URL, and not to the task's own.
+        #[arg(long)]
+        to_default: bool,
+        /// Send it there also if that is an origin where the callback never went.
+        #[arg(long, requires = "to_default")]
+        allow_new_origin: bool,
+    },
     /// End a pending callback without another attempt. An attempt that is under way goes on.
     #[command(after_help = "Example:\n  callbackd callbacks cancel cb_01kav9ft00zkek0kfes3qvf608")]
     Cancel {

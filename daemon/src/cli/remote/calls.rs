@@ -67,6 +67,10 @@ pub(super) fn of(command: Command, streams: bool) -> Result<Call, Failure> {
         Command::Callbacks(CallbacksCommand::Retry { id }) => {
             post(format!("/callbacks/{}/retry", escaped(&id)), json!({}), View::Record)
         }
+        Command::Callbacks(CallbacksCommand::Resend { id, to_default, allow_new_origin }) => {
+            let body = json!({ "to_default": to_default, "allow_new_origin": allow_new_origin });
+            post(format!("/callbacks/{}/resend", escaped(&id)), body, View::Record)
+        }
         Command::Callbacks(CallbacksCommand::Cancel { id }) => {
             post(format!("/callbacks/{}/cancel", escaped(&id)), json!({}), View::Record)
         }

@@ -7,6 +7,7 @@ use super::super::settings::SQLITE;
 use super::super::{ConfigError, Wrong};
 use super::given;
 use crate::model::dead_letter::ValueBudget;
+use crate::model::keeping::{KeepBodies, Keeping};
 use crate::store::{Config, Migrate, Options, PostgresUrl, UrlError};
 
 /// The directory of a SQLite store. With a store on a server, the API's socket is there by default.
@@ -28,7 +29,10 @@ pub(super) fn options(raw: &Raw, wrong: &Wrong<'_>) -> Result<Options, ConfigErr
         of_topic: raw.store.dead_letter_bytes_of_topic.0 as u64,
         in_all: raw.store.dead_letter_bytes.0 as u64,
     };
-    Ok(Options { migrate, values })
+    let of = KeepBodies::parse(&raw.store.bodies)
+        .ok_or_else(|| wrong("store.bodies", "say \"failed\", \"all\" or \"none\""))?;
+    let keeping = Keeping { of, bytes: raw.store.kept_bytes.0 as u64 };
+    Ok(Options { migrate, values, keeping })
 }
 
 pub(super) fn config(raw: &Raw, directory: &Path, wrong: &Wrong<'_>) -> Result<Config, ConfigError> {

@@ -17,7 +17,6 @@ use crate::flight::settle::SettleTask;
 use crate::flight::{self, Flight};
 use crate::keyring::Keyring;
 use crate::model::callback::EventKey;
-use crate::model::dead_letter::ValueBudget;
 use crate::model::event::RecordRef;
 use crate::model::offsets::Watermark;
 use crate::model::retry::RetryPolicy;
@@ -31,7 +30,7 @@ use crate::store::admin::{AdminStore, AuditEntry};
 use crate::store::batch::StoreUp;
 use crate::store::memory::MemoryStore;
 use crate::store::reads::{DeadLetterFilter, Page, Reads};
-use crate::store::{EngineStore, InstanceId};
+use crate::store::{EngineStore, InstanceId, Options};
 
 const TEAM: &str = "team_acme";
 /// One callback at a time in each lane, and one that waits.
@@ -154,7 +153,7 @@ impl Fixture {
     async fn new(caps: Caps) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let metrics = Arc::new(Metrics::new(&Labels::default()));
-        let store = Arc::new(MemoryStore::new(ValueBudget::UNBOUNDED, Arc::clone(&clock)));
+        let store = Arc::new(MemoryStore::new(Options::default(), Arc::clone(&clock)));
         let engine_store: Arc<dyn EngineStore> = Arc::clone(&store) as _;
         let begun = engine_store.begin().await.unwrap();
         create_team(&*store).await;

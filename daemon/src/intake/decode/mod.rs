@@ -17,6 +17,7 @@ pub use self::cloud_event::CloudEvent;
 use self::members::{Envelope, MAX_EVENT_ID, MAX_EVENT_TYPE, MAX_TEAM_ID, Task, field};
 use crate::model::callback::{CallbackId, Hash, Spans};
 use crate::model::dead_letter::{DeadLetter, KEPT_OF_TOO_LARGE, Unreadable};
+use crate::model::endpoint::CallbackUrl;
 use crate::model::event::{RecordRef, TaskEvent};
 use crate::model::offsets::UNREAD;
 
@@ -137,6 +138,13 @@ impl Defect {
     fn new(reason: Unreadable, detail: impl Into<String>) -> Self {
         Self { reason, detail: detail.into() }
     }
+}
+
+/// The task's own URL, from the body of a callback, which holds the task as it was.
+pub fn own_url(body: &[u8]) -> Option<CallbackUrl> {
+    let envelope = Envelope::read(std::str::from_utf8(body).ok()?).ok()?;
+    let url = envelope.task().ok()?.callback_url().ok()??;
+    Some(url.as_ref().into())
 }
 
 fn read<'v>(raw: &Raw<'v>, max_bytes: usize, identity: &mut Identity<'v>) -> Result<TaskEvent, Defect> {

@@ -9,7 +9,6 @@ use crate::base::metrics::Labels;
 use crate::model::amendment::{Amended, Amendment};
 use crate::model::attempt::{Attempt, Outcome};
 use crate::model::callback::CallbackId;
-use crate::model::dead_letter::ValueBudget;
 use crate::model::dead_letter::{DeadLetter, Unreadable};
 use crate::model::endpoint::{QueueKey, QueueTarget};
 use crate::model::endpoint_history::EndpointHistory;
@@ -21,7 +20,7 @@ use crate::model::settlement::{Ended, Park, Settle};
 use crate::model::team::Mode;
 use crate::store::memory::MemoryStore;
 use crate::store::reads::Reads as _;
-use crate::store::{Answer, Begun, ClaimAsk, Claimed, EventClaim, Known, PruneAsk, Pruned, SetBack, Space, Taken};
+use crate::store::{Answer, Begun, ClaimAsk, Claimed, EventClaim, Known, Options, PruneAsk, Pruned, SetBack, Space, Taken};
 
 const START: Timestamp = Timestamp::from_millis(1_764_000_000_000);
 
@@ -55,7 +54,7 @@ struct Asked {
 impl Scripted {
     fn new(script: &[Say]) -> Self {
         Self {
-            inner: MemoryStore::new(ValueBudget::UNBOUNDED, Arc::new(ManualClock::new(START))),
+            inner: MemoryStore::new(Options::default(), Arc::new(ManualClock::new(START))),
             script: Mutex::new(script.iter().copied().collect()),
             refused: Vec::new(),
             always_refused: Vec::new(),

@@ -13,6 +13,7 @@ use crate::model::dead_letter::{DeadLetter, ValueBudget, ValueBytes};
 use crate::model::endpoint::QueueKey;
 use crate::model::endpoint_history::EndpointHistory;
 use crate::model::event::PartitionKey;
+use crate::model::keeping::Keeping;
 use crate::model::lease::Token;
 use crate::model::offsets::Watermark;
 use crate::model::settlement::{Change, Claim, Rows, Verdict, apply, apply_claim};
@@ -41,8 +42,10 @@ impl EngineStore for MemoryStore {
     }
 
     fn space(&self) -> Answer<'_, Space> {
+        let state = self.state();
         done(Ok(Space {
-            parked_bytes: self.state().bodies.values().map(|body| body.len() as u64).sum(),
+            parked_bytes: state.bodies.values().map(|body| body.len() as u64).sum(),
+            kept_bytes: state.kept_bytes(),
             free_bytes: None,
         }))
     }
@@ -60,7 +63,7 @@ impl EngineStore for MemoryStore {
     }
 
     fn write(&self, batch: Arc<Batch>) -> Answer<'_, Applied> {
-        done(self.state().write(&batch, self.values, self.clock.now()))
+        done(self.state().write(&batch, (self.values, self.keeping), self.clock.now()))
     }
 
     fn claim(&self, ask: ClaimAsk) -> Answer<'_, Claimed> {
@@ -87,7 +90,7 @@ impl EngineStore for MemoryStore {
 
     fn amend(&self, id: CallbackId, amendment: Amendment) -> Answer<'_, Amended> {
         let now = self.clock.now();
-        done(Ok(self.state().amend(id, amendment, now)))
+        done(Ok(self.state().amend(id, &amendment, self.keeping, now)))
     }
 
     fn take(&self, instance: InstanceId, partition: Arc<PartitionKey>) -> Answer<'_, Taken> {
@@ -201,7 +204,12 @@ impl State {
         voided
     }
 
-    fn write(&mut self, batch: &Batch, values: ValueBudget, now: Timestamp) -> Result<Applied, StoreError> {
+    fn write(
+        &mut self,
+        batch: &Batch,
+        bounds: (ValueBudget, Keeping),
+        now: Timestamp,
+    ) -> Result<Applied, StoreError> {
         let Some(instance) = self.instances.get_mut(&batch.instance.0) else {
             return Err(StoreError::Broken("this instance is not registered".to_owned()));
         };
@@ -213,7 +221,7 @@ impl State {
         instance.seen_at = now;
         for change in &batch.changes {
             let ours = change.record().is_none_or(|(record, epoch)| self.ours(&record.partition, epoch));
-            applied.verdicts.push(self.change(change, ours, values, now));
+            applied.verdicts.push(self.change(change, ours, bounds, now));
             if let (false, Some((record, epoch))) = (ours, change.record()) {
                 applied.lost.push((Arc::clone(&record.partition), epoch));
             }
@@ -253,7 +261,13 @@ impl State {
         keeps_value
     }
 
-    fn change(&mut self, change: &Change, ours: bool, values: ValueBudget, now: Timestamp) -> Verdict {
+    fn change(
+        &mut self,
+        change: &Change,
+        ours: bool,
+        (values, keeping): (ValueBudget, Keeping),
+        now: Timestamp,
+    ) -> Verdict {
         if let Change::Bury(letter, _) = change {
             let keeps_value = !ours || self.bury(letter, values, now);
             let verdict = apply(&Rows::default(), change, ours).verdict;
@@ -274,6 +288,7 @@ impl State {
             }
             _ => {}
         }
+        self.follow(keeping, id, (&before, &step.rows), &body_of(change));
         if step.rows == Rows::default() {
             self.rows.remove(&id);
         } else {
@@ -282,16 +297,22 @@ impl State {
         step.verdict
     }
 
-    fn amend(&mut self, id: CallbackId, amendment: Amendment, now: Timestamp) -> Amended {
+    fn amend(&mut self, id: CallbackId, amendment: &Amendment, keeping: Keeping, now: Timestamp) -> Amended {
         let before = self.rows.get(&id).cloned().unwrap_or_default();
         let (after, amended) = amend(&before, amendment, now);
-        if before.settled.is_none() && after.settled.is_some() {
-            self.counts.abandoned += 1;
+        if amended != Amended::Changed {
+            return amended;
+        }
+        self.counts.abandoned += u64::from(before.settled.is_none() && after.settled.is_some());
+        if let Amendment::Resend(resend) = amendment {
+            self.bodies.insert(id, resend.body.clone());
+        }
+        let body = self.bodies.get(&id).cloned().unwrap_or_default();
+        if after.pending.is_none() {
             self.bodies.remove(&id);
         }
-        if amended == Amended::Changed {
-            self.rows.insert(id, after);
-        }
+        self.follow(keeping, id, (&before, &after), &body);
+        self.rows.insert(id, after);
         amended
     }
 

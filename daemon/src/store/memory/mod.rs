@@ -3,6 +3,7 @@
 
 mod admin;
 mod engine;
+mod kept;
 mod prune;
 mod reads;
 
@@ -12,19 +13,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::reads::{BuriedLetter, Counts, InstanceEnd};
-use super::{Answer, StoreError};
+use super::{Answer, Options, StoreError};
 use crate::base::clock::{Clock, Timestamp};
 use crate::model::callback::{CallbackId, Hash};
 use crate::model::dead_letter::ValueBudget;
 use crate::model::endpoint::QueueKey;
 use crate::model::endpoint_history::EndpointHistory;
 use crate::model::event::PartitionKey;
+use crate::model::keeping::Keeping;
 use crate::model::offsets::Watermark;
 use crate::model::settlement::{NumberedAttempt, Rows};
 
 pub struct MemoryStore {
     clock: Arc<dyn Clock>,
     values: ValueBudget,
+    keeping: Keeping,
     created_at: Timestamp,
     state: Mutex<State>,
     admin: Mutex<admin::AdminState>,
@@ -38,6 +41,8 @@ struct State {
     rows: BTreeMap<CallbackId, Rows>,
     /// Bodies of pending callbacks.
     bodies: BTreeMap<CallbackId, Bytes>,
+    /// Bodies of callbacks that have ended.
+    kept: BTreeMap<CallbackId, Bytes>,
     attempts: BTreeMap<(CallbackId, u32), NumberedAttempt>,
     dead_letters: BTreeMap<CallbackId, BuriedLetter>,
     event_ids: BTreeMap<Hash, (CallbackId, Timestamp)>,
@@ -69,8 +74,9 @@ struct Partition {
 }
 
 impl MemoryStore {
-    pub fn new(values: ValueBudget, clock: Arc<dyn Clock>) -> Self {
-        Self { created_at: clock.now(), clock, values, state: Mutex::default(), admin: Mutex::default() }
+    pub fn new(options: Options, clock: Arc<dyn Clock>) -> Self {
+        let Options { values, keeping, .. } = options;
+        Self { created_at: clock.now(), clock, values, keeping, state: Mutex::default(), admin: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

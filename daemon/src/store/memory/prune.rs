@@ -21,6 +21,7 @@ impl State {
             let rows = &self.rows[&id];
             if rows.pending.is_none() && rows.settled.as_ref().is_some_and(|row| row.settled_at < ask.settled_before) {
                 self.rows.remove(&id);
+                self.kept.remove(&id);
                 self.attempts.retain(|(of, _), _| *of != id);
             }
         }

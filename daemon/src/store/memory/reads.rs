@@ -38,7 +38,8 @@ impl Reads for MemoryStore {
     }
 
     fn body(&self, id: CallbackId) -> Answer<'_, Option<Bytes>> {
-        done(Ok(self.state().bodies.get(&id).cloned()))
+        let state = self.state();
+        done(Ok(state.bodies.get(&id).or(state.kept.get(&id)).cloned()))
     }
 
     fn callbacks(&self, filter: CallbackFilter, page: Page) -> Answer<'_, Found<(CallbackId, Rows)>> {

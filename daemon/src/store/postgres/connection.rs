@@ -15,6 +15,7 @@ use super::transaction::{self, Tx};
 use super::url::PostgresUrl;
 use crate::base::clock::{Clock, SystemClock};
 use crate::model::dead_letter::ValueBudget;
+use crate::model::keeping::Keeping;
 use crate::store::{OpenError, Options, StoreError};
 
 /// Connections that write, that read for delivery, and that read for people. They are separate, so that delivery never waits
@@ -33,6 +34,7 @@ pub(in crate::store) struct PostgresStore {
     pub(super) clock: Arc<dyn Clock>,
     /// Bounds what is kept of dead letters.
     pub(super) values: ValueBudget,
+    pub(super) keeping: Keeping,
     pub(super) numbers: Numbers,
     lock: Lock,
     warnings: Warnings,
@@ -45,7 +47,7 @@ impl PostgresStore {
         options: Options,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, OpenError> {
-        let store = Self::connect(url, options.values, clock).await.map_err(|error| error.of(url))?;
+        let store = Self::connect(url, options, clock).await.map_err(|error| error.of(url))?;
         let mut client = store.writer().await.map_err(|error| error.at_open(url))?;
         migrations::migrate(&mut client, url, options.migrate, store.clock.now()).await?;
         drop(client);
@@ -53,7 +55,7 @@ impl PostgresStore {
     }
 
     /// Takes the store's lock, and makes the pools.
-    async fn connect(url: &PostgresUrl, values: ValueBudget, clock: Arc<dyn Clock>) -> Result<Self, LockError> {
+    async fn connect(url: &PostgresUrl, options: Options, clock: Arc<dyn Clock>) -> Result<Self, LockError> {
         let warnings = Warnings::default();
         let dialler = || Dialler::new(url, warnings.clone()).map_err(Unfit::for_good);
         let pool = |size, limit| pool(url, dialler()?, size, limit).map_err(Unfit::for_good);
@@ -63,7 +65,8 @@ impl PostgresStore {
             for_delivery: pool(DELIVERY_READERS, Limit::Read)?,
             for_people: pool(PEOPLE_READERS, Limit::Read)?,
             clock,
-            values,
+            values: options.values,
+            keeping: options.keeping,
             numbers: Numbers::default(),
             warnings,
         })
@@ -96,7 +99,7 @@ impl PostgresStore {
 
 /// The store as it is, under its lock, for tools that only look.
 pub(super) async fn look(url: &PostgresUrl) -> Result<PostgresStore, LockError> {
-    PostgresStore::connect(url, ValueBudget::UNBOUNDED, Arc::new(SystemClock)).await
+    PostgresStore::connect(url, Options::default(), Arc::new(SystemClock)).await
 }
 
 fn pool(url: &PostgresUrl, dialler: Dialler, size: usize, limit: Limit) -> Result<Pool, String> {

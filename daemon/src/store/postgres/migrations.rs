@@ -8,8 +8,10 @@ use super::url::PostgresUrl;
 use crate::base::clock::Timestamp;
 use crate::store::{Migrate, OpenError};
 
-pub(super) const MIGRATIONS: [(&str, &str); 1] =
-    [("0001_store", include_str!("../../../migrations/postgres/0001_store.sql"))];
+pub(super) const MIGRATIONS: [(&str, &str); 2] = [
+    ("0001_store", include_str!("../../../migrations/postgres/0001_store.sql")),
+    ("0002_rounds", include_str!("../../../migrations/postgres/0002_rounds.sql")),
+];
 
 /// Brings the schema to that of this program.
 pub(super) async fn migrate(

@@ -130,7 +130,7 @@ pub(in crate::store) async fn info(url: &PostgresUrl) -> Result<Info, OpenError>
 }
 
 /// Rows that must fit together, each as a count of those that do not.
-const FIT: [(&str, &str); 6] = [
+const FIT: [(&str, &str); 8] = [
     (
         "pending callbacks without a body",
         "SELECT count(*) FROM pending WHERE NOT EXISTS (SELECT 1 FROM body WHERE body.id = pending.id)",
@@ -148,6 +148,15 @@ const FIT: [(&str, &str); 6] = [
         "rows of an unknown partition",
         "SELECT (SELECT count(*) FROM pending WHERE partition_id NOT IN (SELECT id FROM partition_offsets))
               + (SELECT count(*) FROM settled WHERE partition_id NOT IN (SELECT id FROM partition_offsets))",
+    ),
+    (
+        "kept bodies of a callback that has not ended",
+        "SELECT count(*) FROM kept_body WHERE NOT EXISTS (SELECT 1 FROM settled WHERE settled.id = kept_body.id)
+             OR EXISTS (SELECT 1 FROM pending WHERE pending.id = kept_body.id)",
+    ),
+    (
+        "wrong sums of the kept bodies' bytes",
+        "SELECT count(*) FROM store WHERE kept_bytes <> (SELECT coalesce(sum(octet_length(bytes)), 0) FROM kept_body)",
     ),
     ("keys of an unknown team", "SELECT count(*) FROM team_key WHERE team NOT IN (SELECT id FROM team)"),
     (

@@ -15,6 +15,7 @@ use super::migrations::migrate;
 use super::no_room;
 use crate::base::clock::{Clock, Timestamp};
 use crate::model::dead_letter::ValueBudget;
+use crate::model::keeping::Keeping;
 use crate::store::{Answer, OpenError, Options, StoreError};
 
 /// How long one read may run: a longer one would keep checkpoints from finishing.
@@ -46,6 +47,7 @@ pub(in crate::store) struct SqliteStore {
     pub(super) directory: PathBuf,
     /// Bounds what is kept of dead letters.
     pub(super) values: ValueBudget,
+    pub(super) keeping: Keeping,
 }
 
 struct Readers {
@@ -87,6 +89,7 @@ impl SqliteStore {
             _lock: lock,
             directory: directory.to_owned(),
             values: options.values,
+            keeping: options.keeping,
         })
     }
 

@@ -11,6 +11,8 @@ use callbackd::model::retry::{Next, Reason};
 use callbackd::model::settlement::Ended;
 use callbackd::store::ClaimAsk;
 
+use super::OPTIONS;
+use super::rounds::resend;
 use super::engine::{facts, park, settle, states, subjects};
 
 #[tokio::test]
@@ -20,7 +22,7 @@ async fn every_pair_of_rows_and_amendment_is_what_amend_says() {
         let mut n = 0;
         let mut seen = Vec::new();
         for (state, lead) in states(epoch) {
-            for amendment in [Amendment::RetryNow, Amendment::Cancel] {
+            for amendment in [Amendment::RetryNow, Amendment::Cancel, resend()] {
                 n += 1;
                 for step in lead(n) {
                     subject.write(vec![step], vec![]).await;
@@ -28,13 +30,13 @@ async fn every_pair_of_rows_and_amendment_is_what_amend_says() {
                 subject.clock.advance(Duration::from_millis(10));
                 let id = facts(n).id;
                 let (before, attempts) = (subject.rows(id).await, subject.attempts(id).await);
-                let (after, amended) = amend(&before, amendment, subject.clock.now());
+                let (after, amended) = amend(&before, &amendment, subject.clock.now());
                 let context = format!("{}: {state}, then {amendment:?}", subject.name);
-                assert_eq!(subject.store.amend(id, amendment).await.unwrap(), amended, "{context}");
+                assert_eq!(subject.store.amend(id, amendment.clone()).await.unwrap(), amended, "{context}");
                 assert_eq!(subject.rows(id).await, after, "{context}");
                 assert_eq!(subject.attempts(id).await, attempts, "{context}");
                 let keeps_body = subject.reads.body(id).await.unwrap().is_some();
-                assert_eq!(keeps_body, after.pending.is_some(), "{context}");
+                assert_eq!(keeps_body, after.pending.is_some() || OPTIONS.keeping.keeps(&after), "{context}");
                 seen.push((state, amendment, amended));
             }
         }
@@ -47,8 +49,13 @@ async fn every_pair_of_rows_and_amendment_is_what_amend_says() {
             ("failed once", Amendment::Cancel, Amended::Changed),
             ("delivered", Amendment::RetryNow, Amended::Ended(Ended::Delivered)),
             ("exhausted", Amendment::Cancel, Amended::Ended(Ended::Exhausted)),
+            ("nothing", resend(), Amended::Unknown),
+            ("failed once", resend(), Amended::Pending),
+            ("exhausted", resend(), Amended::Changed),
+            ("delivered", resend(), Amended::Changed),
         ] {
-            assert!(seen.contains(&(state, amendment, expected)), "{}: {state}, {amendment:?}", subject.name);
+            let context = format!("{}: {state}, {amendment:?}", subject.name);
+            assert!(seen.contains(&(state, amendment, expected)), "{context}");
         }
     }
 }

@@ -202,7 +202,7 @@ pub(super) fn states(epoch: i64) -> Vec<(&'static str, Box<dyn Fn(u32) -> Vec<Ch
     ]
 }
 
-fn changes(epoch: i64) -> Vec<(&'static str, Box<dyn Fn(u32) -> Change>)> {
+pub(super) fn changes(epoch: i64) -> Vec<(&'static str, Box<dyn Fn(u32) -> Change>)> {
     let mut all: Vec<(&'static str, Box<dyn Fn(u32) -> Change>)> = Vec::new();
     for (holder, token) in [("holder", 7), ("another", 8)] {
         for (right, epoch) in [("ours", Some(epoch)), ("fenced", Some(epoch + 5)), ("row", None)] {

@@ -5,11 +5,13 @@ mod amend;
 mod commits;
 mod engine;
 mod reads;
+mod rounds;
 
 use std::sync::Arc;
 
 use callbackd::base::clock::{Clock, ManualClock, Timestamp};
 use callbackd::model::dead_letter::ValueBudget;
+use callbackd::model::keeping::{KeepBodies, Keeping};
 use callbackd::store::memory::MemoryStore;
 use callbackd::store::{self, Config, Migrate, Options, Stores};
 
@@ -17,7 +19,11 @@ use crate::postgres;
 
 /// Small, so that a test reaches it.
 const VALUES: ValueBudget = ValueBudget { of_topic: 20_000, in_all: 30_000 };
-const OPTIONS: Options = Options { migrate: Migrate::Auto, values: VALUES };
+const OPTIONS: Options = Options {
+    migrate: Migrate::Auto,
+    values: VALUES,
+    keeping: Keeping { of: KeepBodies::Failed, bytes: 1 << 20 },
+};
 const START: Timestamp = Timestamp::from_millis(1_764_000_000_000);
 
 /// An empty database.
@@ -27,10 +33,14 @@ fn database() -> Config {
 
 /// The implementer of this name, empty. The folder must outlive it.
 async fn opened(name: &str, folder: &tempfile::TempDir, clock: &Arc<ManualClock>) -> Stores {
+    opened_with(OPTIONS, name, folder, clock).await
+}
+
+async fn opened_with(options: Options, name: &str, folder: &tempfile::TempDir, clock: &Arc<ManualClock>) -> Stores {
     let clock = Arc::clone(clock) as Arc<dyn Clock>;
     if name.starts_with("memory") {
-        return Stores::of(Arc::new(MemoryStore::new(VALUES, clock)));
+        return Stores::of(Arc::new(MemoryStore::new(options, clock)));
     }
     let config = if name.starts_with("postgres") { database() } else { Config::Directory(folder.path().join("store")) };
-    store::open(&config, OPTIONS, clock).await.unwrap()
+    store::open(&config, options, clock).await.unwrap()
 }

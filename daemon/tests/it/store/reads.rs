@@ -254,14 +254,14 @@ async fn totals_and_backlog_count_every_row() {
 }
 
 #[tokio::test]
-async fn a_callback_shows_its_attempts_and_its_body_while_it_is_pending() {
+async fn a_callback_shows_its_attempts_and_its_body_unless_it_arrived() {
     for name in STORES {
         let folder = tempfile::tempdir().unwrap();
         let (stores, rows) = filled(name, &folder).await;
         for (state, body, attempts) in [
             (State::Pending, Some(Bytes::from_static(b"{}")), 1),
             (State::Delivered, None, 0),
-            (State::Exhausted, None, 1),
+            (State::Exhausted, Some(Bytes::from_static(b"{}")), 1),
         ] {
             let id = rows.iter().find(|row| row.state == state).unwrap().id;
             let context = format!("{name}: {state:?}");

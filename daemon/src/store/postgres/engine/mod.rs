@@ -7,6 +7,7 @@ mod dead_letters;
 mod endpoints;
 mod event_ids;
 mod names;
+pub(super) mod kept;
 pub(super) mod partition_offsets;
 mod prune;
 pub(super) mod rows;
@@ -68,7 +69,7 @@ impl EngineStore for PostgresStore {
     fn amend(&self, id: CallbackId, amendment: Amendment) -> Answer<'_, Amended> {
         Box::pin(async move {
             let mut client = self.writer().await?;
-            Ok(amend::amend(self, &mut client, id, amendment, self.clock.now()).await?)
+            Ok(amend::amend(self, &mut client, id, &amendment, self.clock.now()).await?)
         })
     }
 

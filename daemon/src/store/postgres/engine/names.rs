@@ -69,13 +69,17 @@ impl Names {
         self.queues.get(key).copied()
     }
 
-    pub(super) fn of_row(&self, facts: &Facts) -> Result<RowNumbers, PostgresError> {
+    /// The numbers of a row that a change names, or that was read.
+    pub(super) fn of_row(&self, store: &PostgresStore, facts: &Facts) -> Result<RowNumbers, PostgresError> {
         let partition = self.partition(&facts.record.partition);
         let partition =
             partition.ok_or_else(|| PostgresError::Refused(format!("no partition {}", facts.record.partition)))?;
         Ok(RowNumbers {
             partition,
-            queue: self.queue(&facts.queue).ok_or(PostgresError::Corrupt("a queue without a number"))?,
+            queue: self
+                .queue(&facts.queue)
+                .or_else(|| store.numbers.of_read_queue(&facts.queue))
+                .ok_or(PostgresError::Corrupt("a queue without a number"))?,
         })
     }
 }

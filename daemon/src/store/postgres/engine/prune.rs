@@ -7,7 +7,7 @@ use super::super::connection::PostgresStore;
 use super::super::error::PostgresError;
 use super::super::numbers::USE_NOTED;
 use super::super::transaction::{Tx, commit};
-use super::{dead_letters, endpoints};
+use super::{dead_letters, endpoints, kept};
 use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
 use crate::store::{PruneAsk, Pruned};
@@ -16,7 +16,7 @@ use crate::store::{PruneAsk, Pruned};
 pub(super) async fn prune(store: &PostgresStore, client: &mut Object, ask: &PruneAsk) -> Result<Pruned, PostgresError> {
     let limit = i64::try_from(ask.at_most).unwrap_or(i64::MAX);
     let transaction = client.transaction().await?;
-    let (settled, next) = prune_settled(&transaction, ask, limit).await?;
+    let PrunedSettled { rows: settled, kept_bytes, next } = prune_settled(&transaction, ask, limit).await?;
     let dead_letters = dead_letters::prune(&transaction, ask.dead_letters_before, limit).await?;
     let sql = "DELETE FROM dedupe WHERE hash IN (SELECT hash FROM dedupe WHERE at < $1 LIMIT $2)";
     let event_ids = transaction.execute(sql, &[&ask.event_ids_before.millis(), &limit]).await?;
@@ -25,6 +25,9 @@ pub(super) async fn prune(store: &PostgresStore, client: &mut Object, ask: &Prun
     if next.is_none() {
         endpoints::prune(&transaction, ask.settled_before).await?;
         queues = prune_queues(&transaction, ask, limit).await?;
+    }
+    if kept_bytes > 0 {
+        kept::count(&transaction, kept_bytes.saturating_neg()).await?;
     }
     commit(transaction).await?;
     if queues > 0 {
@@ -37,14 +40,22 @@ fn rows(count: u64) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)
 }
 
+/// What a piece took away, and where the next one begins.
+#[derive(Default)]
+struct PrunedSettled {
+    rows: usize,
+    kept_bytes: i64,
+    next: Option<CallbackId>,
+}
+
 /// One piece: ids in order, after those of the last piece. Ids begin with the time of their event. Nothing settles before its
 /// event, so ids from the cutoff on need no look, except those whose time lies ahead of now and is wrong.
 async fn prune_settled(
     transaction: &Tx<'_>,
     ask: &PruneAsk,
     limit: i64,
-) -> Result<(usize, Option<CallbackId>), PostgresError> {
-    let mut settled = 0;
+) -> Result<PrunedSettled, PostgresError> {
+    let mut pruned = PrunedSettled::default();
     let mut left = limit;
     let mut after = ask.after.map_or(Uuid([0; 16]), Uuid::from);
     let ranges = [(Uuid([0; 16]), first_id(ask.settled_before)), (first_id(ask.now), Uuid([0xff; 16]))];
@@ -55,13 +66,15 @@ async fn prune_settled(
         }
         let piece = Piece { settled_before: ask.settled_before, after, end };
         let (looked_at, last) = piece.bounds(transaction, left).await?;
-        settled += piece.delete(transaction, last.unwrap_or(end)).await?;
+        let (deleted, freed) = piece.delete(transaction, last.unwrap_or(end)).await?;
+        pruned.rows += deleted;
+        pruned.kept_bytes += freed;
         if let Some(last) = last {
-            return Ok((settled, Some(last.into())));
+            return Ok(PrunedSettled { next: Some(last.into()), ..pruned });
         }
         left -= looked_at;
     }
-    Ok((settled, None))
+    Ok(pruned)
 }
 
 /// The smallest id of events of this time.
@@ -89,8 +102,8 @@ impl Piece {
         Ok((transaction.query_one(sql, &[&self.after, &self.end]).await?.try_get(0)?, None))
     }
 
-    /// Locks the rows and then looks again whether they have a pending row, in a statement of its own.
-    async fn delete(&self, transaction: &Tx<'_>, upto: Uuid) -> Result<usize, PostgresError> {
+    /// Deletes rows, and gives their number and the bytes of the bodies that were kept of them. Locks the rows and then looks again whether they have a pending row, in a statement of its own.
+    async fn delete(&self, transaction: &Tx<'_>, upto: Uuid) -> Result<(usize, i64), PostgresError> {
         let old = "SELECT id FROM settled WHERE settled_at < $1 AND id > $2 AND id <= $3 ORDER BY id FOR UPDATE";
         let found = transaction.query(old, &[&self.settled_before.millis(), &self.after, &upto]).await?;
         let ids = found.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<Vec<Uuid>, PostgresError>>()?;
@@ -99,17 +112,20 @@ impl Piece {
         let found = transaction.query(ended, &[&ids]).await?;
         let ids = found.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<Vec<Uuid>, PostgresError>>()?;
         transaction.execute("DELETE FROM attempt WHERE id = ANY($1)", &[&ids]).await?;
-        Ok(rows(transaction.execute("DELETE FROM settled WHERE id = ANY($1)", &[&ids]).await?))
+        let settled = rows(transaction.execute("DELETE FROM settled WHERE id = ANY($1)", &[&ids]).await?);
+        Ok((settled, kept::forget(transaction, &ids).await?))
     }
 }
 
-/// Queues whose last use is older than every settled row, and that have no pending row.
+/// Queues whose last use is older than every settled row but those with an open round, and that have no pending row.
 async fn prune_queues(transaction: &Tx<'_>, ask: &PruneAsk, limit: i64) -> Result<usize, PostgresError> {
     let unused_since = ask.settled_before.minus(USE_NOTED).millis();
     let sql = "DELETE FROM queue WHERE id IN (
                    SELECT id FROM queue
                    WHERE used_at < $1 AND next_at IS NULL AND NOT paused AND rest_until <= $2
                      AND NOT EXISTS (SELECT 1 FROM pending WHERE pending.queue = queue.id)
+                     AND id NOT IN (SELECT settled.queue FROM pending JOIN settled ON settled.id = pending.id
+                                    WHERE pending.round > 0)
                    LIMIT $3 FOR UPDATE SKIP LOCKED)";
     Ok(rows(transaction.execute(sql, &[&unused_since, &ask.now.millis(), &limit]).await?))
 }

@@ -48,10 +48,12 @@ pub(super) async fn begin(client: &mut Object, now: Timestamp) -> Result<Begun, 
 
 /// PostgreSQL does not tell how much of its disk is free.
 pub(super) async fn space(client: &impl GenericClient) -> Result<Space, PostgresError> {
-    let sql = "SELECT coalesce(sum(parked_bytes), 0)::bigint FROM queue WHERE parked_bytes > 0";
+    let sql = "SELECT coalesce(sum(parked_bytes), 0)::bigint, (SELECT kept_bytes FROM store)
+               FROM queue WHERE parked_bytes > 0";
     let statement = client.prepare_cached(sql).await?;
-    let parked: i64 = client.query_one(&statement, &[]).await?.try_get(0)?;
-    Ok(Space { parked_bytes: u64::try_from(parked).unwrap_or(0), free_bytes: None })
+    let row = client.query_one(&statement, &[]).await?;
+    let bytes = |at| -> Result<u64, PostgresError> { Ok(u64::try_from(row.try_get::<_, i64>(at)?).unwrap_or(0)) };
+    Ok(Space { parked_bytes: bytes(0)?, kept_bytes: bytes(1)?, free_bytes: None })
 }
 
 pub(super) async fn newest_time(client: &impl GenericClient) -> Result<Option<Timestamp>, PostgresError> {

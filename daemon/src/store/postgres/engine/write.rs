@@ -11,7 +11,9 @@ use deadpool_postgres::Object;
 use super::super::cells::{Table, Uuid, rows_of};
 use super::super::connection::PostgresStore;
 use super::super::error::PostgresError;
+use super::super::numbers::USE_NOTED;
 use super::super::transaction::Tx;
+use super::kept::KeptChanges;
 use super::names::Names;
 use super::rows::{self, Locking, PendingTable, SettledTable};
 use super::{attempts, dead_letters, partition_offsets};
@@ -42,7 +44,7 @@ pub(super) async fn write(
         return Ok(Applied { now, ..Applied::default() });
     }
     let epochs = partition_offsets::lock(&transaction, &names.fenced(batch)).await?;
-    let mut work = Work { store, transaction: &transaction, names, epochs, now, queues: BTreeMap::new() };
+    let mut work = Work { store, transaction: &transaction, names, epochs, now, queues: BTreeMap::new(), kept: KeptChanges::default() };
     let mut applied = Applied { now, ..Applied::default() };
     for change in &batch.changes {
         if let Some((record, epoch)) = change.record()
@@ -53,6 +55,7 @@ pub(super) async fn write(
     }
     applied.verdicts = work.changes(&batch.changes).await?;
     applied.lost.extend(work.raise_watermarks(batch).await?);
+    let kept = work.kept;
     let counts = Counts::of(&applied.verdicts);
     let sql = "UPDATE instance SET batch = $2, heartbeat = $3, delivered = delivered + $4, exhausted = exhausted + $5,
                                    abandoned = abandoned + $6, dead_letters = dead_letters + $7 WHERE id = $1";
@@ -71,6 +74,7 @@ pub(super) async fn write(
             ],
         )
         .await?;
+    kept.write(&transaction, store.keeping).await?;
     store.commit(transaction).await?;
     applied.lost.sort();
     applied.lost.dedup();
@@ -86,7 +90,7 @@ fn number(number: u64) -> i64 {
 struct Entry {
     before: Rows,
     now: Rows,
-    /// The body of a pending row that this batch makes.
+    /// The body, as far as a change of this batch brings it.
     body: Bytes,
 }
 
@@ -99,6 +103,7 @@ struct Work<'w> {
     now: Timestamp,
     /// Queues with changed rows: the earliest new due time, and the change of their parked bytes.
     queues: BTreeMap<i64, (Option<i64>, i64)>,
+    kept: KeptChanges,
 }
 
 impl Work<'_> {
@@ -141,7 +146,7 @@ impl Work<'_> {
 
     /// The hot path, rows 1 and 2: one insert. A change whose id has a row already gets no verdict here.
     async fn first_tries_that_end(
-        &self,
+        &mut self,
         changes: &[Change],
         verdicts: &mut [Option<Verdict>],
     ) -> Result<(), PostgresError> {
@@ -162,13 +167,16 @@ impl Work<'_> {
         }
         let mut table = SettledTable::new();
         for (_, settled, ..) in &first {
-            table.push(settled, self.names.of_row(&settled.facts)?);
+            table.push(settled, self.names.of_row(self.store, &settled.facts)?);
         }
         let inserted: HashSet<CallbackId> = table.insert_new(self.transaction).await?.into_iter().collect();
         let mut made = Vec::new();
         for (at, settled, attempt, verdict) in &first {
             if inserted.contains(&settled.facts.id) {
                 verdicts[*at] = Some(*verdict);
+                let rows = Rows { settled: Some(settled.clone()), pending: None };
+                let ends = (&Rows::default(), &rows);
+                self.kept.follow(self.store.keeping, settled.facts.id, ends, &body_of(&changes[*at]));
                 made.extend(attempt.clone().map(|attempt| (settled.facts.id, attempt)));
             }
         }
@@ -206,8 +214,9 @@ impl Work<'_> {
             let step = apply(&entry.now, change, is_ours);
             verdicts[at] = Some(step.verdict);
             made.extend(step.attempt.map(|attempt| (facts.id, attempt)));
-            if entry.now.pending.is_none() && step.rows.pending.is_some() {
-                entry.body = body_of(change);
+            let body = body_of(change);
+            if !body.is_empty() {
+                entry.body = body;
             }
             entry.now = step.rows;
         }
@@ -229,14 +238,21 @@ impl Work<'_> {
         let (mut settled, mut pending) = (SettledTable::new(), PendingTable::new());
         let mut bodies = Table::<2>::new();
         let mut ended: Vec<Uuid> = Vec::new();
+        let mut others: Vec<i64> = Vec::new();
         for (id, entry) in entries {
+            self.kept.follow(self.store.keeping, *id, (&entry.before, &entry.now), &entry.body);
             if let Some(row) = entry.now.settled.as_ref().filter(|row| Some(*row) != entry.before.settled.as_ref()) {
-                settled.push(row, self.names.of_row(&row.facts)?);
+                let numbers = self.names.of_row(self.store, &row.facts)?;
+                settled.push(row, numbers);
+                // The round of a callback may wait in another queue than that of its settled row.
+                if self.names.queue(&row.facts.queue).is_none() {
+                    others.push(numbers.queue);
+                }
             }
             match (&entry.before.pending, &entry.now.pending) {
                 (Some(_), None) => ended.push((*id).into()),
                 (before, Some(row)) if before.as_ref() != Some(row) => {
-                    let numbers = self.names.of_row(&row.facts)?;
+                    let numbers = self.names.of_row(self.store, &row.facts)?;
                     pending.push(row, numbers);
                     let mut added = 0;
                     if before.is_none() {
@@ -257,7 +273,20 @@ impl Work<'_> {
             self.transaction.execute(&statement, &bodies.values()).await?;
         }
         self.delete_pending(&ended, entries).await?;
-        self.raise_queues().await
+        self.raise_queues().await?;
+        self.note_use(&others).await
+    }
+
+    /// A settled row that changed keeps its queue for as long as itself.
+    async fn note_use(&self, queues: &[i64]) -> Result<(), PostgresError> {
+        if queues.is_empty() {
+            return Ok(());
+        }
+        let sql = "UPDATE queue SET used_at = $2 WHERE id = ANY($1) AND used_at < $3";
+        let statement = self.transaction.prepare_cached(sql).await?;
+        let noted_before = self.now.minus(USE_NOTED).millis();
+        self.transaction.execute(&statement, &[&queues, &self.now.millis(), &noted_before]).await?;
+        Ok(())
     }
 
     async fn delete_pending(
@@ -276,7 +305,7 @@ impl Work<'_> {
             let freed: i64 = row.try_get(1)?;
             let entry = entries.get(&rows::id_of(&row)?);
             if let Some(before) = entry.and_then(|entry| entry.before.pending.as_ref()) {
-                let queue = self.names.of_row(&before.facts)?.queue;
+                let queue = self.names.of_row(self.store, &before.facts)?.queue;
                 self.note_queue(queue, None, freed.saturating_neg());
             }
         }

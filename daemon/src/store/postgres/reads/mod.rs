@@ -15,7 +15,7 @@ use tokio_postgres::Row;
 use super::cells::Uuid;
 use super::connection::PostgresStore;
 use super::engine::rows::{Locking, id_of, opt_small};
-use super::engine::{attempts, partition_offsets, rows};
+use super::engine::{attempts, kept, partition_offsets, rows};
 use super::error::PostgresError;
 use super::transaction::begin_read;
 use crate::base::clock::Timestamp;
@@ -42,7 +42,7 @@ impl Reads for PostgresStore {
     }
 
     fn body(&self, id: CallbackId) -> Answer<'_, Option<Bytes>> {
-        Box::pin(async move { Ok(body(&self.people_reader().await?, id).await?) })
+        Box::pin(async move { Ok(kept::body(&self.people_reader().await?, id).await?) })
     }
 
     fn callbacks(&self, filter: CallbackFilter, page: Page) -> Answer<'_, Found<(CallbackId, Rows)>> {
@@ -124,12 +124,6 @@ async fn last_attempts(
         found.insert(id_of(&row)?, LastAttempt { status: opt_small(&row, 1)?, ended_at: begun_at.plus(took) });
     }
     Ok(ids.iter().map(|id| found.get(id).copied()).collect())
-}
-
-async fn body(client: &impl GenericClient, id: CallbackId) -> Result<Option<Bytes>, PostgresError> {
-    let statement = client.prepare_cached("SELECT bytes FROM body WHERE id = $1").await?;
-    let row = client.query_opt(&statement, &[&Uuid::from(id)]).await?;
-    Ok(row.map(|row| row.try_get(0).map(Bytes::copy_from_slice)).transpose()?)
 }
 
 async fn instances(client: &impl GenericClient, at_most: usize) -> Result<Vec<InstanceRow>, PostgresError> {

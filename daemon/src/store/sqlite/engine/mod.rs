@@ -1,8 +1,11 @@
 //! The engine's trait on SQLite: what each call runs, and on which connection.
 
+mod amend;
 mod claim;
 mod dead_letters;
 mod endpoints;
+pub(super) mod kept;
+mod moves;
 pub(super) mod partition_offsets;
 mod prune;
 pub(super) mod rows;
@@ -51,8 +54,8 @@ impl EngineStore for SqliteStore {
     }
 
     fn write(&self, batch: Arc<Batch>) -> Answer<'_, Applied> {
-        let values = self.values;
-        self.in_transaction(move |transaction, ids, now| write::write(transaction, ids, &batch, values, now))
+        let (values, keeping) = (self.values, self.keeping);
+        self.in_transaction(move |transaction, ids, now| write::write(transaction, ids, &batch, (values, keeping), now))
     }
 
     fn claim(&self, ask: ClaimAsk) -> Answer<'_, Claimed> {
@@ -60,7 +63,8 @@ impl EngineStore for SqliteStore {
     }
 
     fn amend(&self, id: CallbackId, amendment: Amendment) -> Answer<'_, Amended> {
-        self.in_transaction(move |transaction, ids, now| write::amend(transaction, ids, id, amendment, now))
+        let keeping = self.keeping;
+        self.in_transaction(move |transaction, ids, now| amend::amend(transaction, ids, keeping, id, &amendment, now))
     }
 
     fn known(&self, ids: Vec<CallbackId>) -> Answer<'_, Vec<Option<Known>>> {

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::error::SqliteError;
 use super::super::id_cache::{IdCache, USE_NOTED};
-use super::{dead_letters, endpoints};
+use super::{dead_letters, endpoints, kept};
 use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
 use crate::store::{PruneAsk, Pruned};
@@ -88,6 +88,13 @@ impl Piece {
         let rows = "settled_at < ?1 AND id > ?2 AND id <= ?3
                     AND NOT EXISTS (SELECT 1 FROM pending WHERE pending.id = settled.id)";
         let values = params![self.settled_before.millis(), self.after, upto];
+        let mut kept = connection.prepare_cached(&format!(
+            "DELETE FROM kept_body WHERE id IN (SELECT id FROM settled WHERE {rows}) RETURNING length(bytes)"
+        ))?;
+        let freed = kept.query_map(values, |row| row.get::<_, i64>(0))?.sum::<rusqlite::Result<i64>>()?;
+        if freed > 0 {
+            kept::count(connection, -freed)?;
+        }
         connection
             .prepare_cached(&format!("DELETE FROM attempt WHERE id IN (SELECT id FROM settled WHERE {rows})"))?
             .execute(values)?;
@@ -95,7 +102,7 @@ impl Piece {
     }
 }
 
-/// Queues whose last use is older than every settled row, and that have no pending row.
+/// Queues whose last use is older than every settled row but those with an open round, and that have no pending row.
 fn prune_queues(connection: &Connection, ask: &PruneAsk, limit: i64) -> Result<usize, SqliteError> {
     let unused_since = ask.settled_before.minus(USE_NOTED);
     let queues = connection
@@ -105,6 +112,8 @@ fn prune_queues(connection: &Connection, ask: &PruneAsk, limit: i64) -> Result<u
                  WHERE used_at < ?1 AND next_at IS NULL AND paused = 0 AND rest_until <= ?2
                    AND NOT EXISTS (SELECT 1 FROM pending WHERE pending.queue = queue.id AND token IS NULL)
                    AND id NOT IN (SELECT queue FROM pending WHERE token IS NOT NULL)
+                   AND id NOT IN (SELECT settled.queue FROM pending JOIN settled ON settled.id = pending.id
+                                  WHERE pending.round > 0)
                  LIMIT ?3)",
         )?
         .execute(params![unused_since.millis(), ask.now.millis(), limit])?;

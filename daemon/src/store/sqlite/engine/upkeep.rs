@@ -50,8 +50,9 @@ pub(super) fn space(connection: &Connection, directory: &Path) -> Result<Space, 
     let parked_bytes = connection
         .prepare_cached("SELECT coalesce(sum(parked_bytes), 0) FROM queue WHERE parked_bytes > 0")?
         .query_row([], |row| row.get(0))?;
+    let kept_bytes = connection.prepare_cached("SELECT kept_bytes FROM store")?.query_row([], |row| row.get(0))?;
     let disk = rustix::fs::statvfs(directory).ok();
-    Ok(Space { parked_bytes, free_bytes: disk.map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)) })
+    Ok(Space { parked_bytes, kept_bytes, free_bytes: disk.map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)) })
 }
 
 pub(super) fn newest_time(connection: &Connection) -> Result<Option<Timestamp>, SqliteError> {

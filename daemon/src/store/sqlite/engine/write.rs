@@ -1,7 +1,7 @@
 //! One batch in one transaction: epochs are checked, rows are merged by `apply`, watermarks are raised, and the
 //! batch's number is kept.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,13 +9,14 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::error::SqliteError;
 use super::super::id_cache::IdCache;
-use super::{dead_letters, partition_offsets, rows};
+use super::moves::Moves;
+use super::{dead_letters, kept, partition_offsets, rows};
 use crate::base::clock::Timestamp;
-use crate::model::amendment::{self, Amended, Amendment};
 use crate::model::callback::CallbackId;
 use crate::model::dead_letter::ValueBudget;
 use crate::model::event::PartitionKey;
-use crate::model::settlement::{Change, Pending, Rows, Settle, Verdict, apply};
+use crate::model::keeping::Keeping;
+use crate::model::settlement::{Change, Rows, Settle, Verdict, apply};
 use crate::store::reads::Counts;
 use crate::store::{Applied, Batch, EventClaim};
 
@@ -23,7 +24,7 @@ pub(super) fn write(
     connection: &Connection,
     ids: &mut IdCache,
     batch: &Batch,
-    values: ValueBudget,
+    (values, keeping): (ValueBudget, Keeping),
     now: Timestamp,
 ) -> Result<Applied, SqliteError> {
     let last: Option<u64> = connection
@@ -34,7 +35,7 @@ pub(super) fn write(
     if last >= batch.number {
         return Ok(Applied { now, ..Applied::default() });
     }
-    let mut work = Work { connection, ids, values, now, epochs: BTreeMap::new(), queues: HashMap::new() };
+    let mut work = Work { connection, ids, values, keeping, now, epochs: BTreeMap::new(), moves: Moves::default() };
     let mut applied = Applied { now, ..Applied::default() };
     for change in &batch.changes {
         let ours = match change.record() {
@@ -53,7 +54,7 @@ pub(super) fn write(
             applied.lost.push((Arc::clone(&raised.partition), raised.epoch));
         }
     }
-    work.raise_queues()?;
+    work.moves.raise_queues(connection)?;
     let counts = Counts::of(&applied.verdicts);
     connection
         .prepare_cached(
@@ -78,10 +79,10 @@ struct Work<'w> {
     connection: &'w Connection,
     ids: &'w mut IdCache,
     values: ValueBudget,
+    keeping: Keeping,
     now: Timestamp,
     epochs: BTreeMap<Arc<PartitionKey>, Option<i64>>,
-    /// Queues with changed rows: the earliest new due time, and the change of their parked bytes.
-    queues: HashMap<i64, (Option<i64>, i64)>,
+    moves: Moves,
 }
 
 impl Work<'_> {
@@ -116,7 +117,10 @@ impl Work<'_> {
         if let Some(settled) = step.rows.settled.as_ref().filter(|row| Some(*row) != before.settled.as_ref()) {
             rows::replace_settled(self.connection, self.ids, settled, self.now)?;
         }
-        self.move_pending(id, before.pending.as_ref(), step.rows.pending.as_ref(), &body_of(change))?;
+        let body = body_of(change);
+        let pending = (before.pending.as_ref(), step.rows.pending.as_ref());
+        self.moves.follow(self.connection, self.ids, id, pending, &body, self.now)?;
+        kept::follow(self.connection, self.keeping, id, (&before, &step.rows), &body)?;
         Ok(step.verdict)
     }
 
@@ -130,89 +134,9 @@ impl Work<'_> {
         if let Some(attempt) = &step.attempt {
             rows::insert_attempt(self.connection, settle.facts.id, attempt)?;
         }
+        kept::follow(self.connection, self.keeping, settle.facts.id, (&Rows::default(), &step.rows), &settle.body)?;
         Ok(Some(step.verdict))
     }
-
-    fn move_pending(
-        &mut self,
-        id: CallbackId,
-        before: Option<&Pending>,
-        after: Option<&Pending>,
-        body: &Bytes,
-    ) -> Result<(), SqliteError> {
-        let connection = self.connection;
-        match (before, after) {
-            (Some(before), None) => {
-                let queue = self.ids.queue_number(connection, &before.facts.queue, self.now)?;
-                connection.prepare_cached("DELETE FROM pending WHERE id = ?1")?.execute([id.as_bytes()])?;
-                let freed: Option<i64> = connection
-                    .prepare_cached("DELETE FROM body WHERE id = ?1 RETURNING length(bytes)")?
-                    .query_row([id.as_bytes()], |row| row.get(0))
-                    .optional()?;
-                self.note_queue(queue, None, freed.unwrap_or(0).saturating_neg());
-            }
-            (before, Some(after)) if before != Some(after) => {
-                let queue = rows::replace_pending(connection, self.ids, after, self.now)?;
-                let mut added = 0;
-                if before.is_none() {
-                    connection
-                        .prepare_cached("INSERT INTO body (id, bytes) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
-                        .execute(params![id.as_bytes(), &body[..]])?;
-                    added = i64::try_from(body.len()).unwrap_or(i64::MAX);
-                }
-                let due = after.token.is_none().then_some(after.due.millis());
-                self.note_queue(queue, due, added);
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn note_queue(&mut self, queue: i64, due: Option<i64>, bytes: i64) {
-        let entry = self.queues.entry(queue).or_insert((None, 0));
-        entry.0 = match (entry.0, due) {
-            (Some(earlier), Some(due)) => Some(earlier.min(due)),
-            (earlier, due) => earlier.or(due),
-        };
-        entry.1 = entry.1.saturating_add(bytes);
-    }
-
-    fn raise_queues(&mut self) -> Result<(), SqliteError> {
-        let mut queues: Vec<_> = self.queues.drain().collect();
-        queues.sort_unstable();
-        let mut statement = self.connection.prepare_cached(
-            "UPDATE queue SET next_at = CASE WHEN ?2 IS NULL THEN next_at ELSE min(coalesce(next_at, ?2), ?2) END,
-                              parked_bytes = max(0, parked_bytes + ?3) WHERE id = ?1",
-        )?;
-        for (queue, (due, bytes)) in queues {
-            statement.execute(params![queue, due, bytes])?;
-        }
-        Ok(())
-    }
-}
-
-/// An operator's change of one callback. What it ends is counted with the store, because it belongs to no instance's batch.
-pub(super) fn amend(
-    connection: &Connection,
-    ids: &mut IdCache,
-    id: CallbackId,
-    amendment: Amendment,
-    now: Timestamp,
-) -> Result<Amended, SqliteError> {
-    let before = rows::load(connection, ids, id)?;
-    let (after, amended) = amendment::amend(&before, amendment, now);
-    if amended != Amended::Changed {
-        return Ok(amended);
-    }
-    if let Some(settled) = after.settled.as_ref().filter(|row| Some(*row) != before.settled.as_ref()) {
-        rows::replace_settled(connection, ids, settled, now)?;
-        connection.prepare_cached("UPDATE store SET abandoned = abandoned + 1")?.execute([])?;
-    }
-    let values = ValueBudget::UNBOUNDED;
-    let mut work = Work { connection, ids, values, now, epochs: BTreeMap::new(), queues: HashMap::new() };
-    work.move_pending(id, before.pending.as_ref(), after.pending.as_ref(), &Bytes::new())?;
-    work.raise_queues()?;
-    Ok(amended)
 }
 
 fn body_of(change: &Change) -> Bytes {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::connection::SqliteStore;
-use super::engine::{partition_offsets, rows};
+use super::engine::{kept, partition_offsets, rows};
 use super::error::SqliteError;
 use super::id_cache::IdCache;
 use crate::base::clock::Timestamp;
@@ -51,13 +51,7 @@ impl Reads for SqliteStore {
     }
 
     fn body(&self, id: CallbackId) -> Answer<'_, Option<Bytes>> {
-        self.read_for_people(move |connection| {
-            let body: Option<Vec<u8>> = connection
-                .prepare_cached("SELECT bytes FROM body WHERE id = ?1")?
-                .query_row([id.as_bytes()], |row| row.get(0))
-                .optional()?;
-            Ok(body.map(Bytes::from))
-        })
+        self.read_for_people(move |connection| Ok(kept::body(connection, id)?.map(Bytes::from)))
     }
 
     fn callbacks(&self, filter: CallbackFilter, page: Page) -> Answer<'_, Found<(CallbackId, Rows)>> {
