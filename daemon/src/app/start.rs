@@ -158,6 +158,7 @@ impl Ground {
             metrics: Arc::clone(&self.metrics),
             kafka: intake.kafka,
             asks: intake.asks,
+            rereader: intake.rereader,
             store_up: self.store_up.watch(),
             store_id: self.begun.store_id.clone(),
             settings,

@@ -127,6 +127,7 @@ metrics! { labels:
     store_commit_seconds: Histogram = histogram("Time of one store transaction.", &COMMIT);
     store_longest_commit_seconds: Gauge = real("The longest store transaction of this instance.");
     store_parked_bytes: IntGauge = gauge("Bytes of the bodies of pending callbacks in the store.");
+    store_kept_bytes: IntGauge = gauge("Bytes of the kept bodies of callbacks that have ended, compressed.");
     store_free_bytes: IntGauge = gauge("Bytes that the disk of the store has left; -1 if that is not known.");
     store_batch_changes: Histogram = histogram("Changes in one store transaction.", &SIZES);
     body_bytes: IntGauge = gauge("Bytes of callback bodies in memory that wait or are sent.");

@@ -164,7 +164,7 @@ fn forget_oldest(endpoints: &mut HashMap<Key, Remembered>) {
 mod tests {
     use super::*;
     use crate::base::clock::ManualClock;
-        use crate::store::Options;
+    use crate::store::Options;
     use crate::store::memory::MemoryStore;
 
     fn origin(n: usize) -> Origin {

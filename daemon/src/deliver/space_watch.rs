@@ -50,6 +50,7 @@ impl SpaceWatch {
     fn look(&self, space: Space) {
         let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         self.metrics.store_parked_bytes.set(gauge(space.parked_bytes));
+        self.metrics.store_kept_bytes.set(gauge(space.kept_bytes));
         self.metrics.store_free_bytes.set(space.free_bytes.map_or(-1, gauge));
         let was_short = self.short.borrow().is_some();
         let short = self.limits.short(space, was_short);
@@ -95,7 +96,8 @@ mod tests {
     const LIMITS: SpaceLimits = SpaceLimits { parked_bytes: 100 << 20, free_bytes: 10 << 20 };
 
     fn short(parked_mib: u64, free_mib: Option<u64>, was_short: bool) -> bool {
-        let space = Space { parked_bytes: parked_mib << 20, kept_bytes: 0, free_bytes: free_mib.map(|free| free << 20) };
+        let space =
+            Space { parked_bytes: parked_mib << 20, kept_bytes: 0, free_bytes: free_mib.map(|free| free << 20) };
         LIMITS.short(space, was_short).is_some()
     }
 

@@ -15,10 +15,10 @@ use crate::model::lease::Lease;
 use crate::model::offsets::Watermark;
 use crate::model::retry::Next;
 use crate::schedule::{Caps, LaneKey, Lanes, Side, Start};
-use crate::store::{EngineStore, Options};
 use crate::store::batch::StoreUp;
 use crate::store::faulty::{Faults, FaultyStore};
 use crate::store::memory::MemoryStore;
+use crate::store::{EngineStore, Options};
 
 const CAPS: Caps = Caps {
     endpoint: 4,

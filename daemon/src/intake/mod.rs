@@ -16,6 +16,7 @@ mod marks;
 pub mod partition;
 mod polled;
 mod rebalance;
+mod reread;
 pub mod sandbox;
 pub mod security;
 mod session;
@@ -25,6 +26,7 @@ mod trouble;
 mod twin;
 
 pub use consumer_parts::Ask;
+pub use reread::{NoBody, Rereader};
 pub use task::{Deps, Intake, IntakeHandle, IntakeTask, Stops, build};
 
 use std::collections::{BTreeMap, HashSet};

@@ -9,9 +9,10 @@ use tokio::task::JoinHandle;
 
 use super::admit::Admit;
 use super::consumer_parts::{Ask, Consumer};
+use super::reread::Rereader;
 use super::trouble::Troubles;
 use super::twin::{Standing, TwinWatch};
-use super::{Config, KafkaState, Stalled};
+use super::{Config, KafkaState, Stalled, settings};
 use crate::base::body_budget::BodyBudget;
 use crate::base::clock::Clock;
 use crate::base::metrics::Metrics;
@@ -59,6 +60,7 @@ pub struct Stops {
 pub struct IntakeHandle {
     pub kafka: watch::Receiver<KafkaState>,
     pub asks: mpsc::Sender<Ask>,
+    pub rereader: Rereader,
 }
 
 /// Intake before it starts.
@@ -87,6 +89,7 @@ pub fn build(config: Config, deps: Deps, stops: Stops) -> (IntakeHandle, IntakeT
     let deps = Arc::new(deps);
     let (state, kafka) = watch::channel(KafkaState { topics: config.topics.clone(), ..KafkaState::default() });
     let (asks, asks_rx) = mpsc::channel(ASKS);
+    let rereader = Rereader::new(&settings::client(&config), config.max_event_bytes);
     let (batches, batches_rx) = mpsc::channel(BATCH_QUEUE);
     let stalled = Arc::new(Stalled::default());
     let admission_stop = stops.admission.clone();
@@ -109,7 +112,7 @@ pub fn build(config: Config, deps: Deps, stops: Stops) -> (IntakeHandle, IntakeT
         stop: stops.consumer,
     };
     let task = IntakeTask { admit, admission_stop, consumer, supervisor };
-    (IntakeHandle { kafka, asks }, task)
+    (IntakeHandle { kafka, asks, rereader }, task)
 }
 
 impl IntakeTask {

@@ -1,6 +1,8 @@
 //! What an operator changes about one callback: its next attempt is made at once, there is none any more, or it is sent again
 //! after it has ended.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::callbacks::CallbackReport;
@@ -55,13 +57,12 @@ impl Session {
     pub async fn resend_callback(&self, id: &str, ask: ResendAsk) -> Result<CallbackReport, OpsError> {
         self.allow(Operation::ResendCallback)?;
         let callback = self.own_callback(id).await?;
-        let id = callback.id;
         let Some(settled) = callback.rows.settled.as_ref().filter(|_| callback.rows.live().is_none()) else {
             let open = callback.rows.live().map(|row| row.round).filter(|round| *round > 0);
             return Err(refusal(&callback, open.map_or(Amended::Pending, Amended::Open), "sent again"));
         };
-        let body = self.parts().reads.body(id).await?.ok_or_else(|| no_body(id))?;
-        let facts = std::sync::Arc::clone(&settled.facts);
+        let facts = Arc::clone(&settled.facts);
+        let body = self.inner.body_of(&facts).await?;
         let resend = self.destination(&facts, ask, body).await?;
         self.amend(Operation::ResendCallback, callback, Amendment::Resend(Box::new(resend))).await
     }
@@ -139,10 +140,4 @@ fn refusal(callback: &CallbackReport, amended: Amended, done: &str) -> OpsError 
             ended.name()
         )),
     }
-}
-
-fn no_body(id: crate::model::callback::CallbackId) -> OpsError {
-    OpsError::Pruned(format!(
-        "the body of {id} is not kept, so it can't be sent again; store.bodies says which bodies are kept"
-    ))
 }

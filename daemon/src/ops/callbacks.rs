@@ -9,8 +9,9 @@ use super::policy::{self, Operation};
 use super::{Inner, OpsError, Session};
 use crate::base::clock::Timestamp;
 use crate::flight::FirstTry;
-use crate::intake::KafkaState;
+use crate::intake::{KafkaState, NoBody};
 use crate::model::callback::CallbackId;
+use crate::model::lease::Facts;
 use crate::model::permission::TeamLimit;
 use crate::model::settlement::{NumberedAttempt, Rows};
 use crate::model::state::State;
@@ -105,7 +106,7 @@ impl Session {
     }
 
     /// The body of a callback, byte for byte as it is sent. It is kept while the callback is pending, and afterwards as
-    /// `store.bodies` says. Each time it is shown, an audit row is written.
+    /// `store.bodies` says. One that is not kept is read from Kafka again, as long as Kafka has its record. Each time it is shown, an audit row is written.
     ///
     /// # Errors
     /// `forbidden`, `invalid_request`, `not_found`, `pruned`, or the store's.
@@ -113,9 +114,9 @@ impl Session {
         self.allow(Operation::Payload)?;
         let callback = self.own_callback(id).await?;
         let id = callback.id;
-        let body = self.parts().reads.body(id).await?;
-        let ended = || OpsError::Pruned(format!("{id} has ended, and its body is not kept (store.bodies)"));
-        let body = body.ok_or_else(ended)?;
+        let settled = callback.rows.settled.as_ref().map(|row| &row.facts);
+        let facts = settled.or(callback.rows.pending.as_ref().map(|row| &row.facts));
+        let body = self.inner.body_of(facts.ok_or_else(|| no_callback(id))?).await?;
         let team = callback.team().unwrap_or_default();
         self.parts().admin.note(self.caller.entry(Operation::Payload, team, id.to_string())).await?;
         Ok(body)
@@ -190,6 +191,20 @@ impl Inner {
         }
         let report = self.reports(vec![(id, rows)]).await?.pop();
         report.ok_or_else(|| no_callback(id))
+    }
+
+    /// The body of a callback: as it is kept, or else from Kafka.
+    pub(super) async fn body_of(&self, facts: &Facts) -> Result<Bytes, OpsError> {
+        if let Some(body) = self.parts.reads.body(facts.id).await? {
+            return Ok(body);
+        }
+        self.parts.rereader.read(facts).await.map_err(|why| {
+            let sentence = format!("the body of {} is not kept (store.bodies), and {why}", facts.id);
+            match why {
+                NoBody::Gone | NoBody::Changed => OpsError::Pruned(sentence),
+                NoBody::Silent => OpsError::NotReady(sentence),
+            }
+        })
     }
 
     /// Adds the status and the end of each last attempt. A row of a settled callback has them; that of a pending one has

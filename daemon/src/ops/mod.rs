@@ -44,7 +44,7 @@ use crate::deliver::directory::Directory;
 use crate::deliver::health::Health;
 use crate::deliver::space_watch::SpaceShort;
 use crate::flight::Inflight;
-use crate::intake::{Ask, KafkaState};
+use crate::intake::{Ask, KafkaState, Rereader};
 use crate::keyring::Keyring;
 use crate::schedule::Lanes;
 use crate::store::EngineStore;
@@ -77,6 +77,8 @@ pub struct Parts {
     pub kafka: watch::Receiver<KafkaState>,
     pub store_up: watch::Receiver<bool>,
     pub asks: mpsc::Sender<Ask>,
+    /// Reads bodies that are not kept.
+    pub rereader: Rereader,
     pub store_id: String,
     pub settings: watch::Receiver<Settings>,
     pub supervisor: Supervisor,

@@ -163,7 +163,12 @@ impl Counts {
                 Verdict::Ended(Ended::Exhausted) => counts.exhausted += 1,
                 Verdict::Ended(Ended::Abandoned(_)) => counts.abandoned += 1,
                 Verdict::Buried | Verdict::BuriedWithoutValue => counts.dead_letters += 1,
-                Verdict::Due(_) | Verdict::Parked | Verdict::Released | Verdict::RoundEnded | Verdict::Late | Verdict::Nothing => {}
+                Verdict::Due(_)
+                | Verdict::Parked
+                | Verdict::Released
+                | Verdict::RoundEnded
+                | Verdict::Late
+                | Verdict::Nothing => {}
             }
         }
         counts

@@ -133,6 +133,7 @@ pub fn requests(ids: &BTreeMap<&str, String>) -> Vec<(&'static str, &'static str
         ("post", "/tokens/{id}/revoke", format!("/tokens/{}/revoke", id("token")), json!({})),
         ("get", "/audit", "/audit?object=team_acme".into(), Value::Null),
         ("post", "/callbacks/{id}/cancel", format!("/callbacks/{}/cancel", id("pending")), json!({})),
+        ("post", "/callbacks/{id}/resend", format!("/callbacks/{}/resend", id("pending")), json!({})),
     ]
 }
 

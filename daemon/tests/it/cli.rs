@@ -198,7 +198,6 @@ async fn every_command_has_an_example_and_every_example_runs() {
         ("keyring create", "never overwritten"),
         ("offsets accept", "no partition waits"),
         ("clock accept", "the clocks agree"),
-        ("callbacks cancel", "has ended"),
     ];
     // They run for long, or need the store alone, or are not for people: each has a test of its own.
     let elsewhere = ["run", "demo", "migrate", "store info", "store verify"];
@@ -214,7 +213,7 @@ async fn every_command_has_an_example_and_every_example_runs() {
         let example = if command == "tokens revoke" {
             let made = furnished.process.json(&["tokens", "create", "--name", "goes", "--scope", "read"]);
             example.replace("tok_0123456789abcdef", made["token_id"].as_str().unwrap())
-        } else if ["callbacks payload", "callbacks retry"].contains(&command.as_str()) {
+        } else if ["callbacks payload", "callbacks retry", "callbacks cancel"].contains(&command.as_str()) {
             example.replace("cb_01kav9ft00zkek0kfes3qvf608", "cb_pending")
         } else if command == "teams create" {
             example.replace(TEAM, "team_new")

@@ -32,6 +32,7 @@ mod probes;
 mod process;
 mod prometheus;
 mod receivers;
+mod resend;
 mod rights;
 mod rotation;
 mod secrets;

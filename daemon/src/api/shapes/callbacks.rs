@@ -161,6 +161,8 @@ impl From<CallbackResend> for ResendAsk {
 pub struct AttemptShape {
     /// The attempt's number, from 1.
     pub attempt: u32,
+    /// 0 for the callback's first life; then how often it had been sent again after it had ended.
+    pub round: u32,
     pub outcome: &'static str,
     /// Whether any byte of the request was sent.
     pub sent: bool,
@@ -182,6 +184,7 @@ impl AttemptShape {
         let attempt = &report.row.attempt;
         Self {
             attempt: report.row.n,
+            round: report.row.round,
             outcome: attempt.outcome.name(),
             sent: attempt.sent,
             status: attempt.status,

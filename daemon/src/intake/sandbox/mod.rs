@@ -35,6 +35,8 @@ pub(super) struct Sandboxes {
     client: BTreeMap<String, String>,
     max_event_bytes: usize,
     places: Arc<Semaphore>,
+    /// A death of the daemon is the reason for them, and the log says so.
+    after_deaths: bool,
 }
 
 /// What a sandbox brings.
@@ -72,7 +74,12 @@ struct Running {
 impl Sandboxes {
     pub(super) fn new(client: &rdkafka::ClientConfig, max_event_bytes: usize) -> Self {
         let client = client.config_map().into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        Self { client, max_event_bytes, places: Arc::new(Semaphore::new(AT_ONCE)) }
+        Self { client, max_event_bytes, places: Arc::new(Semaphore::new(AT_ONCE)), after_deaths: true }
+    }
+
+    /// Sandboxes that read a few records again.
+    pub(super) fn to_read_again(client: &rdkafka::ClientConfig, max_event_bytes: usize) -> Self {
+        Self { after_deaths: false, ..Self::new(client, max_event_bytes) }
     }
 
     /// A sandbox that reads a partition from this place.

@@ -247,7 +247,8 @@ impl Reader {
 
     /// Says once that there is something to read in a sandbox.
     fn tell(&self, progress: &mut Progress) {
-        if !progress.is_told && progress.next.is_some_and(|next| next < progress.log_end) {
+        if self.sandboxes.after_deaths && !progress.is_told && progress.next.is_some_and(|next| next < progress.log_end)
+        {
             progress.is_told = true;
             tracing::warn!(partition = %self.partition, "the daemon died twice, one time after the other, and this partition had not come further: it is read in a sandbox up to its end");
         }

@@ -20,7 +20,9 @@ use crate::model::settlement::{Ended, Park, Settle};
 use crate::model::team::Mode;
 use crate::store::memory::MemoryStore;
 use crate::store::reads::Reads as _;
-use crate::store::{Answer, Begun, ClaimAsk, Claimed, EventClaim, Known, Options, PruneAsk, Pruned, SetBack, Space, Taken};
+use crate::store::{
+    Answer, Begun, ClaimAsk, Claimed, EventClaim, Known, Options, PruneAsk, Pruned, SetBack, Space, Taken,
+};
 
 const START: Timestamp = Timestamp::from_millis(1_764_000_000_000);
 

@@ -204,12 +204,7 @@ impl State {
         voided
     }
 
-    fn write(
-        &mut self,
-        batch: &Batch,
-        bounds: (ValueBudget, Keeping),
-        now: Timestamp,
-    ) -> Result<Applied, StoreError> {
+    fn write(&mut self, batch: &Batch, bounds: (ValueBudget, Keeping), now: Timestamp) -> Result<Applied, StoreError> {
         let Some(instance) = self.instances.get_mut(&batch.instance.0) else {
             return Err(StoreError::Broken("this instance is not registered".to_owned()));
         };

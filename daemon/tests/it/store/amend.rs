@@ -12,8 +12,8 @@ use callbackd::model::settlement::Ended;
 use callbackd::store::ClaimAsk;
 
 use super::OPTIONS;
-use super::rounds::resend;
 use super::engine::{facts, park, settle, states, subjects};
+use super::rounds::resend;
 
 #[tokio::test]
 async fn every_pair_of_rows_and_amendment_is_what_amend_says() {

@@ -66,7 +66,8 @@ fn states(epoch: i64) -> Vec<(&'static str, Lead)> {
         (
             "delivered twice, sent again, claimed",
             Box::new(move |n| {
-                let again = [Step::Resend, Step::Claim, ends(n, Outcome::Ok, Next::Delivered), Step::Resend, Step::Claim];
+                let again =
+                    [Step::Resend, Step::Claim, ends(n, Outcome::Ok, Next::Delivered), Step::Resend, Step::Claim];
                 [&[delivered(n)][..], &again].concat()
             }),
         ),
@@ -231,14 +232,7 @@ async fn a_callback_with_an_open_round_is_listed_once_and_never_pruned() {
 }
 
 fn all_before(at: callbackd::base::clock::Timestamp) -> PruneAsk {
-    PruneAsk {
-        now: at,
-        settled_before: at,
-        after: None,
-        dead_letters_before: at,
-        event_ids_before: at,
-        at_most: 100,
-    }
+    PruneAsk { now: at, settled_before: at, after: None, dead_letters_before: at, event_ids_before: at, at_most: 100 }
 }
 
 #[tokio::test]

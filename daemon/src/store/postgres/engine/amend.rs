@@ -118,7 +118,9 @@ async fn write(
         delete(transaction, gone, numbers.of_row(&gone.facts)?).await?;
     }
     match &after.pending {
-        Some(pending) => put(transaction, pending, numbers.of_row(&pending.facts)?, live.is_none().then_some(body)).await,
+        Some(pending) => {
+            put(transaction, pending, numbers.of_row(&pending.facts)?, live.is_none().then_some(body)).await
+        }
         None => Ok(()),
     }
 }

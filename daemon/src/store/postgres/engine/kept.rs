@@ -101,7 +101,8 @@ pub(in super::super) async fn body(
     client: &impl GenericClient,
     id: CallbackId,
 ) -> Result<Option<Bytes>, PostgresError> {
-    let sql = "SELECT bytes, NULL::bigint FROM body WHERE id = $1 UNION ALL SELECT bytes, size FROM kept_body WHERE id = $1";
+    let sql =
+        "SELECT bytes, NULL::bigint FROM body WHERE id = $1 UNION ALL SELECT bytes, size FROM kept_body WHERE id = $1";
     let statement = client.prepare_cached(sql).await?;
     // The body of a pending callback comes first, if there are both.
     let Some(row) = client.query(&statement, &[&Uuid::from(id)]).await?.into_iter().next() else { return Ok(None) };

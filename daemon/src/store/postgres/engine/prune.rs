@@ -50,11 +50,7 @@ struct PrunedSettled {
 
 /// One piece: ids in order, after those of the last piece. Ids begin with the time of their event. Nothing settles before its
 /// event, so ids from the cutoff on need no look, except those whose time lies ahead of now and is wrong.
-async fn prune_settled(
-    transaction: &Tx<'_>,
-    ask: &PruneAsk,
-    limit: i64,
-) -> Result<PrunedSettled, PostgresError> {
+async fn prune_settled(transaction: &Tx<'_>, ask: &PruneAsk, limit: i64) -> Result<PrunedSettled, PostgresError> {
     let mut pruned = PrunedSettled::default();
     let mut left = limit;
     let mut after = ask.after.map_or(Uuid([0; 16]), Uuid::from);

@@ -44,7 +44,15 @@ pub(super) async fn write(
         return Ok(Applied { now, ..Applied::default() });
     }
     let epochs = partition_offsets::lock(&transaction, &names.fenced(batch)).await?;
-    let mut work = Work { store, transaction: &transaction, names, epochs, now, queues: BTreeMap::new(), kept: KeptChanges::default() };
+    let mut work = Work {
+        store,
+        transaction: &transaction,
+        names,
+        epochs,
+        now,
+        queues: BTreeMap::new(),
+        kept: KeptChanges::default(),
+    };
     let mut applied = Applied { now, ..Applied::default() };
     for change in &batch.changes {
         if let Some((record, epoch)) = change.record()

@@ -40,9 +40,9 @@ pub(super) fn amend(
     // A void row makes way for the row of a round, with its body.
     let void = before.pending.as_ref().filter(|_| before.live().is_none());
     if void.is_some() {
-        moves.follow(connection, ids, id, (void, None), &[], now)?;
+        moves.follow(connection, ids, (void, None), &[], now)?;
     }
-    moves.follow(connection, ids, id, (before.live(), after.pending.as_ref()), &body, now)?;
+    moves.follow(connection, ids, (before.live(), after.pending.as_ref()), &body, now)?;
     moves.raise_queues(connection)?;
     kept::follow(connection, keeping, id, (&before, &after), &body)?;
     Ok(amended)

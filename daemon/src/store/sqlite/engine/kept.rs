@@ -32,9 +32,11 @@ fn keep(connection: &Connection, keeping: Keeping, id: CallbackId, body: &[u8]) 
         return Ok(());
     }
     forget(connection, id)?;
-    connection
-        .prepare_cached("INSERT INTO kept_body (id, size, bytes) VALUES (?1, ?2, ?3)")?
-        .execute(params![id.as_bytes(), body.len(), packed])?;
+    connection.prepare_cached("INSERT INTO kept_body (id, size, bytes) VALUES (?1, ?2, ?3)")?.execute(params![
+        id.as_bytes(),
+        body.len(),
+        packed
+    ])?;
     let mut kept = count(connection, i64::try_from(packed.len()).unwrap_or(i64::MAX))?;
     while kept > keeping.bytes {
         let mut oldest = connection.prepare_cached(

@@ -8,7 +8,6 @@ use super::super::error::SqliteError;
 use super::super::id_cache::IdCache;
 use super::rows;
 use crate::base::clock::Timestamp;
-use crate::model::callback::CallbackId;
 use crate::model::settlement::Pending;
 
 /// What a transaction has changed so far.
@@ -24,13 +23,13 @@ impl Moves {
         &mut self,
         connection: &Connection,
         ids: &mut IdCache,
-        id: CallbackId,
         (before, after): (Option<&Pending>, Option<&Pending>),
         body: &[u8],
         now: Timestamp,
     ) -> Result<(), SqliteError> {
         match (before, after) {
             (Some(before), None) => {
+                let id = before.facts.id;
                 let queue = ids.queue_number(connection, &before.facts.queue, now)?;
                 connection.prepare_cached("DELETE FROM pending WHERE id = ?1")?.execute([id.as_bytes()])?;
                 let freed: Option<i64> = connection
@@ -40,6 +39,7 @@ impl Moves {
                 self.note_queue(queue, None, freed.unwrap_or(0).saturating_neg());
             }
             (before, Some(after)) if before != Some(after) => {
+                let id = after.facts.id;
                 let queue = rows::replace_pending(connection, ids, after, now)?;
                 let mut added = 0;
                 if before.is_none() {

@@ -119,7 +119,7 @@ impl Work<'_> {
         }
         let body = body_of(change);
         let pending = (before.pending.as_ref(), step.rows.pending.as_ref());
-        self.moves.follow(self.connection, self.ids, id, pending, &body, self.now)?;
+        self.moves.follow(self.connection, self.ids, pending, &body, self.now)?;
         kept::follow(self.connection, self.keeping, id, (&before, &step.rows), &body)?;
         Ok(step.verdict)
     }
