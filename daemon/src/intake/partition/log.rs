@@ -92,6 +92,10 @@ impl Partition {
 
     fn start_accepted(&mut self, from: AcceptFrom, committed: Option<Committed>, ends: &LogEnds) -> Actions {
         let (low, high) = (ends.low, ends.high);
+        if high < self.counted_upto {
+            // The topic was re-created while nobody read it.
+            self.counted_upto = 0;
+        }
         let Committed { offset, store } = committed.unwrap_or(Committed { offset: low, store: "".into() });
         let start = match from {
             AcceptFrom::Earliest => low,

@@ -196,11 +196,11 @@ impl Partition {
         let asked = |awaits: &mut Awaited| matches!(awaits, Awaited::Taken { .. } | Awaited::StartedOver { .. });
         let committed = match self.awaits.take_if(asked) {
             Some(Awaited::Taken { committed }) => committed,
-            Some(_) => {
-                self.forget_log();
+            Some(Awaited::StartedOver { accepted }) => {
+                self.forget_log(accepted);
                 return self.start_reading(taken, Actions::none());
             }
-            None => return Actions::none(),
+            _ => return Actions::none(),
         };
         self.epoch = taken.epoch;
         if let Some(reason) = self.foreign(taken, committed.as_ref()) {
@@ -253,7 +253,10 @@ impl Partition {
     }
 
     fn moved(&mut self) -> Actions {
-        self.awaits.take_if(|awaits| matches!(awaits, Awaited::Moved | Awaited::Obsolete));
+        if self.awaits.take_if(|awaits| matches!(awaits, Awaited::Moved | Awaited::Obsolete)).is_some() {
+            // What a pause or a resume did before that is not known: a sandbox that was left may have kept the client paused.
+            self.paused = None;
+        }
         Actions::none()
     }
 
@@ -261,9 +264,9 @@ impl Partition {
         match self.awaits.take() {
             // The partition is not verified, or its place is not certain: it is taken again.
             Some(Awaited::Moved | Awaited::Ends(Check::OutOfRange | Check::RecordGone)) => self.give_up(),
-            Some(Awaited::StartedOver { .. }) => {
-                // The store may have begun the new log although its answer got lost.
-                self.forget_log();
+            Some(Awaited::StartedOver { accepted }) => {
+                // The store may have started over although its answer got lost.
+                self.forget_log(accepted);
                 self.state = PartitionState::NotTaken;
                 Actions::none()
             }
@@ -274,10 +277,13 @@ impl Partition {
         }
     }
 
-    /// The partition has another log now, so nothing that we know about the old one counts.
-    fn forget_log(&mut self) {
+    /// The partition has another log now, so nothing that we know about the old one counts. Where an operator has accepted
+    /// its offsets, the log is the same, and what was counted as lost is not counted again.
+    fn forget_log(&mut self, accepted: bool) {
         self.committed = None;
-        self.counted_upto = 0;
+        if !accepted {
+            self.counted_upto = 0;
+        }
     }
 
     fn give_up(&mut self) -> Actions {
