@@ -109,7 +109,9 @@ impl App {
         let (ground, listeners) = Ground::prepare(opened, hooks).await?;
         let (flight, settle_task) = ground.flight();
         let (delivery, delivery_task) = ground.delivery(&flight, &listeners).await?;
-        delivery.health.load(&*ground.store).await.context("read the history of endpoints")?;
+        start::patiently(|| Box::pin(delivery.health.load(&*ground.store)))
+            .await
+            .context("read the history of endpoints")?;
         let (intake, intake_task) = ground.intake(&flight, &delivery);
         let (settings, settings_rx) = watch::channel(reload::settings(&ground.config));
         let ops = ground.ops(&flight, &delivery, intake, settings_rx.clone());

@@ -1,6 +1,7 @@
 //! Opening the store. A store that is away is waited for, and meanwhile the probes say so.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ use crate::model::state::State;
 use crate::ops::endpoints::EndpointState;
 use crate::store::{self, OpenError, Stores};
 
+/// How long the first try may take before the probes answer.
+const PROMPT: Duration = Duration::from_secs(2);
 /// The waits before the store is tried again.
 const PACE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
@@ -46,11 +49,20 @@ impl Opened {
         let keyring = keyring(&config)?;
         let clock: Arc<dyn Clock> = Arc::new(SteadyClock::new());
         let metrics = Arc::new(metrics());
-        let stores = match once(&config, &clock).await {
-            Err(error) if error.may_pass() => wait(&config, &clock, &metrics, error).await?,
-            opened => opened?,
-        };
+        let stores = open(&config, &clock, &metrics).await?;
         Ok(Self { config, log_level, keyring, clock, metrics, stores })
+    }
+}
+
+/// Opens the store. If that takes long, the probes answer meanwhile.
+async fn open(config: &Config, clock: &Arc<dyn Clock>, metrics: &Arc<Metrics>) -> anyhow::Result<Stores> {
+    let mut opening: Opening<'_> = Box::pin(once(config, clock));
+    match tokio::time::timeout(PROMPT, &mut opening).await {
+        Ok(Err(error)) if error.may_pass() => {
+            wait(config, clock, metrics, Box::pin(std::future::ready(Err(error)))).await
+        }
+        Ok(opened) => Ok(opened?),
+        Err(_) => wait(config, clock, metrics, opening).await,
     }
 }
 
@@ -58,18 +70,28 @@ async fn once(config: &Config, clock: &Arc<dyn Clock>) -> Result<Stores, OpenErr
     store::open(&config.store, config.store_options, Arc::clone(clock)).await
 }
 
-/// Tries again and again. Only another kind of failure ends it.
-async fn wait(
-    config: &Config,
-    clock: &Arc<dyn Clock>,
+/// A try to open the store.
+type Opening<'o> = Pin<Box<dyn Future<Output = Result<Stores, OpenError>> + Send + 'o>>;
+
+/// Waits for this try, and tries again and again. Only another kind of failure ends it.
+async fn wait<'o>(
+    config: &'o Config,
+    clock: &'o Arc<dyn Clock>,
     metrics: &Arc<Metrics>,
-    mut error: OpenError,
+    mut opening: Opening<'o>,
 ) -> anyhow::Result<Stores> {
     metrics.store_up.set(0);
-    let (trouble, told) = watch::channel(String::new());
+    let (trouble, told) = watch::channel("the store is being opened".to_owned());
     let probes = Probes::serve(config.ops_listen, told, metrics).await?;
     let mut pace = Pace::new(PACE.0, PACE.1);
     let stores = loop {
+        let error = match opening.await {
+            Ok(stores) => break stores,
+            Err(error) if error.may_pass() => error,
+            Err(other) => return Err(other.into()),
+        };
+        // One that waits for another daemon, or for an operator, has a store that answers.
+        metrics.store_up.set(i64::from(!matches!(error, OpenError::DatabaseAway { .. })));
         let why = error.to_string();
         // One line for each reason, and not one for each try.
         if *trouble.borrow() != why {
@@ -77,11 +99,7 @@ async fn wait(
             trouble.send_replace(why);
         }
         tokio::time::sleep(pace.next_wait()).await;
-        match once(config, clock).await {
-            Ok(stores) => break stores,
-            Err(again) if again.may_pass() => error = again,
-            Err(other) => return Err(other.into()),
-        }
+        opening = Box::pin(once(config, clock));
     };
     tracing::info!("the store is open");
     metrics.store_up.set(1);

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use tokio::sync::{mpsc, watch};
@@ -15,6 +16,7 @@ use crate::base::body_budget::BodyBudget;
 use crate::base::clock::Clock;
 use crate::base::labels::RepeatCause;
 use crate::base::metrics::Metrics;
+use crate::base::pace::Pace;
 use crate::base::supervise::Supervisor;
 use crate::base::telemetry::LogLevel;
 use crate::config::Config;
@@ -28,7 +30,7 @@ use crate::schedule::ClaimWaker;
 use crate::store::admin::{AdminStore, KeyRow};
 use crate::store::batch::StoreUp;
 use crate::store::reads::Reads;
-use crate::store::{Begun, EngineStore, Stores};
+use crate::store::{Answer, Begun, EngineStore, StoreError, Stores};
 
 /// What every room needs: configuration, clock, metrics, keyring, the open store, and the switches of the drain.
 pub(super) struct Ground {
@@ -61,11 +63,11 @@ impl Ground {
             Some(wrap) => wrap(engine),
             None => engine,
         };
-        check_keyring(&admin.some_keys().await.context("read the keys")?, &keyring)?;
+        check_keyring(&patiently(|| admin.some_keys()).await.context("read the keys")?, &keyring)?;
         // Listeners come before any work, so that a port in use is reported at once.
         let listeners = Listeners::bind(&config, admin.as_ref(), clock.as_ref()).await?;
         // A start that is refused leaves no trace in the store.
-        clock.begin(store.newest_time().await.context("read the store's newest time")?);
+        clock.begin(patiently(|| store.newest_time()).await.context("read the store's newest time")?);
         let begun = register(store.as_ref(), &metrics).await?;
         let ground = Self {
             bodies: BodyBudget::new(config.body_budget),
@@ -181,9 +183,27 @@ pub(super) fn check_keyring(keys: &[KeyRow], keyring: &Keyring) -> anyhow::Resul
     Ok(())
 }
 
+/// How long a start asks a store again that was open just now and does not answer: a server may be full, or restart.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks the store, and asks again while it is away.
+pub(super) async fn patiently<'s, T: Send + 's>(ask: impl Fn() -> Answer<'s, T>) -> Result<T, StoreError> {
+    let end = Instant::now() + PATIENCE;
+    let mut pace = Pace::new(Duration::from_millis(200), Duration::from_secs(5));
+    loop {
+        match ask().await {
+            Err(StoreError::Unavailable(why) | StoreError::Uncertain(why)) if Instant::now() < end => {
+                tracing::warn!(why, "the store does not answer the start; it is asked again");
+                tokio::time::sleep(pace.next_wait()).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
 /// Registers this instance with the store.
 async fn register(store: &dyn EngineStore, metrics: &Metrics) -> anyhow::Result<Begun> {
-    let begun = store.begin().await.context("register with the store")?;
+    let begun = patiently(|| store.begin()).await.context("register with the store")?;
     if begun.unclean {
         tracing::warn!("the previous instance did not end cleanly: attempts that were in flight may be repeated");
         metrics.repeats_possible_total.with_label_values(&[RepeatCause::UncleanStop.name()]).inc();

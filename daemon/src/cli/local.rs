@@ -17,6 +17,7 @@ use crate::base::telemetry;
 use crate::config::{Config, DEFAULTS, Layers, explain, is_reloadable};
 use crate::demo;
 use crate::keyring::Keyring;
+use crate::store::OpenError;
 
 fn refused(error: impl ToString) -> Failure {
     Failure::new(Failure::REFUSED, error.to_string())
@@ -62,7 +63,7 @@ pub(super) fn run(file: Option<&Path>, hold_intake: bool) -> Result<ExitCode, Fa
         let hooks = Hooks { hold_intake, ..Hooks::default() };
         // Only here may it take long, and a stop leaves no trace.
         let opened = tokio::select! {
-            opened = Opened::open(config, log_level) => opened?,
+            opened = Opened::open(config, log_level) => opened.map_err(of_opening)?,
             _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
             _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
         };
@@ -94,6 +95,14 @@ pub(super) fn run(file: Option<&Path>, hold_intake: bool) -> Result<ExitCode, Fa
             _ = interrupt.recv() => Ok(at_once()),
         }
     })
+}
+
+/// A store on a server that no wait mends is a mistake in the configuration, so nobody starts the daemon again for it.
+fn of_opening(error: anyhow::Error) -> Failure {
+    match error.downcast_ref() {
+        Some(OpenError::Database { .. }) => refused(error),
+        _ => error.into(),
+    }
 }
 
 /// Reads the configuration again and takes those changes that a running daemon can take. `running` is what it runs

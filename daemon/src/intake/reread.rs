@@ -28,6 +28,8 @@ pub enum NoBody {
     Gone,
     #[error("Kafka has another record in its place")]
     Changed,
+    #[error("its record can't be read")]
+    Unreadable,
     #[error("Kafka did not give its record in time")]
     Silent,
 }
@@ -63,8 +65,10 @@ impl Rereader {
                 Some(Heard::Record(record)) => {
                     return self.body(facts, &Polled::in_sandbox(&partition.topic, partition.number, &record));
                 }
-                // The first thing that is there lies above it, or it can't be read any more.
-                Some(Heard::Unread(_) | Heard::End(_)) => return Err(NoBody::Gone),
+                Some(Heard::Unread(_)) => return Err(NoBody::Unreadable),
+                // Nothing was read: no process could be started.
+                Some(Heard::End(from)) if from == Place::Offset(facts.record.offset) => return Err(NoBody::Silent),
+                Some(Heard::End(_)) => return Err(NoBody::Gone),
                 Some(Heard::Lost) => return Err(NoBody::Silent),
                 None if Instant::now() >= end => return Err(NoBody::Silent),
                 None => {}
@@ -82,5 +86,57 @@ impl Rereader {
             && event.task_id == facts.task_id
             && event.content_hash == facts.content_hash;
         if is_same { Ok(event.body) } else { Err(NoBody::Changed) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::intake::decode::{Headers, Raw, decode};
+    use crate::intake::sandbox::{SandboxedRecord, Value};
+    use crate::model::callback::CallbackId;
+    use crate::model::endpoint::{QueueKey, QueueTarget};
+    use crate::model::event::{PartitionKey, RecordRef};
+    use crate::model::team::Mode;
+
+    const VALUE: &[u8] = br#"{"team_id":"team_a","event_id":"e1","task":{"task_id":"t1","x":1},"response":[1, 2]}"#;
+
+    fn facts() -> Facts {
+        let partition = Arc::new(PartitionKey { cluster: "c".into(), topic: "t".into(), number: 0 });
+        let record = RecordRef { partition, offset: 7, timestamp: 1 };
+        let event = decode(&Raw { record: &record, headers: Headers::default(), value: VALUE }, 1 << 20).unwrap();
+        Facts {
+            id: CallbackId::from_bytes([1; 16]),
+            record,
+            team: event.team,
+            task_id: event.task_id,
+            event_id: event.event_id,
+            event_type: event.event_type,
+            queue: QueueKey { team: "team_a".into(), target: QueueTarget::Default(Mode::Live) },
+            mode: event.mode,
+            content_hash: event.content_hash,
+            builder: 1,
+        }
+    }
+
+    fn read(offset: i64, value: &[u8]) -> Result<Bytes, NoBody> {
+        let record =
+            SandboxedRecord { offset, timestamp: Some(1), headers: Vec::new(), value: Value::Whole(value.to_vec()) };
+        let rereader = Rereader::new(&ClientConfig::new(), 1 << 20);
+        rereader.body(&facts(), &Polled::in_sandbox("t", 0, &record))
+    }
+
+    #[test]
+    fn a_body_is_the_one_that_was_sent_or_none() {
+        let body = read(7, VALUE).unwrap();
+        assert_eq!(&body[..], br#"{"task":{"task_id":"t1","x":1},"response":[1, 2],"task_id":"t1"}"#);
+        assert_eq!(read(8, VALUE), Err(NoBody::Gone), "the first record that is left lies above it");
+        let text = std::str::from_utf8(VALUE).unwrap();
+        for other in [("\"x\":1", "\"x\":2"), ("team_a", "team_b"), ("\"e1\"", "\"e2\""), ("}", "")] {
+            let changed = text.replacen(other.0, other.1, 1);
+            assert_eq!(read(7, changed.as_bytes()), Err(NoBody::Changed), "{changed}");
+        }
     }
 }

@@ -106,7 +106,8 @@ impl Session {
         // What can't be done leaves no audit row. The store decides once more, since the rows may change meanwhile.
         refused(amend(&callback.rows, &amendment, self.now()).1)?;
         let team = callback.team().unwrap_or_default();
-        parts.admin.note(self.caller.entry(operation, team, callback.id.to_string())).await?;
+        let change = format!("{}{}", callback.id, where_to(&amendment));
+        parts.admin.note(self.caller.entry(operation, team, change)).await?;
         let ends = amendment == Amendment::Cancel && callback.rows.settled.is_none();
         let amended = parts.store.amend(callback.id, amendment).await?;
         refused(amended)?;
@@ -114,6 +115,14 @@ impl Session {
             parts.metrics.callbacks_total.with_label_values(&[State::Abandoned.name()]).inc();
         }
         self.own_callback(&callback.id.to_string()).await
+    }
+}
+
+/// Where a callback goes when it is sent again, for the audit.
+fn where_to(amendment: &Amendment) -> String {
+    match amendment {
+        Amendment::Resend(resend) => format!(" to {}", resend.queue.target.name()),
+        Amendment::RetryNow | Amendment::Cancel => String::new(),
     }
 }
 

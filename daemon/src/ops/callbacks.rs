@@ -201,7 +201,7 @@ impl Inner {
         self.parts.rereader.read(facts).await.map_err(|why| {
             let sentence = format!("the body of {} is not kept (store.bodies), and {why}", facts.id);
             match why {
-                NoBody::Gone | NoBody::Changed => OpsError::Pruned(sentence),
+                NoBody::Gone | NoBody::Changed | NoBody::Unreadable => OpsError::Pruned(sentence),
                 NoBody::Silent => OpsError::NotReady(sentence),
             }
         })
@@ -215,10 +215,15 @@ impl Inner {
         let report = |(id, rows): (CallbackId, Rows)| {
             let last = rows.pending.as_ref().and_then(|_| attempts.next().flatten());
             let settled = rows.settled.as_ref();
-            let last_status = last.and_then(|last| last.status).or(settled.and_then(|settled| settled.status));
+            // While it is sent again, its last attempt is that of the round, once one has ended there.
+            let last = last.filter(|last| settled.is_none_or(|settled| last.ended_at > settled.settled_at));
+            let last_status = match last {
+                Some(last) => last.status,
+                None => settled.and_then(|settled| settled.status),
+            };
             // A callback that was parked before its first attempt has been due since then.
             let parked = rows.pending.as_ref().filter(|row| row.progress.attempts == 0).map(|row| row.due);
-            let ended = settled.map(|settled| settled.settled_at).or(last.map(|last| last.ended_at));
+            let ended = last.map(|last| last.ended_at).or(settled.map(|settled| settled.settled_at));
             let changed_at = ended.or(parked);
             CallbackReport { id, rows, last_status, changed_at }
         };

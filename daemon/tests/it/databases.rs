@@ -32,7 +32,7 @@ async fn says(daemon: &Process, what: &str) -> u16 {
 async fn refuses(url: &str, what: &str) {
     let mut daemon = daemon(url);
     daemon.spawn(None, "info");
-    assert_eq!(daemon.ended().await, 1, "{}", daemon.log_text());
+    assert_eq!(daemon.ended().await, 2, "{}", daemon.log_text());
     let log = daemon.log_text();
     assert!(log.contains(what), "{what:?} is not in {log}");
     assert!(!log.contains("hidden-word"), "{log}");
@@ -82,6 +82,30 @@ async fn a_second_daemon_waits_until_the_first_one_is_gone() {
 }
 
 #[tokio::test]
+async fn a_daemon_whose_lock_was_taken_meanwhile_ends_in_order() {
+    let url = postgres::database();
+    let name = url.rsplit('/').next().unwrap();
+    let mut first = daemon(&url);
+    first.start(None, "info").await;
+    says(&first, "\"answers\":true").await;
+    let mut second = daemon(&url);
+    second.start(None, "info").await;
+    says(&second, "is in use by another callbackd").await;
+    // The first one stands still, and its connection is cut.
+    first.signal("STOP");
+    let cut = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'
+               AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    postgres::server().sql(name, cut).unwrap();
+    says(&second, "\"answers\":true").await;
+    first.signal("CONT");
+    assert_eq!(first.ended().await, 1, "{}", first.log_text());
+    assert!(first.log_text().contains("another callbackd took the store's lock"), "{}", first.log_text());
+    assert_eq!(says(&second, "\"answers\":true").await, 503, "intake is held");
+    second.signal("TERM");
+    assert_eq!(second.ended().await, 0);
+}
+
+#[tokio::test]
 async fn with_manual_migrations_a_daemon_waits_for_the_operator() {
     for url in [postgres::database(), String::new()] {
         let mut daemon = daemon(&url);
@@ -99,7 +123,7 @@ async fn with_manual_migrations_a_daemon_waits_for_the_operator() {
 }
 
 #[tokio::test]
-async fn a_standby_or_a_read_only_database_is_waited_for() {
+async fn a_read_only_database_is_waited_for() {
     let url = postgres::database();
     let name = url.rsplit('/').next().unwrap();
     let set = |to: &str| {
@@ -137,6 +161,7 @@ async fn what_no_wait_mends_ends_the_start_with_one_sentence() {
     let url = server.create_database("store").unwrap();
     refuses(&server.url("nowhere"), "database \"nowhere\" does not exist").await;
     refuses(&url.replace("callbackd@", "nobody:hidden-word@"), "role \"nobody\" does not exist").await;
+    refuses(&format!("{url}?sslmode=verify-full"), "does not support TLS").await;
     server
         .sql("postgres", "CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
         .unwrap();
@@ -167,4 +192,19 @@ async fn a_pool_of_sessions_is_used_and_one_of_transactions_is_refused() {
     works.team("team_acme");
     works.signal("TERM");
     assert_eq!(works.ended().await, 0);
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_behind_a_pooler_is_waited_for() {
+    let mut server = Postgres::start().unwrap();
+    server.create_database("behind").unwrap();
+    let pooler = Pgbouncer::start(&server, "session").unwrap();
+    server.stop();
+    let mut waits = daemon(&pooler.url("behind"));
+    waits.start(None, "info").await;
+    says(&waits, "\"answers\":false").await;
+    server.run().unwrap();
+    says(&waits, "\"answers\":true").await;
+    waits.signal("TERM");
+    assert_eq!(waits.ended().await, 0);
 }

@@ -81,7 +81,7 @@ struct Body {
 impl Body {
     fn per_second(&self, now: Instant) -> f64 {
         match self.waits_since {
-            // Nothing of it was read yet, and it holds nearly nothing: its end would help nobody.
+            // Nothing of it was read yet.
             Some(_) if !self.rate.is_known() => f64::INFINITY,
             since => self.rate.per_second(since.unwrap_or(now)),
         }
@@ -206,7 +206,8 @@ impl Books {
             return if self.leaving > 0 { Relief::NotYet } else { Relief::Nobody };
         }
         let known = others().filter(|(_, body)| now.saturating_duration_since(body.began) >= LEAST_AGE);
-        let slowest = known.map(|(id, body)| (*id, body.per_second(now)));
+        // The end of a body that holds nearly nothing would help nobody.
+        let slowest = known.map(|(id, body)| (*id, body.per_second(now))).filter(|(_, rate)| rate.is_finite());
         // Of two that are equally slow, the older one.
         let slower = |one: &(u64, f64), other: &(u64, f64)| one.1.total_cmp(&other.1).then(one.0.cmp(&other.0));
         let Some((id, _)) = slowest.min_by(slower) else { return Relief::NotYet };

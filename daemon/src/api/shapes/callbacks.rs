@@ -119,13 +119,17 @@ impl CallbackShape {
 
     fn resending(id: CallbackId, row: &Settled, open: &Pending) -> Self {
         let round = Self::pending(id, open);
+        let settled = Self::settled(id, row);
+        let in_round = open.progress.since.is_some();
         Self {
             resending: true,
+            last_outcome: if in_round { round.last_outcome } else { settled.last_outcome },
+            last_status: if in_round { None } else { settled.last_status },
             queue: round.queue,
             attempts: round.attempts,
             in_flight: round.in_flight,
             due: round.due,
-            ..Self::settled(id, row)
+            ..settled
         }
     }
 

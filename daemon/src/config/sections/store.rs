@@ -31,7 +31,9 @@ pub(super) fn options(raw: &Raw, wrong: &Wrong<'_>) -> Result<Options, ConfigErr
     };
     let of = KeepBodies::parse(&raw.store.bodies)
         .ok_or_else(|| wrong("store.bodies", "say \"failed\", \"all\" or \"none\""))?;
-    let keeping = Keeping { of, bytes: raw.store.kept_bytes.0 as u64 };
+    // Intake pauses at the reserve. Kept bodies give way before that.
+    let least_free = (raw.store.free_bytes.0 as u64).saturating_mul(2);
+    let keeping = Keeping { of, bytes: raw.store.kept_bytes.0 as u64, least_free };
     Ok(Options { migrate, values, keeping })
 }
 

@@ -170,7 +170,9 @@ impl Reader {
             return None;
         }
         let Some(upto) = upto.filter(|_| can_read) else { return Some(false) };
-        tracing::error!(partition = %self.partition, offset = killer, upto, "a batch of records can't be read: each sandbox that read it ended; its records become dead letters (poison)");
+        if self.sandboxes.after_deaths {
+            tracing::error!(partition = %self.partition, offset = killer, upto, "a batch of records can't be read: each sandbox that read it ended; its records become dead letters (poison)");
+        }
         for offset in killer..upto {
             self.heard.send(Heard::Unread(offset)).ok()?;
         }

@@ -185,8 +185,16 @@ fn paged<T>(newest_first: impl Iterator<Item = T>, page: &Page, id: impl Fn(&T) 
 }
 
 fn callback_matches(filter: &CallbackFilter, id: CallbackId, rows: &Rows) -> bool {
+    // A callback that is sent again matches by either of its rows.
+    let pending = rows.pending.clone().map(|pending| Rows { settled: None, pending: Some(pending) });
+    let settled = rows.settled.clone().map(|settled| Rows { settled: Some(settled), pending: None });
+    [pending, settled].into_iter().flatten().any(|row| row_matches(filter, id, &row))
+}
+
+/// `rows` is one row.
+fn row_matches(filter: &CallbackFilter, id: CallbackId, rows: &Rows) -> bool {
     let Some((facts, state, outcome)) = summary(rows) else { return false };
-    let reason = rows.settled.as_ref().and_then(|row| row.ended.reason()).filter(|_| rows.pending.is_none());
+    let reason = rows.settled.as_ref().and_then(|row| row.ended.reason());
     let queue = facts.queue.target.name();
     filter.team.as_ref().is_none_or(|team| **team == *facts.team)
         && filter.teams.as_ref().is_none_or(|teams| teams.iter().any(|team| **team == *facts.team))

@@ -6,12 +6,12 @@ use std::time::Duration;
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
 
 use super::error::PostgresError;
-use super::lock::{Lock, LockError};
+use super::lock::{Lock, LockError, LockState};
 use super::migrations;
 use super::numbers::Numbers;
 use super::server::Unfit;
 use super::session::{self, Dialler, Limit, Warnings};
-use super::transaction::{self, Tx};
+use super::transaction::{Tx, commit_watched};
 use super::url::PostgresUrl;
 use crate::base::clock::{Clock, SystemClock};
 use crate::model::dead_letter::ValueBudget;
@@ -37,7 +37,7 @@ pub(in crate::store) struct PostgresStore {
     pub(super) keeping: Keeping,
     pub(super) numbers: Numbers,
     lock: Lock,
-    warnings: Warnings,
+    pub(super) warnings: Warnings,
 }
 
 impl PostgresStore {
@@ -74,18 +74,21 @@ impl PostgresStore {
 
     /// A connection that writes.
     pub(super) async fn writer(&self) -> Result<Object, PostgresError> {
-        if !self.lock.is_held() {
-            let why = "the connection that holds the store's lock ended, and the lock is not held again yet";
-            return Err(PostgresError::Store(StoreError::Unavailable(why.to_owned())));
-        }
-        Ok(self.for_writes.get().await?)
+        let error = match self.lock.state() {
+            LockState::Held => return Ok(self.for_writes.get().await?),
+            LockState::Away => StoreError::Unavailable(
+                "the connection that holds the store's lock ended, and the lock is not held again yet".to_owned(),
+            ),
+            LockState::Lost => StoreError::Broken(
+                "another callbackd took the store's lock while the connection that held it was away".to_owned(),
+            ),
+        };
+        Err(PostgresError::Store(error))
     }
 
-    /// Commits a batch. A commit that the server acknowledged with a warning counts as one without an answer.
+    /// Commits what others rely on at once.
     pub(super) async fn commit(&self, transaction: Tx<'_>) -> Result<(), PostgresError> {
-        let before = self.warnings.count();
-        transaction::commit(transaction).await?;
-        if self.warnings.count() == before { Ok(()) } else { Err(PostgresError::CommitInDoubt) }
+        commit_watched(transaction, &self.warnings).await
     }
 
     pub(super) async fn delivery_reader(&self) -> Result<Object, PostgresError> {

@@ -1,11 +1,10 @@
 //! The lock of a store on PostgreSQL: one daemon at a time uses a database. It holds an advisory lock on a connection of its
-//! own. If that connection ends, nothing is written until the lock is held again.
+//! own. If that connection ends, nothing is written until the lock is held again. If another daemon has taken the lock meanwhile,
+//! the store is broken for this one: its process ends and begins anew as one that waits.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
@@ -22,9 +21,18 @@ const PACE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_s
 
 /// The lock of the store. Dropping it gives the lock back.
 pub(super) struct Lock {
-    is_held: Arc<AtomicBool>,
+    state: watch::Receiver<LockState>,
     /// Dropped with the lock: the task ends and closes its connection.
     _ends: oneshot::Sender<()>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LockState {
+    Held,
+    /// Its connection ended, and it is asked for again.
+    Away,
+    /// Another one has it.
+    Lost,
 }
 
 #[derive(Debug)]
@@ -54,14 +62,14 @@ impl From<Unfit> for LockError {
 impl Lock {
     pub(super) async fn take(url: &PostgresUrl, dialler: Dialler) -> Result<Self, LockError> {
         let held = Held::take(url, &dialler).await?;
-        let is_held = Arc::new(AtomicBool::new(true));
+        let (state, told) = watch::channel(LockState::Held);
         let (ends, ended) = oneshot::channel();
-        tokio::spawn(keep(url.clone(), dialler, Arc::clone(&is_held), held, ended));
-        Ok(Self { is_held, _ends: ends })
+        tokio::spawn(keep(url.clone(), dialler, state, held, ended));
+        Ok(Self { state: told, _ends: ends })
     }
 
-    pub(super) fn is_held(&self) -> bool {
-        self.is_held.load(Ordering::SeqCst)
+    pub(super) fn state(&self) -> LockState {
+        *self.state.borrow()
     }
 }
 
@@ -111,19 +119,20 @@ async fn is_still_its_session(url: &PostgresUrl, dialler: &Dialler, client: &Cli
 async fn keep(
     url: PostgresUrl,
     dialler: Dialler,
-    is_held: Arc<AtomicBool>,
+    state: watch::Sender<LockState>,
     held: Held,
     mut ended: oneshot::Receiver<()>,
 ) {
     let mut held = Some(held);
     let mut pace = Pace::new(PACE.0, PACE.1);
+    let mut told = String::new();
     loop {
         if let Some(held) = held.take() {
-            is_held.store(true, Ordering::SeqCst);
+            state.send_replace(LockState::Held);
             tokio::select! {
                 _ = &mut ended => return,
                 _ = held.connection => {
-                    is_held.store(false, Ordering::SeqCst);
+                    state.send_replace(LockState::Away);
                     tracing::warn!("the connection that holds the store's lock ended; nothing is written until it is back");
                 }
             }
@@ -136,12 +145,22 @@ async fn keep(
             Ok(again) => {
                 tracing::info!("the store's lock is held again");
                 pace.succeeded();
+                told.clear();
                 held = Some(again);
             }
-            Err(LockError::Held) => tracing::error!("another callbackd holds the store's lock"),
-            Err(LockError::Unfit(unfit)) => {
-                tracing::debug!(error = unfit.reason, "the store's lock can't be taken now");
+            Err(LockError::Held) => {
+                state.send_replace(LockState::Lost);
+                return;
             }
+            // One line for each reason.
+            Err(LockError::Unfit(unfit)) if unfit.reason != told => {
+                tracing::warn!(
+                    error = unfit.reason,
+                    "the store's lock can't be taken now; it is tried again and again"
+                );
+                told = unfit.reason;
+            }
+            Err(LockError::Unfit(_)) => {}
         }
     }
 }

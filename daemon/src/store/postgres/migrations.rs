@@ -55,6 +55,8 @@ pub(super) async fn schema(client: &Client) -> Result<usize, tokio_postgres::Err
 
 async fn apply(client: &mut Object, index: usize, now: Timestamp) -> Result<(), PostgresError> {
     let transaction = client.transaction().await?;
+    // An index over a large table takes its time.
+    transaction.batch_execute("SET LOCAL statement_timeout = 0").await?;
     transaction.batch_execute(MIGRATIONS[index].1).await?;
     let version = i64::try_from(index + 1).unwrap_or(i64::MAX);
     if index == 0 {

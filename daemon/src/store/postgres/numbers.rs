@@ -29,8 +29,6 @@ struct Cache {
     /// Each with the time at which its use was noted last.
     queues: HashMap<QueueKey, (i64, Timestamp)>,
     queue_names: HashMap<i64, QueueKey>,
-    /// The same, the other way round.
-    queue_numbers: HashMap<QueueKey, i64>,
 }
 
 impl Numbers {
@@ -116,16 +114,9 @@ impl Numbers {
         let mut cache = self.cache();
         if cache.queue_names.len() >= QUEUE_LIMIT {
             cache.queue_names.clear();
-            cache.queue_numbers.clear();
         }
         cache.queue_names.insert(number, key.clone());
-        cache.queue_numbers.insert(key.clone(), number);
         Ok(key)
-    }
-
-    /// The number of a queue whose row names it, so that it was read by its number before.
-    pub(super) fn of_read_queue(&self, key: &QueueKey) -> Option<i64> {
-        self.cache().queue_numbers.get(key).copied()
     }
 
     /// Rows of queues were deleted.
@@ -133,6 +124,5 @@ impl Numbers {
         let mut cache = self.cache();
         cache.queues.clear();
         cache.queue_names.clear();
-        cache.queue_numbers.clear();
     }
 }

@@ -34,18 +34,26 @@ impl Unfit {
 
 impl From<&Error> for Unfit {
     fn from(error: &Error) -> Self {
-        let passes = match error.code() {
-            Some(code) => is_temporary(code) && *code != SqlState::PROTOCOL_VIOLATION,
-            None => !is_of_tls(error),
+        let passes = match error.as_db_error() {
+            Some(server) if *server.code() == SqlState::PROTOCOL_VIOLATION => !is_of_pooler(server.message()),
+            Some(server) => is_temporary(server.code()),
+            None => is_of_connection(error),
         };
         Self { reason: told(error), passes }
     }
 }
 
-/// A certificate that is refused today is refused tomorrow.
-fn is_of_tls(error: &Error) -> bool {
+/// A pooler has one code for everything that it has to say, also that its server is away.
+fn is_of_pooler(message: &str) -> bool {
+    ["no such database", "no such user", "startup parameter", "not supported"].iter().any(|what| message.contains(what))
+}
+
+/// Whether there was no connection, or it broke. A certificate that is refused today is refused tomorrow, and a password that is
+/// missing stays missing.
+fn is_of_connection(error: &Error) -> bool {
     let io = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
-    io.and_then(std::io::Error::get_ref).is_some_and(|cause| cause.is::<rustls::Error>())
+    let is_of_tls = |io: &std::io::Error| io.get_ref().is_some_and(|cause| cause.is::<rustls::Error>());
+    error.is_closed() || error.to_string().starts_with("timeout") || io.is_some_and(|io| !is_of_tls(io))
 }
 
 /// # Errors

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use deadpool_postgres::Connect;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -22,6 +23,9 @@ use super::url::{PostgresUrl, Tls};
 const SETTINGS: &str = "SET synchronous_commit = on; SET lock_timeout = '2s';
     SET idle_in_transaction_session_timeout = '5s'; SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2;
     SET tcp_keepalives_count = 3; SET tcp_user_timeout = 10000;";
+
+/// How long a session may take until it is set up.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long one statement may run.
 #[derive(Debug, Clone, Copy)]
@@ -69,9 +73,15 @@ impl Dialler {
 
     /// A session that is set up, on a server that is fit. The task ends with its connection.
     pub(super) async fn session(&self, config: &Config, limit: Limit) -> Result<(Client, JoinHandle<()>), Unfit> {
-        let (client, connection) = self.dial(config).await.map_err(|error| Unfit::from(&error))?;
-        prepare(&client, limit).await?;
-        Ok((client, connection))
+        let opened = tokio::time::timeout(PATIENCE, async {
+            let (client, connection) = self.dial(config).await.map_err(|error| Unfit::from(&error))?;
+            prepare(&client, limit).await?;
+            Ok((client, connection))
+        });
+        // A pooler lets its clients wait while its server is away.
+        opened
+            .await
+            .unwrap_or_else(|_| Err(Unfit::for_now(format!("it did not answer within {} s", PATIENCE.as_secs()))))
     }
 
     async fn dial(&self, config: &Config) -> Result<(Client, JoinHandle<()>), Error> {

@@ -7,7 +7,8 @@ use tokio_postgres::types::{ToSql, Type};
 use super::cells::Cell;
 use super::connection::PostgresStore;
 use super::error::PostgresError;
-use super::transaction::{Tx, begin_read, commit};
+use super::session::Warnings;
+use super::transaction::{Tx, begin_read, commit, commit_watched};
 use crate::base::clock::Timestamp;
 use crate::store::sql::{Database, End, Reader, Row, Sql, Value};
 use crate::store::{Answer, StoreError};
@@ -44,8 +45,8 @@ impl Database for PostgresStore {
     ) -> Answer<'_, T> {
         Box::pin(async move {
             let client = self.writer().await?;
-            let now = self.clock.now();
-            apart(move |runtime| transact(client, runtime, now, job)).await
+            let (now, warnings) = (self.clock.now(), self.warnings.clone());
+            apart(move |runtime| transact(client, &runtime, (now, &warnings), job)).await
         })
     }
 
@@ -81,13 +82,13 @@ async fn apart<T: Send + 'static>(
 
 fn transact<T>(
     mut client: Object,
-    runtime: Handle,
-    now: Timestamp,
+    runtime: &Handle,
+    (now, warnings): (Timestamp, &Warnings),
     job: impl FnOnce(&mut dyn Sql, Timestamp) -> Result<End<T>, StoreError>,
 ) -> Result<T, PostgresError> {
     let transaction = runtime.block_on(client.transaction())?;
-    match job(&mut PostgresSql { transaction: &transaction, runtime: &runtime }, now)? {
-        End::Commit(value) => runtime.block_on(commit(transaction)).map(|()| value),
+    match job(&mut PostgresSql { transaction: &transaction, runtime }, now)? {
+        End::Commit(value) => runtime.block_on(commit_watched(transaction, warnings)).map(|()| value),
         End::RollBack(value) => Ok(runtime.block_on(transaction.rollback()).map(|()| value)?),
     }
 }

@@ -19,8 +19,11 @@ use crate::postgres;
 
 /// Small, so that a test reaches it.
 const VALUES: ValueBudget = ValueBudget { of_topic: 20_000, in_all: 30_000 };
-const OPTIONS: Options =
-    Options { migrate: Migrate::Auto, values: VALUES, keeping: Keeping { of: KeepBodies::Failed, bytes: 1 << 20 } };
+const OPTIONS: Options = Options {
+    migrate: Migrate::Auto,
+    values: VALUES,
+    keeping: Keeping { of: KeepBodies::Failed, bytes: 1 << 20, least_free: 0 },
+};
 const START: Timestamp = Timestamp::from_millis(1_764_000_000_000);
 
 /// An empty database.

@@ -13,7 +13,9 @@ use callbackd::model::keeping::{KeepBodies, Keeping};
 use callbackd::model::lease::Token;
 use callbackd::model::retry::{Next, Reason};
 use callbackd::model::settlement::{Change, Ended, NumberedAttempt, Rows, Settle, Verdict, apply};
+use callbackd::model::state::State;
 use callbackd::model::team::Mode;
+use callbackd::store::reads::{CallbackFilter, Page, QueueMatch};
 use callbackd::store::{Batch, ClaimAsk, Options, PruneAsk, Stores};
 
 use super::engine::{Subject, changes, facts, partition, retry, settle, subjects};
@@ -216,9 +218,21 @@ async fn a_callback_with_an_open_round_is_listed_once_and_never_pruned() {
         let epoch = subject.epoch;
         subject.write(vec![settle(1, 7, Some(epoch), Outcome::ServerError, Next::Exhausted)], vec![]).await;
         subject.lead(vec![Step::Resend], 1).await;
-        let page = callbackd::store::reads::Page { before: None, limit: 10 };
-        let found = subject.reads.callbacks(Default::default(), page).await.unwrap();
-        assert_eq!(found.docs.len(), 1, "{}", subject.name);
+        // It is found by either of its rows, and once.
+        let queue = |target: &str| vec![QueueMatch { team: None, target: target.to_owned() }];
+        let all = CallbackFilter::default;
+        for (filter, count) in [
+            (all(), 1),
+            (CallbackFilter { state: Some(State::Pending), ..all() }, 1),
+            (CallbackFilter { state: Some(State::Exhausted), ..all() }, 1),
+            (CallbackFilter { state: Some(State::Delivered), ..all() }, 0),
+            (CallbackFilter { queues: Some(queue("default:live")), ..all() }, 1),
+            (CallbackFilter { queues: Some(queue("https://a.example:443")), ..all() }, 1),
+        ] {
+            let page = Page { before: None, limit: 10 };
+            let found = subject.reads.callbacks(filter.clone(), page).await.unwrap();
+            assert_eq!(found.docs.len(), count, "{}: {filter:?}", subject.name);
+        }
         let late = START.plus(Duration::from_secs(90 * 86_400));
         subject.clock.advance(Duration::from_secs(90 * 86_400));
         let pruned = subject.store.prune(all_before(late)).await.unwrap();
@@ -241,7 +255,7 @@ async fn kept_bodies_stay_within_their_budget_and_the_oldest_go() {
         for name in ["memory", "sqlite", "postgres"] {
             let (clock, folder) = (Arc::new(ManualClock::new(START)), tempfile::tempdir().unwrap());
             // Room for five bodies of 101 bytes, as they are stored.
-            let options = Options { keeping: Keeping { of, bytes: 530 }, ..OPTIONS };
+            let options = Options { keeping: Keeping { of, bytes: 530, least_free: 0 }, ..OPTIONS };
             let Stores { engine, reads, .. } = opened_with(options, name, &folder, &clock).await;
             let instance = engine.begin().await.unwrap().instance;
             let epoch = engine.take(instance, partition()).await.unwrap().epoch;
@@ -268,4 +282,17 @@ async fn kept_bodies_stay_within_their_budget_and_the_oldest_go() {
             assert!(engine.space().await.unwrap().kept_bytes <= 530, "{name}, {of:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn no_body_is_kept_while_the_disk_is_nearly_full() {
+    let (clock, folder) = (Arc::new(ManualClock::new(START)), tempfile::tempdir().unwrap());
+    let options = Options { keeping: Keeping { least_free: u64::MAX, ..OPTIONS.keeping }, ..OPTIONS };
+    let Stores { engine, reads, .. } = opened_with(options, "sqlite", &folder, &clock).await;
+    let instance = engine.begin().await.unwrap().instance;
+    let epoch = engine.take(instance, partition()).await.unwrap().epoch;
+    let changes = vec![settle(1, 7, Some(epoch), Outcome::ServerError, Next::Exhausted)];
+    engine.write(Arc::new(Batch { instance, number: 1, changes, watermarks: Vec::new() })).await.unwrap();
+    assert_eq!(reads.body(facts(1).id).await.unwrap(), None);
+    assert_eq!(engine.space().await.unwrap().kept_bytes, 0);
 }

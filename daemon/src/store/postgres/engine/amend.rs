@@ -9,7 +9,7 @@ use super::super::connection::PostgresStore;
 use super::super::error::PostgresError;
 use super::super::transaction::Tx;
 use super::kept::{self, KeptChanges};
-use super::rows::{self, Locking, PendingTable, RowNumbers, SettledTable};
+use super::rows::{self, Locking, PendingTable, QueuesRead, RowNumbers, SettledTable};
 use crate::base::clock::Timestamp;
 use crate::model::amendment::{Amended, Amendment, amend as decide};
 use crate::model::callback::CallbackId;
@@ -34,7 +34,8 @@ pub(super) async fn amend(
     // Queues come before their rows, as everywhere.
     let lock = transaction.prepare_cached("SELECT id FROM queue WHERE id = ANY($1) ORDER BY id FOR UPDATE").await?;
     transaction.query(&lock, &[&numbers.queues()]).await?;
-    let mut locked = rows::load(&transaction, &store.numbers, &[id.into()], Locking::Update).await?;
+    let mut locked =
+        rows::load(&transaction, &store.numbers, &[id.into()], Locking::Update, &mut QueuesRead::new()).await?;
     let before = locked.remove(&id).transpose().map_err(PostgresError::Corrupt)?.unwrap_or_default();
     let (after, amended) = decide(&before, amendment, now);
     if amended != Amended::Changed {

@@ -5,14 +5,15 @@ use std::collections::{HashMap, HashSet};
 use deadpool_postgres::Object;
 
 use super::super::cells::{Table, Uuid, rows_of};
+use super::super::connection::PostgresStore;
 use super::super::error::PostgresError;
-use super::super::transaction::commit;
 use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
 use crate::store::EventClaim;
 
 /// Inserts the claims of event ids that nobody has claimed, and reads back whom each event id belongs to.
 pub(super) async fn claim(
+    store: &PostgresStore,
     client: &mut Object,
     claims: &[EventClaim],
     now: Timestamp,
@@ -34,7 +35,7 @@ pub(super) async fn claim(
     for row in transaction.query(&statement, &[&hashes]).await? {
         winners.insert(row.try_get(0)?, row.try_get::<_, Uuid>(1)?.into());
     }
-    commit(transaction).await?;
+    store.commit(transaction).await?;
     let winner = |claim: &EventClaim| winners.get(&claim.hash[..]).copied();
     claims.iter().map(|claim| winner(claim).ok_or(PostgresError::Corrupt("an event id without a claim"))).collect()
 }

@@ -80,14 +80,14 @@ impl EngineStore for PostgresStore {
     fn claim_event_ids(&self, claims: Vec<EventClaim>) -> Answer<'_, Vec<CallbackId>> {
         Box::pin(async move {
             let mut client = self.writer().await?;
-            Ok(event_ids::claim(&mut client, &claims, self.clock.now()).await?)
+            Ok(event_ids::claim(self, &mut client, &claims, self.clock.now()).await?)
         })
     }
 
     fn take(&self, instance: InstanceId, partition: Arc<PartitionKey>) -> Answer<'_, Taken> {
         Box::pin(async move {
             let mut client = self.writer().await?;
-            Ok(partition_offsets::take(&mut client, instance, &partition, None, self.clock.now()).await?)
+            Ok(partition_offsets::take(self, &mut client, instance, &partition, None, self.clock.now()).await?)
         })
     }
 
@@ -102,7 +102,8 @@ impl EngineStore for PostgresStore {
         let new_log = partition_offsets::NewLog { start, log_end, accepted };
         Box::pin(async move {
             let mut client = self.writer().await?;
-            Ok(partition_offsets::take(&mut client, instance, &partition, Some(new_log), self.clock.now()).await?)
+            Ok(partition_offsets::take(self, &mut client, instance, &partition, Some(new_log), self.clock.now())
+                .await?)
         })
     }
 

@@ -7,7 +7,7 @@ use deadpool_postgres::Object;
 
 use super::super::connection::PostgresStore;
 use super::super::error::PostgresError;
-use super::rows::RowNumbers;
+use super::rows::{QueuesRead, RowNumbers};
 use crate::base::clock::Timestamp;
 use crate::model::endpoint::QueueKey;
 use crate::model::event::PartitionKey;
@@ -19,6 +19,8 @@ use crate::store::Batch;
 pub(super) struct Names {
     partitions: HashMap<Arc<PartitionKey>, Option<i64>>,
     queues: HashMap<QueueKey, i64>,
+    /// Those of rows that were read: a round may wait in another queue than its callback did before.
+    pub(super) queues_read: QueuesRead,
 }
 
 impl Names {
@@ -28,7 +30,7 @@ impl Names {
         batch: &Batch,
         now: Timestamp,
     ) -> Result<Self, PostgresError> {
-        let mut names = Self { partitions: HashMap::new(), queues: HashMap::new() };
+        let mut names = Self { partitions: HashMap::new(), queues: HashMap::new(), queues_read: QueuesRead::new() };
         let mut partitions: HashSet<&Arc<PartitionKey>> =
             batch.watermarks.iter().map(|raised| &raised.partition).collect();
         for change in &batch.changes {
@@ -70,7 +72,7 @@ impl Names {
     }
 
     /// The numbers of a row that a change names, or that was read.
-    pub(super) fn of_row(&self, store: &PostgresStore, facts: &Facts) -> Result<RowNumbers, PostgresError> {
+    pub(super) fn of_row(&self, facts: &Facts) -> Result<RowNumbers, PostgresError> {
         let partition = self.partition(&facts.record.partition);
         let partition =
             partition.ok_or_else(|| PostgresError::Refused(format!("no partition {}", facts.record.partition)))?;
@@ -78,7 +80,7 @@ impl Names {
             partition,
             queue: self
                 .queue(&facts.queue)
-                .or_else(|| store.numbers.of_read_queue(&facts.queue))
+                .or_else(|| self.queues_read.get(&facts.queue).copied())
                 .ok_or(PostgresError::Corrupt("a queue without a number"))?,
         })
     }

@@ -6,8 +6,8 @@ use deadpool_postgres::{GenericClient, Object};
 use tokio_postgres::Row;
 
 use super::super::cells::{Table, rows_of};
+use super::super::connection::PostgresStore;
 use super::super::error::PostgresError;
-use super::super::transaction::commit;
 use super::rows::small;
 use crate::base::clock::Timestamp;
 use crate::model::event::PartitionKey;
@@ -34,6 +34,7 @@ pub(super) async fn lock(client: &impl GenericClient, numbers: &[i64]) -> Result
 
 /// Rows 34 and 37: gives the partition to this instance, in the next epoch.
 pub(super) async fn take(
+    store: &PostgresStore,
     client: &mut Object,
     instance: InstanceId,
     key: &PartitionKey,
@@ -64,7 +65,7 @@ pub(super) async fn take(
     let (watermark, accepted) = (watermark(&row, 1)?, row.try_get::<_, Option<String>>(5)?);
     let fresh = watermark.upto == 0 && watermark.seen_upto == 0 && accepted.is_none();
     let taken = Taken { epoch: row.try_get(0)?, watermark, fresh, accepted, deaths: small(&row, 6)? };
-    commit(transaction).await?;
+    store.commit(transaction).await?;
     Ok(taken)
 }
 

@@ -12,7 +12,7 @@ use super::super::numbers::Numbers;
 use crate::base::clock::Timestamp;
 use crate::model::attempt::Outcome;
 use crate::model::callback::CallbackId;
-use crate::model::endpoint::CallbackUrl;
+use crate::model::endpoint::{CallbackUrl, QueueKey};
 use crate::model::event::RecordRef;
 use crate::model::lease::{Facts, Token};
 use crate::model::retry::Progress;
@@ -85,25 +85,32 @@ impl Locking {
 /// A row that can't be read, alone: the others are read all the same.
 pub(in super::super) type Readable<T> = Result<T, &'static str>;
 
-/// Both rows of each of these callbacks, of those that have one.
+/// The numbers of the queues of rows that were read.
+pub(in super::super) type QueuesRead = HashMap<QueueKey, i64>;
+
+/// Both rows of each of these callbacks, of those that have one. The numbers of their queues are added to `queues`.
 pub(in super::super) async fn load(
     client: &impl GenericClient,
     numbers: &Numbers,
     ids: &[Uuid],
     locking: Locking,
+    queues: &mut QueuesRead,
 ) -> Result<HashMap<CallbackId, Readable<Rows>>, PostgresError> {
     let mut found: HashMap<CallbackId, Readable<Rows>> = HashMap::new();
     // Pending first: a callback moves from there to settled, so it can't be missed between the two reads.
     let pending = client.prepare_cached(&locking.of(&SELECT_PENDING)).await?;
     for row in client.query(&pending, &[&ids]).await? {
         let id = id_of(&row)?;
-        let read = kept_apart(read_pending(client, numbers, &row).await)?;
+        let read = kept_apart(read_pending(client, numbers, &row, queues).await)?;
         found.insert(id, read.map(|pending| Rows { settled: None, pending: Some(pending) }));
     }
     let settled = client.prepare_cached(&locking.of(&SELECT_SETTLED)).await?;
     for row in client.query(&settled, &[&ids]).await? {
         let id = id_of(&row)?;
-        match (kept_apart(read_settled(client, numbers, &row).await)?, found.entry(id).or_insert(Ok(Rows::default()))) {
+        match (
+            kept_apart(read_settled(client, numbers, &row, queues).await)?,
+            found.entry(id).or_insert(Ok(Rows::default())),
+        ) {
             (Ok(settled), Ok(rows)) => rows.settled = Some(settled),
             (Err(what), rows) => *rows = Err(what),
             (Ok(_), Err(_)) => {}
@@ -118,7 +125,7 @@ pub(in super::super) async fn load_one(
     numbers: &Numbers,
     id: CallbackId,
 ) -> Result<Rows, PostgresError> {
-    let mut found = load(client, numbers, &[id.into()], Locking::None).await?;
+    let mut found = load(client, numbers, &[id.into()], Locking::None, &mut QueuesRead::new()).await?;
     found.remove(&id).transpose().map(Option::unwrap_or_default).map_err(PostgresError::Corrupt)
 }
 
@@ -135,8 +142,16 @@ pub(in super::super) fn id_of(row: &Row) -> Result<CallbackId, PostgresError> {
     Ok(row.try_get::<_, Uuid>(0)?.into())
 }
 
-async fn read_facts(client: &impl GenericClient, numbers: &Numbers, row: &Row) -> Result<Arc<Facts>, PostgresError> {
+async fn read_facts(
+    client: &impl GenericClient,
+    numbers: &Numbers,
+    row: &Row,
+    queues: &mut QueuesRead,
+) -> Result<Arc<Facts>, PostgresError> {
     let hash: &[u8] = row.try_get(11)?;
+    let number = row.try_get(4)?;
+    let queue = numbers.queue_key(client, number).await?;
+    queues.insert(queue.clone(), number);
     Ok(Arc::new(Facts {
         id: id_of(row)?,
         record: RecordRef {
@@ -144,7 +159,7 @@ async fn read_facts(client: &impl GenericClient, numbers: &Numbers, row: &Row) -
             offset: row.try_get(2)?,
             timestamp: row.try_get(3)?,
         },
-        queue: numbers.queue_key(client, row.try_get(4)?).await?,
+        queue,
         builder: small(row, 5)?,
         mode: if row.try_get(6)? { Mode::Test } else { Mode::Live },
         team: row.try_get::<_, &str>(7)?.into(),
@@ -155,8 +170,13 @@ async fn read_facts(client: &impl GenericClient, numbers: &Numbers, row: &Row) -
     }))
 }
 
-async fn read_settled(client: &impl GenericClient, numbers: &Numbers, row: &Row) -> Result<Settled, PostgresError> {
-    let facts = read_facts(client, numbers, row).await?;
+async fn read_settled(
+    client: &impl GenericClient,
+    numbers: &Numbers,
+    row: &Row,
+    queues: &mut QueuesRead,
+) -> Result<Settled, PostgresError> {
+    let facts = read_facts(client, numbers, row, queues).await?;
     let (state, reason): (&str, Option<&str>) = (row.try_get(FACTS + 6)?, row.try_get(FACTS + 7)?);
     Ok(Settled {
         facts,
@@ -171,8 +191,13 @@ async fn read_settled(client: &impl GenericClient, numbers: &Numbers, row: &Row)
     })
 }
 
-async fn read_pending(client: &impl GenericClient, numbers: &Numbers, row: &Row) -> Result<Pending, PostgresError> {
-    let facts = read_facts(client, numbers, row).await?;
+async fn read_pending(
+    client: &impl GenericClient,
+    numbers: &Numbers,
+    row: &Row,
+    queues: &mut QueuesRead,
+) -> Result<Pending, PostgresError> {
+    let facts = read_facts(client, numbers, row, queues).await?;
     let time = |at| -> Result<_, PostgresError> { Ok(row.try_get::<_, Option<i64>>(at)?.map(Timestamp::from_millis)) };
     let url = row.try_get::<_, Option<&[u8]>>(FACTS + 9)?.map(text).transpose()?;
     Ok(Pending {

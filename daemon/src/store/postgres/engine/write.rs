@@ -175,16 +175,18 @@ impl Work<'_> {
         }
         let mut table = SettledTable::new();
         for (_, settled, ..) in &first {
-            table.push(settled, self.names.of_row(self.store, &settled.facts)?);
+            table.push(settled, self.names.of_row(&settled.facts)?);
         }
         let inserted: HashSet<CallbackId> = table.insert_new(self.transaction).await?.into_iter().collect();
         let mut made = Vec::new();
         for (at, settled, attempt, verdict) in &first {
             if inserted.contains(&settled.facts.id) {
                 verdicts[*at] = Some(*verdict);
-                let rows = Rows { settled: Some(settled.clone()), pending: None };
-                let ends = (&Rows::default(), &rows);
-                self.kept.follow(self.store.keeping, settled.facts.id, ends, &body_of(&changes[*at]));
+                if self.store.keeping.keeps_ended(settled.ended) {
+                    let rows = Rows { settled: Some(settled.clone()), pending: None };
+                    let ends = (&Rows::default(), &rows);
+                    self.kept.follow(self.store.keeping, settled.facts.id, ends, &body_of(&changes[*at]));
+                }
                 made.extend(attempt.clone().map(|attempt| (settled.facts.id, attempt)));
             }
         }
@@ -198,12 +200,14 @@ impl Work<'_> {
             return Ok(());
         }
         let facts: Vec<&Arc<Facts>> = rest.iter().filter_map(|at| changes[*at].facts()).collect();
-        self.lock_queues(&facts).await?;
         let mut ids: Vec<Uuid> = facts.iter().map(|facts| facts.id.into()).collect();
         ids.sort_unstable();
         ids.dedup();
+        self.lock_queues(&facts, &ids).await?;
         let mut entries: BTreeMap<CallbackId, Entry> = BTreeMap::new();
-        for (id, before) in rows::load(self.transaction, &self.store.numbers, &ids, Locking::Update).await? {
+        let queues = &mut self.names.queues_read;
+        let loaded = rows::load(self.transaction, &self.store.numbers, &ids, Locking::Update, queues).await?;
+        for (id, before) in loaded {
             let before = before.map_err(PostgresError::Corrupt)?;
             entries.insert(id, Entry { now: before.clone(), before, body: Bytes::new() });
         }
@@ -232,8 +236,14 @@ impl Work<'_> {
         self.write_rows(&entries).await
     }
 
-    async fn lock_queues(&self, facts: &[&Arc<Facts>]) -> Result<(), PostgresError> {
+    /// The queues that the changes name, and those of the rows that there are: a round may wait in another one.
+    async fn lock_queues(&self, facts: &[&Arc<Facts>], ids: &[Uuid]) -> Result<(), PostgresError> {
         let mut queues: Vec<i64> = facts.iter().filter_map(|facts| self.names.queue(&facts.queue)).collect();
+        let sql = "SELECT queue FROM pending WHERE id = ANY($1) AND round > 0";
+        let statement = self.transaction.prepare_cached(sql).await?;
+        for row in self.transaction.query(&statement, &[&ids]).await? {
+            queues.push(row.try_get(0)?);
+        }
         queues.sort_unstable();
         queues.dedup();
         let sql = "SELECT id FROM queue WHERE id = ANY($1) ORDER BY id FOR UPDATE";
@@ -250,7 +260,7 @@ impl Work<'_> {
         for (id, entry) in entries {
             self.kept.follow(self.store.keeping, *id, (&entry.before, &entry.now), &entry.body);
             if let Some(row) = entry.now.settled.as_ref().filter(|row| Some(*row) != entry.before.settled.as_ref()) {
-                let numbers = self.names.of_row(self.store, &row.facts)?;
+                let numbers = self.names.of_row(&row.facts)?;
                 settled.push(row, numbers);
                 // The round of a callback may wait in another queue than that of its settled row.
                 if self.names.queue(&row.facts.queue).is_none() {
@@ -260,7 +270,7 @@ impl Work<'_> {
             match (&entry.before.pending, &entry.now.pending) {
                 (Some(_), None) => ended.push((*id).into()),
                 (before, Some(row)) if before.as_ref() != Some(row) => {
-                    let numbers = self.names.of_row(self.store, &row.facts)?;
+                    let numbers = self.names.of_row(&row.facts)?;
                     pending.push(row, numbers);
                     let mut added = 0;
                     if before.is_none() {
@@ -313,7 +323,7 @@ impl Work<'_> {
             let freed: i64 = row.try_get(1)?;
             let entry = entries.get(&rows::id_of(&row)?);
             if let Some(before) = entry.and_then(|entry| entry.before.pending.as_ref()) {
-                let queue = self.names.of_row(self.store, &before.facts)?.queue;
+                let queue = self.names.of_row(&before.facts)?.queue;
                 self.note_queue(queue, None, freed.saturating_neg());
             }
         }

@@ -14,7 +14,7 @@ use tokio_postgres::Row;
 
 use super::cells::Uuid;
 use super::connection::PostgresStore;
-use super::engine::rows::{Locking, id_of, opt_small};
+use super::engine::rows::{Locking, QueuesRead, id_of, opt_small};
 use super::engine::{attempts, kept, partition_offsets, rows};
 use super::error::PostgresError;
 use super::transaction::begin_read;
@@ -101,7 +101,7 @@ async fn callbacks(
     let client = store.people_reader().await?;
     let found = scan::scan(&client, filter, page).await?;
     let ids: Vec<Uuid> = found.docs.iter().copied().map(Uuid::from).collect();
-    let mut rows = rows::load(&client, &store.numbers, &ids, Locking::None).await?;
+    let mut rows = rows::load(&client, &store.numbers, &ids, Locking::None, &mut QueuesRead::new()).await?;
     let mut docs = Vec::with_capacity(found.docs.len());
     for id in found.docs {
         let of_id = rows.remove(&id).transpose().map_err(PostgresError::Corrupt)?;

@@ -22,10 +22,18 @@ use crate::model::amendment::{Amended, Amendment};
 use crate::model::callback::CallbackId;
 use crate::model::endpoint_history::EndpointHistory;
 use crate::model::event::PartitionKey;
+use crate::model::keeping::Keeping;
 use crate::store::{
     Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, PruneAsk, Pruned,
     SetBack, Space, Taken,
 };
+
+impl SqliteStore {
+    /// Which bodies are kept with so much of the disk left.
+    fn keeping_now(&self) -> Keeping {
+        self.keeping.with_free(upkeep::free_bytes(&self.directory))
+    }
+}
 
 impl EngineStore for SqliteStore {
     fn note_endpoints(&self, histories: Vec<EndpointHistory>) -> Answer<'_, ()> {
@@ -54,7 +62,7 @@ impl EngineStore for SqliteStore {
     }
 
     fn write(&self, batch: Arc<Batch>) -> Answer<'_, Applied> {
-        let (values, keeping) = (self.values, self.keeping);
+        let (values, keeping) = (self.values, self.keeping_now());
         self.in_transaction(move |transaction, ids, now| write::write(transaction, ids, &batch, (values, keeping), now))
     }
 
@@ -63,7 +71,7 @@ impl EngineStore for SqliteStore {
     }
 
     fn amend(&self, id: CallbackId, amendment: Amendment) -> Answer<'_, Amended> {
-        let keeping = self.keeping;
+        let keeping = self.keeping_now();
         self.in_transaction(move |transaction, ids, now| amend::amend(transaction, ids, keeping, id, &amendment, now))
     }
 

@@ -51,8 +51,13 @@ pub(super) fn space(connection: &Connection, directory: &Path) -> Result<Space, 
         .prepare_cached("SELECT coalesce(sum(parked_bytes), 0) FROM queue WHERE parked_bytes > 0")?
         .query_row([], |row| row.get(0))?;
     let kept_bytes = connection.prepare_cached("SELECT kept_bytes FROM store")?.query_row([], |row| row.get(0))?;
-    let disk = rustix::fs::statvfs(directory).ok();
-    Ok(Space { parked_bytes, kept_bytes, free_bytes: disk.map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)) })
+    Ok(Space { parked_bytes, kept_bytes, free_bytes: free_bytes(directory) })
+}
+
+/// What the disk has left.
+pub(super) fn free_bytes(directory: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(directory).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 pub(super) fn newest_time(connection: &Connection) -> Result<Option<Timestamp>, SqliteError> {

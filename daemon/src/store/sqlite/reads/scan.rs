@@ -27,23 +27,23 @@ pub(super) fn scan(
         cursors.push(Cursor::open(statement.query(params_from_iter(values))?)?);
     }
     let mut found = Found { docs: Vec::with_capacity(page.limit), next: None };
-    let mut last = None;
     for looked in 1_usize.. {
         let heads = cursors.iter().enumerate();
         let heads = heads.filter_map(|(at, cursor)| cursor.head.as_ref().map(|head| (head.id, at)));
         let Some((id, at)) = heads.max() else { return Ok(found) };
         let candidate = cursors[at].pop()?;
-        // A callback that is sent again is in both tables.
-        if last != Some(id) && candidate.is_some_and(|candidate| candidate.matches(filter, queues.as_ref())) {
+        // A callback that is sent again is in both tables. It is listed once, whichever row matches.
+        if found.docs.last() != Some(&id)
+            && candidate.is_some_and(|candidate| candidate.matches(filter, queues.as_ref()))
+        {
             if found.docs.len() == page.limit {
                 found.next = found.docs.last().copied();
                 return Ok(found);
             }
             found.docs.push(id);
         }
-        last = Some(id);
         if looked.is_multiple_of(STRIDE) && Instant::now() >= deadline {
-            found.next = last;
+            found.next = Some(id);
             return Ok(found);
         }
     }
