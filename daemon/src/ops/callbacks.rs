@@ -106,7 +106,8 @@ impl Session {
     }
 
     /// The body of a callback, byte for byte as it is sent. It is kept while the callback is pending, and afterwards as
-    /// `store.bodies` says. One that is not kept is read from Kafka again, as long as Kafka has its record. Each time it is shown, an audit row is written.
+    /// `store.bodies` says. One that is not kept is read from Kafka again, as long as Kafka has its record. Each time it is
+    /// shown, an audit row is written.
     ///
     /// # Errors
     /// `forbidden`, `invalid_request`, `not_found`, `pruned`, or the store's.

@@ -11,7 +11,7 @@ use super::{Inner, OpsError, Session};
 use crate::base::clock::Timestamp;
 use crate::base::named::named;
 use crate::model::attempt::Outcome;
-use crate::model::endpoint::{Origin, QueueTarget};
+use crate::model::endpoint::{Origin, QueueKey, QueueTarget};
 use crate::model::endpoint_history::RecentOutcomes;
 use crate::model::team::{Mode, Team};
 use crate::net::target::Target;
@@ -138,6 +138,38 @@ impl Session {
         found.ok_or_else(|| {
             OpsError::NotFound(format!("that team has no endpoint {origin} in use lately or with pending callbacks"))
         })
+    }
+}
+
+/// Callbacks that one transaction makes due.
+const RETRIED_AT_ONCE: usize = 5_000;
+
+impl Session {
+    /// Makes the next attempts of all pending callbacks of an endpoint due now, for example after a receiver was repaired. Each
+    /// takes the place of the planned one. The endpoint's limits hold, so they go out as fast as it takes them. Answers with how
+    /// many callbacks waited for a later time.
+    ///
+    /// # Errors
+    /// `forbidden`, `invalid_request`, `not_found`, or the store's; then some callbacks may be due already.
+    pub async fn retry_endpoint(&self, team: &str, origin: &str) -> Result<u64, OpsError> {
+        self.allow_team(Operation::RetryEndpoint, team)?;
+        self.inner.check_team_exists(team).await?;
+        let origin = super::teams::origin(origin)?.to_string();
+        let parts = self.parts();
+        parts.admin.note(self.caller.entry(Operation::RetryEndpoint, team, origin.clone())).await?;
+        let mut made_due = 0;
+        for queue in self.inner.queues_of(Some(team), &origin).await? {
+            let Some(target) = QueueTarget::parse(&queue.target) else { continue };
+            let key = QueueKey { team: team.into(), target };
+            loop {
+                let piece = parts.store.retry_queue(key.clone(), RETRIED_AT_ONCE).await?;
+                made_due += piece as u64;
+                if piece < RETRIED_AT_ONCE {
+                    break;
+                }
+            }
+        }
+        Ok(made_due)
     }
 }
 

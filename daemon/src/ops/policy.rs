@@ -90,6 +90,7 @@ operations! {
     DeadLetter "dead_letter" Read Objects "see a dead letter";
     Endpoints "endpoints" Read Objects "list endpoints";
     Endpoint "endpoint" Read Team "see an endpoint";
+    RetryEndpoint "retry_endpoint" Operate Team "retry the callbacks of an endpoint" audited "endpoint.retry";
     Tokens "tokens" Read Objects "list tokens";
     CreateToken "create_token" Operate Objects "create a token" audited "token.create";
     RevokeToken "revoke_token" Operate Objects "revoke a token" audited "token.revoke";

@@ -192,6 +192,10 @@ pub trait EngineStore: Send + Sync {
     /// Changes one callback as an operator asks, in a transaction of its own.
     fn amend(&self, id: CallbackId, amendment: Amendment) -> Answer<'_, Amended>;
 
+    /// Makes pending callbacks of a queue due now that wait for a later time and are not under way: the earliest first, at
+    /// most so many. Answers with their number.
+    fn retry_queue(&self, queue: QueueKey, at_most: usize) -> Answer<'_, usize>;
+
     /// Which of these ids have a row, pending or settled.
     fn known(&self, ids: Vec<CallbackId>) -> Answer<'_, Vec<Option<Known>>>;
 

@@ -12,6 +12,7 @@ use super::{
 use crate::base::clock::Timestamp;
 use crate::model::amendment::{Amended, Amendment};
 use crate::model::callback::CallbackId;
+use crate::model::endpoint::QueueKey;
 use crate::model::endpoint_history::EndpointHistory;
 use crate::model::event::PartitionKey;
 use crate::model::settlement::Change;
@@ -130,6 +131,10 @@ impl EngineStore for FaultyStore {
 
     fn amend(&self, id: CallbackId, amendment: Amendment) -> Answer<'_, Amended> {
         self.guarded(self.inner.amend(id, amendment))
+    }
+
+    fn retry_queue(&self, queue: QueueKey, at_most: usize) -> Answer<'_, usize> {
+        self.guarded(self.inner.retry_queue(queue, at_most))
     }
 
     fn known(&self, ids: Vec<CallbackId>) -> Answer<'_, Vec<Option<Known>>> {

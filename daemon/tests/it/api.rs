@@ -128,6 +128,12 @@ pub fn requests(ids: &BTreeMap<&str, String>) -> Vec<(&'static str, &'static str
         ("get", "/dead_letters/{id}", format!("/dead_letters/{}", id("letter")), Value::Null),
         ("get", "/endpoints", "/endpoints".into(), Value::Null),
         ("get", "/endpoints/{team}/{origin}", format!("/endpoints/{TEAM}/{}", escaped(&id("origin"))), Value::Null),
+        (
+            "post",
+            "/endpoints/{team}/{origin}/retry",
+            format!("/endpoints/{TEAM}/{}/retry", escaped(&id("origin"))),
+            json!({}),
+        ),
         ("get", "/tokens", "/tokens".into(), Value::Null),
         ("post", "/tokens", "/tokens".into(), json!({"name": "a", "scope": "read"})),
         ("post", "/tokens/{id}/revoke", format!("/tokens/{}/revoke", id("token")), json!({})),

@@ -68,6 +68,7 @@ async fn ask(session: &Session, operation: Operation) -> Result<(), OpsError> {
         Operation::DeadLetter => session.dead_letter("dl_none").await.map(drop),
         Operation::Endpoints => session.endpoints(EndpointFilter::default(), None, 1).await.map(drop),
         Operation::Endpoint => session.endpoint(team, "https://a.example").await.map(drop),
+        Operation::RetryEndpoint => session.retry_endpoint(team, "https://a.example").await.map(drop),
         Operation::Tokens => session.tokens().await.map(drop),
         Operation::CreateToken => {
             let new = NewToken {

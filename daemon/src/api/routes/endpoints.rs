@@ -7,7 +7,7 @@ use utoipa::IntoParams;
 use super::super::extract::{Answer, Nothing, Place, Query};
 use super::super::paging::Paging;
 use super::super::shapes::names::EndpointStateName;
-use super::super::shapes::{EndpointShape, Page};
+use super::super::shapes::{EndpointRetry, EndpointShape, Page};
 use crate::ops::endpoints::{Endpoint, EndpointFilter};
 use crate::ops::{Session, named};
 
@@ -55,4 +55,20 @@ pub(super) async fn endpoint(
     Query(_): Query<Nothing>,
 ) -> Answer<EndpointShape> {
     Ok(Json(EndpointShape::new(&session.endpoint(&team, &origin).await?)))
+}
+
+/// Make the next attempts of all pending callbacks of an endpoint due now.
+///
+/// Each takes the place of the planned one: no callback gets an attempt more than before. They go out as fast as the limits of the
+/// endpoint allow. The answer says how many callbacks waited for a later time.
+#[utoipa::path(post, path = "/endpoints/{team}/{origin}/retry", tag = "endpoints",
+    params(("team" = String, Path, description = "The team's id."),
+           ("origin" = String, Path, description = "Scheme, host and port, percent-encoded.")),
+    responses((status = 200, body = EndpointRetry)))]
+pub(super) async fn retry_endpoint(
+    session: Session,
+    Place((team, origin)): Place<(String, String)>,
+) -> Answer<EndpointRetry> {
+    let made_due = session.retry_endpoint(&team, &origin).await?;
+    Ok(Json(EndpointRetry { team_id: team, origin, made_due }))
 }

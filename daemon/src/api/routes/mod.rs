@@ -42,6 +42,7 @@ pub(super) fn all() -> OpenApiRouter<Ops> {
         .routes(routes!(dead_letters::dead_letter))
         .routes(routes!(endpoints::endpoints))
         .routes(routes!(endpoints::endpoint))
+        .routes(routes!(endpoints::retry_endpoint))
         .routes(routes!(tokens::tokens, tokens::create_token))
         .routes(routes!(tokens::revoke_token))
         .routes(routes!(tokens::audit))

@@ -68,3 +68,12 @@ impl EndpointShape {
         }
     }
 }
+
+/// What a retry of an endpoint did.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EndpointRetry {
+    pub team_id: String,
+    pub origin: String,
+    /// Callbacks that waited for a later time, and are due now.
+    pub made_due: u64,
+}

@@ -11,7 +11,7 @@ mod tokens;
 
 pub use callbacks::{AttemptShape, AttemptsShape, CallbackResend, CallbackShape, TaskShape, UnderWayShape};
 pub use dead_letters::DeadLetterShape;
-pub use endpoints::{EndpointShape, OutcomeCount};
+pub use endpoints::{EndpointRetry, EndpointShape, OutcomeCount};
 pub use status::{Acceptance, ClockShape, InstanceShape, LogLevelShape, OffsetsShape, StartedShape, StatusShape};
 pub use teams::{
     AuthSwitch, CheckShape, KeyShape, NewKeyShape, OriginForm, Promotion, RevealedKey, Revocation, StepShape,

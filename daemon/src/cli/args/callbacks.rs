@@ -84,7 +84,7 @@ pub(in crate::cli) enum CallbacksCommand {
         /// The callback's id.
         id: String,
     },
-    /// Print the body of a pending callback as it is sent. On a terminal, control characters are escaped.
+    /// Print the body of a callback as it is sent. On a terminal, control characters are escaped.
     #[command(after_help = "Example:\n  callbackd callbacks payload cb_01kav9ft00zkek0kfes3qvf608")]
     Payload {
         /// The callback's id.
@@ -162,6 +162,14 @@ pub(in crate::cli) enum EndpointsCommand {
     /// Show one endpoint.
     #[command(after_help = "Example:\n  callbackd endpoints get team_acme https://acme.example:443")]
     Get {
+        /// The team's id.
+        team: String,
+        /// The endpoint's scheme, host and port.
+        origin: String,
+    },
+    /// Make the next attempts of all pending callbacks of an endpoint now, for example after a receiver was repaired.
+    #[command(after_help = "Example:\n  callbackd endpoints retry team_acme https://acme.example:443")]
+    Retry {
         /// The team's id.
         team: String,
         /// The endpoint's scheme, host and port.

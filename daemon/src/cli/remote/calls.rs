@@ -80,6 +80,9 @@ pub(super) fn of(command: Command, streams: bool) -> Result<Call, Failure> {
         Command::Endpoints(EndpointsCommand::Get { team, origin }) => {
             get(format!("/endpoints/{}/{}", escaped(&team), escaped(&origin)), View::Record)
         }
+        Command::Endpoints(EndpointsCommand::Retry { team, origin }) => {
+            post(format!("/endpoints/{}/{}/retry", escaped(&team), escaped(&origin)), json!({}), View::Record)
+        }
         Command::Endpoints(EndpointsCommand::Check { team, url, mode }) => check(&team, Some(url), &mode),
         Command::DeadLetters(DeadLettersCommand::List { letters, page }) => {
             list("/dead_letters", letter_members(&letters)?, &page, &views::DEAD_LETTERS)

@@ -143,6 +143,10 @@ impl EngineStore for Scripted {
         self.inner.amend(id, amendment)
     }
 
+    fn retry_queue(&self, queue: QueueKey, at_most: usize) -> Answer<'_, usize> {
+        self.inner.retry_queue(queue, at_most)
+    }
+
     fn known(&self, ids: Vec<CallbackId>) -> Answer<'_, Vec<Option<Known>>> {
         self.inner.known(ids)
     }

@@ -16,7 +16,7 @@ use crate::model::event::PartitionKey;
 use crate::model::keeping::Keeping;
 use crate::model::lease::Token;
 use crate::model::offsets::Watermark;
-use crate::model::settlement::{Change, Claim, Rows, Verdict, apply, apply_claim};
+use crate::model::settlement::{Change, Claim, Pending, Rows, Verdict, apply, apply_claim};
 use crate::store::engine::new_run;
 use crate::store::reads::{BuriedLetter, Counts, InstanceEnd};
 use crate::store::{
@@ -91,6 +91,18 @@ impl EngineStore for MemoryStore {
     fn amend(&self, id: CallbackId, amendment: Amendment) -> Answer<'_, Amended> {
         let now = self.clock.now();
         done(Ok(self.state().amend(id, &amendment, self.keeping, now)))
+    }
+
+    fn retry_queue(&self, queue: QueueKey, at_most: usize) -> Answer<'_, usize> {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let waits = |row: &&mut Pending| row.facts.queue == queue && row.token.is_none() && row.due > now;
+        let mut later: Vec<_> =
+            state.rows.values_mut().filter_map(|rows| rows.pending.as_mut()).filter(waits).collect();
+        later.sort_by_key(|row| row.due);
+        later.truncate(at_most);
+        later.iter_mut().for_each(|row| row.due = now);
+        done(Ok(later.len()))
     }
 
     fn take(&self, instance: InstanceId, partition: Arc<PartitionKey>) -> Answer<'_, Taken> {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use callbackd::base::clock::Clock as _;
 use callbackd::model::amendment::{Amended, Amendment, amend};
 use callbackd::model::attempt::Outcome;
+use callbackd::model::endpoint::QueueKey;
 use callbackd::model::lease::Token;
 use callbackd::model::retry::{Next, Reason};
 use callbackd::model::settlement::Ended;
@@ -99,5 +100,32 @@ async fn a_cancelled_callback_is_never_claimed_and_a_late_success_counts() {
         let settled = subject.rows(facts(2).id).await.settled.unwrap();
         assert_eq!((settled.ended, settled.revision), (Ended::Delivered, 2), "{}", subject.name);
         assert_eq!(subject.reads.body(facts(2).id).await.unwrap(), None::<Bytes>, "{}", subject.name);
+    }
+}
+
+#[tokio::test]
+async fn the_callbacks_of_a_queue_are_made_due_now_in_pieces_the_earliest_first() {
+    for mut subject in subjects().await {
+        let epoch = subject.epoch;
+        for n in 1..=5 {
+            let Next::Retry { due, since, horizon } = super::engine::retry() else { unreachable!() };
+            let next = Next::Retry { due: due.plus(Duration::from_secs(n.into())), since, horizon };
+            subject.write(vec![settle(n, 7, Some(epoch), Outcome::ServerError, next)], vec![]).await;
+        }
+        // This one is under way.
+        subject.write(vec![park(6, Some(9), epoch)], vec![]).await;
+        let queue = facts(1).queue.clone();
+        let elsewhere = QueueKey { team: "team_b".into(), ..queue.clone() };
+        assert_eq!(subject.store.retry_queue(elsewhere, 10).await.unwrap(), 0, "{}", subject.name);
+        assert_eq!(subject.store.retry_queue(queue.clone(), 3).await.unwrap(), 3, "{}", subject.name);
+        let claimed = subject.store.claim(subject.ask()).await.unwrap().rows;
+        let mut ids: Vec<_> = claimed.iter().map(|(row, _)| row.facts.id).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, [1, 2, 3].map(|n| facts(n).id), "{}: the earliest ones", subject.name);
+        assert!(claimed.iter().all(|(row, _)| row.progress.tries == 1), "{}: no try is taken away", subject.name);
+        assert_eq!(subject.store.retry_queue(queue.clone(), 3).await.unwrap(), 2, "{}", subject.name);
+        assert_eq!(subject.store.retry_queue(queue, 3).await.unwrap(), 0, "{}", subject.name);
+        let ask = ClaimAsk { first_token: Token(2_000), ..subject.ask() };
+        assert_eq!(subject.store.claim(ask).await.unwrap().rows.len(), 2, "{}", subject.name);
     }
 }

@@ -20,6 +20,7 @@ use super::connection::PostgresStore;
 use crate::base::clock::Timestamp;
 use crate::model::amendment::{Amended, Amendment};
 use crate::model::callback::CallbackId;
+use crate::model::endpoint::QueueKey;
 use crate::model::endpoint_history::EndpointHistory;
 use crate::model::event::PartitionKey;
 use crate::store::{
@@ -70,6 +71,13 @@ impl EngineStore for PostgresStore {
         Box::pin(async move {
             let mut client = self.writer().await?;
             Ok(amend::amend(self, &mut client, id, &amendment, self.clock.now()).await?)
+        })
+    }
+
+    fn retry_queue(&self, queue: QueueKey, at_most: usize) -> Answer<'_, usize> {
+        Box::pin(async move {
+            let mut client = self.writer().await?;
+            Ok(upkeep::retry_queue(&mut client, &queue, at_most, self.clock.now()).await?)
         })
     }
 

@@ -98,7 +98,8 @@ impl Piece {
         Ok((transaction.query_one(sql, &[&self.after, &self.end]).await?.try_get(0)?, None))
     }
 
-    /// Deletes rows, and gives their number and the bytes of the bodies that were kept of them. Locks the rows and then looks again whether they have a pending row, in a statement of its own.
+    /// Deletes rows, and gives their number and the bytes of the bodies that were kept of them. It locks the rows and then
+    /// looks again whether they have a pending row, in a statement of its own.
     async fn delete(&self, transaction: &Tx<'_>, upto: Uuid) -> Result<(usize, i64), PostgresError> {
         let old = "SELECT id FROM settled WHERE settled_at < $1 AND id > $2 AND id <= $3 ORDER BY id FOR UPDATE";
         let found = transaction.query(old, &[&self.settled_before.millis(), &self.after, &upto]).await?;

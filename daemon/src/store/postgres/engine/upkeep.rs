@@ -6,6 +6,7 @@ use super::super::cells::{Table, rows_of};
 use super::super::error::PostgresError;
 use super::super::transaction::commit;
 use crate::base::clock::Timestamp;
+use crate::model::endpoint::QueueKey;
 use crate::store::engine::new_run;
 use crate::store::{Begun, InstanceId, SetBack, Space};
 
@@ -141,4 +142,29 @@ pub(super) async fn sweep(client: &mut Object, now: Timestamp, found: &[QueueSee
     }
     commit(transaction).await?;
     Ok(usize::try_from(expired).unwrap_or(usize::MAX))
+}
+
+/// Makes rows of a queue due now that wait for a later time, the earliest first. The queue is locked before its rows; a row that
+/// another transaction has locked is changed by that one.
+pub(super) async fn retry_queue(
+    client: &mut Object,
+    queue: &QueueKey,
+    at_most: usize,
+    now: Timestamp,
+) -> Result<usize, PostgresError> {
+    let transaction = client.transaction().await?;
+    let sql = "SELECT id FROM queue WHERE team = $1 AND target = $2 FOR UPDATE";
+    let Some(row) = transaction.query_opt(sql, &[&&*queue.team, &queue.target.name()]).await? else { return Ok(0) };
+    let (number, limit): (i64, i64) = (row.try_get(0)?, i64::try_from(at_most).unwrap_or(i64::MAX));
+    let sql = "UPDATE pending SET due = $2 FROM (
+                   SELECT id FROM pending WHERE queue = $1 AND token IS NULL AND due > $2
+                   ORDER BY due LIMIT $3 FOR UPDATE SKIP LOCKED) AS later
+               WHERE pending.id = later.id";
+    let changed = transaction.execute(sql, &[&number, &now.millis(), &limit]).await?;
+    if changed > 0 {
+        let sql = "UPDATE queue SET next_at = least(next_at, $2) WHERE id = $1";
+        transaction.execute(sql, &[&number, &now.millis()]).await?;
+    }
+    commit(transaction).await?;
+    Ok(usize::try_from(changed).unwrap_or(usize::MAX))
 }

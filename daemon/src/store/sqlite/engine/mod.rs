@@ -20,6 +20,7 @@ use super::connection::SqliteStore;
 use crate::base::clock::Timestamp;
 use crate::model::amendment::{Amended, Amendment};
 use crate::model::callback::CallbackId;
+use crate::model::endpoint::QueueKey;
 use crate::model::endpoint_history::EndpointHistory;
 use crate::model::event::PartitionKey;
 use crate::model::keeping::Keeping;
@@ -73,6 +74,10 @@ impl EngineStore for SqliteStore {
     fn amend(&self, id: CallbackId, amendment: Amendment) -> Answer<'_, Amended> {
         let keeping = self.keeping_now();
         self.in_transaction(move |transaction, ids, now| amend::amend(transaction, ids, keeping, id, &amendment, now))
+    }
+
+    fn retry_queue(&self, queue: QueueKey, at_most: usize) -> Answer<'_, usize> {
+        self.in_transaction(move |transaction, _, now| upkeep::retry_queue(transaction, &queue, at_most, now))
     }
 
     fn known(&self, ids: Vec<CallbackId>) -> Answer<'_, Vec<Option<Known>>> {

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::error::SqliteError;
 use crate::base::clock::Timestamp;
+use crate::model::endpoint::QueueKey;
 use crate::store::engine::new_run;
 use crate::store::{Begun, InstanceId, SetBack, Space};
 
@@ -141,4 +142,30 @@ pub(super) fn look_at_queues(connection: &Connection) -> Result<Vec<QueueSeen>, 
     let rows =
         statement.query_map([], |row| Ok(QueueSeen { queue: row.get(0)?, due: row.get(1)?, bytes: row.get(2)? }))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Makes rows of a queue due now that wait for a later time, the earliest first.
+pub(super) fn retry_queue(
+    connection: &Connection,
+    queue: &QueueKey,
+    at_most: usize,
+    now: Timestamp,
+) -> Result<usize, SqliteError> {
+    let number: Option<i64> = connection
+        .prepare_cached("SELECT id FROM queue WHERE team = ?1 AND target = ?2")?
+        .query_row(params![&*queue.team, queue.target.name()], |row| row.get(0))
+        .optional()?;
+    let Some(number) = number else { return Ok(0) };
+    let changed = connection
+        .prepare_cached(
+            "UPDATE pending SET due = ?2 WHERE id IN (
+                 SELECT id FROM pending WHERE queue = ?1 AND token IS NULL AND due > ?2 ORDER BY due LIMIT ?3)",
+        )?
+        .execute(params![number, now.millis(), i64::try_from(at_most).unwrap_or(i64::MAX)])?;
+    if changed > 0 {
+        connection
+            .prepare_cached("UPDATE queue SET next_at = min(coalesce(next_at, ?2), ?2) WHERE id = ?1")?
+            .execute(params![number, now.millis()])?;
+    }
+    Ok(changed)
 }
