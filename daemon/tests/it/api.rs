@@ -110,7 +110,7 @@ pub fn requests(ids: &BTreeMap<&str, String>) -> Vec<(&'static str, &'static str
         ("get", "/teams", "/teams?limit=1".into(), Value::Null),
         ("post", "/teams", "/teams".into(), json!({"team_id": "team_new", "name": "New"})),
         ("get", "/teams/{team}", team.clone(), Value::Null),
-        ("patch", "/teams/{team}", team.clone(), json!({"retries": 3})),
+        ("patch", "/teams/{team}", team.clone(), json!({"retries": 15})),
         ("post", "/teams/{team}/check", format!("{team}/check"), json!({"url": id("url")})),
         ("post", "/teams/{team}/switch_auth", format!("{team}/switch_auth"), json!({"to": "hmac", "url": id("url")})),
         ("get", "/teams/{team}/keys", format!("{team}/keys"), Value::Null),
