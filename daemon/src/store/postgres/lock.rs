@@ -8,7 +8,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
-use super::server::Unfit;
+use super::server::{POOLED, Unfit};
 use super::session::{Dialler, Limit};
 use super::url::PostgresUrl;
 use crate::base::pace::Pace;
@@ -88,11 +88,7 @@ impl Held {
             return Err(LockError::Held);
         }
         if !is_still_its_session(url, dialler, &client).await? {
-            return Err(Unfit::for_good(
-                "a pooler in transaction mode stands before the server, and there no lock lasts; set pool_mode = session \
-                 for this database, or name the server itself",
-            )
-            .into());
+            return Err(Unfit::for_good(POOLED).into());
         }
         Ok(Self { _client: client, connection })
     }

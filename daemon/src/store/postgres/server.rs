@@ -32,8 +32,17 @@ impl Unfit {
     }
 }
 
+/// What is said of a pooler that gives each transaction another session of the server.
+pub(super) const POOLED: &str = "a pooler in transaction mode stands before the server, and there no lock lasts; set pool_mode = \
+                                 session for this database, or name the server itself";
+
 impl From<&Error> for Unfit {
     fn from(error: &Error) -> Self {
+        // A statement that was just prepared is not there, or another client's is: it is another session now.
+        let of_another = [SqlState::INVALID_SQL_STATEMENT_NAME, SqlState::DUPLICATE_PSTATEMENT];
+        if error.code().is_some_and(|code| of_another.contains(code)) {
+            return Self::for_good(POOLED);
+        }
         let passes = match error.as_db_error() {
             Some(server) if *server.code() == SqlState::PROTOCOL_VIOLATION => !is_of_pooler(server.message()),
             Some(server) => is_temporary(server.code()),
