@@ -111,6 +111,8 @@ impl Connection {
         let sender = if dialed.http2 {
             let (sender, mut driver) = http2::Builder::new(tasks.clone())
                 .timer(TokioTimer::new())
+                // One request until the receiver has said how many it takes at once.
+                .initial_max_send_streams(Some(1))
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .max_header_list_size(HEADER_LIST)
