@@ -154,6 +154,7 @@ impl ClaimTask {
                 url: pending.url,
                 body: self.held(body),
                 progress: pending.progress,
+                round: pending.round,
                 token,
                 right: Right::Row,
                 born_at: claimed.now,

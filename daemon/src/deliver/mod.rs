@@ -206,7 +206,7 @@ impl Engine {
 
     fn observe_begin(&self, lease: &Lease, at: Timestamp) {
         self.metrics.in_flight.inc();
-        if lease.progress.attempts == 0
+        if lease.is_first_attempt()
             && let Some(made) = lease.facts.record.time()
         {
             let lag = at.since(made);
@@ -216,7 +216,7 @@ impl Engine {
 
     /// Counts a first attempt for the objective. An endpoint that fails may make its own callbacks wait.
     fn observe_timeliness(&self, lease: &Lease, begun_at: Timestamp) {
-        if lease.progress.attempts == 0
+        if lease.is_first_attempt()
             && let Some(made) = lease.facts.record.time()
         {
             let result = if begun_at.since(made) <= OBJECTIVE { Timeliness::InTime } else { Timeliness::Late };

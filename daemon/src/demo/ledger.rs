@@ -5,8 +5,12 @@ use std::collections::BTreeMap;
 
 use super::producer::{Fate, Producer};
 use super::receiver::Receipts;
+use crate::model::state::State;
 use crate::store::StoreError;
-use crate::store::reads::Reads;
+use crate::store::reads::{CallbackFilter, Page, Reads};
+
+/// Pending callbacks among which those that are sent again are looked for.
+const LOOKED_AT: usize = 1_000;
 
 /// One line: how often something that has ended was produced, seen by the receiver (if it could be), and stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +43,10 @@ fn name_of(fate: Fate) -> String {
 impl Ledger {
     pub(super) async fn draw(producer: &Producer, receipts: &Receipts, reads: &dyn Reads) -> Result<Self, StoreError> {
         let totals = reads.totals().await?;
+        // What is sent again had ended before: somebody asked for it while the demo ran.
+        let waiting = CallbackFilter { state: Some(State::Pending), ..CallbackFilter::default() };
+        let waiting = reads.callbacks(waiting, Page { before: None, limit: LOOKED_AT }).await?.docs;
+        let rounds = waiting.iter().filter(|(_, rows)| rows.settled.is_some()).count() as u64;
         let mut stored: BTreeMap<String, u64> = BTreeMap::new();
         for (state, reason, count) in totals.settled {
             let what = reason.map_or(state.clone(), |reason| format!("{state}: {reason}"));
@@ -59,7 +67,7 @@ impl Ledger {
             lines: joined(&produced, &stored, accepted, never_accepted),
             forged: entries.forged,
             open: producer.open(),
-            pending: totals.pending,
+            pending: totals.pending.saturating_sub(rounds),
         })
     }
 

@@ -17,7 +17,7 @@ pub(super) enum Mark {
 impl Mark {
     pub(super) fn of(verdict: Verdict) -> Self {
         match verdict {
-            Verdict::Ended(Ended::Delivered) => Self::Delivered,
+            Verdict::Ended(Ended::Delivered) | Verdict::DeliveredInRound => Self::Delivered,
             Verdict::Ended(Ended::Exhausted) => Self::Exhausted,
             Verdict::Ended(Ended::Abandoned(_)) => Self::Abandoned,
             Verdict::Due(_) => Self::Retry,

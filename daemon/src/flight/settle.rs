@@ -184,6 +184,9 @@ impl SettleTask {
                     self.metrics.abandoned_total.with_label_values(&[reason.name()]).inc();
                 }
             }
+            Verdict::DeliveredInRound => {
+                self.metrics.callbacks_total.with_label_values(&[Ended::Delivered.name()]).inc();
+            }
             Verdict::Due(due) => self.waker.wake_for(due),
             Verdict::Late => self.metrics.late_settles_total.inc(),
             Verdict::Parked => self.waker.wake(),

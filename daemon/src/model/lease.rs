@@ -50,6 +50,8 @@ pub struct Lease {
     pub url: Option<CallbackUrl>,
     pub body: Bytes,
     pub progress: Progress,
+    /// 0, or which re-send of an ended callback this is.
+    pub round: u32,
     pub token: Token,
     pub right: Right,
     /// The store's clock and the monotonic clock when the lease began.
@@ -62,6 +64,11 @@ pub struct Lease {
 impl Lease {
     pub fn id(&self) -> CallbackId {
         self.facts.id
+    }
+
+    /// Whether the callback was never tried. One that was cancelled before its first attempt and is sent again does not count.
+    pub fn is_first_attempt(&self) -> bool {
+        self.progress.attempts == 0 && self.round == 0
     }
 
     /// The store's clock now: its time at the claim, plus the time that has passed since on the monotonic clock.

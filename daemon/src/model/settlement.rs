@@ -122,7 +122,7 @@ pub struct NumberedAttempt {
 /// The result of a change, for metrics, logs and the table of what is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Ended now (rows 1, 2, 7, 12, 14, 18, 24 to 26).
+    /// Ended now (rows 1, 2, 7, 12, 14, 24 to 26).
     Ended(Ended),
     /// Tried again at that time (rows 3, 8, 11, 13).
     Due(Timestamp),
@@ -131,6 +131,8 @@ pub enum Verdict {
     Buried,
     /// As `Buried`, but the store's budget had no room for the value.
     BuriedWithoutValue,
+    /// Delivered for the first time, in a round, long after its event (row 18).
+    DeliveredInRound,
     /// A round of a callback that had ended before is over, and its state stays as it was (rows 19, 20).
     RoundEnded,
     /// Another settle had already decided (rows 27, 28).

@@ -106,13 +106,13 @@ impl Connection {
     pub(crate) async fn over(dialed: Dialed) -> hyper::Result<Self> {
         let record = Arc::new(StreamRecord::default());
         let stream = RecordedStream::new(dialed.stream, Arc::clone(&record));
-        let (tasks, streams) = (Tasks::default(), Arc::new(AtomicUsize::new(STREAMS)));
+        // One request until the receiver has said how many it takes at once.
+        let (tasks, streams) = (Tasks::default(), Arc::new(AtomicUsize::new(1)));
         // An exchange sees how its connection ends. How an idle connection ends does not matter.
         let sender = if dialed.http2 {
             let (sender, mut driver) = http2::Builder::new(tasks.clone())
                 .timer(TokioTimer::new())
-                // One request until the receiver has said how many it takes at once.
-                .initial_max_send_streams(Some(1))
+                .initial_max_send_streams(1)
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .max_header_list_size(HEADER_LIST)

@@ -68,6 +68,7 @@ fn lease(number: u8) -> Arc<Lease> {
         url: None,
         body: Bytes::from_static(b"{}"),
         progress: Progress::default(),
+        round: 0,
         token: Token(1),
         right: Right::Row,
         born_at: Timestamp::from_millis(0),

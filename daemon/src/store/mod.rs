@@ -13,6 +13,7 @@ pub mod faulty;
 pub mod memory;
 mod packed;
 mod postgres;
+mod queue_changes;
 pub mod reads;
 mod report;
 mod search;

@@ -159,7 +159,7 @@ impl Counts {
         let mut counts = Self::default();
         for verdict in verdicts {
             match verdict {
-                Verdict::Ended(Ended::Delivered) => counts.delivered += 1,
+                Verdict::Ended(Ended::Delivered) | Verdict::DeliveredInRound => counts.delivered += 1,
                 Verdict::Ended(Ended::Exhausted) => counts.exhausted += 1,
                 Verdict::Ended(Ended::Abandoned(_)) => counts.abandoned += 1,
                 Verdict::Buried | Verdict::BuriedWithoutValue => counts.dead_letters += 1,

@@ -28,6 +28,12 @@ async fn says(daemon: &Process, what: &str) -> u16 {
     }
 }
 
+/// A stop in order.
+async fn stop(daemon: &mut Process) {
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended().await, 0, "{}", daemon.log_text());
+}
+
 /// It ends by itself with the status of a refused configuration, and with one sentence that says this.
 async fn refuses(url: &str, what: &str) {
     let mut daemon = daemon(url);
@@ -51,8 +57,7 @@ async fn a_server_that_is_away_at_the_start_is_waited_for() {
         (Some(0.0), Some(0.0))
     );
     // A stop does not wait for the store.
-    waits.signal("TERM");
-    assert_eq!(waits.ended().await, 0);
+    stop(&mut waits).await;
     waits.start(None, "info").await;
     server.run().unwrap();
     says(&waits, "\"answers\":true").await;
@@ -63,8 +68,7 @@ async fn a_server_that_is_away_at_the_start_is_waited_for() {
         log.matches("the store can't be opened yet").count() <= 4,
         "a line for each reason, none for each try: {log}"
     );
-    waits.signal("TERM");
-    assert_eq!(waits.ended().await, 0);
+    stop(&mut waits).await;
 }
 
 #[tokio::test]
@@ -78,8 +82,7 @@ async fn a_second_daemon_waits_until_the_first_one_is_gone() {
     says(&second, "is in use by another callbackd").await;
     first.kill();
     says(&second, "\"answers\":true").await;
-    second.signal("TERM");
-    assert_eq!(second.ended().await, 0);
+    stop(&mut second).await;
 }
 
 #[tokio::test]
@@ -102,8 +105,7 @@ async fn a_daemon_whose_lock_was_taken_meanwhile_ends_in_order() {
     assert_eq!(first.ended().await, 1, "{}", first.log_text());
     assert!(first.log_text().contains("another callbackd took the store's lock"), "{}", first.log_text());
     assert_eq!(says(&second, "\"answers\":true").await, 503, "intake is held");
-    second.signal("TERM");
-    assert_eq!(second.ended().await, 0);
+    stop(&mut second).await;
 }
 
 #[tokio::test]
@@ -118,8 +120,7 @@ async fn with_manual_migrations_a_daemon_waits_for_the_operator() {
         let done = migrate.output().unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         says(&daemon, "\"answers\":true").await;
-        daemon.signal("TERM");
-        assert_eq!(daemon.ended().await, 0);
+        stop(&mut daemon).await;
     }
 }
 
@@ -136,8 +137,7 @@ async fn a_read_only_database_is_waited_for() {
     says(&waits, "the database is read-only").await;
     set("RESET default_transaction_read_only");
     says(&waits, "\"answers\":true").await;
-    waits.signal("TERM");
-    assert_eq!(waits.ended().await, 0);
+    stop(&mut waits).await;
 }
 
 #[tokio::test]
@@ -152,8 +152,7 @@ async fn a_server_that_is_full_is_waited_for() {
     says(&waits, "too many connections").await;
     admin(&format!("ALTER ROLE {name} CONNECTION LIMIT -1"));
     says(&waits, "\"answers\":true").await;
-    waits.signal("TERM");
-    assert_eq!(waits.ended().await, 0);
+    stop(&mut waits).await;
 }
 
 #[tokio::test]
@@ -191,8 +190,7 @@ async fn a_pool_of_sessions_is_used_and_one_of_transactions_is_refused() {
     works.start(None, "info").await;
     says(&works, "\"answers\":true").await;
     works.team("team_acme");
-    works.signal("TERM");
-    assert_eq!(works.ended().await, 0);
+    stop(&mut works).await;
 }
 
 #[tokio::test]
@@ -206,6 +204,5 @@ async fn a_server_that_is_away_behind_a_pooler_is_waited_for() {
     says(&waits, "\"answers\":false").await;
     server.run().unwrap();
     says(&waits, "\"answers\":true").await;
-    waits.signal("TERM");
-    assert_eq!(waits.ended().await, 0);
+    stop(&mut waits).await;
 }

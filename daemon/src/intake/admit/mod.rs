@@ -237,6 +237,7 @@ impl Admit {
             url,
             body: event.body.clone(),
             progress: Progress::default(),
+            round: 0,
             token: self.deps.delivery.tokens.take(1),
             right: Right::Record { epoch },
             born_at: self.deps.clock.now(),

@@ -16,7 +16,7 @@ pub(super) fn end(settled: &Settled, pending: &Pending, settle: &Settle) -> Step
     let rows = Rows { settled: Some(after), pending: None };
     if is_first_delivery {
         // As every first delivery, it stands in the settled row.
-        return Step { rows, attempt: None, verdict: Verdict::Ended(Ended::Delivered) };
+        return Step { rows, attempt: None, verdict: Verdict::DeliveredInRound };
     }
     Step { rows, attempt: numbered(settle, attempts, pending.round), verdict: Verdict::RoundEnded }
 }

@@ -22,6 +22,7 @@ use crate::model::callback::CallbackId;
 use crate::model::event::PartitionKey;
 use crate::model::lease::Facts;
 use crate::model::settlement::{Change, NumberedAttempt, Rows, Settled, Verdict, apply};
+use crate::store::queue_changes::QueueChanges;
 use crate::store::reads::Counts;
 use crate::store::{Applied, Batch};
 
@@ -50,7 +51,7 @@ pub(super) async fn write(
         names,
         epochs,
         now,
-        queues: BTreeMap::new(),
+        queues: QueueChanges::default(),
         kept: KeptChanges::default(),
     };
     let mut applied = Applied { now, ..Applied::default() };
@@ -109,8 +110,7 @@ struct Work<'w> {
     /// The epochs of locked partitions, by number.
     epochs: HashMap<i64, i64>,
     now: Timestamp,
-    /// Queues with changed rows: the earliest new due time, and the change of their parked bytes.
-    queues: BTreeMap<i64, (Option<i64>, i64)>,
+    queues: QueueChanges,
     kept: KeptChanges,
 }
 
@@ -277,7 +277,7 @@ impl Work<'_> {
                         bodies.push([(*id).into(), (&entry.body[..]).into()]);
                         added = i64::try_from(entry.body.len()).unwrap_or(i64::MAX);
                     }
-                    self.note_queue(numbers.queue, row.token.is_none().then_some(row.due.millis()), added);
+                    self.queues.note(numbers.queue, row.token.is_none().then_some(row.due.millis()), added);
                 }
                 _ => {}
             }
@@ -324,19 +324,10 @@ impl Work<'_> {
             let entry = entries.get(&rows::id_of(&row)?);
             if let Some(before) = entry.and_then(|entry| entry.before.pending.as_ref()) {
                 let queue = self.names.of_row(&before.facts)?.queue;
-                self.note_queue(queue, None, freed.saturating_neg());
+                self.queues.note(queue, None, freed.saturating_neg());
             }
         }
         Ok(())
-    }
-
-    fn note_queue(&mut self, queue: i64, due: Option<i64>, bytes: i64) {
-        let entry = self.queues.entry(queue).or_insert((None, 0));
-        entry.0 = match (entry.0, due) {
-            (Some(earlier), Some(due)) => Some(earlier.min(due)),
-            (earlier, due) => earlier.or(due),
-        };
-        entry.1 = entry.1.saturating_add(bytes);
     }
 
     async fn raise_queues(&self) -> Result<(), PostgresError> {
@@ -344,8 +335,8 @@ impl Work<'_> {
             return Ok(());
         }
         let mut table = Table::<3>::new();
-        for (queue, (due, bytes)) in &self.queues {
-            table.push([(*queue).into(), (*due).into(), (*bytes).into()]);
+        for (queue, due, bytes) in self.queues.iter() {
+            table.push([queue.into(), due.into(), bytes.into()]);
         }
         let sql = format!(
             "UPDATE queue SET next_at = CASE WHEN new.due IS NULL THEN next_at ELSE least(next_at, new.due) END,

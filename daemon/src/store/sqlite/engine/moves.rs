@@ -1,7 +1,5 @@
 //! Pending rows with their bodies, as they come, change and go, and what that means for their queues.
 
-use std::collections::HashMap;
-
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::error::SqliteError;
@@ -9,12 +7,12 @@ use super::super::id_cache::IdCache;
 use super::rows;
 use crate::base::clock::Timestamp;
 use crate::model::settlement::Pending;
+use crate::store::queue_changes::QueueChanges;
 
 /// What a transaction has changed so far.
 #[derive(Default)]
 pub(super) struct Moves {
-    /// Queues with changed rows: the earliest new due time, and the change of their parked bytes.
-    queues: HashMap<i64, (Option<i64>, i64)>,
+    queues: QueueChanges,
 }
 
 impl Moves {
@@ -36,7 +34,7 @@ impl Moves {
                     .prepare_cached("DELETE FROM body WHERE id = ?1 RETURNING length(bytes)")?
                     .query_row([id.as_bytes()], |row| row.get(0))
                     .optional()?;
-                self.note_queue(queue, None, freed.unwrap_or(0).saturating_neg());
+                self.queues.note(queue, None, freed.unwrap_or(0).saturating_neg());
             }
             (before, Some(after)) if before != Some(after) => {
                 let id = after.facts.id;
@@ -49,31 +47,20 @@ impl Moves {
                     added = i64::try_from(body.len()).unwrap_or(i64::MAX);
                 }
                 let due = after.token.is_none().then_some(after.due.millis());
-                self.note_queue(queue, due, added);
+                self.queues.note(queue, due, added);
             }
             _ => {}
         }
         Ok(())
     }
 
-    fn note_queue(&mut self, queue: i64, due: Option<i64>, bytes: i64) {
-        let entry = self.queues.entry(queue).or_insert((None, 0));
-        entry.0 = match (entry.0, due) {
-            (Some(earlier), Some(due)) => Some(earlier.min(due)),
-            (earlier, due) => earlier.or(due),
-        };
-        entry.1 = entry.1.saturating_add(bytes);
-    }
-
     /// The queues' rows follow.
     pub(super) fn raise_queues(self, connection: &Connection) -> Result<(), SqliteError> {
-        let mut queues: Vec<_> = self.queues.into_iter().collect();
-        queues.sort_unstable();
         let mut statement = connection.prepare_cached(
             "UPDATE queue SET next_at = CASE WHEN ?2 IS NULL THEN next_at ELSE min(coalesce(next_at, ?2), ?2) END,
                               parked_bytes = max(0, parked_bytes + ?3) WHERE id = ?1",
         )?;
-        for (queue, (due, bytes)) in queues {
+        for (queue, due, bytes) in self.queues.iter() {
             statement.execute(params![queue, due, bytes])?;
         }
         Ok(())
