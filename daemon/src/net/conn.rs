@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Context;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use hyper::rt::Executor;
 use hyper::{Response, body::Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::JoinSet;
+use tokio::time::{Sleep, sleep};
 
 use super::dial::Dialed;
 use super::lenient_http2::LenientStream;
@@ -102,6 +104,29 @@ pub(crate) struct Connection {
     pub(crate) reused: bool,
 }
 
+/// Wakes the task of a new HTTP/2 connection a few times. The library knows how many requests the receiver takes at once as soon
+/// as it has said so, but it wakes this task only for the next request.
+struct Looks {
+    wait: Duration,
+    next: Pin<Box<Sleep>>,
+}
+
+impl Looks {
+    const FIRST: Duration = Duration::from_millis(1);
+    const LAST: Duration = Duration::from_secs(1);
+
+    fn new() -> Self {
+        Self { wait: Self::FIRST, next: Box::pin(sleep(Self::FIRST)) }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) {
+        while self.wait <= Self::LAST && self.next.as_mut().poll(context).is_ready() {
+            self.wait = self.wait.saturating_mul(2);
+            self.next.as_mut().reset(tokio::time::Instant::now() + self.wait);
+        }
+    }
+}
+
 impl Connection {
     pub(crate) async fn over(dialed: Dialed) -> hyper::Result<Self> {
         let record = Arc::new(StreamRecord::default());
@@ -120,7 +145,9 @@ impl Connection {
                 .handshake(TokioIo::new(LenientStream::new(stream, Arc::clone(&dialed.meter))))
                 .await?;
             let streams = Arc::clone(&streams);
+            let mut looks = Looks::new();
             tasks.spawn(std::future::poll_fn(move |context| {
+                looks.poll(context);
                 let ended = Pin::new(&mut driver).poll(context).map(drop);
                 streams.store(driver.current_max_send_streams(), Ordering::Relaxed);
                 ended

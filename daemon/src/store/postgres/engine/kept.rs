@@ -11,7 +11,8 @@ use crate::model::keeping::Keeping;
 use crate::model::settlement::Rows;
 use crate::store::packed::{pack, unpack};
 
-/// How many go at once.
+/// How many go at once, for each one that comes. Where the budget was lowered, a transaction stays short, and the bodies that come
+/// later bring the others down to it.
 const PIECE: i64 = 64;
 const COLUMNS: &str = "id uuid, size bigint, bytes bytea";
 
@@ -55,11 +56,11 @@ impl KeptChanges {
             return Ok(());
         }
         let mut kept = count(client, bytes).await?;
-        while kept > keeping.bytes {
-            let freed = drop_oldest(client).await?;
-            if freed == 0 {
+        for _ in 0..self.new.len().saturating_add(1) {
+            if kept <= keeping.bytes {
                 break;
             }
+            let freed = drop_oldest(client).await?;
             kept = count(client, freed.saturating_neg()).await?;
         }
         Ok(())

@@ -8,8 +8,10 @@ use crate::model::keeping::Keeping;
 use crate::model::settlement::Rows;
 use crate::store::packed::{pack, unpack};
 
-/// How many go at once.
+/// How many go at once, and how often for one that comes. Where the budget was lowered, a transaction stays short, and the bodies
+/// that come later bring the others down to it.
 const PIECE: i64 = 16;
+const PIECES: usize = 4;
 
 /// Keeps a body, or drops it, as the callback's rows before and after a change say.
 pub(super) fn follow(
@@ -38,14 +40,14 @@ fn keep(connection: &Connection, keeping: Keeping, id: CallbackId, body: &[u8]) 
         packed
     ])?;
     let mut kept = count(connection, i64::try_from(packed.len()).unwrap_or(i64::MAX))?;
-    while kept > keeping.bytes {
+    for _ in 0..PIECES {
+        if kept <= keeping.bytes {
+            break;
+        }
         let mut oldest = connection.prepare_cached(
             "DELETE FROM kept_body WHERE id IN (SELECT id FROM kept_body ORDER BY id LIMIT ?1) RETURNING length(bytes)",
         )?;
         let freed = oldest.query_map([PIECE], |row| row.get::<_, i64>(0))?.sum::<rusqlite::Result<i64>>()?;
-        if freed == 0 {
-            break;
-        }
         kept = count(connection, -freed)?;
     }
     Ok(())
