@@ -6,7 +6,7 @@ KAFKA := CALLBACKD_TEST_KAFKA_LIBS=$(CURDIR)/$(KAFKA_LIBS)
 # The demo and the tests share one profile. Only test builds contain the fault switches.
 TEST_FLAGS := --workspace --features callbackd/faults,scale-callback-auth/axum,scale-callback-auth/testing,scale-callback-auth/conformance
 
-.PHONY: help demo test lint fmt clippy features docs deny kafka postgres prometheus test-tools receivers system-packages bench bench-gate bench-verify bench-pages fuzz clean
+.PHONY: help demo test protocol lint fmt clippy features docs deny kafka postgres prometheus test-tools receivers system-packages bench bench-gate bench-verify bench-pages fuzz clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -25,6 +25,9 @@ test: system-packages kafka postgres prometheus test-tools target/tools/.done re
 	$(KAFKA) CALLBACKD_TEST_STORE=postgres cargo test --locked $(TEST_FLAGS) --test it -- crash::nothing_lost --test-threads=1
 	python3 sdk/testdata/vectors.py --check sdk/testdata/vectors.json
 	python3 sdk/testdata/conformance.py --check sdk/testdata/conformance.json
+
+protocol: system-packages ## Walk more interleavings of two processes than make test does (minutes)
+	CALLBACKD_PROTOCOL=long cargo test --locked $(TEST_FLAGS) --test it -- protocol::every --nocapture
 
 lint: system-packages fmt clippy features docs deny ## Check formatting, lints, documentation and licences
 

@@ -31,18 +31,63 @@ impl Postgres {
     /// # Errors
     /// Something is missing; the sentence says what.
     pub fn start() -> anyhow::Result<Self> {
-        let programs = programs()?;
-        let folder = tempfile::tempdir().context("create a folder for the server")?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let mut server = Self { folder, programs, port, running: None };
-        if is_root() {
-            run(Command::new("chown").arg("postgres").arg(server.folder.path()))?;
-        }
+        let mut server = Self::new()?;
         let mut initdb = server.program("initdb");
         initdb.args(["--username", USER, "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions"]);
         run(initdb.arg("--pgdata").arg(server.data()))?;
         server.run()?;
         Ok(server)
+    }
+
+    fn new() -> anyhow::Result<Self> {
+        let programs = programs()?;
+        let folder = tempfile::tempdir().context("create a folder for the server")?;
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let server = Self { folder, programs, port, running: None };
+        if is_root() {
+            run(Command::new("chown").arg("postgres").arg(server.folder.path()))?;
+        }
+        Ok(server)
+    }
+
+    /// Makes a standby that follows this server under a name, and starts it. Commits wait for it if `synchronous_standby_names`
+    /// of this server names it.
+    ///
+    /// # Errors
+    /// The server's.
+    pub fn standby(&self, name: &str) -> anyhow::Result<Self> {
+        let mut standby = Self::new()?;
+        let mut copy = standby.program("pg_basebackup");
+        copy.args(["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--pgdata"])
+            .arg(standby.data());
+        let from = format!("host=127.0.0.1 port={} user={USER} application_name={name}", self.port);
+        run(copy.args(["--dbname", &from]))?;
+        standby.run()?;
+        Ok(standby)
+    }
+
+    /// Makes a standby the primary.
+    ///
+    /// # Errors
+    /// The server's.
+    pub fn promote(&self) -> anyhow::Result<()> {
+        let mut promote = self.program("pg_ctl");
+        run(promote.args(["promote", "--wait", "--pgdata"]).arg(self.data())).map(drop)
+    }
+
+    /// Ends the server as a power cut would: `kill -9`, for all its processes at once.
+    pub fn kill(&mut self) {
+        let pid_file = self.data().join("postmaster.pid");
+        let text = std::fs::read_to_string(&pid_file).unwrap_or_default();
+        let Some(pid) = text.lines().next() else { return };
+        let children = Command::new("pgrep").args(["--parent", pid]).output();
+        let children = children.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+        let all = std::iter::once(pid).chain(children.lines());
+        // A process that has ended meanwhile needs no signal.
+        Command::new("kill").arg("-KILL").args(all).stderr(Stdio::null()).status().ok();
+        // Nobody must send a signal to this number again.
+        std::fs::remove_file(pid_file).ok();
+        self.stop();
     }
 
     #[must_use]
@@ -75,7 +120,7 @@ impl Postgres {
     pub fn run(&mut self) -> anyhow::Result<()> {
         // The server's own process ends at once, without a wait for its clients, when it gets SIGINT.
         let script = r#"exec 3<&0; "$@" </dev/null >"$SERVER_LOG" 2>&1 & pid=$!
-            cat <&3 >/dev/null; kill -INT $(head -n 1 "$DATA/postmaster.pid"); wait $pid"#;
+            cat <&3 >/dev/null; test -f "$DATA/postmaster.pid" && kill -INT $(head -n 1 "$DATA/postmaster.pid"); wait $pid"#;
         let server = self.program("postgres");
         let child = Command::new("sh")
             .args(["-c", script, "sh"])

@@ -46,6 +46,25 @@ impl Switches {
 }
 
 impl App {
+    /// Gives everything up at once and records nothing: the store does not know this instance any more. What was under way is
+    /// repeated, and each repeat has its id.
+    pub async fn abandon(self) {
+        let switches = &self.switches;
+        for switch in [&switches.draining, &switches.stop_work, &switches.cut_off, &switches.stop_settling] {
+            switch.flip();
+        }
+        drop(self.delivery.lanes.close());
+        switches.stop_consumer.flip();
+        if !self.intake.consumer_ended(LEAVE).await {
+            tracing::warn!("the Kafka client did not close in time");
+        }
+        switches.stop_servers.flip();
+        for task in self.work.into_iter().chain([self.pulse]).chain(self.servers) {
+            // One that does not end in time has nothing left that it could write.
+            tokio::time::timeout(LEAVE, task).await.ok();
+        }
+    }
+
     /// Drains and ends. Returns how many attempts were cut off.
     ///
     /// # Errors

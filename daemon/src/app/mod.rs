@@ -69,6 +69,7 @@ pub struct App {
     /// The tasks that bring new work, and pruning.
     work: Vec<JoinHandle<()>>,
     settling: JoinHandle<Result<(), StoreError>>,
+    pulse: JoinHandle<()>,
     servers: Vec<JoinHandle<()>>,
 }
 
@@ -78,6 +79,9 @@ pub enum Broken {
     /// Nothing can be recorded any more, so there is no drain.
     #[error("{0}")]
     Store(String),
+    /// The store does not know this instance as it is. Nothing can be recorded under its name, and a new one begins.
+    #[error("{0}")]
+    Superseded(String),
     /// A part ended by itself. Attempts that are under way can still be recorded.
     #[error("{0}")]
     Part(String),
@@ -107,7 +111,7 @@ impl App {
     pub async fn begin(opened: Opened, hooks: Hooks) -> anyhow::Result<Self> {
         let hold_intake = hooks.hold_intake;
         let (ground, listeners) = Ground::prepare(opened, hooks).await?;
-        let (flight, settle_task) = ground.flight();
+        let (flight, settle_task, pulse) = ground.flight();
         let (delivery, delivery_task) = ground.delivery(&flight, &listeners).await?;
         start::patiently(|| Box::pin(delivery.health.load(&*ground.store)))
             .await
@@ -122,6 +126,9 @@ impl App {
         let mut work = delivery_task.start(&supervisor, &stop_work);
         let pruning = retention::run(Arc::clone(&store), clock, settings_rx, stop_work.clone());
         work.push(supervisor.spawn("pruning", stop_work, pruning));
+        // Until the end the instance lives.
+        let stop_pulse = switches.stop_settling.stop();
+        let pulse = supervisor.spawn("the pulse of this instance", stop_pulse.clone(), pulse.run(stop_pulse));
         let settling = tokio::spawn(settle_task.run(switches.stop_settling.stop()));
         let (ops_address, api_address) = (listeners.ops_address(), listeners.api_address());
         let servers = listeners.serve(&ops, &supervisor, &switches.stop_servers.stop());
@@ -151,6 +158,7 @@ impl App {
             supervisor,
             work,
             settling,
+            pulse,
             servers,
         })
     }
@@ -172,6 +180,7 @@ impl App {
     pub async fn broken(&mut self) -> Broken {
         tokio::select! {
             settled = &mut self.settling => match settled {
+                Ok(Err(StoreError::Superseded(why))) => Broken::Superseded(why),
                 Ok(Err(error)) => Broken::Store(error.to_string()),
                 Ok(Ok(())) => Broken::Store("settling ended by itself".to_owned()),
                 Err(_) => Broken::Store("settling panicked; the log says where".to_owned()),

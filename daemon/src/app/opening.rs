@@ -67,7 +67,7 @@ async fn open(config: &Config, clock: &Arc<dyn Clock>, metrics: &Arc<Metrics>) -
 }
 
 async fn once(config: &Config, clock: &Arc<dyn Clock>) -> Result<Stores, OpenError> {
-    store::open(&config.store, config.store_options, Arc::clone(clock)).await
+    store::open(&config.store, config.store_options.clone(), Arc::clone(clock)).await
 }
 
 /// A try to open the store.

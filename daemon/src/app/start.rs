@@ -22,7 +22,7 @@ use crate::base::telemetry::LogLevel;
 use crate::config::Config;
 use crate::deliver::{self, Delivery, DeliveryTask};
 use crate::flight::settle::{Notice, SettleTask};
-use crate::flight::{self, Flight};
+use crate::flight::{self, Flight, PulseTask};
 use crate::intake::{self, IntakeHandle, IntakeTask};
 use crate::keyring::{Keyring, Place, Sealed};
 use crate::ops::{self, Ops, Settings};
@@ -69,6 +69,10 @@ impl Ground {
         // A start that is refused leaves no trace in the store.
         clock.begin(patiently(|| store.newest_time()).await.context("read the store's newest time")?);
         let begun = register(store.as_ref(), &metrics).await?;
+        // From here on the clock is the store's, if it has one.
+        if let Some(now) = patiently(|| store.pulse(begun.instance, 0)).await.context("ask the store's time")?.now {
+            clock.anchor(now);
+        }
         let ground = Self {
             bodies: BodyBudget::new(config.body_budget),
             config,
@@ -89,11 +93,12 @@ impl Ground {
         Ok((ground, listeners))
     }
 
-    pub(super) fn flight(&self) -> (Flight, SettleTask) {
+    pub(super) fn flight(&self) -> (Flight, SettleTask, PulseTask) {
         flight::build(flight::Deps {
             store: Arc::clone(&self.store),
             store_up: Arc::clone(&self.store_up),
             instance: self.begun.instance,
+            clock: Arc::clone(&self.clock),
             waker: self.waker.clone(),
             metrics: Arc::clone(&self.metrics),
             notices: self.notices.clone(),

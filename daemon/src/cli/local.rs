@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use scale_callback_serve::client;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::args::{ConfigCommand, KeyringCommand, Remote};
 use super::table::{Column, Look, cell, say, table, text, whole};
@@ -55,30 +55,94 @@ pub(super) fn run(file: Option<&Path>, hold_intake: bool) -> Result<ExitCode, Fa
     raise_descriptor_limit();
     let log_level = telemetry::start(&config.log).map_err(refused)?;
     runtime()?.block_on(async {
+        let mut signals = Signals::listen()?;
+        // What the daemon runs with now: the values of its start, and those that a reload took.
+        let (mut running, mut config) = (layers, config);
+        loop {
+            let once = Once { file, hold_intake, log_level: log_level.clone() };
+            match once.run(config, &mut running, &mut signals).await? {
+                Ended::With(code) => return Ok(code),
+                Ended::Superseded => config = Config::from_layers(&running).map_err(refused)?,
+            }
+            tokio::time::sleep(BREATH).await;
+        }
+    })
+}
+
+/// The wait before an instance begins anew, so that no store is asked in a circle.
+const BREATH: Duration = Duration::from_secs(1);
+
+/// The signals that a daemon takes.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+    /// Without a handler, this signal would end the process where a write can simply fail.
+    _file_size_limit: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
         let listen = |kind| signal(kind).map_err(|error| Failure::from(anyhow::anyhow!(error)));
-        let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-        let mut hang_up = listen(SignalKind::hangup())?;
-        // Without a handler, this signal would end the process where a write can simply fail.
-        let _file_size_limit = listen(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
-        let hooks = Hooks { hold_intake, ..Hooks::default() };
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hang_up: listen(SignalKind::hangup())?,
+            _file_size_limit: listen(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
+        })
+    }
+
+    /// Somebody wants the daemon to end.
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// How an instance ended.
+enum Ended {
+    With(ExitCode),
+    /// The store does not know it any more: another one begins.
+    Superseded,
+}
+
+/// One instance, from its start to its end.
+struct Once<'o> {
+    file: Option<&'o Path>,
+    hold_intake: bool,
+    log_level: telemetry::LogLevel,
+}
+
+impl Once<'_> {
+    async fn run(self, config: Config, running: &mut Layers, signals: &mut Signals) -> Result<Ended, Failure> {
+        let hooks = Hooks { hold_intake: self.hold_intake, ..Hooks::default() };
         // Only here may it take long, and a stop leaves no trace.
         let opened = tokio::select! {
-            opened = Opened::open(config, log_level) => opened.map_err(of_opening)?,
-            _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
-            _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+            opened = Opened::open(config, self.log_level) => opened.map_err(of_opening)?,
+            () = signals.end() => return Ok(Ended::With(ExitCode::SUCCESS)),
         };
         let mut app = App::begin(opened, hooks).await?;
-        // What the daemon runs with now: the values of its start, and those that a reload took.
-        let mut running = layers;
         let failure = loop {
             tokio::select! {
-                _ = terminate.recv() => break None,
-                _ = interrupt.recv() => break None,
-                _ = hang_up.recv() => reload(&app, file, &mut running).await,
+                _ = signals.terminate.recv() => break None,
+                _ = signals.interrupt.recv() => break None,
+                _ = signals.hang_up.recv() => reload(&app, self.file, running).await,
                 broken = app.broken() => match broken {
                     Broken::Store(error) => {
                         tracing::error!(%error, "the store is broken: the daemon ends at once");
                         return Err(Failure::new(Failure::FAILED, error.to_string()));
+                    }
+                    Broken::Superseded(why) => {
+                        tracing::error!(
+                            why,
+                            "this instance gives everything up and begins anew: what was in flight is repeated"
+                        );
+                        tokio::select! {
+                            () = app.abandon() => return Ok(Ended::Superseded),
+                            () = signals.end() => return Ok(Ended::With(at_once())),
+                        }
                     }
                     // It was logged where it was noticed. Attempts that are under way can still be recorded.
                     Broken::Part(error) => break Some(Failure::new(Failure::FAILED, error)),
@@ -89,12 +153,11 @@ pub(super) fn run(file: Option<&Path>, hold_intake: bool) -> Result<ExitCode, Fa
         tokio::select! {
             stopped = app.stop() => {
                 stopped?;
-                failure.map_or(Ok(ExitCode::SUCCESS), Err)
+                failure.map_or(Ok(Ended::With(ExitCode::SUCCESS)), Err)
             }
-            _ = terminate.recv() => Ok(at_once()),
-            _ = interrupt.recv() => Ok(at_once()),
+            () = signals.end() => Ok(Ended::With(at_once())),
         }
-    })
+    }
 }
 
 /// A store on a server that no wait mends is a mistake in the configuration, so nobody starts the daemon again for it.

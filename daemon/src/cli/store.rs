@@ -93,7 +93,7 @@ pub(super) fn bootstrap(remote: &Remote, args: NewTokenArgs) -> Result<ExitCode,
     let new = NewToken { name: args.name, scope, valid_for, teams: args.team };
     // One runtime for both: a store may have tasks of its own.
     let (row, value) = wait(async {
-        let store = store::open(&config.store, config.store_options, Arc::new(SystemClock)).await;
+        let store = store::open(&config.store, config.store_options.clone(), Arc::new(SystemClock)).await;
         let store = store.map_err(|error| match error {
             in_use @ (OpenError::InUse { .. } | OpenError::DatabaseInUse { .. }) => {
                 refused(format!("{in_use}. To ask the running one, leave --bootstrap out"))

@@ -13,6 +13,7 @@ use super::size::parse_size;
 pub(super) struct Raw {
     pub(super) kafka: Kafka,
     pub(super) intake: Intake,
+    pub(super) instance: Instance,
     pub(super) store: Store,
     pub(super) deliver: Deliver,
     pub(super) retry: Retry,
@@ -42,6 +43,11 @@ pub(super) struct Intake {
     pub(super) window: usize,
     pub(super) tombstones: String,
     pub(super) rebalance_grace: Span,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Instance {
+    pub(super) name: String,
 }
 
 #[derive(Debug, Deserialize)]

@@ -63,6 +63,7 @@ const SETTINGS: &[Setting] = &[
     at_start("intake.window"),
     at_start("intake.tombstones"),
     at_start("intake.rebalance_grace"),
+    at_start("instance.name"),
     at_start(STORE_URL),
     path("store.path"),
     at_start("store.migrate"),

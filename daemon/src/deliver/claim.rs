@@ -35,6 +35,8 @@ const BREATH: Duration = Duration::from_millis(5);
 /// The wait while due rows have no room in their lanes.
 const NO_ROOM_WAIT: Duration = Duration::from_millis(100);
 const SWEEP: Duration = Duration::from_secs(60);
+/// The time between two looks for leases that ran out, those of instances that died among them.
+const LEASES: Duration = Duration::from_secs(1);
 
 pub(super) struct ClaimTask {
     pub(super) store: Arc<dyn EngineStore>,
@@ -55,8 +57,12 @@ impl ClaimTask {
     /// Claims until `stop`, or until the store breaks.
     pub(super) async fn run(self, mut stop: Stop) {
         let mut pace = Pace::new(Duration::from_millis(100), Duration::from_secs(2));
-        let mut next_sweep = Instant::now();
+        let (mut next_sweep, mut next_look) = (Instant::now(), Instant::now());
         loop {
+            if Instant::now() >= next_look {
+                self.free_leases().await;
+                next_look = Instant::now() + LEASES;
+            }
             if Instant::now() >= next_sweep {
                 self.sweep().await;
                 next_sweep = Instant::now() + SWEEP;
@@ -67,7 +73,7 @@ impl ClaimTask {
                     self.store_up.claims(None);
                     wait
                 }
-                Err(error @ StoreError::Broken(_)) => {
+                Err(error @ (StoreError::Broken(_) | StoreError::Superseded(_))) => {
                     // Settling ends with this error, and the process with it.
                     self.settler.break_off(error).await;
                     stop.stopped().await;
@@ -88,19 +94,22 @@ impl ClaimTask {
         }
     }
 
-    async fn sweep(&self) {
-        match self.store.sweep().await {
+    async fn free_leases(&self) {
+        match self.store.free_leases(self.lease).await {
+            Ok(0) => {}
             Ok(expired) => {
-                if expired > 0 {
-                    tracing::warn!(expired, "leases ran out before their attempts were settled: repeats are possible");
-                    let count = u64::try_from(expired).unwrap_or(u64::MAX);
-                    self.metrics
-                        .repeats_possible_total
-                        .with_label_values(&[RepeatCause::LeaseExpired.name()])
-                        .inc_by(count);
-                }
+                tracing::warn!(expired, "leases ran out before their attempts were settled: repeats are possible");
+                let count = u64::try_from(expired).unwrap_or(u64::MAX);
+                let cause = RepeatCause::LeaseExpired.name();
+                self.metrics.repeats_possible_total.with_label_values(&[cause]).inc_by(count);
             }
             Err(error) => tracing::debug!(%error, "expired leases can't be released now"),
+        }
+    }
+
+    async fn sweep(&self) {
+        if let Err(error) = self.store.sweep().await {
+            tracing::debug!(%error, "queues can't be repaired now");
         }
         self.delivery.lanes.sweep();
     }

@@ -5,23 +5,25 @@
 
 mod composed;
 mod offset_tracker;
+mod pulse;
 pub mod settle;
 mod stage;
 mod table;
 #[cfg(test)]
 mod testing;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 pub use composed::{Composed, Durable};
+pub use pulse::{Others, PulseTask};
 use settle::{Notice, SettleDeps, SettleTask, Settler};
 use table::FlightTable;
 
-use crate::base::clock::Timestamp;
+use crate::base::clock::{Clock, Timestamp};
 use crate::base::metrics::Metrics;
 use crate::model::callback::{CallbackId, Hash};
 use crate::model::event::{PartitionKey, RecordRef};
@@ -37,6 +39,8 @@ use crate::store::{EngineStore, InstanceId, PartitionWatermark};
 pub struct Flight {
     pub inflight: Arc<Inflight>,
     pub settler: Settler,
+    /// The other instances of this store.
+    pub others: watch::Receiver<Others>,
 }
 
 /// What the room needs of those before it.
@@ -44,20 +48,25 @@ pub struct Deps {
     pub store: Arc<dyn EngineStore>,
     pub store_up: Arc<StoreUp>,
     pub instance: InstanceId,
+    pub clock: Arc<dyn Clock>,
     pub waker: ClaimWaker,
     pub metrics: Arc<Metrics>,
     /// Told of everything that became durable: the demo's screen, or a test.
     pub notices: Option<mpsc::Sender<Notice>>,
 }
 
-/// Builds the room: the table of what is under way, and the task that writes batches.
-pub fn build(deps: Deps) -> (Flight, SettleTask) {
-    let Deps { store, store_up, instance, waker, metrics, notices } = deps;
+/// Builds the room: the table of what is under way, the task that writes batches, and the pulse.
+pub fn build(deps: Deps) -> (Flight, SettleTask, PulseTask) {
+    let Deps { store, store_up, instance, clock, waker, metrics, notices } = deps;
     let inflight = Arc::new(Inflight::default());
-    let writer = BatchWriter::new(store, instance, Arc::clone(&metrics), store_up);
+    let writer = BatchWriter::new(Arc::clone(&store), instance, Arc::clone(&metrics), store_up);
+    let applied = writer.applied();
     let deps = SettleDeps { writer, inflight: Arc::clone(&inflight), metrics, waker, notices };
     let (settler, task) = settle::build(deps);
-    (Flight { inflight, settler }, task)
+    let (others, others_rx) = watch::channel(Others { runs: HashSet::new(), at: Instant::now() });
+    let (under_way, to_settle) = (Arc::clone(&inflight), settler.clone());
+    let pulse = PulseTask { store, instance, applied, clock, inflight: under_way, settler: to_settle, others };
+    (Flight { inflight, settler, others: others_rx }, task, pulse)
 }
 
 /// Whether a callback was entered, or why it was not.
@@ -121,9 +130,9 @@ impl Inflight {
         self.table().give_up(partition)
     }
 
-    /// The partition is given up: no later batch changes its watermark.
-    pub fn gone(&self, partition: &PartitionKey) {
-        self.table().gone(partition);
+    /// The partition is given up: no later batch changes its watermark. Returns the epoch under which it was ours.
+    pub fn gone(&self, partition: &PartitionKey) -> Option<i64> {
+        self.table().gone(partition)
     }
 
     /// The partitions that must be taken again, each once.
@@ -195,6 +204,11 @@ impl Inflight {
     /// The partition of this record is taken again, and read from its watermark.
     pub fn read_again(&self, record: &RecordRef) {
         self.table().read_again(&record.partition);
+    }
+
+    /// The partition is given up and taken again.
+    pub fn take_partition_again(&self, partition: &Arc<PartitionKey>) {
+        self.table().read_again(partition);
     }
 
     /// The record is skipped: it needs no callback and no row.

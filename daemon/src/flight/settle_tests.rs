@@ -18,7 +18,7 @@ use crate::schedule::{Caps, LaneKey, Lanes, Side, Start};
 use crate::store::batch::StoreUp;
 use crate::store::faulty::{Faults, FaultyStore};
 use crate::store::memory::MemoryStore;
-use crate::store::{EngineStore, Options};
+use crate::store::{EngineStore, Options, TakeAsk};
 
 const CAPS: Caps = Caps {
     endpoint: 4,
@@ -48,12 +48,14 @@ impl Kit {
         let memory: Arc<dyn EngineStore> = Arc::new(MemoryStore::new(Options::default(), clock.clone()));
         let store = Arc::new(FaultyStore::new(memory, 1, Faults::default()));
         let instance = store.begin().await.unwrap().instance;
-        let taken = store.take(instance, partition(0)).await.unwrap();
+        let taken = store.take(TakeAsk::at_once(instance, partition(0))).await;
+        let taken = taken.unwrap().taken().unwrap();
         let (sender, notices) = mpsc::channel(64);
-        let (flight, task) = build(Deps {
+        let (flight, task, _pulse) = build(Deps {
             store: store.clone(),
             store_up: Arc::new(StoreUp::new()),
             instance,
+            clock: clock.clone(),
             waker: ClaimWaker::new(clock),
             metrics: metrics(),
             notices: Some(sender),

@@ -101,10 +101,9 @@ impl FlightTable {
         to_park
     }
 
-    pub(super) fn gone(&mut self, partition: &PartitionKey) {
-        if self.partitions.get(partition).is_some_and(|owned| owned.leaving) {
-            self.partitions.remove(partition);
-        }
+    pub(super) fn gone(&mut self, partition: &PartitionKey) -> Option<i64> {
+        let is_leaving = self.partitions.get(partition).is_some_and(|owned| owned.leaving);
+        if is_leaving { self.partitions.remove(partition).map(|owned| owned.epoch) } else { None }
     }
 
     pub(super) fn take_again(&mut self) -> Vec<Arc<PartitionKey>> {

@@ -290,7 +290,7 @@ impl World {
                     self.waiting.push(parked(&park.lease, None));
                 }
             }
-            Op::Gone(number) => self.table.gone(&partition(*number)),
+            Op::Gone(number) => drop(self.table.gone(&partition(*number))),
             Op::Take(number) => self.take(*number),
         }
     }

@@ -25,6 +25,8 @@ use crate::model::settlement::Change;
 
 /// How long a start waits for Kafka to say whether other daemons run on copies of this store.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// What the store said of other instances counts for so long.
+const HEARSAY: Duration = Duration::from_secs(5);
 /// So many failed looks, one after the other, are told.
 const FAILED_LOOKS: u32 = 6;
 /// Why this daemon waits: for people.
@@ -133,6 +135,12 @@ impl Consumer {
             }
         };
         self.failed_looks = 0;
+        let others = self.deps.flight.others.borrow().clone();
+        if others.at.elapsed() > HEARSAY {
+            // An instance that began meanwhile would be taken for a twin.
+            return None;
+        }
+        self.twins.are_ours(others.runs);
         let standing = self.twins.look(marks, self.deps.clock.now(), Instant::now());
         // If the first one is restarted, it has a later id than ours. So this one never takes over: a restart decides anew.
         let was_second = matches!(self.standing, Standing::Second { .. });

@@ -57,6 +57,9 @@ pub(super) struct End {
     pub(super) open_from: Option<i64>,
 }
 
+/// How long the store may take to record that partitions were given up.
+const RELEASE: Duration = Duration::from_secs(5);
+
 impl Context {
     pub(super) fn partitions(&self) -> MutexGuard<'_, Partitions> {
         self.lists.partitions.lock().unwrap_or_else(PoisonError::into_inner)
@@ -167,8 +170,17 @@ impl Context {
             );
             deps.metrics.repeats_possible_total.with_label_values(&[RepeatCause::RevokeTimeout.name()]).inc_by(count);
         }
+        let mut left = Vec::new();
         for partition in partitions {
-            deps.flight.inflight.gone(partition);
+            left.extend(deps.flight.inflight.gone(partition).map(|epoch| (Arc::clone(partition), epoch)));
+        }
+        // Without a row for each of them, whoever is next waits until they have ended.
+        if durable && !left.is_empty() {
+            let release = deps.store.release(deps.begun.instance, left);
+            let released = self.runtime.block_on(async { tokio::time::timeout(RELEASE, release).await });
+            if !matches!(released, Ok(Ok(()))) {
+                tracing::warn!("the store did not record that partitions were given up: the next owner waits for them");
+            }
         }
     }
 }

@@ -14,10 +14,13 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::assigned::RecordedTime;
 use super::context::Context;
 use super::marks;
+use super::member::is_member;
 use super::partition::{Action, Check, Committed, Event, LogEnds, Place, StartOverCause};
+use super::twin::Mark;
 use crate::base::labels::RepeatCause;
 use crate::model::event::PartitionKey;
-use crate::store::Answer;
+use crate::model::lease::LEASE_SLACK;
+use crate::store::{Answer, Begun, NewLog, Take, TakeAsk};
 
 /// How long one call to the store or to Kafka may take.
 pub(super) const CALL: Duration = Duration::from_secs(5);
@@ -152,16 +155,39 @@ impl<'c> Interpreter<'c> {
     }
 
     fn take(&self, key: &Arc<PartitionKey>) -> Event {
-        if Instant::now() >= self.until {
+        // In a rebalance the group itself has just given us the partition.
+        let is_member = self.places.is_some() || self.is_member(key);
+        if !is_member || Instant::now() >= self.until {
             return Event::NoAnswer;
         }
         let deps = &self.context().deps;
-        self.call(deps.store.take(deps.begun.instance, Arc::clone(key))).map_or(Event::NoAnswer, Event::Taken)
+        let patience = deps.attempt_deadline.saturating_add(LEASE_SLACK);
+        let ask = TakeAsk { instance: deps.begun.instance, partition: Arc::clone(key), patience };
+        match self.call(deps.store.take(ask)) {
+            Some(Take::Taken(taken)) => Event::Taken(taken),
+            Some(Take::Held { owner }) => {
+                tracing::debug!(partition = %key, owner = owner.0, "its owner lives, and was asked to give it up");
+                Event::NoAnswer
+            }
+            None => Event::NoAnswer,
+        }
+    }
+
+    fn is_member(&self, key: &PartitionKey) -> bool {
+        let context = self.context();
+        let Begun { store_id, run, .. } = &context.deps.begun;
+        is_member(self.consumer, key, &Mark::new(store_id, run, Some(context.deps.clock.now())), CALL)
     }
 
     /// Row 37.
     fn start_over(&self, key: &Arc<PartitionKey>, start: i64, log_end: i64, cause: StartOverCause) -> Event {
         let deps = &self.context().deps;
+        let Some(epoch) = self.context().partitions().of(key).map(|assigned| assigned.machine.epoch()) else {
+            return Event::NoAnswer;
+        };
+        if self.places.is_none() && !self.is_member(key) {
+            return Event::NoAnswer;
+        }
         let accepted = match cause {
             StartOverCause::LogChanged(reason) => {
                 tracing::error!(partition = %key, %reason, low = start, high = log_end, "the topic was re-created or truncated: reading it from its beginning");
@@ -171,8 +197,9 @@ impl<'c> Interpreter<'c> {
             StartOverCause::Accepted { store } => Some(store.to_string()),
         };
         let is_accepted = accepted.is_some();
-        let taken = self.call(deps.store.start_over(deps.begun.instance, Arc::clone(key), start, log_end, accepted));
-        let Some(taken) = taken else { return Event::NoAnswer };
+        let log = NewLog { start, log_end, accepted };
+        let taken = self.call(deps.store.start_over(deps.begun.instance, Arc::clone(key), epoch, log));
+        let Some(Some(taken)) = taken else { return Event::NoAnswer };
         if is_accepted {
             tracing::warn!(partition = %key, start, "an operator accepted the offsets of this partition");
         }

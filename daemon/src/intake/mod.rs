@@ -13,6 +13,7 @@ mod headers;
 mod interpret;
 mod lag;
 mod marks;
+mod member;
 pub mod partition;
 mod polled;
 mod rebalance;
@@ -48,6 +49,9 @@ pub enum Tombstones {
 pub struct Config {
     pub brokers: String,
     pub group: String,
+    /// The name of this member of the group, if it has one: after a short stop it gets its partitions back, and no other
+    /// member notices it.
+    pub member: Option<Arc<str>>,
     pub topics: Vec<String>,
     /// Properties for librdkafka. Names that we set ourselves are refused.
     pub properties: BTreeMap<String, String>,

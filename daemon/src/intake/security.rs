@@ -106,6 +106,7 @@ mod tests {
         Config {
             brokers: brokers.to_owned(),
             group: "g".to_owned(),
+            member: None,
             topics: vec!["t".to_owned()],
             properties: properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             max_event_bytes: 1,

@@ -5,10 +5,11 @@ use rdkafka::ClientConfig;
 use super::Config;
 
 /// Properties that the promises of delivery need, each with the reason why only we set it.
-const RESERVED: [(&str, &str); 19] = [
+const RESERVED: [(&str, &str); 20] = [
     ("metadata.broker.list", "it is kafka.brokers"),
     ("bootstrap.servers", "it is kafka.brokers"),
     ("group.id", "it is kafka.group"),
+    ("group.instance.id", "it is instance.name"),
     ("group.protocol", "rebalances are handled as the classic protocol does them"),
     ("partition.assignment.strategy", "partitions move one by one (cooperative-sticky)"),
     ("enable.auto.commit", "offsets follow the store's watermark"),
@@ -77,6 +78,9 @@ pub(super) fn client(config: &Config) -> ClientConfig {
     ];
     for (name, value) in own {
         client.set(name, value);
+    }
+    if let Some(member) = &config.member {
+        client.set("group.instance.id", &**member);
     }
     client
 }

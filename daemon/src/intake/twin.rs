@@ -70,6 +70,8 @@ pub(super) struct TwinWatch {
     run: Arc<str>,
     /// The earlier runs of this store.
     earlier: HashSet<String>,
+    /// Runs of other instances on this very store.
+    ours: HashSet<String>,
     seen: HashMap<PartitionKey, Mark>,
     /// Other runs, with the time at which they were known to run.
     others: BTreeMap<Arc<str>, Instant>,
@@ -78,7 +80,22 @@ pub(super) struct TwinWatch {
 impl TwinWatch {
     pub(super) fn new(store: &str, run: &str, earlier: impl IntoIterator<Item = String>) -> Self {
         let earlier = earlier.into_iter().collect();
-        Self { store: store.into(), run: run.into(), earlier, seen: HashMap::new(), others: BTreeMap::new() }
+        Self {
+            store: store.into(),
+            run: run.into(),
+            earlier,
+            ours: HashSet::new(),
+            seen: HashMap::new(),
+            others: BTreeMap::new(),
+        }
+    }
+
+    /// These runs work on our very store.
+    pub(super) fn are_ours(&mut self, runs: impl IntoIterator<Item = String>) {
+        for run in runs {
+            self.others.remove(&*run);
+            self.ours.insert(run);
+        }
     }
 
     /// Looks at the marks of all partitions.
@@ -87,7 +104,8 @@ impl TwinWatch {
         for (partition, mark) in marks {
             let is_fresh = mark.at.is_some_and(|at| now.since(at).max(at.since(now)) <= FRESH);
             is_seen |= mark.store == self.store && mark.run == self.run && is_fresh;
-            let is_other = mark.store == self.store && !mark.run.is_empty() && mark.run != self.run;
+            let is_known = mark.run.is_empty() || mark.run == self.run || self.ours.contains(&*mark.run);
+            let is_other = mark.store == self.store && !is_known;
             match mark.at.filter(|_| is_other) {
                 // An earlier run of ours may have ended a moment ago. It does not renew its marks any more.
                 Some(_) => {
@@ -181,6 +199,19 @@ mod tests {
         assert_eq!(world.look(0, &[(0, "st_a", "0100-a", 0), (1, "st_a", "0100-a", 0)]), Standing::Alone);
         assert_eq!(world.look(10, &[(0, "st_a", OURS, 5), (1, "st_a", "0100-a", 0)]), Standing::Alone);
         assert_eq!(world.look(40, &[(0, "st_a", OURS, 35), (1, "st_a", "0100-a", 30)]), second("0100-a"));
+    }
+
+    #[test]
+    fn another_instance_of_the_same_store_is_no_twin_not_even_after_its_end() {
+        let mut world = World::new();
+        world.watch.are_ours(["0150-x".to_owned(), "0250-y".to_owned()]);
+        let marks = |second| [(0, "st_a", OURS, second), (1, "st_a", "0150-x", second), (2, "st_a", "0250-y", second)];
+        assert_eq!(world.look(10, &marks(5)), Standing::Alone);
+        assert_eq!(world.look(40, &marks(35)), Standing::Alone);
+        assert_eq!(world.look(50, &[(0, "st_a", OURS, 45), (1, "st_a", "0170-z", 45)]), second("0170-z"));
+        // It began a moment before we looked, and was heard of only now.
+        world.watch.are_ours(["0170-z".to_owned()]);
+        assert_eq!(world.look(60, &[(0, "st_a", OURS, 55), (1, "st_a", "0170-z", 55)]), Standing::Alone);
     }
 
     #[test]

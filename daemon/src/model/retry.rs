@@ -107,6 +107,16 @@ pub enum Next {
     },
 }
 
+impl Next {
+    /// When the next attempt is due, if there is one.
+    pub fn due(&self) -> Option<Timestamp> {
+        match self {
+            Self::Retry { due, .. } | Self::Interrupted { due, .. } => Some(*due),
+            Self::Delivered | Self::Exhausted | Self::Abandoned(_) => None,
+        }
+    }
+}
+
 /// How long a callback waits whose horizon has passed by a clock that may be wrong.
 const UNTRUSTED_WAIT: Duration = Duration::from_secs(900);
 

@@ -4,7 +4,7 @@
 //! There is no timer: the next batch gathers while this one commits.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -68,7 +68,8 @@ impl Default for StoreUp {
 pub struct BatchWriter {
     store: Arc<dyn EngineStore>,
     instance: InstanceId,
-    number: u64,
+    /// The number of the last batch that is applied.
+    number: Arc<AtomicU64>,
     metrics: Arc<Metrics>,
     up: Arc<StoreUp>,
     longest_commit: Duration,
@@ -85,7 +86,12 @@ pub struct Written {
 
 impl BatchWriter {
     pub fn new(store: Arc<dyn EngineStore>, instance: InstanceId, metrics: Arc<Metrics>, up: Arc<StoreUp>) -> Self {
-        Self { store, instance, number: 0, metrics, up, longest_commit: Duration::ZERO }
+        Self { store, instance, number: Arc::default(), metrics, up, longest_commit: Duration::ZERO }
+    }
+
+    /// The number of the last batch that is applied, as it rises.
+    pub fn applied(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.number)
     }
 
     /// Makes `changes` durable together with `watermarks`. Returns only when they are durable or the store is broken.
@@ -105,9 +111,10 @@ impl BatchWriter {
         }
     }
 
-    fn numbered(&mut self, changes: Vec<Change>, watermarks: Vec<PartitionWatermark>) -> Arc<Batch> {
-        self.number = self.number.saturating_add(1);
-        Arc::new(Batch { instance: self.instance, number: self.number, changes, watermarks })
+    /// The next batch. Its number counts only when it is applied: that of a batch which the store refused is used again.
+    fn numbered(&self, changes: Vec<Change>, watermarks: Vec<PartitionWatermark>) -> Arc<Batch> {
+        let number = self.number.load(Ordering::SeqCst).saturating_add(1);
+        Arc::new(Batch { instance: self.instance, number, changes, watermarks })
     }
 
     async fn write_part(
@@ -129,6 +136,7 @@ impl BatchWriter {
             self.metrics.store_commit_seconds.observe(took.as_secs_f64());
             match answer {
                 Ok(applied) => {
+                    self.number.store(batch.number, Ordering::SeqCst);
                     self.longest_commit = self.longest_commit.max(took);
                     self.metrics.store_longest_commit_seconds.set(self.longest_commit.as_secs_f64());
                     self.metrics.store_batch_changes.observe(batch.changes.len() as f64);
@@ -199,8 +207,8 @@ fn written(batch: Arc<Batch>, applied: Applied) -> Written {
     let known = applied.verdicts.len() == changes.len();
     let mut verdicts = applied.verdicts.into_iter();
     let with_verdict = |change: Change| {
-        // The batch was applied by an earlier write whose answer was lost. Nothing else wrote these rows meanwhile, so
-        // its verdicts are those for callbacks without rows.
+        // The batch was applied by an earlier write whose answer was lost, on a store that one instance uses. Nothing else
+        // wrote these rows meanwhile, so its verdicts are those for callbacks without rows.
         let verdict = if known { verdicts.next() } else { None };
         let verdict = verdict.unwrap_or_else(|| apply(&Rows::default(), &change, true).verdict);
         (change, verdict)

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::Answer;
+use super::{Answer, StoreError};
 use crate::base::clock::Timestamp;
 use crate::model::amendment::{Amended, Amendment};
 use crate::model::callback::{CallbackId, Hash};
@@ -91,6 +91,52 @@ pub struct EventClaim {
     pub id: CallbackId,
 }
 
+/// Who asks for a partition.
+#[derive(Debug, Clone)]
+pub struct TakeAsk {
+    pub instance: InstanceId,
+    pub partition: Arc<PartitionKey>,
+    /// How long an owner that lives may take to give the partition up. After that it is taken all the same.
+    pub patience: Duration,
+}
+
+impl TakeAsk {
+    /// From whoever has it, without a wait.
+    pub fn at_once(instance: InstanceId, partition: Arc<PartitionKey>) -> Self {
+        Self { instance, partition, patience: Duration::ZERO }
+    }
+}
+
+/// The answer to a [`TakeAsk`].
+#[derive(Debug, Clone)]
+pub enum Take {
+    Taken(Taken),
+    /// Its owner lives and was told that another one wants the partition: ask again in a moment.
+    Held {
+        owner: InstanceId,
+    },
+}
+
+impl Take {
+    /// The partition, if nobody else has it.
+    pub fn taken(self) -> Option<Taken> {
+        match self {
+            Self::Taken(taken) => Some(taken),
+            Self::Held { .. } => None,
+        }
+    }
+}
+
+/// Where a partition starts that is read as a new log.
+#[derive(Debug, Clone)]
+pub struct NewLog {
+    pub start: i64,
+    /// Ids of records below may have rows already.
+    pub log_end: i64,
+    /// The foreign store id that an operator accepted.
+    pub accepted: Option<String>,
+}
+
 /// A partition as it was taken over.
 #[derive(Debug, Clone)]
 pub struct Taken {
@@ -153,6 +199,43 @@ pub struct Begun {
     pub now: Timestamp,
 }
 
+/// What an instance learns while it runs, once a second.
+#[derive(Debug, Clone, Default)]
+pub struct Pulse {
+    /// The time of the database's clock, where the store has a clock of its own.
+    pub now: Option<Timestamp>,
+    /// Partitions of this instance that another one wants.
+    pub wanted: Vec<Arc<PartitionKey>>,
+    /// Runs of other instances that work on this very store, or have worked on it since this instance began.
+    pub others: Vec<String>,
+}
+
+/// The version of this program, and the name of its machine, as an instance tells them.
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+pub(super) fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Whether the batch of this number is applied, if `last` is the number of the last one.
+///
+/// # Errors
+/// Neither is the batch applied nor is it the next one.
+pub(super) fn is_applied(last: u64, number: u64) -> Result<bool, StoreError> {
+    match number.checked_sub(last) {
+        Some(0) => Ok(true),
+        Some(1) => Ok(false),
+        _ => Err(went_back()),
+    }
+}
+
+/// The store knows less, or other things, of this instance than the instance itself.
+pub(super) fn went_back() -> StoreError {
+    StoreError::Superseded(
+        "the store went back to an earlier state, and does not know the last batches of this instance".to_owned(),
+    )
+}
+
 /// The id of a run that begins now. The ids are in the order of their times.
 pub(super) fn new_run(now: Timestamp) -> String {
     let mut random = [0_u8; 4];
@@ -183,6 +266,10 @@ pub trait EngineStore: Send + Sync {
     /// Registers this instance. The leases of earlier instances that can't be running any more become void.
     fn begin(&self) -> Answer<'_, Begun>;
 
+    /// Says that this instance lives, and asks what others want of it. Its batches up to the number `applied` are known to be
+    /// applied: a store that does not have them went back.
+    fn pulse(&self, instance: InstanceId, applied: u64) -> Answer<'_, Pulse>;
+
     /// Applies a batch in one transaction. A batch whose number the store knows changes nothing.
     fn write(&self, batch: Arc<Batch>) -> Answer<'_, Applied>;
 
@@ -202,22 +289,26 @@ pub trait EngineStore: Send + Sync {
     /// Claims event ids in one transaction; for each, the callback that the event id belongs to from now on.
     fn claim_event_ids(&self, claims: Vec<EventClaim>) -> Answer<'_, Vec<CallbackId>>;
 
-    /// Takes a partition over, in its next epoch.
-    fn take(&self, instance: InstanceId, partition: Arc<PartitionKey>) -> Answer<'_, Taken>;
+    /// Takes a partition over, in its next epoch. From an owner that lives only after its time to give it up.
+    fn take(&self, ask: TakeAsk) -> Answer<'_, Take>;
 
-    /// Takes a partition over in its next epoch, with the watermark at `start`; ids of records below `log_end` may
-    /// have rows already.
+    /// Takes a partition over in its next epoch, to read it as a new log. `None` if another one has taken it since `epoch`.
     fn start_over(
         &self,
         instance: InstanceId,
         partition: Arc<PartitionKey>,
-        start: i64,
-        log_end: i64,
-        accepted: Option<String>,
-    ) -> Answer<'_, Taken>;
+        epoch: i64,
+        log: NewLog,
+    ) -> Answer<'_, Option<Taken>>;
 
-    /// Frees expired leases, and repairs the next times and parked bytes of queues. Returns how many leases were freed.
-    fn sweep(&self) -> Answer<'_, usize>;
+    /// Gives partitions back, each as it was taken in this epoch: nothing of them is under way without a row.
+    fn release(&self, instance: InstanceId, partitions: Vec<(Arc<PartitionKey>, i64)>) -> Answer<'_, ()>;
+
+    /// Frees leases that ran out. Returns how many there were. No lease is longer than `lease`.
+    fn free_leases(&self, lease: Duration) -> Answer<'_, usize>;
+
+    /// Repairs the next times and parked bytes of queues.
+    fn sweep(&self) -> Answer<'_, ()>;
 
     fn prune(&self, ask: PruneAsk) -> Answer<'_, Pruned>;
 

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{
-    Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, PruneAsk, Pruned,
-    SetBack, Space, StoreError, Taken,
+    Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, NewLog, PruneAsk,
+    Pruned, Pulse, SetBack, Space, StoreError, Take, TakeAsk, Taken,
 };
 use crate::base::clock::Timestamp;
 use crate::model::amendment::{Amended, Amendment};
@@ -145,22 +145,33 @@ impl EngineStore for FaultyStore {
         self.guarded(self.inner.claim_event_ids(claims))
     }
 
-    fn take(&self, instance: InstanceId, partition: Arc<PartitionKey>) -> Answer<'_, Taken> {
-        self.guarded(self.inner.take(instance, partition))
+    fn pulse(&self, instance: InstanceId, applied: u64) -> Answer<'_, Pulse> {
+        self.guarded(self.inner.pulse(instance, applied))
+    }
+
+    fn take(&self, ask: TakeAsk) -> Answer<'_, Take> {
+        self.guarded(self.inner.take(ask))
     }
 
     fn start_over(
         &self,
         instance: InstanceId,
         partition: Arc<PartitionKey>,
-        start: i64,
-        log_end: i64,
-        accepted: Option<String>,
-    ) -> Answer<'_, Taken> {
-        self.guarded(self.inner.start_over(instance, partition, start, log_end, accepted))
+        epoch: i64,
+        log: NewLog,
+    ) -> Answer<'_, Option<Taken>> {
+        self.guarded(self.inner.start_over(instance, partition, epoch, log))
     }
 
-    fn sweep(&self) -> Answer<'_, usize> {
+    fn release(&self, instance: InstanceId, partitions: Vec<(Arc<PartitionKey>, i64)>) -> Answer<'_, ()> {
+        self.guarded(self.inner.release(instance, partitions))
+    }
+
+    fn free_leases(&self, lease: Duration) -> Answer<'_, usize> {
+        self.guarded(self.inner.free_leases(lease))
+    }
+
+    fn sweep(&self) -> Answer<'_, ()> {
         self.guarded(self.inner.sweep())
     }
 

@@ -32,8 +32,8 @@ use crate::model::dead_letter::ValueBudget;
 use crate::model::keeping::Keeping;
 use admin::AdminStore;
 pub use engine::{
-    Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, PartitionWatermark, PruneAsk,
-    Pruned, SetBack, Space, Taken,
+    Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, NewLog, PartitionWatermark,
+    PruneAsk, Pruned, Pulse, SetBack, Space, Take, TakeAsk, Taken,
 };
 pub use postgres::{PostgresUrl, UrlError};
 use reads::Reads;
@@ -52,6 +52,10 @@ pub enum StoreError {
     /// The data itself was refused; nothing of the batch happened.
     #[error("the store refused the data: {0}")]
     Refused(String),
+    /// The store does not know this instance as it is: the database went back to an earlier state, or another instance has
+    /// its name. The instance must give everything up and begin anew.
+    #[error("this instance must begin anew: {0}")]
+    Superseded(String),
     /// Nothing can be trusted any more: the process must end.
     #[error("the store is broken: {0}")]
     Broken(String),
@@ -76,8 +80,10 @@ impl fmt::Display for Config {
 }
 
 /// How a store is opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
+    /// The name of this daemon among those that share the store; at most one has it at a time.
+    pub name: Option<Arc<str>>,
     pub migrate: Migrate,
     /// Bounds what is kept of dead letters.
     pub values: ValueBudget,
@@ -87,7 +93,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { migrate: Migrate::Auto, values: ValueBudget::UNBOUNDED, keeping: Keeping::NOTHING }
+        Self { name: None, migrate: Migrate::Auto, values: ValueBudget::UNBOUNDED, keeping: Keeping::NOTHING }
     }
 }
 
@@ -117,14 +123,25 @@ pub enum OpenError {
     DatabaseAway { url: String, reason: String },
     #[error("the store {at} lacks {missing} migrations, and store.migrate is \"manual\"; run: callbackd migrate")]
     Unmigrated { at: String, missing: usize },
-    #[error("store.url: {url} is in use by another callbackd; stop that one, or give this one a database of its own")]
+    #[error(
+        "store.url: {url} is held by a tool, or by a callbackd of a version before 0.2 that must be alone; wait for its end, or stop it"
+    )]
+    DatabaseHeld { url: String },
+    #[error("store.url: {url} is in use by a callbackd that runs; stop all of them first")]
     DatabaseInUse { url: String },
+    #[error(
+        "instance.name: another callbackd runs under the name \"{name}\" on {url}; stop that one, or give this one a name of its own"
+    )]
+    NameInUse { url: String, name: String },
 }
 
 impl OpenError {
     /// It may be opened later, though nothing changes in the configuration.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::DatabaseAway { .. } | Self::DatabaseInUse { .. } | Self::Unmigrated { .. })
+        matches!(
+            self,
+            Self::DatabaseAway { .. } | Self::DatabaseHeld { .. } | Self::NameInUse { .. } | Self::Unmigrated { .. }
+        )
     }
 }
 

@@ -130,8 +130,16 @@ pub struct QueueRow {
 #[derive(Debug, Clone)]
 pub struct InstanceRow {
     pub id: i64,
+    /// The id of the run, which people see.
+    pub run: String,
+    /// The name of its configuration, its machine, and its version.
+    pub name: Option<String>,
+    pub host: Option<String>,
+    pub version: Option<String>,
+    /// How many partitions it owns.
+    pub partitions: u32,
     pub started_at: Timestamp,
-    /// Its last write.
+    /// Its last sign of life.
     pub seen_at: Timestamp,
     /// `None` while it runs.
     pub end: Option<InstanceEnd>,
@@ -140,7 +148,7 @@ pub struct InstanceRow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InstanceEnd {
     Clean,
-    /// The next instance found that it had not ended cleanly.
+    /// Its process is gone, and it did not end cleanly.
     Died,
 }
 

@@ -72,29 +72,40 @@ async fn a_server_that_is_away_at_the_start_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_second_daemon_waits_until_the_first_one_is_gone() {
+async fn a_daemon_waits_for_a_tool_that_must_be_alone() {
     let url = postgres::database();
-    let mut first = daemon(&url);
-    first.start(None, "info").await;
-    says(&first, "\"answers\":true").await;
-    let mut second = daemon(&url);
-    second.start(None, "info").await;
-    says(&second, "is in use by another callbackd").await;
-    first.kill();
-    says(&second, "\"answers\":true").await;
-    stop(&mut second).await;
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    client.query_one("SELECT pg_advisory_lock(x'63616c6c'::integer, 1)", &[]).await.unwrap();
+    let mut waits = daemon(&url);
+    waits.start(None, "info").await;
+    says(&waits, "is held by a tool").await;
+    drop(client);
+    connection.await.unwrap().unwrap();
+    says(&waits, "\"answers\":true").await;
+    // And the tools say that they must be alone.
+    let mut info = std::process::Command::new(crate::process::BINARY);
+    let done = info.args(["store", "info", "--config"]).arg(waits.config()).env("CALLBACKD_STORE__URL", &url).output();
+    let told = String::from_utf8_lossy(&done.unwrap().stderr).into_owned();
+    assert!(told.contains("is in use by"), "{told}");
+    stop(&mut waits).await;
 }
 
 #[tokio::test]
-async fn a_daemon_whose_lock_was_taken_meanwhile_ends_in_order() {
+async fn an_instance_whose_name_was_taken_meanwhile_begins_anew_and_waits() {
     let url = postgres::database();
     let name = url.rsplit('/').next().unwrap();
-    let mut first = daemon(&url);
+    let named = || {
+        let mut daemon = daemon(&url);
+        daemon.variables.push(("CALLBACKD_INSTANCE__NAME".to_owned(), "blue".to_owned()));
+        daemon
+    };
+    let mut first = named();
     first.start(None, "info").await;
     says(&first, "\"answers\":true").await;
-    let mut second = daemon(&url);
+    let mut second = named();
     second.start(None, "info").await;
-    says(&second, "is in use by another callbackd").await;
+    says(&second, "another callbackd runs under the name").await;
     // The first one stands still, and its connection is cut.
     first.signal("STOP");
     let cut = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'
@@ -102,10 +113,12 @@ async fn a_daemon_whose_lock_was_taken_meanwhile_ends_in_order() {
     postgres::server().sql(name, cut).unwrap();
     says(&second, "\"answers\":true").await;
     first.signal("CONT");
-    assert_eq!(first.ended().await, 1, "{}", first.log_text());
-    assert!(first.log_text().contains("another callbackd took the store's lock"), "{}", first.log_text());
+    says(&first, "another callbackd runs under the name").await;
+    assert!(first.log_text().contains("begins anew"), "{}", first.log_text());
     assert_eq!(says(&second, "\"answers\":true").await, 503, "intake is held");
     stop(&mut second).await;
+    says(&first, "\"answers\":true").await;
+    stop(&mut first).await;
 }
 
 #[tokio::test]

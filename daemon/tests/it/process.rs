@@ -38,6 +38,11 @@ pub struct Process {
 impl Process {
     /// Writes the configuration and starts nothing. `more` is TOML that is added to the tests' own.
     pub fn new(brokers: &str, topic: &str, more: &str) -> Self {
+        Self::with_store(brokers, topic, &crate::postgres::store_url().unwrap_or_default(), more)
+    }
+
+    /// The same with the store at this URL; "" is SQLite.
+    pub fn with_store(brokers: &str, topic: &str, store: &str, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name).display().to_string();
         Keyring::create(&folder.path().join("keyring")).unwrap();
@@ -45,14 +50,18 @@ impl Process {
         let config = format!(
             "[kafka]\nbrokers = \"{brokers}\"\ngroup = \"{topic}\"\ntopics = [\"{topic}\"]\n\
              [kafka.properties]\n\"session.timeout.ms\" = \"1500\"\n\"heartbeat.interval.ms\" = \"300\"\n\
-             [store]\npath = \"{}\"\nurl = \"{}\"\n[keyring]\nfile = \"{}\"\n[ops]\nlisten = \"{ops}\"\n[api]\nlisten = \"\"\n\
+             [store]\npath = \"{}\"\nurl = \"{store}\"\n[keyring]\nfile = \"{}\"\n[ops]\nlisten = \"{ops}\"\n[api]\nlisten = \"\"\n\
              [[egress.allow]]\nnet = \"127.0.0.0/8\"\n[log]\nformat = \"human\"\n{more}",
             at("store"),
-            crate::postgres::store_url().unwrap_or_default(),
             at("keyring"),
         );
         std::fs::write(folder.path().join("callbackd.toml"), config).unwrap();
         Self { folder, ops, child: None, variables: Vec::new(), holds_intake: false, log: Arc::default() }
+    }
+
+    /// Makes it use the keys of this one.
+    pub fn shares_keys_of(&self, other: &Self) {
+        std::fs::copy(other.folder.path().join("keyring"), self.folder.path().join("keyring")).unwrap();
     }
 
     pub fn config(&self) -> PathBuf {

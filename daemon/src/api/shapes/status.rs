@@ -125,9 +125,18 @@ impl StatusShape {
 /// An instance: one run of the daemon on this store, from its start to its end.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct InstanceShape {
-    pub instance_id: i64,
+    /// The id of the run; ids are in the order in which the runs began.
+    pub instance_id: String,
+    /// instance.name in its configuration.
+    pub name: Option<String>,
+    /// The name of its machine.
+    pub host: Option<String>,
+    /// The version of its program.
+    pub version: Option<String>,
+    /// How many partitions it reads.
+    pub partitions: u32,
     pub started_at: String,
-    /// Its last write to the store.
+    /// Its last sign of life.
     pub seen_at: String,
     /// running, ended, or died, which means that it did not end cleanly.
     pub state: &'static str,
@@ -136,7 +145,11 @@ pub struct InstanceShape {
 impl InstanceShape {
     pub fn new(row: &InstanceRow) -> Self {
         Self {
-            instance_id: row.id,
+            instance_id: row.run.clone(),
+            name: row.name.clone(),
+            host: row.host.clone(),
+            version: row.version.clone(),
+            partitions: row.partitions,
             started_at: row.started_at.to_string(),
             seen_at: row.seen_at.to_string(),
             state: match row.end {

@@ -110,6 +110,9 @@ pub trait Clock: Send + Sync {
     /// A start on a store whose newest time is this one.
     fn begin(&self, _newest: Option<Timestamp>) {}
 
+    /// The store has a clock of its own, and it shows this time now. From here on this clock follows that one.
+    fn anchor(&self, _now: Timestamp) {}
+
     /// A record with this time was read: somebody else's clock showed it.
     fn witness(&self, _record: Timestamp) {}
 

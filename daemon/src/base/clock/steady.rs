@@ -16,6 +16,8 @@ use super::{Clock, ClockState, SystemClock, Timestamp};
 pub const NEAR: Duration = Duration::from_secs(60);
 /// After a pause this long, the clock of a start may be wrong: nothing ends and nothing is pruned until it is confirmed.
 const LONG_PAUSE: Duration = Duration::from_secs(3_600);
+/// By how much the time on the way to the store's clock and back may vary.
+const JITTER: Duration = Duration::from_millis(50);
 /// How old a record may be that confirms a clock. Producers send events when they happen.
 const FRESH: Duration = Duration::from_secs(300);
 
@@ -47,6 +49,8 @@ pub struct SteadyClock {
     /// The newest time in the store at the start, if nothing confirms yet that so much time has passed since.
     unconfirmed_since: AtomicI64,
     is_unconfirmed: AtomicBool,
+    /// The store has a clock of its own, which this one follows. The wall clock is only compared with it.
+    is_anchored: AtomicBool,
     /// What the last look at the state said.
     was_trusted: AtomicBool,
     /// By how much this clock was set back since it was last asked, in milliseconds.
@@ -68,6 +72,7 @@ impl SteadyClock {
             origin,
             unconfirmed_since: AtomicI64::new(0),
             is_unconfirmed: AtomicBool::new(false),
+            is_anchored: AtomicBool::new(false),
             was_trusted: AtomicBool::new(true),
             set_back: AtomicI64::new(0),
             begun: AtomicI64::new(i64::MIN),
@@ -129,6 +134,9 @@ impl Default for SteadyClock {
 
 impl Clock for SteadyClock {
     fn now(&self) -> Timestamp {
+        if self.is_anchored.load(Ordering::SeqCst) {
+            return self.steady();
+        }
         let (wall, steady) = (self.sources.wall(), self.steady());
         if wall.since(steady) <= NEAR && steady.since(wall) <= NEAR {
             self.follow(wall);
@@ -163,6 +171,19 @@ impl Clock for SteadyClock {
         self.state();
     }
 
+    fn anchor(&self, now: Timestamp) {
+        let (steady, wall) = (self.steady(), self.sources.wall());
+        let was_anchored = self.is_anchored.load(Ordering::SeqCst);
+        if !was_anchored || now.since(steady).max(steady.since(now)) > JITTER {
+            self.follow(now);
+            self.is_anchored.store(true, Ordering::SeqCst);
+        }
+        // Two clocks that agree confirm each other.
+        if now.since(wall).max(wall.since(now)) <= NEAR {
+            self.is_unconfirmed.store(false, Ordering::SeqCst);
+        }
+    }
+
     fn witness(&self, record: Timestamp) {
         if self.is_trusted() {
             return;
@@ -175,7 +196,7 @@ impl Clock for SteadyClock {
             ClockState::Unconfirmed(_) => self.is_unconfirmed.store(false, Ordering::SeqCst),
             // The record was made after the time that this clock shows, so this clock is behind. A record says nothing
             // about a wall clock that went back: it may have waited in Kafka.
-            ClockState::WallAhead(_) if record.since(self.now()) > NEAR => {
+            ClockState::WallAhead(_) if !self.is_anchored.load(Ordering::SeqCst) && record.since(self.now()) > NEAR => {
                 self.set_to_wall();
             }
             _ => {}
@@ -184,7 +205,8 @@ impl Clock for SteadyClock {
 
     fn accept(&self) -> Duration {
         self.is_unconfirmed.store(false, Ordering::SeqCst);
-        self.set_to_wall()
+        // The clock of the store's server is set there.
+        if self.is_anchored.load(Ordering::SeqCst) { Duration::ZERO } else { self.set_to_wall() }
     }
 
     fn take_set_back(&self) -> Option<(Duration, Timestamp)> {

@@ -253,3 +253,10 @@ pub(in crate::cli) enum OffsetsCommand {
         from: String,
     },
 }
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum InstancesCommand {
+    /// List the instances on this store, the newest first: those that run, and the last ones that ended or died.
+    #[command(after_help = "Example:\n  callbackd instances list")]
+    List,
+}

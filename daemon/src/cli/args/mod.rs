@@ -10,8 +10,8 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand};
 
 pub(super) use callbacks::{
-    CallbacksCommand, ClockCommand, DeadLettersCommand, EndpointsCommand, ExportFormat, Filters, Letters,
-    OffsetsCommand, PageArgs, TasksCommand,
+    CallbacksCommand, ClockCommand, DeadLettersCommand, EndpointsCommand, ExportFormat, Filters, InstancesCommand,
+    Letters, OffsetsCommand, PageArgs, TasksCommand,
 };
 pub(super) use local::{ConfigCommand, KeyringCommand, MigrateArgs, StoreCommand};
 pub(super) use teams::{AuditCommand, KeysCommand, NewTokenArgs, TeamFields, TeamsCommand, TokensCommand};
@@ -108,6 +108,9 @@ pub(super) enum Command {
     /// Show how far each partition was read, and choose where to start reading.
     #[command(subcommand, visible_alias = "offset")]
     Offsets(OffsetsCommand),
+    /// Show which callbackd run on this store, and how many partitions each of them reads.
+    #[command(subcommand, visible_alias = "instance")]
+    Instances(InstancesCommand),
     /// Say that the wall clock is right, after it made a step.
     #[command(subcommand)]
     Clock(ClockCommand),

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::super::args::{
     AuditCommand, CallbacksCommand, ClockCommand, Command, ConfigCommand, DeadLettersCommand, EndpointsCommand,
-    Filters, KeysCommand, Letters, OffsetsCommand, PageArgs, TasksCommand, TeamFields, TeamsCommand, TokensCommand,
+    Filters, InstancesCommand, KeysCommand, Letters, OffsetsCommand, PageArgs, TasksCommand, TeamFields, TeamsCommand,
+    TokensCommand,
 };
 use super::super::{Failure, duration, secret_from};
 use super::views::{self, View};
@@ -90,6 +91,7 @@ pub(super) fn of(command: Command, streams: bool) -> Result<Call, Failure> {
         Command::DeadLetters(DeadLettersCommand::Get { id }) => {
             get(format!("/dead_letters/{}", escaped(&id)), View::Record)
         }
+        Command::Instances(InstancesCommand::List) => get("/instances", View::List(&views::INSTANCES)),
         Command::Offsets(OffsetsCommand::Show) => get("/offsets", View::List(&views::OFFSETS)),
         Command::Offsets(OffsetsCommand::Accept { from }) => {
             post("/offsets/accept", json!({ "from": from }), View::Record)

@@ -92,11 +92,15 @@ const WORST: [Column; 6] = [
     whole("LAST", "last_outcome", 2),
     time("LAST SUCCESS", "last_success_at", 3),
 ];
-const INSTANCES: [Column; 4] = [
+pub(super) const INSTANCES: [Column; 8] = [
     whole("INSTANCE", "instance_id", 0),
     whole("STATE", "state", 0),
+    whole("PARTITIONS", "partitions", 2),
+    text("NAME", "name", 3, 8),
+    text("HOST", "host", 4, 8),
+    whole("VERSION", "version", 6),
     time("STARTED", "started_at", 1),
-    time("SEEN", "seen_at", 2),
+    time("SEEN", "seen_at", 5),
 ];
 const STEPS: [Column; 5] = [
     whole("STEP", "step", 0),

@@ -4,6 +4,7 @@ use super::super::hints::not_a_broker;
 use super::super::raw::Raw;
 use super::super::settings::KAFKA_PROPERTY_FILES;
 use super::super::{ConfigError, Wrong};
+use super::store::instance_name;
 use crate::intake::{Config, Tombstones};
 
 pub(super) fn intake(raw: &Raw, wrong: &Wrong<'_>) -> Result<Config, ConfigError> {
@@ -25,6 +26,7 @@ pub(super) fn intake(raw: &Raw, wrong: &Wrong<'_>) -> Result<Config, ConfigError
     Ok(Config {
         brokers: raw.kafka.brokers.clone(),
         group: raw.kafka.group.clone(),
+        member: instance_name(raw, wrong)?,
         topics: raw.kafka.topics.clone(),
         properties,
         max_event_bytes: raw.intake.max_event.0,

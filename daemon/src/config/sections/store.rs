@@ -1,6 +1,7 @@
 //! The section `store`: where the store is, and how it is opened.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::super::raw::Raw;
 use super::super::settings::SQLITE;
@@ -34,7 +35,20 @@ pub(super) fn options(raw: &Raw, wrong: &Wrong<'_>) -> Result<Options, ConfigErr
     // Intake pauses at the reserve. Kept bodies give way before that.
     let least_free = (raw.store.free_bytes.0 as u64).saturating_mul(2);
     let keeping = Keeping { of, bytes: raw.store.kept_bytes.0 as u64, least_free };
-    Ok(Options { migrate, values, keeping })
+    Ok(Options { name: instance_name(raw, wrong)?, migrate, values, keeping })
+}
+
+/// The longest name that Kafka takes for a member of a group.
+const LONGEST_NAME: usize = 249;
+
+/// The name of this daemon among those that share its store and its consumer group.
+pub(super) fn instance_name(raw: &Raw, wrong: &Wrong<'_>) -> Result<Option<Arc<str>>, ConfigError> {
+    let Some(name) = given(&raw.instance.name) else { return Ok(None) };
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if name.len() > LONGEST_NAME || !name.chars().all(is_plain) || [".", ".."].contains(&name) {
+        return Err(wrong("instance.name", "use at most 249 letters, digits, dots, hyphens and underscores"));
+    }
+    Ok(Some(name.into()))
 }
 
 pub(super) fn config(raw: &Raw, directory: &Path, wrong: &Wrong<'_>) -> Result<Config, ConfigError> {

@@ -30,7 +30,7 @@ use crate::store::admin::{AdminStore, AuditEntry};
 use crate::store::batch::StoreUp;
 use crate::store::memory::MemoryStore;
 use crate::store::reads::{DeadLetterFilter, Page, Reads};
-use crate::store::{EngineStore, InstanceId, Options};
+use crate::store::{EngineStore, InstanceId, Options, TakeAsk};
 
 const TEAM: &str = "team_acme";
 /// One callback at a time in each lane, and one that waits.
@@ -139,14 +139,16 @@ fn flight_of(
     clock: &Arc<dyn Clock>,
     metrics: &Arc<Metrics>,
 ) -> (Flight, SettleTask) {
-    flight::build(flight::Deps {
+    let (flight, task, _pulse) = flight::build(flight::Deps {
         store: Arc::clone(store),
         store_up: Arc::new(StoreUp::new()),
         instance,
+        clock: Arc::clone(clock),
         waker: ClaimWaker::new(Arc::clone(clock)),
         metrics: Arc::clone(metrics),
         notices: None,
-    })
+    });
+    (flight, task)
 }
 
 impl Fixture {
@@ -191,7 +193,8 @@ impl Fixture {
         let (batches, batches_rx) = mpsc::channel(1);
         let settling = tokio::spawn(settle_task.run(stop.stop()));
         let partition = partition(0);
-        let taken = deps.store.take(deps.begun.instance, Arc::clone(&partition)).await.unwrap();
+        let taken = deps.store.take(TakeAsk::at_once(deps.begun.instance, Arc::clone(&partition))).await;
+        let taken = taken.unwrap().taken().unwrap();
         deps.flight.inflight.take(Arc::clone(&partition), taken.epoch, taken.watermark);
         Self {
             admit: Admit::new(deps, Arc::default(), batches_rx, stop.stop()),
@@ -328,7 +331,8 @@ async fn a_record_below_seen_upto_is_looked_up_without_an_event_id() {
     deps.flight.inflight.gone(&fixture.partition);
     deps.delivery.lanes.forget(|_| true);
     fixture.started.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    let taken = deps.store.take(deps.begun.instance, Arc::clone(&fixture.partition)).await.unwrap();
+    let taken = deps.store.take(TakeAsk::at_once(deps.begun.instance, Arc::clone(&fixture.partition))).await;
+    let taken = taken.unwrap().taken().unwrap();
     assert_eq!(taken.watermark, Watermark { upto: 0, seen_upto: 4, last: None });
     deps.flight.inflight.take(Arc::clone(&fixture.partition), taken.epoch, taken.watermark);
     (fixture.epoch, fixture.next_offset) = (taken.epoch, 0);

@@ -21,7 +21,8 @@ use crate::model::team::Mode;
 use crate::store::memory::MemoryStore;
 use crate::store::reads::Reads as _;
 use crate::store::{
-    Answer, Begun, ClaimAsk, Claimed, EventClaim, Known, Options, PruneAsk, Pruned, SetBack, Space, Taken,
+    Answer, Begun, ClaimAsk, Claimed, EventClaim, Known, NewLog, Options, PruneAsk, Pruned, Pulse, SetBack, Space,
+    Take, TakeAsk, Taken,
 };
 
 const START: Timestamp = Timestamp::from_millis(1_764_000_000_000);
@@ -155,22 +156,33 @@ impl EngineStore for Scripted {
         self.inner.claim_event_ids(claims)
     }
 
-    fn take(&self, instance: InstanceId, partition: Arc<PartitionKey>) -> Answer<'_, Taken> {
-        self.inner.take(instance, partition)
+    fn pulse(&self, instance: InstanceId, applied: u64) -> Answer<'_, Pulse> {
+        self.inner.pulse(instance, applied)
+    }
+
+    fn take(&self, ask: TakeAsk) -> Answer<'_, Take> {
+        self.inner.take(ask)
     }
 
     fn start_over(
         &self,
         instance: InstanceId,
         partition: Arc<PartitionKey>,
-        start: i64,
-        log_end: i64,
-        accepted: Option<String>,
-    ) -> Answer<'_, Taken> {
-        self.inner.start_over(instance, partition, start, log_end, accepted)
+        epoch: i64,
+        log: NewLog,
+    ) -> Answer<'_, Option<Taken>> {
+        self.inner.start_over(instance, partition, epoch, log)
     }
 
-    fn sweep(&self) -> Answer<'_, usize> {
+    fn release(&self, instance: InstanceId, partitions: Vec<(Arc<PartitionKey>, i64)>) -> Answer<'_, ()> {
+        self.inner.release(instance, partitions)
+    }
+
+    fn free_leases(&self, lease: Duration) -> Answer<'_, usize> {
+        self.inner.free_leases(lease)
+    }
+
+    fn sweep(&self) -> Answer<'_, ()> {
         self.inner.sweep()
     }
 
@@ -194,7 +206,8 @@ impl Bench {
     async fn new(store: Scripted) -> Self {
         let store = Arc::new(store);
         let instance = store.begin().await.unwrap().instance;
-        assert_eq!(store.take(instance, partition()).await.unwrap().epoch, 1);
+        let ask = TakeAsk::at_once(instance, partition());
+        assert!(matches!(store.take(ask).await.unwrap(), Take::Taken(taken) if taken.epoch == 1));
         let labels = Labels::default();
         let up = Arc::new(StoreUp::new());
         let up_rx = up.watch();

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Instance, MemoryStore, Partition, State, done};
+use super::{Instance, MemoryStore, State, done};
 use crate::base::clock::Timestamp;
 use crate::model::amendment::{Amended, Amendment, amend};
 use crate::model::callback::CallbackId;
@@ -17,11 +18,11 @@ use crate::model::keeping::Keeping;
 use crate::model::lease::Token;
 use crate::model::offsets::Watermark;
 use crate::model::settlement::{Change, Claim, Pending, Rows, Verdict, apply, apply_claim};
-use crate::store::engine::new_run;
+use crate::store::engine::{is_applied, new_run, went_back};
 use crate::store::reads::{BuriedLetter, Counts, InstanceEnd};
 use crate::store::{
-    Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, PartitionWatermark,
-    PruneAsk, Pruned, SetBack, Space, StoreError, Taken,
+    Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, NewLog,
+    PartitionWatermark, PruneAsk, Pruned, Pulse, SetBack, Space, StoreError, Take, TakeAsk, Taken,
 };
 
 /// Earlier instances that are kept for the record.
@@ -105,32 +106,53 @@ impl EngineStore for MemoryStore {
         done(Ok(later.len()))
     }
 
-    fn take(&self, instance: InstanceId, partition: Arc<PartitionKey>) -> Answer<'_, Taken> {
+    fn pulse(&self, _: InstanceId, _: u64) -> Answer<'_, Pulse> {
+        done(Ok(Pulse::default()))
+    }
+
+    fn take(&self, ask: TakeAsk) -> Answer<'_, Take> {
         let now = self.clock.now();
-        done(Ok(self.state().take(instance, &partition, now).taken()))
+        done(Ok(Take::Taken(self.state().take(ask.instance, &ask.partition, now).taken())))
     }
 
     fn start_over(
         &self,
         instance: InstanceId,
         partition: Arc<PartitionKey>,
-        start: i64,
-        log_end: i64,
-        accepted: Option<String>,
-    ) -> Answer<'_, Taken> {
+        epoch: i64,
+        log: NewLog,
+    ) -> Answer<'_, Option<Taken>> {
         let now = self.clock.now();
         let mut state = self.state();
+        if state.partitions.get(&*partition).is_none_or(|taken| taken.epoch != epoch) {
+            return done(Ok(None));
+        }
         let taken = state.take(instance, &partition, now);
-        taken.watermark = Watermark { upto: start, seen_upto: log_end, last: None };
-        (taken.taken_upto, taken.deaths) = (start, 0);
-        taken.accepted = accepted.or(taken.accepted.take());
+        taken.watermark = Watermark { upto: log.start, seen_upto: log.log_end, last: None };
+        (taken.taken_upto, taken.deaths) = (log.start, 0);
+        taken.accepted = log.accepted.or(taken.accepted.take());
         taken.moved_at = now;
-        done(Ok(taken.taken()))
+        done(Ok(Some(taken.taken())))
     }
 
-    fn sweep(&self) -> Answer<'_, usize> {
+    fn release(&self, instance: InstanceId, partitions: Vec<(Arc<PartitionKey>, i64)>) -> Answer<'_, ()> {
+        let mut state = self.state();
+        for (key, epoch) in partitions {
+            let owned = state.partitions.get_mut(&*key);
+            if let Some(owned) = owned.filter(|owned| (owned.owner, owned.epoch) == (Some(instance.0), epoch)) {
+                (owned.owner, owned.deaths) = (None, 0);
+            }
+        }
+        done(Ok(()))
+    }
+
+    fn free_leases(&self, _: Duration) -> Answer<'_, usize> {
         let now = self.clock.now();
         done(Ok(self.state().void_leases(|until| until <= now)))
+    }
+
+    fn sweep(&self) -> Answer<'_, ()> {
+        done(Ok(()))
     }
 
     fn prune(&self, ask: PruneAsk) -> Answer<'_, Pruned> {
@@ -146,14 +168,6 @@ impl EngineStore for MemoryStore {
             (partition.owner, partition.deaths) = (None, 0);
         }
         done(Ok(()))
-    }
-}
-
-impl Partition {
-    fn taken(&self) -> Taken {
-        let fresh = self.watermark.upto == 0 && self.watermark.seen_upto == 0 && self.accepted.is_none();
-        let (epoch, accepted) = (self.epoch, self.accepted.clone());
-        Taken { epoch, watermark: self.watermark, fresh, accepted, deaths: self.deaths }
     }
 }
 
@@ -218,23 +232,24 @@ impl State {
 
     fn write(&mut self, batch: &Batch, bounds: (ValueBudget, Keeping), now: Timestamp) -> Result<Applied, StoreError> {
         let Some(instance) = self.instances.get_mut(&batch.instance.0) else {
-            return Err(StoreError::Broken("this instance is not registered".to_owned()));
+            return Err(went_back());
         };
         let mut applied = Applied { now, ..Applied::default() };
-        if instance.batch >= batch.number {
+        if is_applied(instance.batch, batch.number)? {
             return Ok(applied);
         }
         instance.batch = batch.number;
         instance.seen_at = now;
         for change in &batch.changes {
-            let ours = change.record().is_none_or(|(record, epoch)| self.ours(&record.partition, epoch));
+            let ours =
+                change.record().is_none_or(|(record, epoch)| self.owns(batch.instance, &record.partition, epoch));
             applied.verdicts.push(self.change(change, ours, bounds, now));
             if let (false, Some((record, epoch))) = (ours, change.record()) {
                 applied.lost.push((Arc::clone(&record.partition), epoch));
             }
         }
         for raised in &batch.watermarks {
-            if self.ours(&raised.partition, raised.epoch) {
+            if self.owns(batch.instance, &raised.partition, raised.epoch) {
                 self.raise(raised, now);
             } else {
                 applied.lost.push((Arc::clone(&raised.partition), raised.epoch));
@@ -244,10 +259,6 @@ impl State {
         applied.lost.sort();
         applied.lost.dedup();
         Ok(applied)
-    }
-
-    fn ours(&self, partition: &PartitionKey, epoch: i64) -> bool {
-        self.partitions.get(partition).is_some_and(|stored| stored.epoch == epoch)
     }
 
     /// Row 32. False if the budget had no room for the value.
@@ -377,17 +388,6 @@ impl State {
             .collect();
         due.sort();
         due.into_iter().map(|(_, queue, _, id)| (queue, id)).collect()
-    }
-
-    fn take(&mut self, instance: InstanceId, partition: &PartitionKey, now: Timestamp) -> &mut Partition {
-        let watermark = Watermark { upto: 0, seen_upto: 0, last: None };
-        let new =
-            Partition { epoch: 0, owner: None, watermark, accepted: None, moved_at: now, taken_upto: 0, deaths: 0 };
-        let taken = self.partitions.entry(partition.clone()).or_insert(new);
-        taken.epoch += 1;
-        taken.owner = Some(instance.0);
-        taken.taken_upto = taken.watermark.upto;
-        taken
     }
 }
 

@@ -4,6 +4,7 @@
 mod admin;
 mod engine;
 mod kept;
+mod partitions;
 mod prune;
 mod reads;
 

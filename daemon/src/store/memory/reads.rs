@@ -99,6 +99,11 @@ impl Reads for MemoryStore {
         let state = self.state();
         let rows = state.instances.iter().rev().map(|(id, instance)| InstanceRow {
             id: *id,
+            run: instance.run.clone(),
+            name: None,
+            host: None,
+            version: None,
+            partitions: state.partitions.values().map(|partition| u32::from(partition.owner == Some(*id))).sum(),
             started_at: instance.started_at,
             seen_at: instance.seen_at,
             end: instance.end,

@@ -142,8 +142,12 @@ impl<'v, const N: usize> Table<'v, N> {
         }
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.columns.first().map_or(0, Vec::len)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.columns.first().is_none_or(Vec::is_empty)
+        self.len() == 0
     }
 
     /// The values of a statement with [`rows_of`].

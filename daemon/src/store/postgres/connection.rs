@@ -6,17 +6,18 @@ use std::time::Duration;
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
 
 use super::error::PostgresError;
-use super::lock::{Lock, LockError, LockState};
 use super::migrations;
 use super::numbers::Numbers;
+use super::presence::{Presence, PresenceError, Role};
 use super::server::Unfit;
 use super::session::{self, Dialler, Limit, Warnings};
+use super::timeline::Timeline;
 use super::transaction::{Tx, commit_watched};
 use super::url::PostgresUrl;
 use crate::base::clock::{Clock, SystemClock};
 use crate::model::dead_letter::ValueBudget;
 use crate::model::keeping::Keeping;
-use crate::store::{OpenError, Options, StoreError};
+use crate::store::{OpenError, Options};
 
 /// Connections that write, that read for delivery, and that read for people. They are separate, so that delivery never waits
 /// for a read for people.
@@ -26,7 +27,7 @@ const PEOPLE_READERS: usize = 2;
 /// How long a call waits for a connection.
 const TURN: Duration = Duration::from_secs(5);
 
-/// The one store of a database.
+/// The store of a database, as one process of several uses it.
 pub(in crate::store) struct PostgresStore {
     for_writes: Pool,
     for_delivery: Pool,
@@ -36,54 +37,62 @@ pub(in crate::store) struct PostgresStore {
     pub(super) values: ValueBudget,
     pub(super) keeping: Keeping,
     pub(super) numbers: Numbers,
-    lock: Lock,
+    pub(super) presence: Presence,
     pub(super) warnings: Warnings,
+    pub(super) timeline: Timeline,
+    /// The name of this daemon in its configuration.
+    pub(super) name: Option<Arc<str>>,
 }
 
 impl PostgresStore {
-    /// Connects, takes the store's lock, and makes or migrates the schema.
+    /// Connects, takes the locks of a daemon, and makes or migrates the schema.
     pub(in crate::store) async fn open(
         url: &PostgresUrl,
         options: Options,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, OpenError> {
-        let store = Self::connect(url, options, clock).await.map_err(|error| error.of(url))?;
+        let (migrate, role) = (options.migrate, Role::Daemon(options.name.clone()));
+        let store = Self::connect(url, options, role, clock).await.map_err(|error| error.of(url))?;
         let mut client = store.writer().await.map_err(|error| error.at_open(url))?;
-        migrations::migrate(&mut client, url, options.migrate, store.clock.now()).await?;
+        migrations::migrate(&mut client, url, migrate, store.clock.now()).await?;
         drop(client);
         Ok(store)
     }
 
-    /// Takes the store's lock, and makes the pools.
-    async fn connect(url: &PostgresUrl, options: Options, clock: Arc<dyn Clock>) -> Result<Self, LockError> {
-        let warnings = Warnings::default();
-        let dialler = || Dialler::new(url, warnings.clone()).map_err(Unfit::for_good);
-        let pool = |size, limit| pool(url, dialler()?, size, limit).map_err(Unfit::for_good);
+    /// Takes the locks, and makes the pools.
+    async fn connect(
+        url: &PostgresUrl,
+        options: Options,
+        role: Role,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, PresenceError> {
+        let (warnings, timeline) = (Warnings::default(), Timeline::default());
+        let dialler = || Dialler::new(url, warnings.clone(), timeline.clone()).map_err(Unfit::for_good);
+        let pool = |size, limit| pool(url, (dialler()?, timeline.clone()), size, limit).map_err(Unfit::for_good);
         Ok(Self {
-            lock: Lock::take(url, dialler()?).await?,
+            presence: Presence::take(url, dialler()?, role).await?,
             for_writes: pool(WRITERS, Limit::Write)?,
             for_delivery: pool(DELIVERY_READERS, Limit::Read)?,
             for_people: pool(PEOPLE_READERS, Limit::Read)?,
             clock,
             values: options.values,
             keeping: options.keeping,
+            name: options.name,
             numbers: Numbers::default(),
             warnings,
+            timeline,
         })
     }
 
     /// A connection that writes.
     pub(super) async fn writer(&self) -> Result<Object, PostgresError> {
-        let error = match self.lock.state() {
-            LockState::Held => return Ok(self.for_writes.get().await?),
-            LockState::Away => StoreError::Unavailable(
-                "the connection that holds the store's lock ended, and the lock is not held again yet".to_owned(),
-            ),
-            LockState::Lost => StoreError::Broken(
-                "another callbackd took the store's lock while the connection that held it was away".to_owned(),
-            ),
-        };
-        Err(PostgresError::Store(error))
+        self.presence.check()?;
+        let client = self.for_writes.get().await?;
+        // A standby that was promoted may lack rows that were read before, and give their numbers to others.
+        if self.timeline.take_change() {
+            self.numbers.forget();
+        }
+        Ok(client)
     }
 
     /// Commits what others rely on at once.
@@ -100,18 +109,24 @@ impl PostgresStore {
     }
 }
 
-/// The store as it is, under its lock, for tools that only look.
-pub(super) async fn look(url: &PostgresUrl) -> Result<PostgresStore, LockError> {
-    PostgresStore::connect(url, Options::default(), Arc::new(SystemClock)).await
+/// The store as it is, for a tool that is alone and only looks.
+pub(super) async fn look(url: &PostgresUrl) -> Result<PostgresStore, PresenceError> {
+    PostgresStore::connect(url, Options::default(), Role::Alone, Arc::new(SystemClock)).await
 }
 
-fn pool(url: &PostgresUrl, dialler: Dialler, size: usize, limit: Limit) -> Result<Pool, String> {
+fn pool(
+    url: &PostgresUrl,
+    (dialler, timeline): (Dialler, Timeline),
+    size: usize,
+    limit: Limit,
+) -> Result<Pool, String> {
     let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     let manager = Manager::from_connect(url.config.clone(), dialler, recycling);
     let timeouts = Timeouts { wait: Some(TURN), create: Some(TURN), recycle: Some(TURN) };
     let fit = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
+        let timeline = timeline.clone();
         Box::pin(async move {
-            let fit = session::prepare(client, limit).await;
+            let fit = session::prepare(client, limit, &timeline).await;
             fit.map_err(|unfit| HookError::message(unfit.reason))
         })
     });

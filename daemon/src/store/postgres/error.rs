@@ -16,6 +16,8 @@ pub(super) enum PostgresError {
     Commit(tokio_postgres::Error),
     /// COMMIT was acknowledged with a warning.
     CommitInDoubt,
+    /// Another process wrote the same rows meanwhile. Nothing happened, and it works at once.
+    Met,
     /// There was no connection.
     Pool(PoolError),
     /// A row that this program could not have written.
@@ -49,6 +51,7 @@ impl From<PostgresError> for StoreError {
             PostgresError::Corrupt(what) => Self::Broken(format!("a row can't be read: {what}")),
             PostgresError::Refused(why) => Self::Refused(why),
             PostgresError::Store(error) => error,
+            PostgresError::Met => Self::Unavailable("other processes write the same rows all the time".to_owned()),
             PostgresError::Pool(PoolError::Backend(error)) => Self::Unavailable(told(&error)),
             PostgresError::Pool(PoolError::Timeout(_)) => {
                 Self::Unavailable("no connection to the database became free in time".to_owned())
@@ -65,6 +68,16 @@ impl From<PostgresError> for StoreError {
 }
 
 impl PostgresError {
+    /// Two processes met at the same rows, and this one gave way.
+    pub(super) fn is_meeting(&self) -> bool {
+        let gave_way = [SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE];
+        match self {
+            Self::Met => true,
+            Self::Sql(error) => error.code().is_some_and(|code| gave_way.contains(code)),
+            _ => false,
+        }
+    }
+
     /// What it means where the store at this URL is opened.
     pub(super) fn at_open(self, url: &PostgresUrl) -> OpenError {
         let url = url.to_string();

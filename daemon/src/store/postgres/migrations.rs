@@ -1,16 +1,17 @@
 //! The migrations of the PostgreSQL store, applied in order, each in a transaction with the schema's new number.
 
-use deadpool_postgres::Object;
-use tokio_postgres::Client;
+use deadpool_postgres::{GenericClient, Object};
 
 use super::error::PostgresError;
+use super::turns::{self, Turn};
 use super::url::PostgresUrl;
 use crate::base::clock::Timestamp;
 use crate::store::{Migrate, OpenError};
 
-pub(super) const MIGRATIONS: [(&str, &str); 2] = [
+pub(super) const MIGRATIONS: [(&str, &str); 3] = [
     ("0001_store", include_str!("../../../migrations/postgres/0001_store.sql")),
     ("0002_rounds", include_str!("../../../migrations/postgres/0002_rounds.sql")),
+    ("0003_processes", include_str!("../../../migrations/postgres/0003_processes.sql")),
 ];
 
 /// Brings the schema to that of this program.
@@ -20,7 +21,7 @@ pub(super) async fn migrate(
     who: Migrate,
     now: Timestamp,
 ) -> Result<(), OpenError> {
-    let found = schema(client).await.map_err(|error| PostgresError::from(error).at_open(url))?;
+    let found = schema(&*client).await.map_err(|error| PostgresError::from(error).at_open(url))?;
     let known = MIGRATIONS.len();
     if found > known {
         return Err(OpenError::Database { url: url.to_string(), reason: newer(found) });
@@ -44,7 +45,7 @@ pub(super) fn newer(found: usize) -> String {
 }
 
 /// How many migrations are applied.
-pub(super) async fn schema(client: &Client) -> Result<usize, tokio_postgres::Error> {
+pub(super) async fn schema(client: &impl GenericClient) -> Result<usize, tokio_postgres::Error> {
     let is_there = client.query_one("SELECT to_regclass('schema_version') IS NOT NULL", &[]).await?;
     if !is_there.get::<_, bool>(0) {
         return Ok(0);
@@ -53,10 +54,15 @@ pub(super) async fn schema(client: &Client) -> Result<usize, tokio_postgres::Err
     Ok(row.map_or(0, |row| usize::try_from(row.get::<_, i64>(0)).unwrap_or(usize::MAX)))
 }
 
+/// Applies a migration, unless another process has done so meanwhile.
 async fn apply(client: &mut Object, index: usize, now: Timestamp) -> Result<(), PostgresError> {
     let transaction = client.transaction().await?;
-    // An index over a large table takes its time.
-    transaction.batch_execute("SET LOCAL statement_timeout = 0").await?;
+    // An index over a large table takes its time, and whoever waits for it waits as long.
+    transaction.batch_execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0").await?;
+    turns::wait(&transaction, Turn::Migration).await?;
+    if schema(&transaction).await? > index {
+        return Ok(());
+    }
     transaction.batch_execute(MIGRATIONS[index].1).await?;
     let version = i64::try_from(index + 1).unwrap_or(i64::MAX);
     if index == 0 {

@@ -119,6 +119,11 @@ impl Numbers {
         Ok(key)
     }
 
+    /// Nothing that was read counts any more.
+    pub(super) fn forget(&self) {
+        *self.cache() = Cache::default();
+    }
+
     /// Rows of queues were deleted.
     pub(super) fn forget_queues(&self) {
         let mut cache = self.cache();

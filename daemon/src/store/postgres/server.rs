@@ -12,7 +12,8 @@ const OLDEST: i64 = 150_000;
 
 const ASKED: &str = "SELECT current_setting('server_version_num')::bigint, pg_is_in_recovery(),
         current_setting('transaction_read_only') = 'on', current_setting('fsync') = 'on',
-        current_setting('full_page_writes') = 'on', current_setting('server_encoding')";
+        current_setting('full_page_writes') = 'on', current_setting('server_encoding'),
+        CASE WHEN pg_is_in_recovery() THEN '' ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END";
 
 /// Why a session can't be used.
 #[derive(Debug)]
@@ -65,9 +66,11 @@ fn is_of_connection(error: &Error) -> bool {
     error.is_closed() || error.to_string().starts_with("timeout") || io.is_some_and(|io| !is_of_tls(io))
 }
 
+/// The timeline of a server that is fit.
+///
 /// # Errors
 /// The first thing that makes the server unfit.
-pub(super) async fn check(client: &Client) -> Result<(), Unfit> {
+pub(super) async fn check(client: &Client) -> Result<String, Unfit> {
     let row = client.query_one(ASKED, &[]).await.map_err(|error| Unfit::from(&error))?;
     let (version, is_standby, is_read_only): (i64, bool, bool) = (row.get(0), row.get(1), row.get(2));
     let (fsync, full_page_writes, encoding): (bool, bool, String) = (row.get(3), row.get(4), row.get(5));
@@ -98,5 +101,5 @@ pub(super) async fn check(client: &Client) -> Result<(), Unfit> {
         let reason = format!("the database's encoding is {encoding}; create one with ENCODING 'UTF8'");
         return Err(Unfit::for_good(reason));
     }
-    Ok(())
+    Ok(row.get(6))
 }

@@ -14,6 +14,7 @@ use tokio_postgres::{AsyncMessage, Client, Config, Connection, Error, NoTls};
 
 use super::error::told;
 use super::server::{self, Unfit};
+use super::timeline::Timeline;
 use super::tls::VerifyFull;
 use super::url::{PostgresUrl, Tls};
 
@@ -58,24 +59,25 @@ impl Warnings {
 pub(super) struct Dialler {
     tls: Option<VerifyFull>,
     warnings: Warnings,
+    timeline: Timeline,
 }
 
 impl Dialler {
     /// # Errors
     /// A sentence about `sslrootcert`.
-    pub(super) fn new(url: &PostgresUrl, warnings: Warnings) -> Result<Self, String> {
+    pub(super) fn new(url: &PostgresUrl, warnings: Warnings, timeline: Timeline) -> Result<Self, String> {
         let tls = match &url.tls {
             Tls::Off => None,
             Tls::VerifyFull(roots) => Some(VerifyFull::new(roots.as_deref())?),
         };
-        Ok(Self { tls, warnings })
+        Ok(Self { tls, warnings, timeline })
     }
 
     /// A session that is set up, on a server that is fit. The task ends with its connection.
     pub(super) async fn session(&self, config: &Config, limit: Limit) -> Result<(Client, JoinHandle<()>), Unfit> {
         let opened = tokio::time::timeout(PATIENCE, async {
             let (client, connection) = self.dial(config).await.map_err(|error| Unfit::from(&error))?;
-            prepare(&client, limit).await?;
+            prepare(&client, limit, &self.timeline).await?;
             Ok((client, connection))
         });
         // A pooler lets its clients wait while its server is away.
@@ -109,10 +111,11 @@ impl Connect for Dialler {
 }
 
 /// Sets a new session up, and checks its server.
-pub(super) async fn prepare(client: &Client, limit: Limit) -> Result<(), Unfit> {
+pub(super) async fn prepare(client: &Client, limit: Limit, timeline: &Timeline) -> Result<(), Unfit> {
     let set = format!("{SETTINGS} {}", limit.sql());
     client.batch_execute(&set).await.map_err(|error| Unfit::from(&error))?;
-    server::check(client).await
+    timeline.found(&server::check(client).await?);
+    Ok(())
 }
 
 /// Carries what a connection sends and receives, until it ends.

@@ -5,8 +5,8 @@ use deadpool_postgres::Object;
 
 use super::connection::{PostgresStore, look};
 use super::error::{PostgresError, told};
-use super::lock::LockError;
 use super::migrations::{MIGRATIONS, newer, schema};
+use super::presence::PresenceError;
 use super::url::PostgresUrl;
 use crate::base::clock::{NEAR, Timestamp};
 use crate::base::finding::Finding;
@@ -21,10 +21,10 @@ pub(in crate::store) async fn check(url: &PostgresUrl, now: Timestamp) -> Looked
     let found = |findings, in_use| Looked { findings, in_use, keys: Vec::new() };
     let store = match look(url).await {
         Ok(store) => store,
-        Err(LockError::Held) => {
+        Err(PresenceError::Held | PresenceError::InUse | PresenceError::NameInUse { .. }) => {
             return found(vec![Finding::ok(what, format!("{url} is used by a callbackd that runs now"))], true);
         }
-        Err(LockError::Unfit(unfit)) => {
+        Err(PresenceError::Unfit(unfit)) => {
             let fix = "check host, port, user, password and database in store.url, and that the server runs";
             return found(vec![Finding::failed(what, format!("{url}: {}", unfit.reason), fix)], false);
         }

@@ -45,6 +45,9 @@ pub(in crate::store) struct SqliteStore {
     /// Held while the process lives. The kernel releases it when the process ends in any way.
     _lock: File,
     pub(super) directory: PathBuf,
+    pub(super) clock: Arc<dyn Clock>,
+    /// The name of this daemon in its configuration.
+    pub(super) name: Option<Arc<str>>,
     /// Bounds what is kept of dead letters.
     pub(super) values: ValueBudget,
     pub(super) keeping: Keeping,
@@ -76,7 +79,8 @@ impl SqliteStore {
         configure(&connection).map_err(unusable)?;
         migrate(&mut connection, &path, options.migrate, clock.as_ref())?;
         let (jobs, queue) = mpsc::channel(WRITER_QUEUE);
-        let writer = Writer { connection, directory: directory.to_owned(), clock, ids: IdCache::default() };
+        let writer =
+            Writer { connection, directory: directory.to_owned(), clock: Arc::clone(&clock), ids: IdCache::default() };
         std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || run_writer(writer, queue))
@@ -88,6 +92,8 @@ impl SqliteStore {
             for_people: Readers::new(path, PEOPLE_READERS),
             _lock: lock,
             directory: directory.to_owned(),
+            clock,
+            name: options.name,
             values: options.values,
             keeping: options.keeping,
         })

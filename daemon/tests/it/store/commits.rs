@@ -9,7 +9,7 @@ use callbackd::store::{self, Batch, Config, StoreError, Stores};
 use callbackd_bench::postgres::Postgres;
 
 use super::engine::{facts, partition, settle};
-use super::{OPTIONS, START};
+use super::{OPTIONS, START, take};
 
 #[tokio::test]
 async fn a_commit_whose_wait_for_a_standby_was_cancelled_is_in_doubt_until_one_of_ours_waited() {
@@ -17,7 +17,7 @@ async fn a_commit_whose_wait_for_a_standby_was_cancelled_is_in_doubt_until_one_o
     let config = Config::Postgres(Box::new(server.create_database("d").unwrap().parse().unwrap()));
     let Stores { engine, reads, .. } = store::open(&config, OPTIONS, Arc::new(ManualClock::new(START))).await.unwrap();
     let instance = engine.begin().await.unwrap().instance;
-    let epoch = engine.take(instance, partition()).await.unwrap().epoch;
+    let epoch = take(&*engine, instance, partition()).await.epoch;
     let standby = |set: &str| {
         server.sql("d", &format!("ALTER SYSTEM {set}")).unwrap();
         server.sql("d", "SELECT pg_reload_conf()").unwrap();

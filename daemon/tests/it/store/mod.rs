@@ -4,6 +4,7 @@ mod admin;
 mod amend;
 mod commits;
 mod engine;
+mod instances;
 mod reads;
 mod rounds;
 
@@ -11,20 +12,33 @@ use std::sync::Arc;
 
 use callbackd::base::clock::{Clock, ManualClock, Timestamp};
 use callbackd::model::dead_letter::ValueBudget;
+use callbackd::model::event::PartitionKey;
 use callbackd::model::keeping::{KeepBodies, Keeping};
 use callbackd::store::memory::MemoryStore;
-use callbackd::store::{self, Config, Migrate, Options, Stores};
+use callbackd::store::{self, Config, EngineStore, InstanceId, Migrate, Options, Stores, Take, TakeAsk, Taken};
 
 use crate::postgres;
+
+pub(crate) use engine::facts;
 
 /// Small, so that a test reaches it.
 const VALUES: ValueBudget = ValueBudget { of_topic: 20_000, in_all: 30_000 };
 const OPTIONS: Options = Options {
+    name: None,
     migrate: Migrate::Auto,
     values: VALUES,
     keeping: Keeping { of: KeepBodies::Failed, bytes: 1 << 20, least_free: 0 },
 };
 const START: Timestamp = Timestamp::from_millis(1_764_000_000_000);
+
+/// The instance takes the partition over. Nobody else has it.
+async fn take(engine: &dyn EngineStore, instance: InstanceId, partition: Arc<PartitionKey>) -> Taken {
+    let ask = TakeAsk::at_once(instance, partition);
+    match engine.take(ask).await.unwrap() {
+        Take::Taken(taken) => taken,
+        Take::Held { owner } => panic!("{owner:?} has it"),
+    }
+}
 
 /// An empty database.
 fn database() -> Config {

@@ -23,7 +23,7 @@ use callbackd::store::reads::{
 use callbackd::store::{Batch, ClaimAsk, InstanceId, PartitionWatermark, Stores};
 use proptest::prelude::*;
 
-use super::{START, opened};
+use super::{START, opened, take};
 
 const STORES: [&str; 3] = ["memory", "sqlite", "postgres"];
 const ROWS: u64 = 400;
@@ -133,7 +133,7 @@ fn watermark(epoch: i64, upto: i64) -> PartitionWatermark {
 /// A registered instance that has taken the partition over.
 async fn begun(stores: &Stores) -> (InstanceId, i64) {
     let instance = stores.engine.begin().await.unwrap().instance;
-    (instance, stores.engine.take(instance, partition()).await.unwrap().epoch)
+    (instance, take(&*stores.engine, instance, partition()).await.epoch)
 }
 
 async fn write(
@@ -280,7 +280,8 @@ async fn a_callback_shows_its_attempts_and_its_body_unless_it_arrived() {
         settle.attempt.status = Some(503);
         settle.attempt.took = std::time::Duration::from_millis(250);
         let ended_at = settle.attempt.ended_at();
-        write(&stores, (InstanceId(1), 2), vec![Change::Settle(settle)], vec![]).await;
+        let instance = InstanceId(stores.reads.instances(1).await.unwrap()[0].id);
+        write(&stores, (instance, 2), vec![Change::Settle(settle)], vec![]).await;
         let unknown = CallbackId::of("team_0", EventKey::Id("never stored"), BASE);
         let last = stores.reads.last_attempts(vec![unknown, first.id]).await.unwrap();
         assert_eq!(

@@ -19,7 +19,7 @@ use callbackd::store::reads::{CallbackFilter, Page, QueueMatch};
 use callbackd::store::{Batch, ClaimAsk, Options, PruneAsk, Stores};
 
 use super::engine::{Subject, changes, facts, partition, retry, settle, subjects};
-use super::{OPTIONS, START, opened_with};
+use super::{OPTIONS, START, opened_with, take};
 
 const BODY: &[u8] = b"{\"task\":{}}";
 
@@ -258,7 +258,7 @@ async fn kept_bodies_stay_within_their_budget_and_the_oldest_go() {
             let options = Options { keeping: Keeping { of, bytes: 530, least_free: 0 }, ..OPTIONS };
             let Stores { engine, reads, .. } = opened_with(options, name, &folder, &clock).await;
             let instance = engine.begin().await.unwrap().instance;
-            let epoch = engine.take(instance, partition()).await.unwrap().epoch;
+            let epoch = take(&*engine, instance, partition()).await.epoch;
             for n in 1..=9 {
                 let Change::Settle(settle) = settle(n, 7, Some(epoch), Outcome::ServerError, Next::Exhausted) else {
                     unreachable!()
@@ -290,7 +290,7 @@ async fn no_body_is_kept_while_the_disk_is_nearly_full() {
     let options = Options { keeping: Keeping { least_free: u64::MAX, ..OPTIONS.keeping }, ..OPTIONS };
     let Stores { engine, reads, .. } = opened_with(options, "sqlite", &folder, &clock).await;
     let instance = engine.begin().await.unwrap().instance;
-    let epoch = engine.take(instance, partition()).await.unwrap().epoch;
+    let epoch = take(&*engine, instance, partition()).await.epoch;
     let changes = vec![settle(1, 7, Some(epoch), Outcome::ServerError, Next::Exhausted)];
     engine.write(Arc::new(Batch { instance, number: 1, changes, watermarks: Vec::new() })).await.unwrap();
     assert_eq!(reads.body(facts(1).id).await.unwrap(), None);

@@ -1,20 +1,25 @@
 //! The engine's trait on PostgreSQL: what each call runs, and on which connection.
 
 mod amend;
+mod answer;
 pub(super) mod attempts;
 mod claim;
 mod dead_letters;
 mod endpoints;
 mod event_ids;
+mod instances;
 pub(super) mod kept;
+mod known;
 mod names;
 pub(super) mod partition_offsets;
 mod prune;
+mod queues;
 pub(super) mod rows;
 mod upkeep;
 mod write;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::connection::PostgresStore;
 use crate::base::clock::Timestamp;
@@ -24,8 +29,8 @@ use crate::model::endpoint::QueueKey;
 use crate::model::endpoint_history::EndpointHistory;
 use crate::model::event::PartitionKey;
 use crate::store::{
-    Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, PruneAsk, Pruned,
-    SetBack, Space, Taken,
+    Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, NewLog, PruneAsk,
+    Pruned, Pulse, SetBack, Space, Take, TakeAsk, Taken,
 };
 
 impl EngineStore for PostgresStore {
@@ -50,7 +55,7 @@ impl EngineStore for PostgresStore {
     }
 
     fn begin(&self) -> Answer<'_, Begun> {
-        Box::pin(async move { Ok(upkeep::begin(&mut self.writer().await?, self.clock.now()).await?) })
+        Box::pin(async move { Ok(instances::begin(self, &mut self.writer().await?, self.clock.now()).await?) })
     }
 
     fn write(&self, batch: Arc<Batch>) -> Answer<'_, Applied> {
@@ -82,7 +87,7 @@ impl EngineStore for PostgresStore {
     }
 
     fn known(&self, ids: Vec<CallbackId>) -> Answer<'_, Vec<Option<Known>>> {
-        Box::pin(async move { Ok(rows::known(&self.delivery_reader().await?, &ids).await?) })
+        Box::pin(async move { Ok(known::known(&self.delivery_reader().await?, &ids).await?) })
     }
 
     fn claim_event_ids(&self, claims: Vec<EventClaim>) -> Answer<'_, Vec<CallbackId>> {
@@ -92,10 +97,14 @@ impl EngineStore for PostgresStore {
         })
     }
 
-    fn take(&self, instance: InstanceId, partition: Arc<PartitionKey>) -> Answer<'_, Taken> {
+    fn pulse(&self, instance: InstanceId, applied: u64) -> Answer<'_, Pulse> {
+        Box::pin(async move { Ok(instances::pulse(self, instance, applied, self.clock.now()).await?) })
+    }
+
+    fn take(&self, ask: TakeAsk) -> Answer<'_, Take> {
         Box::pin(async move {
             let mut client = self.writer().await?;
-            Ok(partition_offsets::take(self, &mut client, instance, &partition, None, self.clock.now()).await?)
+            Ok(partition_offsets::take(self, &mut client, &ask, self.clock.now()).await?)
         })
     }
 
@@ -103,26 +112,34 @@ impl EngineStore for PostgresStore {
         &self,
         instance: InstanceId,
         partition: Arc<PartitionKey>,
-        start: i64,
-        log_end: i64,
-        accepted: Option<String>,
-    ) -> Answer<'_, Taken> {
-        let new_log = partition_offsets::NewLog { start, log_end, accepted };
+        epoch: i64,
+        log: NewLog,
+    ) -> Answer<'_, Option<Taken>> {
         Box::pin(async move {
             let mut client = self.writer().await?;
-            Ok(partition_offsets::take(self, &mut client, instance, &partition, Some(new_log), self.clock.now())
-                .await?)
+            let by = (instance, epoch);
+            Ok(partition_offsets::start_over(self, &mut client, by, (&partition, &log), self.clock.now()).await?)
         })
     }
 
-    fn sweep(&self) -> Answer<'_, usize> {
+    fn release(&self, instance: InstanceId, partitions: Vec<(Arc<PartitionKey>, i64)>) -> Answer<'_, ()> {
         Box::pin(async move {
-            // With more pending rows than one read may look at, leases are freed all the same.
-            let found = match self.delivery_reader().await {
-                Ok(reader) => upkeep::look_at_queues(&reader).await.unwrap_or_default(),
-                Err(_) => Vec::new(),
-            };
-            Ok(upkeep::sweep(&mut self.writer().await?, self.clock.now(), &found).await?)
+            let mut client = self.writer().await?;
+            Ok(partition_offsets::release(self, &mut client, instance, &partitions).await?)
+        })
+    }
+
+    fn free_leases(&self, lease: Duration) -> Answer<'_, usize> {
+        Box::pin(async move {
+            let mut client = self.writer().await?;
+            Ok(upkeep::free_leases(self, &mut client, lease, self.clock.now()).await?)
+        })
+    }
+
+    fn sweep(&self) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let found = upkeep::look_at_queues(&self.delivery_reader().await?).await?;
+            Ok(upkeep::repair(&mut self.writer().await?, &found).await?)
         })
     }
 
@@ -131,6 +148,6 @@ impl EngineStore for PostgresStore {
     }
 
     fn end(&self, instance: InstanceId) -> Answer<'_, ()> {
-        Box::pin(async move { Ok(upkeep::end(&mut self.writer().await?, instance).await?) })
+        Box::pin(async move { Ok(instances::end(&mut self.writer().await?, instance).await?) })
     }
 }

@@ -1,6 +1,7 @@
 //! The `partition_offsets` table: the epochs and watermarks of partitions.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use deadpool_postgres::{GenericClient, Object};
 use tokio_postgres::Row;
@@ -8,65 +9,163 @@ use tokio_postgres::Row;
 use super::super::cells::{Table, rows_of};
 use super::super::connection::PostgresStore;
 use super::super::error::PostgresError;
+use super::super::presence::LIVING;
+use super::super::transaction::{Tx, commit};
 use super::rows::small;
 use crate::base::clock::Timestamp;
 use crate::model::event::PartitionKey;
 use crate::model::offsets::Watermark;
-use crate::store::{InstanceId, Taken};
+use crate::store::{InstanceId, NewLog, Take, TakeAsk, Taken};
 
-/// Where a partition starts that is read as a new log.
-pub(super) struct NewLog {
-    pub(super) start: i64,
-    pub(super) log_end: i64,
-    pub(super) accepted: Option<String>,
-}
-
-/// Locks these partitions in order, and returns their epochs.
-pub(super) async fn lock(client: &impl GenericClient, numbers: &[i64]) -> Result<HashMap<i64, i64>, PostgresError> {
+/// Locks these partitions in order, and returns the epochs of those that this instance owns.
+pub(super) async fn lock(
+    client: &impl GenericClient,
+    instance: InstanceId,
+    numbers: &[i64],
+) -> Result<HashMap<i64, i64>, PostgresError> {
     if numbers.is_empty() {
         return Ok(HashMap::new());
     }
-    let sql = "SELECT id, epoch FROM partition_offsets WHERE id = ANY($1) ORDER BY id FOR UPDATE";
+    let sql = "SELECT id, epoch, owner FROM partition_offsets WHERE id = ANY($1) ORDER BY id FOR UPDATE";
     let statement = client.prepare_cached(sql).await?;
-    let rows = client.query(&statement, &[&numbers]).await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+    let mut epochs = HashMap::new();
+    for row in client.query(&statement, &[&numbers]).await? {
+        if row.try_get::<_, Option<i64>>(2)? == Some(instance.0) {
+            epochs.insert(row.try_get(0)?, row.try_get(1)?);
+        }
+    }
+    Ok(epochs)
 }
 
-/// Rows 34 and 37: gives the partition to this instance, in the next epoch.
-pub(super) async fn take(
-    store: &PostgresStore,
-    client: &mut Object,
-    instance: InstanceId,
-    key: &PartitionKey,
-    new_log: Option<NewLog>,
-    now: Timestamp,
-) -> Result<Taken, PostgresError> {
-    let transaction = client.transaction().await?;
+/// The row of a partition, locked, as far as it decides who may take it.
+struct Owned {
+    number: i64,
+    epoch: i64,
+    owner: Option<i64>,
+    /// Its owner's process holds its lock.
+    owner_lives: bool,
+    wanted_at: Option<i64>,
+}
+
+async fn owned(transaction: &Tx<'_>, key: &PartitionKey, now: Timestamp) -> Result<Owned, PostgresError> {
     let sql = "INSERT INTO partition_offsets (cluster, topic, partition, watermark, seen_upto, epoch, moved_at)
                VALUES ($1, $2, $3, 0, 0, 0, $4) ON CONFLICT DO NOTHING";
     let statement = transaction.prepare_cached(sql).await?;
     transaction.execute(&statement, &[&&*key.cluster, &&*key.topic, &key.number, &now.millis()]).await?;
-    let sql = "UPDATE partition_offsets SET epoch = epoch + 1, owner = $4, taken_upto = watermark
-               WHERE cluster = $1 AND topic = $2 AND partition = $3 RETURNING id";
+    let sql = "SELECT id, epoch, owner, wanted_at FROM partition_offsets
+               WHERE cluster = $1 AND topic = $2 AND partition = $3 FOR UPDATE";
     let statement = transaction.prepare_cached(sql).await?;
-    let row = transaction.query_one(&statement, &[&&*key.cluster, &&*key.topic, &key.number, &instance.0]).await?;
-    let number: i64 = row.try_get(0)?;
-    if let Some(log) = new_log {
-        let sql = "UPDATE partition_offsets SET watermark = $2, seen_upto = $3, last_off = NULL, last_hash = NULL,
-                       accepted = coalesce($4, accepted), moved_at = $5, taken_upto = $2, deaths = 0 WHERE id = $1";
-        let statement = transaction.prepare_cached(sql).await?;
-        let values = (log.start, log.log_end, log.accepted, now.millis());
-        transaction.execute(&statement, &[&number, &values.0, &values.1, &values.2, &values.3]).await?;
+    let row = transaction.query_one(&statement, &[&&*key.cluster, &&*key.topic, &key.number]).await?;
+    let owner: Option<i64> = row.try_get(2)?;
+    // The locks are looked at after the row is ours: an owner may have died while we waited.
+    let owner_lives = match owner {
+        None => false,
+        Some(owner) => {
+            let statement = transaction.prepare_cached(&format!("SELECT $1 IN ({LIVING})")).await?;
+            transaction.query_one(&statement, &[&owner]).await?.try_get(0)?
+        }
+    };
+    Ok(Owned { number: row.try_get(0)?, epoch: row.try_get(1)?, owner, owner_lives, wanted_at: row.try_get(3)? })
+}
+
+/// Row 34: gives the partition to this instance, in the next epoch. An owner that lives is told first, and has its time.
+pub(super) async fn take(
+    store: &PostgresStore,
+    client: &mut Object,
+    ask: &TakeAsk,
+    now: Timestamp,
+) -> Result<Take, PostgresError> {
+    let transaction = client.transaction().await?;
+    let owned = owned(&transaction, &ask.partition, now).await?;
+    let other = owned.owner.filter(|owner| *owner != ask.instance.0);
+    if let Some(other) = other.filter(|_| owned.owner_lives) {
+        let since = owned.wanted_at.unwrap_or(now.millis());
+        if owned.wanted_at.is_none() || now.since(Timestamp::from_millis(since)) < ask.patience {
+            let sql = "UPDATE partition_offsets SET wanted_at = $2 WHERE id = $1 AND wanted_at IS NULL";
+            transaction.execute(sql, &[&owned.number, &since]).await?;
+            commit(transaction).await?;
+            return Ok(Take::Held { owner: InstanceId(other) });
+        }
     }
+    // A watermark that moved since the owner took the partition says that it did not die of the record above it.
+    let sql = "UPDATE partition_offsets SET epoch = epoch + 1, owner = $2, taken_upto = watermark, wanted_at = NULL,
+                   deaths = CASE WHEN NOT $3 THEN deaths WHEN taken_upto = watermark THEN deaths + 1 ELSE 1 END
+               WHERE id = $1";
+    let statement = transaction.prepare_cached(sql).await?;
+    let has_died = other.is_some() && !owned.owner_lives;
+    transaction.execute(&statement, &[&owned.number, &ask.instance.0, &has_died]).await?;
+    let taken = taken(&transaction, owned.number).await?;
+    store.commit(transaction).await?;
+    Ok(Take::Taken(taken))
+}
+
+/// Row 37: gives the partition to this instance as a new log, if nobody has taken it since that epoch.
+pub(super) async fn start_over(
+    store: &PostgresStore,
+    client: &mut Object,
+    (instance, epoch): (InstanceId, i64),
+    (key, log): (&PartitionKey, &NewLog),
+    now: Timestamp,
+) -> Result<Option<Taken>, PostgresError> {
+    let transaction = client.transaction().await?;
+    let owned = owned(&transaction, key, now).await?;
+    if owned.epoch != epoch {
+        return Ok(None);
+    }
+    let sql =
+        "UPDATE partition_offsets SET epoch = epoch + 1, owner = $2, watermark = $3, seen_upto = $4, last_off = NULL,
+                   last_hash = NULL, accepted = coalesce($5, accepted), moved_at = $6, taken_upto = $3, deaths = 0,
+                   wanted_at = NULL WHERE id = $1";
+    let statement = transaction.prepare_cached(sql).await?;
+    transaction
+        .execute(&statement, &[&owned.number, &instance.0, &log.start, &log.log_end, &log.accepted, &now.millis()])
+        .await?;
+    let taken = taken(&transaction, owned.number).await?;
+    store.commit(transaction).await?;
+    Ok(Some(taken))
+}
+
+async fn taken(transaction: &Tx<'_>, number: i64) -> Result<Taken, PostgresError> {
     let sql = "SELECT epoch, watermark, seen_upto, last_off, last_hash, accepted, deaths FROM partition_offsets
                WHERE id = $1";
     let statement = transaction.prepare_cached(sql).await?;
     let row = transaction.query_one(&statement, &[&number]).await?;
     let (watermark, accepted) = (watermark(&row, 1)?, row.try_get::<_, Option<String>>(5)?);
     let fresh = watermark.upto == 0 && watermark.seen_upto == 0 && accepted.is_none();
-    let taken = Taken { epoch: row.try_get(0)?, watermark, fresh, accepted, deaths: small(&row, 6)? };
-    store.commit(transaction).await?;
-    Ok(taken)
+    Ok(Taken { epoch: row.try_get(0)?, watermark, fresh, accepted, deaths: small(&row, 6)? })
+}
+
+/// Row 34: gives partitions back, each as it was taken in this epoch, so that the next one begins at once.
+pub(super) async fn release(
+    store: &PostgresStore,
+    client: &mut Object,
+    instance: InstanceId,
+    partitions: &[(Arc<PartitionKey>, i64)],
+) -> Result<(), PostgresError> {
+    let mut released = Vec::new();
+    for (key, epoch) in partitions {
+        if let Some(number) = store.numbers.partition(&*client, key).await? {
+            released.push((number, *epoch));
+        }
+    }
+    released.sort_unstable();
+    let mut table = Table::<2>::new();
+    for (number, epoch) in released {
+        table.push([number.into(), epoch.into()]);
+    }
+    if table.is_empty() {
+        return Ok(());
+    }
+    let sql = format!(
+        "UPDATE partition_offsets SET owner = NULL, deaths = 0, wanted_at = NULL
+         FROM ({}) AS new WHERE partition_offsets.id = new.id AND partition_offsets.epoch = new.epoch AND owner = $3",
+        rows_of("id bigint, epoch bigint"),
+    );
+    let mut values = table.values();
+    values.push(&instance.0);
+    let transaction = client.transaction().await?;
+    transaction.execute(&sql, &values).await?;
+    store.commit(transaction).await
 }
 
 /// A watermark from four columns: watermark, seen_upto, last_off, last_hash, the first at `first`.

@@ -7,6 +7,7 @@ use super::super::connection::PostgresStore;
 use super::super::error::PostgresError;
 use super::super::numbers::USE_NOTED;
 use super::super::transaction::{Tx, commit};
+use super::super::turns::{self, Turn};
 use super::{dead_letters, endpoints, kept};
 use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
@@ -16,6 +17,9 @@ use crate::store::{PruneAsk, Pruned};
 pub(super) async fn prune(store: &PostgresStore, client: &mut Object, ask: &PruneAsk) -> Result<Pruned, PostgresError> {
     let limit = i64::try_from(ask.at_most).unwrap_or(i64::MAX);
     let transaction = client.transaction().await?;
+    if !turns::take(&transaction, Turn::Prune).await? {
+        return Ok(Pruned::default());
+    }
     let PrunedSettled { rows: settled, kept_bytes, next } = prune_settled(&transaction, ask, limit).await?;
     let dead_letters = dead_letters::prune(&transaction, ask.dead_letters_before, limit).await?;
     let sql = "DELETE FROM dedupe WHERE hash IN (SELECT hash FROM dedupe WHERE at < $1 LIMIT $2)";

@@ -18,7 +18,6 @@ use crate::model::lease::{Facts, Token};
 use crate::model::retry::Progress;
 use crate::model::settlement::{Ended, Pending, Rows, Settled};
 use crate::model::team::Mode;
-use crate::store::Known;
 
 /// The columns that `pending` and `settled` share come first, in the order in which [`read_facts`] reads them.
 const FACTS: usize = 12;
@@ -42,6 +41,11 @@ fn from_excluded(columns: &str) -> String {
     names.skip(1).map(|name| format!("{name} = excluded.{name}")).collect::<Vec<_>>().join(", ")
 }
 
+/// Inserts rows that are not there.
+fn insert(table: &str, columns: &str) -> String {
+    format!("INSERT INTO {table} ({}) {} ORDER BY id ON CONFLICT DO NOTHING", names(columns), rows_of(columns))
+}
+
 static SETTLED_ALL: LazyLock<String> = LazyLock::new(|| format!("{FACT_COLUMNS}, {SETTLED_COLUMNS}"));
 static PENDING_ALL: LazyLock<String> = LazyLock::new(|| format!("{FACT_COLUMNS}, {PENDING_COLUMNS}"));
 
@@ -53,6 +57,8 @@ static INSERT_SETTLED: LazyLock<String> = LazyLock::new(|| {
          ON CONFLICT DO NOTHING RETURNING id"
     )
 });
+static INSERT_SETTLED_ROW: LazyLock<String> = LazyLock::new(|| insert("settled", &SETTLED_ALL));
+static INSERT_PENDING_ROW: LazyLock<String> = LazyLock::new(|| insert("pending", &PENDING_ALL));
 static UPSERT_SETTLED: LazyLock<String> = LazyLock::new(|| {
     let (columns, rows, set) = (names(&SETTLED_ALL), rows_of(&SETTLED_ALL), from_excluded(&SETTLED_ALL));
     format!("INSERT INTO settled ({columns}) {rows} ORDER BY id ON CONFLICT (id) DO UPDATE SET {set}")
@@ -305,6 +311,11 @@ impl<'v> SettledTable<'v> {
         client.query(&statement, &self.0.values()).await?.iter().map(id_of).collect()
     }
 
+    /// Inserts the rows, which were not there a moment ago.
+    pub(super) async fn insert(&self, client: &impl GenericClient) -> Result<(), PostgresError> {
+        insert_all(client, &INSERT_SETTLED_ROW, &self.0).await
+    }
+
     /// Writes the rows. Each replaces an earlier one, if there is one.
     pub(super) async fn replace(&self, client: &impl GenericClient) -> Result<(), PostgresError> {
         if !self.0.is_empty() {
@@ -313,6 +324,20 @@ impl<'v> SettledTable<'v> {
         }
         Ok(())
     }
+}
+
+/// A row that is there all the same was inserted by another process after we looked: what was decided without it is void.
+async fn insert_all<const N: usize>(
+    client: &impl GenericClient,
+    sql: &str,
+    table: &Table<'_, N>,
+) -> Result<(), PostgresError> {
+    if table.is_empty() {
+        return Ok(());
+    }
+    let statement = client.prepare_cached(sql).await?;
+    let inserted = client.execute(&statement, &table.values()).await?;
+    if inserted == table.len() as u64 { Ok(()) } else { Err(PostgresError::Met) }
 }
 
 /// Pending rows on their way into the table.
@@ -352,6 +377,11 @@ impl<'v> PendingTable<'v> {
         ]);
     }
 
+    /// Inserts the rows, which were not there a moment ago.
+    pub(super) async fn insert(&self, client: &impl GenericClient) -> Result<(), PostgresError> {
+        insert_all(client, &INSERT_PENDING_ROW, &self.0).await
+    }
+
     /// Writes the rows. Each replaces an earlier one, if there is one.
     pub(super) async fn replace(&self, client: &impl GenericClient) -> Result<(), PostgresError> {
         if !self.0.is_empty() {
@@ -360,21 +390,4 @@ impl<'v> PendingTable<'v> {
         }
         Ok(())
     }
-}
-
-pub(super) async fn known(
-    client: &impl GenericClient,
-    ids: &[CallbackId],
-) -> Result<Vec<Option<Known>>, PostgresError> {
-    let sql = "SELECT id, content_hash FROM pending WHERE id = ANY($1)
-               UNION ALL SELECT id, content_hash FROM settled WHERE id = ANY($1)";
-    let asked: Vec<Uuid> = ids.iter().copied().map(Uuid::from).collect();
-    let statement = client.prepare_cached(sql).await?;
-    let mut found = HashMap::new();
-    for row in client.query(&statement, &[&asked]).await? {
-        let hash: &[u8] = row.try_get(1)?;
-        let content_hash = hash.try_into().map_err(|_| PostgresError::Corrupt("a content hash"))?;
-        found.insert(id_of(&row)?, Known { content_hash });
-    }
-    Ok(ids.iter().map(|id| found.get(id).copied()).collect())
 }

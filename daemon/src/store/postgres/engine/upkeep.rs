@@ -1,51 +1,18 @@
-//! The begin and end of an instance, and the repair of queues, leases and times.
+//! The repair of queues, leases and times, and what an operator does to a whole queue. One process at a time repairs.
+
+use std::time::Duration;
 
 use deadpool_postgres::{GenericClient, Object};
 
 use super::super::cells::{Table, rows_of};
+use super::super::connection::PostgresStore;
 use super::super::error::PostgresError;
 use super::super::transaction::commit;
+use super::super::turns::{self, Turn};
 use crate::base::clock::Timestamp;
 use crate::model::endpoint::QueueKey;
-use crate::store::engine::new_run;
-use crate::store::{Begun, InstanceId, SetBack, Space};
-
-/// Sums of instances that are older than the last hundred go to the store's row. A watermark that moved since a partition was
-/// taken says that its owner did not die of the record above it.
-const CLOSE_EARLIER: [&str; 4] = [
-    "UPDATE instance SET clean = 2 WHERE clean = 0",
-    "WITH old AS (DELETE FROM instance WHERE id <= (SELECT max(id) - 100 FROM instance)
-                  RETURNING delivered, exhausted, abandoned, dead_letters),
-          sums AS (SELECT coalesce(sum(delivered), 0)::bigint AS delivered, coalesce(sum(exhausted), 0)::bigint AS exhausted,
-                          coalesce(sum(abandoned), 0)::bigint AS abandoned,
-                          coalesce(sum(dead_letters), 0)::bigint AS dead_letters FROM old)
-     UPDATE store SET delivered = store.delivered + sums.delivered, exhausted = store.exhausted + sums.exhausted,
-                      abandoned = store.abandoned + sums.abandoned, dead_letters = store.dead_letters + sums.dead_letters
-     FROM sums",
-    "UPDATE partition_offsets SET deaths = CASE WHEN taken_upto = watermark THEN deaths + 1 ELSE 1 END, owner = NULL
-     WHERE owner IS NOT NULL",
-    "UPDATE queue SET next_at = 0 WHERE id IN (SELECT queue FROM pending WHERE token IS NOT NULL)",
-];
-
-/// One process at a time holds the store, so every lease of an earlier instance is void when one begins.
-pub(super) async fn begin(client: &mut Object, now: Timestamp) -> Result<Begun, PostgresError> {
-    let transaction = client.transaction().await?;
-    let store_id = transaction.query_one("SELECT id FROM store", &[]).await?.try_get(0)?;
-    let unclean =
-        transaction.query_one("SELECT EXISTS (SELECT 1 FROM instance WHERE clean = 0)", &[]).await?.try_get(0)?;
-    for sql in CLOSE_EARLIER {
-        transaction.execute(sql, &[]).await?;
-    }
-    let leased = "UPDATE pending SET token = NULL, lease_until = NULL WHERE token IS NOT NULL";
-    transaction.execute(leased, &[]).await?;
-    let earlier = transaction.query("SELECT run FROM instance WHERE run IS NOT NULL ORDER BY id", &[]).await?;
-    let earlier_runs = earlier.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<_, PostgresError>>()?;
-    let run = new_run(now);
-    let sql = "INSERT INTO instance (batch, heartbeat, started_at, clean, run) VALUES (0, $1, $1, 0, $2) RETURNING id";
-    let instance = InstanceId(transaction.query_one(sql, &[&now.millis(), &run]).await?.try_get(0)?);
-    commit(transaction).await?;
-    Ok(Begun { instance, store_id, run, earlier_runs, unclean, now })
-}
+use crate::model::lease::LEASE_SLACK;
+use crate::store::{SetBack, Space};
 
 /// PostgreSQL does not tell how much of its disk is free.
 pub(super) async fn space(client: &impl GenericClient) -> Result<Space, PostgresError> {
@@ -58,7 +25,8 @@ pub(super) async fn space(client: &impl GenericClient) -> Result<Space, Postgres
 }
 
 pub(super) async fn newest_time(client: &impl GenericClient) -> Result<Option<Timestamp>, PostgresError> {
-    let row = client.query_one("SELECT max(heartbeat) FROM instance", &[]).await?;
+    let sql = "SELECT greatest(max(heartbeat), (SELECT max(at) FROM instance_pulse)) FROM instance";
+    let row = client.query_one(sql, &[]).await?;
     Ok(row.try_get::<_, Option<i64>>(0)?.map(Timestamp::from_millis))
 }
 
@@ -68,6 +36,8 @@ pub(super) async fn set_back(client: &mut Object, back: &SetBack) -> Result<usiz
     let by = i64::try_from(back.by.as_millis()).unwrap_or(i64::MAX);
     let (now, from) = (back.now.millis(), back.from.millis());
     let transaction = client.transaction().await?;
+    turns::wait(&transaction, Turn::SetBack).await?;
+    transaction.execute("UPDATE instance_pulse SET at = $1 WHERE at > $1", &[&now]).await?;
     for sql in [
         "UPDATE instance SET heartbeat = least(heartbeat, $1), started_at = least(started_at, $1)
          WHERE heartbeat > $1 OR started_at > $1",
@@ -85,14 +55,6 @@ pub(super) async fn set_back(client: &mut Object, back: &SetBack) -> Result<usiz
     transaction.execute(queues, &[&by, &from]).await?;
     commit(transaction).await?;
     Ok(usize::try_from(rows).unwrap_or(usize::MAX))
-}
-
-pub(super) async fn end(client: &mut Object, instance: InstanceId) -> Result<(), PostgresError> {
-    let transaction = client.transaction().await?;
-    transaction.execute("UPDATE instance SET clean = 1 WHERE id = $1", &[&instance.0]).await?;
-    let sql = "UPDATE partition_offsets SET owner = NULL, deaths = 0 WHERE owner = $1";
-    transaction.execute(sql, &[&instance.0]).await?;
-    commit(transaction).await
 }
 
 /// A queue whose row does not agree with its pending rows.
@@ -118,30 +80,68 @@ pub(super) async fn look_at_queues(client: &impl GenericClient) -> Result<Vec<Qu
     rows.iter().map(read).collect()
 }
 
-/// Frees leases that ran out, and repairs the queues in `found`, which a reader has just read: a next time that is missing or
-/// too late is set. One that is too early does no harm; the next claim corrects it.
-pub(super) async fn sweep(client: &mut Object, now: Timestamp, found: &[QueueSeen]) -> Result<usize, PostgresError> {
+/// The most leases that one call frees.
+const FREED_AT_ONCE: i64 = 10_000;
+
+/// Frees leases that ran out: of attempts whose process died, or whose settle never came.
+pub(super) async fn free_leases(
+    store: &PostgresStore,
+    client: &mut Object,
+    lease: Duration,
+    now: Timestamp,
+) -> Result<usize, PostgresError> {
+    // The clock of a server that was just promoted may be ahead of the earlier one's.
+    if store.timeline.changed_within(lease.saturating_add(LEASE_SLACK)) {
+        return Ok(0);
+    }
+    let sql = "SELECT EXISTS (SELECT 1 FROM pending WHERE token IS NOT NULL AND lease_until <= $1)";
+    let statement = client.prepare_cached(sql).await?;
+    if !client.query_one(&statement, &[&now.millis()]).await?.try_get::<_, bool>(0)? {
+        return Ok(0);
+    }
     let transaction = client.transaction().await?;
-    let queues = "UPDATE queue SET next_at = 0 WHERE id IN (
-                      SELECT queue FROM pending WHERE token IS NOT NULL AND lease_until <= $1)";
-    transaction.execute(queues, &[&now.millis()]).await?;
-    let leases = "UPDATE pending SET token = NULL, lease_until = NULL WHERE token IS NOT NULL AND lease_until <= $1";
-    let expired = transaction.execute(leases, &[&now.millis()]).await?;
+    if !turns::take(&transaction, Turn::Leases).await? {
+        return Ok(0);
+    }
+    let queues = "SELECT id FROM queue WHERE id IN (
+                      SELECT queue FROM pending WHERE token IS NOT NULL AND lease_until <= $1)
+                  ORDER BY id FOR UPDATE";
+    let locked = transaction.query(queues, &[&now.millis()]).await?;
+    let locked = locked.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<Vec<i64>, PostgresError>>()?;
+    let leases = "UPDATE pending SET token = NULL, lease_until = NULL FROM (
+                      SELECT id FROM pending WHERE token IS NOT NULL AND lease_until <= $1 AND queue = ANY($2)
+                      ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED) AS ended
+                  WHERE pending.id = ended.id";
+    let freed = transaction.execute(leases, &[&now.millis(), &locked, &FREED_AT_ONCE]).await?;
+    transaction.execute("UPDATE queue SET next_at = 0 WHERE id = ANY($1)", &[&locked]).await?;
+    commit(transaction).await?;
+    Ok(usize::try_from(freed).unwrap_or(usize::MAX))
+}
+
+/// Repairs the queues in `found`, which a reader has just read: a next time that is missing or too late is set. One that is
+/// too early does no harm; the next claim corrects it.
+pub(super) async fn repair(client: &mut Object, found: &[QueueSeen]) -> Result<(), PostgresError> {
     let mut table = Table::<3>::new();
     for seen in found {
         table.push([seen.queue.into(), seen.due.into(), seen.bytes.into()]);
     }
-    if !table.is_empty() {
-        let sql = format!(
-            "UPDATE queue SET next_at = least(next_at, new.due), parked_bytes = new.bytes
-             FROM ({}) AS new WHERE queue.id = new.id",
-            rows_of("id bigint, due bigint, bytes bigint")
-        );
-        let statement = transaction.prepare_cached(&sql).await?;
-        transaction.execute(&statement, &table.values()).await?;
+    if table.is_empty() {
+        return Ok(());
     }
-    commit(transaction).await?;
-    Ok(usize::try_from(expired).unwrap_or(usize::MAX))
+    let transaction = client.transaction().await?;
+    if !turns::take(&transaction, Turn::Sweep).await? {
+        return Ok(());
+    }
+    let queues: Vec<i64> = found.iter().map(|seen| seen.queue).collect();
+    transaction.query("SELECT id FROM queue WHERE id = ANY($1) ORDER BY id FOR UPDATE", &[&queues]).await?;
+    let sql = format!(
+        "UPDATE queue SET next_at = least(next_at, new.due), parked_bytes = new.bytes
+         FROM ({}) AS new WHERE queue.id = new.id",
+        rows_of("id bigint, due bigint, bytes bigint")
+    );
+    let statement = transaction.prepare_cached(&sql).await?;
+    transaction.execute(&statement, &table.values()).await?;
+    commit(transaction).await
 }
 
 /// Makes rows of a queue due now that wait for a later time, the earliest first. The queue is locked before its rows; a row that

@@ -7,24 +7,28 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use deadpool_postgres::Object;
+use tokio_postgres::types::ToSql;
 
 use super::super::cells::{Table, Uuid, rows_of};
 use super::super::connection::PostgresStore;
 use super::super::error::PostgresError;
-use super::super::numbers::USE_NOTED;
 use super::super::transaction::Tx;
 use super::kept::KeptChanges;
 use super::names::Names;
 use super::rows::{self, Locking, PendingTable, SettledTable};
-use super::{attempts, dead_letters, partition_offsets};
+use super::{answer, attempts, dead_letters, partition_offsets, queues};
 use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
 use crate::model::event::PartitionKey;
 use crate::model::lease::Facts;
 use crate::model::settlement::{Change, NumberedAttempt, Rows, Settled, Verdict, apply};
+use crate::store::engine::{is_applied, went_back};
 use crate::store::queue_changes::QueueChanges;
 use crate::store::reads::Counts;
 use crate::store::{Applied, Batch};
+
+/// How often a batch is written again at once that met another process at the same rows.
+const MEETINGS: u32 = 10;
 
 pub(super) async fn write(
     store: &PostgresStore,
@@ -32,19 +36,36 @@ pub(super) async fn write(
     batch: &Batch,
     now: Timestamp,
 ) -> Result<Applied, PostgresError> {
+    let mut met = 0;
+    loop {
+        match write_once(store, client, batch, now).await {
+            Err(error) if error.is_meeting() && met < MEETINGS => met += 1,
+            answer => return answer,
+        }
+    }
+}
+
+async fn write_once(
+    store: &PostgresStore,
+    client: &mut Object,
+    batch: &Batch,
+    now: Timestamp,
+) -> Result<Applied, PostgresError> {
     let names = Names::of(store, client, batch, now).await?;
     let transaction = client.transaction().await?;
-    let instance = transaction.prepare_cached("SELECT batch FROM instance WHERE id = $1 FOR UPDATE").await?;
-    let last = transaction.query_opt(&instance, &[&batch.instance.0]).await?;
-    let last: i64 = last.ok_or(PostgresError::Corrupt("this instance has no row"))?.try_get(0)?;
-    if last >= number(batch.number) {
+    let instance = transaction.prepare_cached("SELECT batch, answer FROM instance WHERE id = $1 FOR UPDATE").await?;
+    let last = transaction.query_opt(&instance, &[&batch.instance.0]).await?.ok_or_else(went_back)?;
+    if is_applied(u64::try_from(last.try_get::<_, i64>(0)?).unwrap_or(0), batch.number)? {
+        let answer: Option<&[u8]> = last.try_get(1)?;
+        let applied = answer.and_then(|answer| answer::decode(batch, answer, now));
+        let applied = applied.ok_or(PostgresError::Corrupt("the answer to a batch"))?;
         // It was applied, but nobody knows whether it is on all the disks that a commit waits for: a commit of ours says so.
         let read_back = transaction.prepare_cached("UPDATE instance SET heartbeat = $2 WHERE id = $1").await?;
         transaction.execute(&read_back, &[&batch.instance.0, &now.millis()]).await?;
         store.commit(transaction).await?;
-        return Ok(Applied { now, ..Applied::default() });
+        return Ok(applied);
     }
-    let epochs = partition_offsets::lock(&transaction, &names.fenced(batch)).await?;
+    let epochs = partition_offsets::lock(&transaction, batch.instance, &names.fenced(batch)).await?;
     let mut work = Work {
         store,
         transaction: &transaction,
@@ -64,30 +85,28 @@ pub(super) async fn write(
     }
     applied.verdicts = work.changes(&batch.changes).await?;
     applied.lost.extend(work.raise_watermarks(batch).await?);
-    let kept = work.kept;
-    let counts = Counts::of(&applied.verdicts);
-    let sql = "UPDATE instance SET batch = $2, heartbeat = $3, delivered = delivered + $4, exhausted = exhausted + $5,
-                                   abandoned = abandoned + $6, dead_letters = dead_letters + $7 WHERE id = $1";
-    let statement = transaction.prepare_cached(sql).await?;
-    transaction
-        .execute(
-            &statement,
-            &[
-                &batch.instance.0,
-                &number(batch.number),
-                &now.millis(),
-                &number(counts.delivered),
-                &number(counts.exhausted),
-                &number(counts.abandoned),
-                &number(counts.dead_letters),
-            ],
-        )
-        .await?;
-    kept.write(&transaction, store.keeping).await?;
-    store.commit(transaction).await?;
     applied.lost.sort();
     applied.lost.dedup();
+    let kept = work.kept;
+    count(&transaction, batch, &applied).await?;
+    kept.write(&transaction, store.keeping).await?;
+    store.commit(transaction).await?;
     Ok(applied)
+}
+
+/// The batch's number, sums and answer in the row of its instance.
+async fn count(transaction: &Tx<'_>, batch: &Batch, applied: &Applied) -> Result<(), PostgresError> {
+    let counts = Counts::of(&applied.verdicts);
+    let sql = "UPDATE instance SET batch = $2, heartbeat = $3, delivered = delivered + $4, exhausted = exhausted + $5,
+                                   abandoned = abandoned + $6, dead_letters = dead_letters + $7, answer = $8
+               WHERE id = $1";
+    let statement = transaction.prepare_cached(sql).await?;
+    let sums = [counts.delivered, counts.exhausted, counts.abandoned, counts.dead_letters].map(number);
+    let (last, at, answer) = (number(batch.number), applied.now.millis(), answer::encode(batch, applied));
+    let values: [&(dyn ToSql + Sync); 8] =
+        [&batch.instance.0, &last, &at, &sums[0], &sums[1], &sums[2], &sums[3], &answer];
+    transaction.execute(&statement, &values).await?;
+    Ok(())
 }
 
 /// A number as PostgreSQL has it.
@@ -116,11 +135,11 @@ struct Work<'w> {
 
 impl Work<'_> {
     fn is_ours(&self, partition: &Arc<PartitionKey>, epoch: i64) -> bool {
-        self.names.partition(partition).and_then(|number| self.epochs.get(&number)) == Some(&epoch)
+        is_held(&self.names, &self.epochs, partition, epoch)
     }
 
     fn is_our_change(&self, change: &Change) -> bool {
-        change.record().is_none_or(|(record, epoch)| self.is_ours(&record.partition, epoch))
+        is_owned(&self.names, &self.epochs, change)
     }
 
     /// Applies all changes. One verdict for each.
@@ -203,7 +222,8 @@ impl Work<'_> {
         let mut ids: Vec<Uuid> = facts.iter().map(|facts| facts.id.into()).collect();
         ids.sort_unstable();
         ids.dedup();
-        self.lock_queues(&facts, &ids).await?;
+        let named = facts.iter().filter_map(|facts| self.names.queue(&facts.queue)).collect();
+        queues::lock(self.transaction, named, &ids).await?;
         let mut entries: BTreeMap<CallbackId, Entry> = BTreeMap::new();
         let queues = &mut self.names.queues_read;
         let loaded = rows::load(self.transaction, &self.store.numbers, &ids, Locking::Update, queues).await?;
@@ -220,9 +240,7 @@ impl Work<'_> {
                 now: Rows::default(),
                 body: Bytes::new(),
             });
-            let is_ours = change.record().is_none_or(|(record, epoch)| {
-                self.names.partition(&record.partition).and_then(|number| self.epochs.get(&number)) == Some(&epoch)
-            });
+            let is_ours = is_owned(&self.names, &self.epochs, change);
             let step = apply(&entry.now, change, is_ours);
             verdicts[at] = Some(step.verdict);
             made.extend(step.attempt.map(|attempt| (facts.id, attempt)));
@@ -236,24 +254,9 @@ impl Work<'_> {
         self.write_rows(&entries).await
     }
 
-    /// The queues that the changes name, and those of the rows that there are: a round may wait in another one.
-    async fn lock_queues(&self, facts: &[&Arc<Facts>], ids: &[Uuid]) -> Result<(), PostgresError> {
-        let mut queues: Vec<i64> = facts.iter().filter_map(|facts| self.names.queue(&facts.queue)).collect();
-        let sql = "SELECT queue FROM pending WHERE id = ANY($1) AND round > 0";
-        let statement = self.transaction.prepare_cached(sql).await?;
-        for row in self.transaction.query(&statement, &[&ids]).await? {
-            queues.push(row.try_get(0)?);
-        }
-        queues.sort_unstable();
-        queues.dedup();
-        let sql = "SELECT id FROM queue WHERE id = ANY($1) ORDER BY id FOR UPDATE";
-        let statement = self.transaction.prepare_cached(sql).await?;
-        self.transaction.query(&statement, &[&queues]).await?;
-        Ok(())
-    }
-
     async fn write_rows(&mut self, entries: &BTreeMap<CallbackId, Entry>) -> Result<(), PostgresError> {
         let (mut settled, mut pending) = (SettledTable::new(), PendingTable::new());
+        let (mut new_settled, mut new_pending) = (SettledTable::new(), PendingTable::new());
         let mut bodies = Table::<2>::new();
         let mut ended: Vec<Uuid> = Vec::new();
         let mut others: Vec<i64> = Vec::new();
@@ -261,7 +264,8 @@ impl Work<'_> {
             self.kept.follow(self.store.keeping, *id, (&entry.before, &entry.now), &entry.body);
             if let Some(row) = entry.now.settled.as_ref().filter(|row| Some(*row) != entry.before.settled.as_ref()) {
                 let numbers = self.names.of_row(&row.facts)?;
-                settled.push(row, numbers);
+                let table = if entry.before.settled.is_some() { &mut settled } else { &mut new_settled };
+                table.push(row, numbers);
                 // The round of a callback may wait in another queue than that of its settled row.
                 if self.names.queue(&row.facts.queue).is_none() {
                     others.push(numbers.queue);
@@ -271,7 +275,8 @@ impl Work<'_> {
                 (Some(_), None) => ended.push((*id).into()),
                 (before, Some(row)) if before.as_ref() != Some(row) => {
                     let numbers = self.names.of_row(&row.facts)?;
-                    pending.push(row, numbers);
+                    let table = if before.is_some() { &mut pending } else { &mut new_pending };
+                    table.push(row, numbers);
                     let mut added = 0;
                     if before.is_none() {
                         bodies.push([(*id).into(), (&entry.body[..]).into()]);
@@ -282,7 +287,9 @@ impl Work<'_> {
                 _ => {}
             }
         }
+        new_settled.insert(self.transaction).await?;
         settled.replace(self.transaction).await?;
+        new_pending.insert(self.transaction).await?;
         pending.replace(self.transaction).await?;
         if !bodies.is_empty() {
             let sql =
@@ -291,20 +298,8 @@ impl Work<'_> {
             self.transaction.execute(&statement, &bodies.values()).await?;
         }
         self.delete_pending(&ended, entries).await?;
-        self.raise_queues().await?;
-        self.note_use(&others).await
-    }
-
-    /// A settled row that changed keeps its queue for as long as itself.
-    async fn note_use(&self, queues: &[i64]) -> Result<(), PostgresError> {
-        if queues.is_empty() {
-            return Ok(());
-        }
-        let sql = "UPDATE queue SET used_at = $2 WHERE id = ANY($1) AND used_at < $3";
-        let statement = self.transaction.prepare_cached(sql).await?;
-        let noted_before = self.now.minus(USE_NOTED).millis();
-        self.transaction.execute(&statement, &[&queues, &self.now.millis(), &noted_before]).await?;
-        Ok(())
+        queues::raise(self.transaction, &self.queues).await?;
+        queues::note_use(self.transaction, &others, self.now).await
     }
 
     async fn delete_pending(
@@ -330,25 +325,6 @@ impl Work<'_> {
         Ok(())
     }
 
-    async fn raise_queues(&self) -> Result<(), PostgresError> {
-        if self.queues.is_empty() {
-            return Ok(());
-        }
-        let mut table = Table::<3>::new();
-        for (queue, due, bytes) in self.queues.iter() {
-            table.push([queue.into(), due.into(), bytes.into()]);
-        }
-        let sql = format!(
-            "UPDATE queue SET next_at = CASE WHEN new.due IS NULL THEN next_at ELSE least(next_at, new.due) END,
-                              parked_bytes = greatest(0, parked_bytes + new.bytes)
-             FROM ({}) AS new WHERE queue.id = new.id",
-            rows_of(QUEUE_COLUMNS)
-        );
-        let statement = self.transaction.prepare_cached(&sql).await?;
-        self.transaction.execute(&statement, &table.values()).await?;
-        Ok(())
-    }
-
     /// Raises watermarks, and returns those whose partitions have a newer epoch.
     async fn raise_watermarks(&self, batch: &Batch) -> Result<Vec<(Arc<PartitionKey>, i64)>, PostgresError> {
         let mut lost = Vec::new();
@@ -369,8 +345,16 @@ impl Work<'_> {
     }
 }
 
+fn is_held(names: &Names, epochs: &HashMap<i64, i64>, partition: &Arc<PartitionKey>, epoch: i64) -> bool {
+    names.partition(partition).and_then(|number| epochs.get(&number)) == Some(&epoch)
+}
+
+/// Whether the partition that a change brings is still this instance's.
+fn is_owned(names: &Names, epochs: &HashMap<i64, i64>, change: &Change) -> bool {
+    change.record().is_none_or(|(record, epoch)| is_held(names, epochs, &record.partition, epoch))
+}
+
 const BODY_COLUMNS: &str = "id uuid, bytes bytea";
-const QUEUE_COLUMNS: &str = "id bigint, due bigint, bytes bigint";
 
 fn body_of(change: &Change) -> Bytes {
     match change {

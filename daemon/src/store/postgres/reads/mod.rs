@@ -14,9 +14,10 @@ use tokio_postgres::Row;
 
 use super::cells::Uuid;
 use super::connection::PostgresStore;
-use super::engine::rows::{Locking, QueuesRead, id_of, opt_small};
+use super::engine::rows::{Locking, QueuesRead, id_of, opt_small, small};
 use super::engine::{attempts, kept, partition_offsets, rows};
 use super::error::PostgresError;
+use super::presence::LIVING;
 use super::transaction::begin_read;
 use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
@@ -127,18 +128,29 @@ async fn last_attempts(
 }
 
 async fn instances(client: &impl GenericClient, at_most: usize) -> Result<Vec<InstanceRow>, PostgresError> {
-    let sql = "SELECT id, started_at, heartbeat, clean FROM instance ORDER BY id DESC LIMIT $1";
-    let statement = client.prepare_cached(sql).await?;
+    let sql = format!(
+        "SELECT id, coalesce(run, id::text), name, host, version,
+                (SELECT count(*) FROM partition_offsets WHERE owner = instance.id)::integer, started_at,
+                greatest(heartbeat, (SELECT at FROM instance_pulse WHERE instance_pulse.instance = instance.id)),
+                clean, id IN ({LIVING})
+         FROM instance ORDER BY started_at DESC, run DESC NULLS LAST LIMIT $1"
+    );
+    let statement = client.prepare_cached(&sql).await?;
     let rows = client.query(&statement, &[&i64::try_from(at_most).unwrap_or(i64::MAX)]).await?;
     let read = |row: &Row| {
         Ok(InstanceRow {
             id: row.try_get(0)?,
-            started_at: Timestamp::from_millis(row.try_get(1)?),
-            seen_at: Timestamp::from_millis(row.try_get(2)?),
-            end: match row.try_get::<_, i64>(3)? {
-                0 => None,
-                1 => Some(InstanceEnd::Clean),
-                _ => Some(InstanceEnd::Died),
+            run: row.try_get(1)?,
+            name: row.try_get(2)?,
+            host: row.try_get(3)?,
+            version: row.try_get(4)?,
+            partitions: small(row, 5)?,
+            started_at: Timestamp::from_millis(row.try_get(6)?),
+            seen_at: Timestamp::from_millis(row.try_get(7)?),
+            end: match (row.try_get::<_, i64>(8)?, row.try_get::<_, bool>(9)?) {
+                (1, _) => Some(InstanceEnd::Clean),
+                (_, true) => None,
+                (_, false) => Some(InstanceEnd::Died),
             },
         })
     };

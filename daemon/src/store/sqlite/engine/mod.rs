@@ -15,6 +15,7 @@ mod values_tests;
 mod write;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::connection::SqliteStore;
 use crate::base::clock::Timestamp;
@@ -25,8 +26,8 @@ use crate::model::endpoint_history::EndpointHistory;
 use crate::model::event::PartitionKey;
 use crate::model::keeping::Keeping;
 use crate::store::{
-    Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, PruneAsk, Pruned,
-    SetBack, Space, Taken,
+    Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, NewLog, PruneAsk,
+    Pruned, Pulse, SetBack, Space, Take, TakeAsk, Taken,
 };
 
 impl SqliteStore {
@@ -59,7 +60,8 @@ impl EngineStore for SqliteStore {
     }
 
     fn begin(&self) -> Answer<'_, Begun> {
-        self.in_transaction(|transaction, _, now| upkeep::begin(transaction, now))
+        let name = self.name.clone();
+        self.in_transaction(move |transaction, _, now| upkeep::begin(transaction, name.as_deref(), now))
     }
 
     fn write(&self, batch: Arc<Batch>) -> Answer<'_, Applied> {
@@ -88,15 +90,15 @@ impl EngineStore for SqliteStore {
         self.in_transaction(move |transaction, _, now| write::claim_event_ids(transaction, &claims, now))
     }
 
-    fn take(&self, instance: InstanceId, partition: Arc<PartitionKey>) -> Answer<'_, Taken> {
+    fn pulse(&self, _: InstanceId, _: u64) -> Answer<'_, Pulse> {
+        // One process at a time holds the store, so nobody asks for anything.
+        Box::pin(std::future::ready(Ok(Pulse::default())))
+    }
+
+    fn take(&self, ask: TakeAsk) -> Answer<'_, Take> {
         self.in_transaction(move |transaction, ids, now| {
-            partition_offsets::take(
-                transaction,
-                ids,
-                &partition_offsets::Take { instance, new_log: None },
-                &partition,
-                now,
-            )
+            let taken = partition_offsets::take(transaction, ids, (ask.instance, None), &ask.partition, now)?;
+            Ok(Take::Taken(taken))
         })
     }
 
@@ -104,22 +106,35 @@ impl EngineStore for SqliteStore {
         &self,
         instance: InstanceId,
         partition: Arc<PartitionKey>,
-        start: i64,
-        log_end: i64,
-        accepted: Option<String>,
-    ) -> Answer<'_, Taken> {
-        let take =
-            partition_offsets::Take { instance, new_log: Some(partition_offsets::NewLog { start, log_end, accepted }) };
+        epoch: i64,
+        log: NewLog,
+    ) -> Answer<'_, Option<Taken>> {
         self.in_transaction(move |transaction, ids, now| {
-            partition_offsets::take(transaction, ids, &take, &partition, now)
+            if partition_offsets::owned(transaction, &partition)?.is_none_or(|(_, current)| current != epoch) {
+                return Ok(None);
+            }
+            partition_offsets::take(transaction, ids, (instance, Some(&log)), &partition, now).map(Some)
         })
     }
 
-    fn sweep(&self) -> Answer<'_, usize> {
+    fn release(&self, instance: InstanceId, partitions: Vec<(Arc<PartitionKey>, i64)>) -> Answer<'_, ()> {
+        self.in_transaction(move |transaction, _, _| partition_offsets::release(transaction, instance, &partitions))
+    }
+
+    fn free_leases(&self, _: Duration) -> Answer<'_, usize> {
         Box::pin(async move {
-            // With more pending rows than one read may look at, leases are freed all the same.
-            let found = self.read_for_delivery(upkeep::look_at_queues).await.unwrap_or_default();
-            self.in_transaction(move |transaction, _, now| upkeep::sweep(transaction, now, &found)).await
+            let now = self.clock.now();
+            if !self.read_for_delivery(move |connection| upkeep::has_ended_leases(connection, now)).await? {
+                return Ok(0);
+            }
+            self.in_transaction(|transaction, _, now| upkeep::void_leases(transaction, now.millis())).await
+        })
+    }
+
+    fn sweep(&self) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let found = self.read_for_delivery(upkeep::look_at_queues).await?;
+            self.in_transaction(move |transaction, _, _| upkeep::repair(transaction, &found)).await
         })
     }
 

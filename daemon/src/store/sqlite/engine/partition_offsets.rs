@@ -1,5 +1,7 @@
 //! The `partition_offsets` table: the epochs and watermarks of partitions.
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::error::SqliteError;
@@ -7,25 +9,20 @@ use super::super::id_cache::IdCache;
 use crate::base::clock::Timestamp;
 use crate::model::event::PartitionKey;
 use crate::model::offsets::Watermark;
-use crate::store::{InstanceId, PartitionWatermark, Taken};
+use crate::store::{InstanceId, NewLog, PartitionWatermark, Taken};
 
-/// Where a partition starts that is read as a new log.
-pub(super) struct NewLog {
-    pub(super) start: i64,
-    pub(super) log_end: i64,
-    pub(super) accepted: Option<String>,
-}
-
-/// Who takes a partition over, and from where if not from its watermark.
-pub(super) struct Take {
-    pub(super) instance: InstanceId,
-    pub(super) new_log: Option<NewLog>,
-}
-
-pub(super) fn epoch(connection: &Connection, key: &PartitionKey) -> Result<Option<i64>, SqliteError> {
+/// Who owns a partition, and its epoch.
+pub(super) fn owned(
+    connection: &Connection,
+    key: &PartitionKey,
+) -> Result<Option<(Option<InstanceId>, i64)>, SqliteError> {
     Ok(connection
-        .prepare_cached("SELECT epoch FROM partition_offsets WHERE cluster = ?1 AND topic = ?2 AND partition = ?3")?
-        .query_row(params![&*key.cluster, &*key.topic, key.number], |row| row.get(0))
+        .prepare_cached(
+            "SELECT owner, epoch FROM partition_offsets WHERE cluster = ?1 AND topic = ?2 AND partition = ?3",
+        )?
+        .query_row(params![&*key.cluster, &*key.topic, key.number], |row| {
+            Ok((row.get::<_, Option<i64>>(0)?.map(InstanceId), row.get(1)?))
+        })
         .optional()?)
 }
 
@@ -33,7 +30,7 @@ pub(super) fn epoch(connection: &Connection, key: &PartitionKey) -> Result<Optio
 pub(super) fn take(
     connection: &Connection,
     ids: &mut IdCache,
-    take: &Take,
+    (instance, new_log): (InstanceId, Option<&NewLog>),
     key: &PartitionKey,
     now: Timestamp,
 ) -> Result<Taken, SqliteError> {
@@ -49,8 +46,8 @@ pub(super) fn take(
         .prepare_cached(
             "UPDATE partition_offsets SET epoch = epoch + 1, owner = ?2, taken_upto = watermark WHERE id = ?1",
         )?
-        .execute(params![number, take.instance.0])?;
-    if let Some(log) = &take.new_log {
+        .execute(params![number, instance.0])?;
+    if let Some(log) = new_log {
         connection
             .prepare_cached(
                 "UPDATE partition_offsets SET watermark = ?2, seen_upto = ?3, last_off = NULL, last_hash = NULL,
@@ -69,6 +66,22 @@ pub(super) fn take(
             Ok(Taken { epoch: row.get(0)?, watermark, fresh, accepted, deaths: row.get(6)? })
         })?;
     Ok(taken)
+}
+
+/// Row 34: gives partitions back, each as it was taken in this epoch.
+pub(super) fn release(
+    connection: &Connection,
+    instance: InstanceId,
+    partitions: &[(Arc<PartitionKey>, i64)],
+) -> Result<(), SqliteError> {
+    let mut release = connection.prepare_cached(
+        "UPDATE partition_offsets SET owner = NULL, deaths = 0
+         WHERE cluster = ?1 AND topic = ?2 AND partition = ?3 AND owner = ?4 AND epoch = ?5",
+    )?;
+    for (key, epoch) in partitions {
+        release.execute(params![&*key.cluster, &*key.topic, key.number, instance.0, epoch])?;
+    }
+    Ok(())
 }
 
 /// A watermark from four columns: watermark, seen_upto, last_off, last_hash, the first at `first`.

@@ -7,11 +7,11 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::super::error::SqliteError;
 use crate::base::clock::Timestamp;
 use crate::model::endpoint::QueueKey;
-use crate::store::engine::new_run;
+use crate::store::engine::{VERSION, host, new_run};
 use crate::store::{Begun, InstanceId, SetBack, Space};
 
 /// One process at a time holds a SQLite store, so every lease of an earlier instance is void when one begins.
-pub(super) fn begin(connection: &Connection, now: Timestamp) -> Result<Begun, SqliteError> {
+pub(super) fn begin(connection: &Connection, name: Option<&str>, now: Timestamp) -> Result<Begun, SqliteError> {
     let store_id: String = connection.query_row("SELECT id FROM store", [], |row| row.get(0))?;
     let unclean: bool =
         connection.query_row("SELECT EXISTS (SELECT 1 FROM instance WHERE clean = 0)", [], |row| row.get(0))?;
@@ -40,8 +40,9 @@ pub(super) fn begin(connection: &Connection, now: Timestamp) -> Result<Begun, Sq
         .collect::<rusqlite::Result<_>>()?;
     let run = new_run(now);
     connection.execute(
-        "INSERT INTO instance (batch, heartbeat, started_at, clean, run) VALUES (0, ?1, ?1, 0, ?2)",
-        params![now.millis(), run],
+        "INSERT INTO instance (batch, heartbeat, started_at, clean, run, name, host, version)
+         VALUES (0, ?1, ?1, 0, ?2, ?3, ?4, ?5)",
+        params![now.millis(), run, name, host(), VERSION],
     )?;
     let instance = InstanceId(connection.last_insert_rowid());
     Ok(Begun { instance, store_id, run, earlier_runs, unclean, now })
@@ -86,7 +87,13 @@ pub(super) fn set_back(connection: &Connection, back: &SetBack) -> Result<usize,
     Ok(rows)
 }
 
-fn void_leases(connection: &Connection, until: i64) -> Result<usize, SqliteError> {
+pub(super) fn has_ended_leases(connection: &Connection, now: Timestamp) -> Result<bool, SqliteError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM pending WHERE token IS NOT NULL AND lease_until <= ?1)";
+    Ok(connection.prepare_cached(sql)?.query_row([now.millis()], |row| row.get(0))?)
+}
+
+/// Frees the leases that end until then.
+pub(super) fn void_leases(connection: &Connection, until: i64) -> Result<usize, SqliteError> {
     connection.execute(
         "UPDATE queue SET next_at = min(coalesce(next_at, 0), 0) WHERE id IN
              (SELECT queue FROM pending WHERE token IS NOT NULL AND lease_until <= ?1)",
@@ -105,10 +112,9 @@ pub(super) fn end(connection: &Connection, instance: InstanceId) -> Result<(), S
     Ok(())
 }
 
-/// Frees leases that ran out, and repairs the queues in `found`, which a reader has just read: a next time that is
-/// missing or too late is set. One that is too early does no harm; the next claim corrects it.
-pub(super) fn sweep(connection: &Connection, now: Timestamp, found: &[QueueSeen]) -> Result<usize, SqliteError> {
-    let expired = void_leases(connection, now.millis())?;
+/// Repairs the queues in `found`, which a reader has just read: a next time that is missing or too late is set. One that is
+/// too early does no harm; the next claim corrects it.
+pub(super) fn repair(connection: &Connection, found: &[QueueSeen]) -> Result<(), SqliteError> {
     let mut repair = connection.prepare_cached(
         "UPDATE queue SET next_at = CASE WHEN ?2 IS NULL THEN next_at ELSE min(coalesce(next_at, ?2), ?2) END,
                           parked_bytes = ?3 WHERE id = ?1",
@@ -116,7 +122,7 @@ pub(super) fn sweep(connection: &Connection, now: Timestamp, found: &[QueueSeen]
     for seen in found {
         repair.execute(params![seen.queue, seen.due, seen.bytes])?;
     }
-    Ok(expired)
+    Ok(())
 }
 
 /// A queue whose row does not agree with its pending rows.

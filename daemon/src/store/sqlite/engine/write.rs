@@ -17,8 +17,9 @@ use crate::model::dead_letter::ValueBudget;
 use crate::model::event::PartitionKey;
 use crate::model::keeping::Keeping;
 use crate::model::settlement::{Change, Rows, Settle, Verdict, apply};
+use crate::store::engine::{is_applied, went_back};
 use crate::store::reads::Counts;
-use crate::store::{Applied, Batch, EventClaim};
+use crate::store::{Applied, Batch, EventClaim, InstanceId};
 
 pub(super) fn write(
     connection: &Connection,
@@ -31,11 +32,19 @@ pub(super) fn write(
         .prepare_cached("SELECT batch FROM instance WHERE id = ?1")?
         .query_row([batch.instance.0], |row| row.get(0))
         .optional()?;
-    let last = last.ok_or(SqliteError::Corrupt("this instance has no row"))?;
-    if last >= batch.number {
+    if is_applied(last.ok_or_else(went_back)?, batch.number)? {
         return Ok(Applied { now, ..Applied::default() });
     }
-    let mut work = Work { connection, ids, values, keeping, now, epochs: BTreeMap::new(), moves: Moves::default() };
+    let mut work = Work {
+        connection,
+        ids,
+        instance: batch.instance,
+        values,
+        keeping,
+        now,
+        epochs: BTreeMap::new(),
+        moves: Moves::default(),
+    };
     let mut applied = Applied { now, ..Applied::default() };
     for change in &batch.changes {
         let ours = match change.record() {
@@ -78,9 +87,11 @@ pub(super) fn write(
 struct Work<'w> {
     connection: &'w Connection,
     ids: &'w mut IdCache,
+    instance: InstanceId,
     values: ValueBudget,
     keeping: Keeping,
     now: Timestamp,
+    /// The epochs of the partitions that are this instance's.
     epochs: BTreeMap<Arc<PartitionKey>, Option<i64>>,
     moves: Moves,
 }
@@ -90,7 +101,8 @@ impl Work<'_> {
         if let Some(stored) = self.epochs.get(partition) {
             return Ok(*stored == Some(epoch));
         }
-        let stored = partition_offsets::epoch(self.connection, partition)?;
+        let owned = partition_offsets::owned(self.connection, partition)?;
+        let stored = owned.filter(|(owner, _)| *owner == Some(self.instance)).map(|(_, epoch)| epoch);
         self.epochs.insert(Arc::clone(partition), stored);
         Ok(stored == Some(epoch))
     }

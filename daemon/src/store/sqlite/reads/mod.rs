@@ -80,14 +80,21 @@ impl Reads for SqliteStore {
 
     fn instances(&self, at_most: usize) -> Answer<'_, Vec<InstanceRow>> {
         self.read_for_people(move |connection| {
-            let sql = "SELECT id, started_at, heartbeat, clean FROM instance ORDER BY id DESC LIMIT ?1";
+            let sql = "SELECT id, coalesce(run, CAST(id AS TEXT)), name, host, version,
+                              (SELECT count(*) FROM partition_offsets WHERE owner = instance.id), started_at, heartbeat, clean
+                       FROM instance ORDER BY id DESC LIMIT ?1";
             let mut statement = connection.prepare_cached(sql)?;
             let rows = statement.query_map([at_most], |row| {
                 Ok(InstanceRow {
                     id: row.get(0)?,
-                    started_at: Timestamp::from_millis(row.get(1)?),
-                    seen_at: Timestamp::from_millis(row.get(2)?),
-                    end: match row.get(3)? {
+                    run: row.get(1)?,
+                    name: row.get(2)?,
+                    host: row.get(3)?,
+                    version: row.get(4)?,
+                    partitions: row.get(5)?,
+                    started_at: Timestamp::from_millis(row.get(6)?),
+                    seen_at: Timestamp::from_millis(row.get(7)?),
+                    end: match row.get(8)? {
                         0 => None,
                         1 => Some(InstanceEnd::Clean),
                         _ => Some(InstanceEnd::Died),

@@ -1,0 +1,107 @@
+//! The instances of a store: how one begins, shows that it lives, and ends. One lives as long as its process holds its lock.
+
+use std::sync::{Arc, LazyLock};
+
+use deadpool_postgres::{GenericClient as _, Object};
+
+use super::super::connection::PostgresStore;
+use super::super::error::PostgresError;
+use super::super::presence::LIVING;
+use super::super::transaction::commit;
+use super::super::turns::{self, Turn};
+use crate::base::clock::Timestamp;
+use crate::model::event::PartitionKey;
+use crate::store::engine::{VERSION, host, new_run, went_back};
+use crate::store::{Begun, InstanceId, Pulse};
+
+/// What the begin of an instance does about those before it. Sums of instances that are older than the last hundred go to the
+/// store's row.
+static CLOSE_EARLIER: LazyLock<[String; 3]> = LazyLock::new(|| {
+    [
+        format!("UPDATE instance SET clean = 2 WHERE clean = 0 AND id NOT IN ({LIVING})"),
+        format!(
+            "WITH old AS (DELETE FROM instance WHERE id NOT IN ({LIVING}) AND id NOT IN (
+                              SELECT id FROM instance ORDER BY started_at DESC, id DESC LIMIT 100)
+                          RETURNING delivered, exhausted, abandoned, dead_letters),
+                  sums AS (SELECT coalesce(sum(delivered), 0)::bigint AS delivered,
+                                  coalesce(sum(exhausted), 0)::bigint AS exhausted,
+                                  coalesce(sum(abandoned), 0)::bigint AS abandoned,
+                                  coalesce(sum(dead_letters), 0)::bigint AS dead_letters FROM old)
+             UPDATE store SET delivered = store.delivered + sums.delivered, exhausted = store.exhausted + sums.exhausted,
+                              abandoned = store.abandoned + sums.abandoned,
+                              dead_letters = store.dead_letters + sums.dead_letters
+             FROM sums"
+        ),
+        "DELETE FROM instance_pulse WHERE instance NOT IN (SELECT id FROM instance)".to_owned(),
+    ]
+});
+
+/// Registers this process under a new number. Leases of instances that died end by their own time: nobody knows whether their
+/// requests are under way.
+pub(super) async fn begin(store: &PostgresStore, client: &mut Object, now: Timestamp) -> Result<Begun, PostgresError> {
+    let instance = random();
+    store.presence.be(instance).await?;
+    let transaction = client.transaction().await?;
+    turns::wait(&transaction, Turn::Begin).await?;
+    let store_id = transaction.query_one("SELECT id FROM store", &[]).await?.try_get(0)?;
+    let mut unclean = false;
+    for (at, sql) in CLOSE_EARLIER.iter().enumerate() {
+        let rows = transaction.execute(sql, &[]).await?;
+        unclean |= at == 0 && rows > 0;
+    }
+    let earlier = transaction.query("SELECT run FROM instance WHERE run IS NOT NULL ORDER BY started_at", &[]).await?;
+    let earlier_runs = earlier.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<_, PostgresError>>()?;
+    let run = new_run(now);
+    let sql = "INSERT INTO instance (id, batch, heartbeat, started_at, clean, run, name, host, version)
+               VALUES ($1, 0, $2, $2, 0, $3, $4, $5, $6)";
+    let name = store.name.as_deref();
+    transaction.execute(sql, &[&instance, &now.millis(), &run, &name, &host(), &VERSION]).await?;
+    commit(transaction).await?;
+    Ok(Begun { instance: InstanceId(instance), store_id, run, earlier_runs, unclean, now })
+}
+
+/// A number of an instance: 63 random bits.
+fn random() -> i64 {
+    let mut bytes = [0; 8];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the system gives random bytes");
+    i64::from_ne_bytes(bytes) & i64::MAX
+}
+
+/// On the connection that holds the locks, so that a batch which waits for a lock does not look dead.
+pub(super) async fn pulse(
+    store: &PostgresStore,
+    instance: InstanceId,
+    applied: u64,
+    now: Timestamp,
+) -> Result<Pulse, PostgresError> {
+    let client = store.presence.client()?;
+    let sql = "INSERT INTO instance_pulse (instance, at) SELECT id, $2 FROM instance WHERE id = $1 AND batch >= $3
+               ON CONFLICT (instance) DO UPDATE SET at = excluded.at
+               RETURNING (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+    let applied = i64::try_from(applied).unwrap_or(i64::MAX);
+    let found = client.query_opt(sql, &[&instance.0, &now.millis(), &applied]).await?;
+    let row = found.ok_or_else(went_back)?;
+    let database_now = Timestamp::from_millis(row.try_get(0)?);
+    let sql = "SELECT cluster, topic, partition FROM partition_offsets WHERE owner = $1 AND wanted_at IS NOT NULL";
+    let wanted = client.query(sql, &[&instance.0]).await?;
+    let key = |row: &tokio_postgres::Row| {
+        let (cluster, topic): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
+        Ok(Arc::new(PartitionKey { cluster: cluster.into(), topic: topic.into(), number: row.try_get(2)? }))
+    };
+    let wanted = wanted.iter().map(key).collect::<Result<_, PostgresError>>()?;
+    let sql = format!(
+        "SELECT run FROM instance WHERE run IS NOT NULL AND id <> $1
+             AND (id IN ({LIVING}) OR started_at >= (SELECT started_at FROM instance WHERE id = $1))"
+    );
+    let others = client.query(&sql, &[&instance.0]).await?;
+    let others = others.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<_, PostgresError>>()?;
+    Ok(Pulse { now: Some(database_now), wanted, others })
+}
+
+pub(super) async fn end(client: &mut Object, instance: InstanceId) -> Result<(), PostgresError> {
+    let transaction = client.transaction().await?;
+    transaction.execute("UPDATE instance SET clean = 1 WHERE id = $1", &[&instance.0]).await?;
+    let sql = "UPDATE partition_offsets SET owner = NULL, deaths = 0, wanted_at = NULL WHERE owner = $1";
+    transaction.execute(sql, &[&instance.0]).await?;
+    commit(transaction).await
+}

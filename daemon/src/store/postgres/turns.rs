@@ -1,0 +1,30 @@
+//! Work that one process at a time does: each kind has an advisory lock, which ends with its transaction.
+
+use super::error::PostgresError;
+use super::transaction::Tx;
+
+/// The first number of these locks.
+const TURN: i32 = 0x6361_6c74;
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Turn {
+    Migration = 1,
+    /// An instance begins.
+    Begin = 2,
+    Leases = 3,
+    Sweep = 4,
+    Prune = 5,
+    SetBack = 6,
+}
+
+/// Waits for the turn.
+pub(super) async fn wait(transaction: &Tx<'_>, turn: Turn) -> Result<(), PostgresError> {
+    transaction.execute("SELECT pg_advisory_xact_lock($1, $2)", &[&TURN, &(turn as i32)]).await?;
+    Ok(())
+}
+
+/// Takes the turn. False if another process has it.
+pub(super) async fn take(transaction: &Tx<'_>, turn: Turn) -> Result<bool, PostgresError> {
+    let row = transaction.query_one("SELECT pg_try_advisory_xact_lock($1, $2)", &[&TURN, &(turn as i32)]).await?;
+    Ok(row.try_get(0)?)
+}

@@ -1,0 +1,103 @@
+//! A primary that is killed, and a standby that takes its place: the daemons go on by themselves, and nothing is lost.
+
+use std::time::Duration;
+
+use callbackd_bench::postgres::Postgres;
+
+use crate::harness::until;
+use crate::process::Process;
+use crate::processes::World;
+
+/// A primary with a standby, and the URL of a database that is on both.
+fn servers() -> (Postgres, Postgres, String) {
+    let primary = Postgres::start().unwrap();
+    primary.create_database("callbacks").unwrap();
+    let standby = primary.standby("second").unwrap();
+    let hosts = format!("127.0.0.1:{},127.0.0.1:{}", primary.port(), standby.port());
+    (primary, standby, format!("postgres://callbackd@{hosts}/callbacks?target_session_attrs=read-write"))
+}
+
+async fn follows(primary: &Postgres, how: &str) {
+    until("the standby follows", async || {
+        let state = primary.sql("postgres", "SELECT sync_state FROM pg_stat_replication").ok()?;
+        (state == how).then_some(())
+    })
+    .await;
+}
+
+/// What the daemons have counted as possibly repeated or under way.
+async fn unsettled(world: &World) -> f64 {
+    let mut sum = 0.0;
+    for daemon in &world.daemons {
+        sum += daemon.metric("callbackd_unsettled").await.unwrap_or_default();
+    }
+    sum
+}
+
+fn logs(world: &World) -> String {
+    world.daemons.iter().map(Process::log_text).collect::<Vec<_>>().join("\n--\n")
+}
+
+#[tokio::test]
+async fn a_synchronous_standby_takes_over_and_nothing_is_lost() {
+    let (mut primary, standby, url) = servers();
+    primary.sql("postgres", "ALTER SYSTEM SET synchronous_standby_names = 'second'").unwrap();
+    primary.sql("postgres", "SELECT pg_reload_conf()").unwrap();
+    follows(&primary, "sync").await;
+    let mut world = World::on(url, "failover", Duration::from_millis(40)).await;
+    world.join("two").await;
+    world.shared_by(0, 2).await;
+    world.produce(0, 600);
+    until("callbacks are under way", async || (world.receiver.count() > 150).then_some(())).await;
+    let under_way = unsettled(&world).await;
+    primary.kill();
+    standby.promote().unwrap();
+    world.produce(600, 100);
+    world.all_arrive(700).await;
+    assert!(logs(&world).contains("the database was failed over"), "{}", logs(&world));
+    // Every commit that was acknowledged is there, so no instance is superseded, and at most what was under way is repeated.
+    assert!(!logs(&world).contains("begins anew"), "{}", logs(&world));
+    assert!(
+        world.repeats().len() as f64 <= under_way + 64.0,
+        "{} repeats, {under_way} under way",
+        world.repeats().len()
+    );
+}
+
+#[tokio::test]
+async fn a_standby_that_lost_commits_is_noticed_and_what_it_lost_is_read_again() {
+    let (mut primary, standby, url) = servers();
+    follows(&primary, "async").await;
+    let mut world = World::on(url, "lost-commits", Duration::ZERO).await;
+    world.join("two").await;
+    world.shared_by(0, 2).await;
+    world.produce(0, 120);
+    world.all_arrive(120).await;
+    until("the standby has everything", async || {
+        let same = "SELECT bool_and(replay_lsn = pg_current_wal_lsn()) FROM pg_stat_replication";
+        (primary.sql("postgres", same).unwrap() == "t").then_some(())
+    })
+    .await;
+    // From here on the standby receives nothing.
+    standby.sql("postgres", "ALTER SYSTEM SET primary_conninfo = ''").unwrap();
+    standby.sql("postgres", "SELECT pg_reload_conf()").unwrap();
+    until("the standby is alone", async || {
+        (primary.sql("postgres", "SELECT count(*) FROM pg_stat_replication").unwrap() == "0").then_some(())
+    })
+    .await;
+    world.produce(120, 120);
+    world.all_arrive(240).await;
+    primary.kill();
+    standby.promote().unwrap();
+    until("the daemons notice it", async || {
+        world.daemons.iter().all(|daemon| daemon.log_text().contains("begins anew")).then_some(())
+    })
+    .await;
+    world.produce(240, 60);
+    world.all_arrive(300).await;
+    // What the standby had is not repeated, and what it lost comes again with the same ids: once.
+    until("what was lost came again", async || (world.receiver.count() >= 420).then_some(())).await;
+    let repeats = world.repeats();
+    assert!(repeats.len() <= 120, "{} repeats", repeats.len());
+    assert!(logs(&world).contains("the store went back"), "{}", logs(&world));
+}
