@@ -11,3 +11,4 @@ pub mod process;
 pub mod raw;
 pub mod recorder;
 pub mod tls;
+pub mod wire;

@@ -77,17 +77,38 @@ impl Postgres {
 
     /// Ends the server as a power cut would: `kill -9`, for all its processes at once.
     pub fn kill(&mut self) {
-        let pid_file = self.data().join("postmaster.pid");
-        let text = std::fs::read_to_string(&pid_file).unwrap_or_default();
+        self.signal("KILL");
+        // Nobody must send a signal to its number again.
+        std::fs::remove_file(self.pid_file()).ok();
+        self.stop();
+    }
+
+    /// Makes all its processes stand still.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets them go on.
+    pub fn thaw(&self) {
+        self.signal("CONT");
+        // `runuser` stands still with its child.
+        let Some(shell) = &self.running else { return };
+        Command::new("pkill").args(["-CONT", "--parent", &shell.id().to_string()]).status().ok();
+    }
+
+    fn pid_file(&self) -> PathBuf {
+        self.data().join("postmaster.pid")
+    }
+
+    /// Sends a signal to all its processes.
+    fn signal(&self, name: &str) {
+        let text = std::fs::read_to_string(self.pid_file()).unwrap_or_default();
         let Some(pid) = text.lines().next() else { return };
         let children = Command::new("pgrep").args(["--parent", pid]).output();
         let children = children.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
         let all = std::iter::once(pid).chain(children.lines());
         // A process that has ended meanwhile needs no signal.
-        Command::new("kill").arg("-KILL").args(all).stderr(Stdio::null()).status().ok();
-        // Nobody must send a signal to this number again.
-        std::fs::remove_file(pid_file).ok();
-        self.stop();
+        Command::new("kill").arg(format!("-{name}")).args(all).stderr(Stdio::null()).status().ok();
     }
 
     #[must_use]

@@ -3,10 +3,14 @@
 use std::time::Duration;
 
 use callbackd_bench::postgres::Postgres;
+use callbackd_bench::wire::Wire;
 
 use crate::harness::until;
 use crate::process::Process;
 use crate::processes::World;
+
+/// How long a server stands still. The sessions of the consumer group are shorter.
+const FROZEN: Duration = Duration::from_secs(5);
 
 /// A primary with a standby, and the URL of a database that is on both.
 fn servers() -> (Postgres, Postgres, String) {
@@ -100,4 +104,65 @@ async fn a_standby_that_lost_commits_is_noticed_and_what_it_lost_is_read_again()
     let repeats = world.repeats();
     assert!(repeats.len() <= 120, "{} repeats", repeats.len());
     assert!(logs(&world).contains("the store went back"), "{}", logs(&world));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_that_are_cut_lose_nothing_and_repeat_nothing() {
+    let server = crate::postgres::server();
+    let database = crate::postgres::database();
+    let name = database.rsplit('/').next().unwrap();
+    let wire = Wire::start(server.port()).await.unwrap();
+    let url = format!("postgres://callbackd@127.0.0.1:{}/{name}", wire.port());
+    let mut world = World::on(url, "cut", Duration::from_millis(5)).await;
+    world.join("two").await;
+    world.shared_by(0, 2).await;
+    // One in four commits breaks, on the way to the server or on the way back.
+    wire.cut_one_in(4, 2_026);
+    let (mut sent, mut terminated) = (0, 0);
+    while wire.cuts().0 < 100 || wire.cuts().1 < 100 || terminated < 20 {
+        world.produce(sent, 60);
+        sent += 60;
+        if terminated < 20 {
+            // And the server ends a session in the middle of whatever it does.
+            let one = "SELECT count(pg_terminate_backend(pid)) FROM (
+                           SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+                           ORDER BY random() LIMIT 1) AS one";
+            terminated += server.sql(name, one).unwrap().parse::<u32>().unwrap();
+        }
+        let wanted = usize::try_from(sent).unwrap();
+        assert!(sent < 20_000, "only {:?} cuts", wire.cuts());
+        world.receiver.until(Duration::from_secs(5), |receipts| receipts.len() + 200 >= wanted).await;
+    }
+    wire.cut_one_in(0, 0);
+    world.all_arrive(usize::try_from(sent).unwrap()).await;
+    println!("{:?} cuts, {terminated} sessions ended, {sent} events", wire.cuts());
+    let repeats = world.repeats();
+    assert!(repeats.is_empty(), "{} of {sent} were repeated; {}", repeats.len(), logs(&world));
+}
+
+#[tokio::test]
+async fn a_server_that_stands_still_for_five_seconds_costs_nothing_but_time() {
+    let server = Postgres::start().unwrap();
+    let url = server.create_database("frozen").unwrap();
+    let mut world = World::on(url, "frozen", Duration::from_millis(20)).await;
+    world.join("two").await;
+    world.shared_by(0, 2).await;
+    let rebalances = async |world: &World| {
+        let mut sum = 0.0;
+        for daemon in &world.daemons {
+            sum += daemon.metric("callbackd_rebalances_total").await.unwrap();
+        }
+        sum
+    };
+    let before = rebalances(&world).await;
+    world.produce(0, 300);
+    until("callbacks are under way", async || (world.receiver.count() > 50).then_some(())).await;
+    server.freeze();
+    let frozen = std::time::Instant::now();
+    world.produce(300, 100);
+    until("the time is over", async || (frozen.elapsed() >= FROZEN).then_some(())).await;
+    server.thaw();
+    world.all_arrive(400).await;
+    assert_eq!(rebalances(&world).await, before, "no member was evicted: {}", logs(&world));
+    assert!(world.repeats().is_empty(), "{} repeats: {}", world.repeats().len(), logs(&world));
 }

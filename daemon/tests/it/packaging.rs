@@ -182,18 +182,108 @@ fn the_unit_is_hardened_and_waits_for_the_grace() {
     assert!(!text("config/systemd/callbackd.service").contains("ProcSubset=pid\n"), "egress reads /proc/net");
 }
 
-#[test]
-fn the_compose_file_names_files_that_are_there() {
+/// The documents of a YAML file.
+fn yaml(path: &str) -> Vec<serde_json::Value> {
     let tool = root().join("target/tools/bin/python");
     let python = std::env::var_os("CALLBACKD_TEST_PYTHON").map_or(tool, PathBuf::from);
-    let script = "import json, sys, yaml; print(json.dumps(yaml.safe_load(open(sys.argv[1]))))";
-    let read = |path: &str| -> serde_json::Value {
-        let output = Command::new(&python).args(["-c", script]).arg(root().join(path)).output();
-        let output = output.unwrap_or_else(|error| panic!("{}: {error}; say: make test", python.display()));
-        assert!(output.status.success(), "{path}: {}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).unwrap()
+    // Compose has a tag for a list that replaces that of an earlier file.
+    let script = "import json, sys, yaml; \
+         yaml.SafeLoader.add_constructor('!override', lambda loader, node: loader.construct_sequence(node)); \
+         print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
+    let output = Command::new(&python).args(["-c", script]).arg(root().join(path)).output();
+    let output = output.unwrap_or_else(|error| panic!("{}: {error}; say: make test", python.display()));
+    assert!(output.status.success(), "{path}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The only document of a YAML file.
+fn one_yaml(path: &str) -> serde_json::Value {
+    let mut documents = yaml(path);
+    assert_eq!(documents.len(), 1, "{path}");
+    documents.remove(0)
+}
+
+/// Everything that these variables set is a setting, and they can be set together.
+fn are_settings(variables: &[(String, String)]) {
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
+    let layers = Layers::read(None, variables.into_iter()).unwrap();
+    Config::from_layers(&layers).unwrap();
+}
+
+#[test]
+fn the_compose_file_with_postgres_runs_two_named_daemons_on_one_database() {
+    let compose = one_yaml("config/compose/postgres.yaml");
+    let services = compose["services"].as_object().unwrap();
+    assert_eq!(services.keys().map(String::as_str).collect::<Vec<_>>(), ["postgres", "callbackd", "callbackd-2"]);
+    let variables = |service: &str| -> Vec<(String, String)> {
+        let all = services[service]["environment"].as_object().unwrap();
+        all.iter().map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned())).collect()
     };
-    let compose = read("config/compose/compose.yaml");
+    let (first, second) = (variables("callbackd"), variables("callbackd-2"));
+    are_settings(&first);
+    are_settings(&second);
+    let of = |all: &[(String, String)], name: &str| all.iter().find(|(of, _)| of == name).unwrap().1.clone();
+    assert_eq!(of(&first, "CALLBACKD_STORE__URL"), of(&second, "CALLBACKD_STORE__URL"));
+    assert_ne!(of(&first, "CALLBACKD_INSTANCE__NAME"), of(&second, "CALLBACKD_INSTANCE__NAME"));
+    let server = &services["postgres"]["environment"];
+    let user = server["POSTGRES_USER"].as_str().unwrap();
+    let (password, database) = (server["POSTGRES_PASSWORD"].as_str().unwrap(), server["POSTGRES_DB"].as_str().unwrap());
+    let url = format!("postgres://{user}:{password}@postgres/{database}?sslmode=disable");
+    assert_eq!(of(&first, "CALLBACKD_STORE__URL"), url);
+    assert!(services["postgres"]["ports"].is_null(), "the server is not published");
+}
+
+#[test]
+fn the_kubernetes_manifests_fit_together_and_to_the_daemon() {
+    for (path, kinds) in [
+        ("config/kubernetes/postgres.yaml", vec!["StatefulSet", "PodDisruptionBudget", "Service"]),
+        ("config/kubernetes/sqlite.yaml", vec!["StatefulSet", "Service"]),
+    ] {
+        let documents = yaml(path);
+        assert_eq!(documents.iter().map(|one| one["kind"].as_str().unwrap()).collect::<Vec<_>>(), kinds, "{path}");
+        let set = &documents[0];
+        let (labels, pod) = (&set["spec"]["template"]["metadata"]["labels"], &set["spec"]["template"]["spec"]);
+        for other in &documents {
+            let spec = &other["spec"]["selector"];
+            let selector = if spec["matchLabels"].is_null() { spec } else { &spec["matchLabels"] };
+            assert_eq!(selector, labels, "{path}: {}", other["kind"]);
+        }
+        // The grace, and 25 s for what comes after it.
+        assert_eq!(pod["terminationGracePeriodSeconds"], 60, "{path}");
+        assert_eq!((&pod["securityContext"]["runAsUser"], &pod["securityContext"]["fsGroup"]), (&10_001.into(), &10_001.into()));
+        let container = &pod["containers"][0];
+        let port = &container["ports"][0];
+        assert_eq!(port["containerPort"], 9464, "{path}");
+        for (probe, page) in [("livenessProbe", "/livez"), ("readinessProbe", "/readyz")] {
+            let asked = &container[probe]["httpGet"];
+            assert_eq!((&asked["path"], &asked["port"]), (&page.into(), &port["name"]), "{path}: {probe}");
+        }
+        let names = |list: &serde_json::Value| -> BTreeSet<String> {
+            let names = list.as_array().into_iter().flatten();
+            names.map(|one| one["name"].as_str().or(one["metadata"]["name"].as_str()).unwrap().to_owned()).collect()
+        };
+        let volumes: BTreeSet<_> =
+            names(&pod["volumes"]).union(&names(&set["spec"]["volumeClaimTemplates"])).cloned().collect();
+        assert_eq!(names(&container["volumeMounts"]), volumes, "{path}");
+        let variables = container["env"].as_array().into_iter().flatten();
+        let values = ["CALLBACKD_INSTANCE__NAME", "CALLBACKD_STORE__URL"].into_iter().zip(["callbackd-0", "postgres://u@h/d"]);
+        let values: BTreeMap<_, _> = values.collect();
+        let set_to: Vec<_> = variables
+            .map(|one| one["name"].as_str().unwrap())
+            .map(|name| (name.to_owned(), values[name].to_owned()))
+            .collect();
+        are_settings(&set_to);
+        // The keyring is where the configuration of the comment looks for it.
+        let text = text(path);
+        let keyring = container["volumeMounts"].as_array().unwrap().iter().find(|mount| mount["name"] == "keyring");
+        let at = format!("file = \"{}/keyring\"", keyring.unwrap()["mountPath"].as_str().unwrap());
+        assert!(text.contains(&at) && text.contains("listen = \"0.0.0.0:9464\""), "{path}: {at}");
+    }
+}
+
+#[test]
+fn the_compose_file_names_files_that_are_there() {
+    let compose = one_yaml("config/compose/compose.yaml");
     let services = compose["services"].as_object().unwrap();
     assert_eq!(
         services.keys().map(String::as_str).collect::<Vec<_>>(),
@@ -222,7 +312,7 @@ fn the_compose_file_names_files_that_are_there() {
         "config/compose/grafana-datasource.yaml",
         "config/compose/grafana-dashboards.yaml",
     ] {
-        assert!(read(path).is_object(), "{path}");
+        assert!(one_yaml(path).is_object(), "{path}");
     }
     // The first team calls a service of this file, at the port at which it listens, and egress allows it.
     let file = text("config/compose/compose.yaml");

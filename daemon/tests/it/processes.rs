@@ -10,7 +10,7 @@ use callbackd_bench::recorder::Recorder;
 use scale_callback::receiver::{Received, Reply};
 use scale_callback_auth::{Credential, Verifier};
 
-use crate::harness::{TEAM, until};
+use crate::harness::{PAUSE, TEAM, until};
 use crate::kafka::{by_task, create_topic, events, produce, shared_broker};
 use crate::postgres;
 use crate::process::Process;
@@ -25,7 +25,11 @@ const SHORT: &str = "[deliver]\nlease = \"9s\"\ntotal_timeout = \"3s\"\nhead_tim
 
 /// Waits until its API answers.
 async fn runs(daemon: &Process) {
-    until("its API answers", async || daemon.cli(&["teams", "list"]).status.success().then_some(())).await;
+    let end = Instant::now() + PATIENCE;
+    while !daemon.cli(&["teams", "list"]).status.success() {
+        assert!(Instant::now() < end, "its API does not answer: {}", daemon.log_text());
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// Daemons on one database and one topic, and a receiver that verifies.
