@@ -4,11 +4,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use scale_callback::samples::Seed;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// A running proxy. It ends, with its connections, when this value is dropped.
@@ -25,7 +27,12 @@ struct Shared {
     seed: AtomicU64,
     before: AtomicU64,
     after: AtomicU64,
+    /// Rises whenever the clients are left alone.
+    stranded: watch::Sender<u64>,
 }
+
+/// How long the server does not notice that its client is gone.
+const UNNOTICED: Duration = Duration::from_secs(3);
 
 impl Wire {
     /// Starts a proxy before the server at this port of loopback.
@@ -36,7 +43,14 @@ impl Wire {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let zero = || AtomicU64::new(0);
-        let shared = Arc::new(Shared { server, one_in: zero(), seed: zero(), before: zero(), after: zero() });
+        let shared = Arc::new(Shared {
+            server,
+            one_in: zero(),
+            seed: zero(),
+            before: zero(),
+            after: zero(),
+            stranded: watch::channel(0).0,
+        });
         let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self { address, shared, task })
     }
@@ -50,6 +64,11 @@ impl Wire {
     pub fn cut_one_in(&self, count: u64, seed: u64) {
         self.shared.seed.store(seed, Ordering::SeqCst);
         self.shared.one_in.store(count, Ordering::SeqCst);
+    }
+
+    /// Ends every connection on the client's side alone. The server notices it three seconds later.
+    pub fn strand(&self) {
+        self.shared.stranded.send_modify(|count| *count += 1);
     }
 
     /// How many were cut before the server received them, and how many after it had answered.
@@ -108,10 +127,15 @@ async fn serve(client: TcpStream, shared: &Shared) -> std::io::Result<()> {
     let (mut from_server, mut to_server) = server.into_split();
     // Once this is set, nothing of the server's goes on to the client.
     let is_cut = AtomicBool::new(false);
+    let mut stranded = shared.stranded.subscribe();
     tokio::select! {
-        ended = forward(&mut from_client, &mut to_server, shared, &is_cut) => ended,
-        ended = answer(&mut from_server, &mut to_client, shared, &is_cut) => ended,
+        ended = forward(&mut from_client, &mut to_server, shared, &is_cut) => return ended,
+        ended = answer(&mut from_server, &mut to_client, shared, &is_cut) => return ended,
+        _ = stranded.changed() => {}
     }
+    drop((from_client, to_client));
+    tokio::time::sleep(UNNOTICED).await;
+    Ok(())
 }
 
 /// Carries what the client says, a message at a time. Ends where a COMMIT is cut before the server.

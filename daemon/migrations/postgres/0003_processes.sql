@@ -12,3 +12,5 @@ CREATE TABLE instance_pulse (
 ) WITH (fillfactor = 50);
 -- Since when another instance wants a partition from an owner that lives.
 ALTER TABLE partition_offsets ADD COLUMN wanted_at bigint;
+-- The timeline of the server, and since when it is known: after a failover the clock may be another one.
+ALTER TABLE store ADD COLUMN timeline text, ADD COLUMN timeline_at bigint;

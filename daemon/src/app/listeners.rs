@@ -12,6 +12,7 @@ use scale_callback_serve::tls::ServerTls;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
 
+use super::patience::patiently;
 use crate::api;
 use crate::base::clock::Clock;
 use crate::base::stop::Stop;
@@ -106,7 +107,7 @@ async fn bind_api(
     clock: &dyn Clock,
 ) -> anyhow::Result<Option<TcpListener>> {
     let Some(address) = listen else { return Ok(None) };
-    let tokens = admin.tokens().await.context("read the tokens")?;
+    let tokens = patiently(|| admin.tokens()).await.context("read the tokens")?;
     if !tokens.iter().any(|token| token.is_valid(clock.now())) {
         return Ok(None);
     }

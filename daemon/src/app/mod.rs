@@ -6,6 +6,7 @@ mod drain;
 mod egress;
 mod listeners;
 mod opening;
+mod patience;
 mod reload;
 mod start;
 mod weaknesses;
@@ -113,7 +114,7 @@ impl App {
         let (ground, listeners) = Ground::prepare(opened, hooks).await?;
         let (flight, settle_task, pulse) = ground.flight();
         let (delivery, delivery_task) = ground.delivery(&flight, &listeners).await?;
-        start::patiently(|| Box::pin(delivery.health.load(&*ground.store)))
+        patience::patiently(|| Box::pin(delivery.health.load(&*ground.store)))
             .await
             .context("read the history of endpoints")?;
         let (intake, intake_task) = ground.intake(&flight, &delivery);
@@ -176,7 +177,7 @@ impl App {
         &self.reads
     }
 
-    /// Waits until the store breaks or a part ends by itself, either of which ends the process.
+    /// Waits until the store breaks, does not know this instance any more, or a part ends by itself. Nothing goes on after that.
     pub async fn broken(&mut self) -> Broken {
         tokio::select! {
             settled = &mut self.settling => match settled {

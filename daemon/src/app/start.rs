@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use tokio::sync::{mpsc, watch};
@@ -12,11 +11,11 @@ use super::drain::Switches;
 use super::egress;
 use super::listeners::Listeners;
 use super::opening::Opened;
+use super::patience::patiently;
 use crate::base::body_budget::BodyBudget;
 use crate::base::clock::Clock;
 use crate::base::labels::RepeatCause;
 use crate::base::metrics::Metrics;
-use crate::base::pace::Pace;
 use crate::base::supervise::Supervisor;
 use crate::base::telemetry::LogLevel;
 use crate::config::Config;
@@ -30,7 +29,7 @@ use crate::schedule::ClaimWaker;
 use crate::store::admin::{AdminStore, KeyRow};
 use crate::store::batch::StoreUp;
 use crate::store::reads::Reads;
-use crate::store::{Answer, Begun, EngineStore, StoreError, Stores};
+use crate::store::{Begun, EngineStore, Stores};
 
 /// What every room needs: configuration, clock, metrics, keyring, the open store, and the switches of the drain.
 pub(super) struct Ground {
@@ -186,24 +185,6 @@ pub(super) fn check_keyring(keys: &[KeyRow], keyring: &Keyring) -> anyhow::Resul
             .map_err(|error| anyhow!("keyring.file: key {} of team {} can't be opened: {error}", key.id, key.team))?;
     }
     Ok(())
-}
-
-/// How long a start asks a store again that was open just now and does not answer: a server may be full, or restart.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Asks the store, and asks again while it is away.
-pub(super) async fn patiently<'s, T: Send + 's>(ask: impl Fn() -> Answer<'s, T>) -> Result<T, StoreError> {
-    let end = Instant::now() + PATIENCE;
-    let mut pace = Pace::new(Duration::from_millis(200), Duration::from_secs(5));
-    loop {
-        match ask().await {
-            Err(StoreError::Unavailable(why) | StoreError::Uncertain(why)) if Instant::now() < end => {
-                tracing::warn!(why, "the store does not answer the start; it is asked again");
-                tokio::time::sleep(pace.next_wait()).await;
-            }
-            answer => return answer,
-        }
-    }
 }
 
 /// Registers this instance with the store.

@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use scale_callback_serve::client;
@@ -13,11 +13,12 @@ use super::args::{ConfigCommand, KeyringCommand, Remote};
 use super::table::{Column, Look, cell, say, table, text, whole};
 use super::{Failure, findings};
 use crate::app::{App, Broken, Hooks, Opened};
+use crate::base::pace::Pace;
 use crate::base::telemetry;
 use crate::config::{Config, DEFAULTS, Layers, explain, is_reloadable};
 use crate::demo;
 use crate::keyring::Keyring;
-use crate::store::OpenError;
+use crate::store::{OpenError, StoreError};
 
 fn refused(error: impl ToString) -> Failure {
     Failure::new(Failure::REFUSED, error.to_string())
@@ -58,19 +59,35 @@ pub(super) fn run(file: Option<&Path>, hold_intake: bool) -> Result<ExitCode, Fa
         let mut signals = Signals::listen()?;
         // What the daemon runs with now: the values of its start, and those that a reload took.
         let (mut running, mut config) = (layers, config);
+        let (mut is_anew, mut begun, mut pace) = (false, Instant::now(), Pace::new(BREATH.0, BREATH.1));
         loop {
-            let once = Once { file, hold_intake, log_level: log_level.clone() };
+            let once = Once { file, hold_intake, log_level: log_level.clone(), is_anew };
             match once.run(config, &mut running, &mut signals).await? {
                 Ended::With(code) => return Ok(code),
                 Ended::Superseded => config = Config::from_layers(&running).map_err(refused)?,
             }
-            tokio::time::sleep(BREATH).await;
+            // Long after the last time, it is the first time again.
+            if begun.elapsed() > CALM {
+                pace.succeeded();
+            }
+            (is_anew, begun) = (true, Instant::now());
+            tokio::select! {
+                () = tokio::time::sleep(pace.next_wait()) => {}
+                () = signals.end() => return Ok(ExitCode::SUCCESS),
+            }
         }
     })
 }
 
-/// The wait before an instance begins anew, so that no store is asked in a circle.
-const BREATH: Duration = Duration::from_secs(1);
+/// The waits before an instance begins anew, so that no store is asked in a circle.
+const BREATH: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// An instance that ran for so long has begun well.
+const CALM: Duration = Duration::from_secs(300);
+
+/// Whether the store refused a begin, or did not answer.
+fn is_of_store(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<StoreError>().is_some_and(|error| !matches!(error, StoreError::Broken(_)))
+}
 
 /// The signals that a daemon takes.
 struct Signals {
@@ -113,6 +130,8 @@ struct Once<'o> {
     file: Option<&'o Path>,
     hold_intake: bool,
     log_level: telemetry::LogLevel,
+    /// An instance ran before it in this process.
+    is_anew: bool,
 }
 
 impl Once<'_> {
@@ -120,10 +139,17 @@ impl Once<'_> {
         let hooks = Hooks { hold_intake: self.hold_intake, ..Hooks::default() };
         // Only here may it take long, and a stop leaves no trace.
         let opened = tokio::select! {
-            opened = Opened::open(config, self.log_level) => opened.map_err(of_opening)?,
+            opened = Opened::open(config, self.log_level.clone()) => opened.map_err(of_opening)?,
             () = signals.end() => return Ok(Ended::With(ExitCode::SUCCESS)),
         };
-        let mut app = App::begin(opened, hooks).await?;
+        let mut app = match App::begin(opened, hooks).await {
+            Ok(app) => app,
+            Err(error) if self.is_anew && is_of_store(&error) => {
+                tracing::error!(%error, "the store does not take the new instance: it begins anew once more");
+                return Ok(Ended::Superseded);
+            }
+            Err(error) => return Err(error.into()),
+        };
         let failure = loop {
             tokio::select! {
                 _ = signals.terminate.recv() => break None,

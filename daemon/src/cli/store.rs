@@ -12,7 +12,7 @@ use super::{Failure, duration};
 use crate::base::clock::SystemClock;
 use crate::config::Config;
 use crate::ops::tokens::{self, NewToken};
-use crate::store::{self, OpenError, tools};
+use crate::store::{self, OpenError, Options, tools};
 
 fn refused(error: impl ToString) -> Failure {
     Failure::new(Failure::REFUSED, error.to_string())
@@ -93,7 +93,9 @@ pub(super) fn bootstrap(remote: &Remote, args: NewTokenArgs) -> Result<ExitCode,
     let new = NewToken { name: args.name, scope, valid_for, teams: args.team };
     // One runtime for both: a store may have tasks of its own.
     let (row, value) = wait(async {
-        let store = store::open(&config.store, config.store_options.clone(), Arc::new(SystemClock)).await;
+        // It is no daemon, so it needs no name.
+        let options = Options { name: None, ..config.store_options.clone() };
+        let store = store::open(&config.store, options, Arc::new(SystemClock)).await;
         let store = store.map_err(|error| match error {
             in_use @ (OpenError::InUse { .. } | OpenError::DatabaseInUse { .. }) => {
                 refused(format!("{in_use}. To ask the running one, leave --bootstrap out"))

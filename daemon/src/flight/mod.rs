@@ -59,13 +59,14 @@ pub struct Deps {
 pub fn build(deps: Deps) -> (Flight, SettleTask, PulseTask) {
     let Deps { store, store_up, instance, clock, waker, metrics, notices } = deps;
     let inflight = Arc::new(Inflight::default());
-    let writer = BatchWriter::new(Arc::clone(&store), instance, Arc::clone(&metrics), store_up);
+    let writer = BatchWriter::new(Arc::clone(&store), instance, Arc::clone(&metrics), Arc::clone(&store_up));
     let applied = writer.applied();
     let deps = SettleDeps { writer, inflight: Arc::clone(&inflight), metrics, waker, notices };
     let (settler, task) = settle::build(deps);
-    let (others, others_rx) = watch::channel(Others { runs: HashSet::new(), at: Instant::now() });
+    let (others, others_rx) = watch::channel(Others { runs: HashSet::new(), at: None });
     let (under_way, to_settle) = (Arc::clone(&inflight), settler.clone());
-    let pulse = PulseTask { store, instance, applied, clock, inflight: under_way, settler: to_settle, others };
+    let pulse =
+        PulseTask { store, instance, applied, store_up, clock, inflight: under_way, settler: to_settle, others };
     (Flight { inflight, settler, others: others_rx }, task, pulse)
 }
 

@@ -12,6 +12,7 @@ use super::Inflight;
 use super::settle::Settler;
 use crate::base::clock::Clock;
 use crate::base::stop::Stop;
+use crate::store::batch::StoreUp;
 use crate::store::{EngineStore, InstanceId, Pulse, StoreError};
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -22,8 +23,18 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct Others {
     pub runs: HashSet<String>,
-    /// When they were asked for last.
-    pub at: Instant,
+    /// When they were heard of last; `None` before the first time.
+    pub at: Option<Instant>,
+}
+
+/// What the store said of other instances counts for so long.
+const HEARSAY: Duration = Duration::from_secs(5);
+
+impl Others {
+    /// Whether the store has answered a moment ago.
+    pub fn are_known(&self) -> bool {
+        self.at.is_some_and(|at| at.elapsed() <= HEARSAY)
+    }
 }
 
 pub struct PulseTask {
@@ -31,6 +42,7 @@ pub struct PulseTask {
     pub(super) instance: InstanceId,
     /// The number of the last batch that the store has acknowledged.
     pub(super) applied: Arc<AtomicU64>,
+    pub(super) store_up: Arc<StoreUp>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) inflight: Arc<Inflight>,
     pub(super) settler: Settler,
@@ -43,14 +55,20 @@ impl PulseTask {
         loop {
             let applied = self.applied.load(Ordering::SeqCst);
             match tokio::time::timeout(PATIENCE, self.store.pulse(self.instance, applied)).await {
-                Ok(Ok(pulse)) => self.heard(pulse),
+                Ok(Ok(pulse)) => {
+                    self.store_up.pulses(None);
+                    self.heard(pulse);
+                }
                 Ok(Err(error @ (StoreError::Broken(_) | StoreError::Superseded(_)))) => {
                     self.settler.break_off(error).await;
                     stop.stopped().await;
                     return;
                 }
-                Ok(Err(error)) => tracing::debug!(%error, "the store does not answer the pulse"),
-                Err(_) => tracing::debug!("the store does not answer the pulse in time"),
+                Ok(Err(error)) => self.store_up.pulses(Some(&error)),
+                Err(_) => {
+                    let why = format!("it did not answer within {} s", PATIENCE.as_secs());
+                    self.store_up.pulses(Some(&StoreError::Unavailable(why)));
+                }
             }
             tokio::select! {
                 () = tokio::time::sleep(EVERY) => {}
@@ -71,7 +89,7 @@ impl PulseTask {
         }
         self.others.send_modify(|others| {
             others.runs.extend(pulse.others);
-            others.at = Instant::now();
+            others.at = Some(Instant::now());
         });
     }
 }

@@ -35,7 +35,7 @@ enum Ticket {
     Change { change: Change, permit: Option<Permit> },
     /// Answered when everything submitted before is durable.
     Flush(oneshot::Sender<()>),
-    /// Another task found the store broken: the process must end.
+    /// Another task found that nothing can be recorded any more.
     Broken(StoreError),
 }
 
@@ -88,7 +88,7 @@ impl Settler {
         is_durable.await.is_ok()
     }
 
-    /// The store is broken: settling ends, and then the process.
+    /// The store is broken, or does not know this instance any more: settling ends, and then the instance.
     pub async fn break_off(&self, error: StoreError) {
         self.send(Ticket::Broken(error)).await;
     }

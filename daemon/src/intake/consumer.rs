@@ -25,8 +25,6 @@ use crate::model::settlement::Change;
 
 /// How long a start waits for Kafka to say whether other daemons run on copies of this store.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// What the store said of other instances counts for so long.
-const HEARSAY: Duration = Duration::from_secs(5);
 /// So many failed looks, one after the other, are told.
 const FAILED_LOOKS: u32 = 6;
 /// Why this daemon waits: for people.
@@ -99,7 +97,10 @@ impl Consumer {
         let begun = Instant::now();
         let mut next_look = begun;
         while !self.stop.is_on() {
-            if Instant::now() >= next_look
+            // Without its store, this process may have lost its name to another one, whom a client would fence.
+            let has_store = self.deps.flight.others.borrow().are_known();
+            if has_store
+                && Instant::now() >= next_look
                 && let Some(id) = probe.client().fetch_cluster_id(Duration::from_millis(500))
             {
                 let id = id.into();
@@ -136,7 +137,7 @@ impl Consumer {
         };
         self.failed_looks = 0;
         let others = self.deps.flight.others.borrow().clone();
-        if others.at.elapsed() > HEARSAY {
+        if !others.are_known() {
             // An instance that began meanwhile would be taken for a twin.
             return None;
         }

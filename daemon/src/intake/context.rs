@@ -175,12 +175,32 @@ impl Context {
             left.extend(deps.flight.inflight.gone(partition).map(|epoch| (Arc::clone(partition), epoch)));
         }
         // Without a row for each of them, whoever is next waits until they have ended.
-        if durable && !left.is_empty() {
-            let release = deps.store.release(deps.begun.instance, left);
-            let released = self.runtime.block_on(async { tokio::time::timeout(RELEASE, release).await });
-            if !matches!(released, Ok(Ok(()))) {
-                tracing::warn!("the store did not record that partitions were given up: the next owner waits for them");
-            }
+        if durable {
+            self.release(left);
+        }
+    }
+
+    /// Of a partition that waits for an operator, nothing is under way.
+    pub(super) fn release_blocked(&self, keys: &[Arc<PartitionKey>]) {
+        let mut partitions = self.partitions();
+        let epoch = |key: &Arc<PartitionKey>| {
+            let machine = &partitions.of(key)?.machine;
+            matches!(machine.state(), PartitionState::Blocked(_)).then(|| (Arc::clone(key), machine.epoch()))
+        };
+        let blocked = keys.iter().filter_map(epoch).collect();
+        drop(partitions);
+        self.release(blocked);
+    }
+
+    /// Records that these partitions were given up, each as it was taken in this epoch.
+    fn release(&self, partitions: Vec<(Arc<PartitionKey>, i64)>) {
+        if partitions.is_empty() {
+            return;
+        }
+        let release = self.deps.store.release(self.deps.begun.instance, partitions);
+        let released = self.runtime.block_on(async { tokio::time::timeout(RELEASE, release).await });
+        if !matches!(released, Ok(Ok(()))) {
+            tracing::warn!("the store did not record that partitions were given up: the next owner waits for them");
         }
     }
 }

@@ -36,6 +36,8 @@ pub(super) struct Interpreter<'c> {
     until: Instant,
     /// The offsets from which partitions are read, while a rebalance assigns them.
     places: Option<HashMap<Arc<PartitionKey>, Place>>,
+    /// What the group said, once it was asked.
+    is_member: Option<bool>,
     /// One sentence: why the last question was not answered.
     pub(super) failure: Option<String>,
 }
@@ -43,12 +45,12 @@ pub(super) struct Interpreter<'c> {
 impl<'c> Interpreter<'c> {
     /// For use outside a rebalance: a partition is moved by assigning it again.
     pub(super) fn new(consumer: &'c BaseConsumer<Context>) -> Self {
-        Self { consumer, until: Instant::now() + CALL, places: None, failure: None }
+        Self { consumer, until: Instant::now() + CALL, places: None, is_member: None, failure: None }
     }
 
     /// For use inside a rebalance: offsets are collected for one assignment.
     pub(super) fn in_rebalance(consumer: &'c BaseConsumer<Context>, until: Instant) -> Self {
-        Self { consumer, until, places: Some(HashMap::new()), failure: None }
+        Self { consumer, until, places: Some(HashMap::new()), is_member: None, failure: None }
     }
 
     fn context(&self) -> &'c Context {
@@ -154,10 +156,9 @@ impl<'c> Interpreter<'c> {
         None
     }
 
-    fn take(&self, key: &Arc<PartitionKey>) -> Event {
+    fn take(&mut self, key: &Arc<PartitionKey>) -> Event {
         // In a rebalance the group itself has just given us the partition.
-        let is_member = self.places.is_some() || self.is_member(key);
-        if !is_member || Instant::now() >= self.until {
+        if Instant::now() >= self.until || !(self.places.is_some() || self.is_member(key)) {
             return Event::NoAnswer;
         }
         let deps = &self.context().deps;
@@ -173,14 +174,18 @@ impl<'c> Interpreter<'c> {
         }
     }
 
-    fn is_member(&self, key: &PartitionKey) -> bool {
+    fn is_member(&mut self, key: &PartitionKey) -> bool {
+        if let Some(is_member) = self.is_member {
+            return is_member;
+        }
         let context = self.context();
         let Begun { store_id, run, .. } = &context.deps.begun;
-        is_member(self.consumer, key, &Mark::new(store_id, run, Some(context.deps.clock.now())), CALL)
+        let mark = Mark::new(store_id, run, Some(context.deps.clock.now()));
+        *self.is_member.insert(is_member(self.consumer, key, &mark, CALL))
     }
 
     /// Row 37.
-    fn start_over(&self, key: &Arc<PartitionKey>, start: i64, log_end: i64, cause: StartOverCause) -> Event {
+    fn start_over(&mut self, key: &Arc<PartitionKey>, start: i64, log_end: i64, cause: StartOverCause) -> Event {
         let deps = &self.context().deps;
         let Some(epoch) = self.context().partitions().of(key).map(|assigned| assigned.machine.epoch()) else {
             return Event::NoAnswer;

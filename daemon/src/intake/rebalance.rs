@@ -53,6 +53,7 @@ impl Context {
         let keys = self.keys_of(list);
         Interpreter::in_rebalance(consumer, Instant::now() + self.grace)
             .drive(keys.iter().map(|key| (Arc::clone(key), Event::Revoked)).collect());
+        self.release_blocked(&keys);
         for key in &keys {
             self.partitions().remove(key);
             self.end_sandbox(key);

@@ -223,7 +223,8 @@ impl<'s> Session<'s> {
         let bytes = context.deps.bodies.used();
         context.deps.metrics.body_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         context.publish();
-        if self.last_renewal.elapsed() >= RENEWAL {
+        // Without its store, this run must not look as if it worked.
+        if self.last_renewal.elapsed() >= RENEWAL && context.deps.flight.others.borrow().are_known() {
             self.last_renewal = Instant::now();
             self.renew_marks();
         }
@@ -234,10 +235,11 @@ impl<'s> Session<'s> {
     }
 
     /// Serves the first of these that is waiting, so that the time of one turn is bounded:
-    /// - partitions to be taken again are given up together: at most the rebalance's grace;
+    /// - partitions to be taken again are given up together: at most the rebalance's grace, and 5 s for the store;
     /// - one question for the ends of a log: at most 5 s for Kafka, then the grace or 5 s for the store;
     /// - a look for other daemons on copies of our store: at most 3 s for Kafka;
-    /// - partitions that are not taken: at most 5 s for Kafka, then 10 s for the store.
+    /// - partitions that are not taken: at most 5 s for Kafka, one commit that shows whether the group knows us, then 10 s
+    ///   for the store.
     ///
     /// If a record is not the one we know, a turn waits at most twice the grace plus 15 s.
     fn serve_one(&mut self) {

@@ -27,6 +27,11 @@ impl Session {
         let Some(what) = sentence(state) else {
             return Err(OpsError::Conflict("the clocks agree, so there is nothing to accept".to_owned()));
         };
+        if self.parts().clock.is_anchored() && !matches!(state, ClockState::Unconfirmed(_)) {
+            return Err(OpsError::Conflict(format!(
+                "{what}, and the store's clock is that of the database's server: set the clock of this machine, or that of the server"
+            )));
+        }
         // The audit row is written first. It has the time of the clock that is given up.
         self.parts().admin.note(self.caller.entry(Operation::AcceptClock, "clock", &what)).await?;
         let set_back = self.parts().clock.accept();

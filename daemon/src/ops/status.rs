@@ -19,6 +19,8 @@ const WORST: usize = 5;
 const WORST_MEASURED: usize = 20;
 /// The most instances that a status names.
 const INSTANCES: usize = 5;
+/// The most instances in their list.
+const INSTANCES_LISTED: usize = 100;
 const FRESH: Duration = Duration::from_secs(1);
 /// How long a scrape waits for the store. After that it shows the values of the last scrape.
 const SCRAPE_PATIENCE: Duration = Duration::from_secs(1);
@@ -162,7 +164,7 @@ impl Session {
     /// `forbidden`, or the store's.
     pub async fn instances(&self) -> Result<Vec<InstanceRow>, OpsError> {
         self.allow(Operation::Instances)?;
-        Ok(self.parts().reads.instances(INSTANCES).await?)
+        Ok(self.parts().reads.instances(INSTANCES_LISTED).await?)
     }
 
     /// The level of the logs.

@@ -16,17 +16,19 @@ use crate::base::pace::Pace;
 use crate::model::event::PartitionKey;
 use crate::model::settlement::{Change, Rows, Verdict, apply};
 
-/// Whether the store answers. No attempt begins while it is known to be down. It is up when the last write and the last
-/// claim both succeeded. The claim alone is not enough: on a full disk a claim that finds no row still succeeds.
+/// Whether the store answers. No attempt begins while it is known to be down. It is up when the last write, the last
+/// claim and the last pulse succeeded. The claim alone is not enough: on a full disk a claim that finds no row still succeeds.
 pub struct StoreUp {
     writes: AtomicBool,
     claims: AtomicBool,
+    pulses: AtomicBool,
     is_up: watch::Sender<bool>,
 }
 
 impl StoreUp {
     pub fn new() -> Self {
-        Self { writes: AtomicBool::new(true), claims: AtomicBool::new(true), is_up: watch::channel(true).0 }
+        let up = || AtomicBool::new(true);
+        Self { writes: up(), claims: up(), pulses: up(), is_up: watch::channel(true).0 }
     }
 
     pub fn watch(&self) -> watch::Receiver<bool> {
@@ -45,8 +47,14 @@ impl StoreUp {
         self.tell(error);
     }
 
+    /// Records the result of the last pulse. One that is late is noticed while a write or a claim hangs.
+    pub fn pulses(&self, error: Option<&StoreError>) {
+        self.pulses.store(error.is_none(), Ordering::SeqCst);
+        self.tell(error);
+    }
+
     fn tell(&self, error: Option<&StoreError>) {
-        let up = self.writes.load(Ordering::SeqCst) && self.claims.load(Ordering::SeqCst);
+        let up = [&self.writes, &self.claims, &self.pulses].iter().all(|up| up.load(Ordering::SeqCst));
         let was = self.is_up.send_replace(up);
         match error {
             Some(error) if was => {

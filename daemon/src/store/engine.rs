@@ -43,7 +43,7 @@ pub struct PartitionWatermark {
 
 #[derive(Debug, Clone, Default)]
 pub struct Applied {
-    /// One verdict for each change. Empty if the batch had been applied before.
+    /// One verdict for each change. Empty if the batch had been applied before, on a store that one instance uses.
     pub verdicts: Vec<Verdict>,
     /// Partitions that have a newer epoch than the batch named, each with the epoch of the batch.
     pub lost: Vec<(Arc<PartitionKey>, i64)>,
@@ -263,7 +263,7 @@ pub trait EngineStore: Send + Sync {
     /// themselves. A retry may come earlier for it, never later.
     fn set_back(&self, back: SetBack) -> Answer<'_, usize>;
 
-    /// Registers this instance. The leases of earlier instances that can't be running any more become void.
+    /// Registers this instance. Where one instance at a time uses the store, the leases of earlier ones become void.
     fn begin(&self) -> Answer<'_, Begun>;
 
     /// Says that this instance lives, and asks what others want of it. Its batches up to the number `applied` are known to be

@@ -166,3 +166,24 @@ async fn a_server_that_stands_still_for_five_seconds_costs_nothing_but_time() {
     assert_eq!(rebalances(&world).await, before, "no member was evicted: {}", logs(&world));
     assert!(world.repeats().is_empty(), "{} repeats: {}", world.repeats().len(), logs(&world));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_named_daemon_that_only_its_server_still_sees_is_not_its_own_rival() {
+    let server = crate::postgres::server();
+    let database = crate::postgres::database();
+    let wire = Wire::start(server.port()).await.unwrap();
+    let url = format!("postgres://callbackd@127.0.0.1:{}/{}", wire.port(), database.rsplit('/').next().unwrap());
+    let mut world = World::on(url, "stranded", Duration::from_millis(5)).await;
+    world.join("blue").await;
+    world.shared_by(0, 2).await;
+    world.produce(0, 100);
+    wire.strand();
+    world.produce(100, 100);
+    until("it waits for its server to notice", async || {
+        world.daemons[1].log_text().contains("the server has not noticed yet").then_some(())
+    })
+    .await;
+    world.all_arrive(200).await;
+    assert!(!logs(&world).contains("begins anew"), "{}", logs(&world));
+    assert!(world.repeats().is_empty(), "{} repeats: {}", world.repeats().len(), logs(&world));
+}

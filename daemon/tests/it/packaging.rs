@@ -250,7 +250,10 @@ fn the_kubernetes_manifests_fit_together_and_to_the_daemon() {
         }
         // The grace, and 25 s for what comes after it.
         assert_eq!(pod["terminationGracePeriodSeconds"], 60, "{path}");
-        assert_eq!((&pod["securityContext"]["runAsUser"], &pod["securityContext"]["fsGroup"]), (&10_001.into(), &10_001.into()));
+        assert_eq!(
+            (&pod["securityContext"]["runAsUser"], &pod["securityContext"]["fsGroup"]),
+            (&10_001.into(), &10_001.into())
+        );
         let container = &pod["containers"][0];
         let port = &container["ports"][0];
         assert_eq!(port["containerPort"], 9464, "{path}");
@@ -266,7 +269,8 @@ fn the_kubernetes_manifests_fit_together_and_to_the_daemon() {
             names(&pod["volumes"]).union(&names(&set["spec"]["volumeClaimTemplates"])).cloned().collect();
         assert_eq!(names(&container["volumeMounts"]), volumes, "{path}");
         let variables = container["env"].as_array().into_iter().flatten();
-        let values = ["CALLBACKD_INSTANCE__NAME", "CALLBACKD_STORE__URL"].into_iter().zip(["callbackd-0", "postgres://u@h/d"]);
+        let values =
+            ["CALLBACKD_INSTANCE__NAME", "CALLBACKD_STORE__URL"].into_iter().zip(["callbackd-0", "postgres://u@h/d"]);
         let values: BTreeMap<_, _> = values.collect();
         let set_to: Vec<_> = variables
             .map(|one| one["name"].as_str().unwrap())

@@ -113,6 +113,11 @@ pub trait Clock: Send + Sync {
     /// The store has a clock of its own, and it shows this time now. From here on this clock follows that one.
     fn anchor(&self, _now: Timestamp) {}
 
+    /// Whether the store has a clock of its own, which this one follows.
+    fn is_anchored(&self) -> bool {
+        false
+    }
+
     /// A record with this time was read: somebody else's clock showed it.
     fn witness(&self, _record: Timestamp) {}
 

@@ -184,6 +184,10 @@ impl Clock for SteadyClock {
         }
     }
 
+    fn is_anchored(&self) -> bool {
+        self.is_anchored.load(Ordering::SeqCst)
+    }
+
     fn witness(&self, record: Timestamp) {
         if self.is_trusted() {
             return;

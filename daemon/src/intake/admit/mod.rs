@@ -323,7 +323,7 @@ impl Admit {
         loop {
             match ask().await {
                 Ok(answer) => return answer,
-                Err(error @ StoreError::Broken(_)) => {
+                Err(error @ (StoreError::Broken(_) | StoreError::Superseded(_))) => {
                     self.deps.flight.settler.break_off(error).await;
                     std::future::pending::<()>().await;
                 }

@@ -177,16 +177,17 @@ impl Place {
         if !self.is_still_its_session(&client).await? {
             return Err(Unfit::for_good(POOLED).into());
         }
-        if let Some(name) = name
-            && !is_taken("SELECT pg_try_advisory_lock($1, $2)", &[&NAME, &number_of(name)]).await?
-        {
-            return Err(PresenceError::NameInUse { name: Arc::clone(name) });
-        }
+        // While the server holds an earlier session of this process, its name is taken as well.
         if let Some(instance) = instance
             && !is_taken("SELECT pg_try_advisory_lock($1)", &[&instance]).await?
         {
             let reason = "the server has not noticed yet that the earlier connection of this process ended";
             return Err(Unfit::for_now(reason).into());
+        }
+        if let Some(name) = name
+            && !is_taken("SELECT pg_try_advisory_lock($1, $2)", &[&NAME, &number_of(name)]).await?
+        {
+            return Err(PresenceError::NameInUse { name: Arc::clone(name) });
         }
         Ok((Arc::new(client), connection))
     }
@@ -249,10 +250,12 @@ async fn keep(
             };
             let reason = match error {
                 PresenceError::Unfit(unfit) => unfit.reason,
-                other => {
-                    state.send_replace(State::Lost(other.of(&place.url).to_string()));
+                error @ PresenceError::NameInUse { .. } => {
+                    state.send_replace(State::Lost(error.of(&place.url).to_string()));
                     return;
                 }
+                // A tool looks at the store. It writes nothing as a daemon would.
+                error @ (PresenceError::Held | PresenceError::InUse) => error.of(&place.url).to_string(),
             };
             // One line for each reason.
             if reason != told {

@@ -36,6 +36,16 @@ impl Timeline {
         name.clone_into(&mut known.name);
     }
 
+    /// The name that was found last.
+    pub(super) fn name(&self) -> String {
+        self.known().name.clone()
+    }
+
+    /// It changed a while ago, which this process learns only now.
+    pub(super) fn changed(&self) {
+        self.known().changed_at = Some(Instant::now());
+    }
+
     /// Whether it changed since this was asked last.
     pub(super) fn take_change(&self) -> bool {
         std::mem::take(&mut self.known().is_news)

@@ -249,3 +249,23 @@ async fn leases_end_once_whoever_looks() {
     let (of_b, of_c) = tokio::join!(b.stores.engine.free_leases(LEASE), c.stores.engine.free_leases(LEASE));
     assert_eq!(of_b.unwrap() + of_c.unwrap(), 30);
 }
+
+#[tokio::test]
+async fn after_a_failover_no_lease_ends_early_also_for_those_who_come_later() {
+    let world = World::new();
+    let a = world.begin().await;
+    let epoch = a.epoch().await;
+    a.write(1, vec![park(1, Some(7), epoch)], vec![]).await;
+    world.clock.advance(LEASE);
+    // Another server is the primary now. Nobody of those who ran before is left.
+    world.sql("UPDATE store SET timeline = '0000000F'");
+    drop(a);
+    let (b, c) = (world.begin().await, world.begin().await);
+    for one in [&b, &c] {
+        assert_eq!(one.stores.engine.free_leases(LEASE).await.unwrap(), 0);
+    }
+    // A failover of long ago concerns no lease.
+    world.clock.advance(Duration::from_secs(3_600));
+    let d = world.begin().await;
+    assert_eq!(d.stores.engine.free_leases(LEASE).await.unwrap(), 1);
+}

@@ -57,18 +57,22 @@ const DUE: u8 = 32;
 const ABANDONED: u8 = 64;
 
 fn byte_of(verdict: Verdict) -> u8 {
-    let place = match verdict {
-        Verdict::Due(_) => return DUE,
+    match verdict {
+        Verdict::Nothing => 0,
+        Verdict::Parked => 1,
+        Verdict::Released => 2,
+        Verdict::Buried => 3,
+        Verdict::BuriedWithoutValue => 4,
+        Verdict::DeliveredInRound => 5,
+        Verdict::RoundEnded => 6,
+        Verdict::Late => 7,
+        Verdict::Ended(Ended::Delivered) => 8,
+        Verdict::Ended(Ended::Exhausted) => 9,
+        Verdict::Due(_) => DUE,
         Verdict::Ended(Ended::Abandoned(reason)) => {
-            return Reason::ALL
-                .iter()
-                .zip(ABANDONED..)
-                .find(|(of, _)| **of == reason)
-                .map_or(u8::MAX, |(_, byte)| byte);
+            Reason::ALL.iter().zip(ABANDONED..).find(|(of, _)| **of == reason).map_or(u8::MAX, |(_, byte)| byte)
         }
-        plain => PLAIN.iter().zip(0..).find(|(of, _)| **of == plain),
-    };
-    place.map_or(u8::MAX, |(_, byte)| byte)
+    }
 }
 
 fn due_of(change: &Change) -> Option<Timestamp> {

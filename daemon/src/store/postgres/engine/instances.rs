@@ -1,20 +1,22 @@
 //! The instances of a store: how one begins, shows that it lives, and ends. One lives as long as its process holds its lock.
 
 use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
-use deadpool_postgres::{GenericClient as _, Object};
+use deadpool_postgres::Object;
+use tokio_postgres::Client;
 
 use super::super::connection::PostgresStore;
 use super::super::error::PostgresError;
 use super::super::presence::LIVING;
-use super::super::transaction::commit;
+use super::super::transaction::{Tx, commit};
 use super::super::turns::{self, Turn};
 use crate::base::clock::Timestamp;
 use crate::model::event::PartitionKey;
 use crate::store::engine::{VERSION, host, new_run, went_back};
 use crate::store::{Begun, InstanceId, Pulse};
 
-/// What the begin of an instance does about those before it. Sums of instances that are older than the last hundred go to the
+/// What the begin of an instance does about those before it. One whose process may only be away for a moment stays. Sums of instances that are older than the last hundred go to the
 /// store's row.
 static CLOSE_EARLIER: LazyLock<[String; 3]> = LazyLock::new(|| {
     [
@@ -22,6 +24,9 @@ static CLOSE_EARLIER: LazyLock<[String; 3]> = LazyLock::new(|| {
         format!(
             "WITH old AS (DELETE FROM instance WHERE id NOT IN ({LIVING}) AND id NOT IN (
                               SELECT id FROM instance ORDER BY started_at DESC, id DESC LIMIT 100)
+                              AND id NOT IN (SELECT owner FROM partition_offsets WHERE owner IS NOT NULL)
+                              AND id NOT IN (SELECT instance FROM instance_pulse
+                                             WHERE at > (SELECT max(at) FROM instance_pulse) - 86400000)
                           RETURNING delivered, exhausted, abandoned, dead_letters),
                   sums AS (SELECT coalesce(sum(delivered), 0)::bigint AS delivered,
                                   coalesce(sum(exhausted), 0)::bigint AS exhausted,
@@ -38,9 +43,14 @@ static CLOSE_EARLIER: LazyLock<[String; 3]> = LazyLock::new(|| {
 
 /// Registers this process under a new number. Leases of instances that died end by their own time: nobody knows whether their
 /// requests are under way.
-pub(super) async fn begin(store: &PostgresStore, client: &mut Object, now: Timestamp) -> Result<Begun, PostgresError> {
+pub(super) async fn begin(store: &PostgresStore, client: &mut Object) -> Result<Begun, PostgresError> {
     let instance = random();
     store.presence.be(instance).await?;
+    // Everything that this instance writes of itself has the time of the database's clock.
+    if let Some(now) = database_time(&*store.presence.client()?).await? {
+        store.clock.anchor(now);
+    }
+    let now = store.clock.now();
     let transaction = client.transaction().await?;
     turns::wait(&transaction, Turn::Begin).await?;
     let store_id = transaction.query_one("SELECT id FROM store", &[]).await?.try_get(0)?;
@@ -51,6 +61,7 @@ pub(super) async fn begin(store: &PostgresStore, client: &mut Object, now: Times
     }
     let earlier = transaction.query("SELECT run FROM instance WHERE run IS NOT NULL ORDER BY started_at", &[]).await?;
     let earlier_runs = earlier.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<_, PostgresError>>()?;
+    note_timeline(store, &transaction, now).await?;
     let run = new_run(now);
     let sql = "INSERT INTO instance (id, batch, heartbeat, started_at, clean, run, name, host, version)
                VALUES ($1, 0, $2, $2, 0, $3, $4, $5, $6)";
@@ -58,6 +69,27 @@ pub(super) async fn begin(store: &PostgresStore, client: &mut Object, now: Times
     transaction.execute(sql, &[&instance, &now.millis(), &run, &name, &host(), &VERSION]).await?;
     commit(transaction).await?;
     Ok(Begun { instance: InstanceId(instance), store_id, run, earlier_runs, unclean, now })
+}
+
+/// A failover so long ago concerns no lease any more.
+const RECENT: Duration = Duration::from_secs(3_600);
+
+/// A process that begins after a failover, too, must know that the clock may be another one.
+async fn note_timeline(store: &PostgresStore, transaction: &Tx<'_>, now: Timestamp) -> Result<(), PostgresError> {
+    let found = store.timeline.name();
+    let row = transaction.query_one("SELECT timeline, timeline_at FROM store FOR UPDATE", &[]).await?;
+    let (known, at): (Option<String>, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
+    let is_news = known.as_ref() != Some(&found);
+    // The first one of all has no earlier clock to fear.
+    let changed_at = if is_news && known.is_some() { now } else { Timestamp::from_millis(at.unwrap_or(0)) };
+    if is_news {
+        let sql = "UPDATE store SET timeline = $1, timeline_at = $2";
+        transaction.execute(sql, &[&found, &changed_at.millis()]).await?;
+    }
+    if now.since(changed_at) < RECENT {
+        store.timeline.changed();
+    }
+    Ok(())
 }
 
 /// A number of an instance: 63 random bits.
@@ -76,12 +108,11 @@ pub(super) async fn pulse(
 ) -> Result<Pulse, PostgresError> {
     let client = store.presence.client()?;
     let sql = "INSERT INTO instance_pulse (instance, at) SELECT id, $2 FROM instance WHERE id = $1 AND batch >= $3
-               ON CONFLICT (instance) DO UPDATE SET at = excluded.at
-               RETURNING (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+               ON CONFLICT (instance) DO UPDATE SET at = excluded.at";
     let applied = i64::try_from(applied).unwrap_or(i64::MAX);
-    let found = client.query_opt(sql, &[&instance.0, &now.millis(), &applied]).await?;
-    let row = found.ok_or_else(went_back)?;
-    let database_now = Timestamp::from_millis(row.try_get(0)?);
+    if client.execute(sql, &[&instance.0, &now.millis(), &applied]).await? == 0 {
+        return Err(went_back().into());
+    }
     let sql = "SELECT cluster, topic, partition FROM partition_offsets WHERE owner = $1 AND wanted_at IS NOT NULL";
     let wanted = client.query(sql, &[&instance.0]).await?;
     let key = |row: &tokio_postgres::Row| {
@@ -95,12 +126,27 @@ pub(super) async fn pulse(
     );
     let others = client.query(&sql, &[&instance.0]).await?;
     let others = others.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<_, PostgresError>>()?;
-    Ok(Pulse { now: Some(database_now), wanted, others })
+    Ok(Pulse { now: database_time(&client).await?, wanted, others })
+}
+
+/// A time that was longer on its way says nothing about now: this process, or the server, stood still.
+const ROUND_TRIP: Duration = Duration::from_millis(500);
+
+/// The time of the database's clock.
+async fn database_time(client: &Client) -> Result<Option<Timestamp>, PostgresError> {
+    let asked = Instant::now();
+    let row = client.query_one("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint", &[]).await?;
+    let now = Timestamp::from_millis(row.try_get(0)?);
+    let took = asked.elapsed();
+    Ok((took <= ROUND_TRIP).then(|| now.plus(took / 2)))
 }
 
 pub(super) async fn end(client: &mut Object, instance: InstanceId) -> Result<(), PostgresError> {
     let transaction = client.transaction().await?;
     transaction.execute("UPDATE instance SET clean = 1 WHERE id = $1", &[&instance.0]).await?;
+    // Partitions are locked in the order of their numbers, as everywhere.
+    let lock = "SELECT id FROM partition_offsets WHERE owner = $1 ORDER BY id FOR UPDATE";
+    transaction.query(lock, &[&instance.0]).await?;
     let sql = "UPDATE partition_offsets SET owner = NULL, deaths = 0, wanted_at = NULL WHERE owner = $1";
     transaction.execute(sql, &[&instance.0]).await?;
     commit(transaction).await

@@ -55,7 +55,7 @@ impl EngineStore for PostgresStore {
     }
 
     fn begin(&self) -> Answer<'_, Begun> {
-        Box::pin(async move { Ok(instances::begin(self, &mut self.writer().await?, self.clock.now()).await?) })
+        Box::pin(async move { Ok(instances::begin(self, &mut self.writer().await?).await?) })
     }
 
     fn write(&self, batch: Arc<Batch>) -> Answer<'_, Applied> {
@@ -138,7 +138,7 @@ impl EngineStore for PostgresStore {
 
     fn sweep(&self) -> Answer<'_, ()> {
         Box::pin(async move {
-            let found = upkeep::look_at_queues(&self.delivery_reader().await?).await?;
+            let found = upkeep::wrong_queues(&self.delivery_reader().await?).await?;
             Ok(upkeep::repair(&mut self.writer().await?, &found).await?)
         })
     }

@@ -1,7 +1,7 @@
 //! The `partition_offsets` table: the epochs and watermarks of partitions.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use deadpool_postgres::{GenericClient, Object};
 use tokio_postgres::Row;
@@ -42,10 +42,19 @@ struct Owned {
     number: i64,
     epoch: i64,
     owner: Option<i64>,
-    /// Its owner's process holds its lock.
+    /// Its owner's process is there, or may come back in a moment.
     owner_lives: bool,
     wanted_at: Option<i64>,
 }
+
+/// Whether an instance lives. When the server has just started, living ones may not have their locks again yet.
+static OWNER_LIVES: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT $1::bigint IN ({LIVING}) OR (
+             pg_postmaster_start_time() > clock_timestamp() - interval '15 seconds'
+             AND EXISTS (SELECT 1 FROM instance WHERE id = $1 AND clean = 0))"
+    )
+});
 
 async fn owned(transaction: &Tx<'_>, key: &PartitionKey, now: Timestamp) -> Result<Owned, PostgresError> {
     let sql = "INSERT INTO partition_offsets (cluster, topic, partition, watermark, seen_upto, epoch, moved_at)
@@ -61,7 +70,7 @@ async fn owned(transaction: &Tx<'_>, key: &PartitionKey, now: Timestamp) -> Resu
     let owner_lives = match owner {
         None => false,
         Some(owner) => {
-            let statement = transaction.prepare_cached(&format!("SELECT $1 IN ({LIVING})")).await?;
+            let statement = transaction.prepare_cached(&OWNER_LIVES).await?;
             transaction.query_one(&statement, &[&owner]).await?.try_get(0)?
         }
     };
@@ -148,7 +157,7 @@ pub(super) async fn release(
             released.push((number, *epoch));
         }
     }
-    released.sort_unstable();
+    let numbers: Vec<i64> = released.iter().map(|(number, _)| *number).collect();
     let mut table = Table::<2>::new();
     for (number, epoch) in released {
         table.push([number.into(), epoch.into()]);
@@ -164,6 +173,9 @@ pub(super) async fn release(
     let mut values = table.values();
     values.push(&instance.0);
     let transaction = client.transaction().await?;
+    transaction
+        .query("SELECT id FROM partition_offsets WHERE id = ANY($1) ORDER BY id FOR UPDATE", &[&numbers])
+        .await?;
     transaction.execute(&sql, &values).await?;
     store.commit(transaction).await
 }

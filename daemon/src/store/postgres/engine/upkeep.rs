@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use deadpool_postgres::{GenericClient, Object};
 
-use super::super::cells::{Table, rows_of};
 use super::super::connection::PostgresStore;
 use super::super::error::PostgresError;
 use super::super::transaction::commit;
@@ -57,27 +56,17 @@ pub(super) async fn set_back(client: &mut Object, back: &SetBack) -> Result<usiz
     Ok(usize::try_from(rows).unwrap_or(usize::MAX))
 }
 
-/// A queue whose row does not agree with its pending rows.
-pub(super) struct QueueSeen {
-    queue: i64,
-    due: Option<i64>,
-    bytes: i64,
-}
-
-/// One pass over the pending rows, on a reading connection, bounded in time like every read.
-pub(super) async fn look_at_queues(client: &impl GenericClient) -> Result<Vec<QueueSeen>, PostgresError> {
-    let sql = "SELECT queue.id, seen.due, coalesce(seen.bytes, 0)::bigint FROM queue LEFT JOIN (
+/// The queues whose rows do not agree with their pending rows: one pass over these, on a reading connection, bounded in time
+/// like every read.
+pub(super) async fn wrong_queues(client: &impl GenericClient) -> Result<Vec<i64>, PostgresError> {
+    let sql = "SELECT queue.id FROM queue LEFT JOIN (
                    SELECT queue, min(due) FILTER (WHERE token IS NULL) AS due, sum(octet_length(body.bytes)) AS bytes
                    FROM pending LEFT JOIN body ON body.id = pending.id GROUP BY queue
                ) AS seen ON seen.queue = queue.id
                WHERE queue.parked_bytes <> coalesce(seen.bytes, 0)
                   OR (seen.due IS NOT NULL AND (queue.next_at IS NULL OR queue.next_at > seen.due))";
     let statement = client.prepare_cached(sql).await?;
-    let rows = client.query(&statement, &[]).await?;
-    let read = |row: &tokio_postgres::Row| {
-        Ok(QueueSeen { queue: row.try_get(0)?, due: row.try_get(1)?, bytes: row.try_get(2)? })
-    };
-    rows.iter().map(read).collect()
+    client.query(&statement, &[]).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
 /// The most leases that one call frees.
@@ -118,29 +107,25 @@ pub(super) async fn free_leases(
     Ok(usize::try_from(freed).unwrap_or(usize::MAX))
 }
 
-/// Repairs the queues in `found`, which a reader has just read: a next time that is missing or too late is set. One that is
-/// too early does no harm; the next claim corrects it.
-pub(super) async fn repair(client: &mut Object, found: &[QueueSeen]) -> Result<(), PostgresError> {
-    let mut table = Table::<3>::new();
-    for seen in found {
-        table.push([seen.queue.into(), seen.due.into(), seen.bytes.into()]);
-    }
-    if table.is_empty() {
+/// Repairs these queues: a next time that is missing or too late is set, and the bytes are counted again. One that is too early
+/// does no harm; the next claim corrects it.
+pub(super) async fn repair(client: &mut Object, queues: &[i64]) -> Result<(), PostgresError> {
+    if queues.is_empty() {
         return Ok(());
     }
     let transaction = client.transaction().await?;
     if !turns::take(&transaction, Turn::Sweep).await? {
         return Ok(());
     }
-    let queues: Vec<i64> = found.iter().map(|seen| seen.queue).collect();
     transaction.query("SELECT id FROM queue WHERE id = ANY($1) ORDER BY id FOR UPDATE", &[&queues]).await?;
-    let sql = format!(
-        "UPDATE queue SET next_at = least(next_at, new.due), parked_bytes = new.bytes
-         FROM ({}) AS new WHERE queue.id = new.id",
-        rows_of("id bigint, due bigint, bytes bigint")
-    );
-    let statement = transaction.prepare_cached(&sql).await?;
-    transaction.execute(&statement, &table.values()).await?;
+    // They are counted again under the lock, because batches have changed them since they were found.
+    let sql = "UPDATE queue SET next_at = least(next_at, seen.due), parked_bytes = seen.bytes FROM (
+                   SELECT queue.id, min(pending.due) FILTER (WHERE token IS NULL) AS due,
+                          coalesce(sum(octet_length(body.bytes)), 0)::bigint AS bytes
+                   FROM queue LEFT JOIN pending ON pending.queue = queue.id LEFT JOIN body ON body.id = pending.id
+                   WHERE queue.id = ANY($1) GROUP BY queue.id) AS seen
+               WHERE queue.id = seen.id";
+    transaction.execute(sql, &[&queues]).await?;
     commit(transaction).await
 }
 

@@ -133,7 +133,7 @@ async fn instances(client: &impl GenericClient, at_most: usize) -> Result<Vec<In
                 (SELECT count(*) FROM partition_offsets WHERE owner = instance.id)::integer, started_at,
                 greatest(heartbeat, (SELECT at FROM instance_pulse WHERE instance_pulse.instance = instance.id)),
                 clean, id IN ({LIVING})
-         FROM instance ORDER BY started_at DESC, run DESC NULLS LAST LIMIT $1"
+         FROM instance ORDER BY id IN ({LIVING}) DESC, started_at DESC, run DESC NULLS LAST LIMIT $1"
     );
     let statement = client.prepare_cached(&sql).await?;
     let rows = client.query(&statement, &[&i64::try_from(at_most).unwrap_or(i64::MAX)]).await?;
