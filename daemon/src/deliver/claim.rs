@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::Delivery;
 use super::resolve::lane_of;
 use crate::base::body_budget::{BodyBudget, Share};
-use crate::base::clock::Timestamp;
+use crate::base::clock::{Moment, Timestamp};
 use crate::base::labels::RepeatCause;
 use crate::base::metrics::Metrics;
 use crate::base::pace::Pace;
@@ -128,7 +128,7 @@ impl ClaimTask {
             .collect();
         let first_token = self.delivery.tokens.take(at_most);
         // The lease is counted from before the claim, so that it never lasts longer here than in the store.
-        let born = Instant::now();
+        let born = Moment::now();
         let ask = ClaimAsk {
             instance: self.instance,
             at_most,
@@ -153,7 +153,7 @@ impl ClaimTask {
         }
     }
 
-    async fn offer(&self, claimed: Claimed, born: Instant) {
+    async fn offer(&self, claimed: Claimed, born: Moment) {
         for (pending, body) in claimed.rows {
             let Some(token) = pending.token else { continue };
             let entry = self.delivery.directory.team(&pending.facts.team).await.ok().flatten();
@@ -168,7 +168,7 @@ impl ClaimTask {
                 right: Right::Row,
                 born_at: claimed.now,
                 born,
-                until: Some(born + self.lease),
+                until: Some(born.plus(self.lease)),
             });
             match self.inflight.begin(&lease) {
                 Begin::Begun => self.delivery.lanes.offer(lane, Side::Due, lease),

@@ -1,11 +1,10 @@
 //! Leases for the tests of this room.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::base::clock::Timestamp;
+use crate::base::clock::{Moment, Timestamp};
 use crate::model::callback::CallbackId;
 use crate::model::endpoint::{QueueKey, QueueTarget};
 use crate::model::event::{PartitionKey, RecordRef};
@@ -40,7 +39,7 @@ pub(super) fn lease(event: u8, record: (&Arc<PartitionKey>, i64), epoch: Option<
         token: Token(token),
         right: epoch.map_or(Right::Row, |epoch| Right::Record { epoch }),
         born_at: Timestamp::from_millis(0),
-        born: Instant::now(),
+        born: Moment::now(),
         until: None,
     })
 }

@@ -1,7 +1,7 @@
 //! The right of this instance to settle one callback, with everything that an attempt needs.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -10,7 +10,7 @@ use super::endpoint::{CallbackUrl, QueueKey};
 use super::event::RecordRef;
 use super::retry::Progress;
 use super::team::Mode;
-use crate::base::clock::Timestamp;
+use crate::base::clock::{Moment, Timestamp};
 
 /// Names one lease. A settle must show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,11 +54,11 @@ pub struct Lease {
     pub round: u32,
     pub token: Token,
     pub right: Right,
-    /// The store's clock and the monotonic clock when the lease began.
+    /// The store's clock and the boot-time clock when the lease began.
     pub born_at: Timestamp,
-    pub born: Instant,
+    pub born: Moment,
     /// When the lease of a claimed row ends. The lease of a record has no end of its own.
-    pub until: Option<Instant>,
+    pub until: Option<Moment>,
 }
 
 impl Lease {
@@ -71,7 +71,7 @@ impl Lease {
         self.progress.attempts == 0 && self.round == 0
     }
 
-    /// The store's clock now: its time at the claim, plus the time that has passed since on the monotonic clock.
+    /// The store's clock now: its time at the claim, plus the time that has passed since on the boot-time clock.
     pub fn now(&self) -> Timestamp {
         self.born_at.plus(self.born.elapsed())
     }
@@ -85,7 +85,6 @@ impl Lease {
 
     /// Whether an attempt of at most `deadline` still fits into the lease.
     pub fn has_room_for(&self, deadline: Duration) -> bool {
-        self.until
-            .is_none_or(|until| until.saturating_duration_since(Instant::now()) >= deadline.saturating_add(LEASE_SLACK))
+        self.until.is_none_or(|until| until.since(Moment::now()) >= deadline.saturating_add(LEASE_SLACK))
     }
 }

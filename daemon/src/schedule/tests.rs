@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 
 use super::*;
-use crate::base::clock::Timestamp;
+use crate::base::clock::{Moment, Timestamp};
 use crate::base::metrics::Labels;
 use crate::model::callback::CallbackId;
 use crate::model::endpoint::{Origin, QueueKey, QueueTarget};
@@ -72,7 +72,7 @@ fn lease(number: u8) -> Arc<Lease> {
         token: Token(1),
         right: Right::Row,
         born_at: Timestamp::from_millis(0),
-        born: Instant::now(),
+        born: Moment::now(),
         until: None,
     })
 }

@@ -3,8 +3,10 @@
 //! Every stored time comes from [`Clock::now`], the store's clock, which makes no step (see [`SteadyClock`]). Durations
 //! are measured with `Instant`; a [`Timestamp`] is for what must be stored or shown.
 
+mod moment;
 mod steady;
 
+pub use moment::Moment;
 pub use steady::{NEAR, SteadyClock};
 
 use std::fmt;

@@ -9,13 +9,14 @@ mod lane_streaks;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use self::lane_streaks::LaneStreaks;
 use super::decode::unwanted;
 use super::{Deps, Incoming, Stalled};
+use crate::base::clock::Moment;
 use crate::base::labels::ParkCause;
 use crate::base::pace::Pace;
 use crate::base::stop::Stop;
@@ -241,7 +242,7 @@ impl Admit {
             token: self.deps.delivery.tokens.take(1),
             right: Right::Record { epoch },
             born_at: self.deps.clock.now(),
-            born: Instant::now(),
+            born: Moment::now(),
             until: None,
         })
     }

@@ -33,6 +33,22 @@ use crate::store::{
     Pruned, Pulse, SetBack, Space, Take, TakeAsk, Taken,
 };
 
+/// How often a transaction is done again at once that met another process at the same rows and gave way.
+const MEETINGS: u32 = 10;
+
+/// Does it again while it gives way to another process.
+macro_rules! unless_met {
+    ($transaction:expr) => {{
+        let mut met = 0;
+        loop {
+            match $transaction.await {
+                Err(error) if error.is_meeting() && met < MEETINGS => met += 1,
+                answer => break answer,
+            }
+        }
+    }};
+}
+
 impl EngineStore for PostgresStore {
     fn note_endpoints(&self, histories: Vec<EndpointHistory>) -> Answer<'_, ()> {
         Box::pin(async move { Ok(endpoints::note(&self.writer().await?, &histories).await?) })
@@ -61,28 +77,28 @@ impl EngineStore for PostgresStore {
     fn write(&self, batch: Arc<Batch>) -> Answer<'_, Applied> {
         Box::pin(async move {
             let mut client = self.writer().await?;
-            Ok(write::write(self, &mut client, &batch, self.clock.now()).await?)
+            Ok(unless_met!(write::write(self, &mut client, &batch, self.clock.now()))?)
         })
     }
 
     fn claim(&self, ask: ClaimAsk) -> Answer<'_, Claimed> {
         Box::pin(async move {
             let mut client = self.writer().await?;
-            Ok(claim::claim(self, &mut client, &ask, self.clock.now()).await?)
+            Ok(unless_met!(claim::claim(self, &mut client, &ask, self.clock.now()))?)
         })
     }
 
     fn amend(&self, id: CallbackId, amendment: Amendment) -> Answer<'_, Amended> {
         Box::pin(async move {
             let mut client = self.writer().await?;
-            Ok(amend::amend(self, &mut client, id, &amendment, self.clock.now()).await?)
+            Ok(unless_met!(amend::amend(self, &mut client, id, &amendment, self.clock.now()))?)
         })
     }
 
     fn retry_queue(&self, queue: QueueKey, at_most: usize) -> Answer<'_, usize> {
         Box::pin(async move {
             let mut client = self.writer().await?;
-            Ok(upkeep::retry_queue(&mut client, &queue, at_most, self.clock.now()).await?)
+            Ok(unless_met!(upkeep::retry_queue(&mut client, &queue, at_most, self.clock.now()))?)
         })
     }
 
@@ -104,7 +120,7 @@ impl EngineStore for PostgresStore {
     fn take(&self, ask: TakeAsk) -> Answer<'_, Take> {
         Box::pin(async move {
             let mut client = self.writer().await?;
-            Ok(partition_offsets::take(self, &mut client, &ask, self.clock.now()).await?)
+            Ok(unless_met!(partition_offsets::take(self, &mut client, &ask, self.clock.now()))?)
         })
     }
 
@@ -125,14 +141,14 @@ impl EngineStore for PostgresStore {
     fn release(&self, instance: InstanceId, partitions: Vec<(Arc<PartitionKey>, i64)>) -> Answer<'_, ()> {
         Box::pin(async move {
             let mut client = self.writer().await?;
-            Ok(partition_offsets::release(self, &mut client, instance, &partitions).await?)
+            Ok(unless_met!(partition_offsets::release(self, &mut client, instance, &partitions))?)
         })
     }
 
     fn free_leases(&self, lease: Duration) -> Answer<'_, usize> {
         Box::pin(async move {
             let mut client = self.writer().await?;
-            Ok(upkeep::free_leases(self, &mut client, lease, self.clock.now()).await?)
+            Ok(unless_met!(upkeep::free_leases(self, &mut client, lease, self.clock.now()))?)
         })
     }
 

@@ -27,25 +27,7 @@ use crate::store::queue_changes::QueueChanges;
 use crate::store::reads::Counts;
 use crate::store::{Applied, Batch};
 
-/// How often a batch is written again at once that met another process at the same rows.
-const MEETINGS: u32 = 10;
-
 pub(super) async fn write(
-    store: &PostgresStore,
-    client: &mut Object,
-    batch: &Batch,
-    now: Timestamp,
-) -> Result<Applied, PostgresError> {
-    let mut met = 0;
-    loop {
-        match write_once(store, client, batch, now).await {
-            Err(error) if error.is_meeting() && met < MEETINGS => met += 1,
-            answer => return answer,
-        }
-    }
-}
-
-async fn write_once(
     store: &PostgresStore,
     client: &mut Object,
     batch: &Batch,
