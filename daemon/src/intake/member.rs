@@ -11,8 +11,8 @@ use super::twin::Mark;
 use crate::model::event::PartitionKey;
 
 /// The group accepts a commit only from a member that it knows. What is committed is what the group has already; `mark` stands
-/// beside an offset that it does not have yet. Blocks for at most the `patience`, and for as
-/// long as the client's own time limits of one request.
+/// beside an offset that it does not have yet. Blocks for at most the `patience`, and for as long as the client's own time limits
+/// of one request.
 pub(super) fn is_member<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     key: &PartitionKey,

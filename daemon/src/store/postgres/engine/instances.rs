@@ -16,8 +16,8 @@ use crate::model::event::PartitionKey;
 use crate::store::engine::{VERSION, host, new_run, went_back};
 use crate::store::{Begun, InstanceId, Pulse};
 
-/// What the begin of an instance does about those before it. One whose process may only be away for a moment stays. Sums of instances that are older than the last hundred go to the
-/// store's row.
+/// What the begin of an instance does about those before it. One whose process may only be away for a moment stays. Sums of
+/// instances that are older than the last hundred go to the store's row.
 static CLOSE_EARLIER: LazyLock<[String; 3]> = LazyLock::new(|| {
     [
         format!("UPDATE instance SET clean = 2 WHERE clean = 0 AND id NOT IN ({LIVING})"),
