@@ -66,7 +66,7 @@ pub(super) fn run(file: Option<&Path>, hold_intake: bool) -> Result<ExitCode, Fa
                 Ended::With(code) => return Ok(code),
                 Ended::Superseded => config = Config::from_layers(&running).map_err(refused)?,
             }
-            // Long after the last time, it is the first time again.
+            // After a long run, the waits are short again.
             if begun.elapsed() > CALM {
                 pace.succeeded();
             }
@@ -79,9 +79,9 @@ pub(super) fn run(file: Option<&Path>, hold_intake: bool) -> Result<ExitCode, Fa
     })
 }
 
-/// The waits before an instance begins anew, so that no store is asked in a circle.
+/// The waits before an instance begins anew, so that a store that refuses it is not asked all the time.
 const BREATH: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// An instance that ran for so long has begun well.
+/// After a run of this length, the next wait is the first one again.
 const CALM: Duration = Duration::from_secs(300);
 
 /// Whether the store refused a begin, or did not answer.

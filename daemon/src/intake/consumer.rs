@@ -97,7 +97,8 @@ impl Consumer {
         let begun = Instant::now();
         let mut next_look = begun;
         while !self.stop.is_on() {
-            // Without its store, this process may have lost its name to another one, whom a client would fence.
+            // While its store is away, another process may have taken its name. A new client under that name would fence the
+            // other one's.
             let has_store = self.deps.flight.others.borrow().are_known();
             if has_store
                 && Instant::now() >= next_look

@@ -101,7 +101,7 @@ pub struct TakeAsk {
 }
 
 impl TakeAsk {
-    /// From whoever has it, without a wait.
+    /// Without patience: an owner that lives is asked once, and at the next ask it loses the partition.
     pub fn at_once(instance: InstanceId, partition: Arc<PartitionKey>) -> Self {
         Self { instance, partition, patience: Duration::ZERO }
     }
@@ -220,7 +220,7 @@ pub(super) fn host() -> String {
 /// Whether the batch of this number is applied, if `last` is the number of the last one.
 ///
 /// # Errors
-/// Neither is the batch applied nor is it the next one.
+/// The batch is not applied, and it is not the next one either.
 pub(super) fn is_applied(last: u64, number: u64) -> Result<bool, StoreError> {
     match number.checked_sub(last) {
         Some(0) => Ok(true),
@@ -229,7 +229,7 @@ pub(super) fn is_applied(last: u64, number: u64) -> Result<bool, StoreError> {
     }
 }
 
-/// The store knows less, or other things, of this instance than the instance itself.
+/// The store's row of this instance does not agree with what the instance knows of itself.
 pub(super) fn went_back() -> StoreError {
     StoreError::Superseded(
         "the store went back to an earlier state, and does not know the last batches of this instance".to_owned(),

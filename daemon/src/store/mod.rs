@@ -124,7 +124,7 @@ pub enum OpenError {
     #[error("the store {at} lacks {missing} migrations, and store.migrate is \"manual\"; run: callbackd migrate")]
     Unmigrated { at: String, missing: usize },
     #[error(
-        "store.url: {url} is held by a tool, or by a callbackd of a version before 0.2 that must be alone; wait for its end, or stop it"
+        "store.url: {url} is held by a tool, or by an older callbackd, which must be alone; wait for its end, or stop it"
     )]
     DatabaseHeld { url: String },
     #[error("store.url: {url} is in use by a callbackd that runs; stop all of them first")]

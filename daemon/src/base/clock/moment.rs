@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// A moment of the clock that counts from the start of the machine, also while it is suspended, and never steps. A lease is
-/// measured with it: it ends for others while this machine is suspended.
+/// A moment of the clock that counts from the start of the machine, also while it is suspended, and never steps. Leases are
+/// measured with it, because for other processes a lease also ends while this machine is suspended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(Duration);
 

@@ -51,9 +51,9 @@ const PLAIN: [Verdict; 10] = [
     Verdict::Ended(Ended::Delivered),
     Verdict::Ended(Ended::Exhausted),
 ];
-/// The time stands in the change itself.
+/// The time of the next attempt is not kept here: it stands in the change itself.
 const DUE: u8 = 32;
-/// And above it the reasons why a callback was abandoned, in their order.
+/// From here on the bytes stand for the reasons why a callback was abandoned, in their order.
 const ABANDONED: u8 = 64;
 
 fn byte_of(verdict: Verdict) -> u8 {

@@ -71,16 +71,17 @@ pub(super) async fn begin(store: &PostgresStore, client: &mut Object) -> Result<
     Ok(Begun { instance: InstanceId(instance), store_id, run, earlier_runs, unclean, now })
 }
 
-/// A failover so long ago concerns no lease any more.
+/// After this time, a failover concerns no lease any more.
 const RECENT: Duration = Duration::from_secs(3_600);
 
-/// A process that begins after a failover, too, must know that the clock may be another one.
+/// Records the server's timeline in the store. A process that begins after a failover learns of it here: the database's clock may be
+/// another one than before.
 async fn note_timeline(store: &PostgresStore, transaction: &Tx<'_>, now: Timestamp) -> Result<(), PostgresError> {
     let found = store.timeline.name();
     let row = transaction.query_one("SELECT timeline, timeline_at FROM store FOR UPDATE", &[]).await?;
     let (known, at): (Option<String>, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
     let is_news = known.as_ref() != Some(&found);
-    // The first one of all has no earlier clock to fear.
+    // A store that has no timeline yet was not failed over.
     let changed_at = if is_news && known.is_some() { now } else { Timestamp::from_millis(at.unwrap_or(0)) };
     if is_news {
         let sql = "UPDATE store SET timeline = $1, timeline_at = $2";
