@@ -1,6 +1,7 @@
 //! A child process that is measured, and that ends with the value that holds it.
 
 use std::io::BufRead as _;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::Context as _;
@@ -70,4 +71,14 @@ impl Drop for Process {
         self.0.kill().ok();
         self.0.wait().ok();
     }
+}
+
+/// Copies a program, so that every user may run it. Another process writes the copy: if this one did, a child that another thread
+/// starts meanwhile could hold the copy open for writing for a moment, and the kernel starts no program that is open for writing.
+///
+/// # Panics
+/// It can't be copied.
+pub fn install(program: &Path, to: &Path) {
+    let status = Command::new("install").args(["-m", "755"]).args([program, to]).status();
+    assert!(status.is_ok_and(|status| status.success()), "{} can't be copied", program.display());
 }

@@ -33,11 +33,9 @@ fn core_limit(child: &Child) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_command_can_be_dumped_into_a_core_file_or_a_pipe() {
     let folder = tempfile::tempdir().unwrap();
-    let open = |path: &Path| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    open(folder.path());
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let program = folder.path().join("callbackd");
-    std::fs::copy(BINARY, &program).unwrap();
-    open(&program);
+    callbackd_bench::process::install(Path::new(BINARY), &program);
     let mut usual = waiting(Path::new("cat"), &[]);
     assert_ne!(owner(&usual), 0, "a process that can be dumped belongs to its user");
     let reads_a_key = ["keys", "create", "--team", "t", "--kind", "hmac", "--mode", "live", "--from-file", "-"];

@@ -396,10 +396,10 @@ fn the_dashboard_begins_with_what_an_operator_must_see() {
 #[test]
 fn a_build_without_a_terminal_says_that_it_goes_on() {
     let folder = tempfile::tempdir().unwrap();
-    let cargo = folder.path().join("cargo");
+    let script = folder.path().join("script");
     // A cargo that takes a while and then fails.
-    std::fs::write(&cargo, "#!/bin/sh\necho Compiling \"$@\"\nsleep 3\nexit 7\n").unwrap();
-    std::fs::set_permissions(&cargo, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::write(&script, "#!/bin/sh\necho Compiling \"$@\"\nsleep 3\nexit 7\n").unwrap();
+    callbackd_bench::process::install(&script, &folder.path().join("cargo"));
     let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
     let mut build = Command::new(root().join(".ci/build"));
     let output =
