@@ -39,6 +39,7 @@ pub(super) enum Code {
     KeyState,
     Pruned,
     ConfirmationNeeded,
+    TooManyRows,
 }
 
 /// What went wrong (RFC 9457). Programs look at `code`, people read `detail`.
@@ -85,6 +86,7 @@ impl From<OpsError> for Problem {
             OpsError::Conflict(_) => (StatusCode::CONFLICT, Code::Conflict),
             OpsError::KeyState(_) => (StatusCode::CONFLICT, Code::KeyState),
             OpsError::ConfirmationNeeded(_) => (StatusCode::CONFLICT, Code::ConfirmationNeeded),
+            OpsError::TooManyRows(_) => (StatusCode::CONFLICT, Code::TooManyRows),
             OpsError::IdempotencyMismatch => (StatusCode::UNPROCESSABLE_ENTITY, Code::IdempotencyMismatch),
             OpsError::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, Code::Unauthenticated),
             OpsError::Forbidden(_) => (StatusCode::FORBIDDEN, Code::Forbidden),

@@ -126,7 +126,12 @@ impl App {
         let stop_work = switches.stop_work.stop();
         let mut work = delivery_task.start(&supervisor, &stop_work);
         let pruning = retention::run(Arc::clone(&store), clock, settings_rx, stop_work.clone());
-        work.push(supervisor.spawn("pruning", stop_work, pruning));
+        work.push(supervisor.spawn("pruning", stop_work.clone(), pruning));
+        work.push(supervisor.spawn(
+            "the jobs that send callbacks again",
+            stop_work.clone(),
+            ops.clone().run_resends(stop_work),
+        ));
         // Until the end the instance lives.
         let stop_pulse = switches.stop_settling.stop();
         let pulse = supervisor.spawn("the pulse of this instance", stop_pulse.clone(), pulse.run(stop_pulse));

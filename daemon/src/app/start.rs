@@ -153,6 +153,8 @@ impl Ground {
             admin: Arc::clone(&self.admin),
             reads: Arc::clone(&self.reads),
             store: Arc::clone(&self.store),
+            instance: self.begun.instance,
+            waker: self.waker.clone(),
             keyring: Arc::clone(&self.keyring),
             directory: Arc::clone(&delivery.directory),
             engine: Arc::clone(&delivery.engine),

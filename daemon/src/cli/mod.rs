@@ -35,6 +35,7 @@ impl Failure {
     pub(crate) const NOT_FOUND: u8 = 3;
     pub(crate) const NOT_ALLOWED: u8 = 4;
     pub(crate) const UNREACHABLE: u8 = 5;
+    pub(crate) const ENDED_BADLY: u8 = 6;
 
     pub(crate) fn new(status: u8, sentence: impl Into<String>) -> Self {
         Self { status, sentence: sentence.into(), problem: None, reader_has_gone: false }

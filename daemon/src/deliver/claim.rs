@@ -164,6 +164,7 @@ impl ClaimTask {
                 body: self.held(body),
                 progress: pending.progress,
                 round: pending.round,
+                new_id: pending.new_id,
                 token,
                 right: Right::Row,
                 born_at: claimed.now,

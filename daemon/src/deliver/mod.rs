@@ -168,7 +168,7 @@ impl Engine {
                     self.metrics.http_key_exposed_total.inc();
                 }
                 let content = Content {
-                    id: &lease.id().to_string(),
+                    id: &lease.webhook_id(),
                     at: self.clock.wall(),
                     attempt: lease.progress.attempts.saturating_add(1),
                     body: lease.body.clone(),

@@ -36,6 +36,7 @@ pub(super) fn lease(event: u8, record: (&Arc<PartitionKey>, i64), epoch: Option<
         body: Bytes::new(),
         progress: Progress::default(),
         round: 0,
+        new_id: false,
         token: Token(token),
         right: epoch.map_or(Right::Row, |epoch| Right::Record { epoch }),
         born_at: Timestamp::from_millis(0),

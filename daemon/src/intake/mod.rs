@@ -26,6 +26,7 @@ mod task;
 mod trouble;
 mod twin;
 
+pub use admit::ids::{callback_id, event_claim, facts_of};
 pub use consumer_parts::Ask;
 pub use reread::{NoBody, Rereader};
 pub use task::{Deps, Intake, IntakeHandle, IntakeTask, Stops, build};

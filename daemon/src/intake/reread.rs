@@ -1,6 +1,9 @@
-//! Reads the body of one callback from Kafka again, to send a callback again whose body is not kept. A sandbox reads it: a
+//! Reads the bodies of callbacks from Kafka again, to send callbacks again whose bodies are not kept. A sandbox reads it: a
 //! record beside it may be one that ends its reader.
 
+mod letter;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,14 +15,19 @@ use tokio::time::Instant;
 use super::partition::Place;
 use super::polled::Polled;
 use super::sandbox::{Heard, Sandboxes};
+use crate::model::event::PartitionKey;
 use crate::model::lease::Facts;
 
-/// Bodies that are read at once.
+/// Readings at once.
 const AT_ONCE: usize = 1;
 /// How long one reading may take, with the wait for its place.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How often it looks whether the sandbox has brought something.
-const NEXT_LOOK: Duration = Duration::from_millis(20);
+const NEXT_LOOK: Duration = Duration::from_millis(5);
+/// Records that lie farther apart are not read by one sandbox.
+const FAR: i64 = 1_000;
+/// The bodies of one reading have together about so many bytes at most.
+const BYTES: usize = 8 << 20;
 
 /// Why a body can't be had from Kafka.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +40,21 @@ pub enum NoBody {
     Unreadable,
     #[error("Kafka did not give its record in time")]
     Silent,
+}
+
+/// What one reading has brought so far.
+struct Reading {
+    answers: Vec<Result<Bytes, NoBody>>,
+    bytes: usize,
+}
+
+impl Reading {
+    /// False if there is no room for another body. The first one always has room.
+    fn takes(&mut self, at: usize, answer: Result<Bytes, NoBody>) -> bool {
+        self.bytes = self.bytes.saturating_add(answer.as_ref().map_or(0, Bytes::len));
+        self.answers[at] = answer;
+        self.bytes < BYTES
+    }
 }
 
 /// Reads bodies again.
@@ -52,26 +75,78 @@ impl Rereader {
     ///
     /// # Errors
     /// [`NoBody`].
-    pub async fn read(&self, facts: &Facts) -> Result<Bytes, NoBody> {
+    pub async fn read(&self, facts: &Arc<Facts>) -> Result<Bytes, NoBody> {
+        let answers = self.read_all(std::slice::from_ref(facts)).await;
+        answers.into_iter().next().unwrap_or(Err(NoBody::Silent))
+    }
+
+    /// The bodies of these callbacks, each from the record that it came from. Those that are not read in time, or would take too
+    /// much memory, are `Silent`.
+    pub async fn read_all(&self, wanted: &[Arc<Facts>]) -> Vec<Result<Bytes, NoBody>> {
+        let mut reading = Reading { answers: vec![Err(NoBody::Silent); wanted.len()], bytes: 0 };
         let end = Instant::now() + PATIENCE;
         let place = tokio::time::timeout_at(end, self.places.acquire()).await;
-        let Ok(Ok(_place)) = place else { return Err(NoBody::Silent) };
-        let partition = &facts.record.partition;
-        let mut sandbox = self.sandboxes.sandbox(partition, Place::Offset(facts.record.offset));
+        let Ok(Ok(_place)) = place else { return reading.answers };
+        let mut of_partitions: BTreeMap<&Arc<PartitionKey>, Vec<(usize, &Arc<Facts>)>> = BTreeMap::new();
+        for (at, facts) in wanted.iter().enumerate() {
+            of_partitions.entry(&facts.record.partition).or_default().push((at, facts));
+        }
+        for records in of_partitions.values_mut() {
+            records.sort_by_key(|(_, facts)| facts.record.offset);
+            let mut left = &records[..];
+            while let Some(rest) = self.read_run(left, end, &mut reading).await {
+                left = rest;
+            }
+        }
+        reading.answers
+    }
+
+    /// Reads records of one partition, which are in their order, in one sandbox. Returns those that lie too far ahead for it.
+    async fn read_run<'w>(
+        &self,
+        mut left: &'w [(usize, &'w Arc<Facts>)],
+        end: Instant,
+        reading: &mut Reading,
+    ) -> Option<&'w [(usize, &'w Arc<Facts>)]> {
+        let (_, first) = left.first()?;
+        let from = Place::Offset(first.record.offset);
+        let mut sandbox = self.sandboxes.sandbox(&first.record.partition, from);
         let mut looks = tokio::time::interval(NEXT_LOOK);
         loop {
-            looks.tick().await;
-            match sandbox.hear() {
-                Some(Heard::Record(record)) => {
-                    return self.body(facts, &Polled::in_sandbox(&partition.topic, partition.number, &record));
+            let (at, facts) = left.first()?;
+            let Some(heard) = sandbox.hear() else {
+                if Instant::now() >= end {
+                    return None;
                 }
-                Some(Heard::Unread(_)) => return Err(NoBody::Unreadable),
+                looks.tick().await;
+                continue;
+            };
+            let (offset, answer) = match heard {
+                Heard::Record(record) => {
+                    let partition = &facts.record.partition;
+                    let polled = Polled::in_sandbox(&partition.topic, partition.number, &record);
+                    (record.offset, self.body(facts, &polled))
+                }
+                Heard::Unread(offset) => (offset, Err(NoBody::Unreadable)),
                 // Nothing was read: no process could be started.
-                Some(Heard::End(from)) if from == Place::Offset(facts.record.offset) => return Err(NoBody::Silent),
-                Some(Heard::End(_)) => return Err(NoBody::Gone),
-                Some(Heard::Lost) => return Err(NoBody::Silent),
-                None if Instant::now() >= end => return Err(NoBody::Silent),
-                None => {}
+                Heard::End(at_first) if at_first == from => return None,
+                Heard::End(_) => (i64::MAX, Err(NoBody::Gone)),
+                Heard::Lost => return None,
+            };
+            if offset < facts.record.offset {
+                continue;
+            }
+            if !reading.takes(*at, answer) {
+                return None;
+            }
+            left = &left[1..];
+            // Nothing of what comes lies below this offset.
+            while let Some((at, _)) = left.first().filter(|(_, facts)| facts.record.offset <= offset) {
+                reading.takes(*at, Err(NoBody::Gone));
+                left = &left[1..];
+            }
+            if left.first()?.1.record.offset.saturating_sub(offset) > FAR {
+                return Some(left);
             }
         }
     }

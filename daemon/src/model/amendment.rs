@@ -23,9 +23,13 @@ pub enum Amendment {
     Resend(Box<Resend>),
 }
 
-/// A round: where it goes, and with what.
+/// A round: where it goes, with what, and under which id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resend {
+    /// Nothing happens if the callback ended at this time or later. A job sends each callback again once.
+    pub ended_before: Option<Timestamp>,
+    /// With an id of its own, so that a receiver that knows the callback's id takes it as new.
+    pub new_id: bool,
     /// The task's own URL; `None` for the team's default.
     pub url: Option<CallbackUrl>,
     /// The queue of that URL.
@@ -45,6 +49,8 @@ pub enum Amended {
     Pending,
     /// It is being sent again already, in this round.
     Open(u32),
+    /// It ended too late to be sent again by this job.
+    EndedLater,
     /// There is no row of it.
     Unknown,
 }
@@ -108,6 +114,9 @@ fn open_round(rows: &Rows, resend: &Resend, now: Timestamp) -> (Rows, Amended) {
         (None, None) => return (rows.clone(), Amended::Unknown),
         (Some(settled), None) => settled,
     };
+    if resend.ended_before.is_some_and(|before| settled.settled_at >= before) {
+        return (rows.clone(), Amended::EndedLater);
+    }
     let round = settled.round.saturating_add(1);
     let pending = Pending {
         facts: Arc::new(Facts { queue: resend.queue.clone(), ..(*settled.facts).clone() }),
@@ -119,6 +128,7 @@ fn open_round(rows: &Rows, resend: &Resend, now: Timestamp) -> (Rows, Amended) {
         starts: 0,
         last_outcome: (settled.attempts > 0).then_some(settled.outcome),
         round,
+        new_id: resend.new_id,
     };
     let settled = Settled { round, ..settled.clone() };
     (Rows { settled: Some(settled), pending: Some(pending) }, Amended::Changed)

@@ -73,6 +73,59 @@ pub struct DeadLetter {
     pub value_len: u64,
     /// SHA-256 of the whole value. An earlier version did not store it.
     pub value_hash: Option<Hash>,
+    /// Those of the record's headers that carry identity. An earlier version did not store them.
+    pub headers: Option<IdentityHeaders>,
+}
+
+/// Headers of a record that say who it is for and what it is: names and values.
+pub type IdentityHeaders = Vec<(String, Vec<u8>)>;
+
+named! {
+    /// What became of a dead letter.
+    pub enum LetterState {
+        Open = "open",
+        /// It became a callback after all.
+        Resent = "resent",
+        /// An operator set it aside.
+        Discarded = "discarded",
+    }
+}
+
+/// What became of a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Fate {
+    #[default]
+    Open,
+    /// It became this callback, or is a copy of its event.
+    Resent(CallbackId),
+    Discarded,
+}
+
+impl Fate {
+    pub fn state(self) -> LetterState {
+        match self {
+            Self::Open => LetterState::Open,
+            Self::Resent(_) => LetterState::Resent,
+            Self::Discarded => LetterState::Discarded,
+        }
+    }
+
+    pub fn callback(self) -> Option<CallbackId> {
+        match self {
+            Self::Resent(id) => Some(id),
+            Self::Open | Self::Discarded => None,
+        }
+    }
+
+    /// What `state` and `callback` say together.
+    pub fn read(state: Option<&str>, callback: Option<CallbackId>) -> Option<Self> {
+        match (state.map_or(Some(LetterState::Open), LetterState::parse)?, callback) {
+            (LetterState::Open, _) => Some(Self::Open),
+            (LetterState::Resent, Some(id)) => Some(Self::Resent(id)),
+            (LetterState::Resent, None) => None,
+            (LetterState::Discarded, _) => Some(Self::Discarded),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -52,6 +52,8 @@ pub struct Lease {
     pub progress: Progress,
     /// 0, or which re-send of an ended callback this is.
     pub round: u32,
+    /// In this round the callback has an id of its own.
+    pub new_id: bool,
     pub token: Token,
     pub right: Right,
     /// The store's clock and the boot-time clock when the lease began.
@@ -64,6 +66,11 @@ pub struct Lease {
 impl Lease {
     pub fn id(&self) -> CallbackId {
         self.facts.id
+    }
+
+    /// The id that the receiver sees.
+    pub fn webhook_id(&self) -> String {
+        if self.new_id { format!("{}_r{}", self.id(), self.round) } else { self.id().to_string() }
     }
 
     /// Whether the callback was never tried. One that was cancelled before its first attempt and is sent again does not count.

@@ -45,6 +45,8 @@ pub struct Pending {
     pub starts: u32,
     pub last_outcome: Option<Outcome>,
     pub round: u32,
+    /// In this round the callback has an id of its own.
+    pub new_id: bool,
 }
 
 /// Both rows of one callback.
@@ -192,6 +194,7 @@ fn apply_park(rows: &Rows, park: &Park, ours: bool) -> Step {
         starts: u32::from(park.lease_until.is_some()),
         last_outcome: None,
         round: 0,
+        new_id: false,
     };
     Step { rows: Rows { settled: None, pending: Some(pending) }, attempt: None, verdict: Verdict::Parked }
 }
@@ -238,6 +241,7 @@ fn first_try(settle: &Settle) -> Step {
                 starts: 0,
                 last_outcome: Some(settle.attempt.outcome),
                 round: 0,
+                new_id: false,
             };
             Step {
                 rows: Rows { settled: None, pending: Some(pending) },

@@ -7,21 +7,16 @@ use bytes::Bytes;
 
 use super::callbacks::CallbackReport;
 use super::policy::Operation;
-use super::{OpsError, Session};
+use super::{Inner, OpsError, Session};
+use crate::base::clock::Timestamp;
+use crate::base::metrics::Metrics;
 use crate::deliver::resolve::queue_of;
 use crate::intake;
 use crate::model::amendment::{Amended, Amendment, Resend, amend};
 use crate::model::lease::Facts;
+use crate::model::settlement::Rows;
 use crate::model::state::State;
-
-/// How a callback is sent again.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct ResendAsk {
-    /// To the team's default URL, and not to the task's own.
-    pub to_default: bool,
-    /// Also if that is an origin where the callback never went.
-    pub allow_new_origin: bool,
-}
+use crate::store::resends::ResendForm;
 
 impl Session {
     /// Makes the next attempt of a pending callback due now. It takes the place of the planned one, so the callback gets no
@@ -54,7 +49,7 @@ impl Session {
     /// # Errors
     /// `forbidden`; `invalid_request`; `not_found`; `conflict` if it has not ended, if it is being sent again already, or if it
     /// would go to a new origin without consent; `pruned` if its body is not kept; or the store's.
-    pub async fn resend_callback(&self, id: &str, ask: ResendAsk) -> Result<CallbackReport, OpsError> {
+    pub async fn resend_callback(&self, id: &str, form: ResendForm) -> Result<CallbackReport, OpsError> {
         self.allow(Operation::ResendCallback)?;
         let callback = self.own_callback(id).await?;
         let Some(settled) = callback.rows.settled.as_ref().filter(|_| callback.rows.live().is_none()) else {
@@ -63,32 +58,8 @@ impl Session {
         };
         let facts = Arc::clone(&settled.facts);
         let body = self.inner.body_of(&facts).await?;
-        let resend = self.destination(&facts, ask, body).await?;
+        let resend = self.inner.destination(&facts, form, body, None).await?;
         self.amend(Operation::ResendCallback, callback, Amendment::Resend(Box::new(resend))).await
-    }
-
-    /// Where a callback goes when it is sent again.
-    async fn destination(&self, facts: &Facts, ask: ResendAsk, body: Bytes) -> Result<Resend, OpsError> {
-        let own = intake::decode::own_url(&body);
-        if !ask.to_default {
-            let queue = queue_of(&facts.team, own.as_deref(), facts.mode);
-            return Ok(Resend { url: own, queue, body });
-        }
-        let team = self.parts().admin.team(&facts.team).await?;
-        let Some(default) = team.as_ref().and_then(|team| team.default_url(facts.mode)) else {
-            return Err(OpsError::Conflict(format!("team {} has no default URL", facts.team)));
-        };
-        let target = |url: &str| queue_of(&facts.team, Some(url), facts.mode).target;
-        let is_new = own.is_some_and(|own| target(&own) != target(default));
-        if is_new && !ask.allow_new_origin {
-            return Err(OpsError::Conflict(format!(
-                "the default URL of team {} leads to {}, where this callback never went; allow that with allow_new_origin \
-                 (--allow-new-origin)",
-                facts.team,
-                target(default).name()
-            )));
-        }
-        Ok(Resend { url: None, queue: queue_of(&facts.team, None, facts.mode), body })
     }
 
     async fn amend(
@@ -108,20 +79,65 @@ impl Session {
         let team = callback.team().unwrap_or_default();
         let change = format!("{}{}", callback.id, where_to(&amendment));
         parts.admin.note(self.caller.entry(operation, team, change)).await?;
-        let ends = amendment == Amendment::Cancel && callback.rows.settled.is_none();
-        let amended = parts.store.amend(callback.id, amendment).await?;
-        refused(amended)?;
-        if ends {
-            parts.metrics.callbacks_total.with_label_values(&[State::Abandoned.name()]).inc();
-        }
+        let amended = parts.store.amend(vec![(callback.id, amendment.clone())]).await?;
+        refused(amended.into_iter().next().unwrap_or(Amended::Unknown))?;
+        parts.waker.wake();
+        counted_as_ended(&parts.metrics, &amendment, &callback.rows);
         self.own_callback(&callback.id.to_string()).await
+    }
+}
+
+impl Inner {
+    /// The round of a callback that is sent again.
+    ///
+    /// # Errors
+    /// `conflict` if there is no URL to send it to, or if that is a new origin without consent; or the store's.
+    pub(super) async fn destination(
+        &self,
+        facts: &Facts,
+        form: ResendForm,
+        body: Bytes,
+        ended_before: Option<Timestamp>,
+    ) -> Result<Resend, OpsError> {
+        let own = intake::decode::own_url(&body);
+        let new_id = form.new_id;
+        if !form.to_default {
+            let queue = queue_of(&facts.team, own.as_deref(), facts.mode);
+            return Ok(Resend { ended_before, new_id, url: own, queue, body });
+        }
+        let team = self.parts.directory.team(&facts.team).await?;
+        let Some(default) = team.as_ref().and_then(|entry| entry.team.default_url(facts.mode)) else {
+            return Err(OpsError::Conflict(format!("team {} has no default URL", facts.team)));
+        };
+        let target = |url: &str| queue_of(&facts.team, Some(url), facts.mode).target;
+        let is_new = own.is_some_and(|own| target(&own) != target(default));
+        if is_new && !form.allow_new_origin {
+            return Err(OpsError::Conflict(format!(
+                "the default URL of team {} leads to {}, where this callback never went; allow that with allow_new_origin \
+                 (--allow-new-origin)",
+                facts.team,
+                target(default).name()
+            )));
+        }
+        let queue = queue_of(&facts.team, None, facts.mode);
+        Ok(Resend { ended_before, new_id, url: None, queue, body })
+    }
+}
+
+/// Counts a callback that its operator ended. `rows` are those before.
+pub(super) fn counted_as_ended(metrics: &Metrics, amendment: &Amendment, rows: &Rows) {
+    if *amendment == Amendment::Cancel && rows.settled.is_none() {
+        metrics.callbacks_total.with_label_values(&[State::Abandoned.name()]).inc();
     }
 }
 
 /// Where a callback goes when it is sent again, for the audit.
 fn where_to(amendment: &Amendment) -> String {
     match amendment {
-        Amendment::Resend(resend) => format!(" to {}", resend.queue.target.name()),
+        Amendment::Resend(resend) => {
+            let under = if resend.new_id { " with a new id" } else { "" };
+            format!(" to {}{under}", resend.queue.target.name())
+        }
         Amendment::RetryNow | Amendment::Cancel => String::new(),
     }
 }
@@ -144,6 +160,7 @@ fn refusal(callback: &CallbackReport, amended: Amended, done: &str) -> OpsError 
             "{id} has not ended, so it can't be sent again; to make its next attempt now, say retry"
         )),
         Amended::Open(round) => OpsError::Conflict(format!("{id} is being sent again already (round {round})")),
+        Amended::EndedLater => OpsError::Conflict(format!("{id} has just ended")),
         Amended::Ended(ended) => OpsError::Conflict(format!(
             "{id} has ended ({}); only a pending callback can be {done}; to send it once more, say resend",
             ended.name()

@@ -1,5 +1,7 @@
 //! What happened to a callback, or to a task.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use scale_callback_serve::text::printable;
 
@@ -73,12 +75,8 @@ impl Session {
         self.allow(Operation::Callbacks)?;
         let (team, teams) = self.asked_teams(Operation::Callbacks, filter.team.as_deref())?;
         let filter = CallbackFilter { team, teams, ..filter };
-        self.inner.check_filter(&filter).await?;
-        let queues = match endpoint {
-            Some(endpoint) => Some(self.inner.queues_of(filter.team.as_deref(), endpoint).await?),
-            None => None,
-        };
-        let found = self.parts().reads.callbacks(CallbackFilter { queues, ..filter }, page).await?;
+        let filter = self.inner.checked(filter, endpoint).await?;
+        let found = self.parts().reads.callbacks(filter, page).await?;
         Ok(Found { docs: self.inner.reports(found.docs).await?, next: found.next })
     }
 
@@ -166,16 +164,31 @@ impl Session {
 }
 
 impl Inner {
-    /// Checks what a filter asks for: a team that does not exist, or a combination that nothing can match, is a mistake.
-    async fn check_filter(&self, filter: &CallbackFilter) -> Result<(), OpsError> {
+    /// Checks what a filter asks for, and finds the queues of its endpoint. A team that does not exist, or a combination that
+    /// nothing can match, is a mistake.
+    pub(super) async fn checked(
+        &self,
+        filter: CallbackFilter,
+        endpoint: Option<&str>,
+    ) -> Result<CallbackFilter, OpsError> {
         check_range(filter.since, filter.until)?;
+        if let Some(span) = filter.failed.filter(|span| span.from >= span.until) {
+            return Err(OpsError::invalid(format!(
+                "failed_since ({}) must be earlier than failed_until ({}): nothing lies between them",
+                span.from, span.until
+            )));
+        }
         if filter.reason.is_some() && filter.state.is_some_and(|state| state != State::Abandoned) {
             return Err(OpsError::invalid("only callbacks in the state abandoned have a reason"));
         }
-        match &filter.team {
-            Some(team) => self.check_team_exists(team).await,
-            None => Ok(()),
+        if let Some(team) = &filter.team {
+            self.check_team_exists(team).await?;
         }
+        let queues = match endpoint {
+            Some(endpoint) => Some(self.queues_of(filter.team.as_deref(), endpoint).await?),
+            None => None,
+        };
+        Ok(CallbackFilter { queues, ..filter })
     }
 
     async fn callback(&self, id: &str, sees: impl Fn(&str) -> bool) -> Result<CallbackReport, OpsError> {
@@ -195,7 +208,7 @@ impl Inner {
     }
 
     /// The body of a callback: as it is kept, or else from Kafka.
-    pub(super) async fn body_of(&self, facts: &Facts) -> Result<Bytes, OpsError> {
+    pub(super) async fn body_of(&self, facts: &Arc<Facts>) -> Result<Bytes, OpsError> {
         if let Some(body) = self.parts.reads.body(facts.id).await? {
             return Ok(body);
         }

@@ -169,6 +169,7 @@ impl Session {
                 }
             }
         }
+        parts.waker.wake();
         Ok(made_due)
     }
 }

@@ -19,6 +19,9 @@ pub enum OpsError {
     /// It would end callbacks, so it is done only if it is asked for again, with a confirmation.
     #[error("{0}")]
     ConfirmationNeeded(String),
+    /// It is about more than what was asked for, so it is done only with a confirmation.
+    #[error("{0}")]
+    TooManyRows(String),
     /// It existed, but is not kept any longer.
     #[error("{0}")]
     Pruned(String),

@@ -7,6 +7,7 @@
 
 pub mod amendments;
 pub mod audit;
+pub mod bulk;
 pub mod callbacks;
 mod caller;
 pub mod checks;
@@ -19,6 +20,7 @@ pub mod keys;
 mod names;
 pub mod offsets;
 pub mod policy;
+pub mod resends;
 pub mod retention;
 pub mod status;
 pub mod switch;
@@ -28,7 +30,7 @@ mod unauthenticated;
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 pub use caller::{Caller, CallerKind};
 pub use error::OpsError;
@@ -46,10 +48,10 @@ use crate::deliver::space_watch::SpaceShort;
 use crate::flight::Inflight;
 use crate::intake::{Ask, KafkaState, Rereader};
 use crate::keyring::Keyring;
-use crate::schedule::Lanes;
-use crate::store::EngineStore;
+use crate::schedule::{ClaimWaker, Lanes};
 use crate::store::admin::{AdminStore, Made};
 use crate::store::reads::Reads;
+use crate::store::{EngineStore, InstanceId};
 use policy::Operation;
 
 /// The settings that operations use and a reload can change.
@@ -65,6 +67,10 @@ pub struct Parts {
     pub admin: Arc<dyn AdminStore>,
     pub reads: Arc<dyn Reads>,
     pub store: Arc<dyn EngineStore>,
+    /// This run of the daemon.
+    pub instance: InstanceId,
+    /// Tells the claims that rows have become due.
+    pub waker: ClaimWaker,
     pub keyring: Arc<Keyring>,
     pub directory: Arc<Directory>,
     pub engine: Arc<Engine>,
@@ -95,11 +101,18 @@ struct Inner {
     parts: Parts,
     tokens: tokens::TokenCache,
     backlog: status::Backlog,
+    /// A job was created or resumed here.
+    resend_made: Notify,
 }
 
 impl Ops {
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(Inner { parts, tokens: tokens::TokenCache::default(), backlog: status::Backlog::default() }))
+        Self(Arc::new(Inner {
+            parts,
+            tokens: tokens::TokenCache::default(),
+            backlog: status::Backlog::default(),
+            resend_made: Notify::new(),
+        }))
     }
 
     /// The operations, as they are for this caller.

@@ -85,9 +85,20 @@ operations! {
     RetryCallback "retry_callback" Operate Objects "retry a callback" audited "callback.retry";
     ResendCallback "resend_callback" Operate Objects "send a callback again" audited "callback.resend";
     CancelCallback "cancel_callback" Operate Objects "cancel a callback" audited "callback.cancel";
+    RetryCallbacks "retry_callbacks" Operate Objects "retry many callbacks" audited "callback.retry_all";
+    CancelCallbacks "cancel_callbacks" Operate Objects "cancel many callbacks" audited "callback.cancel_all";
+    PreviewResend "preview_resend" Operate Objects "count the callbacks that would be sent again";
+    CreateResend "create_resend" Operate Objects "send many callbacks again" audited "resend.create";
+    Resends "resends" Read Objects "list the jobs that send callbacks again";
+    Resend "resend" Read Objects "see a job that sends callbacks again";
+    PauseResend "pause_resend" Operate Objects "pause a job that sends callbacks again" audited "resend.pause";
+    ResumeResend "resume_resend" Operate Objects "resume a job that sends callbacks again" audited "resend.resume";
+    CancelResend "cancel_resend" Operate Objects "cancel a job that sends callbacks again" audited "resend.cancel";
     Task "task" Read Objects "see what happened to a task";
     DeadLetters "dead_letters" Read Objects "list dead letters";
     DeadLetter "dead_letter" Read Objects "see a dead letter";
+    ResendDeadLetter "resend_dead_letter" Operate Objects "send a dead letter again" audited "dead_letter.resend";
+    DiscardDeadLetter "discard_dead_letter" Operate Objects "set a dead letter aside" audited "dead_letter.discard";
     Endpoints "endpoints" Read Objects "list endpoints";
     Endpoint "endpoint" Read Team "see an endpoint";
     RetryEndpoint "retry_endpoint" Operate Team "retry the callbacks of an endpoint" audited "endpoint.retry";
@@ -109,6 +120,14 @@ impl Operation {
                         | Self::RetryCallback
                         | Self::ResendCallback
                         | Self::CancelCallback
+                        | Self::RetryCallbacks
+                        | Self::CancelCallbacks
+                        | Self::CreateResend
+                        | Self::PauseResend
+                        | Self::ResumeResend
+                        | Self::CancelResend
+                        | Self::ResendDeadLetter
+                        | Self::DiscardDeadLetter
                 ))
     }
 

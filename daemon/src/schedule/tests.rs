@@ -69,6 +69,7 @@ fn lease(number: u8) -> Arc<Lease> {
         body: Bytes::from_static(b"{}"),
         progress: Progress::default(),
         round: 0,
+        new_id: false,
         token: Token(1),
         right: Right::Row,
         born_at: Timestamp::from_millis(0),

@@ -1,4 +1,4 @@
-//! The trait of the admin side: teams, their keys, tokens, idempotency keys and the audit.
+//! The trait of the admin side: teams, their keys, tokens, jobs, idempotency keys and the audit.
 //!
 //! Every change is one transaction that raises the version, changes the rows and writes an audit row, or does nothing
 //! at all. If a change depends on rows in the store, the caller passes a decision: a pure function that
@@ -8,6 +8,7 @@ pub(in crate::store) mod audit;
 pub(in crate::store) mod idempotency;
 mod keys;
 mod over_sql;
+pub(in crate::store) mod resends;
 mod teams;
 pub(in crate::store) mod tokens;
 mod usage;
@@ -22,7 +23,8 @@ pub use usage::Used;
 
 pub(in crate::store) use over_sql::some_keys;
 
-use super::Answer;
+use super::resends::ResendRow;
+use super::{Answer, InstanceId};
 use crate::base::clock::Timestamp;
 use crate::model::team::Team;
 
@@ -35,6 +37,8 @@ pub type Refusal = Box<dyn Any + Send>;
 pub type DecideTeam = Box<dyn FnOnce(Team) -> Result<(Team, String), Refusal> + Send>;
 /// Takes all keys of the team, and decides whether one more may be added.
 pub type DecideNewKey = Box<dyn FnOnce(Vec<KeyRow>) -> Result<(), Refusal> + Send>;
+/// Takes a job, and returns it with another state or rate.
+pub type DecideResend = Box<dyn FnOnce(ResendRow) -> Result<ResendRow, Refusal> + Send>;
 /// Takes all keys of the team and the store's time, and returns the changed key.
 pub type DecideKey = Box<dyn FnOnce(Vec<KeyRow>, Timestamp) -> Result<KeyRow, Refusal> + Send>;
 
@@ -92,6 +96,26 @@ pub trait AdminStore: Send + Sync {
     /// Revokes a token; the row after it, or `None` where there is no such token. The first revocation counts.
     fn revoke_token(&self, id: &str, audit: AuditEntry) -> Answer<'_, Option<TokenRow>>;
 
+    /// Creates a job. `Exists`: there are as many as there may be that have not ended.
+    fn create_resend(&self, row: ResendRow, once: Option<IdempotencyKey>, audit: AuditEntry) -> Answer<'_, Made>;
+
+    fn resend(&self, id: &str) -> Answer<'_, Option<ResendRow>>;
+
+    /// Jobs below the id `before`, newest first.
+    fn resends(&self, before: Option<String>, limit: usize) -> Answer<'_, Vec<ResendRow>>;
+
+    /// Changes the state and the rate of a job; `None` where there is no such job.
+    fn decide_resend(
+        &self,
+        id: &str,
+        audit: AuditEntry,
+        decide: DecideResend,
+    ) -> Answer<'_, Option<Result<ResendRow, Refusal>>>;
+
+    /// Takes running jobs for this instance, a few of the oldest, until the given time. Those that another instance holds are
+    /// left out. It writes no audit row.
+    fn hold_resends(&self, instance: InstanceId, until: Timestamp) -> Answer<'_, Vec<ResendRow>>;
+
     /// Records when tokens and keys were last used. It is no change: it raises no version and writes no audit row. What
     /// was used later already, or does not exist, stays as it is.
     fn mark_used(&self, used: Vec<(Used, Timestamp)>) -> Answer<'_, ()>;
@@ -128,6 +152,17 @@ impl dyn AdminStore {
         let decide: DecideNewKey = Box::new(|keys| refuse(keys).map_or(Ok(()), |refusal| Err(boxed(refusal))));
         let answer = self.decide_new_key(key, once, audit, decide);
         Box::pin(async move { Ok(answer.await?.map_err(typed)) })
+    }
+
+    /// Changes a job, which is read inside the transaction. `None` if there is no such job.
+    pub fn change_resend<E: Send + 'static>(
+        &self,
+        id: &str,
+        audit: AuditEntry,
+        decide: impl FnOnce(ResendRow) -> Result<ResendRow, E> + Send + 'static,
+    ) -> Answer<'_, Option<Result<ResendRow, E>>> {
+        let answer = self.decide_resend(id, audit, Box::new(|row| decide(row).map_err(boxed)));
+        Box::pin(async move { Ok(answer.await?.map(|decided| decided.map_err(typed))) })
     }
 
     /// Changes one key. The decision gets all keys of the team, read inside the transaction.

@@ -9,16 +9,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::resends::ResendCounts;
 use super::{Answer, StoreError};
 use crate::base::clock::Timestamp;
-use crate::model::amendment::{Amended, Amendment};
+use crate::model::amendment::{Amended, Amendment, Resend};
 use crate::model::callback::{CallbackId, Hash};
-use crate::model::endpoint::QueueKey;
+use crate::model::endpoint::{CallbackUrl, QueueKey};
 use crate::model::endpoint_history::EndpointHistory;
 use crate::model::event::PartitionKey;
-use crate::model::lease::Token;
+use crate::model::lease::{Facts, Token};
 use crate::model::offsets::Watermark;
-use crate::model::settlement::{Change, Pending, Verdict};
+use crate::model::settlement::{Change, Park, Pending, Rows, Verdict};
 
 /// Names one instance: one run of a daemon on a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -150,6 +151,79 @@ pub struct Taken {
     pub deaths: u32,
 }
 
+/// A dead letter that became an event after all, as a callback that is due.
+#[derive(Debug, Clone)]
+pub struct LetterResend {
+    pub letter: CallbackId,
+    pub facts: Arc<Facts>,
+    pub url: Option<CallbackUrl>,
+    pub body: Bytes,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LetterResent {
+    Parked,
+    /// There is a callback of this event already.
+    Known,
+    /// There is a callback of this id, but with another content.
+    Reused,
+    /// There is no such dead letter.
+    Unknown,
+}
+
+impl LetterResent {
+    /// For a callback that has rows already, or none.
+    pub(super) fn of(rows: &Rows, facts: &Facts) -> Self {
+        let pending = rows.pending.as_ref().map(|row| &row.facts);
+        match pending.or(rows.settled.as_ref().map(|row| &row.facts)) {
+            None => Self::Parked,
+            Some(known) if known.content_hash == facts.content_hash => Self::Known,
+            Some(_) => Self::Reused,
+        }
+    }
+}
+
+impl LetterResend {
+    /// The row of the callback. Nobody holds a lease of it.
+    pub(super) fn park(&self, now: Timestamp) -> Park {
+        Park {
+            facts: Arc::clone(&self.facts),
+            epoch: 0,
+            url: self.url.clone(),
+            body: self.body.clone(),
+            due: now,
+            token: Token(0),
+            lease_until: None,
+        }
+    }
+}
+
+/// A step of a job that sends many callbacks again.
+#[derive(Debug, Clone)]
+pub struct ResendStep {
+    pub job: String,
+    /// The instance that holds the job.
+    pub instance: InstanceId,
+    /// Where the cursor of the job must stand.
+    pub from: Option<CallbackId>,
+    /// Where it stands afterwards.
+    pub to: Option<CallbackId>,
+    /// Nothing is left to look at: the job is done.
+    pub is_last: bool,
+    pub rounds: Vec<(CallbackId, Resend)>,
+    /// What the job looked at and leaves alone.
+    pub left: ResendCounts,
+}
+
+impl ResendStep {
+    /// What the step did, if it opened so many of its rounds.
+    pub(super) fn counts(&self, opened: usize) -> ResendCounts {
+        let busy = self.rounds.len().saturating_sub(opened) as u64;
+        ResendCounts { opened: self.left.opened + opened as u64, busy: self.left.busy + busy, ..self.left }
+    }
+}
+
 /// Which old rows to delete. Pending rows are never deleted.
 #[derive(Debug, Clone, Copy)]
 pub struct PruneAsk {
@@ -276,8 +350,19 @@ pub trait EngineStore: Send + Sync {
     /// Takes due rows under a lease, in O(rows taken): queues in the order of their next time, rows by due time.
     fn claim(&self, ask: ClaimAsk) -> Answer<'_, Claimed>;
 
-    /// Changes one callback as an operator asks, in a transaction of its own.
-    fn amend(&self, id: CallbackId, amendment: Amendment) -> Answer<'_, Amended>;
+    /// Changes callbacks as an operator asks, each of another id, in one transaction. Answers for the first of them, as many as are
+    /// done together: all, or fewer if their bodies would take much memory, and at least one.
+    fn amend(&self, changes: Vec<(CallbackId, Amendment)>) -> Answer<'_, Vec<Amended>>;
+
+    /// Opens rounds, and moves the cursor of their job, in one transaction. Answers with what it did; `None` if the job does not run
+    /// any more, is held by another instance, or stands elsewhere.
+    fn resend(&self, step: ResendStep) -> Answer<'_, Option<ResendCounts>>;
+
+    /// Makes a callback of a dead letter, and records that it is one now (row 33).
+    fn resend_letter(&self, resend: LetterResend) -> Answer<'_, LetterResent>;
+
+    /// Sets a dead letter aside. False if there is none of this id.
+    fn discard_letter(&self, letter: CallbackId) -> Answer<'_, bool>;
 
     /// Makes pending callbacks of a queue due now that wait for a later time and are not under way: the earliest first, at
     /// most so many. Answers with their number.

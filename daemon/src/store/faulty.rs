@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::resends::ResendCounts;
 use super::{
-    Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, NewLog, PruneAsk,
-    Pruned, Pulse, SetBack, Space, StoreError, Take, TakeAsk, Taken,
+    Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, LetterResend,
+    LetterResent, NewLog, PruneAsk, Pruned, Pulse, ResendStep, SetBack, Space, StoreError, Take, TakeAsk, Taken,
 };
 use crate::base::clock::Timestamp;
 use crate::model::amendment::{Amended, Amendment};
@@ -129,8 +130,20 @@ impl EngineStore for FaultyStore {
         self.guarded(self.inner.claim(ask))
     }
 
-    fn amend(&self, id: CallbackId, amendment: Amendment) -> Answer<'_, Amended> {
-        self.guarded(self.inner.amend(id, amendment))
+    fn amend(&self, changes: Vec<(CallbackId, Amendment)>) -> Answer<'_, Vec<Amended>> {
+        self.guarded(self.inner.amend(changes))
+    }
+
+    fn resend(&self, step: ResendStep) -> Answer<'_, Option<ResendCounts>> {
+        self.guarded(self.inner.resend(step))
+    }
+
+    fn resend_letter(&self, resend: LetterResend) -> Answer<'_, LetterResent> {
+        self.guarded(self.inner.resend_letter(resend))
+    }
+
+    fn discard_letter(&self, letter: CallbackId) -> Answer<'_, bool> {
+        self.guarded(self.inner.discard_letter(letter))
     }
 
     fn retry_queue(&self, queue: QueueKey, at_most: usize) -> Answer<'_, usize> {

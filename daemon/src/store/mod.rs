@@ -10,12 +10,15 @@ pub mod admin;
 pub mod batch;
 mod engine;
 pub mod faulty;
+mod filter;
+mod letters;
 pub mod memory;
 mod packed;
 mod postgres;
 mod queue_changes;
 pub mod reads;
 mod report;
+pub mod resends;
 mod search;
 pub mod sql;
 mod sqlite;
@@ -32,8 +35,8 @@ use crate::model::dead_letter::ValueBudget;
 use crate::model::keeping::Keeping;
 use admin::AdminStore;
 pub use engine::{
-    Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, NewLog, PartitionWatermark,
-    PruneAsk, Pruned, Pulse, SetBack, Space, Take, TakeAsk, Taken,
+    Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, LetterResend, LetterResent,
+    NewLog, PartitionWatermark, PruneAsk, Pruned, Pulse, ResendStep, SetBack, Space, Take, TakeAsk, Taken,
 };
 pub use postgres::{PostgresUrl, UrlError};
 use reads::Reads;

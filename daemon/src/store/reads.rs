@@ -4,42 +4,14 @@
 use bytes::Bytes;
 
 use super::Answer;
+pub use super::filter::{CallbackFilter, QueueMatch, Span};
 use crate::base::clock::Timestamp;
 use crate::model::attempt::Outcome;
 use crate::model::callback::CallbackId;
-use crate::model::dead_letter::{DeadLetter, Unreadable};
+use crate::model::dead_letter::{DeadLetter, Fate, LetterState, Unreadable};
 use crate::model::event::PartitionKey;
 use crate::model::offsets::Watermark;
-use crate::model::retry::Reason;
 use crate::model::settlement::{Ended, NumberedAttempt, Rows, Verdict};
-use crate::model::state::State;
-use crate::model::team::Mode;
-
-/// A queue by its name, of one team or of all.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QueueMatch {
-    pub team: Option<String>,
-    pub target: String,
-}
-
-/// Which callbacks; every given field must match.
-#[derive(Debug, Clone, Default)]
-pub struct CallbackFilter {
-    pub team: Option<String>,
-    /// One of these teams.
-    pub teams: Option<Vec<String>>,
-    pub task: Option<String>,
-    /// One of these queues.
-    pub queues: Option<Vec<QueueMatch>>,
-    pub state: Option<State>,
-    pub reason: Option<Reason>,
-    /// Of the last attempt.
-    pub outcome: Option<Outcome>,
-    pub mode: Option<Mode>,
-    /// The event's time, at or after this, and before that.
-    pub since: Option<Timestamp>,
-    pub until: Option<Timestamp>,
-}
 
 /// Which dead letters; every given field must match.
 #[derive(Debug, Clone, Default)]
@@ -49,6 +21,7 @@ pub struct DeadLetterFilter {
     pub teams: Option<Vec<String>>,
     pub task: Option<String>,
     pub reason: Option<Unreadable>,
+    pub state: Option<LetterState>,
     pub since: Option<Timestamp>,
     pub until: Option<Timestamp>,
 }
@@ -92,6 +65,7 @@ pub struct PartitionOffsets {
 pub struct BuriedLetter {
     pub letter: DeadLetter,
     pub buried_at: Timestamp,
+    pub fate: Fate,
 }
 
 /// Which queues, and up to which number their callbacks are counted; 0 counts none.
@@ -210,8 +184,14 @@ pub trait Reads: Send + Sync {
     fn attempts(&self, id: CallbackId) -> Answer<'_, Vec<NumberedAttempt>>;
     /// The last recorded attempt of each callback.
     fn last_attempts(&self, ids: Vec<CallbackId>) -> Answer<'_, Vec<Option<LastAttempt>>>;
-    /// The body, while its callback is pending.
+    /// The body of a callback, as far as it is kept.
     fn body(&self, id: CallbackId) -> Answer<'_, Option<Bytes>>;
+    /// The bodies of the first of these callbacks: as many as have together at most so many bytes, and at least one.
+    fn bodies(&self, ids: Vec<CallbackId>, at_most: usize) -> Answer<'_, Vec<Option<Bytes>>>;
+    /// Ids of callbacks that match.
+    fn callback_ids(&self, filter: CallbackFilter, page: Page) -> Answer<'_, Found<CallbackId>>;
+    /// Rounds that were not tried yet, at most `at_most` of them.
+    fn untried_rounds(&self, at_most: usize) -> Answer<'_, usize>;
     /// Callbacks that match.
     fn callbacks(&self, filter: CallbackFilter, page: Page) -> Answer<'_, Found<(CallbackId, Rows)>>;
     /// Dead letters that match, each with the first [`LISTED_BYTES`] of its value.

@@ -9,7 +9,7 @@ use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
 use crate::model::state::State;
 use crate::model::team::Mode;
-use crate::store::reads::CallbackFilter;
+use crate::store::reads::{CallbackFilter, Span};
 
 /// A page is answered within this time, full or not.
 pub(super) const BUDGET: Duration = Duration::from_millis(500);
@@ -17,6 +17,10 @@ pub(super) const BUDGET: Duration = Duration::from_millis(500);
 pub(super) const STRIDE: usize = 256;
 /// At most this many queues get a cursor each. A filter with more queues is decided row by row.
 const CURSORS: usize = 8;
+/// The latest time that an id has room for, in milliseconds.
+const LATEST: i64 = (1 << 48) - 1;
+/// The clocks of those who make event ids are not ahead of ours by more than this.
+const AHEAD: Duration = Duration::from_secs(86_400);
 
 /// A range of ids: at or above `floor`, below `ceiling`.
 #[derive(Debug, Clone)]
@@ -31,7 +35,7 @@ pub(super) struct Range {
 /// The ranges of ids between two times and below an id. Ids begin with the time of their event, or with zeros where
 /// that is not known.
 pub(super) fn ranges(since: Option<Timestamp>, until: Option<Timestamp>, before: Option<CallbackId>) -> Vec<Range> {
-    let time = |at: Timestamp| at.millis().max(1).to_be_bytes()[2..].to_vec();
+    let time = |at: Timestamp| at.millis().clamp(1, LATEST).to_be_bytes()[2..].to_vec();
     let below = |end: Option<Vec<u8>>| {
         let ends = [end, before.map(|id| id.as_bytes().to_vec())];
         ends.into_iter().flatten().min().unwrap_or_else(|| vec![0xff; 17])
@@ -74,6 +78,14 @@ impl Table {
         }
     }
 
+    /// The HTTP status of the last attempt.
+    pub(super) fn status(self) -> &'static str {
+        match self {
+            Self::Pending => "(SELECT status FROM attempt WHERE attempt.id = pending.id ORDER BY n DESC LIMIT 1)",
+            Self::Settled => "status",
+        }
+    }
+
     /// The time at which the record was read.
     pub(super) fn read_at(self) -> &'static str {
         match self {
@@ -101,6 +113,28 @@ pub(super) struct Search {
     pub(super) table: Table,
     pub(super) by: By,
     pub(super) range: Range,
+    /// Whether the status of the last attempt is asked for.
+    pub(super) wants_status: bool,
+    /// In which time an attempt must have failed.
+    pub(super) failed: Option<Span>,
+}
+
+impl Search {
+    /// The columns that a [`Candidate`] is read from, after the id. `first` and `end` stand for the values of
+    /// [`failed`](Self::failed).
+    pub(super) fn columns(&self, first: &str, end: &str) -> String {
+        let (columns, status) =
+            (self.table.columns(), if self.wants_status { self.table.status() } else { "CAST(NULL AS integer)" });
+        let failed = match self.failed {
+            Some(_) => format!(
+                "EXISTS (SELECT 1 FROM attempt WHERE attempt.id = {}.id AND attempt.outcome <> 'ok'
+                         AND attempt.begun_at >= {first} AND attempt.begun_at < {end})",
+                self.table.name()
+            ),
+            None => "1 = 1".to_owned(),
+        };
+        format!("team, queue, {columns}, test, {status}, {failed}")
+    }
 }
 
 /// The cursors that together give every callback which may match. `queues` has the numbers of the filter's queues.
@@ -110,9 +144,17 @@ pub(super) fn searches(
     before: Option<CallbackId>,
 ) -> Vec<Search> {
     let ways = ways(filter, queues);
-    let ranges = ranges(filter.since, filter.until, before);
+    // Nothing fails before its event.
+    let until = filter.until.or(filter.failed.map(|span| span.until.plus(AHEAD)));
+    let ranges = ranges(filter.since, until, before);
     let in_range = |range: Range| {
-        let search = move |(table, by): &(Table, By)| Search { table: *table, by: by.clone(), range: range.clone() };
+        let search = move |(table, by): &(Table, By)| Search {
+            table: *table,
+            by: by.clone(),
+            range: range.clone(),
+            wants_status: filter.status.is_some(),
+            failed: filter.failed,
+        };
         ways.iter().map(search).collect::<Vec<_>>()
     };
     ranges.into_iter().flat_map(in_range).collect()
@@ -120,14 +162,15 @@ pub(super) fn searches(
 
 fn ways(filter: &CallbackFilter, queues: Option<&HashSet<i64>>) -> Vec<(Table, By)> {
     let mut ways = Vec::new();
-    if filter.state.is_none_or(|state| state == State::Pending) && filter.reason.is_none() {
+    if filter.state.is_none_or(|state| state == State::Pending) && filter.reason.is_none() && !filter.undelivered {
         ways.push((Table::Pending, filter.task.clone().map_or(By::All, By::Task)));
     }
     if filter.state == Some(State::Pending) {
         return ways;
     }
     // Only abandoned callbacks have a reason.
-    let failed = filter.reason.is_some() || filter.state.is_some_and(|state| state != State::Delivered);
+    let failed =
+        filter.reason.is_some() || filter.undelivered || filter.state.is_some_and(|state| state != State::Delivered);
     let few_queues = queues.filter(|queues| failed && queues.len() <= CURSORS);
     let by = match (&filter.task, few_queues, filter.reason, &filter.team, filter.state) {
         (Some(task), ..) => By::Task(task.clone()),
@@ -138,6 +181,11 @@ fn ways(filter: &CallbackFilter, queues: Option<&HashSet<i64>>) -> Vec<(Table, B
         (None, None, Some(reason), ..) => By::FailedReason(reason.name()),
         (None, None, None, Some(team), _) if failed => By::FailedTeam(team.clone()),
         (None, None, None, None, Some(state)) if failed => By::FailedState(state.name()),
+        (None, None, None, None, None) if failed => {
+            let states = [State::Exhausted, State::Abandoned];
+            ways.extend(states.map(|state| (Table::Settled, By::FailedState(state.name()))));
+            return ways;
+        }
         _ => By::All,
     };
     ways.push((Table::Settled, by));
@@ -154,6 +202,10 @@ pub(super) struct Candidate {
     pub(super) reason: Option<String>,
     pub(super) outcome: Option<String>,
     pub(super) test: bool,
+    /// Of the last attempt, if it is asked for.
+    pub(super) status: Option<u16>,
+    /// Whether an attempt failed in the time that is asked for.
+    pub(super) failed: bool,
 }
 
 impl Candidate {
@@ -163,8 +215,12 @@ impl Candidate {
             && filter.teams.as_ref().is_none_or(|teams| teams.contains(&self.team))
             && queues.is_none_or(|queues| queues.contains(&self.queue))
             && filter.state.is_none_or(|state| state.name() == self.state)
+            && !(filter.undelivered
+                && [State::Pending, State::Delivered].iter().any(|state| state.name() == self.state))
             && filter.reason.is_none_or(|reason| Some(reason.name()) == self.reason.as_deref())
             && filter.outcome.is_none_or(|outcome| Some(outcome.name()) == self.outcome.as_deref())
             && filter.mode.is_none_or(|mode| (mode == Mode::Test) == self.test)
+            && filter.status.is_none_or(|status| Some(status) == self.status)
+            && self.failed
     }
 }

@@ -106,8 +106,15 @@ impl Row {
     /// # Errors
     /// See [`Row::text`].
     pub fn bytes(&self, column: usize) -> Result<Vec<u8>, StoreError> {
+        self.opt_bytes(column)?.ok_or_else(|| wrong(column, "bytes"))
+    }
+
+    /// # Errors
+    /// See [`Row::text`].
+    pub fn opt_bytes(&self, column: usize) -> Result<Option<Vec<u8>>, StoreError> {
         match self.0.get(column) {
-            Some(Value::Bytes(bytes)) => Ok(bytes.clone()),
+            Some(Value::Bytes(bytes)) => Ok(Some(bytes.clone())),
+            Some(Value::Null) => Ok(None),
             _ => Err(wrong(column, "bytes")),
         }
     }

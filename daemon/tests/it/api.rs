@@ -126,6 +126,8 @@ pub fn requests(ids: &BTreeMap<&str, String>) -> Vec<(&'static str, &'static str
         ("get", "/tasks/{task}", format!("/tasks/{TASK}"), Value::Null),
         ("get", "/dead_letters", "/dead_letters?reason=not_json".into(), Value::Null),
         ("get", "/dead_letters/{id}", format!("/dead_letters/{}", id("letter")), Value::Null),
+        ("post", "/dead_letters/{id}/discard", format!("/dead_letters/{}/discard", id("letter")), json!({})),
+        ("post", "/dead_letters/{id}/resend", format!("/dead_letters/{}/resend", id("letter")), json!({})),
         ("get", "/endpoints", "/endpoints".into(), Value::Null),
         ("get", "/endpoints/{team}/{origin}", format!("/endpoints/{TEAM}/{}", escaped(&id("origin"))), Value::Null),
         (
@@ -134,6 +136,15 @@ pub fn requests(ids: &BTreeMap<&str, String>) -> Vec<(&'static str, &'static str
             format!("/endpoints/{TEAM}/{}/retry", escaped(&id("origin"))),
             json!({}),
         ),
+        ("post", "/callbacks/retry", "/callbacks/retry".into(), json!({"team": TEAM, "task": "none"})),
+        ("post", "/callbacks/cancel", "/callbacks/cancel".into(), json!({"team": TEAM, "task": "none"})),
+        ("post", "/resends/preview", "/resends/preview".into(), json!({"team": TEAM})),
+        ("post", "/resends", "/resends".into(), json!({"team": TEAM, "reason": "gone"})),
+        ("get", "/resends", "/resends?limit=1".into(), Value::Null),
+        ("get", "/resends/{id}", format!("/resends/{}", id("resend")), Value::Null),
+        ("post", "/resends/{id}/pause", format!("/resends/{}/pause", id("resend")), json!({})),
+        ("post", "/resends/{id}/resume", format!("/resends/{}/resume", id("resend")), json!({"rate": 5})),
+        ("post", "/resends/{id}/cancel", format!("/resends/{}/cancel", id("resend")), json!({})),
         ("get", "/tokens", "/tokens".into(), Value::Null),
         ("post", "/tokens", "/tokens".into(), json!({"name": "a", "scope": "read"})),
         ("post", "/tokens/{id}/revoke", format!("/tokens/{}/revoke", id("token")), json!({})),
@@ -143,7 +154,7 @@ pub fn requests(ids: &BTreeMap<&str, String>) -> Vec<(&'static str, &'static str
     ]
 }
 
-/// One thing of each kind: a delivered task, a pending callback, a dead letter, a new key, a token to revoke.
+/// One thing of each kind: a delivered task, a pending callback, a dead letter, a new key, a token to revoke, a paused job.
 pub async fn furnished(harness: &Harness, api: &Api) -> (BTreeMap<&'static str, String>, [Recorder; 2]) {
     let good = harness.accepting().await;
     let bad = harness.recorder(std::sync::Arc::new(|_, _| Reply::status(503))).await;
@@ -167,7 +178,12 @@ pub async fn furnished(harness: &Harness, api: &Api) -> (BTreeMap<&'static str, 
     let key = api.post(&format!("/teams/{TEAM}/keys"), &json!({"kind": "signing", "mode": "live"})).await;
     let token = api.post("/tokens", &json!({"name": "goes", "scope": "read"})).await;
     let text = |value: &Value| value.as_str().unwrap().to_owned();
+    // It is paused before its first second is over.
+    let job = api.post("/resends", &json!({"team": TEAM, "state": "delivered", "rate": 1})).await;
+    let resend = text(&job.json["resend_id"]);
+    assert_eq!(api.post(&format!("/resends/{resend}/pause"), &json!({})).await.json["state"], "paused");
     let ids = [
+        ("resend", resend),
         ("delivered", delivered.to_string()),
         ("pending", pending.0.to_string()),
         ("letter", letter),
@@ -350,6 +366,7 @@ async fn each_error_code_comes_with_its_problem_and_changes_nothing() {
         ("confirmation_needed", 409, {
             api.send("PATCH", &format!("/admin/v1/teams/{TEAM}"), &[], r#"{"retries":0}"#).await
         }),
+        ("too_many_rows", 409, api.post("/callbacks/cancel", &json!({"team": TEAM, "at_most": 0})).await),
         ("url_refused", 400, api.post("/teams", &json!({"team_id": "t", "default_url": "http://10.0.0.1/"})).await),
         ("key_state", 409, {
             api.post(&of_key("promote"), &json!({})).await;

@@ -79,7 +79,11 @@ async fn furnished() -> Furnished {
     .await;
     let created = process.json(&["keys", "create", "--team", TEAM, "--kind", "signing", "--mode", "test"]);
     let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let again = ["callbacks", "resend", "--team", TEAM, "--state", "delivered", "--rate", "1", "--yes"];
+    let job = text(&process.json(&again)["resend_id"]);
+    process.json(&["resends", "pause", &job]);
     let names = vec![
+        ("rs_019ab1c2d3e4f5a6b7c8", job),
         ("cb_01kav9ft00zkek0kfes3qvf608", delivered),
         ("cb_pending", pending),
         ("dl_01kav9ft00zkek0kfes3qvf608", text(&letters["docs"][0]["dead_letter_id"])),
@@ -134,6 +138,7 @@ fn same_for_all_runs(text: &str, folder: &Path) -> String {
     for (pattern, name) in [
         (r"\b(cb|dl)_[0-9a-z]{26}\b", "${1}_ID"),
         (r"\b(key|tok|st|req|test)_[0-9a-f]{16}\b", "${1}_ID"),
+        (r"\brs_[0-9a-f]{20}\b", "rs_ID"),
         (r"\bcbt_[0-9a-f]{64}\b", "cbt_VALUE"),
         (r"\b(live|test)_(auth|hmac)_[0-9a-f]+\b", "${1}_${2}_VALUE"),
         (r"whsec_[A-Za-z0-9+/=]+", "whsec_VALUE"),
@@ -213,7 +218,11 @@ async fn every_command_has_an_example_and_every_example_runs() {
         let example = if command == "tokens revoke" {
             let made = furnished.process.json(&["tokens", "create", "--name", "goes", "--scope", "read"]);
             example.replace("tok_0123456789abcdef", made["token_id"].as_str().unwrap())
-        } else if ["callbacks payload", "callbacks retry", "callbacks cancel"].contains(&command.as_str()) {
+        } else if command == "resends cancel" {
+            let again = ["callbacks", "resend", "--team", TEAM, "--state", "delivered", "--rate", "1", "--yes"];
+            let made = furnished.process.json(&again);
+            example.replace("rs_019ab1c2d3e4f5a6b7c8", made["resend_id"].as_str().unwrap())
+        } else if ["callbacks payload", "callbacks cancel"].contains(&command.as_str()) {
             example.replace("cb_01kav9ft00zkek0kfes3qvf608", "cb_pending")
         } else if command == "teams create" {
             example.replace(TEAM, "team_new")

@@ -291,6 +291,18 @@ impl Harness {
         Recorder::start(self.verifier().await, rule).await.unwrap()
     }
 
+    /// A recording receiver that accepts everything for new teams, which are created with it.
+    pub async fn recorder_of(&self, teams: &[&str]) -> Recorder {
+        let mut verifier = self.verifier().await;
+        for team in teams {
+            self.session().create_team(team, TeamChange::default(), None).await.unwrap();
+            let secret = self.key(team, KeyKind::Signing, Mode::Live).await;
+            let auth = self.key(team, KeyKind::CallbackAuth, Mode::Live).await;
+            verifier = verifier.or_credential(Credential::signed_and_keyed(*team, &secret, &auth).unwrap());
+        }
+        Recorder::start(verifier, Arc::new(|_, _| Reply::status(204))).await.unwrap()
+    }
+
     /// A recording receiver that accepts everything.
     pub async fn accepting(&self) -> Recorder {
         self.recorder(Arc::new(|_, _| Reply::status(204))).await

@@ -7,8 +7,8 @@ use callbackd::demo::broker::Broker;
 use callbackd::model::retry::Reason;
 use callbackd::model::settlement::Ended;
 use callbackd::ops::OpsError;
-use callbackd::ops::amendments::ResendAsk;
 use callbackd::ops::callbacks::CallbackReport;
+use callbackd::store::resends::ResendForm;
 use callbackd_bench::recorder::Recorder;
 use scale_callback::receiver::Reply;
 use scale_callback_auth::{Credential, Verifier};
@@ -40,7 +40,7 @@ fn refused(result: Result<CallbackReport, OpsError>, with: &str) {
 async fn what_failed_arrives_when_it_is_sent_again_with_the_same_id_and_body() {
     let harness = Harness::with(&[("RETRY__RETRIES", "0")]).await;
     let (recorder, status) = receiver(&harness, 503).await;
-    let ask = ResendAsk::default();
+    let ask = ResendForm::default();
     let session = harness.session();
     harness.produce(&Event::new("task-down").to(recorder.url("/callbacks")));
     let (id, rows, _) = harness.ended("task-down").await;
@@ -78,7 +78,7 @@ async fn what_failed_arrives_when_it_is_sent_again_with_the_same_id_and_body() {
 async fn what_has_not_ended_or_is_sent_again_already_is_refused_with_what_to_do() {
     let harness = Harness::with(&[("RETRY__FIRST", "1h"), ("RETRY__HORIZON", "24h")]).await;
     let (recorder, status) = receiver(&harness, 503).await;
-    let (session, ask) = (harness.session(), ResendAsk::default());
+    let (session, ask) = (harness.session(), ResendForm::default());
     harness.produce(&Event::new("task-waits").to(recorder.url("/callbacks")));
     let id = harness
         .until("it failed once", async || {
@@ -119,7 +119,7 @@ async fn a_tasks_wrong_url_is_mended_by_the_default_with_consent() {
     let harness = Harness::with(&[("RETRY__RETRIES", "0")]).await;
     let recorder = harness.accepting().await;
     let session = harness.session();
-    let to_default = ResendAsk { to_default: true, allow_new_origin: false };
+    let to_default = ResendForm { to_default: true, ..ResendForm::default() };
     harness.produce(&Event::new("task-lost").to(closed_url()));
     let (id, rows, _) = harness.ended("task-lost").await;
     assert_eq!(rows.settled.unwrap().ended, Ended::Exhausted);
@@ -129,7 +129,7 @@ async fn a_tasks_wrong_url_is_mended_by_the_default_with_consent() {
         callbackd::ops::teams::TeamChange { default_url: Some(Some(recorder.url("/default"))), ..Default::default() };
     session.update_team(TEAM, change, true).await.unwrap();
     refused(session.resend_callback(&id, to_default).await, "where this callback never went");
-    session.resend_callback(&id, ResendAsk { allow_new_origin: true, ..to_default }).await.unwrap();
+    session.resend_callback(&id, ResendForm { allow_new_origin: true, ..to_default }).await.unwrap();
     harness
         .until("it arrives at the default", async || {
             let settled = session.callback(&id).await.ok()?.rows.settled?;

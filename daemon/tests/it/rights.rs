@@ -11,15 +11,18 @@ use callbackd::demo::broker::Broker;
 use callbackd::intake::partition::AcceptFrom;
 use callbackd::model::permission::{Right, Rights, TeamLimit};
 use callbackd::model::team::{AuthForm, KeyKind, Mode};
+use callbackd::ops::bulk::Which;
 use callbackd::ops::endpoints::EndpointFilter;
 use callbackd::ops::keys::NewKey;
 use callbackd::ops::policy::{Denied, Operation, Subject};
+use callbackd::ops::resends::NewResend;
 use callbackd::ops::switch::Switch;
 use callbackd::ops::teams::TeamChange;
 use callbackd::ops::tokens::NewToken;
 use callbackd::ops::{Caller, OpsError, Session};
 use callbackd::store::admin::AuditFilter;
 use callbackd::store::reads::{CallbackFilter, DeadLetterFilter, Page};
+use callbackd::store::resends::ResendForm;
 use scale_callback_serve::client::Remote;
 use serde_json::{Value, json};
 
@@ -63,9 +66,25 @@ async fn ask(session: &Session, operation: Operation) -> Result<(), OpsError> {
         Operation::RetryCallback => session.retry_callback("cb_none").await.map(drop),
         Operation::ResendCallback => session.resend_callback("cb_none", Default::default()).await.map(drop),
         Operation::CancelCallback => session.cancel_callback("cb_none").await.map(drop),
+        Operation::RetryCallbacks => session.retry_callbacks(no_pending()).await.map(drop),
+        Operation::CancelCallbacks => session.cancel_callbacks(no_pending()).await.map(drop),
+        Operation::PreviewResend => session.preview_resend(CallbackFilter::default(), None).await.map(drop),
+        Operation::CreateResend => {
+            let nowhere = ResendForm { allow_new_origin: true, ..ResendForm::default() };
+            let filter = CallbackFilter::default();
+            let new = NewResend { filter, endpoint: None, form: nowhere, rate: None, at_most: 0 };
+            session.create_resend(new, None).await.map(drop)
+        }
+        Operation::Resends => session.resends(None, 1).await.map(drop),
+        Operation::Resend => session.resend("rs_none").await.map(drop),
+        Operation::PauseResend => session.pause_resend("rs_none").await.map(drop),
+        Operation::ResumeResend => session.resume_resend("rs_none", None).await.map(drop),
+        Operation::CancelResend => session.cancel_resend("rs_none").await.map(drop),
         Operation::Task => session.task("none").await.map(drop),
         Operation::DeadLetters => session.dead_letters(DeadLetterFilter::default(), page()).await.map(drop),
         Operation::DeadLetter => session.dead_letter("dl_none").await.map(drop),
+        Operation::ResendDeadLetter => session.resend_dead_letter("dl_none").await.map(drop),
+        Operation::DiscardDeadLetter => session.discard_dead_letter("dl_none").await.map(drop),
         Operation::Endpoints => session.endpoints(EndpointFilter::default(), None, 1).await.map(drop),
         Operation::Endpoint => session.endpoint(team, "https://a.example").await.map(drop),
         Operation::RetryEndpoint => session.retry_endpoint(team, "https://a.example").await.map(drop),
@@ -82,6 +101,11 @@ async fn ask(session: &Session, operation: Operation) -> Result<(), OpsError> {
         Operation::RevokeToken => session.revoke_token("tok_none").await.map(drop),
         Operation::Audit => session.audit(AuditFilter::default(), None, 1).await.map(drop),
     }
+}
+
+/// There is no pending callback.
+fn no_pending() -> Which {
+    Which { filter: CallbackFilter::default(), endpoint: None, at_most: 0, before: None }
 }
 
 fn kinds() -> Vec<Rights> {
@@ -183,7 +207,7 @@ fn no_handler_of_the_api_holds_the_daemon_itself() {
 async fn every_path_of_the_api_refuses_whoever_lacks_the_right() {
     let (harness, api) = started().await;
     // The ids do not exist: whether a caller may ask does not depend on what exists.
-    let names = ["key", "pending", "letter", "token", "origin", "url"];
+    let names = ["key", "pending", "letter", "token", "resend", "origin", "url"];
     let ids: BTreeMap<_, _> = names.into_iter().map(|name| (name, "none".to_owned())).collect();
     let mut callers = vec![(None, api.with("")), (None, api.with(format!("cbt_{}", "0".repeat(64))))];
     for rights in kinds().into_iter().filter(|rights| *rights != Rights::default()) {

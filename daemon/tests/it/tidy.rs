@@ -28,7 +28,15 @@ const ORDER: [&[&str]; 16] = [
 const ORDER_INSIDE: [(&str, &[&[&str]]); 5] = [
     (
         "store",
-        &[&["sql"], &["engine", "reads", "admin"], &["report"], &["sqlite", "memory", "faulty", "batch"], &["tools"]],
+        &[
+            &["sql"],
+            &["filter"],
+            &["resends"],
+            &["engine", "reads", "admin"],
+            &["report"],
+            &["sqlite", "memory", "faulty", "batch"],
+            &["tools"],
+        ],
     ),
     (
         "store/sqlite",

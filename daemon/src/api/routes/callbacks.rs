@@ -16,7 +16,7 @@ use super::super::shapes::{
 use super::dead_letters::VALUE_IN_LIST;
 use crate::ops::callbacks::CallbackReport;
 use crate::ops::{OpsError, Session, named};
-use crate::store::reads::{self, CallbackFilter};
+use crate::store::reads::{self, CallbackFilter, Span};
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -38,6 +38,9 @@ pub(super) struct CallbacksQuery {
     /// Only callbacks whose last attempt had this outcome.
     #[param(inline, value_type = Option<OutcomeName>)]
     outcome: Option<String>,
+    /// Only callbacks whose last attempt was answered with this HTTP status.
+    #[param(value_type = Option<u16>, minimum = 100, maximum = 999)]
+    status: Option<String>,
     /// Only callbacks of live tasks, or of test tasks.
     #[param(inline, value_type = Option<ModeName>)]
     mode: Option<String>,
@@ -48,6 +51,12 @@ pub(super) struct CallbacksQuery {
     /// Only callbacks whose event is older than this time: RFC 3339, or a date, which means its midnight in UTC.
     #[param(format = DateTime)]
     until: Option<String>,
+    /// Only callbacks with an attempt that failed at this time or later. It needs failed_until.
+    #[param(format = DateTime)]
+    failed_since: Option<String>,
+    /// Only callbacks with an attempt that failed before this time. It needs failed_since.
+    #[param(format = DateTime)]
+    failed_until: Option<String>,
     /// How many callbacks the page holds at most.
     #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
     limit: Option<String>,
@@ -62,6 +71,8 @@ impl CallbacksQuery {
             state: named("state", self.state.as_deref())?,
             reason: named("reason", self.reason.as_deref())?,
             outcome: named("outcome", self.outcome.as_deref())?,
+            status: self.status.as_deref().map(status).transpose()?,
+            failed: span(self.failed_since.as_deref(), self.failed_until.as_deref())?,
             mode: named("mode", self.mode.as_deref())?,
             since: time_if_given(self.since.as_deref())?,
             until: time_if_given(self.until.as_deref())?,
@@ -69,8 +80,23 @@ impl CallbacksQuery {
             teams: None,
             task: self.task,
             queues: None,
+            undelivered: false,
         };
         Ok((filter, self.endpoint))
+    }
+}
+
+fn status(text: &str) -> Result<u16, Problem> {
+    let status = text.parse().ok().filter(|status| (100..1_000).contains(status));
+    status.ok_or_else(|| Problem::invalid("status is an HTTP status, a number from 100 to 999"))
+}
+
+/// The time in which an attempt must have failed.
+pub(super) fn span(since: Option<&str>, until: Option<&str>) -> Result<Option<Span>, Problem> {
+    match (time_if_given(since)?, time_if_given(until)?) {
+        (Some(from), Some(until)) => Ok(Some(Span { from, until })),
+        (None, None) => Ok(None),
+        _ => Err(Problem::invalid("failed_since and failed_until are given together")),
     }
 }
 

@@ -9,7 +9,8 @@ use super::super::paging::Paging;
 use super::super::problem::Problem;
 use super::super::shapes::names::UnreadableName;
 use super::super::shapes::{DeadLetterShape, Page};
-use crate::ops::{Session, named};
+use crate::model::dead_letter::LetterState;
+use crate::ops::{Session, named, required};
 use crate::store::reads::{self, DeadLetterFilter};
 
 /// Bytes of a dead letter's value that a list shows, and that one letter alone shows.
@@ -27,6 +28,8 @@ pub(super) struct DeadLettersQuery {
     /// Why the record can't become a callback.
     #[param(inline, value_type = Option<UnreadableName>)]
     reason: Option<String>,
+    /// Only dead letters in this state, `open` unless given; `all` for all of them.
+    state: Option<String>,
     /// Only records of this time or later: RFC 3339, or a date, which means its midnight in
     /// UTC.
     #[param(format = DateTime)]
@@ -45,6 +48,11 @@ impl DeadLettersQuery {
     fn filter(self) -> Result<DeadLetterFilter, Problem> {
         Ok(DeadLetterFilter {
             reason: named("reason", self.reason.as_deref())?,
+            state: match self.state.as_deref() {
+                None => Some(LetterState::Open),
+                Some("all") => None,
+                Some(name) => Some(required("state", name)?),
+            },
             since: time_if_given(self.since.as_deref())?,
             until: time_if_given(self.until.as_deref())?,
             team: self.team,
@@ -82,4 +90,27 @@ pub(super) async fn dead_letter(
     Query(_): Query<Nothing>,
 ) -> Answer<DeadLetterShape> {
     Ok(Json(DeadLetterShape::new(session.dead_letter(&id).await?, VALUE_ALONE)))
+}
+
+/// Read a dead letter once more, after what was wrong was mended.
+///
+/// Its team was created, for example, or `intake.max_event` was raised. If it can be read now, it becomes a callback that is due,
+/// with the id that its event would have had.
+/// Errors: conflict if it still can't become a callback, or did before; pruned if its record is neither kept nor in Kafka.
+#[utoipa::path(post, path = "/dead_letters/{id}/resend", tag = "dead letters",
+    params(("id" = String, Path, pattern = "^dl_[0-7][0-9a-hjkmnp-tv-z]{25}$", description = "Its id: dl_ and 26 characters.")),
+    responses((status = 200, body = DeadLetterShape)))]
+pub(super) async fn resend_dead_letter(session: Session, Place(id): Place<String>) -> Answer<DeadLetterShape> {
+    Ok(Json(DeadLetterShape::new(session.resend_dead_letter(&id).await?, VALUE_IN_LIST)))
+}
+
+/// Set a dead letter aside.
+///
+/// Lists do not show it unless they are asked for it. It can still be sent again.
+/// Errors: conflict if it became a callback.
+#[utoipa::path(post, path = "/dead_letters/{id}/discard", tag = "dead letters",
+    params(("id" = String, Path, pattern = "^dl_[0-7][0-9a-hjkmnp-tv-z]{25}$", description = "Its id: dl_ and 26 characters.")),
+    responses((status = 200, body = DeadLetterShape)))]
+pub(super) async fn discard_dead_letter(session: Session, Place(id): Place<String>) -> Answer<DeadLetterShape> {
+    Ok(Json(DeadLetterShape::new(session.discard_dead_letter(&id).await?, VALUE_IN_LIST)))
 }

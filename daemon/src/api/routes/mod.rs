@@ -1,9 +1,11 @@
 //! The operations of `/admin/v1`, by noun. Each handler parses the request, calls one operation of `ops`, and writes the
 //! answer. Its documentation is the API's.
 
+mod bulk;
 mod callbacks;
 mod dead_letters;
 mod endpoints;
+mod resends;
 mod status;
 mod teams;
 mod tokens;
@@ -31,6 +33,8 @@ pub(super) fn all() -> OpenApiRouter<Ops> {
         .routes(routes!(teams::revoke_key))
         .routes(routes!(teams::reveal_key))
         .routes(routes!(callbacks::callbacks))
+        .routes(routes!(bulk::retry_callbacks))
+        .routes(routes!(bulk::cancel_callbacks))
         .routes(routes!(callbacks::callback))
         .routes(routes!(callbacks::attempts))
         .routes(routes!(callbacks::payload))
@@ -40,9 +44,17 @@ pub(super) fn all() -> OpenApiRouter<Ops> {
         .routes(routes!(callbacks::task))
         .routes(routes!(dead_letters::dead_letters))
         .routes(routes!(dead_letters::dead_letter))
+        .routes(routes!(dead_letters::resend_dead_letter))
+        .routes(routes!(dead_letters::discard_dead_letter))
         .routes(routes!(endpoints::endpoints))
         .routes(routes!(endpoints::endpoint))
         .routes(routes!(endpoints::retry_endpoint))
+        .routes(routes!(resends::resends, resends::create_resend))
+        .routes(routes!(resends::preview_resend))
+        .routes(routes!(resends::resend))
+        .routes(routes!(resends::pause_resend))
+        .routes(routes!(resends::resume_resend))
+        .routes(routes!(resends::cancel_resend))
         .routes(routes!(tokens::tokens, tokens::create_token))
         .routes(routes!(tokens::revoke_token))
         .routes(routes!(tokens::audit))

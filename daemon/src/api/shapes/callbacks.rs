@@ -9,8 +9,8 @@ use crate::flight::FirstTry;
 use crate::model::callback::CallbackId;
 use crate::model::lease::Facts;
 use crate::model::settlement::{Pending, Settled};
-use crate::ops::amendments::ResendAsk;
 use crate::ops::callbacks::{AttemptReport, CallbackReport};
+use crate::store::resends::ResendForm;
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CallbackShape {
@@ -153,11 +153,14 @@ pub struct CallbackResend {
     pub to_default: bool,
     /// Also if that leads to an origin where the callback never went.
     pub allow_new_origin: bool,
+    /// With an id of its own, the callback's id and `_r` and the number of the round, so that a receiver that knows the callback's
+    /// id takes it as new.
+    pub new_id: bool,
 }
 
-impl From<CallbackResend> for ResendAsk {
+impl From<CallbackResend> for ResendForm {
     fn from(body: CallbackResend) -> Self {
-        Self { to_default: body.to_default, allow_new_origin: body.allow_new_origin }
+        Self { to_default: body.to_default, allow_new_origin: body.allow_new_origin, new_id: body.new_id }
     }
 }
 

@@ -4,12 +4,18 @@ use scale_callback_serve::text::{hex, printable};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::names::LetterStateName;
 use crate::ops::dead_letters::LetterReport;
 
 /// A task event that can't become a callback.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct DeadLetterShape {
     pub dead_letter_id: String,
+    /// What became of it: nothing yet, or it became a callback, or an operator set it aside.
+    #[schema(inline, value_type = LetterStateName)]
+    pub state: &'static str,
+    /// The callback that it became.
+    pub callback_id: Option<String>,
     /// Why it can't become a callback.
     pub reason: &'static str,
     /// What exactly is wrong, for people.
@@ -40,6 +46,8 @@ impl DeadLetterShape {
         let text = |id: Option<Box<str>>| id.map(|id| printable(id.as_bytes(), 256));
         Self {
             dead_letter_id: letter.id.to_dead_letter_id(),
+            state: row.fate.state().name(),
+            callback_id: row.fate.callback().map(|id| id.to_string()),
             reason: letter.reason.name(),
             detail: letter.detail,
             team_id: text(letter.team),

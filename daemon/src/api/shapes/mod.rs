@@ -1,17 +1,21 @@
 //! The API's JSON: names in snake_case, times as in RFC 3339 with milliseconds in UTC. Customers' bytes are shown as text;
 //! what is not text is escaped.
 
+mod bulk;
 mod callbacks;
 mod dead_letters;
 mod endpoints;
 pub mod names;
+mod resends;
 mod status;
 mod teams;
 mod tokens;
 
+pub use bulk::{BulkShape, PendingShape};
 pub use callbacks::{AttemptShape, AttemptsShape, CallbackResend, CallbackShape, TaskShape, UnderWayShape};
 pub use dead_letters::DeadLetterShape;
 pub use endpoints::{EndpointRetry, EndpointShape, OutcomeCount};
+pub use resends::{NewResendShape, ResendFilterShape, ResendPreview, ResendResume, ResendShape};
 pub use status::{Acceptance, ClockShape, InstanceShape, LogLevelShape, OffsetsShape, StartedShape, StatusShape};
 pub use teams::{
     AuthSwitch, CheckShape, KeyShape, NewKeyShape, OriginForm, Promotion, RevealedKey, Revocation, StepShape,

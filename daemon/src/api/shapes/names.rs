@@ -10,12 +10,13 @@ use utoipa::{PartialSchema, ToSchema};
 use crate::base::named::Named;
 use crate::intake::partition::AcceptFrom;
 use crate::model::attempt::Outcome;
-use crate::model::dead_letter::Unreadable;
+use crate::model::dead_letter::{LetterState, Unreadable};
 use crate::model::permission::Right;
 use crate::model::retry::Reason;
 use crate::model::state::State;
 use crate::model::team::{AuthForm, HttpPolicy, KeyKind, Mode};
 use crate::ops::endpoints::EndpointState;
+use crate::store::resends::ResendState;
 
 macro_rules! documented {
     ($($set:ident $named:ty)*) => {
@@ -48,7 +49,9 @@ documented! {
     ReasonName Reason
     OutcomeName Outcome
     UnreadableName Unreadable
+    LetterStateName LetterState
     EndpointStateName EndpointState
+    ResendStateName ResendState
 }
 
 fn one_of<T: Named>(all: &[T]) -> RefOr<Schema> {

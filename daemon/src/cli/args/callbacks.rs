@@ -29,9 +29,16 @@ pub(in crate::cli) struct Filters {
     /// Only callbacks whose last attempt had this outcome: ok, server_error, connect_refused, ...
     #[arg(long)]
     pub(in crate::cli) outcome: Option<String>,
+    /// Only callbacks whose last attempt was answered with this HTTP status.
+    #[arg(long, value_name = "CODE", value_parser = whole_number::<u16>)]
+    pub(in crate::cli) status: Option<u16>,
     /// Only callbacks of this mode: live or test.
     #[arg(long)]
     pub(in crate::cli) mode: Option<String>,
+    /// Only callbacks with an attempt that failed between these two times, for example while a receiver was down: 3h..2h, or
+    /// 2026-11-24T14:00:00Z..2026-11-24T15:00:00Z. Without the second time, until now.
+    #[arg(long, value_name = "FROM..UNTIL")]
+    pub(in crate::cli) failed_between: Option<String>,
     /// Only callbacks whose event happened at this time or later. Write how long ago (30m, 2h, 7d), a date (its
     /// midnight in UTC), or an RFC 3339 time.
     #[arg(long, value_name = "TIME")]
@@ -39,6 +46,15 @@ pub(in crate::cli) struct Filters {
     /// Only callbacks whose event is older than this time.
     #[arg(long, value_name = "TIME")]
     pub(in crate::cli) until: Option<String>,
+}
+
+impl Filters {
+    /// Whether no filter is given.
+    pub(in crate::cli) fn is_empty(&self) -> bool {
+        let Self { team, task, endpoint, state, reason, outcome, status, mode, failed_between, since, until } = self;
+        let texts = [team, task, endpoint, state, reason, outcome, mode, failed_between, since, until];
+        texts.iter().all(|text| text.is_none()) && status.is_none()
+    }
 }
 
 #[derive(Debug, Clone, Args)]
@@ -90,30 +106,18 @@ pub(in crate::cli) enum CallbacksCommand {
         /// The callback's id.
         id: String,
     },
-    /// Make the next attempt of a pending callback now. It takes the place of the planned one.
-    #[command(after_help = "Example:\n  callbackd callbacks retry cb_01kav9ft00zkek0kfes3qvf608")]
-    Retry {
-        /// The callback's id.
-        id: String,
-    },
-    /// Send a callback that has ended once more: the same id and body, signed with the keys of now.
-    #[command(after_help = "Example:\n  callbackd callbacks resend cb_01kav9ft00zkek0kfes3qvf608")]
-    Resend {
-        /// The callback's id.
-        id: String,
-        /// Send it to the team's default URL, and not to the task's own.
-        #[arg(long)]
-        to_default: bool,
-        /// Send it there also if that is an origin where the callback never went.
-        #[arg(long, requires = "to_default")]
-        allow_new_origin: bool,
-    },
-    /// End a pending callback without another attempt. An attempt that is under way goes on.
+    /// Make the next attempt of a pending callback now, or of all that match the filters. It takes the place of the planned one.
+    #[command(after_help = "Example:\n  callbackd callbacks retry --endpoint https://acme.example:443 --yes")]
+    Retry(PendingArgs),
+    /// Send a callback that has ended once more, or all that match the filters: the same id and body, signed with the keys of
+    /// now. Without --state and --reason, the filters mean callbacks that have ended and were not delivered.
+    #[command(
+        after_help = "With filters, a job does it, which goes on if this command or the daemon ends: see callbackd resends.\nThe exit status is 6 if --wait was given and the job was cancelled or paused.\n\nExample:\n  callbackd callbacks resend --team team_acme --failed-between 3h..2h --yes"
+    )]
+    Resend(Box<ResendArgs>),
+    /// End a pending callback without another attempt, or all that match the filters. An attempt that is under way goes on.
     #[command(after_help = "Example:\n  callbackd callbacks cancel cb_01kav9ft00zkek0kfes3qvf608")]
-    Cancel {
-        /// The callback's id.
-        id: String,
-    },
+    Cancel(PendingArgs),
     /// Print the last ten callbacks, and then each new or changed one, until Ctrl-C.
     #[command(after_help = "Example:\n  callbackd callbacks watch --team team_acme --count 2")]
     Watch {
@@ -136,6 +140,83 @@ pub(in crate::cli) enum CallbacksCommand {
         /// The file to write. An existing file is never overwritten. Without it, standard output is used.
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct PendingArgs {
+    /// The callback's id. Without it, filters say which callbacks.
+    pub(in crate::cli) id: Option<String>,
+    #[command(flatten)]
+    pub(in crate::cli) filters: Filters,
+    /// Do not ask, however many callbacks match.
+    #[arg(long, conflicts_with = "id")]
+    pub(in crate::cli) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ResendArgs {
+    /// The callback's id. Without it, filters say which callbacks.
+    pub(in crate::cli) id: Option<String>,
+    #[command(flatten)]
+    pub(in crate::cli) filters: Filters,
+    /// Send to the team's default URL, and not to the task's own.
+    #[arg(long, help_heading = "How")]
+    pub(in crate::cli) to_default: bool,
+    /// Send there also if that is an origin where the callback never went.
+    #[arg(long, requires = "to_default", help_heading = "How")]
+    pub(in crate::cli) allow_new_origin: bool,
+    /// Send each with an id of its own, so that a receiver that knows the callback's id takes it as new.
+    #[arg(long, help_heading = "How")]
+    pub(in crate::cli) new_id: bool,
+    /// At most so many callbacks a second. Without it, as many as there is room for.
+    #[arg(long, value_name = "N", value_parser = whole_number::<u32>, conflicts_with = "id", help_heading = "How")]
+    pub(in crate::cli) rate: Option<u32>,
+    /// Only count the callbacks that match.
+    #[arg(long, conflicts_with_all = ["id", "wait"], help_heading = "How")]
+    pub(in crate::cli) dry_run: bool,
+    /// Do not ask, however many callbacks match.
+    #[arg(long, conflicts_with = "id", help_heading = "How")]
+    pub(in crate::cli) yes: bool,
+    /// Wait until the job is over, and show how far it has come. Ctrl-C ends the waiting, and the job goes on.
+    #[arg(long, conflicts_with = "id", help_heading = "How")]
+    pub(in crate::cli) wait: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum ResendsCommand {
+    /// List the jobs that send many callbacks again, newest first.
+    #[command(after_help = "Example:\n  callbackd resends list")]
+    List {
+        #[command(flatten)]
+        page: PageArgs,
+    },
+    /// Show one job.
+    #[command(after_help = "Example:\n  callbackd resends get rs_019ab1c2d3e4f5a6b7c8")]
+    Get {
+        /// The job's id.
+        id: String,
+    },
+    /// Open no more rounds until the job is resumed. Those that are open go on.
+    #[command(after_help = "Example:\n  callbackd resends pause rs_019ab1c2d3e4f5a6b7c8")]
+    Pause {
+        /// The job's id.
+        id: String,
+    },
+    /// Go on with a paused job.
+    #[command(after_help = "Example:\n  callbackd resends resume rs_019ab1c2d3e4f5a6b7c8 --rate 50")]
+    Resume {
+        /// The job's id.
+        id: String,
+        /// At most so many callbacks a second from now on.
+        #[arg(long, value_name = "N", value_parser = whole_number::<u32>)]
+        rate: Option<u32>,
+    },
+    /// End a job. Rounds that are open go on.
+    #[command(after_help = "Example:\n  callbackd resends cancel rs_019ab1c2d3e4f5a6b7c8")]
+    Cancel {
+        /// The job's id.
+        id: String,
     },
 }
 
@@ -203,6 +284,9 @@ pub(in crate::cli) struct Letters {
     /// Only records that can't become a callback for this reason: not_json, unknown_team, ...
     #[arg(long)]
     pub(in crate::cli) reason: Option<String>,
+    /// Only dead letters in this state: open, resent or discarded. all shows all of them. [default: open]
+    #[arg(long)]
+    pub(in crate::cli) state: Option<String>,
     /// Only records of this time or later. Write how long ago (30m, 2h, 7d), a date (its
     /// midnight in UTC), or an RFC 3339 time.
     #[arg(long, value_name = "TIME")]
@@ -210,6 +294,25 @@ pub(in crate::cli) struct Letters {
     /// Only records that are older than this time.
     #[arg(long, value_name = "TIME")]
     pub(in crate::cli) until: Option<String>,
+}
+
+impl Letters {
+    /// Whether no filter is given.
+    pub(in crate::cli) fn is_empty(&self) -> bool {
+        let Self { team, task, reason, state, since, until } = self;
+        [team, task, reason, state, since, until].iter().all(|text| text.is_none())
+    }
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct LettersArgs {
+    /// The dead letter's id. Without it, filters say which dead letters.
+    pub(in crate::cli) id: Option<String>,
+    #[command(flatten)]
+    pub(in crate::cli) letters: Letters,
+    /// Do not ask, however many dead letters match.
+    #[arg(long, conflicts_with = "id")]
+    pub(in crate::cli) yes: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -228,6 +331,15 @@ pub(in crate::cli) enum DeadLettersCommand {
         /// The dead letter's id.
         id: String,
     },
+    /// Read a dead letter once more, or all that match the filters, after what was wrong was mended, for example when its team was
+    /// created. What can be read now becomes a callback.
+    #[command(
+        after_help = "The exit status is 1 if any of them still can't become a callback.\n\nExample:\n  callbackd dead-letters resend --team team_acme --reason unknown_team --yes"
+    )]
+    Resend(LettersArgs),
+    /// Set a dead letter aside, or all that match the filters. Lists do not show it unless they are asked for it.
+    #[command(after_help = "Example:\n  callbackd dead-letters discard dl_01kav9ft00zkek0kfes3qvf608")]
+    Discard(LettersArgs),
 }
 
 #[derive(Debug, Subcommand)]

@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub(super) use callbacks::{
     CallbacksCommand, ClockCommand, DeadLettersCommand, EndpointsCommand, ExportFormat, Filters, InstancesCommand,
-    Letters, OffsetsCommand, PageArgs, TasksCommand,
+    Letters, LettersArgs, OffsetsCommand, PageArgs, PendingArgs, ResendArgs, ResendsCommand, TasksCommand,
 };
 pub(super) use local::{ConfigCommand, KeyringCommand, MigrateArgs, StoreCommand};
 pub(super) use teams::{AuditCommand, KeysCommand, NewTokenArgs, TeamFields, TeamsCommand, TokensCommand};
@@ -24,7 +24,7 @@ pub(super) use teams::{AuditCommand, KeysCommand, NewTokenArgs, TeamFields, Team
     after_help = "To see it work, without Kafka and without any configuration: callbackd demo\n\
                   To explain a word such as lane or watermark: callbackd glossary WORD\n\
                   Exit status: 0 done, 1 failed, 2 wrong usage or refused, 3 not found, 4 not authenticated or not \
-                  allowed, 5 the daemon can't be reached, 130 Ctrl-C.\n\
+                  allowed, 5 the daemon can't be reached, 6 what was waited for ended badly, 130 Ctrl-C.\n\
                   Example:\n  callbackd demo --events 200"
 )]
 pub(crate) struct Arguments {
@@ -96,13 +96,16 @@ pub(super) enum Command {
     /// Show what happened to a task, or why nothing is known of it.
     #[command(subcommand, visible_alias = "task")]
     Tasks(TasksCommand),
-    /// Show callbacks and their attempts.
+    /// Show callbacks and their attempts, and send them again.
     #[command(subcommand, visible_alias = "callback")]
     Callbacks(CallbacksCommand),
+    /// Show and control the jobs that send many callbacks again.
+    #[command(subcommand, visible_alias = "resend")]
+    Resends(ResendsCommand),
     /// Show endpoints: the places where callbacks go, and the outcomes of their last attempts.
     #[command(subcommand, visible_alias = "endpoint")]
     Endpoints(EndpointsCommand),
-    /// Show dead letters: task events that can't become a callback.
+    /// Show dead letters: task events that can't become a callback. Send them again once they can.
     #[command(subcommand, visible_alias = "dead-letter")]
     DeadLetters(DeadLettersCommand),
     /// Show how far each partition was read, and choose where to start reading.

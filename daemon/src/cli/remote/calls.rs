@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::super::args::{
     AuditCommand, CallbacksCommand, ClockCommand, Command, ConfigCommand, DeadLettersCommand, EndpointsCommand,
-    Filters, InstancesCommand, KeysCommand, Letters, OffsetsCommand, PageArgs, TasksCommand, TeamFields, TeamsCommand,
-    TokensCommand,
+    Filters, InstancesCommand, KeysCommand, Letters, OffsetsCommand, PageArgs, ResendsCommand, TasksCommand,
+    TeamFields, TeamsCommand, TokensCommand,
 };
 use super::super::{Failure, duration, secret_from};
 use super::views::{self, View};
@@ -47,7 +47,7 @@ fn send(method: Method, path: impl Into<String>, body: Value, view: View) -> Cal
     Call { method, path: path.into(), body: Some(body), view, fails_unless: None, at_most: None, next: None }
 }
 
-fn post(path: impl Into<String>, body: Value, view: View) -> Call {
+pub(super) fn post(path: impl Into<String>, body: Value, view: View) -> Call {
     send(Method::POST, path, body, view)
 }
 
@@ -65,16 +65,8 @@ pub(super) fn of(command: Command, streams: bool) -> Result<Call, Failure> {
         Command::Callbacks(CallbacksCommand::Attempts { id }) => {
             get(format!("/callbacks/{}/attempts", escaped(&id)), View::Attempts)
         }
-        Command::Callbacks(CallbacksCommand::Retry { id }) => {
-            post(format!("/callbacks/{}/retry", escaped(&id)), json!({}), View::Record)
-        }
-        Command::Callbacks(CallbacksCommand::Resend { id, to_default, allow_new_origin }) => {
-            let body = json!({ "to_default": to_default, "allow_new_origin": allow_new_origin });
-            post(format!("/callbacks/{}/resend", escaped(&id)), body, View::Record)
-        }
-        Command::Callbacks(CallbacksCommand::Cancel { id }) => {
-            post(format!("/callbacks/{}/cancel", escaped(&id)), json!({}), View::Record)
-        }
+        Command::Resends(ResendsCommand::List { page }) => list("/resends", Vec::new(), &page, &views::RESENDS),
+        Command::Resends(command) => resends(command)?,
         Command::Endpoints(EndpointsCommand::List { team, state, page }) => {
             list("/endpoints", vec![("team", team), ("state", state)], &page, &views::ENDPOINTS)
         }
@@ -109,6 +101,19 @@ pub(super) fn of(command: Command, streams: bool) -> Result<Call, Failure> {
             send(Method::PUT, "/log_level", json!({ "level": level }), View::Record)
         }
         _ => return Err(Failure::new(Failure::REFUSED, "this command does not ask a daemon")),
+    })
+}
+
+fn resends(command: ResendsCommand) -> Result<Call, Failure> {
+    let change = |id: &str, verb: &str, body| post(format!("/resends/{}/{verb}", escaped(id)), body, View::Record);
+    Ok(match command {
+        ResendsCommand::List { .. } => {
+            return Err(Failure::new(Failure::REFUSED, "a list of jobs is asked for elsewhere"));
+        }
+        ResendsCommand::Get { id } => get(format!("/resends/{}", escaped(&id)), View::Record),
+        ResendsCommand::Pause { id } => change(&id, "pause", json!({})),
+        ResendsCommand::Resume { id, rate } => change(&id, "resume", json!({ "rate": rate })),
+        ResendsCommand::Cancel { id } => change(&id, "cancel", json!({})),
     })
 }
 
@@ -243,6 +248,7 @@ type Member = (&'static str, Option<String>);
 pub(super) fn filter_members(filters: &Filters) -> Result<Vec<Member>, Failure> {
     let f = filters.clone();
     let [since, until] = range(f.since.as_deref(), f.until.as_deref())?;
+    let [failed_since, failed_until] = failed_between(f.failed_between.as_deref())?;
     Ok(vec![
         ("team", f.team),
         ("task", f.task),
@@ -250,16 +256,19 @@ pub(super) fn filter_members(filters: &Filters) -> Result<Vec<Member>, Failure> 
         ("state", f.state),
         ("reason", f.reason),
         ("outcome", f.outcome),
+        ("status", f.status.map(|status| status.to_string())),
         ("mode", f.mode),
+        failed_since,
+        failed_until,
         since,
         until,
     ])
 }
 
-fn letter_members(letters: &Letters) -> Result<Vec<Member>, Failure> {
+pub(super) fn letter_members(letters: &Letters) -> Result<Vec<Member>, Failure> {
     let l = letters.clone();
     let [since, until] = range(l.since.as_deref(), l.until.as_deref())?;
-    Ok(vec![("team", l.team), ("task", l.task), ("reason", l.reason), since, until])
+    Ok(vec![("team", l.team), ("task", l.task), ("reason", l.reason), ("state", l.state), since, until])
 }
 
 /// A time for the API. `2h` means that long before `now`; a date or a time is passed on.
@@ -283,6 +292,19 @@ fn range(since: Option<&str>, until: Option<&str>) -> Result<[Member; 2], Failur
     let now = SystemClock.now();
     let read = |text: Option<&str>| text.map(|text| time(text, now)).transpose();
     Ok([("since", read(since)?), ("until", read(until)?)])
+}
+
+/// The time in which an attempt must have failed.
+fn failed_between(text: Option<&str>) -> Result<[Member; 2], Failure> {
+    let now = SystemClock.now();
+    let Some(text) = text else { return Ok([("failed_since", None), ("failed_until", None)]) };
+    let Some((from, until)) = text.split_once("..") else {
+        let shown = scale_callback_serve::text::printable(text.as_bytes(), 64);
+        let sentence = format!("--failed-between {shown}: write two times with two dots between them, such as 3h..2h");
+        return Err(Failure::new(Failure::REFUSED, sentence));
+    };
+    let until = if until.is_empty() { now.to_string() } else { time(until, now)? };
+    Ok([("failed_since", Some(time(from, now)?)), ("failed_until", Some(until))])
 }
 
 /// The largest page that the API gives.
@@ -341,6 +363,9 @@ mod tests {
         for wrong in ["soon", "", "2 h", "10"] {
             assert!(time(wrong, now).is_err_and(|failure| failure.status == Failure::REFUSED), "{wrong}");
         }
+        let [(_, from), (_, until)] = failed_between(Some("2026-11-24..2026-11-25")).expect("times");
+        assert_eq!((from.as_deref(), until.as_deref()), (Some("2026-11-24"), Some("2026-11-25")));
+        assert!(failed_between(Some("3h..")).is_ok() && failed_between(Some("3h")).is_err());
         let [(_, since), (_, until)] = range(Some("10m"), Some("10m")).expect("times");
         assert_eq!(since, until);
     }

@@ -29,7 +29,7 @@ const USUAL_HEIGHT: usize = 24;
 const USUAL_WIDTH: usize = 80;
 
 /// Reads a list to its end, or until it has as many documents as are wanted.
-fn each_page(
+pub(super) fn each_page(
     client: &Client,
     call: &Call,
     mut page: impl FnMut(&[Value]) -> Result<(), Failure>,
@@ -49,7 +49,7 @@ fn each_page(
 }
 
 /// A counter on standard error, if that is a terminal.
-fn progress(client: &Client, what: &'static str) -> ProgressBar {
+pub(super) fn progress(client: &Client, what: &'static str) -> ProgressBar {
     let bar = ProgressBar::no_length();
     if client.remote.quiet || !std::io::stderr().is_terminal() {
         bar.set_draw_target(ProgressDrawTarget::hidden());

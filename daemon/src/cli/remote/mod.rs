@@ -1,8 +1,12 @@
 //! Commands that ask a running daemon through its API. Each is one call, and a view of its answer.
 
+mod again;
 mod calls;
 mod client;
 mod follow;
+mod letters;
+mod pending;
+mod resend;
 mod views;
 
 #[cfg(test)]
@@ -11,7 +15,7 @@ pub(super) use views::LISTS;
 use std::process::ExitCode;
 
 use super::Failure;
-use super::args::{CallbacksCommand, Command, Remote};
+use super::args::{CallbacksCommand, Command, DeadLettersCommand, Remote};
 use super::table::{Look, say};
 use client::Client;
 
@@ -23,11 +27,17 @@ pub(super) fn run(remote: &Remote, command: Command) -> Result<ExitCode, Failure
         Command::Callbacks(CallbacksCommand::Export { filters, format, output }) => {
             follow::export(&client, &filters, format, output.as_deref())
         }
+        Command::Callbacks(CallbacksCommand::Resend(args)) => resend::run(&client, &args),
+        Command::Callbacks(CallbacksCommand::Retry(args)) => pending::run(&client, "retry", &args),
+        Command::Callbacks(CallbacksCommand::Cancel(args)) => pending::run(&client, "cancel", &args),
+        Command::DeadLetters(DeadLettersCommand::Resend(args)) => letters::run(&client, "resend", &args),
+        Command::DeadLetters(DeadLettersCommand::Discard(args)) => letters::run(&client, "discard", &args),
         Command::Callbacks(CallbacksCommand::Payload { id }) => payload(&client, &id),
         command => one(&client, calls::of(command, remote.jsonl)?),
     }
 }
 
+/// One call, and a view of its answer.
 fn one(client: &Client, call: calls::Call) -> Result<ExitCode, Failure> {
     if client.remote.jsonl {
         if !call.is_list() {
@@ -36,14 +46,18 @@ fn one(client: &Client, call: calls::Call) -> Result<ExitCode, Failure> {
         return follow::all_pages(client, &call);
     }
     let answer = client.ask(&call)?;
-    if client.remote.json {
-        say(&serde_json::to_string_pretty(&answer).unwrap_or_default());
-    } else {
-        let look = Look { hints: !client.remote.quiet, ..Look::of_stdout() };
-        say(&views::shown(&call.view, &answer, look));
-    }
+    show(client, &call.view, &answer);
     let failed = call.fails_unless.is_some_and(|member| answer[member] != true);
     Ok(if failed { ExitCode::from(Failure::FAILED) } else { ExitCode::SUCCESS })
+}
+
+fn show(client: &Client, view: &views::View, answer: &serde_json::Value) {
+    if client.remote.json {
+        say(&serde_json::to_string_pretty(answer).unwrap_or_default());
+    } else {
+        let look = Look { hints: !client.remote.quiet, ..Look::of_stdout() };
+        say(&views::shown(view, answer, look));
+    }
 }
 
 /// Prints a body as it is sent. On a terminal, what the terminal would obey is escaped.

@@ -84,6 +84,17 @@ pub(super) const ENDPOINTS: [Column; 9] = [
     whole("LAST", "last_outcome", 2),
     text("RECENT", "recent", 7, 12),
 ];
+pub(super) const RESENDS: [Column; 9] = [
+    whole("JOB", "resend_id", 0),
+    whole("STATE", "state", 0),
+    whole("MATCHED", "matched", 1),
+    whole("LOOKED AT", "looked_at", 2),
+    whole("SENT AGAIN", "opened", 0),
+    whole("LEFT ALONE", "left_alone", 3),
+    whole("RATE", "rate", 5),
+    text("BY", "created_by", 6, 8),
+    time("CREATED", "created_at", 4),
+];
 const WORST: [Column; 6] = [
     whole("TEAM", "team_id", 0),
     whole("ORIGIN", "origin", 0),
@@ -131,11 +142,12 @@ pub(super) const AUDIT: [Column; 6] = [
 
 /// Every list, by the name of what it lists.
 #[cfg(test)]
-pub(in crate::cli) const LISTS: [(&str, &[Column]); 13] = [
+pub(in crate::cli) const LISTS: [(&str, &[Column]); 14] = [
     ("callbacks", &CALLBACKS),
     ("callbacks under way", &UNDER_WAY),
     ("attempts", &ATTEMPTS),
     ("dead letters", &DEAD_LETTERS),
+    ("resends", &RESENDS),
     ("offsets", &OFFSETS),
     ("teams", &TEAMS),
     ("keys", &KEYS),

@@ -1,23 +1,27 @@
 //! The ids of callbacks. An id is a pure function of the event, unless the event's id contains no time: then the id is
 //! claimed in the store, so that a repeated event gets the id of its first copy.
 
+use std::sync::Arc;
+
 use sha2::{Digest as _, Sha256};
 
 use super::{Admit, Event};
+use crate::deliver::resolve::queue_of;
 use crate::faults::{self, Fault};
-use crate::model::callback::{CallbackId, EventKey, time_inside};
+use crate::model::callback::{BUILDER, CallbackId, EventKey, time_inside};
 use crate::model::event::TaskEvent;
+use crate::model::lease::Facts;
 use crate::store::EventClaim;
 
 impl Admit {
     /// The callbacks' ids, in order. For an event id without a time, the id is claimed in the store.
     pub(super) async fn ids(&self, events: &[Event]) -> Vec<CallbackId> {
-        let mut ids: Vec<_> = events.iter().map(|event| id_of(&event.event)).collect();
+        let mut ids: Vec<_> = events.iter().map(|event| callback_id(&event.event)).collect();
         let mut claims = Vec::new();
         let mut claimed = Vec::new();
         for (index, Event { event, .. }) in events.iter().enumerate() {
-            if let Some(event_id) = event.event_id.as_deref().filter(|id| time_inside(id).is_none()) {
-                claims.push(EventClaim { hash: event_hash(&event.team, event_id), id: ids[index] });
+            if let Some(claim) = event_claim(event, ids[index]) {
+                claims.push(claim);
                 claimed.push(index);
             }
         }
@@ -31,7 +35,30 @@ impl Admit {
     }
 }
 
-fn id_of(event: &TaskEvent) -> CallbackId {
+/// What never changes in the life of an event's callback.
+pub fn facts_of(event: &TaskEvent, id: CallbackId) -> Facts {
+    Facts {
+        id,
+        record: event.record.clone(),
+        team: Arc::clone(&event.team),
+        task_id: event.task_id.clone(),
+        event_id: event.event_id.clone(),
+        event_type: Arc::clone(&event.event_type),
+        queue: queue_of(&event.team, event.callback_url.as_deref(), event.mode),
+        mode: event.mode,
+        content_hash: event.content_hash,
+        builder: BUILDER,
+    }
+}
+
+/// The claim of this id for an event whose own id contains no time. `None` if there is nothing to claim.
+pub fn event_claim(event: &TaskEvent, id: CallbackId) -> Option<EventClaim> {
+    let event_id = event.event_id.as_deref().filter(|id| time_inside(id).is_none())?;
+    Some(EventClaim { hash: event_hash(&event.team, event_id), id })
+}
+
+/// The id of an event's callback. A claim may give it another one.
+pub fn callback_id(event: &TaskEvent) -> CallbackId {
     if faults::is_on(Fault::RandomIds) {
         let mut bytes = [0; 16];
         aws_lc_rs::rand::fill(&mut bytes).expect("the system gives random bytes");

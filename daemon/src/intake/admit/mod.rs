@@ -4,7 +4,7 @@
 //! A callback enters the table of what is under way *before* its id is looked up: a copy that settled earlier is then
 //! found in the store, and one that comes later finds it under way.
 
-mod ids;
+pub(super) mod ids;
 mod lane_streaks;
 
 use std::collections::{HashMap, VecDeque};
@@ -20,14 +20,14 @@ use crate::base::clock::Moment;
 use crate::base::labels::ParkCause;
 use crate::base::pace::Pace;
 use crate::base::stop::Stop;
-use crate::deliver::resolve::{lane_of, queue_of};
+use crate::deliver::resolve::lane_of;
 use crate::faults::{self, Fault};
 use crate::flight::Begin;
 use crate::flight::parked;
-use crate::model::callback::{BUILDER, CallbackId};
+use crate::model::callback::CallbackId;
 use crate::model::dead_letter::Unreadable;
 use crate::model::event::{PartitionKey, TaskEvent};
-use crate::model::lease::{Facts, Lease, Right};
+use crate::model::lease::{Lease, Right};
 use crate::model::retry::Progress;
 use crate::model::settlement::Change;
 use crate::schedule::{LaneKey, Side};
@@ -221,24 +221,13 @@ impl Admit {
     }
 
     fn lease(&self, event: &TaskEvent, id: CallbackId, epoch: i64) -> Arc<Lease> {
-        let url = event.callback_url.clone();
         Arc::new(Lease {
-            facts: Arc::new(Facts {
-                id,
-                record: event.record.clone(),
-                team: Arc::clone(&event.team),
-                task_id: event.task_id.clone(),
-                event_id: event.event_id.clone(),
-                event_type: Arc::clone(&event.event_type),
-                queue: queue_of(&event.team, url.as_deref(), event.mode),
-                mode: event.mode,
-                content_hash: event.content_hash,
-                builder: BUILDER,
-            }),
-            url,
+            facts: Arc::new(ids::facts_of(event, id)),
+            url: event.callback_url.clone(),
             body: event.body.clone(),
             progress: Progress::default(),
             round: 0,
+            new_id: false,
             token: self.deps.delivery.tokens.take(1),
             right: Right::Record { epoch },
             born_at: self.deps.clock.now(),

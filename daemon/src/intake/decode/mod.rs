@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 pub use self::cloud_event::CloudEvent;
 use self::members::{Envelope, MAX_EVENT_ID, MAX_EVENT_TYPE, MAX_TEAM_ID, Task, field};
 use crate::model::callback::{CallbackId, Hash, Spans};
-use crate::model::dead_letter::{DeadLetter, KEPT_OF_TOO_LARGE, Unreadable};
+use crate::model::dead_letter::{DeadLetter, IdentityHeaders, KEPT_OF_TOO_LARGE, Unreadable};
 use crate::model::endpoint::CallbackUrl;
 use crate::model::event::{RecordRef, TaskEvent};
 use crate::model::offsets::UNREAD;
@@ -34,6 +34,25 @@ pub struct Headers<'r> {
     pub cloud_event: Option<CloudEvent<'r>>,
     /// A header that occurs twice with different values.
     pub conflict: Option<&'static str>,
+}
+
+impl Headers<'_> {
+    /// The headers themselves, as they are kept with a dead letter. Of two that contradict each other there is one.
+    fn identity(&self) -> IdentityHeaders {
+        let cloud_event = self.cloud_event.unwrap_or_default();
+        let version = self.cloud_event.map(|_| &b"1.0"[..]);
+        let all = [
+            ("event-id", self.event_id),
+            ("event-type", self.event_type),
+            ("team-id", self.team_id),
+            ("ce_specversion", version),
+            ("ce_id", cloud_event.id),
+            ("ce_source", cloud_event.source),
+            ("ce_type", cloud_event.kind),
+            ("ce_teamid", cloud_event.team),
+        ];
+        all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_vec()))).collect()
+    }
 }
 
 /// A record as Kafka delivered it.
@@ -74,6 +93,7 @@ pub fn unwanted(event: &TaskEvent, reason: Unreadable, detail: String) -> Box<De
         value: event.value.clone(),
         value_len: event.value.len() as u64,
         value_hash: Some(value_hash),
+        headers: Some(event_headers(event)),
     })
 }
 
@@ -91,6 +111,7 @@ pub fn cut(record: &RecordRef, first: &[u8], bytes: u64, value_hash: Hash, max_b
         value: Bytes::copy_from_slice(first),
         value_len: bytes,
         value_hash: Some(value_hash),
+        headers: None,
     })
 }
 
@@ -107,6 +128,7 @@ pub fn poison(record: &RecordRef) -> Box<DeadLetter> {
         value: Bytes::new(),
         value_len: 0,
         value_hash: None,
+        headers: None,
     })
 }
 
@@ -239,7 +261,26 @@ fn dead_letter(raw: &Raw<'_>, identity: &Identity<'_>, defect: Defect) -> DeadLe
         value: Bytes::copy_from_slice(&raw.value[..kept_bytes]),
         value_len: raw.value.len() as u64,
         value_hash: Some(value_hash),
+        headers: Some(raw.headers.identity()),
     }
+}
+
+/// Headers that carry the whole identity of an event: those that its record had say the same, as far as it had any.
+fn event_headers(event: &TaskEvent) -> IdentityHeaders {
+    let pairs = match event.event_id.as_deref().and_then(|id| id.split_once('\n')) {
+        Some((source, id)) => vec![
+            ("ce_specversion", "1.0"),
+            ("ce_source", source),
+            ("ce_id", id),
+            ("ce_type", &*event.event_type),
+            ("ce_teamid", &*event.team),
+        ],
+        None => {
+            let id = event.event_id.as_deref().map(|id| ("event-id", id));
+            [("team-id", &*event.team), ("event-type", &*event.event_type)].into_iter().chain(id).collect()
+        }
+    };
+    pairs.into_iter().map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())).collect()
 }
 
 fn id_of(record: &RecordRef, value_hash: &Hash) -> CallbackId {

@@ -57,6 +57,7 @@ fn pending(url: Option<&str>, tries: u32, last_outcome: Outcome) -> Pending {
         starts: 0,
         last_outcome: Some(last_outcome),
         round: 0,
+        new_id: false,
     }
 }
 

@@ -1,13 +1,14 @@
 //! The admin store of every database that runs jobs over [`Sql`].
 
 use super::{
-    AdminStore, AuditEntry, AuditFilter, AuditRow, DecideKey, DecideNewKey, DecideTeam, IdempotencyKey, KeyRow, Made,
-    Refusal, SOME_TEAMS, TokenRow, Used, audit, idempotency, keys, teams, tokens, usage,
+    AdminStore, AuditEntry, AuditFilter, AuditRow, DecideKey, DecideNewKey, DecideResend, DecideTeam, IdempotencyKey,
+    KeyRow, Made, Refusal, SOME_TEAMS, TokenRow, Used, audit, idempotency, keys, resends, teams, tokens, usage,
 };
 use crate::base::clock::Timestamp;
 use crate::model::team::Team;
+use crate::store::resends::ResendRow;
 use crate::store::sql::{Database, End, Reader, Sql, readable};
-use crate::store::{Answer, StoreError};
+use crate::store::{Answer, InstanceId, StoreError};
 
 impl<D: Database> AdminStore for D {
     fn version(&self) -> Answer<'_, i64> {
@@ -136,6 +137,52 @@ impl<D: Database> AdminStore for D {
             let Some(row) = tokens::revoke(sql, &id, now)? else { return Ok(End::RollBack(None)) };
             audit::insert(sql, &audit, now)?;
             Ok(End::Commit(Some(row)))
+        })
+    }
+
+    fn create_resend(&self, row: ResendRow, once: Option<IdempotencyKey>, audit: AuditEntry) -> Answer<'_, Made> {
+        change(self, move |sql, now| {
+            let request = Request { object: &row.id, once: once.as_ref(), audit: &audit, now };
+            create(sql, request, |sql| resends::insert(sql, &row))
+        })
+    }
+
+    fn resend(&self, id: &str) -> Answer<'_, Option<ResendRow>> {
+        let id = id.to_owned();
+        self.read(Reader::People, move |sql| resends::load(sql, &id))
+    }
+
+    fn resends(&self, before: Option<String>, limit: usize) -> Answer<'_, Vec<ResendRow>> {
+        self.read(Reader::People, move |sql| resends::list(sql, before.as_deref(), limit))
+    }
+
+    fn decide_resend(
+        &self,
+        id: &str,
+        audit: AuditEntry,
+        decide: DecideResend,
+    ) -> Answer<'_, Option<Result<ResendRow, Refusal>>> {
+        let id = id.to_owned();
+        change(self, move |sql, now| {
+            resends::lock(sql, &id, now)?;
+            let Some(before) = resends::load(sql, &id)? else { return Ok(End::RollBack(None)) };
+            let after = match decide(before) {
+                Ok(after) => after,
+                Err(refusal) => return Ok(End::RollBack(Some(Err(refusal)))),
+            };
+            resends::update(sql, &after, now)?;
+            audit::insert(sql, &audit, now)?;
+            Ok(End::Commit(Some(Ok(ResendRow { changed_at: now, ..after }))))
+        })
+    }
+
+    fn hold_resends(&self, instance: InstanceId, until: Timestamp) -> Answer<'_, Vec<ResendRow>> {
+        Box::pin(async move {
+            // Nearly always there is none, and then nothing is written.
+            if !self.read(Reader::Delivery, resends::any_runs).await? {
+                return Ok(Vec::new());
+            }
+            self.transaction(move |sql, now| resends::hold(sql, instance, until, now).map(End::Commit)).await
         })
     }
 

@@ -20,9 +20,10 @@ use crate::model::settlement::{Ended, Park, Settle};
 use crate::model::team::Mode;
 use crate::store::memory::MemoryStore;
 use crate::store::reads::Reads as _;
+use crate::store::resends::ResendCounts;
 use crate::store::{
-    Answer, Begun, ClaimAsk, Claimed, EventClaim, Known, NewLog, Options, PruneAsk, Pruned, Pulse, SetBack, Space,
-    Take, TakeAsk, Taken,
+    Answer, Begun, ClaimAsk, Claimed, EventClaim, Known, LetterResend, LetterResent, NewLog, Options, PruneAsk, Pruned,
+    Pulse, ResendStep, SetBack, Space, Take, TakeAsk, Taken,
 };
 
 const START: Timestamp = Timestamp::from_millis(1_764_000_000_000);
@@ -112,6 +113,18 @@ impl EngineStore for Scripted {
         })
     }
 
+    fn resend_letter(&self, resend: LetterResend) -> Answer<'_, LetterResent> {
+        self.inner.resend_letter(resend)
+    }
+
+    fn discard_letter(&self, letter: CallbackId) -> Answer<'_, bool> {
+        self.inner.discard_letter(letter)
+    }
+
+    fn resend(&self, step: ResendStep) -> Answer<'_, Option<ResendCounts>> {
+        self.inner.resend(step)
+    }
+
     fn note_endpoints(&self, histories: Vec<EndpointHistory>) -> Answer<'_, ()> {
         self.inner.note_endpoints(histories)
     }
@@ -140,8 +153,8 @@ impl EngineStore for Scripted {
         self.inner.claim(ask)
     }
 
-    fn amend(&self, id: CallbackId, amendment: Amendment) -> Answer<'_, Amended> {
-        self.inner.amend(id, amendment)
+    fn amend(&self, changes: Vec<(CallbackId, Amendment)>) -> Answer<'_, Vec<Amended>> {
+        self.inner.amend(changes)
     }
 
     fn retry_queue(&self, queue: QueueKey, at_most: usize) -> Answer<'_, usize> {
@@ -299,6 +312,7 @@ fn bury(n: u8) -> Change {
         value: Bytes::from_static(b"{"),
         value_len: 1,
         value_hash: Some([n; 32]),
+        headers: None,
     };
     Change::Bury(Box::new(letter), 1)
 }

@@ -7,11 +7,12 @@ use super::{MemoryStore, done};
 use crate::base::clock::Timestamp;
 use crate::model::team::Team;
 use crate::store::admin::{
-    AdminStore, AuditEntry, AuditFilter, AuditRow, DecideKey, DecideNewKey, DecideTeam, IdempotencyKey, KeyRow, Made,
-    Refusal, SOME_TEAMS, TokenRow, Used, idempotency, tokens,
+    AdminStore, AuditEntry, AuditFilter, AuditRow, DecideKey, DecideNewKey, DecideResend, DecideTeam, IdempotencyKey,
+    KeyRow, Made, Refusal, SOME_TEAMS, TokenRow, Used, idempotency, resends, tokens,
 };
+use crate::store::resends::{ResendRow, ResendState};
 use crate::store::sql::End;
-use crate::store::{Answer, StoreError};
+use crate::store::{Answer, InstanceId, StoreError};
 
 #[derive(Clone)]
 pub(super) struct AdminState {
@@ -19,6 +20,8 @@ pub(super) struct AdminState {
     teams: BTreeMap<String, Team>,
     keys: BTreeMap<String, KeyRow>,
     tokens: BTreeMap<String, TokenRow>,
+    /// With the instance that holds each, and until when.
+    pub(super) resends: BTreeMap<String, (ResendRow, Option<(InstanceId, Timestamp)>)>,
     /// By caller and key: the fingerprint, the object that was made, and when.
     idempotency_keys: BTreeMap<(String, String), ([u8; 32], String, Timestamp)>,
     audit: Vec<AuditRow>,
@@ -31,6 +34,7 @@ impl Default for AdminState {
             teams: BTreeMap::new(),
             keys: BTreeMap::new(),
             tokens: BTreeMap::new(),
+            resends: BTreeMap::new(),
             idempotency_keys: BTreeMap::new(),
             audit: Vec::new(),
         }
@@ -110,6 +114,19 @@ impl AdminState {
             oldest.iter().for_each(|id| drop(self.tokens.remove(id)));
         }
         self.tokens.insert(token.id.clone(), token);
+        true
+    }
+
+    fn insert_resend(&mut self, row: ResendRow) -> bool {
+        let (ended, open): (Vec<_>, Vec<_>) = self.resends.values().partition(|(row, _)| row.state.has_ended());
+        if open.len() >= resends::MOST {
+            return false;
+        }
+        if ended.len() >= resends::MOST {
+            let oldest: Vec<_> = ended.into_iter().take(10).map(|(row, _)| row.id.clone()).collect();
+            oldest.iter().for_each(|id| drop(self.resends.remove(id)));
+        }
+        self.resends.insert(row.id.clone(), (row, None));
         true
     }
 
@@ -242,6 +259,54 @@ impl AdminStore for MemoryStore {
             state.note(audit, now);
             Ok(End::Commit(Some(token)))
         })
+    }
+
+    fn create_resend(&self, row: ResendRow, once: Option<IdempotencyKey>, audit: AuditEntry) -> Answer<'_, Made> {
+        self.create(row.id.clone(), once, audit, |state, _| Ok(state.insert_resend(row)))
+    }
+
+    fn resend(&self, id: &str) -> Answer<'_, Option<ResendRow>> {
+        self.look(|state| state.resends.get(id).map(|(row, _)| row.clone()))
+    }
+
+    fn resends(&self, before: Option<String>, limit: usize) -> Answer<'_, Vec<ResendRow>> {
+        self.look(|state| {
+            let rows = state.resends.values().rev().map(|(row, _)| row);
+            let below = rows.filter(|row| before.as_ref().is_none_or(|before| row.id < *before));
+            below.take(limit).cloned().collect()
+        })
+    }
+
+    fn decide_resend(
+        &self,
+        id: &str,
+        audit: AuditEntry,
+        decide: DecideResend,
+    ) -> Answer<'_, Option<Result<ResendRow, Refusal>>> {
+        self.change(|state, now| {
+            let Some((row, _)) = state.resends.get_mut(id) else { return Ok(End::RollBack(None)) };
+            let after = match decide(row.clone()) {
+                Ok(after) => ResendRow { changed_at: now, ..after },
+                Err(refusal) => return Ok(End::RollBack(Some(Err(refusal)))),
+            };
+            *row = after.clone();
+            state.note(audit, now);
+            Ok(End::Commit(Some(Ok(after))))
+        })
+    }
+
+    fn hold_resends(&self, instance: InstanceId, until: Timestamp) -> Answer<'_, Vec<ResendRow>> {
+        let now = self.clock.now();
+        let mut state = self.admin.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_free = |held: &Option<(InstanceId, Timestamp)>| {
+            held.is_none_or(|(holder, until)| holder == instance || until <= now)
+        };
+        let free = state.resends.values_mut().filter(|(row, held)| row.state == ResendState::Running && is_free(held));
+        let taken = free.take(resends::AT_ONCE).map(|(row, held)| {
+            *held = Some((instance, until));
+            row.clone()
+        });
+        done(Ok(taken.collect()))
     }
 
     fn mark_used(&self, used: Vec<(Used, Timestamp)>) -> Answer<'_, ()> {

@@ -1,16 +1,16 @@
 //! The engine's trait on the model.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::{Instance, MemoryStore, State, done};
 use crate::base::clock::Timestamp;
-use crate::model::amendment::{Amended, Amendment, amend};
+use crate::model::amendment::{Amended, Amendment, Resend, amend};
 use crate::model::callback::CallbackId;
-use crate::model::dead_letter::{DeadLetter, ValueBudget, ValueBytes};
+use crate::model::dead_letter::{DeadLetter, Fate, ValueBudget, ValueBytes};
 use crate::model::endpoint::QueueKey;
 use crate::model::endpoint_history::EndpointHistory;
 use crate::model::event::PartitionKey;
@@ -20,9 +20,11 @@ use crate::model::offsets::Watermark;
 use crate::model::settlement::{Change, Claim, Pending, Rows, Verdict, apply, apply_claim};
 use crate::store::engine::{is_applied, new_run, went_back};
 use crate::store::reads::{BuriedLetter, Counts, InstanceEnd};
+use crate::store::resends::{ResendCounts, ResendState};
 use crate::store::{
-    Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, NewLog,
-    PartitionWatermark, PruneAsk, Pruned, Pulse, SetBack, Space, StoreError, Take, TakeAsk, Taken,
+    Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, LetterResend,
+    LetterResent, NewLog, PartitionWatermark, PruneAsk, Pruned, Pulse, ResendStep, SetBack, Space, StoreError, Take,
+    TakeAsk, Taken,
 };
 
 /// Earlier instances that are kept for the record.
@@ -89,9 +91,53 @@ impl EngineStore for MemoryStore {
         done(Ok(claims.iter().map(winner).collect()))
     }
 
-    fn amend(&self, id: CallbackId, amendment: Amendment) -> Answer<'_, Amended> {
+    fn amend(&self, changes: Vec<(CallbackId, Amendment)>) -> Answer<'_, Vec<Amended>> {
         let now = self.clock.now();
-        done(Ok(self.state().amend(id, &amendment, self.keeping, now)))
+        let mut state = self.state();
+        let amended = changes.iter().map(|(id, amendment)| state.amend(*id, amendment, self.keeping, now));
+        done(Ok(amended.collect()))
+    }
+
+    fn resend(&self, step: ResendStep) -> Answer<'_, Option<ResendCounts>> {
+        let now = self.clock.now();
+        let mut admin = self.admin.lock().unwrap_or_else(PoisonError::into_inner);
+        let job = admin.resends.get_mut(&step.job).filter(|(row, held)| {
+            let is_ours = held.is_some_and(|(holder, _)| holder == step.instance);
+            row.state == ResendState::Running && row.cursor == step.from && is_ours
+        });
+        let Some((row, _)) = job else { return done(Ok(None)) };
+        let mut state = self.state();
+        let mut open = |id: CallbackId, resend: &Resend| {
+            state.amend(id, &Amendment::Resend(Box::new(resend.clone())), self.keeping, now) == Amended::Changed
+        };
+        let opened = step.rounds.iter().filter(|(id, resend)| open(*id, resend)).count();
+        let counts = step.counts(opened);
+        row.follow((step.to, step.is_last), counts, now);
+        done(Ok(Some(counts)))
+    }
+
+    fn resend_letter(&self, resend: LetterResend) -> Answer<'_, LetterResent> {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let id = resend.facts.id;
+        if !state.dead_letters.contains_key(&resend.letter) {
+            return done(Ok(LetterResent::Unknown));
+        }
+        let resent = LetterResent::of(&state.rows.get(&id).cloned().unwrap_or_default(), &resend.facts);
+        if resent == LetterResent::Parked {
+            let park = Change::Park(Box::new(resend.park(now)));
+            state.change(&park, true, (self.values, self.keeping), now);
+        }
+        if let Some(letter) = state.dead_letters.get_mut(&resend.letter).filter(|_| resent != LetterResent::Reused) {
+            letter.fate = Fate::Resent(id);
+        }
+        done(Ok(resent))
+    }
+
+    fn discard_letter(&self, letter: CallbackId) -> Answer<'_, bool> {
+        let mut state = self.state();
+        let found = state.dead_letters.get_mut(&letter);
+        done(Ok(found.map(|letter| letter.fate = Fate::Discarded).is_some()))
     }
 
     fn retry_queue(&self, queue: QueueKey, at_most: usize) -> Answer<'_, usize> {
@@ -275,7 +321,7 @@ impl State {
         let keeps_value = values.has_room(kept, letter.value.len());
         let value = if keeps_value { letter.value.clone() } else { Bytes::new() };
         let letter = DeadLetter { value, ..letter.clone() };
-        self.dead_letters.insert(letter.id, BuriedLetter { letter, buried_at: now });
+        self.dead_letters.insert(letter.id, BuriedLetter { letter, buried_at: now, fate: Fate::Open });
         keeps_value
     }
 

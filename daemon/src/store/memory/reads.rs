@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{MemoryStore, State, done};
 use crate::base::clock::Timestamp;
-use crate::model::attempt::Outcome;
+use crate::model::attempt::{Attempt, Outcome};
 use crate::model::callback::CallbackId;
 use crate::model::dead_letter::Unreadable;
 use crate::model::lease::Facts;
@@ -15,7 +15,7 @@ use crate::model::state::State as CallbackState;
 use crate::store::Answer;
 use crate::store::reads::{
     BuriedLetter, CallbackFilter, Counts, DeadLetterFilter, Found, InstanceRow, LISTED_BYTES, LastAttempt, Page,
-    PartitionOffsets, QueueAsk, QueueRow, Queues, Reads, Totals,
+    PartitionOffsets, QueueAsk, QueueRow, Queues, Reads, Span, Totals,
 };
 
 impl Reads for MemoryStore {
@@ -42,10 +42,31 @@ impl Reads for MemoryStore {
         done(Ok(state.bodies.get(&id).or(state.kept.get(&id)).cloned()))
     }
 
+    fn bodies(&self, ids: Vec<CallbackId>, at_most: usize) -> Answer<'_, Vec<Option<Bytes>>> {
+        let state = self.state();
+        let all = ids.iter().map(|id| state.bodies.get(id).or(state.kept.get(id)).cloned());
+        let mut bytes = 0;
+        let first = all.enumerate().take_while(|(at, body)| {
+            bytes += body.as_ref().map_or(0, Bytes::len);
+            *at == 0 || bytes <= at_most
+        });
+        done(Ok(first.map(|(_, body)| body).collect()))
+    }
+
+    fn callback_ids(&self, filter: CallbackFilter, page: Page) -> Answer<'_, Found<CallbackId>> {
+        done(Ok(paged(self.state().matching(&filter), &page, |id| *id)))
+    }
+
+    fn untried_rounds(&self, at_most: usize) -> Answer<'_, usize> {
+        let state = self.state();
+        let untried = state.pending().filter(|row| row.round > 0 && row.progress.tries == 0);
+        done(Ok(untried.take(at_most).count()))
+    }
+
     fn callbacks(&self, filter: CallbackFilter, page: Page) -> Answer<'_, Found<(CallbackId, Rows)>> {
         let state = self.state();
-        let newest_first = state.rows.iter().rev().filter(|(id, rows)| callback_matches(&filter, **id, rows));
-        done(Ok(paged(newest_first.map(|(id, rows)| (*id, rows.clone())), &page, |(id, _)| *id)))
+        let newest_first = state.matching(&filter).map(|id| (id, state.rows[&id].clone()));
+        done(Ok(paged(newest_first, &page, |(id, _)| *id)))
     }
 
     fn dead_letters(&self, filter: DeadLetterFilter, page: Page) -> Answer<'_, Found<BuriedLetter>> {
@@ -146,6 +167,14 @@ impl State {
         self.attempts.range((id, 0)..=(id, u32::MAX)).map(|(_, attempt)| attempt)
     }
 
+    /// Callbacks that match, newest event first.
+    fn matching(&self, filter: &CallbackFilter) -> impl Iterator<Item = CallbackId> {
+        let matches = move |(id, rows): &(&CallbackId, &Rows)| {
+            callback_matches(filter, **id, rows, self.attempts_of(**id).collect::<Vec<_>>().as_slice())
+        };
+        self.rows.iter().rev().filter(matches).map(|(id, _)| *id)
+    }
+
     fn pending(&self) -> impl Iterator<Item = &Pending> {
         self.rows.values().filter_map(|rows| rows.pending.as_ref())
     }
@@ -189,11 +218,22 @@ fn paged<T>(newest_first: impl Iterator<Item = T>, page: &Page, id: impl Fn(&T) 
     Found { next: docs.last().filter(|_| more).map(id), docs }
 }
 
-fn callback_matches(filter: &CallbackFilter, id: CallbackId, rows: &Rows) -> bool {
+fn callback_matches(filter: &CallbackFilter, id: CallbackId, rows: &Rows, attempts: &[&NumberedAttempt]) -> bool {
+    let failed_in = |span: Span| {
+        let begun = |attempt: &Attempt| attempt.begun_at >= span.from && attempt.begun_at < span.until;
+        attempts.iter().any(|row| row.attempt.outcome != Outcome::Ok && begun(&row.attempt))
+    };
+    let last_status = attempts.last().and_then(|row| row.attempt.status);
+    let has_status = |rows: &Rows, wanted| match &rows.settled {
+        Some(settled) => settled.status == Some(wanted),
+        None => last_status == Some(wanted),
+    };
     // A callback that is sent again matches by either of its rows.
     let pending = rows.pending.clone().map(|pending| Rows { settled: None, pending: Some(pending) });
     let settled = rows.settled.clone().map(|settled| Rows { settled: Some(settled), pending: None });
-    [pending, settled].into_iter().flatten().any(|row| row_matches(filter, id, &row))
+    let mut each = [pending, settled].into_iter().flatten();
+    filter.failed.is_none_or(failed_in)
+        && each.any(|row| row_matches(filter, id, &row) && filter.status.is_none_or(|wanted| has_status(&row, wanted)))
 }
 
 /// `rows` is one row.
@@ -208,6 +248,7 @@ fn row_matches(filter: &CallbackFilter, id: CallbackId, rows: &Rows) -> bool {
             queues.iter().any(|q| q.target == queue && q.team.as_ref().is_none_or(|team| **team == *facts.team))
         })
         && filter.state.is_none_or(|wanted| wanted == state)
+        && !(filter.undelivered && matches!(state, CallbackState::Pending | CallbackState::Delivered))
         && filter.reason.is_none_or(|wanted| Some(wanted) == reason)
         && filter.outcome.is_none_or(|wanted| Some(wanted) == outcome)
         && filter.mode.is_none_or(|mode| mode == facts.mode)
@@ -235,6 +276,7 @@ fn letter_matches(filter: &DeadLetterFilter, buried: &BuriedLetter) -> bool {
         && filter.teams.as_ref().is_none_or(|teams| teams.iter().any(is_of))
         && filter.task.as_ref().is_none_or(|task| letter.task_id.as_deref() == Some(task))
         && filter.reason.is_none_or(|reason| reason == letter.reason)
+        && filter.state.is_none_or(|state| state == buried.fate.state())
         && is_between(letter.id, buried.buried_at, filter.since, filter.until)
 }
 

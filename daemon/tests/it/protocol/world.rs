@@ -347,7 +347,13 @@ impl World {
             Step::Cancel => next.amend(&Amendment::Cancel),
             Step::Resend => {
                 let (url, queue, body) = (None, FACTS.queue.clone(), Bytes::new());
-                next.amend(&Amendment::Resend(Box::new(Resend { url, queue, body })));
+                next.amend(&Amendment::Resend(Box::new(Resend {
+                    ended_before: None,
+                    new_id: false,
+                    url,
+                    queue,
+                    body,
+                })));
             }
         }
         Ok(next)
@@ -720,6 +726,7 @@ impl SmallRows {
             starts: pending.starts,
             last_outcome: None,
             round: pending.round,
+            new_id: false,
         });
         Rows { settled, pending }
     }

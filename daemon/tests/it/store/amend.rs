@@ -33,7 +33,7 @@ async fn every_pair_of_rows_and_amendment_is_what_amend_says() {
                 let (before, attempts) = (subject.rows(id).await, subject.attempts(id).await);
                 let (after, amended) = amend(&before, &amendment, subject.clock.now());
                 let context = format!("{}: {state}, then {amendment:?}", subject.name);
-                assert_eq!(subject.store.amend(id, amendment.clone()).await.unwrap(), amended, "{context}");
+                assert_eq!(subject.amend(id, amendment.clone()).await, amended, "{context}");
                 assert_eq!(subject.rows(id).await, after, "{context}");
                 assert_eq!(subject.attempts(id).await, attempts, "{context}");
                 let keeps_body = subject.reads.body(id).await.unwrap().is_some();
@@ -70,11 +70,11 @@ async fn a_retried_callback_is_claimed_at_once_with_the_tries_that_it_had() {
         let planned = subject.rows(id).await.pending.unwrap();
         assert!(planned.due > subject.clock.now(), "{}", subject.name);
         assert!(subject.store.claim(subject.ask()).await.unwrap().rows.is_empty(), "{}: not due yet", subject.name);
-        assert_eq!(subject.store.amend(id, Amendment::RetryNow).await.unwrap(), Amended::Changed, "{}", subject.name);
+        assert_eq!(subject.amend(id, Amendment::RetryNow).await, Amended::Changed, "{}", subject.name);
         let claimed = subject.store.claim(subject.ask()).await.unwrap().rows;
         assert_eq!(claimed.len(), 1, "{}", subject.name);
         assert_eq!((claimed[0].0.facts.id, claimed[0].0.progress), (id, planned.progress), "{}", subject.name);
-        let again = subject.store.amend(id, Amendment::RetryNow).await.unwrap();
+        let again = subject.amend(id, Amendment::RetryNow).await;
         assert_eq!(again, Amended::InFlight, "{}", subject.name);
     }
 }
@@ -85,7 +85,7 @@ async fn a_cancelled_callback_is_never_claimed_and_a_late_success_counts() {
         let epoch = subject.epoch;
         subject.write(vec![park(1, None, epoch), park(2, Some(7), epoch)], vec![]).await;
         for n in [1, 2] {
-            let amended = subject.store.amend(facts(n).id, Amendment::Cancel).await.unwrap();
+            let amended = subject.amend(facts(n).id, Amendment::Cancel).await;
             assert_eq!(amended, Amended::Changed, "{}", subject.name);
         }
         let ask = ClaimAsk { first_token: Token(50), ..subject.ask() };

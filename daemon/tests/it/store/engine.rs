@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use callbackd::base::clock::{Clock, ManualClock, Timestamp};
+use callbackd::model::amendment::{Amended, Amendment};
 use callbackd::model::attempt::{Attempt, Outcome};
 use callbackd::model::callback::CallbackId;
 use callbackd::model::dead_letter::{DeadLetter, Unreadable};
@@ -78,6 +79,13 @@ impl Subject {
         self.reads.rows(id).await.unwrap()
     }
 
+    /// Changes one callback.
+    pub(super) async fn amend(&self, id: CallbackId, amendment: Amendment) -> Amended {
+        let amended = self.store.amend(vec![(id, amendment)]).await.unwrap();
+        assert_eq!(amended.len(), 1, "{}", self.name);
+        amended[0]
+    }
+
     pub(super) async fn attempts(&self, id: CallbackId) -> Vec<NumberedAttempt> {
         self.reads.attempts(id).await.unwrap()
     }
@@ -87,16 +95,21 @@ impl Subject {
     }
 
     pub(super) fn ask(&self) -> ClaimAsk {
-        ClaimAsk {
-            instance: self.instance,
-            at_most: 100,
-            bytes: 1 << 20,
-            takes_larger_body_alone: true,
-            lease: LEASE,
-            usual_room: 16,
-            room: HashMap::new(),
-            first_token: Token(1_000),
-        }
+        claim_ask(self.instance)
+    }
+}
+
+/// Room for many rows.
+pub(super) fn claim_ask(instance: InstanceId) -> ClaimAsk {
+    ClaimAsk {
+        instance,
+        at_most: 100,
+        bytes: 1 << 20,
+        takes_larger_body_alone: true,
+        lease: LEASE,
+        usual_room: 16,
+        room: HashMap::new(),
+        first_token: Token(1_000),
     }
 }
 
@@ -489,6 +502,7 @@ async fn a_dead_letter_is_buried_once() {
             value: Bytes::from_static(b"\0\xff{"),
             value_len: 3,
             value_hash: Some([3; 32]),
+            headers: None,
         };
         let epoch = subject.epoch;
         for _ in 0..2 {
@@ -562,6 +576,7 @@ fn dead_letter(n: u32, topic: &str, bytes: usize) -> DeadLetter {
         value: Bytes::from(vec![b'x'; bytes]),
         value_len: bytes as u64,
         value_hash: Some([9; 32]),
+        headers: None,
     }
 }
 

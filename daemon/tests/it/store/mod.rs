@@ -6,6 +6,7 @@ mod commits;
 mod engine;
 mod instances;
 mod reads;
+mod resends;
 mod rounds;
 
 use std::sync::Arc;

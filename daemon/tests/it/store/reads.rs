@@ -18,7 +18,7 @@ use callbackd::model::settlement::{Change, Settle};
 use callbackd::model::state::State;
 use callbackd::model::team::Mode;
 use callbackd::store::reads::{
-    CallbackFilter, DeadLetterFilter, InstanceEnd, LISTED_BYTES, LastAttempt, Page, QueueAsk, QueueMatch, Queues,
+    CallbackFilter, DeadLetterFilter, InstanceEnd, LISTED_BYTES, LastAttempt, Page, QueueAsk, QueueMatch, Queues, Span,
 };
 use callbackd::store::{Batch, ClaimAsk, InstanceId, PartitionWatermark, Stores};
 use proptest::prelude::*;
@@ -39,6 +39,7 @@ struct Known {
     state: State,
     reason: Option<Reason>,
     outcome: Outcome,
+    status: Option<u16>,
     mode: Mode,
     /// When the event happened and was read.
     at: i64,
@@ -62,7 +63,9 @@ fn known(n: u64) -> Known {
     let mode = if seed.below(4) == 0 { Mode::Test } else { Mode::Live };
     let timestamp = if seed.below(8) == 0 { at / 1_000 } else { at };
     let id = CallbackId::of(&team, EventKey::Id(&format!("event {n}")), timestamp);
-    Known { id, team, task, target, state, reason, outcome, mode, at, timestamp }
+    let status =
+        (state != State::Pending && seed.below(2) == 0).then_some(200 + u16::try_from(seed.below(3)).unwrap() * 100);
+    Known { id, team, task, target, state, reason, outcome, status, mode, at, timestamp }
 }
 
 fn change(row: &Known, offset: i64, partition: &Arc<PartitionKey>, epoch: i64) -> Change {
@@ -98,7 +101,7 @@ fn change(row: &Known, offset: i64, partition: &Arc<PartitionKey>, epoch: i64) -
         attempt: Attempt {
             outcome: row.outcome,
             sent: true,
-            status: None,
+            status: row.status,
             begun_at,
             took: Duration::from_millis(3),
             peer: None,
@@ -155,6 +158,12 @@ fn matches(filter: &CallbackFilter, row: &Known) -> bool {
         && filter.state.is_none_or(|state| state == row.state)
         && filter.reason.is_none_or(|reason| Some(reason) == row.reason)
         && filter.outcome.is_none_or(|outcome| outcome == row.outcome)
+        && filter.status.is_none_or(|status| Some(status) == row.status)
+        && !(filter.undelivered && matches!(row.state, State::Pending | State::Delivered))
+        && filter.failed.is_none_or(|span| {
+            // A delivery has no attempt that failed, and all others have one.
+            row.outcome != Outcome::Ok && row.at >= span.from.millis() && row.at < span.until.millis()
+        })
         && filter.mode.is_none_or(|mode| mode == row.mode)
         && filter.since.is_none_or(|since| row.at >= since.millis())
         && filter.until.is_none_or(|until| row.at < until.millis())
@@ -183,19 +192,29 @@ fn any_filter() -> impl Strategy<Value = CallbackFilter> {
             proptest::sample::select(vec![Outcome::Ok, Outcome::Gone, Outcome::ConnectRefused]),
         ),
         proptest::option::weighted(0.3, proptest::sample::select(vec![Mode::Live, Mode::Test])),
-        (time(), time()),
+        (time(), time(), proptest::option::weighted(0.2, (time(), time()))),
+        (proptest::option::weighted(0.2, proptest::sample::select(vec![200, 300, 404])), proptest::bool::weighted(0.2)),
     )
-        .prop_map(|((team, teams, task), queues, state, reason, outcome, mode, (since, until))| CallbackFilter {
-            team: team.map(str::to_owned),
-            teams: teams.map(|teams| teams.into_iter().map(str::to_owned).collect()),
-            task: task.map(str::to_owned),
-            queues,
-            state,
-            reason,
-            outcome,
-            mode,
-            since,
-            until,
+        .prop_map(|((team, teams, task), queues, state, reason, outcome, mode, times, (status, undelivered))| {
+            let (since, until, failed) = times;
+            CallbackFilter {
+                team: team.map(str::to_owned),
+                teams: teams.map(|teams| teams.into_iter().map(str::to_owned).collect()),
+                task: task.map(str::to_owned),
+                queues,
+                state,
+                reason,
+                outcome,
+                status,
+                failed: failed.map(|(from, until)| Span {
+                    from: from.unwrap_or_default(),
+                    until: until.unwrap_or(Timestamp::from_millis(i64::MAX / 2)),
+                }),
+                undelivered,
+                mode,
+                since,
+                until,
+            }
         })
 }
 
@@ -224,6 +243,17 @@ fn every_filter_gives_what_the_model_gives_page_by_page() {
                     }
                 }
                 prop_assert_eq!(&seen, &expected, "{}: {:?}", name, filter);
+                let (mut ids, mut before) = (Vec::new(), None);
+                loop {
+                    let page = Page { before, limit };
+                    let found = runtime.block_on(stores.reads.callback_ids(filter.clone(), page)).unwrap();
+                    ids.extend(found.docs);
+                    before = found.next;
+                    if before.is_none() {
+                        break;
+                    }
+                }
+                prop_assert_eq!(&ids, &expected, "{}: {:?}", name, filter);
                 Ok(())
             })
             .unwrap();
@@ -369,6 +399,7 @@ fn letter(n: u8, task: Option<&str>, team: &str, reason: Unreadable) -> DeadLett
         event_id: None,
         value_len: 1_000,
         value_hash: Some([n; 32]),
+        headers: None,
         value,
     }
 }

@@ -26,7 +26,13 @@ const BODY: &[u8] = b"{\"task\":{}}";
 /// To the team's default URL.
 pub(super) fn resend() -> Amendment {
     let queue = QueueKey { team: "team_a".into(), target: QueueTarget::Default(Mode::Live) };
-    Amendment::Resend(Box::new(Resend { url: None, queue, body: Bytes::from_static(BODY) }))
+    Amendment::Resend(Box::new(Resend {
+        ended_before: None,
+        new_id: false,
+        url: None,
+        queue,
+        body: Bytes::from_static(BODY),
+    }))
 }
 
 /// One step on the way to a state.
@@ -84,7 +90,7 @@ impl Subject {
                 Step::Resend => {
                     // Nothing else is due, so that the claim takes this row first.
                     self.store.claim(self.ask()).await.unwrap();
-                    assert_eq!(self.store.amend(facts(n).id, resend()).await.unwrap(), Amended::Changed);
+                    assert_eq!(self.amend(facts(n).id, resend()).await, Amended::Changed);
                 }
                 Step::Claim => {
                     let ask = ClaimAsk { first_token: Token(7), ..self.ask() };
@@ -156,7 +162,7 @@ async fn every_pair_of_rows_with_a_round_and_amendment_is_what_amend_says() {
                 let (before, attempts) = (subject.rows(id).await, subject.attempts(id).await);
                 let (after, amended) = amend(&before, &amendment, subject.clock.now());
                 let context = format!("{}: {state}, then {amendment:?}", subject.name);
-                assert_eq!(subject.store.amend(id, amendment).await.unwrap(), amended, "{context}");
+                assert_eq!(subject.amend(id, amendment).await, amended, "{context}");
                 assert_eq!(subject.rows(id).await, after, "{context}");
                 assert_eq!(subject.attempts(id).await, attempts, "{context}");
                 subject.holds(n, &attempts, &context).await;
@@ -184,7 +190,7 @@ async fn a_round_has_tries_of_its_own_and_its_success_is_for_good() {
         assert_eq!((pending.progress.since, pending.progress.horizon), (None, None), "a horizon of its own");
         assert_eq!(pending.due, subject.clock.now(), "{}", subject.name);
         assert_eq!(pending.facts.queue.target, QueueTarget::Default(Mode::Live), "{}", subject.name);
-        let again = subject.store.amend(id, resend()).await.unwrap();
+        let again = subject.amend(id, resend()).await;
         assert_eq!(again, Amended::Open(1), "{}", subject.name);
         // A failure that is retried, then one that ends the round: the callback stays exhausted.
         subject.lead(vec![Step::Claim], 1).await;
@@ -237,7 +243,7 @@ async fn a_callback_with_an_open_round_is_listed_once_and_never_pruned() {
         subject.clock.advance(Duration::from_secs(90 * 86_400));
         let pruned = subject.store.prune(all_before(late)).await.unwrap();
         assert_eq!(pruned.settled, 0, "{}", subject.name);
-        assert_eq!(subject.store.amend(facts(1).id, Amendment::Cancel).await.unwrap(), Amended::Changed);
+        assert_eq!(subject.amend(facts(1).id, Amendment::Cancel).await, Amended::Changed);
         assert!(subject.store.space().await.unwrap().kept_bytes > 0, "{}: its body is kept again", subject.name);
         let pruned = subject.store.prune(all_before(late)).await.unwrap();
         assert_eq!(pruned.settled, 1, "{}", subject.name);

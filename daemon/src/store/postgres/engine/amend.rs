@@ -1,166 +1,153 @@
-//! An operator's change of one callback. Its rows are read before the transaction for the numbers that they need, and again
-//! under locks.
+//! An operator's changes of callbacks. Their rows are read before the transaction for the numbers that they need, and again under
+//! locks: queues before rows, as everywhere.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
-use deadpool_postgres::Object;
+use deadpool_postgres::{GenericClient as _, Object};
 
 use super::super::cells::Uuid;
 use super::super::connection::PostgresStore;
 use super::super::error::PostgresError;
 use super::super::transaction::Tx;
 use super::kept::{self, KeptChanges};
-use super::rows::{self, Locking, PendingTable, QueuesRead, RowNumbers, SettledTable};
+use super::names::Names;
+use super::queues;
+use super::rows::{self, Locking, QueuesRead};
+use super::write::{Entry, Work};
 use crate::base::clock::Timestamp;
 use crate::model::amendment::{Amended, Amendment, amend as decide};
 use crate::model::callback::CallbackId;
-use crate::model::endpoint::QueueKey;
-use crate::model::lease::Facts;
-use crate::model::settlement::{Pending, Rows};
+use crate::model::settlement::Rows;
+use crate::store::queue_changes::QueueChanges;
+
+/// The bodies of cancelled callbacks in one transaction have together at most so many bytes.
+const BYTES: usize = 4 << 20;
+
+/// A change, with the body that may be kept after it.
+pub(super) struct Asked<'a> {
+    pub(super) id: CallbackId,
+    pub(super) amendment: &'a Amendment,
+    pub(super) body: Bytes,
+}
 
 pub(super) async fn amend(
     store: &PostgresStore,
     client: &mut Object,
-    id: CallbackId,
-    amendment: &Amendment,
+    changes: &[(CallbackId, Amendment)],
     now: Timestamp,
-) -> Result<Amended, PostgresError> {
-    let seen = rows::load_one(client, &store.numbers, id).await?;
-    let settled = seen.settled.as_ref().map(|row| &row.facts);
-    let Some(facts) = settled.or(seen.pending.as_ref().map(|row| &row.facts)) else {
-        return Ok(decide(&seen, amendment, now).1);
-    };
-    let numbers = Numbers::of(store, client, facts, &seen, amendment, now).await?;
+) -> Result<Vec<Amended>, PostgresError> {
+    let asked = with_bodies(client, changes).await?;
+    let names = names_of(store, client, &asked, now).await?;
     let transaction = client.transaction().await?;
-    // Queues come before their rows, as everywhere.
-    let lock = transaction.prepare_cached("SELECT id FROM queue WHERE id = ANY($1) ORDER BY id FOR UPDATE").await?;
-    transaction.query(&lock, &[&numbers.queues()]).await?;
-    let mut locked =
-        rows::load(&transaction, &store.numbers, &[id.into()], Locking::Update, &mut QueuesRead::new()).await?;
-    let before = locked.remove(&id).transpose().map_err(PostgresError::Corrupt)?.unwrap_or_default();
-    let (after, amended) = decide(&before, amendment, now);
-    if amended != Amended::Changed {
-        return Ok(amended);
-    }
-    let body = match amendment {
-        Amendment::Resend(resend) => resend.body.clone(),
-        Amendment::RetryNow => Bytes::new(),
-        Amendment::Cancel => kept::body(&transaction, id).await?.unwrap_or_default(),
-    };
-    write(&transaction, &numbers, (&before, &after), &body).await?;
-    let mut kept = KeptChanges::default();
-    kept.follow(store.keeping, id, (&before, &after), &body);
-    if before.settled.is_none() && after.settled.is_some() {
-        // It is counted with the store, because it belongs to no instance's batch.
-        let statement = transaction.prepare_cached("UPDATE store SET abandoned = abandoned + 1").await?;
-        transaction.execute(&statement, &[]).await?;
-    }
+    let mut work = Work::new(store, &transaction, names, now);
+    let amended = work.amend(&asked).await?;
+    let kept = work.kept;
     kept.write(&transaction, store.keeping).await?;
     store.commit(transaction).await?;
     Ok(amended)
 }
 
-/// The numbers that the rows need.
-struct Numbers {
-    partition: i64,
-    /// The queues of the rows as they were seen, and that of a round.
-    known: Vec<(QueueKey, i64)>,
+/// The first of these changes, as many as have room. The body of a pending callback never changes, so it may be read before its
+/// row is locked.
+async fn with_bodies<'a>(
+    client: &Object,
+    changes: &'a [(CallbackId, Amendment)],
+) -> Result<Vec<Asked<'a>>, PostgresError> {
+    let cancelled = changes.iter().filter(|(_, amendment)| *amendment == Amendment::Cancel).map(|(id, _)| *id);
+    let cancelled: Vec<_> = cancelled.collect();
+    let mut bodies = kept::bodies(client, &cancelled, BYTES).await?.into_iter();
+    let mut asked = Vec::with_capacity(changes.len());
+    for (id, amendment) in changes {
+        let body = match amendment {
+            Amendment::Resend(resend) => resend.body.clone(),
+            Amendment::RetryNow => Bytes::new(),
+            Amendment::Cancel => match bodies.next() {
+                Some(body) => body.unwrap_or_default(),
+                None => break,
+            },
+        };
+        asked.push(Asked { id: *id, amendment, body });
+    }
+    Ok(asked)
 }
 
-impl Numbers {
-    async fn of(
-        store: &PostgresStore,
-        client: &Object,
-        facts: &Facts,
-        seen: &Rows,
-        amendment: &Amendment,
-        now: Timestamp,
-    ) -> Result<Self, PostgresError> {
-        let partition = store.numbers.partition(client, &facts.record.partition).await?;
-        let partition = partition.ok_or(PostgresError::Corrupt("a row names a partition that is not there"))?;
-        let mut keys = vec![facts.queue.clone()];
-        keys.extend(seen.pending.as_ref().map(|row| row.facts.queue.clone()));
-        if let Amendment::Resend(resend) = amendment {
-            keys.push(resend.queue.clone());
+/// The numbers that the rows need, as they are seen before the transaction.
+pub(super) async fn names_of(
+    store: &PostgresStore,
+    client: &Object,
+    asked: &[Asked<'_>],
+    now: Timestamp,
+) -> Result<Names, PostgresError> {
+    let ids: Vec<Uuid> = asked.iter().map(|change| change.id.into()).collect();
+    let seen = rows::load(client, &store.numbers, &ids, Locking::None, &mut QueuesRead::new()).await?;
+    let (mut partitions, mut queues) = (HashSet::new(), HashSet::new());
+    for rows in seen.values().filter_map(|rows| rows.as_ref().ok()) {
+        let settled = rows.settled.as_ref().map(|row| &row.facts);
+        for facts in settled.into_iter().chain(rows.pending.as_ref().map(|row| &row.facts)) {
+            partitions.insert(&facts.record.partition);
+            queues.insert(&facts.queue);
         }
-        let mut known = Vec::with_capacity(keys.len());
-        for key in keys {
-            let number = store.numbers.queue(client, &key, now).await?;
-            known.push((key, number));
+    }
+    queues.extend(asked.iter().filter_map(|change| match change.amendment {
+        Amendment::Resend(resend) => Some(&resend.queue),
+        Amendment::RetryNow | Amendment::Cancel => None,
+    }));
+    Names::find(store, client, (partitions, queues), now).await
+}
+
+impl<'w> Work<'w> {
+    /// For changes that need no epoch.
+    pub(super) fn new(store: &'w PostgresStore, transaction: &'w Tx<'w>, names: Names, now: Timestamp) -> Self {
+        let (epochs, queues, kept) = (HashMap::new(), QueueChanges::default(), KeptChanges::default());
+        Self { store, transaction, names, epochs, now, queues, kept }
+    }
+
+    /// Changes callbacks, each of another id. One answer for each.
+    pub(super) async fn amend(&mut self, asked: &[Asked<'_>]) -> Result<Vec<Amended>, PostgresError> {
+        let mut ids: Vec<Uuid> = asked.iter().map(|change| change.id.into()).collect();
+        ids.sort_unstable();
+        if ids.is_empty() {
+            return Ok(Vec::new());
         }
-        Ok(Self { partition, known })
-    }
-
-    fn queues(&self) -> Vec<i64> {
-        self.known.iter().map(|(_, number)| *number).collect()
-    }
-
-    /// Rows that changed meanwhile may have another queue; then nothing happens, and it can be asked for again.
-    fn of_row(&self, facts: &Facts) -> Result<RowNumbers, PostgresError> {
-        let queue = self.known.iter().find(|(key, _)| *key == facts.queue).map(|(_, number)| *number);
-        let queue = queue.ok_or_else(|| PostgresError::Refused("the callback changed meanwhile".to_owned()))?;
-        Ok(RowNumbers { partition: self.partition, queue })
-    }
-}
-
-async fn write(
-    transaction: &Tx<'_>,
-    numbers: &Numbers,
-    (before, after): (&Rows, &Rows),
-    body: &Bytes,
-) -> Result<(), PostgresError> {
-    if let Some(settled) = after.settled.as_ref().filter(|row| Some(*row) != before.settled.as_ref()) {
-        let mut table = SettledTable::new();
-        table.push(settled, numbers.of_row(&settled.facts)?);
-        table.replace(transaction).await?;
-    }
-    // A void row makes way for the row of a round, with its body.
-    let live = before.live();
-    if let Some(gone) = before.pending.as_ref().filter(|_| live.is_none() || after.pending.is_none()) {
-        delete(transaction, gone, numbers.of_row(&gone.facts)?).await?;
-    }
-    match &after.pending {
-        Some(pending) => {
-            put(transaction, pending, numbers.of_row(&pending.facts)?, live.is_none().then_some(body)).await
+        queues::lock(self.transaction, self.names.queue_numbers(), &ids).await?;
+        let read = &mut self.names.queues_read;
+        let mut found = rows::load(self.transaction, &self.store.numbers, &ids, Locking::Update, read).await?;
+        let mut entries: BTreeMap<CallbackId, Entry> = BTreeMap::new();
+        let (mut amended, mut void, mut ended) = (Vec::with_capacity(asked.len()), Vec::<Uuid>::new(), 0_i64);
+        for change in asked {
+            let before = match found.remove(&change.id) {
+                None => Rows::default(),
+                Some(Ok(rows)) => rows,
+                Some(Err(what)) => {
+                    tracing::error!(callback = %change.id, what, "a row can't be read; it is left alone");
+                    amended.push(Amended::Unknown);
+                    continue;
+                }
+            };
+            let (now, answer) = decide(&before, change.amendment, self.now);
+            amended.push(answer);
+            if answer != Amended::Changed {
+                continue;
+            }
+            if before.pending.is_some() && before.live().is_none() {
+                void.push(change.id.into());
+            }
+            ended += i64::from(before.settled.is_none() && now.settled.is_some());
+            entries.insert(change.id, Entry { before, now, body: change.body.clone() });
         }
-        None => Ok(()),
+        // A void row makes way for the row of a round, with its body.
+        self.delete_pending(&void, &entries).await?;
+        for entry in entries.values_mut().filter(|entry| entry.before.live().is_none()) {
+            entry.before = Rows { pending: None, ..std::mem::take(&mut entry.before) };
+        }
+        self.write_rows(&entries).await?;
+        if ended > 0 {
+            // They are counted with the store, because they belong to no instance's batch.
+            let sql = "UPDATE store SET abandoned = abandoned + $1";
+            let statement = self.transaction.prepare_cached(sql).await?;
+            self.transaction.execute(&statement, &[&ended]).await?;
+        }
+        Ok(amended)
     }
-}
-
-async fn delete(transaction: &Tx<'_>, pending: &Pending, numbers: RowNumbers) -> Result<(), PostgresError> {
-    let id = Uuid::from(pending.facts.id);
-    let statement = transaction.prepare_cached("DELETE FROM pending WHERE id = $1").await?;
-    transaction.execute(&statement, &[&id]).await?;
-    let sql = "DELETE FROM body WHERE id = $1 RETURNING octet_length(bytes)::bigint";
-    let statement = transaction.prepare_cached(sql).await?;
-    if let Some(row) = transaction.query_opt(&statement, &[&id]).await? {
-        add_bytes(transaction, numbers.queue, row.try_get::<_, i64>(0)?.saturating_neg()).await?;
-    }
-    Ok(())
-}
-
-/// Writes a row that is due, with its body if it is new.
-async fn put(
-    transaction: &Tx<'_>,
-    pending: &Pending,
-    numbers: RowNumbers,
-    body: Option<&Bytes>,
-) -> Result<(), PostgresError> {
-    let mut table = PendingTable::new();
-    table.push(pending, numbers);
-    table.replace(transaction).await?;
-    if let Some(body) = body {
-        let statement = transaction.prepare_cached("INSERT INTO body (id, bytes) VALUES ($1, $2)").await?;
-        transaction.execute(&statement, &[&Uuid::from(pending.facts.id), &&body[..]]).await?;
-        add_bytes(transaction, numbers.queue, i64::try_from(body.len()).unwrap_or(i64::MAX)).await?;
-    }
-    let statement = transaction.prepare_cached("UPDATE queue SET next_at = least(next_at, $2) WHERE id = $1").await?;
-    transaction.execute(&statement, &[&numbers.queue, &pending.due.millis()]).await?;
-    Ok(())
-}
-
-async fn add_bytes(transaction: &Tx<'_>, queue: i64, bytes: i64) -> Result<(), PostgresError> {
-    let sql = "UPDATE queue SET parked_bytes = greatest(0, parked_bytes + $2) WHERE id = $1";
-    let statement = transaction.prepare_cached(sql).await?;
-    transaction.execute(&statement, &[&queue, &bytes]).await?;
-    Ok(())
 }

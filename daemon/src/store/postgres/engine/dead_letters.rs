@@ -1,7 +1,7 @@
 //! Dead letters are written and pruned here, with the bytes of their values counted by topic, so that a budget can bound
 //! them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use deadpool_postgres::GenericClient;
 
@@ -11,6 +11,7 @@ use super::rows::id_of;
 use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
 use crate::model::dead_letter::{DeadLetter, ValueBudget, ValueBytes};
+use crate::store::letters::written;
 
 /// Row 32. Each letter comes with its place in the batch and with the number of its partition. Returns the places of those for
 /// whose values the budget had no room.
@@ -27,7 +28,9 @@ pub(super) async fn bury(
     let mut kept = kept(client).await?;
     let mut added: BTreeMap<&str, i64> = BTreeMap::new();
     let mut without_value = Vec::new();
-    let mut table = Table::<13>::new();
+    let headers: HashMap<usize, Option<String>> =
+        letters.iter().map(|(at, letter, _)| (*at, letter.headers.as_ref().map(written))).collect();
+    let mut table = Table::<14>::new();
     for (at, letter, partition) in letters {
         // A dead letter that was there already keeps what it has.
         if !there.insert(letter.id) {
@@ -57,16 +60,18 @@ pub(super) async fn bury(
             letter.event_id.as_ref().map(|id| id.as_bytes()).into(),
             value.into(),
             letter.value_hash.as_ref().map(|hash| &hash[..]).into(),
+            headers[at].as_deref().map(str::as_bytes).into(),
         ]);
     }
     if !table.is_empty() {
         let rows = rows_of(
             "id uuid, partition_id bigint, off bigint, record_at bigint, buried_at bigint, value_len bigint, reason text,
-             detail bytea, team bytea, task bytea, event_id bytea, value bytea, value_hash bytea",
+             detail bytea, team bytea, task bytea, event_id bytea, value bytea, value_hash bytea,
+             headers bytea",
         );
         let sql = format!(
             "INSERT INTO dead_letter (id, partition_id, off, record_at, buried_at, value_len, reason, detail, team, task,
-                                      event_id, value, value_hash) {rows} ORDER BY id ON CONFLICT DO NOTHING"
+                                      event_id, value, value_hash, headers) {rows} ORDER BY id ON CONFLICT DO NOTHING"
         );
         let statement = client.prepare_cached(&sql).await?;
         client.execute(&statement, &table.values()).await?;

@@ -1,11 +1,14 @@
 //! Bodies of callbacks that have ended. Where they have no room, the oldest go. The sum of their bytes is the last thing that a
 //! transaction writes, because every transaction with such a body writes it.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use deadpool_postgres::GenericClient;
 
 use super::super::cells::{Table, Uuid, rows_of};
 use super::super::error::PostgresError;
+use super::rows::id_of;
 use crate::model::callback::CallbackId;
 use crate::model::keeping::Keeping;
 use crate::model::settlement::Rows;
@@ -102,13 +105,46 @@ pub(in super::super) async fn body(
     client: &impl GenericClient,
     id: CallbackId,
 ) -> Result<Option<Bytes>, PostgresError> {
-    let sql =
-        "SELECT bytes, NULL::bigint FROM body WHERE id = $1 UNION ALL SELECT bytes, size FROM kept_body WHERE id = $1";
+    let bodies = bodies(client, &[id], 0).await?;
+    Ok(bodies.into_iter().next().flatten())
+}
+
+/// The bodies of the first of these callbacks: as many as have together at most so many bytes, and at least one.
+pub(in super::super) async fn bodies(
+    client: &impl GenericClient,
+    ids: &[CallbackId],
+    at_most: usize,
+) -> Result<Vec<Option<Bytes>>, PostgresError> {
+    let asked: Vec<Uuid> = ids.iter().copied().map(Uuid::from).collect();
+    let sql = "SELECT asked.id, coalesce(octet_length(body.bytes), kept_body.size)::bigint
+               FROM unnest($1::uuid[]) WITH ORDINALITY AS asked (id, place)
+               LEFT JOIN body ON body.id = asked.id LEFT JOIN kept_body ON kept_body.id = asked.id
+               ORDER BY asked.place";
     let statement = client.prepare_cached(sql).await?;
+    let (mut few, mut sum) = (Vec::<Uuid>::new(), 0_usize);
+    for row in client.query(&statement, &[&asked]).await? {
+        let size = row.try_get::<_, Option<i64>>(1)?.unwrap_or(0);
+        sum = sum.saturating_add(usize::try_from(size).unwrap_or(usize::MAX));
+        if sum > at_most && !few.is_empty() {
+            break;
+        }
+        few.push(row.try_get(0)?);
+    }
     // The body of a pending callback comes first, if there are both.
-    let Some(row) = client.query(&statement, &[&Uuid::from(id)]).await?.into_iter().next() else { return Ok(None) };
-    let (bytes, size): (&[u8], Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
-    let Some(size) = size else { return Ok(Some(Bytes::copy_from_slice(bytes))) };
-    let body = unpack(bytes, usize::try_from(size).unwrap_or(0));
-    Ok(Some(body.ok_or(PostgresError::Corrupt("a kept body"))?.into()))
+    let sql = "SELECT id, bytes, NULL::bigint FROM body WHERE id = ANY($1)
+               UNION ALL SELECT id, bytes, size FROM kept_body WHERE id = ANY($1)";
+    let statement = client.prepare_cached(sql).await?;
+    let mut found: HashMap<CallbackId, Bytes> = HashMap::new();
+    for row in client.query(&statement, &[&few]).await? {
+        let (bytes, size): (&[u8], Option<i64>) = (row.try_get(1)?, row.try_get(2)?);
+        let body = match size {
+            None => bytes.to_vec(),
+            Some(size) => {
+                let body = unpack(bytes, usize::try_from(size).unwrap_or(0));
+                body.ok_or(PostgresError::Corrupt("a kept body"))?
+            }
+        };
+        found.entry(id_of(&row)?).or_insert(body.into());
+    }
+    Ok(few.into_iter().map(|id| found.remove(&id.into())).collect())
 }

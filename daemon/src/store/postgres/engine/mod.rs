@@ -10,10 +10,12 @@ mod event_ids;
 mod instances;
 pub(super) mod kept;
 mod known;
+mod letter_resend;
 mod names;
 pub(super) mod partition_offsets;
 mod prune;
 mod queues;
+mod resend;
 pub(super) mod rows;
 mod upkeep;
 mod write;
@@ -25,12 +27,14 @@ use super::connection::PostgresStore;
 use crate::base::clock::Timestamp;
 use crate::model::amendment::{Amended, Amendment};
 use crate::model::callback::CallbackId;
+use crate::model::dead_letter::Fate;
 use crate::model::endpoint::QueueKey;
 use crate::model::endpoint_history::EndpointHistory;
 use crate::model::event::PartitionKey;
+use crate::store::resends::ResendCounts;
 use crate::store::{
-    Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, NewLog, PruneAsk,
-    Pruned, Pulse, SetBack, Space, Take, TakeAsk, Taken,
+    Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, LetterResend,
+    LetterResent, NewLog, PruneAsk, Pruned, Pulse, ResendStep, SetBack, Space, Take, TakeAsk, Taken,
 };
 
 /// How often a transaction is done again at once that met another process at the same rows and gave way.
@@ -88,10 +92,31 @@ impl EngineStore for PostgresStore {
         })
     }
 
-    fn amend(&self, id: CallbackId, amendment: Amendment) -> Answer<'_, Amended> {
+    fn amend(&self, changes: Vec<(CallbackId, Amendment)>) -> Answer<'_, Vec<Amended>> {
         Box::pin(async move {
             let mut client = self.writer().await?;
-            Ok(unless_met!(amend::amend(self, &mut client, id, &amendment, self.clock.now()))?)
+            Ok(unless_met!(amend::amend(self, &mut client, &changes, self.clock.now()))?)
+        })
+    }
+
+    fn resend(&self, step: ResendStep) -> Answer<'_, Option<ResendCounts>> {
+        Box::pin(async move {
+            let mut client = self.writer().await?;
+            Ok(unless_met!(resend::step(self, &mut client, &step, self.clock.now()))?)
+        })
+    }
+
+    fn resend_letter(&self, resend: LetterResend) -> Answer<'_, LetterResent> {
+        Box::pin(async move {
+            let mut client = self.writer().await?;
+            Ok(unless_met!(letter_resend::resend(self, &mut client, &resend, self.clock.now()))?)
+        })
+    }
+
+    fn discard_letter(&self, letter: CallbackId) -> Answer<'_, bool> {
+        Box::pin(async move {
+            let client = self.writer().await?;
+            Ok(letter_resend::become_of(&client, letter, Fate::Discarded).await?)
         })
     }
 

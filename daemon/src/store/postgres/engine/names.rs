@@ -30,27 +30,44 @@ impl Names {
         batch: &Batch,
         now: Timestamp,
     ) -> Result<Self, PostgresError> {
-        let mut names = Self { partitions: HashMap::new(), queues: HashMap::new(), queues_read: QueuesRead::new() };
         let mut partitions: HashSet<&Arc<PartitionKey>> =
             batch.watermarks.iter().map(|raised| &raised.partition).collect();
+        let mut queues: HashSet<&QueueKey> = HashSet::new();
         for change in &batch.changes {
             match (change, change.facts()) {
                 (Change::Bury(letter, _), _) => partitions.insert(&letter.record.partition),
                 (_, Some(facts)) => {
-                    if !names.queues.contains_key(&facts.queue) {
-                        let number = store.numbers.queue(client, &facts.queue, now).await?;
-                        names.queues.insert(facts.queue.clone(), number);
-                    }
+                    queues.insert(&facts.queue);
                     partitions.insert(&facts.record.partition)
                 }
                 (_, None) => false,
             };
+        }
+        Self::find(store, client, (partitions, queues), now).await
+    }
+
+    /// The numbers of these partitions and queues. A queue that is not there yet is made.
+    pub(super) async fn find(
+        store: &PostgresStore,
+        client: &Object,
+        (partitions, queues): (HashSet<&Arc<PartitionKey>>, HashSet<&QueueKey>),
+        now: Timestamp,
+    ) -> Result<Self, PostgresError> {
+        let mut names = Self { partitions: HashMap::new(), queues: HashMap::new(), queues_read: QueuesRead::new() };
+        for queue in queues {
+            let number = store.numbers.queue(client, queue, now).await?;
+            names.queues.insert(queue.clone(), number);
         }
         for partition in partitions {
             let number = store.numbers.partition(client, partition).await?;
             names.partitions.insert(Arc::clone(partition), number);
         }
         Ok(names)
+    }
+
+    /// The numbers of the queues that were asked for.
+    pub(super) fn queue_numbers(&self) -> Vec<i64> {
+        self.queues.values().copied().collect()
     }
 
     /// The partitions whose epochs this batch depends on.

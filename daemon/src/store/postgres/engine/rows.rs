@@ -27,7 +27,7 @@ const SETTLED_COLUMNS: &str = "first_at bigint, settled_at bigint, attempts inte
     revision integer, state text, reason text, outcome text";
 const PENDING_COLUMNS: &str =
     "due bigint, since bigint, horizon bigint, token bigint, lease_until bigint, tries integer,
-    attempts integer, starts integer, round integer, url bytea, last_outcome text";
+    attempts integer, starts integer, round integer, url bytea, last_outcome text, new_id boolean";
 
 /// The names in a list of "name type" pairs.
 pub(super) fn names(columns: &str) -> String {
@@ -221,6 +221,7 @@ async fn read_pending(
         round: small(row, FACTS + 8)?,
         url: url.map(|url| CallbackUrl::from(&*url)),
         last_outcome: row.try_get::<_, Option<&str>>(FACTS + 10)?.map(outcome).transpose()?,
+        new_id: row.try_get(FACTS + 11)?,
     })
 }
 
@@ -341,7 +342,7 @@ async fn insert_all<const N: usize>(
 }
 
 /// Pending rows on their way into the table.
-pub(super) struct PendingTable<'v>(Table<'v, 23>);
+pub(super) struct PendingTable<'v>(Table<'v, 24>);
 
 impl<'v> PendingTable<'v> {
     pub(super) fn new() -> Self {
@@ -374,6 +375,7 @@ impl<'v> PendingTable<'v> {
             row.round.into(),
             row.url.as_ref().map(|url| url.as_bytes()).into(),
             row.last_outcome.map(Outcome::name).into(),
+            row.new_id.into(),
         ]);
     }
 

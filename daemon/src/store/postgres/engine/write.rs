@@ -96,23 +96,24 @@ fn number(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// The rows of one callback, before the batch and now.
-struct Entry {
-    before: Rows,
-    now: Rows,
-    /// The body, as far as a change of this batch brings it.
-    body: Bytes,
+/// The rows of one callback, before the transaction and now.
+pub(super) struct Entry {
+    pub(super) before: Rows,
+    pub(super) now: Rows,
+    /// The body, as far as a change of this transaction brings it.
+    pub(super) body: Bytes,
 }
 
-struct Work<'w> {
-    store: &'w PostgresStore,
-    transaction: &'w Tx<'w>,
-    names: Names,
+/// What a transaction works with.
+pub(super) struct Work<'w> {
+    pub(super) store: &'w PostgresStore,
+    pub(super) transaction: &'w Tx<'w>,
+    pub(super) names: Names,
     /// The epochs of locked partitions, by number.
-    epochs: HashMap<i64, i64>,
-    now: Timestamp,
-    queues: QueueChanges,
-    kept: KeptChanges,
+    pub(super) epochs: HashMap<i64, i64>,
+    pub(super) now: Timestamp,
+    pub(super) queues: QueueChanges,
+    pub(super) kept: KeptChanges,
 }
 
 impl Work<'_> {
@@ -236,7 +237,8 @@ impl Work<'_> {
         self.write_rows(&entries).await
     }
 
-    async fn write_rows(&mut self, entries: &BTreeMap<CallbackId, Entry>) -> Result<(), PostgresError> {
+    /// Writes what became of these rows, and of their queues.
+    pub(super) async fn write_rows(&mut self, entries: &BTreeMap<CallbackId, Entry>) -> Result<(), PostgresError> {
         let (mut settled, mut pending) = (SettledTable::new(), PendingTable::new());
         let (mut new_settled, mut new_pending) = (SettledTable::new(), PendingTable::new());
         let mut bodies = Table::<2>::new();
@@ -284,7 +286,8 @@ impl Work<'_> {
         queues::note_use(self.transaction, &others, self.now).await
     }
 
-    async fn delete_pending(
+    /// Deletes pending rows with their bodies.
+    pub(super) async fn delete_pending(
         &mut self,
         ended: &[Uuid],
         entries: &BTreeMap<CallbackId, Entry>,

@@ -14,14 +14,16 @@ use super::super::numbers::Numbers;
 use super::scan::bounds;
 use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
-use crate::model::dead_letter::{DeadLetter, Unreadable};
+use crate::model::dead_letter::{DeadLetter, Fate, LetterState, Unreadable};
 use crate::model::event::RecordRef;
 use crate::model::hash::Hash;
+use crate::store::letters;
 use crate::store::reads::{BuriedLetter, DeadLetterFilter, Found, LISTED_BYTES, Page};
 use crate::store::search::{BUDGET, Range, STRIDE, ranges};
 
 const COLUMNS: &str =
-    "id, partition_id, off, record_at, reason, detail, team, task, event_id, value_len, buried_at, value_hash";
+    "id, partition_id, off, record_at, reason, detail, team, task, event_id, value_len, buried_at, value_hash,
+     fate, callback, headers";
 
 pub(super) async fn one(
     client: &impl GenericClient,
@@ -95,7 +97,7 @@ async fn piece(
     (floor, last): (Uuid, Uuid),
 ) -> Result<Vec<Row>, PostgresError> {
     let limit = i64::try_from(STRIDE).unwrap_or(i64::MAX);
-    let mut sql = "SELECT id, team, reason FROM dead_letter WHERE id >= $1 AND id <= $2".to_owned();
+    let mut sql = "SELECT id, team, reason, fate FROM dead_letter WHERE id >= $1 AND id <= $2".to_owned();
     let mut values: Vec<&(dyn ToSql + Sync)> = vec![&floor, &last, &limit];
     let times = range.read_at.map(|(since, until)| (since.millis(), until.millis()));
     if let Some((since, until)) = &times {
@@ -115,8 +117,10 @@ async fn piece(
 fn matches(filter: &DeadLetterFilter, row: &Row) -> Result<bool, PostgresError> {
     let (team, reason): (Option<&[u8]>, &str) = (row.try_get(1)?, row.try_get(2)?);
     let is_of = |own: &String| team == Some(own.as_bytes());
+    let fate = row.try_get::<_, Option<&str>>(3)?.unwrap_or(LetterState::Open.name());
     Ok(filter.team.as_ref().is_none_or(is_of)
         && filter.teams.as_ref().is_none_or(|teams| teams.iter().any(is_of))
+        && filter.state.is_none_or(|wanted| wanted.name() == fate)
         && filter.reason.is_none_or(|wanted| wanted.name() == reason))
 }
 
@@ -146,6 +150,7 @@ async fn read(client: &impl GenericClient, numbers: &Numbers, row: &Row) -> Resu
     let hash: Option<&[u8]> = row.try_get(11)?;
     let value_hash: Option<Hash> =
         hash.map(|hash| hash.try_into().map_err(|_| PostgresError::Corrupt("a value's hash"))).transpose()?;
+    let headers: Option<&[u8]> = row.try_get(14)?;
     let letter = DeadLetter {
         id: id_of(row)?,
         record: RecordRef {
@@ -158,11 +163,14 @@ async fn read(client: &impl GenericClient, numbers: &Numbers, row: &Row) -> Resu
         team: text(6)?,
         task_id: text(7)?,
         event_id: text(8)?,
-        value: Bytes::copy_from_slice(row.try_get(12)?),
+        value: Bytes::copy_from_slice(row.try_get(15)?),
         value_len: u64::try_from(row.try_get::<_, i64>(9)?).unwrap_or(0),
         value_hash,
+        headers: headers.and_then(|text| letters::read(std::str::from_utf8(text).ok()?)),
     };
-    Ok(BuriedLetter { letter, buried_at: Timestamp::from_millis(row.try_get(10)?) })
+    let fate = Fate::read(row.try_get(12)?, row.try_get::<_, Option<Uuid>>(13)?.map(CallbackId::from));
+    let fate = fate.ok_or(PostgresError::Corrupt("what became of a dead letter"))?;
+    Ok(BuriedLetter { letter, buried_at: Timestamp::from_millis(row.try_get(10)?), fate })
 }
 
 fn reason(name: &str) -> Result<Unreadable, PostgresError> {

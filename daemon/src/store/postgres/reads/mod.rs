@@ -46,6 +46,26 @@ impl Reads for PostgresStore {
         Box::pin(async move { Ok(kept::body(&self.people_reader().await?, id).await?) })
     }
 
+    fn bodies(&self, ids: Vec<CallbackId>, at_most: usize) -> Answer<'_, Vec<Option<Bytes>>> {
+        Box::pin(async move { Ok(kept::bodies(&self.people_reader().await?, &ids, at_most).await?) })
+    }
+
+    fn callback_ids(&self, filter: CallbackFilter, page: Page) -> Answer<'_, Found<CallbackId>> {
+        Box::pin(async move { Ok(scan::scan(&self.people_reader().await?, &filter, &page).await?) })
+    }
+
+    fn untried_rounds(&self, at_most: usize) -> Answer<'_, usize> {
+        Box::pin(async move {
+            let client = self.people_reader().await?;
+            let sql = "SELECT count(*) FROM (SELECT 1 FROM pending WHERE round > 0 AND tries = 0 LIMIT $1) AS untried";
+            let statement = client.prepare_cached(sql).await.map_err(PostgresError::from)?;
+            let at_most = i64::try_from(at_most).unwrap_or(i64::MAX);
+            let row = client.query_one(&statement, &[&at_most]).await.map_err(PostgresError::from)?;
+            let count: i64 = row.try_get(0).map_err(PostgresError::from)?;
+            Ok(usize::try_from(count).unwrap_or(0))
+        })
+    }
+
     fn callbacks(&self, filter: CallbackFilter, page: Page) -> Answer<'_, Found<(CallbackId, Rows)>> {
         Box::pin(async move { Ok(callbacks(self, &filter, &page).await?) })
     }
@@ -105,8 +125,12 @@ async fn callbacks(
     let mut rows = rows::load(&client, &store.numbers, &ids, Locking::None, &mut QueuesRead::new()).await?;
     let mut docs = Vec::with_capacity(found.docs.len());
     for id in found.docs {
-        let of_id = rows.remove(&id).transpose().map_err(PostgresError::Corrupt)?;
-        docs.push((id, of_id.unwrap_or_default()));
+        match rows.remove(&id) {
+            Some(Ok(rows)) => docs.push((id, rows)),
+            Some(Err(what)) => tracing::error!(callback = %id, what, "a row can't be read; the others are listed"),
+            // It was deleted meanwhile.
+            None => {}
+        }
     }
     Ok(Found { docs, next: found.next })
 }

@@ -8,7 +8,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::super::cells::{Cell, Uuid};
-use super::super::engine::rows::id_of;
+use super::super::engine::rows::{id_of, opt_small};
 use super::super::error::PostgresError;
 use crate::model::callback::CallbackId;
 use crate::store::reads::{CallbackFilter, Found, Page, QueueMatch};
@@ -31,7 +31,7 @@ pub(super) async fn scan(
     for cursor in &mut cursors {
         cursor.fill(client, first_piece).await?;
     }
-    let mut found = Found { docs: Vec::with_capacity(page.limit), next: None };
+    let mut found = Found { docs: Vec::with_capacity(page.limit.min(STRIDE)), next: None };
     for looked in 1_usize.. {
         let heads = cursors.iter().enumerate();
         let heads = heads.filter_map(|(at, cursor)| cursor.rows.front().map(|head| (head.id, at)));
@@ -105,6 +105,10 @@ impl Cursor {
         if let Some(value) = &value {
             values.push(value);
         }
+        let failed = self.search.failed.map(|span| (span.from.millis(), span.until.millis()));
+        if let Some((from, until)) = &failed {
+            values.extend([from as &(dyn ToSql + Sync), until]);
+        }
         let statement = client.prepare_cached(&sql).await?;
         let rows = client.query(&statement, &values).await?;
         self.rows = rows.iter().map(read).collect::<Result<_, PostgresError>>()?;
@@ -128,6 +132,8 @@ fn read(row: &Row) -> Result<Candidate, PostgresError> {
         reason: row.try_get(4)?,
         outcome: row.try_get(5)?,
         test: row.try_get(6)?,
+        status: opt_small(row, 7)?,
+        failed: row.try_get(8)?,
     })
 }
 
@@ -149,11 +155,13 @@ fn statement(search: &Search) -> (String, Option<Cell<'_>>) {
         By::FailedTeam(team) => (Some("state <> 'delivered' AND team"), Some(team.as_str().into())),
         By::FailedState(state) => (Some("state <> 'delivered' AND state"), Some((*state).into())),
     };
-    conditions.extend(condition.map(|condition| format!("{condition} = ${next}")));
-    let (table, columns) = (search.table.name(), search.table.columns());
+    if let Some(condition) = condition {
+        conditions.push(format!("{condition} = ${next}"));
+        next += 1;
+    }
+    let (table, columns) = (search.table.name(), search.columns(&format!("${next}"), &format!("${}", next + 1)));
     let conditions = conditions.join(" AND ");
-    let sql =
-        format!("SELECT id, team, queue, {columns}, test FROM {table} WHERE {conditions} ORDER BY id DESC LIMIT $3");
+    let sql = format!("SELECT id, {columns} FROM {table} WHERE {conditions} ORDER BY id DESC LIMIT $3");
     (sql, value)
 }
 

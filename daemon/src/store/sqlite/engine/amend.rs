@@ -1,4 +1,4 @@
-//! An operator's change of one callback.
+//! An operator's changes of callbacks.
 
 use rusqlite::Connection;
 
@@ -15,35 +15,68 @@ pub(super) fn amend(
     connection: &Connection,
     ids: &mut IdCache,
     keeping: Keeping,
-    id: CallbackId,
-    amendment: &Amendment,
+    changes: &[(CallbackId, Amendment)],
     now: Timestamp,
-) -> Result<Amended, SqliteError> {
-    let before = rows::load(connection, ids, id)?;
-    let (after, amended) = decide(&before, amendment, now);
-    if amended != Amended::Changed {
-        return Ok(amended);
-    }
-    let body = match amendment {
-        Amendment::Resend(resend) => resend.body.to_vec(),
-        Amendment::RetryNow => Vec::new(),
-        Amendment::Cancel => kept::body(connection, id)?.unwrap_or_default(),
-    };
-    if let Some(settled) = after.settled.as_ref().filter(|row| Some(*row) != before.settled.as_ref()) {
-        rows::replace_settled(connection, ids, settled, now)?;
-    }
-    if before.settled.is_none() && after.settled.is_some() {
-        // It is counted with the store, because it belongs to no instance's batch.
-        connection.prepare_cached("UPDATE store SET abandoned = abandoned + 1")?.execute([])?;
-    }
-    let mut moves = Moves::default();
-    // A void row makes way for the row of a round, with its body.
-    let void = before.pending.as_ref().filter(|_| before.live().is_none());
-    if void.is_some() {
-        moves.follow(connection, ids, (void, None), &[], now)?;
-    }
-    moves.follow(connection, ids, (before.live(), after.pending.as_ref()), &body, now)?;
-    moves.raise_queues(connection)?;
-    kept::follow(connection, keeping, id, (&before, &after), &body)?;
+) -> Result<Vec<Amended>, SqliteError> {
+    let mut amending = Amending::new(connection, ids, keeping, now);
+    let amended = changes.iter().map(|(id, amendment)| amending.amend(*id, amendment)).collect::<Result<_, _>>()?;
+    amending.finish()?;
     Ok(amended)
+}
+
+/// The changes of one transaction.
+pub(super) struct Amending<'a> {
+    connection: &'a Connection,
+    ids: &'a mut IdCache,
+    keeping: Keeping,
+    now: Timestamp,
+    moves: Moves,
+}
+
+impl<'a> Amending<'a> {
+    pub(super) fn new(connection: &'a Connection, ids: &'a mut IdCache, keeping: Keeping, now: Timestamp) -> Self {
+        Self { connection, ids, keeping, now, moves: Moves::default() }
+    }
+
+    /// Changes one callback.
+    pub(super) fn amend(&mut self, id: CallbackId, amendment: &Amendment) -> Result<Amended, SqliteError> {
+        let (connection, now) = (self.connection, self.now);
+        let before = match rows::load(connection, self.ids, id) {
+            Ok(rows) => rows,
+            Err(SqliteError::Corrupt(what)) => {
+                tracing::error!(callback = %id, what, "a row can't be read; it is left alone");
+                return Ok(Amended::Unknown);
+            }
+            Err(other) => return Err(other),
+        };
+        let (after, amended) = decide(&before, amendment, now);
+        if amended != Amended::Changed {
+            return Ok(amended);
+        }
+        let body = match amendment {
+            Amendment::Resend(resend) => resend.body.to_vec(),
+            Amendment::RetryNow => Vec::new(),
+            Amendment::Cancel => kept::body(connection, id)?.unwrap_or_default(),
+        };
+        if let Some(settled) = after.settled.as_ref().filter(|row| Some(*row) != before.settled.as_ref()) {
+            rows::replace_settled(connection, self.ids, settled, now)?;
+        }
+        if before.settled.is_none() && after.settled.is_some() {
+            // It is counted with the store, because it belongs to no instance's batch.
+            connection.prepare_cached("UPDATE store SET abandoned = abandoned + 1")?.execute([])?;
+        }
+        // A void row makes way for the row of a round, with its body.
+        let void = before.pending.as_ref().filter(|_| before.live().is_none());
+        if void.is_some() {
+            self.moves.follow(connection, self.ids, (void, None), &[], now)?;
+        }
+        self.moves.follow(connection, self.ids, (before.live(), after.pending.as_ref()), &body, now)?;
+        kept::follow(connection, self.keeping, id, (&before, &after), &body)?;
+        Ok(amended)
+    }
+
+    /// The queues follow.
+    pub(super) fn finish(self) -> Result<(), SqliteError> {
+        self.moves.raise_queues(self.connection)
+    }
 }

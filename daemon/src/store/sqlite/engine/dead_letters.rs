@@ -5,8 +5,14 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::error::SqliteError;
 use super::super::id_cache::IdCache;
+use super::moves::Moves;
+use super::rows;
 use crate::base::clock::Timestamp;
-use crate::model::dead_letter::{DeadLetter, ValueBudget, ValueBytes};
+use crate::model::callback::CallbackId;
+use crate::model::dead_letter::{DeadLetter, Fate, LetterState, ValueBudget, ValueBytes};
+use crate::model::settlement::{Change, apply};
+use crate::store::letters::written;
+use crate::store::{LetterResend, LetterResent};
 
 /// Row 32. False if the budget had no room for the value.
 pub(super) fn bury(
@@ -25,8 +31,8 @@ pub(super) fn bury(
     let inserted = connection
         .prepare_cached(
             "INSERT INTO dead_letter (id, partition_id, off, record_at, reason, detail, team, task, event_id, value, value_len,
-                                      value_hash, buried_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT DO NOTHING",
+                                      value_hash, buried_at, headers)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) ON CONFLICT DO NOTHING",
         )?
         .execute(params![
             letter.id.as_bytes(),
@@ -42,6 +48,7 @@ pub(super) fn bury(
             letter.value_len,
             letter.value_hash,
             now.millis(),
+            letter.headers.as_ref().map(written),
         ])?;
     if inserted > 0 && !value.is_empty() {
         connection
@@ -53,6 +60,43 @@ pub(super) fn bury(
     }
     // A dead letter that was there already keeps what it has.
     Ok(keeps_value || inserted == 0)
+}
+
+/// Row 33.
+pub(super) fn resend(
+    connection: &Connection,
+    ids: &mut IdCache,
+    resend: &LetterResend,
+    now: Timestamp,
+) -> Result<LetterResent, SqliteError> {
+    let id = resend.facts.id;
+    if !become_of(connection, resend.letter, Fate::Resent(id))? {
+        return Ok(LetterResent::Unknown);
+    }
+    let before = rows::load(connection, ids, id)?;
+    let resent = LetterResent::of(&before, &resend.facts);
+    match resent {
+        LetterResent::Parked => {
+            let step = apply(&before, &Change::Park(Box::new(resend.park(now))), true);
+            let mut moves = Moves::default();
+            moves.follow(connection, ids, (None, step.rows.pending.as_ref()), &resend.body, now)?;
+            moves.raise_queues(connection)?;
+        }
+        LetterResent::Reused => {
+            become_of(connection, resend.letter, Fate::Open)?;
+        }
+        LetterResent::Known | LetterResent::Unknown => {}
+    }
+    Ok(resent)
+}
+
+/// Records what became of a dead letter. False if there is none of this id.
+pub(super) fn become_of(connection: &Connection, letter: CallbackId, fate: Fate) -> Result<bool, SqliteError> {
+    let state = Some(fate.state()).filter(|state| *state != LetterState::Open).map(LetterState::name);
+    let changed = connection
+        .prepare_cached("UPDATE dead_letter SET fate = ?2, callback = ?3 WHERE id = ?1")?
+        .execute(params![letter.as_bytes(), state, fate.callback().map(|id| *id.as_bytes())])?;
+    Ok(changed == 1)
 }
 
 fn kept(connection: &Connection, topic: &str) -> Result<ValueBytes, SqliteError> {

@@ -8,6 +8,7 @@ pub(super) mod kept;
 mod moves;
 pub(super) mod partition_offsets;
 mod prune;
+mod resend;
 pub(super) mod rows;
 mod upkeep;
 #[cfg(test)]
@@ -21,13 +22,15 @@ use super::connection::SqliteStore;
 use crate::base::clock::Timestamp;
 use crate::model::amendment::{Amended, Amendment};
 use crate::model::callback::CallbackId;
+use crate::model::dead_letter::Fate;
 use crate::model::endpoint::QueueKey;
 use crate::model::endpoint_history::EndpointHistory;
 use crate::model::event::PartitionKey;
 use crate::model::keeping::Keeping;
+use crate::store::resends::ResendCounts;
 use crate::store::{
-    Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, NewLog, PruneAsk,
-    Pruned, Pulse, SetBack, Space, Take, TakeAsk, Taken,
+    Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, LetterResend,
+    LetterResent, NewLog, PruneAsk, Pruned, Pulse, ResendStep, SetBack, Space, Take, TakeAsk, Taken,
 };
 
 impl SqliteStore {
@@ -73,9 +76,22 @@ impl EngineStore for SqliteStore {
         self.in_transaction(move |transaction, ids, now| claim::claim(transaction, ids, &ask, now))
     }
 
-    fn amend(&self, id: CallbackId, amendment: Amendment) -> Answer<'_, Amended> {
+    fn amend(&self, changes: Vec<(CallbackId, Amendment)>) -> Answer<'_, Vec<Amended>> {
         let keeping = self.keeping_now();
-        self.in_transaction(move |transaction, ids, now| amend::amend(transaction, ids, keeping, id, &amendment, now))
+        self.in_transaction(move |transaction, ids, now| amend::amend(transaction, ids, keeping, &changes, now))
+    }
+
+    fn resend(&self, step: ResendStep) -> Answer<'_, Option<ResendCounts>> {
+        let keeping = self.keeping_now();
+        self.in_transaction(move |transaction, ids, now| resend::step(transaction, ids, keeping, &step, now))
+    }
+
+    fn resend_letter(&self, resend: LetterResend) -> Answer<'_, LetterResent> {
+        self.in_transaction(move |transaction, ids, now| dead_letters::resend(transaction, ids, &resend, now))
+    }
+
+    fn discard_letter(&self, letter: CallbackId) -> Answer<'_, bool> {
+        self.in_transaction(move |transaction, _, _| dead_letters::become_of(transaction, letter, Fate::Discarded))
     }
 
     fn retry_queue(&self, queue: QueueKey, at_most: usize) -> Answer<'_, usize> {

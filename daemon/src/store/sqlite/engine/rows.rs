@@ -24,7 +24,7 @@ const FACT_COLUMNS: usize = 11;
 
 const SELECT_PENDING: &str = "SELECT
         partition_id, off, record_at, team, task, event_id, event_type, queue, test, content_hash, builder,
-        url, since, horizon, tries, attempts, due, token, lease_until, starts, last_outcome, round
+        url, since, horizon, tries, attempts, due, token, lease_until, starts, last_outcome, round, new_id
      FROM pending WHERE id = ?1";
 const SELECT_SETTLED: &str = "SELECT
         partition_id, off, record_at, team, task, event_id, event_type, queue, test, content_hash, builder,
@@ -42,8 +42,9 @@ const REPLACE_SETTLED: &str = "INSERT OR REPLACE INTO settled (
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)";
 const REPLACE_PENDING: &str = "INSERT OR REPLACE INTO pending (
         id, partition_id, off, record_at, team, task, event_id, event_type, queue, test, content_hash, builder,
-        url, since, horizon, tries, attempts, due, token, lease_until, starts, last_outcome, round)
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)";
+        url, since, horizon, tries, attempts, due, token, lease_until, starts, last_outcome, round, new_id)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23,
+         ?24)";
 
 /// Both rows of one callback.
 pub(in crate::store::sqlite) fn load(
@@ -139,6 +140,7 @@ fn read_pending(
         starts: row.get(column(8))?,
         last_outcome: row.get::<_, Option<String>>(column(9))?.map(|name| outcome(&name)).transpose()?,
         round: row.get(column(10))?,
+        new_id: row.get(column(11))?,
     })
 }
 
@@ -239,6 +241,7 @@ pub(super) fn replace_pending(
         row.starts,
         row.last_outcome.map(Outcome::name),
         row.round,
+        row.new_id,
     ])?;
     Ok(queue)
 }

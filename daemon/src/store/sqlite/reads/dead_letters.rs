@@ -11,20 +11,22 @@ use super::super::id_cache::IdCache;
 use super::scan;
 use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
-use crate::model::dead_letter::{DeadLetter, Unreadable};
+use crate::model::dead_letter::{DeadLetter, Fate, LetterState, Unreadable};
 use crate::model::event::RecordRef;
 use crate::model::hash::Hash;
+use crate::store::letters;
 use crate::store::reads::{BuriedLetter, DeadLetterFilter, Found, LISTED_BYTES, Page};
 use crate::store::search::{BUDGET, Range, STRIDE, ranges};
 
 const ONE: &str =
-    "SELECT id, partition_id, off, record_at, reason, detail, team, task, event_id, value, value_len, buried_at, value_hash
+    "SELECT id, partition_id, off, record_at, reason, detail, team, task, event_id, value, value_len, buried_at, value_hash,
+            fate, callback, headers
      FROM dead_letter WHERE id = ?1";
 /// The same with the first [`LISTED_BYTES`] of the value: a page of whole values would be megabytes. SQLite's `substr` of an
 /// empty blob is NULL, but an empty value is a value.
 const LISTED: &str =
     "SELECT id, partition_id, off, record_at, reason, detail, team, task, event_id, coalesce(substr(value, 1, ?2), x''),
-        value_len, buried_at, value_hash
+        value_len, buried_at, value_hash, fate, callback, headers
      FROM dead_letter WHERE id = ?1";
 
 pub(super) fn one(connection: &Connection, id: CallbackId) -> Result<Option<BuriedLetter>, SqliteError> {
@@ -93,7 +95,8 @@ impl Reading<'_> {
             None => ("", ""),
         };
         let ids = scan::condition(range, "buried_at", &mut values);
-        let sql = format!("SELECT id, team, reason FROM dead_letter {index} WHERE {of_task}{ids} ORDER BY id DESC");
+        let sql =
+            format!("SELECT id, team, reason, fate FROM dead_letter {index} WHERE {of_task}{ids} ORDER BY id DESC");
         let mut statement = self.connection.prepare_cached(&sql)?;
         let mut whole = self.connection.prepare_cached(LISTED)?;
         let mut rows = statement.query(params_from_iter(&values))?;
@@ -106,7 +109,8 @@ impl Reading<'_> {
                 && self
                     .filter
                     .reason
-                    .is_none_or(|reason| row.get_ref(2).is_ok_and(|name| name.as_str() == Ok(reason.name())));
+                    .is_none_or(|reason| row.get_ref(2).is_ok_and(|name| name.as_str() == Ok(reason.name())))
+                && self.is_in_state(row)?;
             if matches {
                 if self.found.docs.len() == self.limit {
                     self.found.next = self.found.docs.last().map(|letter| letter.letter.id);
@@ -122,6 +126,14 @@ impl Reading<'_> {
             }
         }
         Ok(false)
+    }
+}
+
+impl Reading<'_> {
+    fn is_in_state(&self, row: &Row<'_>) -> Result<bool, SqliteError> {
+        let fate: Option<String> = row.get(3)?;
+        let open = LetterState::Open.name();
+        Ok(self.filter.state.is_none_or(|state| state.name() == fate.as_deref().unwrap_or(open)))
     }
 }
 
@@ -145,8 +157,14 @@ fn read(connection: &Connection, row: &Row<'_>) -> Result<BuriedLetter, SqliteEr
         value: Bytes::from(row.get::<_, Vec<u8>>(9)?),
         value_len: row.get(10)?,
         value_hash: row.get::<_, Option<Hash>>(12)?,
+        headers: row.get::<_, Option<String>>(15)?.as_deref().and_then(letters::read),
     };
-    Ok(BuriedLetter { letter, buried_at: Timestamp::from_millis(row.get(11)?) })
+    let fate = Fate::read(
+        row.get::<_, Option<String>>(13)?.as_deref(),
+        row.get::<_, Option<[u8; 16]>>(14)?.map(CallbackId::from_bytes),
+    );
+    let fate = fate.ok_or(SqliteError::Corrupt("what became of a dead letter"))?;
+    Ok(BuriedLetter { letter, buried_at: Timestamp::from_millis(row.get(11)?), fate })
 }
 
 fn reason(name: &str) -> Result<Unreadable, SqliteError> {

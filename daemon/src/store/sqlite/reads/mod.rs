@@ -54,6 +54,32 @@ impl Reads for SqliteStore {
         self.read_for_people(move |connection| Ok(kept::body(connection, id)?.map(Bytes::from)))
     }
 
+    fn bodies(&self, ids: Vec<CallbackId>, at_most: usize) -> Answer<'_, Vec<Option<Bytes>>> {
+        self.read_for_people(move |connection| {
+            let (mut bodies, mut bytes) = (Vec::new(), 0_usize);
+            for id in ids {
+                let body = kept::body(connection, id)?.map(Bytes::from);
+                bytes = bytes.saturating_add(body.as_ref().map_or(0, Bytes::len));
+                if bytes > at_most && !bodies.is_empty() {
+                    break;
+                }
+                bodies.push(body);
+            }
+            Ok(bodies)
+        })
+    }
+
+    fn callback_ids(&self, filter: CallbackFilter, page: Page) -> Answer<'_, Found<CallbackId>> {
+        self.read_for_people(move |connection| scan::scan(connection, &filter, &page))
+    }
+
+    fn untried_rounds(&self, at_most: usize) -> Answer<'_, usize> {
+        self.read_for_people(move |connection| {
+            let sql = "SELECT count(*) FROM (SELECT 1 FROM pending WHERE round > 0 AND tries = 0 LIMIT ?1)";
+            Ok(connection.prepare_cached(sql)?.query_row([at_most], |row| row.get(0))?)
+        })
+    }
+
     fn callbacks(&self, filter: CallbackFilter, page: Page) -> Answer<'_, Found<(CallbackId, Rows)>> {
         self.read_for_people(move |connection| callbacks(connection, &filter, &page))
     }
@@ -125,8 +151,17 @@ fn callbacks(
 ) -> Result<Found<(CallbackId, Rows)>, SqliteError> {
     let found = scan::scan(connection, filter, page)?;
     let mut ids = IdCache::default();
-    let docs = found.docs.into_iter().map(|id| Ok((id, rows::load(connection, &mut ids, id)?)));
-    Ok(Found { docs: docs.collect::<Result<_, SqliteError>>()?, next: found.next })
+    let mut docs = Vec::with_capacity(found.docs.len());
+    for id in found.docs {
+        match rows::load(connection, &mut ids, id) {
+            Ok(rows) => docs.push((id, rows)),
+            Err(SqliteError::Corrupt(what)) => {
+                tracing::error!(callback = %id, what, "a row can't be read; the others are listed");
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    Ok(Found { docs, next: found.next })
 }
 
 fn counts(connection: &Connection) -> Result<(Counts, Timestamp), SqliteError> {

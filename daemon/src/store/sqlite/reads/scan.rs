@@ -26,7 +26,7 @@ pub(super) fn scan(
     for (statement, (_, values)) in statements.iter_mut().zip(&searches) {
         cursors.push(Cursor::open(statement.query(params_from_iter(values))?)?);
     }
-    let mut found = Found { docs: Vec::with_capacity(page.limit), next: None };
+    let mut found = Found { docs: Vec::with_capacity(page.limit.min(STRIDE)), next: None };
     for looked in 1_usize.. {
         let heads = cursors.iter().enumerate();
         let heads = heads.filter_map(|(at, cursor)| cursor.head.as_ref().map(|head| (head.id, at)));
@@ -74,6 +74,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Candidate> {
         reason: row.get(4)?,
         outcome: row.get(5)?,
         test: row.get(6)?,
+        status: row.get(7)?,
+        failed: row.get(8)?,
     })
 }
 
@@ -117,9 +119,10 @@ fn statement(search: &Search) -> (String, Vec<Value>) {
         Some((index, equal)) => (format!("INDEXED BY {index}"), format!("{equal} = ?1 AND ")),
         None => (String::new(), String::new()),
     };
-    let columns = search.table.columns();
-    let sql =
-        format!("SELECT id, team, queue, {columns}, test FROM {table} {index} WHERE {first}{ids} ORDER BY id DESC");
+    let at = values.len();
+    values.extend(search.failed.iter().flat_map(|span| [span.from, span.until]).map(|at| Value::Integer(at.millis())));
+    let columns = search.columns(&format!("?{}", at + 1), &format!("?{}", at + 2));
+    let sql = format!("SELECT id, {columns} FROM {table} {index} WHERE {first}{ids} ORDER BY id DESC");
     (sql, values)
 }
 

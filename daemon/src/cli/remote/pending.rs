@@ -1,0 +1,35 @@
+//! Retries or cancels one pending callback, or all that match.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::super::Failure;
+use super::super::args::PendingArgs;
+use super::client::Client;
+use super::resend::{ALL, WITHOUT_ASKING, chosen};
+use super::views::View;
+use super::{again, one, show};
+
+pub(super) fn run(client: &Client, verb: &str, args: &PendingArgs) -> Result<ExitCode, Failure> {
+    match chosen(args.id.as_deref(), args.filters.is_empty())? {
+        Some(id) => one(client, again::pending_one(verb, id)),
+        None => many(client, verb, args),
+    }
+}
+
+fn many(client: &Client, verb: &str, args: &PendingArgs) -> Result<ExitCode, Failure> {
+    let at_most = if args.yes { ALL } else { WITHOUT_ASKING };
+    let (mut changed, mut left_alone, mut next) = (0, 0, None::<String>);
+    loop {
+        let answer = client.ask(&again::pending_all(verb, args, at_most, next.as_deref())?)?;
+        changed += answer["changed"].as_u64().unwrap_or(0);
+        left_alone += answer["left_alone"].as_u64().unwrap_or(0);
+        next = answer["next_token"].as_str().map(str::to_owned);
+        if next.is_none() {
+            break;
+        }
+    }
+    show(client, &View::Record, &json!({ "changed": changed, "left_alone": left_alone }));
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,60 @@
+//! What becomes of a dead letter: a callback after all, or it is set aside.
+
+use std::collections::{BTreeMap, HashSet};
+
+use deadpool_postgres::{GenericClient, Object};
+
+use super::super::cells::Uuid;
+use super::super::connection::PostgresStore;
+use super::super::error::PostgresError;
+use super::names::Names;
+use super::queues;
+use super::rows::{self, Locking};
+use super::write::{Entry, Work};
+use crate::base::clock::Timestamp;
+use crate::model::callback::CallbackId;
+use crate::model::dead_letter::{Fate, LetterState};
+use crate::model::settlement::{Change, Rows, apply};
+use crate::store::{LetterResend, LetterResent};
+
+/// Row 33.
+pub(super) async fn resend(
+    store: &PostgresStore,
+    client: &mut Object,
+    resend: &LetterResend,
+    now: Timestamp,
+) -> Result<LetterResent, PostgresError> {
+    let facts = &resend.facts;
+    let named = (HashSet::from([&facts.record.partition]), HashSet::from([&facts.queue]));
+    let names = Names::find(store, client, named, now).await?;
+    let transaction = client.transaction().await?;
+    let mut work = Work::new(store, &transaction, names, now);
+    let id: Uuid = facts.id.into();
+    queues::lock(&transaction, work.names.queue_numbers(), &[id]).await?;
+    let read = &mut work.names.queues_read;
+    let mut found = rows::load(&transaction, &store.numbers, &[id], Locking::Update, read).await?;
+    let before = found.remove(&facts.id).transpose().map_err(PostgresError::Corrupt)?.unwrap_or_default();
+    let resent = LetterResent::of(&before, facts);
+    if resent != LetterResent::Reused && !become_of(&transaction, resend.letter, Fate::Resent(facts.id)).await? {
+        return Ok(LetterResent::Unknown);
+    }
+    if resent == LetterResent::Parked {
+        let step = apply(&Rows::default(), &Change::Park(Box::new(resend.park(now))), true);
+        let entry = Entry { before: Rows::default(), now: step.rows, body: resend.body.clone() };
+        work.write_rows(&BTreeMap::from([(facts.id, entry)])).await?;
+    }
+    store.commit(transaction).await?;
+    Ok(resent)
+}
+
+/// Records what became of a dead letter. False if there is none of this id.
+pub(super) async fn become_of(
+    client: &impl GenericClient,
+    letter: CallbackId,
+    fate: Fate,
+) -> Result<bool, PostgresError> {
+    let state = Some(fate.state()).filter(|state| *state != LetterState::Open).map(LetterState::name);
+    let callback: Option<Uuid> = fate.callback().map(Uuid::from);
+    let statement = client.prepare_cached("UPDATE dead_letter SET fate = $2, callback = $3 WHERE id = $1").await?;
+    Ok(client.execute(&statement, &[&Uuid::from(letter), &state, &callback]).await? == 1)
+}
