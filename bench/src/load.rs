@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -31,7 +31,8 @@ pub const TEAM: &str = "team_rate";
 pub const ENDPOINTS: u64 = 8;
 const PARTITIONS: i32 = 8;
 
-/// Answers every POST with 204, and a GET with the number of POSTs so far.
+/// Answers every POST with 204, or with the status that a GET of `/status/N` named last. Any other GET is answered with the number of
+/// POSTs so far, and `/first` with those that were first attempts.
 ///
 /// # Errors
 /// The operating system refuses it.
@@ -45,20 +46,30 @@ pub async fn receiver() -> anyhow::Result<()> {
     }
     println!("{address}");
     let count = Arc::new(AtomicU64::new(0));
+    let first_attempts = Arc::new(AtomicU64::new(0));
+    let status = Arc::new(AtomicU16::new(204));
     let (_stop, stopped) = tokio::sync::watch::channel(false);
     let make = move |_| {
-        let count = Arc::clone(&count);
+        let (count, first_attempts, status) = (Arc::clone(&count), Arc::clone(&first_attempts), Arc::clone(&status));
         service_fn(move |request: Request<hyper::body::Incoming>| {
-            let count = Arc::clone(&count);
+            let (count, first_attempts, status) =
+                (Arc::clone(&count), Arc::clone(&first_attempts), Arc::clone(&status));
             async move {
                 let mut response = Response::new(Full::new(Bytes::new()));
-                if request.method() == hyper::Method::GET {
-                    *response.body_mut() = Full::from(count.load(Ordering::Relaxed).to_string());
+                let path = request.uri().path();
+                if let Some(asked) = path.strip_prefix("/status/").and_then(|text| text.parse().ok()) {
+                    status.store(asked, Ordering::Relaxed);
+                } else if request.method() == hyper::Method::GET {
+                    let asked = if path == "/first" { &first_attempts } else { &count };
+                    *response.body_mut() = Full::from(asked.load(Ordering::Relaxed).to_string());
                 } else {
+                    let is_first = request.headers().get("scale-callback-attempt").is_some_and(|n| n == "1");
                     // A broken body counts as well: only the number of POSTs matters.
                     whole(request.into_body(), 16 << 20).await.ok();
                     count.fetch_add(1, Ordering::Relaxed);
-                    *response.status_mut() = hyper::StatusCode::NO_CONTENT;
+                    first_attempts.fetch_add(u64::from(is_first), Ordering::Relaxed);
+                    let status = hyper::StatusCode::from_u16(status.load(Ordering::Relaxed));
+                    *response.status_mut() = status.unwrap_or(hyper::StatusCode::NO_CONTENT);
                 }
                 Ok::<_, Infallible>(response)
             }
@@ -86,16 +97,29 @@ pub fn start_receiver() -> anyhow::Result<(Process, SocketAddr)> {
 /// # Errors
 /// The receiver does not answer.
 pub async fn count(address: SocketAddr) -> anyhow::Result<u64> {
-    let answer = call(
-        &Remote::Tcp(address),
-        http::Method::GET,
-        "/",
-        http::HeaderMap::new(),
-        Bytes::new(),
-        Duration::from_secs(5),
-    )
-    .await?;
-    Ok(String::from_utf8_lossy(&answer.body).parse()?)
+    Ok(String::from_utf8_lossy(&get(address, "/").await?).parse()?)
+}
+
+/// How many of these POSTs were first attempts.
+///
+/// # Errors
+/// The receiver does not answer.
+pub async fn first_attempts(address: SocketAddr) -> anyhow::Result<u64> {
+    Ok(String::from_utf8_lossy(&get(address, "/first").await?).parse()?)
+}
+
+/// The receiver answers with this status from now on.
+///
+/// # Errors
+/// The receiver does not answer.
+pub async fn set_status(address: SocketAddr, status: u16) -> anyhow::Result<()> {
+    get(address, &format!("/status/{status}")).await.map(drop)
+}
+
+async fn get(address: SocketAddr, path: &str) -> anyhow::Result<Bytes> {
+    let (remote, headers) = (Remote::Tcp(address), http::HeaderMap::new());
+    let answer = call(&remote, http::Method::GET, path, headers, Bytes::new(), Duration::from_secs(5)).await?;
+    Ok(answer.body)
 }
 
 /// The task id and the envelope of the n-th event.

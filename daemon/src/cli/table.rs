@@ -271,7 +271,12 @@ pub(super) fn cell(value: &Value) -> String {
         Value::String(text) => printable(text.as_bytes(), 64 * 1024),
         Value::Array(items) if items.is_empty() => NOTHING.to_owned(),
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(", "),
-        Value::Object(members) => members.values().map(cell).collect::<Vec<_>>().join("="),
+        Value::Object(members) if members.len() <= 2 => members.values().map(cell).collect::<Vec<_>>().join("="),
+        Value::Object(members) => {
+            let given: Vec<_> = members.iter().filter(|(_, value)| !value.is_null()).collect();
+            let given = given.iter().map(|(name, value)| format!("{name} {}", cell(value))).collect::<Vec<_>>();
+            if given.is_empty() { NOTHING.to_owned() } else { given.join(", ") }
+        }
         other => other.to_string(),
     }
 }

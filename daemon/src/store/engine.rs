@@ -9,17 +9,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::letters::{LetterResend, LetterResent};
 use super::resends::ResendCounts;
 use super::{Answer, StoreError};
 use crate::base::clock::Timestamp;
 use crate::model::amendment::{Amended, Amendment, Resend};
 use crate::model::callback::{CallbackId, Hash};
-use crate::model::endpoint::{CallbackUrl, QueueKey};
+use crate::model::endpoint::QueueKey;
 use crate::model::endpoint_history::EndpointHistory;
 use crate::model::event::PartitionKey;
-use crate::model::lease::{Facts, Token};
+use crate::model::lease::Token;
 use crate::model::offsets::Watermark;
-use crate::model::settlement::{Change, Park, Pending, Rows, Verdict};
+use crate::model::settlement::{Change, Pending, Verdict};
 
 /// Names one instance: one run of a daemon on a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -149,54 +150,6 @@ pub struct Taken {
     pub accepted: Option<String>,
     /// How often, one time after the other, an instance died that had read the partition from this watermark.
     pub deaths: u32,
-}
-
-/// A dead letter that became an event after all, as a callback that is due.
-#[derive(Debug, Clone)]
-pub struct LetterResend {
-    pub letter: CallbackId,
-    pub facts: Arc<Facts>,
-    pub url: Option<CallbackUrl>,
-    pub body: Bytes,
-}
-
-/// What came of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LetterResent {
-    Parked,
-    /// There is a callback of this event already.
-    Known,
-    /// There is a callback of this id, but with another content.
-    Reused,
-    /// There is no such dead letter.
-    Unknown,
-}
-
-impl LetterResent {
-    /// For a callback that has rows already, or none.
-    pub(super) fn of(rows: &Rows, facts: &Facts) -> Self {
-        let pending = rows.pending.as_ref().map(|row| &row.facts);
-        match pending.or(rows.settled.as_ref().map(|row| &row.facts)) {
-            None => Self::Parked,
-            Some(known) if known.content_hash == facts.content_hash => Self::Known,
-            Some(_) => Self::Reused,
-        }
-    }
-}
-
-impl LetterResend {
-    /// The row of the callback. Nobody holds a lease of it.
-    pub(super) fn park(&self, now: Timestamp) -> Park {
-        Park {
-            facts: Arc::clone(&self.facts),
-            epoch: 0,
-            url: self.url.clone(),
-            body: self.body.clone(),
-            due: now,
-            token: Token(0),
-            lease_until: None,
-        }
-    }
 }
 
 /// A step of a job that sends many callbacks again.

@@ -35,9 +35,10 @@ use crate::model::dead_letter::ValueBudget;
 use crate::model::keeping::Keeping;
 use admin::AdminStore;
 pub use engine::{
-    Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, LetterResend, LetterResent,
-    NewLog, PartitionWatermark, PruneAsk, Pruned, Pulse, ResendStep, SetBack, Space, Take, TakeAsk, Taken,
+    Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, NewLog, PartitionWatermark,
+    PruneAsk, Pruned, Pulse, ResendStep, SetBack, Space, Take, TakeAsk, Taken,
 };
+pub use letters::{LetterResend, LetterResent};
 pub use postgres::{PostgresUrl, UrlError};
 use reads::Reads;
 

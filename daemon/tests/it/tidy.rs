@@ -30,7 +30,7 @@ const ORDER_INSIDE: [(&str, &[&[&str]]); 5] = [
         "store",
         &[
             &["sql"],
-            &["filter"],
+            &["filter", "letters"],
             &["resends"],
             &["engine", "reads", "admin"],
             &["report"],

@@ -34,7 +34,7 @@ fn many(client: &Client, verb: &'static str, args: &LettersArgs) -> Result<ExitC
             Ok(_) => changed += 1,
             // It still can't become a callback, its record is gone, or it is gone itself.
             Err(failure) if matches!(failure.status, Failure::REFUSED | Failure::NOT_FOUND) => {
-                let sentence = failure.sentence.replace(id.as_str(), "one");
+                let sentence = failure.sentence.replace(id.as_str(), "it");
                 *refused.entry(sentence).or_default() += 1;
             }
             Err(failure) => return Err(failure),
@@ -42,7 +42,7 @@ fn many(client: &Client, verb: &'static str, args: &LettersArgs) -> Result<ExitC
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let left: Vec<_> = refused.iter().map(|(why, count)| json!({ "count": count, "why": why })).collect();
+    let left: Vec<_> = refused.iter().map(|(why, count)| format!("{count} of them: {why}")).collect();
     show(
         client,
         &View::Record,

@@ -5,13 +5,18 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::super::Failure;
-use super::super::args::PendingArgs;
+use super::super::args::{Filters, PendingArgs};
 use super::client::Client;
 use super::resend::{ALL, WITHOUT_ASKING, chosen};
 use super::views::View;
 use super::{again, one, show};
 
 pub(super) fn run(client: &Client, verb: &str, args: &PendingArgs) -> Result<ExitCode, Failure> {
+    let Filters { state, reason, .. } = &args.filters;
+    if reason.is_some() || state.as_ref().is_some_and(|state| state != "pending") {
+        let sentence = "only pending callbacks can be retried or cancelled; to send ended ones again, say resend";
+        return Err(Failure::new(Failure::REFUSED, sentence));
+    }
     match chosen(args.id.as_deref(), args.filters.is_empty())? {
         Some(id) => one(client, again::pending_one(verb, id)),
         None => many(client, verb, args),
