@@ -1,7 +1,7 @@
 -- Callbacks that are sent again under an id of their own.
 ALTER TABLE pending ADD COLUMN new_id boolean NOT NULL DEFAULT false;
 -- Rounds that were not tried yet: a job waits while there are many of them.
-CREATE INDEX pending_untried ON pending (id) WHERE round > 0 AND tries = 0;
+CREATE INDEX pending_untried ON pending (team) WHERE round > 0 AND tries = 0;
 
 -- What became of a dead letter: nothing (NULL), `resent` as the callback of this id, or `discarded`. `headers` are those of the
 -- record's headers that say who it is for and what it is, as JSON; an earlier version did not keep them.

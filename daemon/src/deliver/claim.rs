@@ -26,7 +26,7 @@ use crate::store::batch::StoreUp;
 use crate::store::{ClaimAsk, Claimed, EngineStore, InstanceId, StoreError};
 
 /// Rows taken in one claim, and the bytes of their bodies.
-const ROWS: usize = 128;
+const ROWS: usize = 512;
 const BYTES: usize = 8 << 20;
 /// Rows that a queue may give if the lanes name no number for it.
 const USUAL_ROOM: u32 = 1;

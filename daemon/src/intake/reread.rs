@@ -109,11 +109,9 @@ impl Rereader {
         reading: &mut Reading,
     ) -> Option<&'w [(usize, &'w Arc<Facts>)]> {
         let (_, first) = left.first()?;
-        let from = Place::Offset(first.record.offset);
-        let mut sandbox = self.sandboxes.sandbox(&first.record.partition, from);
+        let mut sandbox = self.sandboxes.sandbox(&first.record.partition, Place::Offset(first.record.offset));
         let mut looks = tokio::time::interval(NEXT_LOOK);
         loop {
-            let (at, facts) = left.first()?;
             let Some(heard) = sandbox.hear() else {
                 if Instant::now() >= end {
                     return None;
@@ -121,28 +119,29 @@ impl Rereader {
                 looks.tick().await;
                 continue;
             };
-            let (offset, answer) = match heard {
-                Heard::Record(record) => {
-                    let partition = &facts.record.partition;
-                    let polled = Polled::in_sandbox(&partition.topic, partition.number, &record);
-                    (record.offset, self.body(facts, &polled))
-                }
-                Heard::Unread(offset) => (offset, Err(NoBody::Unreadable)),
-                // Nothing was read: no process could be started.
-                Heard::End(at_first) if at_first == from => return None,
-                Heard::End(_) => (i64::MAX, Err(NoBody::Gone)),
+            let offset = match &heard {
+                Heard::Record(record) => record.offset,
+                Heard::Unread(offset) => *offset,
+                Heard::End(_) => i64::MAX,
                 Heard::Lost => return None,
             };
-            if offset < facts.record.offset {
-                continue;
-            }
-            if !reading.takes(*at, answer) {
-                return None;
-            }
-            left = &left[1..];
             // Nothing of what comes lies below this offset.
-            while let Some((at, _)) = left.first().filter(|(_, facts)| facts.record.offset <= offset) {
+            while let Some((at, _)) = left.first().filter(|(_, facts)| facts.record.offset < offset) {
                 reading.takes(*at, Err(NoBody::Gone));
+                left = &left[1..];
+            }
+            let (at, facts) = left.first()?;
+            if facts.record.offset == offset {
+                let partition = &facts.record.partition;
+                let answer = match &heard {
+                    Heard::Record(record) => {
+                        self.body(facts, &Polled::in_sandbox(&partition.topic, partition.number, record))
+                    }
+                    _ => Err(NoBody::Unreadable),
+                };
+                if !reading.takes(*at, answer) {
+                    return None;
+                }
                 left = &left[1..];
             }
             if left.first()?.1.record.offset.saturating_sub(offset) > FAR {

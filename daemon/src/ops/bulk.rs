@@ -57,7 +57,7 @@ impl Session {
         let parts = self.parts();
         let filter = self.pending_filter(operation, which.filter, which.endpoint.as_deref()).await?;
         if which.before.is_none() {
-            let matched = self.count(&filter).await?;
+            let matched = self.count(&filter, which.at_most).await?;
             matched.check(which.at_most)?;
         }
         let team = filter.team.clone().unwrap_or_default();

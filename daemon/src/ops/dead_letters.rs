@@ -96,7 +96,7 @@ impl Session {
         let team = row.letter.team.as_deref().unwrap_or_default();
         parts.admin.note(self.caller.entry(Operation::DiscardDeadLetter, team, id.to_owned())).await?;
         if !parts.store.discard_letter(row.letter.id).await? {
-            return Err(no_letter(id));
+            return Err(OpsError::Conflict(format!("{id} has just become a callback, or is gone")));
         }
         let row = BuriedLetter { fate: Fate::Discarded, ..row };
         Ok(LetterReport { row, shows_value: policy::sees_urls(&self.caller) })

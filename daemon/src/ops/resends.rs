@@ -18,7 +18,9 @@ use crate::store::resends::{ResendCounts, ResendForm, ResendRow, ResendState};
 /// How long callbacks that match are counted.
 const COUNTING: Duration = Duration::from_secs(20);
 /// Ids that one read gives.
-const IDS: usize = 1_000_000;
+const IDS: usize = 250_000;
+/// Without any bound: however many match.
+const ALL: u64 = i64::MAX.cast_unsigned();
 /// The highest rate that can be asked for.
 const HIGHEST_RATE: u32 = 1_000_000;
 
@@ -50,7 +52,7 @@ impl Matched {
     /// # Errors
     /// `too_many_rows`.
     pub(super) fn check(self, at_most: u64) -> Result<(), OpsError> {
-        if self.count < at_most || self.is_all && self.count == at_most {
+        if self.is_all && self.count <= at_most || at_most >= ALL {
             return Ok(());
         }
         let or_more = if self.is_all { "" } else { " or more" };
@@ -69,7 +71,7 @@ impl Session {
     pub async fn preview_resend(&self, filter: CallbackFilter, endpoint: Option<&str>) -> Result<Matched, OpsError> {
         self.allow(Operation::PreviewResend)?;
         let filter = self.resend_filter(Operation::PreviewResend, filter, endpoint).await?;
-        self.count(&filter).await
+        self.count(&filter, u64::MAX).await
     }
 
     /// Begins a job.
@@ -85,7 +87,7 @@ impl Session {
         self.allow(Operation::CreateResend)?;
         check_form(&new)?;
         let filter = self.resend_filter(Operation::CreateResend, new.filter, new.endpoint.as_deref()).await?;
-        let matched = self.count(&filter).await?;
+        let matched = self.count(&filter, new.at_most).await?;
         matched.check(new.at_most)?;
         let now = self.now();
         let row = ResendRow {
@@ -216,7 +218,8 @@ impl Session {
         self.inner.checked(CallbackFilter { team, teams, undelivered, ..filter }, endpoint).await
     }
 
-    pub(super) async fn count(&self, filter: &CallbackFilter) -> Result<Matched, OpsError> {
+    /// Counts the callbacks that match, at least until there are more than `enough`.
+    pub(super) async fn count(&self, filter: &CallbackFilter, enough: u64) -> Result<Matched, OpsError> {
         let end = Instant::now() + COUNTING;
         let (mut before, mut count) = (None, 0_u64);
         loop {
@@ -224,7 +227,7 @@ impl Session {
             let found = self.parts().reads.callback_ids(filter.clone(), page).await?;
             count = count.saturating_add(found.docs.len() as u64);
             before = found.next;
-            if before.is_none() || Instant::now() >= end {
+            if before.is_none() || count > enough || Instant::now() >= end {
                 return Ok(Matched { count, is_all: before.is_none() });
             }
         }

@@ -14,6 +14,11 @@ use crate::model::endpoint::{Origin, QueueTarget};
 
 /// An answer within this time is prompt.
 pub const PROMPT: Duration = Duration::from_secs(2);
+/// How many due rows a proven endpoint may have for each of its slots. Those that wait are leased already, and they bound how much
+/// one endpoint can take of what is claimed.
+const AHEAD: usize = 4;
+/// How long after a due row a proven endpoint has room for more than one.
+const DUE_LATELY: Duration = Duration::from_secs(1);
 /// How long an endpoint is proven after a prompt answer.
 pub(super) const PROVEN_FOR: Duration = Duration::from_secs(600);
 
@@ -70,6 +75,8 @@ pub(super) struct Lane<T> {
     pub(super) fresh_in_flight: usize,
     pub(super) due_in_flight: usize,
     pub(super) prompt_at: Option<Instant>,
+    /// When a request for a due row ended last.
+    pub(super) due_ended_at: Option<Instant>,
     pub(super) used_at: Instant,
     /// The queues whose callbacks came to this lane.
     pub(super) queues: Vec<QueueTarget>,
@@ -88,6 +95,7 @@ impl<T> Lane<T> {
             fresh_in_flight: 0,
             due_in_flight: 0,
             prompt_at: None,
+            due_ended_at: None,
             used_at: now,
             queues: Vec::new(),
         }
@@ -103,6 +111,16 @@ impl<T> Lane<T> {
 
     pub(super) fn is_used(&self) -> bool {
         self.in_flight() > 0 || self.has_work()
+    }
+
+    /// Whether it has a request under way, or a due row that waits.
+    pub(super) fn is_engaged(&self) -> bool {
+        self.in_flight() > 0 || !self.due.is_empty()
+    }
+
+    /// Whether more due rows are likely: a proven endpoint had one lately, and was faster than the claims.
+    pub(super) fn expects_due(&self, now: Instant) -> bool {
+        self.is_proven(now) && self.due_ended_at.is_some_and(|at| now.duration_since(at) < DUE_LATELY)
     }
 
     /// Whether the endpoint is proven.
@@ -142,13 +160,15 @@ impl<T> Lane<T> {
         *in_flight = in_flight.checked_sub(1).expect("a slot ends once");
     }
 
-    /// How many due rows the lane can take: half of the slots while fresh callbacks wait. A lane that is held back
-    /// keeps one row ready, so that fresh callbacks do not take every turn.
-    pub(super) fn room_for_due(&self, cap: usize, is_held_back: bool) -> usize {
+    /// How many due rows the lane can take: half of the slots while fresh callbacks wait. The lane of an endpoint that is proven takes
+    /// some times as many, so that its slots are not empty until the next claim. A lane that is held back keeps one row ready, so that
+    /// fresh callbacks do not take every turn.
+    pub(super) fn room_for_due(&self, cap: usize, is_held_back: bool, is_proven: bool) -> usize {
         if is_held_back {
             return 1_usize.saturating_sub(self.due.len());
         }
-        let allowed = if self.fresh.is_empty() { cap } else { half(cap) };
+        let slots = if self.fresh.is_empty() { cap } else { half(cap) };
+        let allowed = if is_proven { slots * AHEAD } else { slots };
         allowed.saturating_sub(self.due.len() + self.due_in_flight)
     }
 

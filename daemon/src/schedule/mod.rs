@@ -105,7 +105,7 @@ impl Lanes {
     /// How many due rows may be claimed now in all, and how many from each queue. A queue that is not named may give
     /// one.
     pub fn rooms(&self) -> (usize, Vec<Room>) {
-        let state = self.state();
+        let mut state = self.state();
         let free = if state.may_start() { state.scheduler.free_for_due() } else { 0 };
         let rooms = if free == 0 { Vec::new() } else { state.scheduler.rooms(Instant::now()) };
         (free, rooms)

@@ -64,6 +64,8 @@ pub(super) struct Scheduler<T> {
     pub(super) with_fresh: Members,
     /// Lanes with a request under way, or with a due row that waits.
     pub(super) engaged: Members,
+    /// Lanes that may have room for more due rows although they are not engaged: each of them had one lately, or some time ago.
+    pub(super) had_due: Members,
     waiting: usize,
 }
 
@@ -79,6 +81,7 @@ impl<T> Scheduler<T> {
             pools: Pools::new(&caps),
             with_fresh: Members::default(),
             engaged: Members::default(),
+            had_due: Members::default(),
             waiting: 0,
         }
     }
@@ -164,6 +167,10 @@ impl<T> Scheduler<T> {
         let lane = &mut self.lanes[slot.lane];
         lane.end(slot.side);
         lane.used_at = now;
+        if slot.side == Side::Due {
+            lane.due_ended_at = Some(now);
+            self.had_due.set(slot.lane, true);
+        }
         if prompt {
             lane.prompt_at = Some(now);
         }
@@ -190,17 +197,26 @@ impl<T> Scheduler<T> {
         self.pools.release(pool);
     }
 
-    /// The room for due rows of every queue whose lane has a request under way or a waiting due row. Only these lanes
-    /// are looked at.
+    /// The room for due rows of every queue whose lane has a request under way or a waiting due row, or is proven and had a due row
+    /// lately. Only these lanes are looked at.
     ///
     /// Every other lane has room for one row, which is what a claim takes from a queue that is not named. An idle lane
     /// gets one row because it gets more only when it is in use. A lane that is held back keeps one row ready. A lane
     /// that only waits for a fast permit does not matter: while it waits, no row can be claimed.
-    pub(super) fn rooms(&self, now: Instant) -> Vec<Room> {
-        let lanes = self.engaged.ids().iter().map(|id| &self.lanes[*id]);
-        lanes
+    pub(super) fn rooms(&mut self, now: Instant) -> Vec<Room> {
+        // From the end, since a lane that leaves the set lets the last one take its place.
+        for place in (0..self.had_due.ids().len()).rev() {
+            let id = self.had_due.ids()[place];
+            if !self.lanes[id].expects_due(now) {
+                self.had_due.set(id, false);
+            }
+        }
+        let engaged = self.engaged.ids().iter().map(|id| &self.lanes[*id]);
+        let expecting = self.had_due.ids().iter().map(|id| &self.lanes[*id]).filter(|lane| !lane.is_engaged());
+        engaged
+            .chain(expecting)
             .flat_map(|lane| {
-                let rows = lane.room_for_due(self.caps.endpoint, self.is_held_back(lane, now));
+                let rows = lane.room_for_due(self.caps.endpoint, self.is_held_back(lane, now), lane.is_proven(now));
                 let team = &lane.key.team;
                 lane.queues.iter().map(move |target| Room { team: Arc::clone(team), target: target.clone(), rows })
             })
@@ -271,7 +287,7 @@ impl<T> Scheduler<T> {
     fn file(&mut self, id: usize, now: Instant) {
         let lane = &self.lanes[id];
         self.with_fresh.set(id, !lane.fresh.is_empty());
-        self.engaged.set(id, lane.in_flight() > 0 || !lane.due.is_empty());
+        self.engaged.set(id, lane.is_engaged());
         let place = if !lane.has_work() {
             Place::Idle
         } else if lane.in_flight() >= self.caps.endpoint {

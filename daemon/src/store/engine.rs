@@ -314,7 +314,7 @@ pub trait EngineStore: Send + Sync {
     /// Makes a callback of a dead letter, and records that it is one now (row 33).
     fn resend_letter(&self, resend: LetterResend) -> Answer<'_, LetterResent>;
 
-    /// Sets a dead letter aside. False if there is none of this id.
+    /// Sets a dead letter aside. False if there is none of this id, or if it became a callback.
     fn discard_letter(&self, letter: CallbackId) -> Answer<'_, bool>;
 
     /// Makes pending callbacks of a queue due now that wait for a later time and are not under way: the earliest first, at

@@ -190,8 +190,8 @@ pub trait Reads: Send + Sync {
     fn bodies(&self, ids: Vec<CallbackId>, at_most: usize) -> Answer<'_, Vec<Option<Bytes>>>;
     /// Ids of callbacks that match.
     fn callback_ids(&self, filter: CallbackFilter, page: Page) -> Answer<'_, Found<CallbackId>>;
-    /// Rounds that were not tried yet, at most `at_most` of them.
-    fn untried_rounds(&self, at_most: usize) -> Answer<'_, usize>;
+    /// Rounds that were not tried yet, of this team or of all, at most `at_most` of them.
+    fn untried_rounds(&self, team: Option<&str>, at_most: usize) -> Answer<'_, usize>;
     /// Callbacks that match.
     fn callbacks(&self, filter: CallbackFilter, page: Page) -> Answer<'_, Found<(CallbackId, Rows)>>;
     /// Dead letters that match, each with the first [`LISTED_BYTES`] of its value.

@@ -70,6 +70,13 @@ pub async fn create_topic_with(servers: &str, topic: &str, setting: &str, value:
     made[0].as_ref().unwrap();
 }
 
+/// Deletes the records of partition 0 below this offset.
+pub async fn delete_before(servers: &str, topic: &str, offset: i64) {
+    let mut upto = TopicPartitionList::new();
+    upto.add_partition_offset(topic, 0, Offset::Offset(offset)).unwrap();
+    admin(servers).delete_records(&upto, &AdminOptions::new()).await.unwrap();
+}
+
 async fn delete_topic(servers: &str, topic: &str) {
     let admin = admin(servers);
     admin.delete_topics(&[topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
@@ -390,9 +397,7 @@ async fn records_that_kafka_deleted_are_told_and_passed() {
     at_the_end(&harness, &servers, 1).await;
     harness.stop().await;
     produce(&servers, "retention", 1, &events(20, 30, &receiver.url("/")));
-    let mut upto = TopicPartitionList::new();
-    upto.add_partition_offset("retention", 0, Offset::Offset(40)).unwrap();
-    admin(&servers).delete_records(&upto, &AdminOptions::new()).await.unwrap();
+    delete_before(&servers, "retention", 40).await;
     harness.run(None).await;
     assert!(receiver.until(LONG, |receipts| receipts.len() == 30).await, "{}", receiver.count());
     at_the_end(&harness, &servers, 1).await;

@@ -9,7 +9,10 @@ use callbackd::base::clock::Timestamp;
 use callbackd::demo::broker::Broker;
 use callbackd::model::callback::CallbackId;
 use callbackd::model::permission::{Rights, TeamLimit};
+use callbackd::model::retry::Reason;
+use callbackd::model::settlement::Pending;
 use callbackd::model::state::State;
+use callbackd::ops::bulk::{Bulk, Which};
 use callbackd::ops::resends::NewResend;
 use callbackd::ops::{Caller, OpsError, Session};
 use callbackd::store::reads::{CallbackFilter, Page, Span};
@@ -19,7 +22,7 @@ use scale_callback::receiver::Reply;
 use scale_callback_auth::{Credential, Verifier};
 
 use crate::harness::{Event, HMAC_TEAM, Harness, TEAM, until};
-use crate::kafka::produce;
+use crate::kafka::{create_topic, delete_before, produce, shared_broker};
 use crate::process::Process;
 
 /// A receiver whose answer can be changed.
@@ -324,4 +327,72 @@ async fn bodies_that_are_not_kept_come_from_kafka() {
     }
     assert!(bodies.len() == 150 && bodies.values().all(|pair| pair.len() == 2 && pair[0] == pair[1]));
     assert!(!process.log_text().contains("ERROR"), "{}", process.log_text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_kafka_has_deleted_is_counted_and_the_rest_is_sent() {
+    let (servers, topic) = (shared_broker(), "tasks.resends.deleted");
+    create_topic(&servers, topic, 1).await;
+    let mut process = Process::new(&servers, topic, "");
+    process.start(None, "info").await;
+    let (signing, key) = process.team(TEAM);
+    let verifier = Verifier::new(Credential::signed_and_keyed("acme", &signing, &key).unwrap());
+    let recorder = Recorder::start(verifier, Arc::new(|_: &_, _| Reply::status(204))).await.unwrap();
+    produce(&servers, topic, 1, &crate::kafka::events(0, 30, &recorder.url("/callbacks")));
+    let delivered = async || {
+        let output = process.cli(&["--jsonl", "callbacks", "list", "--state", "delivered"]);
+        (String::from_utf8_lossy(&output.stdout).lines().count() == 30).then_some(())
+    };
+    until("all are delivered", delivered).await;
+    delete_before(&servers, topic, 20).await;
+    let job = process.json(&["callbacks", "resend", "--team", TEAM, "--state", "delivered", "--yes", "--wait"]);
+    assert_eq!((&job["opened"], &job["no_body"]), (&10.into(), &20.into()), "{job}");
+    until("ten arrive again", async || (recorder.count() == 40).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pending_callbacks_are_retried_and_cancelled_by_a_filter() {
+    let harness = Harness::with(&[("RETRY__FIRST", "1h"), ("RETRY__HORIZON", "24h"), ("RETRY__RETRIES", "10")]).await;
+    let (recorder, status) = receiver(&harness, 503).await;
+    let session = harness.session();
+    let wait = async |team: &str, attempts: u32| {
+        let filter = CallbackFilter { state: Some(State::Pending), ..of_team(team) };
+        harness
+            .until("each waits after so many attempts", async || {
+                let page = Page { before: None, limit: 100 };
+                let found = harness.app().reads().callbacks(filter.clone(), page).await.unwrap().docs;
+                let waits = |row: &Pending| row.token.is_none() && row.progress.attempts == attempts;
+                let all = found.len() == 5 && found.iter().all(|(_, rows)| rows.pending.as_ref().is_some_and(waits));
+                all.then_some(())
+            })
+            .await;
+    };
+    for team in [TEAM, HMAC_TEAM] {
+        for n in 0..5 {
+            harness.produce(&Event::new(&format!("{team}-{n}")).of(team).to(recorder.url("/callbacks")));
+        }
+        wait(team, 1).await;
+    }
+    let which = |filter, at_most| Which { filter, endpoint: None, at_most, before: None };
+    for refused in [
+        session.retry_callbacks(which(of_team(TEAM), 4)).await,
+        session.cancel_callbacks(which(of_team(TEAM), 4)).await,
+        session.retry_callbacks(which(CallbackFilter { state: Some(State::Exhausted), ..of_team(TEAM) }, 9)).await,
+    ] {
+        assert!(matches!(refused, Err(OpsError::TooManyRows(_) | OpsError::InvalidRequest(_))), "{refused:?}");
+    }
+    let bulk = session.retry_callbacks(which(of_team(TEAM), 5)).await.unwrap();
+    assert_eq!(bulk, Bulk { changed: 5, left_alone: 0, next: None });
+    wait(TEAM, 2).await;
+    status.store(204, Ordering::SeqCst);
+    let endpoint = Some(format!("http://{}", recorder.address));
+    let bulk = session.retry_callbacks(Which { endpoint, ..which(of_team(TEAM), 5) }).await.unwrap();
+    assert_eq!(bulk.changed, 5);
+    harness.until("they arrive", async || (accepted(&recorder).len() == 5).then_some(())).await;
+    let bulk = session.cancel_callbacks(which(CallbackFilter { status: Some(503), ..of_team(HMAC_TEAM) }, 5)).await;
+    assert_eq!(bulk.unwrap(), Bulk { changed: 5, left_alone: 0, next: None });
+    let cancelled = CallbackFilter { reason: Some(Reason::Cancelled), ..CallbackFilter::default() };
+    let found = harness.app().reads().callback_ids(cancelled, Page { before: None, limit: 100 }).await.unwrap();
+    assert_eq!(found.docs.len(), 5);
+    assert_eq!(accepted(&recorder).len(), 5, "and nothing else arrived");
 }

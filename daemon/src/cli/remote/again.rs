@@ -18,15 +18,20 @@ pub(super) fn pending_one(verb: &str, id: &str) -> Call {
 }
 
 /// Retries or cancels pending callbacks that match.
-pub(super) fn pending_all(verb: &str, args: &PendingArgs, at_most: u64, next: Option<&str>) -> Result<Call, Failure> {
-    let mut body = filter_body(&args.filters)?;
-    // They are pending, whether the filter says so or not.
-    if body["state"] == "pending" {
-        body.as_object_mut().map(|body| body.remove("state"));
-    }
+pub(super) fn pending_all(verb: &str, filters: &Value, at_most: u64, next: Option<&str>) -> Call {
+    let mut body = filters.clone();
     body["at_most"] = json!(at_most);
     body["next_token"] = json!(next);
-    Ok(post(format!("/callbacks/{verb}"), body, View::Record))
+    post(format!("/callbacks/{verb}"), body, View::Record)
+}
+
+/// Which pending callbacks. They are pending, whether the filter says so or not. Times such as "2h" are read once.
+pub(super) fn pending_body(args: &PendingArgs) -> Result<Value, Failure> {
+    let mut body = filter_body(&args.filters)?;
+    if let Some(members) = body.as_object_mut() {
+        members.remove("state");
+    }
+    Ok(body)
 }
 
 /// The given filters as members of a request. The status is a number here, and no text as in a query.
@@ -54,18 +59,19 @@ pub(super) fn resend_one(id: &str, args: &ResendArgs) -> Call {
 }
 
 /// Counts the callbacks that match.
-pub(super) fn preview(args: &ResendArgs) -> Result<Call, Failure> {
-    Ok(post("/resends/preview", resend_body(args)?, View::Record))
+pub(super) fn preview(body: &Value) -> Call {
+    post("/resends/preview", body.clone(), View::Record)
 }
 
 /// Begins a job for all callbacks that match.
-pub(super) fn resend_all(args: &ResendArgs, at_most: u64) -> Result<Call, Failure> {
-    let mut body = resend_body(args)?;
+pub(super) fn resend_all(body: &Value, at_most: u64) -> Call {
+    let mut body = body.clone();
     body["at_most"] = json!(at_most);
-    Ok(post("/resends", body, View::Record))
+    post("/resends", body, View::Record)
 }
 
-fn resend_body(args: &ResendArgs) -> Result<Value, Failure> {
+/// What is asked for. Times such as "2h" are read once, so that all requests mean the same callbacks.
+pub(super) fn resend_body(args: &ResendArgs) -> Result<Value, Failure> {
     let mut body = filter_body(&args.filters)?;
     for (name, value) in
         [("to_default", args.to_default), ("allow_new_origin", args.allow_new_origin), ("new_id", args.new_id)]

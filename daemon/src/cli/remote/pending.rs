@@ -25,9 +25,10 @@ pub(super) fn run(client: &Client, verb: &str, args: &PendingArgs) -> Result<Exi
 
 fn many(client: &Client, verb: &str, args: &PendingArgs) -> Result<ExitCode, Failure> {
     let at_most = if args.yes { ALL } else { WITHOUT_ASKING };
+    let filters = again::pending_body(args)?;
     let (mut changed, mut left_alone, mut next) = (0, 0, None::<String>);
     loop {
-        let answer = client.ask(&again::pending_all(verb, args, at_most, next.as_deref())?)?;
+        let answer = client.ask(&again::pending_all(verb, &filters, at_most, next.as_deref()))?;
         changed += answer["changed"].as_u64().unwrap_or(0);
         left_alone += answer["left_alone"].as_u64().unwrap_or(0);
         next = answer["next_token"].as_str().map(str::to_owned);

@@ -23,7 +23,7 @@ const PACE: Duration = Duration::from_millis(500);
 pub(super) fn run(client: &Client, args: &ResendArgs) -> Result<ExitCode, Failure> {
     match chosen(args.id.as_deref(), args.filters.is_empty())? {
         Some(id) => one(client, again::resend_one(id, args)),
-        None if args.dry_run => one(client, again::preview(args)?),
+        None if args.dry_run => one(client, again::preview(&again::resend_body(args)?)),
         None => many(client, args),
     }
 }
@@ -42,8 +42,9 @@ pub(super) fn chosen(id: Option<&str>, no_filters: bool) -> Result<Option<&str>,
 }
 
 fn many(client: &Client, args: &ResendArgs) -> Result<ExitCode, Failure> {
-    let at_most = if args.yes { ALL } else { allowed(client, args)? };
-    let job = client.ask(&again::resend_all(args, at_most)?)?;
+    let body = again::resend_body(args)?;
+    let at_most = if args.yes { ALL } else { allowed(client, &body)? };
+    let job = client.ask(&again::resend_all(&body, at_most))?;
     let job = if args.wait { waited(client, job)? } else { job };
     show(client, &View::Record, &job);
     let ended_badly = args.wait && job["state"] != "done";
@@ -51,8 +52,8 @@ fn many(client: &Client, args: &ResendArgs) -> Result<ExitCode, Failure> {
 }
 
 /// How many callbacks may be sent again: a few without asking, more if the user says so.
-fn allowed(client: &Client, args: &ResendArgs) -> Result<u64, Failure> {
-    let counted = client.ask(&again::preview(args)?)?;
+fn allowed(client: &Client, body: &Value) -> Result<u64, Failure> {
+    let counted = client.ask(&again::preview(body))?;
     let matched = counted["matched"].as_u64().unwrap_or(0);
     if matched <= WITHOUT_ASKING && counted["is_all"] == true {
         return Ok(WITHOUT_ASKING);

@@ -24,6 +24,9 @@ use crate::model::offsets::UNREAD;
 /// The event type of a record that names none.
 const DEFAULT_TYPE: &str = "task.completed";
 
+/// How much of an identity header is kept with a dead letter. No identity is that long.
+const KEPT_OF_HEADER: usize = 1_024;
+
 /// The identity that the record's Kafka headers carry, as bytes.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Headers<'r> {
@@ -37,8 +40,12 @@ pub struct Headers<'r> {
 }
 
 impl Headers<'_> {
-    /// The headers themselves, as they are kept with a dead letter. Of two that contradict each other there is one.
-    fn identity(&self) -> IdentityHeaders {
+    /// The headers themselves, as they are kept with a dead letter: the beginning of one that is longer than an identity may be.
+    /// `None` if two contradict each other: then only the record itself can say so again.
+    fn identity(&self) -> Option<IdentityHeaders> {
+        if self.conflict.is_some() {
+            return None;
+        }
         let cloud_event = self.cloud_event.unwrap_or_default();
         let version = self.cloud_event.map(|_| &b"1.0"[..]);
         let all = [
@@ -51,7 +58,8 @@ impl Headers<'_> {
             ("ce_type", cloud_event.kind),
             ("ce_teamid", cloud_event.team),
         ];
-        all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_vec()))).collect()
+        let cut = |value: &[u8]| value[..value.len().min(KEPT_OF_HEADER)].to_vec();
+        Some(all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), cut(value?)))).collect())
     }
 }
 
@@ -261,7 +269,7 @@ fn dead_letter(raw: &Raw<'_>, identity: &Identity<'_>, defect: Defect) -> DeadLe
         value: Bytes::copy_from_slice(&raw.value[..kept_bytes]),
         value_len: raw.value.len() as u64,
         value_hash: Some(value_hash),
-        headers: Some(raw.headers.identity()),
+        headers: raw.headers.identity(),
     }
 }
 

@@ -92,6 +92,7 @@ fn read(order: &Order, output: &mut impl Write) -> Result<(), String> {
     let ends = consumer.fetch_watermarks(&order.topic, order.partition, CALL);
     let (log_begin, log_end) = ends.map_err(|error| error.to_string())?;
     let from = order.from.unwrap_or(log_begin);
+    let from = if order.or_from_beginning { from.max(log_begin) } else { from };
     let mut next = from;
     let say =
         |output: &mut _, frame: Frame, value: &[u8]| frame.write(output, value).map_err(|error| error.to_string());

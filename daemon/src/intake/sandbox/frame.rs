@@ -19,6 +19,8 @@ pub(super) struct Order {
     pub(super) partition: i32,
     /// `None`: from the beginning of the log.
     pub(super) from: Option<i64>,
+    /// If the log begins later, from its beginning.
+    pub(super) or_from_beginning: bool,
     /// One record is enough.
     pub(super) only_one: bool,
     /// A longer value is cut to the first bytes, as many as a dead letter keeps.

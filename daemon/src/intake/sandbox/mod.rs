@@ -45,9 +45,11 @@ pub(super) enum Heard {
     Record(Box<SandboxedRecord>),
     /// Nobody can read the record at this offset, if there is one.
     Unread(i64),
-    /// The end of the log was reached, or no sandbox can be started: the client goes on from here.
+    /// The end of the log was reached, or no sandbox can be started: the client goes on from here. One that reads a few records
+    /// again begins with the first record that Kafka still has, and brings this only at the end of the log.
     End(Place),
-    /// Its reader has ended without a word: a defect. The partition is taken again.
+    /// Its reader has ended without a word: a defect, and the partition is taken again. One that reads a few records again can't be
+    /// started.
     Lost,
 }
 
@@ -97,7 +99,7 @@ impl Sandbox {
                 Ok(begun) => self.begun = Some(begun),
                 Err(error) => {
                     tracing::error!(partition = %self.partition, %error, "a sandbox has no thread");
-                    return Some(Heard::End(self.from));
+                    return Some(if self.sandboxes.after_deaths { Heard::End(self.from) } else { Heard::Lost });
                 }
             }
         }

@@ -149,6 +149,10 @@ impl Reader {
                     Some(_) => "each one ends, and none has read anything here".to_owned(),
                 },
                 Ended::Failed(reason) => reason,
+                Ended::Impossible(error) if !self.sandboxes.after_deaths => {
+                    tracing::error!(%partition, %error, "no sandbox can be started");
+                    return None;
+                }
                 Ended::Impossible(error) => {
                     tracing::error!(%partition, %error, "no sandbox can be started; the daemon itself reads on");
                     return Some(progress.next.map_or(Place::Beginning, Place::Offset));
@@ -295,6 +299,7 @@ impl Reader {
             topic: self.partition.topic.to_string(),
             partition: self.partition.number,
             from,
+            or_from_beginning: !self.sandboxes.after_deaths,
             only_one,
             max_event_bytes: self.sandboxes.max_event_bytes,
         };

@@ -22,7 +22,8 @@ const ROWS: usize = 256;
 const BYTES: usize = 4 << 20;
 /// Bodies of one step that are read from Kafka.
 const FROM_KAFKA: usize = 64;
-/// No round is opened while so many were not tried yet: they wait for their endpoints.
+/// No round is opened while so many of the job's team were not tried yet, or of all teams if it names none: they wait for their
+/// endpoints.
 const UNTRIED: usize = 20_000;
 /// How long a job belongs to this instance, if it does not say more.
 const HOLD: Duration = Duration::from_secs(5);
@@ -30,6 +31,8 @@ const HOLD: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_secs(1);
 /// The wait of a job that can do nothing now.
 const WAIT: Duration = Duration::from_millis(250);
+/// The wait after a step that failed.
+const ERROR_WAIT: Duration = Duration::from_secs(2);
 /// The wait while Kafka does not answer.
 const KAFKA_WAIT: Duration = Duration::from_secs(2);
 
@@ -38,16 +41,25 @@ const KAFKA_WAIT: Duration = Duration::from_secs(2);
 struct Held {
     jobs: Vec<ResendRow>,
     looked_at: Option<Instant>,
-    buckets: HashMap<String, Bucket>,
+    paces: HashMap<String, Pace>,
 }
 
-/// How many rounds a job may open now.
-struct Bucket {
+/// How fast a job may go on.
+struct Pace {
+    /// How many rounds it may open now.
     rounds: f64,
     filled_at: Instant,
+    /// It has waited for something else until then.
+    not_before: Option<Instant>,
+    /// That it can't go on was said in the log.
+    is_told: bool,
 }
 
-impl Bucket {
+impl Pace {
+    fn new(now: Instant) -> Self {
+        Self { rounds: 0.0, filled_at: now, not_before: None, is_told: false }
+    }
+
     /// Fills itself, up to the rounds of half a second.
     fn filled(&mut self, rate: u32, now: Instant) -> usize {
         let rate = f64::from(rate);
@@ -75,13 +87,10 @@ impl Ops {
     pub async fn run_resends(self, mut stop: Stop) {
         let mut held = Held::default();
         loop {
-            let wait = match self.0.work(&mut held).await {
-                Ok(wait) => wait,
-                Err(error) => {
-                    tracing::debug!(%error, "the jobs that send callbacks again can't go on now");
-                    held.jobs.clear();
-                    LOOK
-                }
+            let wait = tokio::select! {
+                wait = self.0.work(&mut held) => wait,
+                () = self.0.keep_holding() => LOOK,
+                () = stop.stopped() => return,
             };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
@@ -93,43 +102,86 @@ impl Ops {
 }
 
 impl Inner {
+    /// Holds the jobs of this instance while it works on them. A step that reads from Kafka may take long.
+    async fn keep_holding(&self) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if let Err(error) = self.hold().await {
+                tracing::debug!(%error, "the jobs that send callbacks again can't be held now");
+            }
+        }
+    }
+
+    async fn hold(&self) -> Result<Vec<ResendRow>, OpsError> {
+        let until = self.parts.clock.now().plus(HOLD);
+        Ok(self.parts.admin.hold_resends(self.parts.instance, until).await?)
+    }
+
     /// One step of each job. Returns how long to wait before the next ones.
-    async fn work(&self, held: &mut Held) -> Result<Duration, OpsError> {
+    async fn work(&self, held: &mut Held) -> Duration {
         let now = Instant::now();
         if held.looked_at.is_none_or(|at| now.duration_since(at) >= LOOK) {
-            let until = self.parts.clock.now().plus(HOLD);
-            held.jobs = self.parts.admin.hold_resends(self.parts.instance, until).await?;
+            held.jobs = match self.hold().await {
+                Ok(jobs) => jobs,
+                Err(error) => {
+                    tracing::debug!(%error, "the jobs that send callbacks again can't go on now");
+                    Vec::new()
+                }
+            };
             held.looked_at = Some(now);
-            held.buckets.retain(|id, _| held.jobs.iter().any(|job| job.id == *id));
-        }
-        if held.jobs.is_empty() {
-            return Ok(LOOK);
-        }
-        if self.parts.reads.untried_rounds(UNTRIED).await? >= UNTRIED {
-            return Ok(WAIT);
+            held.paces.retain(|id, _| held.jobs.iter().any(|job| job.id == *id));
         }
         let mut wait = LOOK;
         for job in &mut held.jobs {
-            let bucket = held.buckets.entry(job.id.clone());
-            let bucket = bucket.or_insert(Bucket { rounds: 0.0, filled_at: now });
-            let at_most = job.rate.map_or(ROWS, |rate| bucket.filled(rate, now).min(ROWS));
-            let stepped = if at_most == 0 { Stepped::Waits(WAIT) } else { self.step(job, at_most).await? };
-            match stepped {
-                Stepped::Did(counts) => {
-                    bucket.rounds = (bucket.rounds - counts.opened as f64).max(0.0);
-                    wait = Duration::ZERO;
-                }
+            let pace = held.paces.entry(job.id.clone()).or_insert_with(|| Pace::new(now));
+            match self.paced(job, pace).await {
+                Stepped::Did(_) => wait = Duration::ZERO,
                 // What became of it is seen at the next look.
                 Stepped::Lost => (job.state, held.looked_at) = (ResendState::Paused, None),
                 Stepped::Waits(time) => wait = wait.min(time),
             }
         }
         held.jobs.retain(|job| job.state == ResendState::Running);
-        Ok(wait)
+        wait
+    }
+
+    /// One step of a job, if it may go on now. Whatever is wrong with it, the others go on.
+    async fn paced(&self, job: &mut ResendRow, pace: &mut Pace) -> Stepped {
+        let now = Instant::now();
+        if let Some(left) = pace.not_before.and_then(|at| at.checked_duration_since(now)) {
+            return Stepped::Waits(left);
+        }
+        let at_most = job.rate.map_or(ROWS, |rate| pace.filled(rate, now).min(ROWS));
+        if at_most == 0 {
+            return Stepped::Waits(WAIT);
+        }
+        match self.step(job, at_most).await {
+            Ok(Stepped::Did(counts)) => {
+                pace.rounds = (pace.rounds - counts.opened as f64).max(0.0);
+                pace.is_told = false;
+                Stepped::Did(counts)
+            }
+            Ok(Stepped::Waits(time)) => {
+                pace.not_before = Some(Instant::now() + time);
+                Stepped::Waits(time)
+            }
+            Ok(Stepped::Lost) => Stepped::Lost,
+            Err(error) => {
+                if !std::mem::replace(&mut pace.is_told, true) {
+                    tracing::warn!(job = job.id, %error, "a job that sends callbacks again can't go on; it tries again");
+                }
+                pace.not_before = Some(Instant::now() + ERROR_WAIT);
+                Stepped::Waits(ERROR_WAIT)
+            }
+        }
     }
 
     /// Opens the rounds of the next callbacks that match.
     async fn step(&self, job: &mut ResendRow, at_most: usize) -> Result<Stepped, OpsError> {
+        let untried = self.parts.reads.untried_rounds(job.filter.team.as_deref(), UNTRIED).await?;
+        if untried >= UNTRIED {
+            return Ok(Stepped::Waits(WAIT));
+        }
         let page = Page { before: job.cursor, limit: at_most };
         let found = self.parts.reads.callbacks(job.filter.clone(), page).await?;
         let ids = found.docs.iter().map(|(id, _)| *id).collect();
@@ -188,15 +240,16 @@ impl Inner {
         if lacking.is_empty() {
             return bodies;
         }
-        if let Some((at, _)) = lacking.get(FROM_KAFKA) {
-            bodies.truncate(*at);
-        }
         let few: Vec<_> = lacking.iter().take(FROM_KAFKA).map(|(_, facts)| Arc::clone(facts)).collect();
         let mut read = self.parts.rereader.read_all(&few).await;
         let is_silent = |answer: &Result<Bytes, NoBody>| matches!(answer, Err(NoBody::Silent));
-        if read.iter().all(is_silent) {
-            // Perhaps they were too large together.
+        if read.first().is_none_or(is_silent) {
+            // Perhaps they are too large together, or too far apart.
             read = vec![self.parts.rereader.read(&few[0]).await];
+        }
+        // Those that were not asked for come with the next step.
+        if let Some((at, _)) = lacking.get(read.len()) {
+            bodies.truncate(*at);
         }
         for ((at, _), answer) in lacking.iter().zip(read) {
             if is_silent(&answer) {
@@ -246,17 +299,17 @@ mod tests {
     fn a_job_opens_no_more_rounds_than_its_rate_allows() {
         let begin = Instant::now();
         for rate in [1, 3, 100, 5_000] {
-            let (mut bucket, mut opened) = (Bucket { rounds: 0.0, filled_at: begin }, 0);
+            let (mut pace, mut opened) = (Pace::new(begin), 0);
             for step in 1..=1_000 {
                 let now = begin + Duration::from_millis(10 * step);
-                let may = bucket.filled(rate, now).min(ROWS);
-                bucket.rounds -= may as f64;
+                let may = pace.filled(rate, now).min(ROWS);
+                pace.rounds -= may as f64;
                 opened += may;
             }
             let most = usize::try_from(rate).unwrap() * 10;
             assert!(opened <= most && opened + most / 100 + 1 >= most, "{rate} a second: {opened} in 10 s");
         }
-        let mut bucket = Bucket { rounds: 0.0, filled_at: begin };
-        assert_eq!(bucket.filled(100, begin + Duration::from_secs(3_600)), 50, "what was not used is not saved up");
+        let mut pace = Pace::new(begin);
+        assert_eq!(pace.filled(100, begin + Duration::from_secs(3_600)), 50, "what was not used is not saved up");
     }
 }

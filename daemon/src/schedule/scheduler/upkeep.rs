@@ -59,6 +59,7 @@ impl<T> Scheduler<T> {
             if lane.is_used() || now.duration_since(lane.used_at) < PROVEN_FOR {
                 continue;
             }
+            self.had_due.set(id, false);
             let lane = self.lanes.remove(id);
             self.by_key.remove(&lane.key);
             self.teams.part(lane.team);

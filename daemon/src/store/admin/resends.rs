@@ -87,7 +87,13 @@ pub(super) fn list(sql: &mut dyn Sql, before: Option<&str>, limit: usize) -> Res
             sql.query(&statement, &[limit.into()])?
         }
     };
-    rows.iter().map(read).collect()
+    Ok(rows.iter().filter_map(readable_alone).collect())
+}
+
+/// A row that can't be read is set aside alone.
+fn readable_alone(row: &Row) -> Option<ResendRow> {
+    let id = row.text(0).unwrap_or_default();
+    read(row).inspect_err(|error| tracing::error!(job = id, %error, "a job can't be read; the others go on")).ok()
 }
 
 /// Locks a job until the transaction ends: an instance may be at work on it.
@@ -120,7 +126,7 @@ pub(super) fn hold(
     let (own, at) = (Value::Integer(instance.0), Value::from(now));
     let mut held = Vec::new();
     for row in sql.query(&statement, &[own.clone(), at.clone(), AT_ONCE.into()])? {
-        let row = read(&row)?;
+        let Some(row) = readable_alone(&row) else { continue };
         // Another process may have taken it in between.
         let statement = format!("UPDATE resend_job SET holder = $1, held_until = $3 WHERE id = $4 AND {free}");
         if sql.execute(&statement, &[own.clone(), at.clone(), until.into(), (&row.id).into()])? == 1 {

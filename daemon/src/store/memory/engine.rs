@@ -136,7 +136,7 @@ impl EngineStore for MemoryStore {
 
     fn discard_letter(&self, letter: CallbackId) -> Answer<'_, bool> {
         let mut state = self.state();
-        let found = state.dead_letters.get_mut(&letter);
+        let found = state.dead_letters.get_mut(&letter).filter(|letter| letter.fate.callback().is_none());
         done(Ok(found.map(|letter| letter.fate = Fate::Discarded).is_some()))
     }
 

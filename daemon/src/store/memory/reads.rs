@@ -57,9 +57,10 @@ impl Reads for MemoryStore {
         done(Ok(paged(self.state().matching(&filter), &page, |id| *id)))
     }
 
-    fn untried_rounds(&self, at_most: usize) -> Answer<'_, usize> {
+    fn untried_rounds(&self, team: Option<&str>, at_most: usize) -> Answer<'_, usize> {
         let state = self.state();
         let untried = state.pending().filter(|row| row.round > 0 && row.progress.tries == 0);
+        let untried = untried.filter(|row| team.is_none_or(|team| *row.facts.team == *team));
         done(Ok(untried.take(at_most).count()))
     }
 

@@ -149,8 +149,9 @@ async fn a_step_opens_its_rounds_and_moves_the_cursor_together() {
         assert_eq!(row, ResendRow { cursor: Some(id(3)), counts: expected, changed_at, ..created }, "{name}");
         // The same step once more finds the cursor elsewhere.
         assert_eq!(subject.store.resend(first).await.unwrap(), None, "{name}");
-        assert_eq!(subject.reads.untried_rounds(10).await.unwrap(), 2, "{name}");
-        assert_eq!(subject.reads.untried_rounds(1).await.unwrap(), 1, "{name}");
+        for (team, at_most, count) in [(None, 10, 2), (None, 1, 1), (Some("team_a"), 10, 2), (Some("team_b"), 10, 0)] {
+            assert_eq!(subject.reads.untried_rounds(team, at_most).await.unwrap(), count, "{name}: {team:?}");
+        }
         let last = ResendStep { is_last: true, ..subject.step("rs_1", (Some(3), Some(1)), &[2, 1]) };
         let did = subject.store.resend(last.clone()).await.unwrap().unwrap();
         assert_eq!((did.opened, did.busy), (2, 0), "{name}: a delivered one can be sent again, too");

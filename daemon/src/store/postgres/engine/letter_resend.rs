@@ -47,7 +47,7 @@ pub(super) async fn resend(
     Ok(resent)
 }
 
-/// Records what became of a dead letter. False if there is none of this id.
+/// Records what became of a dead letter. False if there is none of this id, or if it became a callback and this is none.
 pub(super) async fn become_of(
     client: &impl GenericClient,
     letter: CallbackId,
@@ -55,6 +55,8 @@ pub(super) async fn become_of(
 ) -> Result<bool, PostgresError> {
     let state = Some(fate.state()).filter(|state| *state != LetterState::Open).map(LetterState::name);
     let callback: Option<Uuid> = fate.callback().map(Uuid::from);
-    let statement = client.prepare_cached("UPDATE dead_letter SET fate = $2, callback = $3 WHERE id = $1").await?;
+    // What became a callback stays one.
+    let sql = "UPDATE dead_letter SET fate = $2, callback = $3 WHERE id = $1 AND ($3 IS NOT NULL OR callback IS NULL)";
+    let statement = client.prepare_cached(sql).await?;
     Ok(client.execute(&statement, &[&Uuid::from(letter), &state, &callback]).await? == 1)
 }

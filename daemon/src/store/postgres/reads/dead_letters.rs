@@ -23,14 +23,14 @@ use crate::store::search::{BUDGET, Range, STRIDE, ranges};
 
 const COLUMNS: &str =
     "id, partition_id, off, record_at, reason, detail, team, task, event_id, value_len, buried_at, value_hash,
-     fate, callback, headers";
+     fate, callback";
 
 pub(super) async fn one(
     client: &impl GenericClient,
     numbers: &Numbers,
     id: CallbackId,
 ) -> Result<Option<BuriedLetter>, PostgresError> {
-    let sql = format!("SELECT {COLUMNS}, value FROM dead_letter WHERE id = $1");
+    let sql = format!("SELECT {COLUMNS}, headers, value FROM dead_letter WHERE id = $1");
     let statement = client.prepare_cached(&sql).await?;
     match client.query_opt(&statement, &[&Uuid::from(id)]).await? {
         Some(row) => Ok(Some(read(client, numbers, &row).await?)),
@@ -132,7 +132,7 @@ async fn listed(
 ) -> Result<Vec<BuriedLetter>, PostgresError> {
     let asked: Vec<Uuid> = ids.iter().copied().map(Uuid::from).collect();
     let sql = format!(
-        "SELECT {COLUMNS}, substring(value FROM 1 FOR {LISTED_BYTES}) FROM dead_letter WHERE id = ANY($1) ORDER BY id DESC"
+        "SELECT {COLUMNS}, NULL::bytea, substring(value FROM 1 FOR {LISTED_BYTES}) FROM dead_letter WHERE id = ANY($1) ORDER BY id DESC"
     );
     let statement = client.prepare_cached(&sql).await?;
     let mut letters = Vec::with_capacity(ids.len());

@@ -54,13 +54,17 @@ impl Reads for PostgresStore {
         Box::pin(async move { Ok(scan::scan(&self.people_reader().await?, &filter, &page).await?) })
     }
 
-    fn untried_rounds(&self, at_most: usize) -> Answer<'_, usize> {
+    fn untried_rounds(&self, team: Option<&str>, at_most: usize) -> Answer<'_, usize> {
+        let team = team.map(str::to_owned);
         Box::pin(async move {
             let client = self.people_reader().await?;
-            let sql = "SELECT count(*) FROM (SELECT 1 FROM pending WHERE round > 0 AND tries = 0 LIMIT $1) AS untried";
-            let statement = client.prepare_cached(sql).await.map_err(PostgresError::from)?;
+            let of_team = if team.is_some() { "team = $2 AND" } else { "$2::text IS NULL AND" };
+            let sql = format!(
+                "SELECT count(*) FROM (SELECT 1 FROM pending WHERE {of_team} round > 0 AND tries = 0 LIMIT $1) AS untried"
+            );
+            let statement = client.prepare_cached(&sql).await.map_err(PostgresError::from)?;
             let at_most = i64::try_from(at_most).unwrap_or(i64::MAX);
-            let row = client.query_one(&statement, &[&at_most]).await.map_err(PostgresError::from)?;
+            let row = client.query_one(&statement, &[&at_most, &team]).await.map_err(PostgresError::from)?;
             let count: i64 = row.try_get(0).map_err(PostgresError::from)?;
             Ok(usize::try_from(count).unwrap_or(0))
         })

@@ -10,6 +10,7 @@ use crate::base::clock::Timestamp;
 use crate::model::amendment::{Amended, Amendment, amend as decide};
 use crate::model::callback::CallbackId;
 use crate::model::keeping::Keeping;
+use crate::model::settlement::Settled;
 
 pub(super) fn amend(
     connection: &Connection,
@@ -58,8 +59,12 @@ impl<'a> Amending<'a> {
             Amendment::RetryNow => Vec::new(),
             Amendment::Cancel => kept::body(connection, id)?.unwrap_or_default(),
         };
-        if let Some(settled) = after.settled.as_ref().filter(|row| Some(*row) != before.settled.as_ref()) {
-            rows::replace_settled(connection, self.ids, settled, now)?;
+        match (&before.settled, &after.settled) {
+            (Some(was), Some(row)) if Settled { round: row.round, ..was.clone() } == *row => {
+                rows::set_round(connection, row)?;
+            }
+            (was, Some(row)) if was.as_ref() != Some(row) => rows::replace_settled(connection, self.ids, row, now)?,
+            _ => {}
         }
         if before.settled.is_none() && after.settled.is_some() {
             // It is counted with the store, because it belongs to no instance's batch.

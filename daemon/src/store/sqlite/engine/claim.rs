@@ -96,7 +96,7 @@ impl Claiming<'_> {
         let claim = Claim { token: Token(self.token), until: self.now.plus(self.ask.lease) };
         let Some(pending) = apply_claim(&before, &claim).pending else { return drop_void(self.connection, id) };
         self.token = self.token.wrapping_add(1);
-        rows::replace_pending(self.connection, self.ids, &pending, self.now)?;
+        rows::lease(self.connection, &pending)?;
         let body = body(self.connection, id)?;
         self.bytes = self.bytes.saturating_add(bytes);
         self.rows.push((pending, body));

@@ -70,31 +70,28 @@ pub(super) fn resend(
     now: Timestamp,
 ) -> Result<LetterResent, SqliteError> {
     let id = resend.facts.id;
-    if !become_of(connection, resend.letter, Fate::Resent(id))? {
-        return Ok(LetterResent::Unknown);
-    }
     let before = rows::load(connection, ids, id)?;
     let resent = LetterResent::of(&before, &resend.facts);
-    match resent {
-        LetterResent::Parked => {
-            let step = apply(&before, &Change::Park(Box::new(resend.park(now))), true);
-            let mut moves = Moves::default();
-            moves.follow(connection, ids, (None, step.rows.pending.as_ref()), &resend.body, now)?;
-            moves.raise_queues(connection)?;
-        }
-        LetterResent::Reused => {
-            become_of(connection, resend.letter, Fate::Open)?;
-        }
-        LetterResent::Known | LetterResent::Unknown => {}
+    if resent != LetterResent::Reused && !become_of(connection, resend.letter, Fate::Resent(id))? {
+        return Ok(LetterResent::Unknown);
+    }
+    if resent == LetterResent::Parked {
+        let step = apply(&before, &Change::Park(Box::new(resend.park(now))), true);
+        let mut moves = Moves::default();
+        moves.follow(connection, ids, (None, step.rows.pending.as_ref()), &resend.body, now)?;
+        moves.raise_queues(connection)?;
     }
     Ok(resent)
 }
 
-/// Records what became of a dead letter. False if there is none of this id.
+/// Records what became of a dead letter. False if there is none of this id, or if it became a callback and this is none.
 pub(super) fn become_of(connection: &Connection, letter: CallbackId, fate: Fate) -> Result<bool, SqliteError> {
     let state = Some(fate.state()).filter(|state| *state != LetterState::Open).map(LetterState::name);
     let changed = connection
-        .prepare_cached("UPDATE dead_letter SET fate = ?2, callback = ?3 WHERE id = ?1")?
+        // What became a callback stays one.
+        .prepare_cached(
+            "UPDATE dead_letter SET fate = ?2, callback = ?3 WHERE id = ?1 AND (?3 IS NOT NULL OR callback IS NULL)",
+        )?
         .execute(params![letter.as_bytes(), state, fate.callback().map(|id| *id.as_bytes())])?;
     Ok(changed == 1)
 }

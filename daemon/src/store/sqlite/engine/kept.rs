@@ -85,6 +85,12 @@ pub(in crate::store::sqlite) fn body(connection: &Connection, id: CallbackId) ->
         .prepare_cached("SELECT size, bytes FROM kept_body WHERE id = ?1")?
         .query_row([id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
-    let unpacked = |(size, bytes): (usize, Vec<u8>)| unpack(&bytes, size).ok_or(SqliteError::Corrupt("a kept body"));
-    kept.map(unpacked).transpose()
+    let unpacked = |(size, bytes): (usize, Vec<u8>)| {
+        let body = unpack(&bytes, size);
+        if body.is_none() {
+            tracing::error!(callback = %id, "a kept body can't be read; Kafka may still have it");
+        }
+        body
+    };
+    Ok(kept.and_then(unpacked))
 }

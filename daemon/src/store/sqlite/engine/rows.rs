@@ -246,6 +246,26 @@ pub(super) fn replace_pending(
     Ok(queue)
 }
 
+/// Writes the lease of a row that is there. It touches no index but those of what is due and what is leased.
+pub(super) fn lease(connection: &Connection, row: &Pending) -> Result<(), SqliteError> {
+    connection.prepare_cached("UPDATE pending SET token = ?2, lease_until = ?3, starts = ?4 WHERE id = ?1")?.execute(
+        params![
+            row.facts.id.as_bytes(),
+            row.token.map(|token| token.0.cast_signed()),
+            row.lease_until.map(Timestamp::millis),
+            row.starts,
+        ],
+    )?;
+    Ok(())
+}
+
+/// Writes the round of a settled row. It touches no index.
+pub(super) fn set_round(connection: &Connection, row: &Settled) -> Result<(), SqliteError> {
+    let statement = "UPDATE settled SET round = ?2 WHERE id = ?1";
+    connection.prepare_cached(statement)?.execute(params![row.facts.id.as_bytes(), row.round])?;
+    Ok(())
+}
+
 fn partition_of(connection: &Connection, ids: &mut IdCache, facts: &Facts) -> Result<i64, SqliteError> {
     ids.partition_number(connection, &facts.record.partition)?
         .ok_or_else(|| SqliteError::Refused(format!("no partition {}", facts.record.partition)))

@@ -26,7 +26,7 @@ const ONE: &str =
 /// empty blob is NULL, but an empty value is a value.
 const LISTED: &str =
     "SELECT id, partition_id, off, record_at, reason, detail, team, task, event_id, coalesce(substr(value, 1, ?2), x''),
-        value_len, buried_at, value_hash, fate, callback, headers
+        value_len, buried_at, value_hash, fate, callback, NULL
      FROM dead_letter WHERE id = ?1";
 
 pub(super) fn one(connection: &Connection, id: CallbackId) -> Result<Option<BuriedLetter>, SqliteError> {

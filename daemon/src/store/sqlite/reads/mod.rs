@@ -73,10 +73,15 @@ impl Reads for SqliteStore {
         self.read_for_people(move |connection| scan::scan(connection, &filter, &page))
     }
 
-    fn untried_rounds(&self, at_most: usize) -> Answer<'_, usize> {
+    fn untried_rounds(&self, team: Option<&str>, at_most: usize) -> Answer<'_, usize> {
+        let team = team.map(str::to_owned);
         self.read_for_people(move |connection| {
-            let sql = "SELECT count(*) FROM (SELECT 1 FROM pending WHERE round > 0 AND tries = 0 LIMIT ?1)";
-            Ok(connection.prepare_cached(sql)?.query_row([at_most], |row| row.get(0))?)
+            let of_team = if team.is_some() { "team = ?2 AND" } else { "?2 IS NULL AND" };
+            let sql = format!(
+                "SELECT count(*) FROM (SELECT 1 FROM pending INDEXED BY pending_untried
+                                       WHERE {of_team} round > 0 AND tries = 0 LIMIT ?1)"
+            );
+            Ok(connection.prepare_cached(&sql)?.query_row(rusqlite::params![at_most, team], |row| row.get(0))?)
         })
     }
 
