@@ -87,7 +87,7 @@ operations! {
     CancelCallback "cancel_callback" Operate Objects "cancel a callback" audited "callback.cancel";
     RetryCallbacks "retry_callbacks" Operate Objects "retry many callbacks" audited "callback.retry_all";
     CancelCallbacks "cancel_callbacks" Operate Objects "cancel many callbacks" audited "callback.cancel_all";
-    PreviewResend "preview_resend" Operate Objects "count the callbacks that would be sent again";
+    PreviewResend "preview_resend" Read Objects "count the callbacks that would be sent again";
     CreateResend "create_resend" Operate Objects "send many callbacks again" audited "resend.create";
     Resends "resends" Read Objects "list the jobs that send callbacks again";
     Resend "resend" Read Objects "see a job that sends callbacks again";

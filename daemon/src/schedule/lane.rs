@@ -120,7 +120,11 @@ impl<T> Lane<T> {
 
     /// Whether more due rows are likely: a proven endpoint had one lately, and was faster than the claims.
     pub(super) fn expects_due(&self, now: Instant) -> bool {
-        self.is_proven(now) && self.due_ended_at.is_some_and(|at| now.duration_since(at) < DUE_LATELY)
+        self.is_proven(now) && self.had_due_lately(now)
+    }
+
+    pub(super) fn had_due_lately(&self, now: Instant) -> bool {
+        self.due_ended_at.is_some_and(|at| now.duration_since(at) < DUE_LATELY)
     }
 
     /// Whether the endpoint is proven.

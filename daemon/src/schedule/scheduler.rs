@@ -64,7 +64,7 @@ pub(super) struct Scheduler<T> {
     pub(super) with_fresh: Members,
     /// Lanes with a request under way, or with a due row that waits.
     pub(super) engaged: Members,
-    /// Lanes that may have room for more due rows although they are not engaged: each of them had one lately, or some time ago.
+    /// Lanes that had a due row lately, or some time ago. They may have room for more although they are not engaged.
     pub(super) had_due: Members,
     waiting: usize,
 }
@@ -207,12 +207,13 @@ impl<T> Scheduler<T> {
         // From the end, since a lane that leaves the set lets the last one take its place.
         for place in (0..self.had_due.ids().len()).rev() {
             let id = self.had_due.ids()[place];
-            if !self.lanes[id].expects_due(now) {
+            if !self.lanes[id].had_due_lately(now) {
                 self.had_due.set(id, false);
             }
         }
         let engaged = self.engaged.ids().iter().map(|id| &self.lanes[*id]);
-        let expecting = self.had_due.ids().iter().map(|id| &self.lanes[*id]).filter(|lane| !lane.is_engaged());
+        let had_due = self.had_due.ids().iter().map(|id| &self.lanes[*id]);
+        let expecting = had_due.filter(|lane| !lane.is_engaged() && lane.expects_due(now));
         engaged
             .chain(expecting)
             .flat_map(|lane| {

@@ -269,7 +269,8 @@ fn dead_letter(raw: &Raw<'_>, identity: &Identity<'_>, defect: Defect) -> DeadLe
         value: Bytes::copy_from_slice(&raw.value[..kept_bytes]),
         value_len: raw.value.len() as u64,
         value_hash: Some(value_hash),
-        headers: raw.headers.identity(),
+        // Of a value that is not whole, the record itself is read again.
+        headers: raw.headers.identity().filter(|_| kept_bytes == raw.value.len()),
     }
 }
 
