@@ -298,7 +298,7 @@ impl Harness {
             self.session().create_team(team, TeamChange::default(), None).await.unwrap();
             let secret = self.key(team, KeyKind::Signing, Mode::Live).await;
             let auth = self.key(team, KeyKind::CallbackAuth, Mode::Live).await;
-            verifier = verifier.or_credential(Credential::signed_and_keyed(*team, &secret, &auth).unwrap());
+            verifier = verifier.or_credential(Credential::signed_and_keyed(team, &secret, &auth).unwrap());
         }
         Recorder::start(verifier, Arc::new(|_, _| Reply::status(204))).await.unwrap()
     }

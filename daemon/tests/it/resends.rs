@@ -240,7 +240,7 @@ async fn a_caller_of_some_teams_sends_only_theirs_again() {
         let (rows, _) = session.resends(None, 10).await.unwrap();
         rows.into_iter().map(|row| row.id).collect::<Vec<_>>()
     };
-    assert_eq!(seen(&one).await, [of_one.id.clone()]);
+    assert_eq!(seen(&one).await, std::slice::from_ref(&of_one.id));
     assert_eq!(seen(&both).await, [of_one.id.clone(), of_both.id.clone()]);
     assert_eq!(seen(&all).await, [of_one.id, of_both.id.clone(), of_all.id.clone()]);
     for id in [&of_all.id, &of_both.id] {

@@ -1,14 +1,14 @@
 //! The engine's trait on the model.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::{Instance, MemoryStore, State, done};
 use crate::base::clock::Timestamp;
-use crate::model::amendment::{Amended, Amendment, Resend, amend};
+use crate::model::amendment::{Amended, Amendment};
 use crate::model::callback::CallbackId;
 use crate::model::dead_letter::{DeadLetter, Fate, ValueBudget, ValueBytes};
 use crate::model::endpoint::QueueKey;
@@ -20,7 +20,7 @@ use crate::model::offsets::Watermark;
 use crate::model::settlement::{Change, Claim, Pending, Rows, Verdict, apply, apply_claim};
 use crate::store::engine::{is_applied, new_run, went_back};
 use crate::store::reads::{BuriedLetter, Counts, InstanceEnd};
-use crate::store::resends::{ResendCounts, ResendState};
+use crate::store::resends::ResendCounts;
 use crate::store::{
     Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, LetterResend,
     LetterResent, NewLog, PartitionWatermark, PruneAsk, Pruned, Pulse, ResendStep, SetBack, Space, StoreError, Take,
@@ -99,45 +99,15 @@ impl EngineStore for MemoryStore {
     }
 
     fn resend(&self, step: ResendStep) -> Answer<'_, Option<ResendCounts>> {
-        let now = self.clock.now();
-        let mut admin = self.admin.lock().unwrap_or_else(PoisonError::into_inner);
-        let job = admin.resends.get_mut(&step.job).filter(|(row, held)| {
-            let is_ours = held.is_some_and(|(holder, _)| holder == step.instance);
-            row.state == ResendState::Running && row.cursor == step.from && is_ours
-        });
-        let Some((row, _)) = job else { return done(Ok(None)) };
-        let mut state = self.state();
-        let mut open = |id: CallbackId, resend: &Resend| {
-            state.amend(id, &Amendment::Resend(Box::new(resend.clone())), self.keeping, now) == Amended::Changed
-        };
-        let opened = step.rounds.iter().filter(|(id, resend)| open(*id, resend)).count();
-        let counts = step.counts(opened);
-        row.follow((step.to, step.is_last), counts, now);
-        done(Ok(Some(counts)))
+        done(Ok(self.send_again(&step)))
     }
 
     fn resend_letter(&self, resend: LetterResend) -> Answer<'_, LetterResent> {
-        let now = self.clock.now();
-        let mut state = self.state();
-        let id = resend.facts.id;
-        if !state.dead_letters.contains_key(&resend.letter) {
-            return done(Ok(LetterResent::Unknown));
-        }
-        let resent = LetterResent::of(&state.rows.get(&id).cloned().unwrap_or_default(), &resend.facts);
-        if resent == LetterResent::Parked {
-            let park = Change::Park(Box::new(resend.park(now)));
-            state.change(&park, true, (self.values, self.keeping), now);
-        }
-        if let Some(letter) = state.dead_letters.get_mut(&resend.letter).filter(|_| resent != LetterResent::Reused) {
-            letter.fate = Fate::Resent(id);
-        }
-        done(Ok(resent))
+        done(Ok(self.send_letter(&resend)))
     }
 
     fn discard_letter(&self, letter: CallbackId) -> Answer<'_, bool> {
-        let mut state = self.state();
-        let found = state.dead_letters.get_mut(&letter).filter(|letter| letter.fate.callback().is_none());
-        done(Ok(found.map(|letter| letter.fate = Fate::Discarded).is_some()))
+        done(Ok(self.set_aside(letter)))
     }
 
     fn retry_queue(&self, queue: QueueKey, at_most: usize) -> Answer<'_, usize> {
@@ -325,7 +295,7 @@ impl State {
         keeps_value
     }
 
-    fn change(
+    pub(super) fn change(
         &mut self,
         change: &Change,
         ours: bool,
@@ -359,25 +329,6 @@ impl State {
             self.rows.insert(id, step.rows);
         }
         step.verdict
-    }
-
-    fn amend(&mut self, id: CallbackId, amendment: &Amendment, keeping: Keeping, now: Timestamp) -> Amended {
-        let before = self.rows.get(&id).cloned().unwrap_or_default();
-        let (after, amended) = amend(&before, amendment, now);
-        if amended != Amended::Changed {
-            return amended;
-        }
-        self.counts.abandoned += u64::from(before.settled.is_none() && after.settled.is_some());
-        if let Amendment::Resend(resend) = amendment {
-            self.bodies.insert(id, resend.body.clone());
-        }
-        let body = self.bodies.get(&id).cloned().unwrap_or_default();
-        if after.pending.is_none() {
-            self.bodies.remove(&id);
-        }
-        self.follow(keeping, id, (&before, &after), &body);
-        self.rows.insert(id, after);
-        amended
     }
 
     /// Raises a watermark, never lowers it.

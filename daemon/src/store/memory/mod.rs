@@ -2,6 +2,7 @@
 //! suites compare every other store with, so it stays as simple as its traits allow. For tests.
 
 mod admin;
+mod again;
 mod engine;
 mod kept;
 mod partitions;

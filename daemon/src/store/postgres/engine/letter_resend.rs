@@ -56,7 +56,8 @@ pub(super) async fn become_of(
     let state = Some(fate.state()).filter(|state| *state != LetterState::Open).map(LetterState::name);
     let callback: Option<Uuid> = fate.callback().map(Uuid::from);
     // What became a callback stays one.
-    let sql = "UPDATE dead_letter SET fate = $2, callback = $3 WHERE id = $1 AND ($3 IS NOT NULL OR callback IS NULL)";
+    let sql =
+        "UPDATE dead_letter SET fate = $2, callback = $3 WHERE id = $1 AND ($3::uuid IS NOT NULL OR callback IS NULL)";
     let statement = client.prepare_cached(sql).await?;
     Ok(client.execute(&statement, &[&Uuid::from(letter), &state, &callback]).await? == 1)
 }
