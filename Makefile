@@ -20,7 +20,7 @@ test: system-packages kafka postgres prometheus test-tools target/tools/.done re
 	# The crash tests measure time between kills, so they run alone.
 	$(KAFKA) cargo test --locked $(TEST_FLAGS) --test it -- crash:: --test-threads=1
 	# The same on PostgreSQL. What is left out holds a lock on SQLite's file.
-	$(KAFKA) CALLBACKD_TEST_STORE=postgres cargo test --locked $(TEST_FLAGS) --test it -- delivery:: resend:: \
+	$(KAFKA) CALLBACKD_TEST_STORE=postgres cargo test --locked $(TEST_FLAGS) --test it -- delivery:: resend:: resends:: letters:: \
 	  --skip a_store_locked_by_another_program_is_waited_for --test-threads=4
 	$(KAFKA) CALLBACKD_TEST_STORE=postgres cargo test --locked $(TEST_FLAGS) --test it -- crash::nothing_lost --test-threads=1
 	python3 sdk/testdata/vectors.py --check sdk/testdata/vectors.json
