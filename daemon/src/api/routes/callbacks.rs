@@ -149,7 +149,7 @@ pub(super) async fn attempts(
 /// The body of a callback, byte for byte as it is sent.
 ///
 /// It needs the right operate, because the body holds the task's URL. Each time it is written to the audit.
-/// Errors: pruned once the callback has ended, unless the setting store.bodies keeps its body.
+/// Errors: pruned once the callback has ended, unless the setting store.bodies keeps its body or Kafka still has its record.
 #[utoipa::path(get, path = "/callbacks/{id}/payload", tag = "callbacks",
     params(("id" = String, Path, pattern = "^cb_[0-7][0-9a-hjkmnp-tv-z]{25}$", description = "The callback's id.")),
     responses((status = 200, body = serde_json::Value, content_type = "application/json")))]
