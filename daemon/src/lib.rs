@@ -27,6 +27,7 @@ pub mod keyring;
 pub mod model;
 pub mod net;
 pub mod ops;
+pub mod publish;
 pub mod schedule;
 pub mod store;
 

@@ -14,7 +14,7 @@ use crate::config::{Config, Layers};
 use crate::keyring::Keyring;
 use crate::store::admin::KeyRow;
 use crate::store::tools;
-use crate::{intake, net};
+use crate::{intake, net, publish};
 
 /// Checks everything. It takes seconds and changes nothing.
 pub async fn check(layers: &Layers, config: &Config) -> Vec<Finding> {
@@ -44,7 +44,13 @@ async fn kafka(config: &Config) -> Vec<Finding> {
     }
     let mut found = intake::security::check(&config.intake);
     let (intake, horizon, now) = (config.intake.clone(), config.retry.horizon, SystemClock.now());
-    let looked = tokio::task::spawn_blocking(move || intake::check::check(&intake, horizon, now)).await;
+    let topics = config.topics.clone();
+    let look = move || {
+        let mut found = intake::check::check(&intake, horizon, now);
+        found.extend(publish::check::check(&intake, &topics));
+        found
+    };
+    let looked = tokio::task::spawn_blocking(look).await;
     found.extend(looked.unwrap_or_else(|_| {
         vec![Finding::failed("kafka", "the check panicked", "run the check again, and report the defect")]
     }));

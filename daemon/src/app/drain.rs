@@ -59,7 +59,7 @@ impl App {
             tracing::warn!("the Kafka client did not close in time");
         }
         switches.stop_servers.flip();
-        for task in self.work.into_iter().chain([self.pulse]).chain(self.servers) {
+        for task in self.work.into_iter().chain([self.pulse, self.publishing]).chain(self.servers) {
             // One that does not end in time has nothing left that it could write.
             tokio::time::timeout(LEAVE, task).await.ok();
         }
@@ -83,6 +83,8 @@ impl App {
         if !self.intake.consumer_ended(LEAVE).await {
             tracing::warn!("the Kafka client did not close in time");
         }
+        // It ends by its own limit of time.
+        self.publishing.await.ok();
         self.switches.stop_servers.flip();
         for server in self.servers {
             // A server that panicked has logged its place.

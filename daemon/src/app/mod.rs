@@ -71,6 +71,7 @@ pub struct App {
     work: Vec<JoinHandle<()>>,
     settling: JoinHandle<Result<(), StoreError>>,
     pulse: JoinHandle<()>,
+    publishing: JoinHandle<()>,
     servers: Vec<JoinHandle<()>>,
 }
 
@@ -117,9 +118,12 @@ impl App {
         patience::patiently(|| Box::pin(delivery.health.load(&*ground.store)))
             .await
             .context("read the history of endpoints")?;
+        patience::patiently(|| Box::pin(delivery.directory.read_pauses())).await.context("read what is paused")?;
+        delivery.lanes.set_paused(delivery.directory.pauses().all());
         let (intake, intake_task) = ground.intake(&flight, &delivery);
         let (settings, settings_rx) = watch::channel(reload::settings(&ground.config));
         let ops = ground.ops(&flight, &delivery, intake, settings_rx.clone());
+        let publishing = ground.publishing();
         let live = reload::Live::new(&ground.config, delivery.clone(), settings, ground.log_level.clone(), &listeners);
 
         let Ground { config, clock, store, reads, begun, switches, supervisor, .. } = ground;
@@ -130,8 +134,9 @@ impl App {
         work.push(supervisor.spawn(
             "the jobs that send callbacks again",
             stop_work.clone(),
-            ops.clone().run_resends(stop_work),
+            ops.clone().run_resends(stop_work.clone()),
         ));
+        work.push(supervisor.spawn("the end of deleted teams", stop_work.clone(), ops.clone().run_deletion(stop_work)));
         // Until the end the instance lives.
         let stop_pulse = switches.stop_settling.stop();
         let pulse = supervisor.spawn("the pulse of this instance", stop_pulse.clone(), pulse.run(stop_pulse));
@@ -165,6 +170,7 @@ impl App {
             work,
             settling,
             pulse,
+            publishing,
             servers,
         })
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
 use super::Hooks;
 use super::drain::Switches;
@@ -25,9 +26,11 @@ use crate::flight::{self, Flight, PulseTask};
 use crate::intake::{self, IntakeHandle, IntakeTask};
 use crate::keyring::{Keyring, Place, Sealed};
 use crate::ops::{self, Ops, Settings};
+use crate::publish;
 use crate::schedule::ClaimWaker;
 use crate::store::admin::{AdminStore, KeyRow};
 use crate::store::batch::StoreUp;
+use crate::store::outbox::Outbox;
 use crate::store::reads::Reads;
 use crate::store::{Begun, EngineStore, Stores};
 
@@ -42,6 +45,7 @@ pub(super) struct Ground {
     pub(super) log_level: LogLevel,
     pub(super) reads: Arc<dyn Reads>,
     admin: Arc<dyn AdminStore>,
+    outbox: Arc<dyn Outbox>,
     keyring: Arc<Keyring>,
     metrics: Arc<Metrics>,
     store_up: Arc<StoreUp>,
@@ -57,7 +61,7 @@ impl Ground {
     /// One sentence that says what failed and what to do.
     pub(super) async fn prepare(opened: Opened, hooks: Hooks) -> anyhow::Result<(Self, Listeners)> {
         let Opened { config, log_level, keyring, clock, metrics, stores } = opened;
-        let Stores { engine, reads, admin } = stores;
+        let Stores { engine, reads, admin, outbox } = stores;
         let store = match hooks.wrap_store {
             Some(wrap) => wrap(engine),
             None => engine,
@@ -82,6 +86,7 @@ impl Ground {
             log_level,
             reads,
             admin,
+            outbox,
             keyring,
             metrics,
             store_up: Arc::new(StoreUp::new()),
@@ -140,6 +145,19 @@ impl Ground {
             attempt_deadline: self.config.exchange.deadlines.total,
         };
         intake::build(self.config.intake.clone(), deps, self.switches.for_intake())
+    }
+
+    /// Publishes outcomes and dead letters, until the consumer ends.
+    pub(super) fn publishing(&self) -> JoinHandle<()> {
+        let deps = publish::Deps {
+            outbox: Arc::clone(&self.outbox),
+            reads: Arc::clone(&self.reads),
+            instance: self.begun.instance,
+            kafka: self.config.intake.clone(),
+            metrics: Arc::clone(&self.metrics),
+        };
+        let stop = self.switches.stop_consumer.stop();
+        self.supervisor.spawn("publishing", stop.clone(), publish::run(self.config.topics.clone(), deps, stop))
     }
 
     pub(super) fn ops(

@@ -12,6 +12,8 @@ named! {
         Slow = "slow",
         /// Its partition was given up.
         Revoked = "revoked",
+        /// Its team or its endpoint is paused.
+        Paused = "paused",
     }
 }
 

@@ -82,6 +82,12 @@ metrics! { labels:
         "Unix time at which the oldest due callback became due; absent when nothing is due.");
     in_flight: IntGauge = gauge("Attempts under way.");
     unsettled: IntGauge = gauge("Attempts that began and whose end is not in the store yet.");
+    outbox_messages: IntGauge = gauge("Messages about outcomes and dead letters that wait to be published.");
+    published_total: IntCounterVec = counters(
+        "Messages that Kafka took, by what they are about.", "about", &["outcome", "dead_letter"]);
+    publish_failures_total: IntCounter = counter("Messages that Kafka did not take; they are sent again.");
+    pauses: IntGaugeVec = gauges("What an operator has paused, by scope: all deliveries, teams, endpoints.", "scope",
+        &["all", "team", "endpoint"]);
     waiting: IntGauge = gauge("Callbacks in memory that wait for a slot.");
     ready: IntGauge = gauge(
         "1 while /readyz answers 200: the store answers, intake runs, no partition waits for an \

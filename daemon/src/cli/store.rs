@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::json;
 
@@ -67,6 +68,18 @@ pub(super) fn look(remote: &Remote, command: &StoreCommand) -> Result<ExitCode, 
                 "attempts": info.attempts,
                 "dead_letters": info.dead_letters,
                 "teams": info.teams,
+            });
+            say(&if remote.json { doc.to_string() } else { record(&doc) });
+            Ok(ExitCode::SUCCESS)
+        }
+        StoreCommand::Backup { directory } => {
+            let begun = Instant::now();
+            let made = tools::backup(&config.store, directory).map_err(refused)?;
+            let doc = json!({
+                "directory": directory.display().to_string(),
+                "store_id": made.store_id,
+                "file_bytes": made.bytes,
+                "seconds": begun.elapsed().as_secs(),
             });
             say(&if remote.json { doc.to_string() } else { record(&doc) });
             Ok(ExitCode::SUCCESS)

@@ -29,6 +29,7 @@ use crate::model::retry::RetryPolicy;
 use crate::model::team::HttpPolicy;
 use crate::net::egress::{AllowRule, Net};
 use crate::net::exchange;
+use crate::publish::Topics;
 use crate::schedule::Caps;
 use crate::store;
 use raw::Raw;
@@ -45,6 +46,8 @@ pub struct Config {
     pub store: store::Config,
     pub store_options: store::Options,
     pub space: SpaceLimits,
+    /// Where outcomes and dead letters are published.
+    pub topics: Topics,
     /// Bytes of bodies in memory.
     pub body_budget: usize,
     pub caps: Caps,

@@ -15,6 +15,7 @@ pub(super) struct Raw {
     pub(super) intake: Intake,
     pub(super) instance: Instance,
     pub(super) store: Store,
+    pub(super) outcomes: Outcomes,
     pub(super) deliver: Deliver,
     pub(super) retry: Retry,
     pub(super) egress: Egress,
@@ -61,6 +62,13 @@ pub(super) struct Store {
     pub(super) dead_letter_bytes_of_topic: Size,
     pub(super) bodies: String,
     pub(super) kept_bytes: Size,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Outcomes {
+    pub(super) topic: String,
+    pub(super) dead_letters_topic: String,
+    pub(super) backlog: u64,
 }
 
 #[derive(Debug, Deserialize)]

@@ -14,6 +14,7 @@ use super::clock_watch::ClockWatch;
 use super::directory::Directory;
 use super::health::Health;
 use super::lease_tokens::LeaseTokens;
+use super::pauses;
 use super::space_watch::{SpaceLimits, SpaceShort, SpaceWatch};
 use crate::base::body_budget::BodyBudget;
 use crate::base::clock::Clock;
@@ -138,6 +139,7 @@ impl DeliveryTask {
     /// Starts the room's tasks, which run until `stop`.
     pub fn start(self, supervisor: &Supervisor, stop: &Stop) -> Vec<JoinHandle<()>> {
         let Self { claim, delivery, store_up, clock_watch, space_watch } = self;
+        let (whole, settler, metrics) = (delivery.clone(), claim.settler.clone(), Arc::clone(&claim.metrics));
         let Delivery { engine, directory, lanes, health, .. } = delivery;
         let store = Arc::clone(&claim.store);
         let directory = {
@@ -148,6 +150,7 @@ impl DeliveryTask {
         vec![
             supervisor.spawn("the claims of due callbacks", at(), claim.run(at())),
             supervisor.spawn("the directory of teams", at(), directory),
+            supervisor.spawn("the pauses", at(), pauses::follow(whole, settler, metrics, at())),
             supervisor.spawn("the watch of the store", at(), follow_store(store_up, lanes, at())),
             supervisor.spawn("the history of endpoints", at(), health.run(store, at())),
             supervisor.spawn("the watch of disk space", at(), space_watch.run(at())),

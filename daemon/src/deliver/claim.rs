@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::Delivery;
+use super::pauses::paused_queues;
 use super::resolve::lane_of;
 use crate::base::body_budget::{BodyBudget, Share};
 use crate::base::clock::{Moment, Timestamp};
@@ -137,6 +138,7 @@ impl ClaimTask {
             lease: self.lease,
             usual_room: USUAL_ROOM,
             room,
+            paused: paused_queues(&self.delivery).await,
             first_token,
         };
         let claimed = self.store.claim(ask).await?;

@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 
 use scale_callback_auth::sign::{AuthHeader, Signer};
 use scale_callback_auth::{CallbackAuthKey, HmacKey, SigningSecret};
+use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::key_usage::{KeyUsage, SigningKeys};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::stop::Stop;
 use crate::keyring::{Keyring, Place, Sealed};
+use crate::model::pause::Pauses;
 use crate::model::retry::RetryPolicy;
 use crate::model::team::{AuthForm, KeyKind, KeyState, Mode, Team};
 use crate::store::StoreError;
@@ -37,6 +39,7 @@ pub struct Directory {
     /// Rises with every refresh. An entry that was read before a refresh is not kept after it.
     generation: AtomicU64,
     usage: KeyUsage,
+    pauses: watch::Sender<Arc<Pauses>>,
 }
 
 pub struct TeamEntry {
@@ -87,7 +90,8 @@ impl Directory {
     pub fn new(admin: Arc<dyn AdminStore>, keyring: Arc<Keyring>, clock: Arc<dyn Clock>, retry: RetryPolicy) -> Self {
         let retry = RwLock::new(retry);
         let (cache, generation, usage) = (RwLock::default(), AtomicU64::new(0), KeyUsage::default());
-        Self { admin, keyring, clock, retry, cache, generation, usage }
+        let pauses = watch::channel(Arc::default()).0;
+        Self { admin, keyring, clock, retry, cache, generation, usage, pauses }
     }
 
     /// The team, if there is one.
@@ -133,6 +137,31 @@ impl Directory {
         cache.clear();
     }
 
+    /// What is paused, as it was read last.
+    pub fn pauses(&self) -> Arc<Pauses> {
+        Arc::clone(&self.pauses.borrow())
+    }
+
+    pub(super) fn watch_pauses(&self) -> watch::Receiver<Arc<Pauses>> {
+        self.pauses.subscribe()
+    }
+
+    /// Reads what is paused. It is read before the first attempt, and at each change.
+    ///
+    /// # Errors
+    /// The store's; then what was read before stays.
+    pub async fn read_pauses(&self) -> Result<(), StoreError> {
+        let pauses = Pauses::new(self.admin.pauses().await?);
+        self.pauses.send_if_modified(|known| {
+            let is_new = known.list() != pauses.list();
+            if is_new {
+                *known = Arc::new(pauses);
+            }
+            is_new
+        });
+        Ok(())
+    }
+
     fn collect_usage(&self, cache: &HashMap<Arc<str>, Arc<TeamEntry>>) {
         self.usage.collect(cache.values().flat_map(|entry| entry.signing_keys()));
     }
@@ -155,10 +184,13 @@ impl Directory {
         loop {
             // While the store is down, the cache stays in use.
             if let Ok(version) = self.admin.version().await {
-                if known.is_some_and(|known| known != version) {
+                let is_new = known != Some(version);
+                if is_new && known.is_some() {
                     self.refresh();
                 }
-                known = Some(version);
+                if !is_new || self.read_pauses().await.is_ok() {
+                    known = Some(version);
+                }
             }
             if recorded.elapsed() >= RECORD_USAGE {
                 recorded = Instant::now();

@@ -11,6 +11,7 @@ pub mod directory;
 pub mod health;
 mod key_usage;
 mod lease_tokens;
+mod pauses;
 pub mod resolve;
 pub mod sign;
 pub mod space_watch;
@@ -42,6 +43,7 @@ pub use build::{Config, Delivery, DeliveryTask, Deps, build};
 use directory::{Directory, TeamEntry};
 use health::Health;
 pub use lease_tokens::LeaseTokens;
+use resolve::lane_of;
 use sign::Content;
 
 /// The objective: a first attempt begins within this time after its event.
@@ -110,12 +112,35 @@ impl Engine {
 
     /// An attempt begins only under a lease that outlives it, and while its partition is ours.
     async fn may_begin(&self, lease: &Arc<Lease>) -> bool {
+        if self.is_paused(lease).await {
+            self.give_back(lease).await;
+            return false;
+        }
         if !lease.has_room_for(self.client.total_deadline()) {
             let change = Change::Release { facts: Arc::clone(&lease.facts), token: lease.token };
             self.settler.submit(change).await;
             return false;
         }
         self.inflight.start(lease)
+    }
+
+    async fn is_paused(&self, lease: &Lease) -> bool {
+        let pauses = self.directory.pauses();
+        if pauses.is_empty() {
+            return false;
+        }
+        let entry = self.directory.team(&lease.facts.team).await.ok().flatten();
+        pauses.hold(&lease.facts.team, lane_of(&lease.facts.queue, entry.as_deref()).origin.as_ref())
+    }
+
+    /// A callback that may not be sent now waits in the store, so that others behind it can go on.
+    async fn give_back(&self, lease: &Arc<Lease>) {
+        if lease.epoch().is_none() {
+            self.settler.submit(Change::Release { facts: Arc::clone(&lease.facts), token: lease.token }).await;
+        } else if self.inflight.park(lease) {
+            self.metrics.parked_total.with_label_values(&[ParkCause::Paused.name()]).inc();
+            self.settler.submit(parked(lease, None)).await;
+        }
     }
 
     /// Runs the attempt. Gives it its row early when it is slow, and cuts it off when the grace of a stop is over.

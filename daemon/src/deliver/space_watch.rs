@@ -20,6 +20,8 @@ pub struct SpaceLimits {
     pub parked_bytes: u64,
     /// Bytes of the disk that must stay free.
     pub free_bytes: u64,
+    /// Notices that wait to be published.
+    pub notices: u64,
 }
 
 /// Why intake pauses for lack of space: a sentence for people. `None` while there is room.
@@ -51,6 +53,7 @@ impl SpaceWatch {
         let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         self.metrics.store_parked_bytes.set(gauge(space.parked_bytes));
         self.metrics.store_kept_bytes.set(gauge(space.kept_bytes));
+        self.metrics.outbox_messages.set(gauge(space.notices));
         self.metrics.store_free_bytes.set(space.free_bytes.map_or(-1, gauge));
         let was_short = self.short.borrow().is_some();
         let short = self.limits.short(space, was_short);
@@ -80,6 +83,13 @@ impl SpaceLimits {
                 self.parked_bytes >> 20
             ));
         }
+        let notices_most = if was_short { self.notices - self.notices / 20 } else { self.notices };
+        if space.notices > notices_most {
+            return Some(format!(
+                "{} messages wait to be published, and outcomes.backlog allows {}: nothing more is read until Kafka takes some of them",
+                space.notices, self.notices
+            ));
+        }
         let free = space.free_bytes.filter(|free| *free < free_least)?;
         Some(format!(
             "the disk of the store has {} MiB left, and store.free_bytes keeps {} MiB free: nothing more is read until there is room",
@@ -93,12 +103,11 @@ impl SpaceLimits {
 mod tests {
     use super::*;
 
-    const LIMITS: SpaceLimits = SpaceLimits { parked_bytes: 100 << 20, free_bytes: 10 << 20 };
+    const LIMITS: SpaceLimits = SpaceLimits { parked_bytes: 100 << 20, free_bytes: 10 << 20, notices: 1_000 };
 
     fn short(parked_mib: u64, free_mib: Option<u64>, was_short: bool) -> bool {
-        let space =
-            Space { parked_bytes: parked_mib << 20, kept_bytes: 0, free_bytes: free_mib.map(|free| free << 20) };
-        LIMITS.short(space, was_short).is_some()
+        let (parked_bytes, free_bytes) = (parked_mib << 20, free_mib.map(|free| free << 20));
+        LIMITS.short(Space { parked_bytes, free_bytes, ..Space::default() }, was_short).is_some()
     }
 
     #[test]
@@ -114,5 +123,7 @@ mod tests {
     fn it_goes_on_only_with_clearly_more_room() {
         assert!(short(96, Some(20), true) && !short(95, Some(20), true));
         assert!(short(0, Some(10), true) && !short(0, Some(11), true));
+        let with = |notices, was_short| LIMITS.short(Space { notices, ..Space::default() }, was_short).is_some();
+        assert!(!with(1_000, false) && with(1_001, false) && with(951, true) && !with(950, true));
     }
 }

@@ -218,7 +218,11 @@ fn limits(config: &Config, topic: &str, horizon: Duration, client: &rdkafka::Cli
     found
 }
 
-fn describe(client: &rdkafka::ClientConfig, topic: &str) -> Result<Vec<(String, String)>, String> {
+/// The settings of a topic. It blocks.
+///
+/// # Errors
+/// What the client says.
+pub fn describe(client: &rdkafka::ClientConfig, topic: &str) -> Result<Vec<(String, String)>, String> {
     let admin: AdminClient<DefaultClientContext> = client.create().map_err(|error| error.to_string())?;
     let options = AdminOptions::new().request_timeout(Some(PATIENCE));
     let asked = [ResourceSpecifier::Topic(topic)];

@@ -47,17 +47,38 @@ pub fn check(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-pub(super) fn client(config: &Config) -> ClientConfig {
+/// What every client has: the operator's properties, and the brokers.
+fn common(config: &Config) -> ClientConfig {
     let mut client = ClientConfig::new();
     client.set("topic.metadata.refresh.interval.ms", "10000");
     client.set("client.id", "callbackd");
     for (name, value) in &config.properties {
         client.set(name, value);
     }
+    client.set("bootstrap.servers", &config.brokers);
+    client
+}
+
+/// For messages that are sent to the same brokers. Each is sent until it is taken by all replicas that are in sync.
+pub fn producer(config: &Config) -> ClientConfig {
+    let mut client = common(config);
+    // What is the consumer's alone would be warned about.
+    for name in CONSUMERS {
+        client.remove(name);
+    }
+    client.set("acks", "all").set("linger.ms", "5").set("compression.type", "zstd");
+    client
+}
+
+/// Properties that operators may set and a producer does not know.
+const CONSUMERS: [&str; 4] =
+    ["session.timeout.ms", "heartbeat.interval.ms", "max.poll.interval.ms", "auto.commit.interval.ms"];
+
+pub(super) fn client(config: &Config) -> ClientConfig {
+    let mut client = common(config);
     // Fetch sizes count compressed bytes. A larger batch comes alone, and is read up to the largest response.
     let largest_response = LARGEST_RESPONSE.to_string();
     let own = [
-        ("bootstrap.servers", config.brokers.as_str()),
         ("group.id", config.group.as_str()),
         ("group.protocol", "classic"),
         ("partition.assignment.strategy", "cooperative-sticky"),

@@ -17,8 +17,8 @@ use crate::base::clock::Timestamp;
 pub enum Amendment {
     /// The next attempt of a pending callback is due now. It takes the place of the planned one.
     RetryNow,
-    /// A pending callback, or the round of one that had ended, ends without another attempt.
-    Cancel,
+    /// A pending callback, or the round of one that had ended, ends without another attempt, for this reason.
+    Cancel(Reason),
     /// A callback that has ended is sent again.
     Resend(Box<Resend>),
 }
@@ -60,7 +60,7 @@ pub fn amend(rows: &Rows, amendment: &Amendment, now: Timestamp) -> (Rows, Amend
     match amendment {
         Amendment::Resend(resend) => open_round(rows, resend, now),
         Amendment::RetryNow => of_live(rows, |pending| retry_now(rows, pending, now)),
-        Amendment::Cancel => of_live(rows, |pending| cancel(rows, pending, now)),
+        Amendment::Cancel(reason) => of_live(rows, |pending| cancel(rows, pending, *reason, now)),
     }
 }
 
@@ -83,18 +83,18 @@ fn retry_now(rows: &Rows, pending: &Pending, now: Timestamp) -> (Rows, Amended) 
 }
 
 /// Rows 21 and 22: an attempt that is under way settles late, and a success still makes the callback delivered.
-fn cancel(rows: &Rows, pending: &Pending, now: Timestamp) -> (Rows, Amended) {
+fn cancel(rows: &Rows, pending: &Pending, reason: Reason, now: Timestamp) -> (Rows, Amended) {
     let settled = match &rows.settled {
-        None => cancelled(pending, now),
+        None => cancelled(pending, reason, now),
         Some(settled) => Settled { attempts: pending.progress.attempts, ..settled.clone() },
     };
     (Rows { settled: Some(settled), pending: None }, Amended::Changed)
 }
 
-fn cancelled(pending: &Pending, now: Timestamp) -> Settled {
+fn cancelled(pending: &Pending, reason: Reason, now: Timestamp) -> Settled {
     Settled {
         facts: Arc::clone(&pending.facts),
-        ended: Ended::Abandoned(Reason::Cancelled),
+        ended: Ended::Abandoned(reason),
         attempts: pending.progress.attempts,
         status: None,
         // A callback without an attempt has no outcome. Its count of attempts says that this one means nothing.

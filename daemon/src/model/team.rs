@@ -7,6 +7,7 @@ pub use scale_callback_auth::Mode;
 
 use super::endpoint::Origin;
 use super::retry::RetryPolicy;
+use crate::base::clock::Timestamp;
 use crate::base::named::{Named, named};
 
 named! {
@@ -63,6 +64,8 @@ pub struct Team {
     pub origin_forms: Vec<(Origin, AuthForm)>,
     pub http: Option<HttpPolicy>,
     pub retry: RetryOverride,
+    /// Its id is never used again. Nothing is sent for it any more, and its history stays for its time.
+    pub deleted_at: Option<Timestamp>,
 }
 
 impl Team {
@@ -179,6 +182,7 @@ mod tests {
             origin_forms: Vec::new(),
             http: None,
             retry: RetryOverride::default(),
+            deleted_at: None,
         }
     }
 }

@@ -10,10 +10,12 @@ use super::policy::Operation;
 use super::{Inner, OpsError, Session};
 use crate::base::clock::Timestamp;
 use crate::base::metrics::Metrics;
+use crate::deliver::directory::TeamEntry;
 use crate::deliver::resolve::queue_of;
 use crate::intake;
 use crate::model::amendment::{Amended, Amendment, Resend, amend};
 use crate::model::lease::Facts;
+use crate::model::retry::Reason;
 use crate::model::settlement::Rows;
 use crate::model::state::State;
 use crate::store::resends::ResendForm;
@@ -39,7 +41,7 @@ impl Session {
     pub async fn cancel_callback(&self, id: &str) -> Result<CallbackReport, OpsError> {
         self.allow(Operation::CancelCallback)?;
         let callback = self.own_callback(id).await?;
-        self.amend(Operation::CancelCallback, callback, Amendment::Cancel).await
+        self.amend(Operation::CancelCallback, callback, Amendment::Cancel(Reason::Cancelled)).await
     }
 
     /// Sends a callback that has ended once more, as a round with tries and a horizon of its own: the same id and the same body,
@@ -57,6 +59,7 @@ impl Session {
             return Err(refusal(&callback, open.map_or(Amended::Pending, Amended::Open), "sent again"));
         };
         let facts = Arc::clone(&settled.facts);
+        self.inner.check_team_lives(&facts.team).await?;
         let body = self.inner.body_of(&facts).await?;
         let resend = self.inner.destination(&facts, form, body, None).await?;
         self.amend(Operation::ResendCallback, callback, Amendment::Resend(Box::new(resend))).await
@@ -92,6 +95,12 @@ impl Inner {
     ///
     /// # Errors
     /// `conflict` if there is no URL to send it to, or if that is a new origin without consent; or the store's.
+    /// The team, if callbacks may still be sent for it.
+    async fn check_team_lives(&self, team: &str) -> Result<Arc<TeamEntry>, OpsError> {
+        let entry = self.parts.directory.team(team).await?;
+        entry.ok_or_else(|| OpsError::Conflict(format!("there is no team {team} any more")))
+    }
+
     pub(super) async fn destination(
         &self,
         facts: &Facts,
@@ -101,12 +110,12 @@ impl Inner {
     ) -> Result<Resend, OpsError> {
         let own = intake::decode::own_url(&body);
         let new_id = form.new_id;
+        let team = self.check_team_lives(&facts.team).await?;
         if !form.to_default {
             let queue = queue_of(&facts.team, own.as_deref(), facts.mode);
             return Ok(Resend { ended_before, new_id, url: own, queue, body });
         }
-        let team = self.parts.directory.team(&facts.team).await?;
-        let Some(default) = team.as_ref().and_then(|entry| entry.team.default_url(facts.mode)) else {
+        let Some(default) = team.team.default_url(facts.mode) else {
             return Err(OpsError::Conflict(format!("team {} has no default URL", facts.team)));
         };
         let target = |url: &str| queue_of(&facts.team, Some(url), facts.mode).target;
@@ -126,7 +135,7 @@ impl Inner {
 
 /// Counts a callback that its operator ended. `rows` are those before.
 pub(super) fn counted_as_ended(metrics: &Metrics, amendment: &Amendment, rows: &Rows) {
-    if *amendment == Amendment::Cancel && rows.settled.is_none() {
+    if matches!(amendment, Amendment::Cancel(_)) && rows.settled.is_none() {
         metrics.callbacks_total.with_label_values(&[State::Abandoned.name()]).inc();
     }
 }
@@ -138,14 +147,14 @@ fn where_to(amendment: &Amendment) -> String {
             let under = if resend.new_id { " with a new id" } else { "" };
             format!(" to {}{under}", resend.queue.target.name())
         }
-        Amendment::RetryNow | Amendment::Cancel => String::new(),
+        Amendment::RetryNow | Amendment::Cancel(_) => String::new(),
     }
 }
 
 fn done(amendment: &Amendment) -> &'static str {
     match amendment {
         Amendment::RetryNow => "retried",
-        Amendment::Cancel => "cancelled",
+        Amendment::Cancel(_) => "cancelled",
         Amendment::Resend(_) => "sent again",
     }
 }

@@ -3,9 +3,11 @@
 
 use super::amendments::counted_as_ended;
 use super::policy::Operation;
-use super::{OpsError, Session};
+use super::{Inner, OpsError, Session};
 use crate::model::amendment::{Amended, Amendment};
 use crate::model::callback::CallbackId;
+use crate::model::retry::Reason;
+use crate::model::settlement::Rows;
 use crate::model::state::State;
 use crate::store::reads::{CallbackFilter, Page};
 
@@ -50,7 +52,7 @@ impl Session {
     /// `forbidden`, `invalid_request`, `not_found` for the filter's team, `too_many_rows`, or the store's.
     pub async fn cancel_callbacks(&self, which: Which) -> Result<Bulk, OpsError> {
         self.allow(Operation::CancelCallbacks)?;
-        self.change_all(Operation::CancelCallbacks, which, &Amendment::Cancel).await
+        self.change_all(Operation::CancelCallbacks, which, &Amendment::Cancel(Reason::Cancelled)).await
     }
 
     async fn change_all(&self, operation: Operation, which: Which, amendment: &Amendment) -> Result<Bulk, OpsError> {
@@ -68,22 +70,8 @@ impl Session {
         }
         let change = format!("{} callbacks that match", found.docs.len());
         parts.admin.note(self.caller.entry(operation, team, change)).await?;
-        let mut left = &found.docs[..];
-        while !left.is_empty() {
-            let changes = left.iter().map(|(id, _)| (*id, amendment.clone())).collect();
-            let amended = parts.store.amend(changes).await?;
-            let (done, rest) = left.split_at(amended.len().clamp(1, left.len()));
-            for ((_, rows), answer) in done.iter().zip(amended) {
-                match answer {
-                    Amended::Changed => {
-                        bulk.changed += 1;
-                        counted_as_ended(&parts.metrics, amendment, rows);
-                    }
-                    _ => bulk.left_alone += 1,
-                }
-            }
-            left = rest;
-        }
+        bulk.changed = self.inner.amend_each(&found.docs, amendment).await?;
+        bulk.left_alone = (found.docs.len() as u64).saturating_sub(bulk.changed);
         parts.waker.wake();
         Ok(bulk)
     }
@@ -103,5 +91,27 @@ impl Session {
         let (team, teams) = self.asked_teams(operation, filter.team.as_deref())?;
         let filter = CallbackFilter { team, teams, state: Some(State::Pending), ..filter };
         self.inner.checked(filter, endpoint).await
+    }
+}
+
+impl Inner {
+    /// Does the same to all of these callbacks. Answers with how many it changed.
+    pub(super) async fn amend_each(
+        &self,
+        mut left: &[(CallbackId, Rows)],
+        amendment: &Amendment,
+    ) -> Result<u64, OpsError> {
+        let mut changed = 0;
+        while !left.is_empty() {
+            let changes = left.iter().map(|(id, _)| (*id, amendment.clone())).collect();
+            let amended = self.parts.store.amend(changes).await?;
+            let (done, rest) = left.split_at(amended.len().clamp(1, left.len()));
+            for ((_, rows), _) in done.iter().zip(amended).filter(|(_, answer)| *answer == Amended::Changed) {
+                changed += 1;
+                counted_as_ended(&self.parts.metrics, amendment, rows);
+            }
+            left = rest;
+        }
+        Ok(changed)
     }
 }

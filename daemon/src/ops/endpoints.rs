@@ -35,6 +35,8 @@ named! {
         /// Callbacks wait because a limit is reached: that of the endpoint, of its origin, of its team, or of all
         /// endpoints that have not answered yet.
         Limited = "limited",
+        /// An operator has paused it, or its team, or everything.
+        Paused = "paused",
     }
 }
 
@@ -333,10 +335,15 @@ impl Inner {
     /// An endpoint of which nothing but its history is known.
     fn blank(&self, key: &Key) -> Endpoint {
         let recent = self.parts.health.of(&key.0, &key.1).unwrap_or_default();
+        let is_paused = self.parts.directory.pauses().hold(&key.0, Some(&key.1));
         Endpoint {
             team: Arc::clone(&key.0),
             origin: key.1.clone(),
-            state: if recent.is_failing() { EndpointState::Failing } else { EndpointState::Active },
+            state: match (is_paused, recent.is_failing()) {
+                (true, _) => EndpointState::Paused,
+                (false, true) => EndpointState::Failing,
+                (false, false) => EndpointState::Active,
+            },
             in_flight: 0,
             waiting: 0,
             pending: 0,

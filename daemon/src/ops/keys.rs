@@ -9,6 +9,7 @@ use scale_callback_serve::text::hex;
 use zeroize::Zeroizing;
 
 use super::policy::Operation;
+use super::teams::check_not_deleted;
 use super::{Creation, Inner, OpsError, Session, created, random};
 use crate::base::clock::Timestamp;
 use crate::keyring::{Place, Sealed};
@@ -48,7 +49,7 @@ impl Session {
         once: Option<IdempotencyKey>,
     ) -> Result<Creation<(KeyRow, Option<Zeroizing<String>>)>, OpsError> {
         self.allow_team(Operation::CreateKey, team)?;
-        self.inner.team(team).await?;
+        check_not_deleted(&self.inner.team(team).await?)?;
         let NewKey { kind, mode, given } = new;
         let how = if given.is_some() { "taken over" } else { "made" };
         let value = given.unwrap_or_else(|| mint(kind, mode));

@@ -13,12 +13,14 @@ mod caller;
 pub mod checks;
 pub mod clock;
 pub mod dead_letters;
+mod deletion;
 pub mod endpoints;
 mod error;
 mod impact;
 pub mod keys;
 mod names;
 pub mod offsets;
+pub mod pauses;
 pub mod policy;
 pub mod resends;
 pub mod retention;
@@ -48,6 +50,8 @@ use crate::deliver::space_watch::SpaceShort;
 use crate::flight::Inflight;
 use crate::intake::{Ask, KafkaState, Rereader};
 use crate::keyring::Keyring;
+use crate::model::endpoint::Origin;
+use crate::model::pause::{Pause, PauseScope};
 use crate::schedule::{ClaimWaker, Lanes};
 use crate::store::admin::{AdminStore, Made};
 use crate::store::reads::Reads;
@@ -103,6 +107,8 @@ struct Inner {
     backlog: status::Backlog,
     /// A job was created or resumed here.
     resend_made: Notify,
+    /// A team was deleted here.
+    team_deleted: Notify,
 }
 
 impl Ops {
@@ -112,6 +118,7 @@ impl Ops {
             tokens: tokens::TokenCache::default(),
             backlog: status::Backlog::default(),
             resend_made: Notify::new(),
+            team_deleted: Notify::new(),
         }))
     }
 
@@ -156,6 +163,16 @@ impl Session {
     /// The present time, to which answers refer.
     pub fn now(&self) -> Timestamp {
         self.parts().clock.now()
+    }
+
+    /// Whether no pause holds this team, or this endpoint of it, as far as this instance knows.
+    pub fn is_delivering(&self, team: &str, origin: Option<&Origin>) -> bool {
+        !self.parts().directory.pauses().hold(&team.into(), origin)
+    }
+
+    /// The pause of this team as a whole, as this instance knows it.
+    pub fn pause_of(&self, team: &Arc<str>) -> Option<Pause> {
+        self.parts().directory.pauses().of(&PauseScope::Team(Arc::clone(team))).cloned()
     }
 
     /// Each operation begins with this.

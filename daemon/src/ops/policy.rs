@@ -66,12 +66,18 @@ operations! {
     AcceptClock "accept_clock" Operate Installation "accept the clock" audited "clock.accept";
     LogLevel "log_level" Read Installation "see the log level";
     SetLogLevel "set_log_level" Operate Installation "set the log level" audited "log.level";
+    Delivery "delivery" Read Objects "see what is paused";
+    PauseDelivery "pause_delivery" Operate Installation "pause all deliveries" audited "delivery.pause";
+    ResumeDelivery "resume_delivery" Operate Installation "resume all deliveries" audited "delivery.resume";
     Teams "teams" Read Objects "list teams";
     Team "team" Read Team "see a team";
     CreateTeam "create_team" Operate Installation "create a team" audited "team.create";
     UpdateTeam "update_team" Operate Team "change a team" audited "team.update";
     CheckTeam "check_team" Operate Team "send a test callback" audited "team.check";
     SwitchAuth "switch_auth" Operate Team "switch the form of scale-callback-auth" audited "team.switch_auth";
+    PauseTeam "pause_team" Operate Team "pause the deliveries of a team" audited "team.pause";
+    ResumeTeam "resume_team" Operate Team "resume the deliveries of a team" audited "team.resume";
+    DeleteTeam "delete_team" Operate Team "delete a team" audited "team.delete";
     Keys "keys" Read Team "list a team's keys";
     CreateKey "create_key" Operate Team "create a key" audited "key.create";
     PromoteKey "promote_key" Operate Team "promote a key" audited "key.promote";
@@ -102,6 +108,8 @@ operations! {
     Endpoints "endpoints" Read Objects "list endpoints";
     Endpoint "endpoint" Read Team "see an endpoint";
     RetryEndpoint "retry_endpoint" Operate Team "retry the callbacks of an endpoint" audited "endpoint.retry";
+    PauseEndpoint "pause_endpoint" Operate Team "pause the deliveries to an endpoint" audited "endpoint.pause";
+    ResumeEndpoint "resume_endpoint" Operate Team "resume the deliveries to an endpoint" audited "endpoint.resume";
     Tokens "tokens" Read Objects "list tokens";
     CreateToken "create_token" Operate Objects "create a token" audited "token.create";
     RevokeToken "revoke_token" Operate Objects "revoke a token" audited "token.revoke";

@@ -6,6 +6,7 @@ use super::endpoints::{Endpoint, EndpointState};
 use super::policy::Operation;
 use super::{Inner, Ops, OpsError, Session};
 use crate::base::clock::Timestamp;
+use crate::model::pause::PauseScope;
 use crate::store::StoreError;
 use crate::store::reads::{Counts, InstanceRow, Reads};
 
@@ -225,6 +226,10 @@ impl Inner {
     }
 
     fn note(&self) -> Option<String> {
+        let pauses = self.parts.directory.pauses();
+        if let Some(pause) = pauses.of(&PauseScope::All) {
+            return Some(format!("all deliveries are paused since {} by {}", pause.since, pause.paused_by));
+        }
         if let Some(short) = self.parts.space_short.borrow().clone() {
             return Some(short);
         }

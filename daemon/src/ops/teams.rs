@@ -12,7 +12,7 @@ use crate::model::retry::RetryPolicy;
 use crate::model::team::{AuthForm, HttpPolicy, RetryOverride, Team};
 use crate::net::egress::{CUSTOMERS_REASON, judge, judge_name};
 use crate::net::target::{Target, TargetHost};
-use crate::store::admin::IdempotencyKey;
+use crate::store::admin::{IdempotencyKey, Made};
 
 const MAX_ID: usize = 128;
 const MAX_NAME: usize = 200;
@@ -55,6 +55,9 @@ impl Session {
         let keys = self.inner.first_keys(&team.id);
         let audit = self.caller.entry(Operation::CreateTeam, id, describe(&team));
         let made = self.parts().admin.create_team(team.clone(), keys, once, audit).await?;
+        if made == Made::Exists {
+            check_not_deleted(&self.inner.team(id).await?)?;
+        }
         self.parts().directory.refresh();
         match created(made, || format!("there is a team {id} already"))? {
             None => Ok(Creation::New(team)),
@@ -141,11 +144,16 @@ impl Inner {
     /// # Errors
     /// `not_found`, or the store's.
     pub(super) async fn check_team_exists(&self, id: &str) -> Result<(), OpsError> {
-        self.parts.directory.team(id).await?.map(drop).ok_or_else(|| no_team(id))
+        if self.parts.directory.team(id).await?.is_some() {
+            return Ok(());
+        }
+        // What happened to a deleted team can be looked up for as long as it is kept.
+        self.team(id).await.map(drop)
     }
 
     /// The team after a change, if it may be so.
     fn changed(&self, mut team: Team, change: TeamChange) -> Result<Team, OpsError> {
+        check_not_deleted(&team)?;
         let concerns_http = change.default_url.is_some() || change.default_url_test.is_some() || change.http.is_some();
         if let Some(name) = change.name {
             if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
@@ -248,6 +256,14 @@ fn blank(id: &str) -> Team {
         origin_forms: Vec::new(),
         http: None,
         retry: RetryOverride::default(),
+        deleted_at: None,
+    }
+}
+
+pub(super) fn check_not_deleted(team: &Team) -> Result<(), OpsError> {
+    match team.deleted_at {
+        Some(at) => Err(OpsError::Conflict(format!("team {} was deleted at {at}; its id is not used again", team.id))),
+        None => Ok(()),
     }
 }
 

@@ -59,20 +59,22 @@ struct State {
     scheduler: Scheduler<Arc<Lease>>,
     /// False while the store is known to be down.
     is_open: bool,
+    /// True while an operator has paused all deliveries.
+    is_paused: bool,
     /// True for good once the daemon stops.
     is_closed: bool,
 }
 
 impl State {
     fn may_start(&self) -> bool {
-        self.is_open && !self.is_closed
+        self.is_open && !self.is_paused && !self.is_closed
     }
 }
 
 impl Lanes {
     /// `starter` begins each attempt.
     pub fn new(caps: Caps, metrics: Arc<Metrics>, starter: Starter) -> Arc<Self> {
-        let state = State { scheduler: Scheduler::new(caps), is_open: true, is_closed: false };
+        let state = State { scheduler: Scheduler::new(caps), is_open: true, is_paused: false, is_closed: false };
         Arc::new(Self {
             state: Mutex::new(state),
             starter,
@@ -114,6 +116,11 @@ impl Lanes {
     /// No attempt starts while this is false, because the store is known to be down.
     pub fn set_open(self: &Arc<Self>, is_open: bool) {
         self.change(|state, _| state.is_open = is_open);
+    }
+
+    /// No attempt starts while this is true, because all deliveries are paused.
+    pub fn set_paused(self: &Arc<Self>, is_paused: bool) {
+        self.change(|state, _| state.is_paused = is_paused);
     }
 
     /// No attempt starts any more. Returns the callbacks that wait.

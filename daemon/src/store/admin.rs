@@ -8,6 +8,7 @@ pub(in crate::store) mod audit;
 pub(in crate::store) mod idempotency;
 mod keys;
 mod over_sql;
+mod pauses;
 pub(in crate::store) mod resends;
 mod teams;
 pub(in crate::store) mod tokens;
@@ -26,6 +27,7 @@ pub(in crate::store) use over_sql::some_keys;
 use super::resends::ResendRow;
 use super::{Answer, InstanceId};
 use crate::base::clock::Timestamp;
+use crate::model::pause::{Pause, PauseScope};
 use crate::model::team::Team;
 
 /// The keys of this many teams show whether a keyring opens them.
@@ -53,7 +55,7 @@ pub trait AdminStore: Send + Sync {
     /// Teams in the order of their ids, after `after`.
     fn teams(&self, after: Option<String>, limit: usize) -> Answer<'_, Vec<Team>>;
 
-    /// A team with its keys, as delivery needs it.
+    /// A team with its keys, as delivery needs it; `None` for a deleted one, too.
     fn team_with_keys(&self, id: &str) -> Answer<'_, Option<(Team, Vec<KeyRow>)>>;
 
     /// Creates a team with its first keys. `Exists`: there is a team of that id.
@@ -68,6 +70,21 @@ pub trait AdminStore: Send + Sync {
     /// Changes a team; `None` where there is no such team.
     fn decide_team(&self, id: &str, audit: AuditEntry, decide: DecideTeam)
     -> Answer<'_, Option<Result<Team, Refusal>>>;
+
+    /// Deletes a team: its keys are revoked, its pauses end, and its row stays. The team after it; `None` where there is none.
+    fn delete_team(&self, id: &str, audit: AuditEntry) -> Answer<'_, Option<Team>>;
+
+    /// The ids of teams that were deleted at this time or later.
+    fn deleted_teams(&self, since: Timestamp) -> Answer<'_, Vec<String>>;
+
+    /// All pauses, by team and origin.
+    fn pauses(&self) -> Answer<'_, Vec<Pause>>;
+
+    /// Pauses what is not paused. The pause as it is then.
+    fn pause(&self, pause: Pause, audit: AuditEntry) -> Answer<'_, Pause>;
+
+    /// Ends a pause. False if there was none.
+    fn end_pause(&self, scope: PauseScope, audit: AuditEntry) -> Answer<'_, bool>;
 
     /// The keys of a team by age, then mode, kind and id.
     fn keys(&self, team: &str) -> Answer<'_, Vec<KeyRow>>;

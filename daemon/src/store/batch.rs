@@ -16,6 +16,9 @@ use crate::base::pace::Pace;
 use crate::model::event::PartitionKey;
 use crate::model::settlement::{Change, Rows, Verdict, apply};
 
+/// A write that takes longer shows that the store does not answer.
+const NO_ANSWER: Duration = Duration::from_secs(10);
+
 /// Whether the store answers. No attempt begins while it is known to be down. It is up when the last write, the last
 /// claim and the last pulse succeeded. The claim alone is not enough: on a full disk a claim that finds no row still succeeds.
 pub struct StoreUp {
@@ -139,7 +142,7 @@ impl BatchWriter {
         let mut pace = Pace::new(Duration::from_millis(50), Duration::from_secs(2));
         loop {
             let begun = Instant::now();
-            let answer = self.store.write(Arc::clone(batch)).await;
+            let answer = self.answer(batch).await;
             let took = begun.elapsed();
             self.metrics.store_commit_seconds.observe(took.as_secs_f64());
             match answer {
@@ -156,6 +159,23 @@ impl BatchWriter {
                     tokio::time::sleep(pace.next_wait()).await;
                 }
                 Err(other) => return Err(other),
+            }
+        }
+    }
+
+    /// The answer to one write. One that does not come for long is told: on PostgreSQL, a commit waits without end for a synchronous
+    /// standby that is gone.
+    async fn answer(&self, batch: &Arc<Batch>) -> Result<Applied, StoreError> {
+        let mut writing = std::pin::pin!(self.store.write(Arc::clone(batch)));
+        tokio::select! {
+            answer = &mut writing => answer,
+            () = tokio::time::sleep(NO_ANSWER) => {
+                let why = format!(
+                    "a write has waited for {} s; a synchronous standby that is gone makes commits wait without end",
+                    NO_ANSWER.as_secs()
+                );
+                self.up.writes(Some(&StoreError::Unavailable(why)));
+                writing.await
             }
         }
     }

@@ -20,6 +20,7 @@ use crate::model::endpoint_history::EndpointHistory;
 use crate::model::event::PartitionKey;
 use crate::model::lease::Token;
 use crate::model::offsets::Watermark;
+use crate::model::pause::PausedQueues;
 use crate::model::settlement::{Change, Pending, Verdict};
 
 /// Names one instance: one run of a daemon on a store.
@@ -53,6 +54,9 @@ pub struct Applied {
     pub now: Timestamp,
 }
 
+/// A queue that is paused goes to the back for this long, so that a claim does not look at it each time.
+pub(super) const PAUSED_LOOK: Duration = Duration::from_secs(3);
+
 /// Which due rows an instance has room for.
 #[derive(Debug, Clone)]
 pub struct ClaimAsk {
@@ -66,6 +70,8 @@ pub struct ClaimAsk {
     /// The room of a queue that `room` does not name.
     pub usual_room: u32,
     pub room: HashMap<QueueKey, u32>,
+    /// Queues that give no row. They are looked at again after [`PAUSED_LOOK`].
+    pub paused: PausedQueues,
     /// The token of the first row; each further row takes the next number.
     pub first_token: Token,
 }
@@ -209,6 +215,8 @@ pub struct Space {
     pub parked_bytes: u64,
     /// Bytes of the bodies of callbacks that have ended, as they are stored.
     pub kept_bytes: u64,
+    /// Notices that wait to be published.
+    pub notices: u64,
     /// Bytes that the disk has left, if the store knows its disk.
     pub free_bytes: Option<u64>,
 }

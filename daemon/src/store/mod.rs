@@ -1,5 +1,5 @@
-//! Everything that outlives memory. Three object-safe traits describe it: [`EngineStore`] for the hot path, [`Reads`]
-//! for people, and [`AdminStore`] for teams, keys, tokens and the audit. The rest of the daemon holds them as
+//! Everything that outlives memory. Four object-safe traits describe it: [`EngineStore`] for the hot path, [`Reads`]
+//! for people, [`AdminStore`] for teams, keys, tokens and the audit, and [`Outbox`] for what is published. The rest of the daemon holds them as
 //! `Arc<dyn ...>` and does not know which database it is.
 //!
 //! Only this room contains SQL. Every implementer merges rows by `model::settlement::apply`, and for each trait one
@@ -13,6 +13,7 @@ pub mod faulty;
 mod filter;
 mod letters;
 pub mod memory;
+pub mod outbox;
 mod packed;
 mod postgres;
 mod queue_changes;
@@ -33,12 +34,14 @@ use std::sync::Arc;
 use crate::base::clock::Clock;
 use crate::model::dead_letter::ValueBudget;
 use crate::model::keeping::Keeping;
+use crate::model::notice::Notices;
 use admin::AdminStore;
 pub use engine::{
     Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, NewLog, PartitionWatermark,
     PruneAsk, Pruned, Pulse, ResendStep, SetBack, Space, Take, TakeAsk, Taken,
 };
 pub use letters::{LetterResend, LetterResent};
+use outbox::Outbox;
 pub use postgres::{PostgresUrl, UrlError};
 use reads::Reads;
 
@@ -93,11 +96,14 @@ pub struct Options {
     pub values: ValueBudget,
     /// Which bodies are kept after their callbacks have ended.
     pub keeping: Keeping,
+    /// What is to be published.
+    pub notices: Notices,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { name: None, migrate: Migrate::Auto, values: ValueBudget::UNBOUNDED, keeping: Keeping::NOTHING }
+        let (values, keeping) = (ValueBudget::UNBOUNDED, Keeping::NOTHING);
+        Self { name: None, migrate: Migrate::Auto, values, keeping, notices: Notices::default() }
     }
 }
 
@@ -155,12 +161,14 @@ pub struct Stores {
     pub engine: Arc<dyn EngineStore>,
     pub reads: Arc<dyn Reads>,
     pub admin: Arc<dyn AdminStore>,
+    pub outbox: Arc<dyn Outbox>,
 }
 
 impl Stores {
-    /// One implementer of all three traits.
-    pub fn of<S: EngineStore + Reads + AdminStore + 'static>(store: Arc<S>) -> Self {
-        Self { engine: Arc::clone(&store) as _, reads: Arc::clone(&store) as _, admin: store }
+    /// One implementer of all four traits.
+    pub fn of<S: EngineStore + Reads + AdminStore + Outbox + 'static>(store: Arc<S>) -> Self {
+        let (engine, reads, admin) = (Arc::clone(&store) as _, Arc::clone(&store) as _, Arc::clone(&store) as _);
+        Self { engine, reads, admin, outbox: store }
     }
 }
 

@@ -25,3 +25,10 @@ pub struct Info {
     pub dead_letters: u64,
     pub teams: u64,
 }
+
+/// A copy of a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackedUp {
+    pub store_id: String,
+    pub bytes: u64,
+}

@@ -1,9 +1,10 @@
 //! What an operator does with a store while no daemon runs on it: inspect it, check it, migrate it.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use super::report::{Info, Looked};
+pub use super::report::{BackedUp, Info, Looked};
 use super::{Config, OpenError, Options, open, postgres, sqlite};
 use crate::base::clock::{Clock, Timestamp};
 
@@ -58,6 +59,21 @@ pub async fn info(config: &Config) -> Result<Info, OpenError> {
     match config {
         Config::Directory(directory) => sqlite::tools::inspect::info(directory),
         Config::Postgres(url) => postgres::tools::info(url).await,
+    }
+}
+
+/// Copies the store, which may be in use, into a new directory. It blocks.
+///
+/// # Errors
+/// [`OpenError`]; a store on a server is backed up there.
+pub fn backup(config: &Config, to: &Path) -> Result<BackedUp, OpenError> {
+    match config {
+        Config::Directory(directory) => sqlite::tools::backup::backup(directory, to),
+        Config::Postgres(url) => Err(OpenError::Database {
+            url: url.to_string(),
+            reason: "a database is backed up with PostgreSQL's own tools, for example pg_dump --format=custom; see docs/scaling.md"
+                .to_owned(),
+        }),
     }
 }
 

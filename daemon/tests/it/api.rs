@@ -98,6 +98,7 @@ pub fn requests(ids: &BTreeMap<&str, String>) -> Vec<(&'static str, &'static str
     let id = |name: &str| ids[name].clone();
     let escaped = |text: &str| text.replace(':', "%3A").replace('/', "%2F");
     let team = format!("/teams/{TEAM}");
+    let endpoint = format!("/endpoints/{TEAM}/{}", escaped(&id("origin")));
     let key = format!("{team}/keys/{}", id("key"));
     vec![
         ("get", "/status", "/status".into(), Value::Null),
@@ -107,6 +108,13 @@ pub fn requests(ids: &BTreeMap<&str, String>) -> Vec<(&'static str, &'static str
         ("post", "/clock/accept", "/clock/accept".into(), json!({})),
         ("get", "/log_level", "/log_level".into(), Value::Null),
         ("put", "/log_level", "/log_level".into(), json!({"level": "off"})),
+        ("get", "/delivery", "/delivery".into(), Value::Null),
+        ("post", "/delivery/pause", "/delivery/pause".into(), json!({"reason": "a move"})),
+        ("post", "/delivery/resume", "/delivery/resume".into(), json!({})),
+        ("post", "/teams/{team}/pause", format!("{team}/pause"), json!({})),
+        ("post", "/teams/{team}/resume", format!("{team}/resume"), json!({})),
+        ("post", "/endpoints/{team}/{origin}/pause", format!("{endpoint}/pause"), json!({})),
+        ("post", "/endpoints/{team}/{origin}/resume", format!("{endpoint}/resume"), json!({})),
         ("get", "/teams", "/teams?limit=1".into(), Value::Null),
         ("post", "/teams", "/teams".into(), json!({"team_id": "team_new", "name": "New"})),
         ("get", "/teams/{team}", team.clone(), Value::Null),
@@ -129,13 +137,8 @@ pub fn requests(ids: &BTreeMap<&str, String>) -> Vec<(&'static str, &'static str
         ("post", "/dead_letters/{id}/discard", format!("/dead_letters/{}/discard", id("letter")), json!({})),
         ("post", "/dead_letters/{id}/resend", format!("/dead_letters/{}/resend", id("letter")), json!({})),
         ("get", "/endpoints", "/endpoints".into(), Value::Null),
-        ("get", "/endpoints/{team}/{origin}", format!("/endpoints/{TEAM}/{}", escaped(&id("origin"))), Value::Null),
-        (
-            "post",
-            "/endpoints/{team}/{origin}/retry",
-            format!("/endpoints/{TEAM}/{}/retry", escaped(&id("origin"))),
-            json!({}),
-        ),
+        ("get", "/endpoints/{team}/{origin}", endpoint.clone(), Value::Null),
+        ("post", "/endpoints/{team}/{origin}/retry", format!("{endpoint}/retry"), json!({})),
         ("post", "/callbacks/retry", "/callbacks/retry".into(), json!({"team": TEAM, "task": "none"})),
         ("post", "/callbacks/cancel", "/callbacks/cancel".into(), json!({"team": TEAM, "task": "none"})),
         ("post", "/resends/preview", "/resends/preview".into(), json!({"team": TEAM})),
@@ -151,6 +154,7 @@ pub fn requests(ids: &BTreeMap<&str, String>) -> Vec<(&'static str, &'static str
         ("get", "/audit", "/audit?object=team_acme".into(), Value::Null),
         ("post", "/callbacks/{id}/cancel", format!("/callbacks/{}/cancel", id("pending")), json!({})),
         ("post", "/callbacks/{id}/resend", format!("/callbacks/{}/resend", id("pending")), json!({})),
+        ("delete", "/teams/{team}", "/teams/team_new?confirm=true".into(), Value::Null),
     ]
 }
 

@@ -205,7 +205,7 @@ async fn every_command_has_an_example_and_every_example_runs() {
         ("clock accept", "the clocks agree"),
     ];
     // They run for long, or need the store alone, or are not for people: each has a test of its own.
-    let elsewhere = ["run", "demo", "migrate", "store info", "store verify"];
+    let elsewhere = ["run", "demo", "migrate", "store info", "store backup", "store verify"];
     let mut ran = 0;
     for (command, example) in examples() {
         assert!(example.starts_with("callbackd "), "{command} has no example");
@@ -259,6 +259,11 @@ async fn a_list_streams_all_its_pages_and_an_export_never_overwrites() {
     let csv = furnished.run("callbacks export --format csv");
     let csv = String::from_utf8_lossy(&csv.stdout).into_owned();
     assert!(csv.starts_with("callback_id,state,reason,") && csv.lines().count() == 4, "{csv}");
+    let attempts = furnished.run("callbacks export --attempts --format csv");
+    let attempts = String::from_utf8_lossy(&attempts.stdout).into_owned();
+    assert!(attempts.starts_with("callback_id,team_id,task_id,attempt,") && attempts.contains(",503,"), "{attempts}");
+    assert_eq!(lines(&furnished.run("dead-letters export")), lines(&furnished.run("--jsonl dead-letters list")));
+    assert_eq!(lines(&furnished.run("audit export")), lines(&furnished.run("--jsonl audit list")));
     let watched = furnished.run("callbacks watch --count 3");
     assert_eq!(lines(&watched), 3, "{}", String::from_utf8_lossy(&watched.stderr));
     assert!(lines(&furnished.run("status --watch --times 2")) > 20);

@@ -10,6 +10,7 @@
 )]
 
 mod api;
+mod backup;
 mod binary;
 mod bounds;
 mod cli;
@@ -28,6 +29,7 @@ mod limits;
 mod memory;
 mod outcomes;
 mod packaging;
+mod pauses;
 mod people;
 mod postgres;
 mod probes;
@@ -35,6 +37,7 @@ mod process;
 mod processes;
 mod prometheus;
 mod protocol;
+mod published;
 mod receivers;
 mod resend;
 mod resends;

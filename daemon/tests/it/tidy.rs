@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The daemon's rooms in the order of the data. Rooms in one line are siblings, which never import each other.
-const ORDER: [&[&str]; 16] = [
+const ORDER: [&[&str]; 17] = [
     &["faults"],
     &["base"],
     &["model"],
@@ -15,6 +15,7 @@ const ORDER: [&[&str]; 16] = [
     &["flight"],
     &["deliver"],
     &["intake"],
+    &["publish"],
     &["ops"],
     &["api"],
     &["config"],
@@ -33,6 +34,7 @@ const ORDER_INSIDE: [(&str, &[&[&str]]); 5] = [
             &["filter", "letters"],
             &["resends"],
             &["engine", "reads", "admin"],
+            &["outbox"],
             &["report"],
             &["sqlite", "memory", "faulty", "batch"],
             &["tools"],
@@ -67,7 +69,7 @@ const ORDER_INSIDE: [(&str, &[&[&str]]); 5] = [
 
 /// Each library with the only files of the daemon that may use it.
 const FENCES: [(&str, &[&str]); 13] = [
-    ("rdkafka::", &["intake/", "demo/"]),
+    ("rdkafka::", &["intake/", "publish/", "demo/"]),
     ("rusqlite::", &["store/sqlite/"]),
     ("tokio_postgres::", &["store/postgres/"]),
     ("deadpool_postgres::", &["store/postgres/"]),

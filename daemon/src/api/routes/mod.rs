@@ -5,6 +5,7 @@ mod bulk;
 mod callbacks;
 mod dead_letters;
 mod endpoints;
+mod pauses;
 mod resends;
 mod status;
 mod teams;
@@ -24,10 +25,15 @@ pub(super) fn all() -> OpenApiRouter<Ops> {
         .routes(routes!(status::accept_offsets))
         .routes(routes!(status::accept_clock))
         .routes(routes!(status::log_level, status::set_log_level))
+        .routes(routes!(pauses::delivery))
+        .routes(routes!(pauses::pause_delivery))
+        .routes(routes!(pauses::resume_delivery))
         .routes(routes!(teams::teams, teams::create_team))
-        .routes(routes!(teams::team, teams::update_team))
+        .routes(routes!(teams::team, teams::update_team, teams::delete_team))
         .routes(routes!(teams::check_team))
         .routes(routes!(teams::switch_auth))
+        .routes(routes!(pauses::pause_team))
+        .routes(routes!(pauses::resume_team))
         .routes(routes!(teams::keys, teams::create_key))
         .routes(routes!(teams::promote_key))
         .routes(routes!(teams::revoke_key))
@@ -49,6 +55,8 @@ pub(super) fn all() -> OpenApiRouter<Ops> {
         .routes(routes!(endpoints::endpoints))
         .routes(routes!(endpoints::endpoint))
         .routes(routes!(endpoints::retry_endpoint))
+        .routes(routes!(pauses::pause_endpoint))
+        .routes(routes!(pauses::resume_endpoint))
         .routes(routes!(resends::resends, resends::create_resend))
         .routes(routes!(resends::preview_resend))
         .routes(routes!(resends::resend))

@@ -10,10 +10,10 @@ use super::super::extract::{Answer, Body, Nothing, Place, Query, time};
 use super::super::paging::Paging;
 use super::super::problem::Problem;
 use super::super::shapes::{
-    AuthSwitch, CheckShape, KeyShape, NewKeyShape, Page, Promotion, RevealedKey, Revocation, SwitchShape, TeamCheck,
-    TeamPatch, TeamShape,
+    AuthSwitch, CheckShape, KeyShape, NewKeyShape, Page, PauseShape, Promotion, RevealedKey, Revocation, SwitchShape,
+    TeamCheck, TeamPatch, TeamShape,
 };
-use crate::model::team::Mode;
+use crate::model::team::{Mode, Team};
 use crate::ops::keys::NewKey;
 use crate::ops::switch::Switch;
 use crate::ops::{Session, named, required};
@@ -34,7 +34,7 @@ pub(super) struct TeamsQuery {
     responses((status = 200, body = Page<TeamShape>)))]
 pub(super) async fn teams(session: Session, Query(_): Query<TeamsQuery>, paging: Paging) -> Answer<Page<TeamShape>> {
     let teams = session.teams(paging.position()?, paging.limit.saturating_add(1)).await?;
-    Ok(Json(paging.page_of(teams, |team| team.id.to_string(), TeamShape::new)))
+    Ok(Json(paging.page_of(teams, |team| team.id.to_string(), |team| shape(&session, team))))
 }
 
 /// Create a team.
@@ -59,13 +59,21 @@ pub(super) async fn create_team(
     params(("team" = String, Path, description = "The team's id.")),
     responses((status = 200, body = TeamShape)))]
 pub(super) async fn team(session: Session, Place(team): Place<String>, Query(_): Query<Nothing>) -> Answer<TeamShape> {
-    Ok(Json(TeamShape::new(&session.team(&team).await?)))
+    Ok(Json(shape(&session, &session.team(&team).await?)))
 }
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Confirmation {
     /// Change the team even if this ends pending callbacks.
+    #[serde(default)]
+    confirm: bool,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Deletion {
+    /// Delete the team. Without it, the answer is an error that tells what would happen.
     #[serde(default)]
     confirm: bool,
 }
@@ -87,7 +95,30 @@ pub(super) async fn update_team(
     if body.value.team_id.as_ref().is_some_and(|id| *id != team) {
         return Err(Problem::invalid("a team's id never changes"));
     }
-    Ok(Json(TeamShape::new(&session.update_team(&team, body.value.into(), query.confirm).await?)))
+    let team = session.update_team(&team, body.value.into(), query.confirm).await?;
+    Ok(Json(shape(&session, &team)))
+}
+
+/// Delete a team for good.
+///
+/// Its pending callbacks end as abandoned (team_deleted), its keys are revoked, its new events become dead letters, and its id is
+/// never used again. Its history stays for the time that it is kept. Errors: confirmation_needed, whose sentence tells how many
+/// callbacks would end; conflict if it is deleted already.
+#[utoipa::path(delete, path = "/teams/{team}", tag = "teams",
+    params(("team" = String, Path, description = "The team's id."), Deletion),
+    responses((status = 200, body = TeamShape)))]
+pub(super) async fn delete_team(
+    session: Session,
+    Place(team): Place<String>,
+    Query(query): Query<Deletion>,
+) -> Answer<TeamShape> {
+    Ok(Json(shape(&session, &session.delete_team(&team, query.confirm).await?)))
+}
+
+/// A team, with its pause.
+fn shape(session: &Session, team: &Team) -> TeamShape {
+    let paused = session.pause_of(&team.id);
+    TeamShape { paused: paused.as_ref().map(PauseShape::new), ..TeamShape::new(team) }
 }
 
 /// Try a team's receiver.

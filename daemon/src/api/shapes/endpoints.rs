@@ -13,7 +13,7 @@ pub struct EndpointShape {
     /// Scheme, host and port.
     pub origin: String,
     /// active; failing: its last attempts have all failed, at least five of them in at least a minute; or limited: callbacks
-    /// wait because a limit on attempts is reached.
+    /// wait because a limit on attempts is reached; or paused: an operator has paused it, its team, or everything.
     pub state: &'static str,
     /// Attempts under way.
     pub in_flight: usize,

@@ -6,6 +6,7 @@ mod callbacks;
 mod dead_letters;
 mod endpoints;
 pub mod names;
+mod pauses;
 mod resends;
 mod status;
 mod teams;
@@ -15,6 +16,7 @@ pub use bulk::{BulkShape, PendingShape};
 pub use callbacks::{AttemptShape, AttemptsShape, CallbackResend, CallbackShape, TaskShape, UnderWayShape};
 pub use dead_letters::DeadLetterShape;
 pub use endpoints::{EndpointRetry, EndpointShape, OutcomeCount};
+pub use pauses::{DeliveryShape, PauseRequest, PauseShape, ResumedShape};
 pub use resends::{NewResendShape, ResendFilterShape, ResendPreview, ResendResume, ResendShape};
 pub use status::{Acceptance, ClockShape, InstanceShape, LogLevelShape, OffsetsShape, StartedShape, StatusShape};
 pub use teams::{

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
+use super::PauseShape;
 use super::names::{AuthFormName, HttpName, KindName, ModeName};
+use super::time;
 use crate::base::clock::Timestamp;
 use crate::model::team::{KeyState, Team};
 use crate::ops::checks::Checked;
@@ -34,6 +36,10 @@ pub struct TeamShape {
     pub horizon_seconds: Option<u64>,
     /// Whether the status 410 ends a callback. Null follows the installation.
     pub end_on_gone: Option<bool>,
+    /// Its deliveries are paused. Pauses of single endpoints stand with the endpoints.
+    pub paused: Option<PauseShape>,
+    /// It was deleted then. Nothing is sent for it any more.
+    pub deleted_at: Option<String>,
 }
 
 /// An origin with a form of its own.
@@ -63,6 +69,8 @@ impl TeamShape {
             retries: team.retry.retries,
             horizon_seconds: team.retry.horizon.map(|horizon| horizon.as_secs()),
             end_on_gone: team.retry.end_on_gone,
+            paused: None,
+            deleted_at: time(team.deleted_at),
         }
     }
 }

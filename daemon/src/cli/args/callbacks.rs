@@ -134,13 +134,24 @@ pub(in crate::cli) enum CallbacksCommand {
     Export {
         #[command(flatten)]
         filters: Filters,
-        /// jsonl writes one JSON document per line; csv writes a table with a header.
-        #[arg(long, value_enum, default_value = "jsonl")]
-        format: ExportFormat,
-        /// The file to write. An existing file is never overwritten. Without it, standard output is used.
-        #[arg(long, value_name = "FILE")]
-        output: Option<PathBuf>,
+        /// Write the attempts of these callbacks, those that the store keeps. Of a callback that was delivered at once, no attempt is
+        /// kept: its own document says all of it.
+        #[arg(long)]
+        attempts: bool,
+        #[command(flatten)]
+        export: ExportArgs,
     },
+}
+
+/// Where an export goes, and in which form.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ExportArgs {
+    /// jsonl writes one JSON document per line; csv writes a table with a header.
+    #[arg(long, value_enum, default_value = "jsonl")]
+    pub(in crate::cli) format: ExportFormat,
+    /// The file to write. An existing file is never overwritten. Without it, standard output is used.
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) output: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -226,51 +237,6 @@ pub(in crate::cli) enum ExportFormat {
     Csv,
 }
 
-#[derive(Debug, Subcommand)]
-pub(in crate::cli) enum EndpointsCommand {
-    /// List endpoints that were in use lately or have pending callbacks.
-    #[command(after_help = "Example:\n  callbackd endpoints list --team team_acme")]
-    List {
-        /// Only endpoints of this team.
-        #[arg(long)]
-        team: Option<String>,
-        /// Only endpoints in this state: active, failing or limited.
-        #[arg(long)]
-        state: Option<String>,
-        #[command(flatten)]
-        page: PageArgs,
-    },
-    /// Show one endpoint.
-    #[command(after_help = "Example:\n  callbackd endpoints get team_acme https://acme.example:443")]
-    Get {
-        /// The team's id.
-        team: String,
-        /// The endpoint's scheme, host and port.
-        origin: String,
-    },
-    /// Make the next attempts of all pending callbacks of an endpoint now, for example after a receiver was repaired.
-    #[command(after_help = "Example:\n  callbackd endpoints retry team_acme https://acme.example:443")]
-    Retry {
-        /// The team's id.
-        team: String,
-        /// The endpoint's scheme, host and port.
-        origin: String,
-    },
-    /// Send a signed test callback to a URL from the daemon's network, and show each step.
-    #[command(
-        after_help = "The exit status is 1 if the receiver does not answer with 2xx.\n\nExample:\n  callbackd endpoints check team_acme https://acme.example/callbacks"
-    )]
-    Check {
-        /// The team's id.
-        team: String,
-        /// The URL to try.
-        url: String,
-        /// The mode whose keys sign the callback: live or test.
-        #[arg(long, default_value = "test")]
-        mode: String,
-    },
-}
-
 /// Which dead letters. Every given filter must match.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Filters")]
@@ -337,38 +303,15 @@ pub(in crate::cli) enum DeadLettersCommand {
         after_help = "The exit status is 1 if any of them still can't become a callback.\n\nExample:\n  callbackd dead-letters resend --team team_acme --reason unknown_team --yes"
     )]
     Resend(LettersArgs),
+    /// Write all dead letters that match to a file.
+    #[command(after_help = "Example:\n  callbackd dead-letters export --format csv --output letters.csv")]
+    Export {
+        #[command(flatten)]
+        letters: Letters,
+        #[command(flatten)]
+        export: ExportArgs,
+    },
     /// Set a dead letter aside, or all that match the filters. Lists do not show it unless they are asked for it.
     #[command(after_help = "Example:\n  callbackd dead-letters discard dl_01kav9ft00zkek0kfes3qvf608")]
     Discard(LettersArgs),
-}
-
-#[derive(Debug, Subcommand)]
-pub(in crate::cli) enum ClockCommand {
-    /// Set the store's clock to the wall clock. callbackd status says when this is needed: while the two are more than 60 s
-    /// apart, no callback ends and nothing is pruned.
-    #[command(after_help = "Example:\n  callbackd clock accept")]
-    Accept,
-}
-
-#[derive(Debug, Subcommand)]
-pub(in crate::cli) enum OffsetsCommand {
-    /// Show the watermark of every partition, and how far it is behind.
-    #[command(after_help = "Example:\n  callbackd offsets show")]
-    Show,
-    /// Start the partitions that wait because their offsets in Kafka were written by another store.
-    #[command(after_help = "Example:\n  callbackd offsets accept --from committed")]
-    Accept {
-        /// Where to start. earliest: at the first record that Kafka still holds. This sends callbacks again that the other
-        /// store had sent. committed: at the other store's watermark. This loses callbacks that were pending there. end:
-        /// after the last record. This also loses the callbacks of all records that were not read.
-        #[arg(long, value_parser = ["earliest", "committed", "end"])]
-        from: String,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(in crate::cli) enum InstancesCommand {
-    /// List the instances on this store, the newest first: those that run, and the last ones that ended or died.
-    #[command(after_help = "Example:\n  callbackd instances list")]
-    List,
 }

@@ -63,6 +63,14 @@ pub(in crate::cli) enum StoreCommand {
     /// Show the store's id, schema and size, and how much it holds.
     #[command(after_help = "Example:\n  callbackd store info --config /etc/callbackd/callbackd.toml")]
     Info,
+    /// Copy a SQLite store into a new directory, also while a daemon works on it. The copy is one moment of the store.
+    #[command(
+        after_help = "The keyring and the configuration are not in it.\n\nExample:\n  callbackd store backup /backup/callbackd-2027-01-01 --config /etc/callbackd/callbackd.toml"
+    )]
+    Backup {
+        /// The directory to make. It must not exist.
+        directory: PathBuf,
+    },
     /// Read the whole store and check that its pages, indexes and rows fit together.
     #[command(
         after_help = "The exit status is 1 if anything is wrong.\n\nExample:\n  callbackd store verify --config /etc/callbackd/callbackd.toml"

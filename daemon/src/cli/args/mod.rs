@@ -1,6 +1,7 @@
 //! The arguments, as people type them.
 
 mod callbacks;
+mod installation;
 mod local;
 mod teams;
 
@@ -10,9 +11,10 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand};
 
 pub(super) use callbacks::{
-    CallbacksCommand, ClockCommand, DeadLettersCommand, EndpointsCommand, ExportFormat, Filters, InstancesCommand,
-    Letters, LettersArgs, OffsetsCommand, PageArgs, PendingArgs, ResendArgs, ResendsCommand, TasksCommand,
+    CallbacksCommand, DeadLettersCommand, ExportArgs, ExportFormat, Filters, Letters, LettersArgs, PageArgs,
+    PendingArgs, ResendArgs, ResendsCommand, TasksCommand,
 };
+pub(super) use installation::{ClockCommand, DeliveryCommand, EndpointsCommand, InstancesCommand, OffsetsCommand};
 pub(super) use local::{ConfigCommand, KeyringCommand, MigrateArgs, StoreCommand};
 pub(super) use teams::{AuditCommand, KeysCommand, NewTokenArgs, TeamFields, TeamsCommand, TokensCommand};
 
@@ -120,6 +122,9 @@ pub(super) enum Command {
     /// Manage teams: their default URLs, allowed origins, and the form of the auth header.
     #[command(subcommand, visible_alias = "team")]
     Teams(TeamsCommand),
+    /// Show what is paused; pause all deliveries, and resume them.
+    #[command(subcommand)]
+    Delivery(DeliveryCommand),
     /// Manage a team's keys. A created key is not used until it is promoted. A revoked key is not used any more.
     #[command(subcommand, visible_alias = "key")]
     Keys(KeysCommand),

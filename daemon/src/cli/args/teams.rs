@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{PageArgs, whole_number};
+use super::{ExportArgs, PageArgs, whole_number};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct TeamFields {
@@ -105,6 +105,33 @@ pub(in crate::cli) enum TeamsCommand {
         #[command(flatten)]
         fields: TeamFields,
         /// Change the team even if this ends pending callbacks.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Pause the deliveries of a team. Its callbacks wait, and those of other teams go on.
+    #[command(after_help = "Example:\n  callbackd teams pause team_acme --reason 'they move their receiver'")]
+    Pause {
+        /// The team's id.
+        team: String,
+        /// Why, for those who look at it later.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Resume the deliveries of a team.
+    #[command(after_help = "Example:\n  callbackd teams resume team_acme")]
+    Resume {
+        /// The team's id.
+        team: String,
+    },
+    /// Delete a team for good. Its pending callbacks end as abandoned, its keys are revoked, its new events become dead letters,
+    /// and its id is never used again. Its history stays.
+    #[command(
+        after_help = "Without --yes, nothing is deleted, and the command says how many callbacks would end.\n\nExample:\n  callbackd teams delete team_acme --yes"
+    )]
+    Delete {
+        /// The team's id.
+        team: String,
+        /// Delete the team without asking.
         #[arg(long)]
         yes: bool,
     },
@@ -224,5 +251,17 @@ pub(in crate::cli) enum AuditCommand {
         caller: Option<String>,
         #[command(flatten)]
         page: PageArgs,
+    },
+    /// Write all changes that match to a file.
+    #[command(after_help = "Example:\n  callbackd audit export --format csv --output audit.csv")]
+    Export {
+        /// Only changes of this team, token or setting.
+        #[arg(long)]
+        object: Option<String>,
+        /// Only changes by this caller.
+        #[arg(long)]
+        caller: Option<String>,
+        #[command(flatten)]
+        export: ExportArgs,
     },
 }

@@ -4,9 +4,9 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::super::args::{
-    AuditCommand, CallbacksCommand, ClockCommand, Command, ConfigCommand, DeadLettersCommand, EndpointsCommand,
-    Filters, InstancesCommand, KeysCommand, Letters, OffsetsCommand, PageArgs, ResendsCommand, TasksCommand,
-    TeamFields, TeamsCommand, TokensCommand,
+    AuditCommand, CallbacksCommand, ClockCommand, Command, ConfigCommand, DeadLettersCommand, DeliveryCommand,
+    EndpointsCommand, Filters, InstancesCommand, KeysCommand, Letters, OffsetsCommand, PageArgs, ResendsCommand,
+    TasksCommand, TeamFields, TeamsCommand, TokensCommand,
 };
 use super::super::{Failure, duration, secret_from};
 use super::views::{self, View};
@@ -76,6 +76,18 @@ pub(super) fn of(command: Command, streams: bool) -> Result<Call, Failure> {
         Command::Endpoints(EndpointsCommand::Retry { team, origin }) => {
             post(format!("/endpoints/{}/{}/retry", escaped(&team), escaped(&origin)), json!({}), View::Record)
         }
+        Command::Endpoints(EndpointsCommand::Pause { team, origin, reason }) => {
+            let path = format!("/endpoints/{}/{}/pause", escaped(&team), escaped(&origin));
+            post(path, json!({ "reason": reason }), View::Record)
+        }
+        Command::Endpoints(EndpointsCommand::Resume { team, origin }) => {
+            post(format!("/endpoints/{}/{}/resume", escaped(&team), escaped(&origin)), json!({}), View::Record)
+        }
+        Command::Delivery(DeliveryCommand::Status) => get("/delivery", View::Delivery),
+        Command::Delivery(DeliveryCommand::Pause { reason }) => {
+            post("/delivery/pause", json!({ "reason": reason }), View::Record)
+        }
+        Command::Delivery(DeliveryCommand::Resume) => post("/delivery/resume", json!({}), View::Record),
         Command::Endpoints(EndpointsCommand::Check { team, url, mode }) => check(&team, Some(url), &mode),
         Command::DeadLetters(DeadLettersCommand::List { letters, page }) => {
             list("/dead_letters", letter_members(&letters)?, &page, &views::DEAD_LETTERS)
@@ -140,6 +152,14 @@ fn teams(command: TeamsCommand) -> Result<Call, Failure> {
         TeamsCommand::Update { team, fields, yes } => {
             let confirm = query(&[("confirm", yes.then(|| "true".to_owned()))]);
             send(Method::PATCH, format!("/teams/{}{confirm}", escaped(&team)), patch(fields)?, View::Record)
+        }
+        TeamsCommand::Pause { team, reason } => {
+            post(format!("/teams/{}/pause", escaped(&team)), json!({ "reason": reason }), View::Record)
+        }
+        TeamsCommand::Resume { team } => post(format!("/teams/{}/resume", escaped(&team)), json!({}), View::Record),
+        TeamsCommand::Delete { team, yes } => {
+            let confirm = query(&[("confirm", yes.then(|| "true".to_owned()))]);
+            Call { method: Method::DELETE, ..get(format!("/teams/{}{confirm}", escaped(&team)), View::Record) }
         }
         TeamsCommand::Check { team, url, mode } => check(&team, url, &mode),
         TeamsCommand::SwitchAuth { team, to, origin, url } => {
@@ -305,6 +325,18 @@ fn failed_between(text: Option<&str>) -> Result<[Member; 2], Failure> {
     };
     let until = if until.is_empty() { now.to_string() } else { time(until, now)? };
     Ok([("failed_since", Some(time(from, now)?)), ("failed_until", Some(until))])
+}
+
+/// All dead letters that match, in the largest pages.
+pub(super) fn all_letters(letters: &Letters) -> Result<Call, Failure> {
+    let page = PageArgs { limit: None, next: None };
+    Ok(list("/dead_letters", letter_members(letters)?, &page, &views::DEAD_LETTERS, true))
+}
+
+/// All changes, in the largest pages.
+pub(super) fn all_audit(object: Option<String>, caller: Option<String>) -> Call {
+    let page = PageArgs { limit: None, next: None };
+    list("/audit", vec![("object", object), ("caller", caller)], &page, &views::AUDIT, true)
 }
 
 /// The largest page that the API gives.

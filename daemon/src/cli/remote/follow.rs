@@ -1,9 +1,7 @@
-//! Commands that ask more than once: all pages of a list, an export, a watch.
+//! Commands that ask more than once: all pages of a list, a watch.
 
 use std::collections::HashMap;
-use std::fs::OpenOptions;
 use std::io::{BufWriter, IsTerminal as _, Write};
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,9 +9,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
 use super::super::Failure;
-use super::super::args::{ExportFormat, Filters};
+use super::super::args::Filters;
 use super::super::table::{Look, cell, fit_height, say_or_end};
-use super::calls::{self, Call, filter_members, get, query};
+use super::calls::{Call, filter_members, get, query};
 use super::client::Client;
 use super::views::{self, View};
 
@@ -73,71 +71,6 @@ pub(super) fn all_pages(client: &Client, call: &Call) -> Result<ExitCode, Failur
     })?;
     bar.finish_and_clear();
     Ok(ExitCode::SUCCESS)
-}
-
-pub(super) fn export(
-    client: &Client,
-    filters: &Filters,
-    format: ExportFormat,
-    output: Option<&Path>,
-) -> Result<ExitCode, Failure> {
-    let mut members = filter_members(filters)?;
-    members.push(("limit", Some(calls::PAGE.to_string())));
-    let call = get(format!("/callbacks{}", query(&members)), View::List(&views::CALLBACKS));
-    let mut out: Box<dyn Write> = match output {
-        None => Box::new(std::io::stdout().lock()),
-        Some(path) => {
-            let file = OpenOptions::new().write(true).create_new(true).open(path);
-            Box::new(file.map_err(|error| {
-                let never =
-                    if error.kind() == std::io::ErrorKind::AlreadyExists { ", and is never overwritten" } else { "" };
-                Failure::new(Failure::FAILED, format!("{}: {error}{never}", path.display()))
-            })?)
-        }
-    };
-    let mut out = BufWriter::new(&mut out);
-    let bar = progress(client, "callbacks");
-    let mut header = None::<Vec<String>>;
-    each_page(client, &call, |docs| {
-        for doc in docs {
-            match format {
-                ExportFormat::Jsonl => writeln!(out, "{doc}"),
-                ExportFormat::Csv => csv_line(&mut out, &mut header, doc),
-            }
-            .map_err(|error| Failure::unwritten(&error))?;
-        }
-        bar.inc(docs.len() as u64);
-        Ok(())
-    })?;
-    out.flush().map_err(|error| Failure::unwritten(&error))?;
-    bar.finish_and_clear();
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Writes a line of CSV (RFC 4180). Before the first document, it writes the names of its members.
-fn csv_line(out: &mut impl Write, header: &mut Option<Vec<String>>, doc: &Value) -> std::io::Result<()> {
-    if header.is_none() {
-        let names: Vec<String> = doc.as_object().map(|doc| doc.keys().cloned().collect()).unwrap_or_default();
-        write!(out, "{}\r\n", names.join(","))?;
-        *header = Some(names);
-    }
-    let names = header.as_deref().unwrap_or_default();
-    let cells: Vec<_> = names
-        .iter()
-        .map(|name| match &doc[name] {
-            Value::Null => String::new(),
-            Value::Bool(value) => value.to_string(),
-            value => quoted(&cell(value)),
-        })
-        .collect();
-    write!(out, "{}\r\n", cells.join(","))
-}
-
-/// A cell. One that a spreadsheet would read as a formula gets a leading quote.
-fn quoted(text: &str) -> String {
-    let formula = text.starts_with(['=', '+', '-', '@']);
-    let text = if formula { format!("'{text}") } else { text.to_owned() };
-    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
 }
 
 /// Prints the last callbacks that match, and then each one that is new or has changed, as long as it is among the
@@ -243,14 +176,5 @@ mod tests {
         );
         assert_eq!(shown.lines().count(), 23, "the cursor has the last line");
         assert!(shown.ends_with(" more lines"), "{shown}");
-    }
-
-    #[test]
-    fn csv_is_quoted_and_holds_no_formula() {
-        let (mut out, mut header) = (Vec::new(), None);
-        for doc in [json!({"a": "x,y", "b": "=cmd()"}), json!({"a": true, "b": 1}), json!({"a": "q\"q", "b": null})] {
-            csv_line(&mut out, &mut header, &doc).expect("a vector takes everything");
-        }
-        assert_eq!(String::from_utf8(out).expect("text"), "a,b\r\n\"x,y\",'=cmd()\r\ntrue,1\r\n\"q\"\"q\",\r\n");
     }
 }

@@ -3,6 +3,7 @@
 mod again;
 mod calls;
 mod client;
+mod export;
 mod follow;
 mod letters;
 mod pending;
@@ -15,7 +16,7 @@ pub(super) use views::LISTS;
 use std::process::ExitCode;
 
 use super::Failure;
-use super::args::{CallbacksCommand, Command, DeadLettersCommand, Remote};
+use super::args::{AuditCommand, CallbacksCommand, Command, DeadLettersCommand, Remote};
 use super::table::{Look, say};
 use client::Client;
 
@@ -24,8 +25,14 @@ pub(super) fn run(remote: &Remote, command: Command) -> Result<ExitCode, Failure
     match command {
         Command::Status(args) if args.watch => follow::status(&client, args.times),
         Command::Callbacks(CallbacksCommand::Watch { filters, count }) => follow::watch(&client, &filters, count),
-        Command::Callbacks(CallbacksCommand::Export { filters, format, output }) => {
-            follow::export(&client, &filters, format, output.as_deref())
+        Command::Callbacks(CallbacksCommand::Export { filters, attempts, export }) => {
+            export::callbacks(&client, &filters, attempts, &export)
+        }
+        Command::DeadLetters(DeadLettersCommand::Export { letters, export }) => {
+            export::list(&client, "dead letters", &calls::all_letters(&letters)?, &export)
+        }
+        Command::Audit(AuditCommand::Export { object, caller, export }) => {
+            export::list(&client, "changes", &calls::all_audit(object, caller), &export)
         }
         Command::Callbacks(CallbacksCommand::Resend(args)) => resend::run(&client, &args),
         Command::Callbacks(CallbacksCommand::Retry(args)) => pending::run(&client, "retry", &args),

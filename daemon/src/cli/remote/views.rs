@@ -95,6 +95,13 @@ pub(super) const RESENDS: [Column; 9] = [
     text("BY", "created_by", 6, 8),
     time("CREATED", "created_at", 4),
 ];
+const PAUSES: [Column; 5] = [
+    whole("TEAM", "team_id", 0),
+    whole("ENDPOINT", "origin", 0),
+    time("SINCE", "since", 1),
+    text("BY", "paused_by", 3, 8),
+    text("REASON", "reason", 2, 16),
+];
 const WORST: [Column; 6] = [
     whole("TEAM", "team_id", 0),
     whole("ORIGIN", "origin", 0),
@@ -142,7 +149,7 @@ pub(super) const AUDIT: [Column; 6] = [
 
 /// Every list, by the name of what it lists.
 #[cfg(test)]
-pub(in crate::cli) const LISTS: [(&str, &[Column]); 14] = [
+pub(in crate::cli) const LISTS: [(&str, &[Column]); 15] = [
     ("callbacks", &CALLBACKS),
     ("callbacks under way", &UNDER_WAY),
     ("attempts", &ATTEMPTS),
@@ -152,6 +159,7 @@ pub(in crate::cli) const LISTS: [(&str, &[Column]); 14] = [
     ("teams", &TEAMS),
     ("keys", &KEYS),
     ("endpoints", &ENDPOINTS),
+    ("pauses", &PAUSES),
     ("worst endpoints", &WORST),
     ("instances", &INSTANCES),
     ("steps", &STEPS),
@@ -164,6 +172,7 @@ pub(super) enum View {
     Record,
     List(Columns),
     Status,
+    Delivery,
     Attempts,
     Task,
     Check,
@@ -184,6 +193,9 @@ pub(super) fn shown(view: &View, answer: &Value, look: Look) -> String {
             titled("Worst endpoints", "worst_endpoints", &WORST),
             titled("Instances", "instances", &INSTANCES),
         ]),
+        View::Delivery => {
+            joined([Some(record(answer)), titled("Paused (an empty place stands for all)", "pauses", &PAUSES)])
+        }
         View::Attempts => {
             let callback = &answer["callback"];
             joined([Some(record(callback)), Some(attempts(&docs(answer, "docs"), callback, look))])

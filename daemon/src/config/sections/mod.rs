@@ -4,6 +4,7 @@ mod api;
 mod deliver;
 mod egress;
 mod intake;
+mod outcomes;
 mod store;
 
 use std::net::SocketAddr;
@@ -16,9 +17,11 @@ use super::{Config, ConfigError, Retention, Wrong};
 use crate::base::telemetry;
 use crate::deliver::space_watch::SpaceLimits;
 use crate::keyring;
+use crate::store::Options;
 
 pub(super) fn build(raw: &Raw, wrong: &Wrong<'_>) -> Result<Config, ConfigError> {
     let directory = store::directory(raw, wrong)?;
+    let topics = outcomes::topics(raw, wrong)?;
     let ops_listen = given(&raw.ops.listen).map(|text| address("ops.listen", text, 9464, wrong)).transpose()?;
     Ok(Config {
         intake: intake::intake(raw, wrong)?,
@@ -42,8 +45,13 @@ pub(super) fn build(raw: &Raw, wrong: &Wrong<'_>) -> Result<Config, ConfigError>
             event_ids: raw.retention.event_ids.0,
         },
         store: store::config(raw, &directory, wrong)?,
-        space: SpaceLimits { parked_bytes: raw.store.parked_bytes.0 as u64, free_bytes: raw.store.free_bytes.0 as u64 },
-        store_options: store::options(raw, wrong)?,
+        space: SpaceLimits {
+            parked_bytes: raw.store.parked_bytes.0 as u64,
+            free_bytes: raw.store.free_bytes.0 as u64,
+            notices: raw.outcomes.backlog,
+        },
+        store_options: Options { notices: outcomes::notices(&topics), ..store::options(raw, wrong)? },
+        topics,
     })
 }
 

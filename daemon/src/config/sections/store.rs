@@ -9,6 +9,7 @@ use super::super::{ConfigError, Wrong};
 use super::given;
 use crate::model::dead_letter::ValueBudget;
 use crate::model::keeping::{KeepBodies, Keeping};
+use crate::model::notice::Notices;
 use crate::store::{Config, Migrate, Options, PostgresUrl, UrlError};
 
 /// The directory of a SQLite store. With a store on a server, the API's socket is there by default.
@@ -35,7 +36,7 @@ pub(super) fn options(raw: &Raw, wrong: &Wrong<'_>) -> Result<Options, ConfigErr
     // Intake pauses at the reserve. Kept bodies give way before that.
     let least_free = (raw.store.free_bytes.0 as u64).saturating_mul(2);
     let keeping = Keeping { of, bytes: raw.store.kept_bytes.0 as u64, least_free };
-    Ok(Options { name: instance_name(raw, wrong)?, migrate, values, keeping })
+    Ok(Options { name: instance_name(raw, wrong)?, migrate, values, keeping, notices: Notices::default() })
 }
 
 /// The longest name that Kafka takes for a member of a group.

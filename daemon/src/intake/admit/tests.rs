@@ -81,6 +81,7 @@ async fn create_team(admin: &dyn AdminStore) {
         origin_forms: Vec::new(),
         http: None,
         retry: RetryOverride::default(),
+        deleted_at: None,
     };
     let said = String::new;
     let audit = AuditEntry { caller: said(), address: said(), action: "teams.create", object: said(), change: said() };
@@ -104,7 +105,7 @@ fn delivery_config(caps: Caps) -> deliver::Config {
         ca_file: None,
     };
     deliver::Config {
-        space: SpaceLimits { parked_bytes: u64::MAX, free_bytes: 0 },
+        space: SpaceLimits { parked_bytes: u64::MAX, free_bytes: 0, notices: u64::MAX },
         exchange,
         caps,
         retry: RetryPolicy::default(),

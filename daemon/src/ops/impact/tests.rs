@@ -31,6 +31,7 @@ fn team() -> Team {
         origin_forms: Vec::new(),
         http: None,
         retry: RetryOverride::default(),
+        deleted_at: None,
     }
 }
 

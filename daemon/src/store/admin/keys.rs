@@ -41,6 +41,12 @@ pub(super) fn list(sql: &mut dyn Sql, team: &str) -> Result<Vec<KeyRow>, StoreEr
     sql.query(statement, &[team.into()])?.iter().map(read).collect()
 }
 
+/// Revokes the keys of a team that are not revoked.
+pub(super) fn revoke_all(sql: &mut dyn Sql, team: &str, now: Timestamp) -> Result<(), StoreError> {
+    let statement = "UPDATE team_key SET state = $3, revoked_at = $2 WHERE team = $1 AND state <> $3";
+    sql.execute(statement, &[team.into(), now.into(), KeyState::Revoked.name().into()]).map(|_| ())
+}
+
 pub(super) fn insert(sql: &mut dyn Sql, key: &KeyRow) -> Result<(), StoreError> {
     sql.execute(
         "INSERT INTO team_key (id, team, kind, mode, state, keyring, sealed, last4, created_at, promote_at, revoked_at)

@@ -2,9 +2,10 @@
 
 use super::{
     AdminStore, AuditEntry, AuditFilter, AuditRow, DecideKey, DecideNewKey, DecideResend, DecideTeam, IdempotencyKey,
-    KeyRow, Made, Refusal, SOME_TEAMS, TokenRow, Used, audit, idempotency, keys, resends, teams, tokens, usage,
+    KeyRow, Made, Refusal, SOME_TEAMS, TokenRow, Used, audit, idempotency, keys, pauses, resends, teams, tokens, usage,
 };
 use crate::base::clock::Timestamp;
+use crate::model::pause::{Pause, PauseScope};
 use crate::model::team::Team;
 use crate::store::resends::ResendRow;
 use crate::store::sql::{Database, End, Reader, Sql, readable};
@@ -30,8 +31,8 @@ impl<D: Database> AdminStore for D {
     fn team_with_keys(&self, id: &str) -> Answer<'_, Option<(Team, Vec<KeyRow>)>> {
         let id = id.to_owned();
         self.read(Reader::Delivery, move |sql| {
-            let Some(team) = teams::load(sql, &id)? else { return Ok(None) };
-            Ok(Some((team, keys::list(sql, &id)?)))
+            let team = teams::load(sql, &id)?.filter(|team| team.deleted_at.is_none());
+            team.map(|team| Ok((team, keys::list(sql, &id)?))).transpose()
         })
     }
 
@@ -69,6 +70,44 @@ impl<D: Database> AdminStore for D {
             teams::update(sql, &after, now)?;
             audit::insert(sql, &AuditEntry { change, ..audit }, now)?;
             Ok(End::Commit(Some(Ok(after))))
+        })
+    }
+
+    fn delete_team(&self, id: &str, audit: AuditEntry) -> Answer<'_, Option<Team>> {
+        let id = id.to_owned();
+        change(self, move |sql, now| {
+            teams::delete(sql, &id, now)?;
+            let Some(team) = teams::load(sql, &id)? else { return Ok(End::RollBack(None)) };
+            keys::revoke_all(sql, &id, now)?;
+            pauses::delete_of_team(sql, &id)?;
+            audit::insert(sql, &audit, now)?;
+            Ok(End::Commit(Some(team)))
+        })
+    }
+
+    fn deleted_teams(&self, since: Timestamp) -> Answer<'_, Vec<String>> {
+        self.read(Reader::Delivery, move |sql| teams::deleted(sql, since))
+    }
+
+    fn pauses(&self) -> Answer<'_, Vec<Pause>> {
+        self.read(Reader::Delivery, pauses::list)
+    }
+
+    fn pause(&self, pause: Pause, audit: AuditEntry) -> Answer<'_, Pause> {
+        change(self, move |sql, now| {
+            let pause = pauses::insert(sql, &Pause { since: now, ..pause })?;
+            audit::insert(sql, &audit, now)?;
+            Ok(End::Commit(pause))
+        })
+    }
+
+    fn end_pause(&self, scope: PauseScope, audit: AuditEntry) -> Answer<'_, bool> {
+        change(self, move |sql, now| {
+            if !pauses::delete(sql, &scope)? {
+                return Ok(End::RollBack(false));
+            }
+            audit::insert(sql, &audit, now)?;
+            Ok(End::Commit(true))
         })
     }
 

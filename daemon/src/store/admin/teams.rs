@@ -9,7 +9,7 @@ use crate::store::StoreError;
 use crate::store::sql::{Row, Sql, Value, readable};
 
 const COLUMNS: &str = "id, name, default_url, default_url_test, allowed_origins, auth_form, origin_forms, http, \
-                       retries, horizon_ms, end_on_gone";
+                       retries, horizon_ms, end_on_gone, deleted_at";
 
 pub(super) fn load(sql: &mut dyn Sql, id: &str) -> Result<Option<Team>, StoreError> {
     sql.query(&format!("SELECT {COLUMNS} FROM team WHERE id = $1"), &[id.into()])?.first().map(read).transpose()
@@ -30,7 +30,7 @@ pub(super) fn list(sql: &mut dyn Sql, after: Option<&str>, limit: usize) -> Resu
 pub(super) fn insert(sql: &mut dyn Sql, team: &Team, now: Timestamp) -> Result<bool, StoreError> {
     let statement = format!(
         "INSERT INTO team ({COLUMNS}, created_at, changed_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12) ON CONFLICT DO NOTHING"
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, NULL, $12, $12) ON CONFLICT DO NOTHING"
     );
     Ok(sql.execute(&statement, &values(team, now))? == 1)
 }
@@ -40,6 +40,18 @@ pub(super) fn update(sql: &mut dyn Sql, team: &Team, now: Timestamp) -> Result<(
              auth_form = $6, origin_forms = $7, http = $8, retries = $9, horizon_ms = $10, end_on_gone = $11,
              changed_at = $12 WHERE id = $1";
     sql.execute(statement, &values(team, now)).map(|_| ())
+}
+
+/// Deletes a team for good; the time at which it was deleted first stays. The row stays, so that its id is never used again.
+pub(super) fn delete(sql: &mut dyn Sql, id: &str, now: Timestamp) -> Result<(), StoreError> {
+    let statement = "UPDATE team SET deleted_at = coalesce(deleted_at, $2), changed_at = $2 WHERE id = $1";
+    sql.execute(statement, &[id.into(), now.into()]).map(|_| ())
+}
+
+/// The ids of teams that were deleted at this time or later.
+pub(super) fn deleted(sql: &mut dyn Sql, since: Timestamp) -> Result<Vec<String>, StoreError> {
+    let rows = sql.query("SELECT id FROM team WHERE deleted_at >= $1 ORDER BY deleted_at", &[since.into()])?;
+    rows.iter().map(|row| row.text(0)).collect()
 }
 
 /// The columns in their order, and the time of the change.
@@ -88,5 +100,6 @@ fn read(row: &Row) -> Result<Team, StoreError> {
             horizon: row.opt_integer(9)?.map(Duration::from_millis),
             end_on_gone: row.opt_bool(10)?,
         },
+        deleted_at: row.opt_time(11)?,
     })
 }

@@ -35,6 +35,8 @@ enum Say {
     AppliedButUncertain,
     Unavailable,
     Broken,
+    /// Applied, after a minute.
+    AppliedLate,
 }
 
 /// A store that answers writes by a script, refuses chosen callbacks, and records all requests.
@@ -106,6 +108,10 @@ impl EngineStore for Scripted {
                 Say::AppliedButUncertain => {
                     self.inner.write(batch).await?;
                     Err(StoreError::Uncertain("scripted".to_owned()))
+                }
+                Say::AppliedLate => {
+                    tokio::time::sleep(Duration::from_secs(60)).await;
+                    self.inner.write(batch).await
                 }
                 Say::Unavailable => Err(StoreError::Unavailable("scripted".to_owned())),
                 Say::Broken => Err(StoreError::Broken("scripted".to_owned())),
@@ -353,6 +359,17 @@ async fn while_the_store_is_unavailable_the_batch_waits_and_everybody_knows() {
     assert_eq!(numbers, [1, 1, 1]);
     assert!(*bench.up.borrow(), "it is up again");
     assert!(told.await.unwrap(), "the store was down for a while");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_is_not_answered_is_told_and_is_not_given_up() {
+    let mut bench = Bench::new(Scripted::new(&[Say::AppliedLate])).await;
+    let mut up = bench.up.clone();
+    let told = tokio::spawn(async move { up.wait_for(|up| !*up).await.is_ok() });
+    bench.writer.write(vec![delivered(1)], Vec::new()).await.unwrap();
+    assert!(told.await.unwrap(), "the store was told as down");
+    assert!(*bench.up.borrow(), "it is up again");
+    assert_eq!(bench.store.asked().len(), 1, "nothing is written twice");
 }
 
 #[tokio::test]

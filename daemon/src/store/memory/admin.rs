@@ -5,7 +5,8 @@ use std::sync::PoisonError;
 
 use super::{MemoryStore, done};
 use crate::base::clock::Timestamp;
-use crate::model::team::Team;
+use crate::model::pause::{Pause, PauseScope};
+use crate::model::team::{KeyState, Team};
 use crate::store::admin::{
     AdminStore, AuditEntry, AuditFilter, AuditRow, DecideKey, DecideNewKey, DecideResend, DecideTeam, IdempotencyKey,
     KeyRow, Made, Refusal, SOME_TEAMS, TokenRow, Used, idempotency, resends, tokens,
@@ -24,6 +25,7 @@ pub(super) struct AdminState {
     pub(super) resends: BTreeMap<String, (ResendRow, Option<(InstanceId, Timestamp)>)>,
     /// By caller and key: the fingerprint, the object that was made, and when.
     idempotency_keys: BTreeMap<(String, String), ([u8; 32], String, Timestamp)>,
+    pauses: Vec<Pause>,
     audit: Vec<AuditRow>,
 }
 
@@ -36,6 +38,7 @@ impl Default for AdminState {
             tokens: BTreeMap::new(),
             resends: BTreeMap::new(),
             idempotency_keys: BTreeMap::new(),
+            pauses: Vec::new(),
             audit: Vec::new(),
         }
     }
@@ -162,7 +165,10 @@ impl AdminStore for MemoryStore {
     }
 
     fn team_with_keys(&self, id: &str) -> Answer<'_, Option<(Team, Vec<KeyRow>)>> {
-        self.look(|state| state.teams.get(id).map(|team| (team.clone(), state.keys_of(id))))
+        self.look(|state| {
+            let team = state.teams.get(id).filter(|team| team.deleted_at.is_none());
+            team.map(|team| (team.clone(), state.keys_of(id)))
+        })
     }
 
     fn create_team(
@@ -197,6 +203,62 @@ impl AdminStore for MemoryStore {
             state.teams.insert(id.to_owned(), after.clone());
             state.note(AuditEntry { change, ..audit }, now);
             Ok(End::Commit(Some(Ok(after))))
+        })
+    }
+
+    fn delete_team(&self, id: &str, audit: AuditEntry) -> Answer<'_, Option<Team>> {
+        self.change(|state, now| {
+            let Some(team) = state.teams.get_mut(id) else { return Ok(End::RollBack(None)) };
+            team.deleted_at.get_or_insert(now);
+            let team = team.clone();
+            for key in state.keys.values_mut().filter(|key| key.team == id && key.state != KeyState::Revoked) {
+                (key.state, key.revoked_at) = (KeyState::Revoked, Some(now));
+            }
+            state.pauses.retain(|pause| pause.scope.team().is_none_or(|team| **team != *id));
+            state.note(audit, now);
+            Ok(End::Commit(Some(team)))
+        })
+    }
+
+    fn deleted_teams(&self, since: Timestamp) -> Answer<'_, Vec<String>> {
+        self.look(|state| {
+            let deleted = |team: &&Team| team.deleted_at.is_some_and(|at| at >= since);
+            let mut teams: Vec<_> = state.teams.values().filter(deleted).collect();
+            teams.sort_by_key(|team| team.deleted_at);
+            teams.into_iter().map(|team| team.id.to_string()).collect()
+        })
+    }
+
+    fn pauses(&self) -> Answer<'_, Vec<Pause>> {
+        self.look(|state| {
+            let mut pauses = state.pauses.clone();
+            let of = |scope: &PauseScope| (scope.team().cloned(), scope.origin().map(ToString::to_string));
+            pauses.sort_by_key(|pause| of(&pause.scope));
+            pauses
+        })
+    }
+
+    fn pause(&self, pause: Pause, audit: AuditEntry) -> Answer<'_, Pause> {
+        self.change(|state, now| {
+            state.note(audit, now);
+            if let Some(known) = state.pauses.iter().find(|known| known.scope == pause.scope) {
+                return Ok(End::Commit(known.clone()));
+            }
+            let pause = Pause { since: now, ..pause };
+            state.pauses.push(pause.clone());
+            Ok(End::Commit(pause))
+        })
+    }
+
+    fn end_pause(&self, scope: PauseScope, audit: AuditEntry) -> Answer<'_, bool> {
+        self.change(|state, now| {
+            let before = state.pauses.len();
+            state.pauses.retain(|pause| pause.scope != scope);
+            if state.pauses.len() == before {
+                return Ok(End::RollBack(false));
+            }
+            state.note(audit, now);
+            Ok(End::Commit(true))
         })
     }
 

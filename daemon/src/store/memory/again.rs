@@ -72,6 +72,7 @@ impl State {
             self.bodies.remove(&id);
         }
         self.follow(keeping, id, (&before, &after), &body);
+        self.told.extend(self.notices.of(id, &before, &after));
         self.rows.insert(id, after);
         amended
     }

@@ -49,6 +49,7 @@ impl EngineStore for MemoryStore {
         done(Ok(Space {
             parked_bytes: state.bodies.values().map(|body| body.len() as u64).sum(),
             kept_bytes: state.kept_bytes(),
+            notices: state.outbox.values().map(|notices| notices.len() as u64).sum(),
             free_bytes: None,
         }))
     }
@@ -94,8 +95,9 @@ impl EngineStore for MemoryStore {
     fn amend(&self, changes: Vec<(CallbackId, Amendment)>) -> Answer<'_, Vec<Amended>> {
         let now = self.clock.now();
         let mut state = self.state();
-        let amended = changes.iter().map(|(id, amendment)| state.amend(*id, amendment, self.keeping, now));
-        done(Ok(amended.collect()))
+        let amended = changes.iter().map(|(id, amendment)| state.amend(*id, amendment, self.keeping, now)).collect();
+        state.tell();
+        done(Ok(amended))
     }
 
     fn resend(&self, step: ResendStep) -> Answer<'_, Option<ResendCounts>> {
@@ -271,6 +273,7 @@ impl State {
                 applied.lost.push((Arc::clone(&raised.partition), raised.epoch));
             }
         }
+        self.tell();
         self.counts = self.counts.and(Counts::of(&applied.verdicts));
         applied.lost.sort();
         applied.lost.dedup();
@@ -303,6 +306,9 @@ impl State {
         now: Timestamp,
     ) -> Verdict {
         if let Change::Bury(letter, _) = change {
+            if ours {
+                self.told.extend(self.notices.of_letter(letter.id));
+            }
             let keeps_value = !ours || self.bury(letter, values, now);
             let verdict = apply(&Rows::default(), change, ours).verdict;
             return if keeps_value { verdict } else { Verdict::BuriedWithoutValue };
@@ -323,6 +329,7 @@ impl State {
             _ => {}
         }
         self.follow(keeping, id, (&before, &step.rows), &body_of(change));
+        self.told.extend(self.notices.of(id, &before, &step.rows));
         if step.rows == Rows::default() {
             self.rows.remove(&id);
         } else {
@@ -346,6 +353,9 @@ impl State {
         let mut taken: HashMap<QueueKey, u32> = HashMap::new();
         let (mut token, mut bytes) = (ask.first_token.0, 0);
         for (queue, id) in self.due(now) {
+            if ask.paused.include(&queue) {
+                continue;
+            }
             let room = ask.room.get(&queue).copied().unwrap_or(ask.usual_room);
             let used = taken.entry(queue.clone()).or_default();
             if *used >= room || claimed.rows.len() >= ask.at_most {
@@ -368,7 +378,8 @@ impl State {
                 self.served.insert(queue, self.turn);
             }
         }
-        let unleased = self.rows.values().filter_map(|rows| rows.pending.as_ref()).filter(|p| p.token.is_none());
+        let unleased = self.rows.values().filter_map(|rows| rows.pending.as_ref());
+        let unleased = unleased.filter(|p| p.token.is_none() && !ask.paused.include(&p.facts.queue));
         claimed.next_at = unleased.map(|pending| pending.due).min();
         claimed
     }

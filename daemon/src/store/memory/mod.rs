@@ -5,6 +5,7 @@ mod admin;
 mod again;
 mod engine;
 mod kept;
+mod outbox;
 mod partitions;
 mod prune;
 mod reads;
@@ -23,6 +24,7 @@ use crate::model::endpoint::QueueKey;
 use crate::model::endpoint_history::EndpointHistory;
 use crate::model::event::PartitionKey;
 use crate::model::keeping::Keeping;
+use crate::model::notice::{Notice, Notices};
 use crate::model::offsets::Watermark;
 use crate::model::settlement::{NumberedAttempt, Rows};
 
@@ -54,6 +56,11 @@ struct State {
     /// The turn in which each queue was served last.
     served: BTreeMap<QueueKey, u64>,
     turn: u64,
+    /// What is told, what the present transaction tells, and what waits to be published.
+    notices: Notices,
+    told: Vec<Notice>,
+    outbox: BTreeMap<i64, Vec<Notice>>,
+    outbox_rows: i64,
 }
 
 struct Instance {
@@ -77,8 +84,9 @@ struct Partition {
 
 impl MemoryStore {
     pub fn new(options: Options, clock: Arc<dyn Clock>) -> Self {
-        let Options { values, keeping, .. } = options;
-        Self { created_at: clock.now(), clock, values, keeping, state: Mutex::default(), admin: Mutex::default() }
+        let Options { values, keeping, notices, .. } = options;
+        let state = Mutex::new(State { notices, ..State::default() });
+        Self { created_at: clock.now(), clock, values, keeping, state, admin: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -17,6 +17,7 @@ use super::url::PostgresUrl;
 use crate::base::clock::{Clock, SystemClock};
 use crate::model::dead_letter::ValueBudget;
 use crate::model::keeping::Keeping;
+use crate::model::notice::Notices;
 use crate::store::{OpenError, Options};
 
 /// Connections that write, that read for delivery, and that read for people. They are separate, so that delivery never waits
@@ -36,6 +37,7 @@ pub(in crate::store) struct PostgresStore {
     /// Bounds what is kept of dead letters.
     pub(super) values: ValueBudget,
     pub(super) keeping: Keeping,
+    pub(super) notices: Notices,
     pub(super) numbers: Numbers,
     pub(super) presence: Presence,
     pub(super) warnings: Warnings,
@@ -77,6 +79,7 @@ impl PostgresStore {
             clock,
             values: options.values,
             keeping: options.keeping,
+            notices: options.notices,
             name: options.name,
             numbers: Numbers::default(),
             warnings,
@@ -122,7 +125,8 @@ fn pool(
 ) -> Result<Pool, String> {
     let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     let manager = Manager::from_connect(url.config.clone(), dialler, recycling);
-    let timeouts = Timeouts { wait: Some(TURN), create: Some(TURN), recycle: Some(TURN) };
+    let create = TURN.saturating_add(url.connect_patience());
+    let timeouts = Timeouts { wait: Some(TURN), create: Some(create), recycle: Some(TURN) };
     let fit = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
         let timeline = timeline.clone();
         Box::pin(async move {

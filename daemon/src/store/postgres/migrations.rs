@@ -8,11 +8,13 @@ use super::url::PostgresUrl;
 use crate::base::clock::Timestamp;
 use crate::store::{Migrate, OpenError};
 
-pub(super) const MIGRATIONS: [(&str, &str); 4] = [
+pub(super) const MIGRATIONS: [(&str, &str); 6] = [
     ("0001_store", include_str!("../../../migrations/postgres/0001_store.sql")),
     ("0002_rounds", include_str!("../../../migrations/postgres/0002_rounds.sql")),
     ("0003_processes", include_str!("../../../migrations/postgres/0003_processes.sql")),
     ("0004_resends", include_str!("../../../migrations/postgres/0004_resends.sql")),
+    ("0005_pauses", include_str!("../../../migrations/postgres/0005_pauses.sql")),
+    ("0006_outbox", include_str!("../../../migrations/postgres/0006_outbox.sql")),
 ];
 
 /// Brings the schema to that of this program.

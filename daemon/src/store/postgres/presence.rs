@@ -160,7 +160,7 @@ struct Place {
 impl Place {
     /// A new connection that holds the locks, and the task that drives it.
     async fn enter(&self, instance: Option<i64>) -> Result<(Arc<Client>, JoinHandle<()>), PresenceError> {
-        let (client, connection) = self.dialler.session(&self.url.config, Limit::Write).await?;
+        let (client, connection) = self.dialler.session(&self.url, Limit::Write).await?;
         // A commit here is lost with the server at most, and then every lock is lost, too.
         client.batch_execute("SET synchronous_commit = off").await.map_err(|error| Unfit::from(&error))?;
         let is_taken = async |sql: &str, numbers: &[&(dyn tokio_postgres::types::ToSql + Sync)]| {
@@ -196,7 +196,7 @@ impl Place {
     /// A pooler in transaction mode gives the session that was used last to whoever asks next.
     async fn is_still_its_session(&self, client: &Client) -> Result<bool, PresenceError> {
         let failed = |error: tokio_postgres::Error| Unfit::from(&error);
-        let (other, _connection) = self.dialler.session(&self.url.config, Limit::Write).await?;
+        let (other, _connection) = self.dialler.session(&self.url, Limit::Write).await?;
         other.batch_execute("BEGIN").await.map_err(failed)?;
         let sql = "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()
                                   AND classid::bigint = $1 AND objid::bigint = 1 AND objsubid = 2 AND granted)";

@@ -16,7 +16,7 @@ use super::error::told;
 use super::server::{self, Unfit};
 use super::timeline::Timeline;
 use super::tls::VerifyFull;
-use super::url::{PostgresUrl, Tls};
+use super::url::{PostgresUrl, Tls, of_each_host};
 
 /// What every session is set to: a commit is on disk when it is acknowledged, a frozen process can't hold others up, and the
 /// server notices within a quarter of a minute that a machine has vanished. These are statements and no parameters of the
@@ -74,19 +74,34 @@ impl Dialler {
     }
 
     /// A session that is set up, on a server that is fit. The task ends with its connection.
-    pub(super) async fn session(&self, config: &Config, limit: Limit) -> Result<(Client, JoinHandle<()>), Unfit> {
-        let opened = tokio::time::timeout(PATIENCE, async {
-            let (client, connection) = self.dial(config).await.map_err(|error| Unfit::from(&error))?;
+    pub(super) async fn session(&self, url: &PostgresUrl, limit: Limit) -> Result<(Client, JoinHandle<()>), Unfit> {
+        let patience = PATIENCE.saturating_add(url.connect_patience());
+        let opened = tokio::time::timeout(patience, async {
+            let (client, connection) = self.dial(&url.config).await.map_err(|error| Unfit::from(&error))?;
             prepare(&client, limit, &self.timeline).await?;
             Ok((client, connection))
         });
         // A pooler lets its clients wait while its server is away.
         opened
             .await
-            .unwrap_or_else(|_| Err(Unfit::for_now(format!("it did not answer within {} s", PATIENCE.as_secs()))))
+            .unwrap_or_else(|_| Err(Unfit::for_now(format!("it did not answer within {} s", patience.as_secs()))))
     }
 
+    /// Tries one host after the other. The library's own limit of time ends when a host has accepted the connection; a server that
+    /// stands still after that must not keep the others from being tried.
     async fn dial(&self, config: &Config) -> Result<(Client, JoinHandle<()>), Error> {
+        let mut hosts = of_each_host(config);
+        let last = hosts.pop();
+        for host in &hosts {
+            let patience = host.get_connect_timeout().copied().unwrap_or(PATIENCE);
+            if let Ok(Ok(session)) = tokio::time::timeout(patience, self.dial_one(host)).await {
+                return Ok(session);
+            }
+        }
+        self.dial_one(last.as_ref().unwrap_or(config)).await
+    }
+
+    async fn dial_one(&self, config: &Config) -> Result<(Client, JoinHandle<()>), Error> {
         Ok(match &self.tls {
             None => {
                 let (client, connection) = config.connect(NoTls).await?;

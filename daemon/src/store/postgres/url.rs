@@ -71,7 +71,8 @@ impl FromStr for PostgresUrl {
             config.application_name("callbackd");
         }
         if config.get_connect_timeout().is_none() {
-            config.connect_timeout(Duration::from_secs(5));
+            // With several hosts, one that does not answer must not use up the time of the others.
+            config.connect_timeout(Duration::from_secs(if config.get_hosts().len() > 1 { 2 } else { 5 }));
         }
         // A server that has vanished is noticed within a quarter of a minute.
         config
@@ -84,7 +85,60 @@ impl FromStr for PostgresUrl {
     }
 }
 
+/// The same for each host alone, in their order.
+pub(super) fn of_each_host(config: &Config) -> Vec<Config> {
+    let (hosts, ports) = (config.get_hosts(), config.get_ports());
+    if hosts.len() < 2 || !config.get_hostaddrs().is_empty() {
+        return vec![config.clone()];
+    }
+    let alone = |(at, host): (usize, &Host)| {
+        let mut one = Config::new();
+        match host {
+            Host::Tcp(name) => one.host(name),
+            #[cfg(unix)]
+            Host::Unix(path) => one.host_path(path),
+        };
+        if let Some(port) = ports.get(at).or(ports.first()) {
+            one.port(*port);
+        }
+        if let Some(password) = config.get_password() {
+            one.password(password);
+        }
+        if let Some(options) = config.get_options() {
+            one.options(options);
+        }
+        if let Some(timeout) = config.get_connect_timeout() {
+            one.connect_timeout(*timeout);
+        }
+        if let Some(timeout) = config.get_tcp_user_timeout() {
+            one.tcp_user_timeout(*timeout);
+        }
+        if let Some(interval) = config.get_keepalives_interval() {
+            one.keepalives_interval(interval);
+        }
+        if let Some(retries) = config.get_keepalives_retries() {
+            one.keepalives_retries(retries);
+        }
+        one.user(config.get_user().unwrap_or_default())
+            .dbname(config.get_dbname().unwrap_or_default())
+            .application_name(config.get_application_name().unwrap_or_default())
+            .ssl_mode(config.get_ssl_mode())
+            .keepalives(config.get_keepalives())
+            .keepalives_idle(config.get_keepalives_idle())
+            .target_session_attrs(config.get_target_session_attrs())
+            .channel_binding(config.get_channel_binding());
+        one
+    };
+    hosts.iter().enumerate().map(alone).collect()
+}
+
 impl PostgresUrl {
+    /// How long it takes at most until every host was tried.
+    pub(super) fn connect_patience(&self) -> Duration {
+        let each = self.config.get_connect_timeout().copied().unwrap_or_default();
+        each.saturating_mul(u32::try_from(self.config.get_hosts().len()).unwrap_or(1))
+    }
+
     pub fn has_password(&self) -> bool {
         self.config.get_password().is_some()
     }
@@ -185,6 +239,41 @@ mod tests {
             let error = wrong.parse::<PostgresUrl>().unwrap_err().to_string();
             assert!(!error.contains("secret"), "{error}");
         }
+    }
+
+    #[test]
+    fn each_host_is_tried_by_itself_with_what_holds_for_all() {
+        let url = parsed(
+            "postgres://cb:secret@a.example,b.example:5433/d?target_session_attrs=read-write&sslmode=verify-full",
+        );
+        let each = of_each_host(&url.config);
+        let hosts: Vec<_> = each.iter().map(|one| (one.get_hosts().to_vec(), one.get_ports().to_vec())).collect();
+        let host = |name: &str, port| (vec![Host::Tcp(name.to_owned())], vec![port]);
+        assert_eq!(hosts, [host("a.example", 5432), host("b.example", 5433)]);
+        for one in &each {
+            // Only the hosts differ.
+            let same = |config: &Config| {
+                (
+                    config.get_user().map(str::to_owned),
+                    config.get_password().map(<[u8]>::to_vec),
+                    config.get_dbname().map(str::to_owned),
+                    config.get_application_name().map(str::to_owned),
+                    (config.get_ssl_mode(), config.get_target_session_attrs(), config.get_connect_timeout().copied()),
+                    (
+                        config.get_tcp_user_timeout().copied(),
+                        config.get_keepalives_idle(),
+                        config.get_keepalives_retries(),
+                    ),
+                )
+            };
+            assert_eq!(same(one), same(&url.config));
+        }
+        assert_eq!(url.connect_patience(), Duration::from_secs(4));
+        let one = parsed("postgres://u@a.example/d");
+        assert_eq!(
+            (of_each_host(&one.config), one.connect_patience()),
+            (vec![one.config.clone()], Duration::from_secs(5))
+        );
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::no_room;
 use crate::base::clock::{Clock, Timestamp};
 use crate::model::dead_letter::ValueBudget;
 use crate::model::keeping::Keeping;
+use crate::model::notice::Notices;
 use crate::store::{Answer, OpenError, Options, StoreError};
 
 /// How long one read may run: a longer one would keep checkpoints from finishing.
@@ -51,6 +52,7 @@ pub(in crate::store) struct SqliteStore {
     /// Bounds what is kept of dead letters.
     pub(super) values: ValueBudget,
     pub(super) keeping: Keeping,
+    pub(super) notices: Notices,
 }
 
 struct Readers {
@@ -96,6 +98,7 @@ impl SqliteStore {
             name: options.name,
             values: options.values,
             keeping: options.keeping,
+            notices: options.notices,
         })
     }
 

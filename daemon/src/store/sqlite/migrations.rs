@@ -7,7 +7,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::base::clock::Clock;
 use crate::store::{Migrate, OpenError};
 
-pub(super) const MIGRATIONS: [(&str, &str); 12] = [
+pub(super) const MIGRATIONS: [(&str, &str); 14] = [
     ("0001_engine", include_str!("../../../migrations/sqlite/0001_engine.sql")),
     ("0002_people", include_str!("../../../migrations/sqlite/0002_people.sql")),
     ("0003_surface", include_str!("../../../migrations/sqlite/0003_surface.sql")),
@@ -20,6 +20,8 @@ pub(super) const MIGRATIONS: [(&str, &str); 12] = [
     ("0010_rounds", include_str!("../../../migrations/sqlite/0010_rounds.sql")),
     ("0011_processes", include_str!("../../../migrations/sqlite/0011_processes.sql")),
     ("0012_resends", include_str!("../../../migrations/sqlite/0012_resends.sql")),
+    ("0013_pauses", include_str!("../../../migrations/sqlite/0013_pauses.sql")),
+    ("0014_outbox", include_str!("../../../migrations/sqlite/0014_outbox.sql")),
 ];
 
 /// Brings the schema to that of this program.

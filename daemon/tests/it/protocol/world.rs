@@ -9,7 +9,7 @@ use callbackd::base::clock::Timestamp;
 use callbackd::model::amendment::{Amended, Amendment, Resend, amend};
 use callbackd::model::attempt::{Attempt, Outcome};
 use callbackd::model::lease::{Facts, Token};
-use callbackd::model::retry::{Next, Progress};
+use callbackd::model::retry::{Next, Progress, Reason};
 use callbackd::model::settlement::{self, Claim, Ended, Park, Pending, Rows, Settle, Settled, Verdict};
 
 use crate::store::facts;
@@ -344,7 +344,7 @@ impl World {
             Step::Crash(o) => next.crash(o),
             Step::Claim(o) => next.claim(o)?,
             Step::LeaseEnds => next.lease_ends(),
-            Step::Cancel => next.amend(&Amendment::Cancel),
+            Step::Cancel => next.amend(&Amendment::Cancel(Reason::Cancelled)),
             Step::Resend => {
                 let (url, queue, body) = (None, FACTS.queue.clone(), Bytes::new());
                 next.amend(&Amendment::Resend(Box::new(Resend {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use callbackd::base::clock::{ManualClock, Timestamp};
 use callbackd::model::endpoint::Origin;
+use callbackd::model::pause::{Pause, PauseScope};
 use callbackd::model::permission::{Rights, TeamLimit};
 use callbackd::model::team::{AuthForm, HttpPolicy, KeyKind, KeyState, Mode, RetryOverride, Team};
 use callbackd::store::StoreError;
@@ -65,6 +66,7 @@ fn team(id: &str) -> Team {
         origin_forms: Vec::new(),
         http: None,
         retry: RetryOverride::default(),
+        deleted_at: None,
     }
 }
 
@@ -112,6 +114,61 @@ fn entry(action: &'static str, object: &str) -> AuditEntry {
 
 fn once(key: &str, request: u8) -> Option<IdempotencyKey> {
     Some(IdempotencyKey { key: key.to_owned(), fingerprint: [request; 32] })
+}
+
+#[tokio::test]
+async fn a_pause_stays_as_it_began_until_it_ends() {
+    for subject in subjects().await {
+        let (name, admin) = (subject.name, &subject.store);
+        let origin = Origin::parse("https://a.example").unwrap();
+        let scopes =
+            [PauseScope::All, PauseScope::Team("team_a".into()), PauseScope::Endpoint("team_a".into(), origin.clone())];
+        let pause = |scope: &PauseScope, reason: &str| Pause {
+            scope: scope.clone(),
+            since: START,
+            paused_by: "ann".to_owned(),
+            reason: reason.to_owned(),
+        };
+        let before = admin.version().await.unwrap();
+        for scope in &scopes {
+            let first = admin.pause(pause(scope, "first"), entry("pause", "x")).await.unwrap();
+            let second = admin.pause(pause(scope, "second"), entry("pause", "x")).await.unwrap();
+            assert_eq!((&first.reason[..], &first), ("first", &second), "{name}");
+        }
+        assert!(admin.version().await.unwrap() > before, "{name}: instances learn of it");
+        let read = admin.pauses().await.unwrap();
+        assert_eq!(read.iter().map(|pause| pause.scope.clone()).collect::<Vec<_>>(), scopes, "{name}");
+        assert!(admin.end_pause(scopes[0].clone(), entry("resume", "x")).await.unwrap(), "{name}");
+        assert!(!admin.end_pause(scopes[0].clone(), entry("resume", "x")).await.unwrap(), "{name}");
+        assert_eq!(admin.pauses().await.unwrap().len(), 2, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_deleted_team_keeps_its_row_and_loses_its_keys_and_pauses() {
+    for subject in subjects().await {
+        let (name, admin) = (subject.name, &subject.store);
+        assert_eq!(admin.delete_team("team_a", entry("delete", "team_a")).await.unwrap(), None, "{name}");
+        let keys = vec![key("key_1", "team_a", START)];
+        admin.create_team(team("team_a"), keys, None, entry("create", "team_a")).await.unwrap();
+        let pause = Pause {
+            scope: PauseScope::Team("team_a".into()),
+            since: START,
+            paused_by: String::new(),
+            reason: String::new(),
+        };
+        admin.pause(pause, entry("pause", "team_a")).await.unwrap();
+        let deleted = admin.delete_team("team_a", entry("delete", "team_a")).await.unwrap().unwrap();
+        let at = deleted.deleted_at.unwrap();
+        assert_eq!(admin.team("team_a").await.unwrap().unwrap(), deleted, "{name}");
+        assert!(admin.team_with_keys("team_a").await.unwrap().is_none(), "{name}: nothing is sent for it");
+        assert_eq!(admin.keys("team_a").await.unwrap()[0].revoked_at, Some(at), "{name}");
+        assert!(admin.pauses().await.unwrap().is_empty(), "{name}");
+        assert_eq!(admin.deleted_teams(at).await.unwrap(), ["team_a"], "{name}");
+        assert!(admin.deleted_teams(at.plus(Duration::from_millis(1))).await.unwrap().is_empty(), "{name}");
+        let again = admin.create_team(team("team_a"), Vec::new(), None, entry("create", "team_a")).await.unwrap();
+        assert_eq!(again, Made::Exists, "{name}");
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! The contract of an operator's changes of one callback: each has the effect that `amendment::amend` gives.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,6 +10,7 @@ use callbackd::model::amendment::{Amended, Amendment, amend};
 use callbackd::model::attempt::Outcome;
 use callbackd::model::endpoint::QueueKey;
 use callbackd::model::lease::Token;
+use callbackd::model::pause::PausedQueues;
 use callbackd::model::retry::{Next, Reason};
 use callbackd::model::settlement::Ended;
 use callbackd::store::ClaimAsk;
@@ -23,7 +26,7 @@ async fn every_pair_of_rows_and_amendment_is_what_amend_says() {
         let mut n = 0;
         let mut seen = Vec::new();
         for (state, lead) in states(epoch) {
-            for amendment in [Amendment::RetryNow, Amendment::Cancel, resend()] {
+            for amendment in [Amendment::RetryNow, Amendment::Cancel(Reason::Cancelled), resend()] {
                 n += 1;
                 for step in lead(n) {
                     subject.write(vec![step], vec![]).await;
@@ -43,13 +46,13 @@ async fn every_pair_of_rows_and_amendment_is_what_amend_says() {
         }
         for (state, amendment, expected) in [
             ("nothing", Amendment::RetryNow, Amended::Unknown),
-            ("nothing", Amendment::Cancel, Amended::Unknown),
+            ("nothing", Amendment::Cancel(Reason::Cancelled), Amended::Unknown),
             ("parked with its lease", Amendment::RetryNow, Amended::InFlight),
-            ("parked with its lease", Amendment::Cancel, Amended::Changed),
+            ("parked with its lease", Amendment::Cancel(Reason::Cancelled), Amended::Changed),
             ("failed once", Amendment::RetryNow, Amended::Changed),
-            ("failed once", Amendment::Cancel, Amended::Changed),
+            ("failed once", Amendment::Cancel(Reason::Cancelled), Amended::Changed),
             ("delivered", Amendment::RetryNow, Amended::Ended(Ended::Delivered)),
-            ("exhausted", Amendment::Cancel, Amended::Ended(Ended::Exhausted)),
+            ("exhausted", Amendment::Cancel(Reason::Cancelled), Amended::Ended(Ended::Exhausted)),
             ("nothing", resend(), Amended::Unknown),
             ("failed once", resend(), Amended::Pending),
             ("exhausted", resend(), Amended::Changed),
@@ -85,7 +88,7 @@ async fn a_cancelled_callback_is_never_claimed_and_a_late_success_counts() {
         let epoch = subject.epoch;
         subject.write(vec![park(1, None, epoch), park(2, Some(7), epoch)], vec![]).await;
         for n in [1, 2] {
-            let amended = subject.amend(facts(n).id, Amendment::Cancel).await;
+            let amended = subject.amend(facts(n).id, Amendment::Cancel(Reason::Cancelled)).await;
             assert_eq!(amended, Amended::Changed, "{}", subject.name);
         }
         let ask = ClaimAsk { first_token: Token(50), ..subject.ask() };
@@ -100,6 +103,28 @@ async fn a_cancelled_callback_is_never_claimed_and_a_late_success_counts() {
         let settled = subject.rows(facts(2).id).await.settled.unwrap();
         assert_eq!((settled.ended, settled.revision), (Ended::Delivered, 2), "{}", subject.name);
         assert_eq!(subject.reads.body(facts(2).id).await.unwrap(), None::<Bytes>, "{}", subject.name);
+    }
+}
+
+#[tokio::test]
+async fn what_is_paused_is_not_claimed_and_does_not_stand_in_the_way() {
+    for mut subject in subjects().await {
+        let epoch = subject.epoch;
+        subject.write(vec![park(1, None, epoch), park(2, None, epoch)], vec![]).await;
+        let queue = facts(1).queue.clone();
+        let of_team = PausedQueues { teams: HashSet::from([Arc::clone(&queue.team)]), ..PausedQueues::default() };
+        let of_queue = PausedQueues { queues: HashSet::from([queue]), ..PausedQueues::default() };
+        for (n, paused) in [(0, of_team), (1, of_queue)] {
+            let ask = ClaimAsk { first_token: Token(50 + n), paused, ..subject.ask() };
+            let claimed = subject.store.claim(ask).await.unwrap();
+            assert!(claimed.rows.is_empty(), "{}", subject.name);
+            // It does not ask for another claim at once.
+            let soon = subject.clock.now().plus(Duration::from_millis(500));
+            assert!(claimed.next_at.is_none_or(|at| at > soon), "{}: {:?}", subject.name, claimed.next_at);
+        }
+        subject.clock.advance(Duration::from_secs(5));
+        let ask = ClaimAsk { first_token: Token(60), ..subject.ask() };
+        assert_eq!(subject.store.claim(ask).await.unwrap().rows.len(), 2, "{}: not for ever", subject.name);
     }
 }
 

@@ -15,6 +15,7 @@ use callbackd::model::endpoint::{Origin, QueueKey, QueueTarget};
 use callbackd::model::event::{PartitionKey, RecordRef};
 use callbackd::model::lease::{Facts, Token};
 use callbackd::model::offsets::Watermark;
+use callbackd::model::pause::PausedQueues;
 use callbackd::model::retry::{Next, Reason};
 use callbackd::model::settlement::{Change, Ended, NumberedAttempt, Park, Pending, Rows, Settle, Verdict, apply};
 use callbackd::model::team::Mode;
@@ -109,6 +110,7 @@ pub(super) fn claim_ask(instance: InstanceId) -> ClaimAsk {
         lease: LEASE,
         usual_room: 16,
         room: HashMap::new(),
+        paused: PausedQueues::default(),
         first_token: Token(1_000),
     }
 }
@@ -561,6 +563,11 @@ async fn a_second_process_on_one_directory_is_told_so() {
     std::fs::write(garbage.join("callbackd.db"), b"this is no database, is it").unwrap();
     let error = store::open(&Config::Directory(garbage), super::OPTIONS, clock).await.err().expect("garbage");
     assert!(error.to_string().contains("can't be used as a store"), "{error}");
+}
+
+/// A dead letter of the usual partition.
+pub(super) fn letter(n: u32) -> Box<DeadLetter> {
+    Box::new(dead_letter(n, &partition().topic, 3))
 }
 
 fn dead_letter(n: u32, topic: &str, bytes: usize) -> DeadLetter {

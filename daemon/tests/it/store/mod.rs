@@ -5,6 +5,7 @@ mod amend;
 mod commits;
 mod engine;
 mod instances;
+mod outbox;
 mod reads;
 mod resends;
 mod rounds;
@@ -15,6 +16,7 @@ use callbackd::base::clock::{Clock, ManualClock, Timestamp};
 use callbackd::model::dead_letter::ValueBudget;
 use callbackd::model::event::PartitionKey;
 use callbackd::model::keeping::{KeepBodies, Keeping};
+use callbackd::model::notice::Notices;
 use callbackd::store::memory::MemoryStore;
 use callbackd::store::{self, Config, EngineStore, InstanceId, Migrate, Options, Stores, Take, TakeAsk, Taken};
 
@@ -29,6 +31,7 @@ const OPTIONS: Options = Options {
     migrate: Migrate::Auto,
     values: VALUES,
     keeping: Keeping { of: KeepBodies::Failed, bytes: 1 << 20, least_free: 0 },
+    notices: Notices { outcomes: false, dead_letters: false },
 };
 const START: Timestamp = Timestamp::from_millis(1_764_000_000_000);
 

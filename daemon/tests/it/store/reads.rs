@@ -13,6 +13,7 @@ use callbackd::model::endpoint::{Origin, QueueKey, QueueTarget};
 use callbackd::model::event::{PartitionKey, RecordRef};
 use callbackd::model::lease::{Facts, Token};
 use callbackd::model::offsets::Watermark;
+use callbackd::model::pause::PausedQueues;
 use callbackd::model::retry::{Next, Reason};
 use callbackd::model::settlement::{Change, Settle};
 use callbackd::model::state::State;
@@ -376,6 +377,7 @@ async fn a_queue_whose_callbacks_are_all_under_way_is_listed() {
             lease: Duration::from_secs(60),
             usual_room: 9,
             room: std::collections::HashMap::new(),
+            paused: PausedQueues::default(),
             first_token: Token(1),
         };
         assert_eq!(stores.engine.claim(ask).await.unwrap().rows.len(), 1, "{name}");

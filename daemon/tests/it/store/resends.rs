@@ -44,7 +44,7 @@ async fn subjects() -> Vec<Subject> {
     for name in STORES {
         let clock = Arc::new(ManualClock::new(START));
         let folder = tempfile::tempdir().unwrap();
-        let Stores { engine, reads, admin } = opened(name, &folder, &clock).await;
+        let Stores { engine, reads, admin, .. } = opened(name, &folder, &clock).await;
         let instance = engine.begin().await.unwrap().instance;
         let epoch = take(&*engine, instance, partition()).await.epoch;
         let failed = |n| settle(n, 7, Some(epoch), Outcome::ServerError, Next::Exhausted);

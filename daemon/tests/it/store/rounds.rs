@@ -155,7 +155,7 @@ async fn every_pair_of_rows_with_a_round_and_amendment_is_what_amend_says() {
         let epoch = subject.epoch;
         let mut n = 0;
         for (state, lead) in states(epoch) {
-            for amendment in [Amendment::RetryNow, Amendment::Cancel, resend()] {
+            for amendment in [Amendment::RetryNow, Amendment::Cancel(Reason::Cancelled), resend()] {
                 n += 1;
                 subject.lead(lead(n), n).await;
                 let id = facts(n).id;
@@ -243,7 +243,7 @@ async fn a_callback_with_an_open_round_is_listed_once_and_never_pruned() {
         subject.clock.advance(Duration::from_secs(90 * 86_400));
         let pruned = subject.store.prune(all_before(late)).await.unwrap();
         assert_eq!(pruned.settled, 0, "{}", subject.name);
-        assert_eq!(subject.amend(facts(1).id, Amendment::Cancel).await, Amended::Changed);
+        assert_eq!(subject.amend(facts(1).id, Amendment::Cancel(Reason::Cancelled)).await, Amended::Changed);
         assert!(subject.store.space().await.unwrap().kept_bytes > 0, "{}: its body is kept again", subject.name);
         let pruned = subject.store.prune(all_before(late)).await.unwrap();
         assert_eq!(pruned.settled, 1, "{}", subject.name);

@@ -12,9 +12,9 @@ use super::super::error::PostgresError;
 use super::super::transaction::Tx;
 use super::kept::{self, KeptChanges};
 use super::names::Names;
-use super::queues;
 use super::rows::{self, Locking, QueuesRead};
 use super::write::{Entry, Work};
+use super::{outbox, queues};
 use crate::base::clock::Timestamp;
 use crate::model::amendment::{Amended, Amendment, amend as decide};
 use crate::model::callback::CallbackId;
@@ -42,7 +42,8 @@ pub(super) async fn amend(
     let transaction = client.transaction().await?;
     let mut work = Work::new(store, &transaction, names, now);
     let amended = work.amend(&asked).await?;
-    let kept = work.kept;
+    let (kept, told) = (work.kept, work.told);
+    outbox::insert(&transaction, &told, None, now).await?;
     kept.write(&transaction, store.keeping).await?;
     store.commit(transaction).await?;
     Ok(amended)
@@ -54,7 +55,8 @@ async fn with_bodies<'a>(
     client: &Object,
     changes: &'a [(CallbackId, Amendment)],
 ) -> Result<Vec<Asked<'a>>, PostgresError> {
-    let cancelled = changes.iter().filter(|(_, amendment)| *amendment == Amendment::Cancel).map(|(id, _)| *id);
+    let cancelled =
+        changes.iter().filter(|(_, amendment)| matches!(amendment, Amendment::Cancel(_))).map(|(id, _)| *id);
     let cancelled: Vec<_> = cancelled.collect();
     let mut bodies = kept::bodies(client, &cancelled, BYTES).await?.into_iter();
     let mut asked = Vec::with_capacity(changes.len());
@@ -62,7 +64,7 @@ async fn with_bodies<'a>(
         let body = match amendment {
             Amendment::Resend(resend) => resend.body.clone(),
             Amendment::RetryNow => Bytes::new(),
-            Amendment::Cancel => match bodies.next() {
+            Amendment::Cancel(_) => match bodies.next() {
                 Some(body) => body.unwrap_or_default(),
                 None => break,
             },
@@ -91,7 +93,7 @@ pub(super) async fn names_of(
     }
     queues.extend(asked.iter().filter_map(|change| match change.amendment {
         Amendment::Resend(resend) => Some(&resend.queue),
-        Amendment::RetryNow | Amendment::Cancel => None,
+        Amendment::RetryNow | Amendment::Cancel(_) => None,
     }));
     Names::find(store, client, (partitions, queues), now).await
 }
@@ -100,7 +102,7 @@ impl<'w> Work<'w> {
     /// For changes that need no epoch.
     pub(super) fn new(store: &'w PostgresStore, transaction: &'w Tx<'w>, names: Names, now: Timestamp) -> Self {
         let (epochs, queues, kept) = (HashMap::new(), QueueChanges::default(), KeptChanges::default());
-        Self { store, transaction, names, epochs, now, queues, kept }
+        Self { store, transaction, names, epochs, now, queues, kept, told: Vec::new() }
     }
 
     /// Changes callbacks, each of another id. One answer for each.

@@ -16,6 +16,7 @@ use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
 use crate::model::lease::Token;
 use crate::model::settlement::{Claim, Pending, apply_claim};
+use crate::store::engine::PAUSED_LOOK;
 use crate::store::{ClaimAsk, Claimed};
 
 /// Queues looked at in one claim, so that many full lanes can't make it long.
@@ -83,6 +84,7 @@ impl Claiming<'_> {
         for row in found {
             let queue: i64 = row.try_get(0)?;
             match self.store.numbers.queue_key(self.transaction, queue).await {
+                Ok(key) if self.ask.paused.include(&key) => self.set_aside(queue, PAUSED_LOOK).await?,
                 Ok(key) => {
                     let room = self.ask.room.get(&key).copied().unwrap_or(self.ask.usual_room);
                     queues.push(queue);
@@ -90,10 +92,7 @@ impl Claiming<'_> {
                 }
                 Err(PostgresError::Corrupt(what)) => {
                     tracing::error!(queue, what, "a queue can't be read; its rows wait, and other queues go on");
-                    let set_aside =
-                        self.transaction.prepare_cached("UPDATE queue SET next_at = $2 WHERE id = $1").await?;
-                    let until = self.now.plus(SET_ASIDE).millis();
-                    self.transaction.execute(&set_aside, &[&queue, &until]).await?;
+                    self.set_aside(queue, SET_ASIDE).await?;
                 }
                 Err(other) => return Err(other),
             }
@@ -111,6 +110,12 @@ impl Claiming<'_> {
             Ok(Due { id: id_of(row)?, queue: row.try_get(1)?, bytes })
         };
         found.iter().map(read).collect()
+    }
+
+    async fn set_aside(&self, queue: i64, wait: Duration) -> Result<(), PostgresError> {
+        let statement = self.transaction.prepare_cached("UPDATE queue SET next_at = $2 WHERE id = $1").await?;
+        self.transaction.execute(&statement, &[&queue, &self.now.plus(wait).millis()]).await?;
+        Ok(())
     }
 
     /// Takes rows up to the bytes that the claim may have.

@@ -12,6 +12,7 @@ pub(super) mod kept;
 mod known;
 mod letter_resend;
 mod names;
+mod outbox;
 pub(super) mod partition_offsets;
 mod prune;
 mod queues;

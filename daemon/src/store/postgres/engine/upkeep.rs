@@ -15,12 +15,13 @@ use crate::store::{SetBack, Space};
 
 /// PostgreSQL does not tell how much of its disk is free.
 pub(super) async fn space(client: &impl GenericClient) -> Result<Space, PostgresError> {
-    let sql = "SELECT coalesce(sum(parked_bytes), 0)::bigint, (SELECT kept_bytes FROM store)
+    let sql = "SELECT coalesce(sum(parked_bytes), 0)::bigint, (SELECT kept_bytes FROM store),
+                      (SELECT coalesce(sum(notices), 0)::bigint FROM outbox)
                FROM queue WHERE parked_bytes > 0";
     let statement = client.prepare_cached(sql).await?;
     let row = client.query_one(&statement, &[]).await?;
     let bytes = |at| -> Result<u64, PostgresError> { Ok(u64::try_from(row.try_get::<_, i64>(at)?).unwrap_or(0)) };
-    Ok(Space { parked_bytes: bytes(0)?, kept_bytes: bytes(1)?, free_bytes: None })
+    Ok(Space { parked_bytes: bytes(0)?, kept_bytes: bytes(1)?, notices: bytes(2)?, free_bytes: None })
 }
 
 pub(super) async fn newest_time(client: &impl GenericClient) -> Result<Option<Timestamp>, PostgresError> {

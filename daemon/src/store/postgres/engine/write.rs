@@ -16,11 +16,12 @@ use super::super::transaction::Tx;
 use super::kept::KeptChanges;
 use super::names::Names;
 use super::rows::{self, Locking, PendingTable, SettledTable};
-use super::{answer, attempts, dead_letters, partition_offsets, queues};
+use super::{answer, attempts, dead_letters, outbox, partition_offsets, queues};
 use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
 use crate::model::event::PartitionKey;
 use crate::model::lease::Facts;
+use crate::model::notice::Notice;
 use crate::model::settlement::{Change, NumberedAttempt, Rows, Settled, Verdict, apply};
 use crate::store::engine::{is_applied, went_back};
 use crate::store::queue_changes::QueueChanges;
@@ -56,6 +57,7 @@ pub(super) async fn write(
         now,
         queues: QueueChanges::default(),
         kept: KeptChanges::default(),
+        told: Vec::new(),
     };
     let mut applied = Applied { now, ..Applied::default() };
     for change in &batch.changes {
@@ -69,7 +71,8 @@ pub(super) async fn write(
     applied.lost.extend(work.raise_watermarks(batch).await?);
     applied.lost.sort();
     applied.lost.dedup();
-    let kept = work.kept;
+    let (kept, told) = (work.kept, work.told);
+    outbox::insert(&transaction, &told, Some(batch.instance), now).await?;
     count(&transaction, batch, &applied).await?;
     kept.write(&transaction, store.keeping).await?;
     store.commit(transaction).await?;
@@ -114,6 +117,8 @@ pub(super) struct Work<'w> {
     pub(super) now: Timestamp,
     pub(super) queues: QueueChanges,
     pub(super) kept: KeptChanges,
+    /// What this transaction has to tell.
+    pub(super) told: Vec<Notice>,
 }
 
 impl Work<'_> {
@@ -137,13 +142,14 @@ impl Work<'_> {
             .collect()
     }
 
-    async fn bury(&self, changes: &[Change], verdicts: &mut [Option<Verdict>]) -> Result<(), PostgresError> {
+    async fn bury(&mut self, changes: &[Change], verdicts: &mut [Option<Verdict>]) -> Result<(), PostgresError> {
         let mut letters = Vec::new();
         for (at, change) in changes.iter().enumerate() {
             let Change::Bury(letter, _) = change else { continue };
             let is_ours = self.is_our_change(change);
             verdicts[at] = Some(apply(&Rows::default(), change, is_ours).verdict);
             if is_ours {
+                self.told.extend(self.store.notices.of_letter(letter.id));
                 let partition = self.names.partition(&letter.record.partition);
                 letters.push((at, &**letter, partition.ok_or(PostgresError::Corrupt("a partition without a number"))?));
             }
@@ -184,6 +190,9 @@ impl Work<'_> {
         for (at, settled, attempt, verdict) in &first {
             if inserted.contains(&settled.facts.id) {
                 verdicts[*at] = Some(*verdict);
+                if self.store.notices.outcomes {
+                    self.told.push(Notice::Ended(settled.facts.id, settled.revision));
+                }
                 if self.store.keeping.keeps_ended(settled.ended) {
                     let rows = Rows { settled: Some(settled.clone()), pending: None };
                     let ends = (&Rows::default(), &rows);
@@ -246,6 +255,7 @@ impl Work<'_> {
         let mut others: Vec<i64> = Vec::new();
         for (id, entry) in entries {
             self.kept.follow(self.store.keeping, *id, (&entry.before, &entry.now), &entry.body);
+            self.told.extend(self.store.notices.of(*id, &entry.before, &entry.now));
             if let Some(row) = entry.now.settled.as_ref().filter(|row| Some(*row) != entry.before.settled.as_ref()) {
                 let numbers = self.names.of_row(&row.facts)?;
                 let table = if entry.before.settled.is_some() { &mut settled } else { &mut new_settled };

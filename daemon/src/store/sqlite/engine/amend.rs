@@ -5,21 +5,22 @@ use rusqlite::Connection;
 use super::super::error::SqliteError;
 use super::super::id_cache::IdCache;
 use super::moves::Moves;
-use super::{kept, rows};
+use super::{kept, outbox, rows};
 use crate::base::clock::Timestamp;
 use crate::model::amendment::{Amended, Amendment, amend as decide};
 use crate::model::callback::CallbackId;
 use crate::model::keeping::Keeping;
+use crate::model::notice::{Notice, Notices};
 use crate::model::settlement::Settled;
 
 pub(super) fn amend(
     connection: &Connection,
     ids: &mut IdCache,
-    keeping: Keeping,
+    follows: (Keeping, Notices),
     changes: &[(CallbackId, Amendment)],
     now: Timestamp,
 ) -> Result<Vec<Amended>, SqliteError> {
-    let mut amending = Amending::new(connection, ids, keeping, now);
+    let mut amending = Amending::new(connection, ids, follows, now);
     let amended = changes.iter().map(|(id, amendment)| amending.amend(*id, amendment)).collect::<Result<_, _>>()?;
     amending.finish()?;
     Ok(amended)
@@ -30,13 +31,21 @@ pub(super) struct Amending<'a> {
     connection: &'a Connection,
     ids: &'a mut IdCache,
     keeping: Keeping,
+    notices: Notices,
+    /// What this transaction has to tell.
+    told: Vec<Notice>,
     now: Timestamp,
     moves: Moves,
 }
 
 impl<'a> Amending<'a> {
-    pub(super) fn new(connection: &'a Connection, ids: &'a mut IdCache, keeping: Keeping, now: Timestamp) -> Self {
-        Self { connection, ids, keeping, now, moves: Moves::default() }
+    pub(super) fn new(
+        connection: &'a Connection,
+        ids: &'a mut IdCache,
+        (keeping, notices): (Keeping, Notices),
+        now: Timestamp,
+    ) -> Self {
+        Self { connection, ids, keeping, notices, told: Vec::new(), now, moves: Moves::default() }
     }
 
     /// Changes one callback.
@@ -57,7 +66,7 @@ impl<'a> Amending<'a> {
         let body = match amendment {
             Amendment::Resend(resend) => resend.body.to_vec(),
             Amendment::RetryNow => Vec::new(),
-            Amendment::Cancel => kept::body(connection, id)?.unwrap_or_default(),
+            Amendment::Cancel(_) => kept::body(connection, id)?.unwrap_or_default(),
         };
         match (&before.settled, &after.settled) {
             (Some(was), Some(row)) if Settled { round: row.round, ..was.clone() } == *row => {
@@ -77,11 +86,13 @@ impl<'a> Amending<'a> {
         }
         self.moves.follow(connection, self.ids, (before.live(), after.pending.as_ref()), &body, now)?;
         kept::follow(connection, self.keeping, id, (&before, &after), &body)?;
+        self.told.extend(self.notices.of(id, &before, &after));
         Ok(amended)
     }
 
-    /// The queues follow.
+    /// The queues follow, and what there is to tell is written.
     pub(super) fn finish(self) -> Result<(), SqliteError> {
+        outbox::insert(self.connection, &self.told)?;
         self.moves.raise_queues(self.connection)
     }
 }

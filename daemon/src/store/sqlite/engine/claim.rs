@@ -13,6 +13,7 @@ use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
 use crate::model::lease::Token;
 use crate::model::settlement::{Claim, Pending, apply_claim};
+use crate::store::engine::PAUSED_LOOK;
 use crate::store::{ClaimAsk, Claimed};
 
 /// Queues looked at in one claim, so that many full lanes can't make it long.
@@ -60,10 +61,13 @@ impl Claiming<'_> {
             Ok(key) => key,
             Err(SqliteError::Corrupt(what)) => {
                 tracing::error!(queue, what, "a queue can't be read; its rows wait, and other queues go on");
-                return set_aside(self.connection, queue, self.now);
+                return set_aside(self.connection, queue, self.now.plus(SET_ASIDE));
             }
             Err(other) => return Err(other),
         };
+        if self.ask.paused.include(&key) {
+            return set_aside(self.connection, queue, self.now.plus(PAUSED_LOOK));
+        }
         let room = self.ask.room.get(&key).copied().unwrap_or(self.ask.usual_room);
         let left = self.ask.at_most.saturating_sub(self.rows.len());
         let wanted = left.min(usize::try_from(room).unwrap_or(usize::MAX));
@@ -131,10 +135,10 @@ fn due_rows(
     Ok(ids)
 }
 
-fn set_aside(connection: &Connection, queue: i64, now: Timestamp) -> Result<(), SqliteError> {
+fn set_aside(connection: &Connection, queue: i64, until: Timestamp) -> Result<(), SqliteError> {
     connection
         .prepare_cached("UPDATE queue SET next_at = ?2 WHERE id = ?1")?
-        .execute(params![queue, now.plus(SET_ASIDE).millis()])?;
+        .execute(params![queue, until.millis()])?;
     Ok(())
 }
 

@@ -6,6 +6,7 @@ mod dead_letters;
 mod endpoints;
 pub(super) mod kept;
 mod moves;
+mod outbox;
 pub(super) mod partition_offsets;
 mod prune;
 mod resend;
@@ -68,8 +69,8 @@ impl EngineStore for SqliteStore {
     }
 
     fn write(&self, batch: Arc<Batch>) -> Answer<'_, Applied> {
-        let (values, keeping) = (self.values, self.keeping_now());
-        self.in_transaction(move |transaction, ids, now| write::write(transaction, ids, &batch, (values, keeping), now))
+        let bounds = (self.values, self.keeping_now(), self.notices);
+        self.in_transaction(move |transaction, ids, now| write::write(transaction, ids, &batch, bounds, now))
     }
 
     fn claim(&self, ask: ClaimAsk) -> Answer<'_, Claimed> {
@@ -77,8 +78,8 @@ impl EngineStore for SqliteStore {
     }
 
     fn amend(&self, changes: Vec<(CallbackId, Amendment)>) -> Answer<'_, Vec<Amended>> {
-        let keeping = self.keeping_now();
-        self.in_transaction(move |transaction, ids, now| amend::amend(transaction, ids, keeping, &changes, now))
+        let follows = (self.keeping_now(), self.notices);
+        self.in_transaction(move |transaction, ids, now| amend::amend(transaction, ids, follows, &changes, now))
     }
 
     fn resend(&self, step: ResendStep) -> Answer<'_, Option<ResendCounts>> {

@@ -8,6 +8,7 @@ use super::amend::Amending;
 use crate::base::clock::Timestamp;
 use crate::model::amendment::{Amended, Amendment};
 use crate::model::keeping::Keeping;
+use crate::model::notice::Notices;
 use crate::store::ResendStep;
 use crate::store::resends::ResendCounts;
 
@@ -26,7 +27,8 @@ pub(super) fn step(
     if !runs {
         return Ok(None);
     }
-    let mut amending = Amending::new(connection, ids, keeping, now);
+    // A round that opens has nothing to tell.
+    let mut amending = Amending::new(connection, ids, (keeping, Notices::default()), now);
     let mut opened = 0;
     for (id, resend) in &step.rounds {
         let amended = amending.amend(*id, &Amendment::Resend(Box::new(resend.clone())))?;

@@ -53,7 +53,9 @@ pub(super) fn space(connection: &Connection, directory: &Path) -> Result<Space, 
         .prepare_cached("SELECT coalesce(sum(parked_bytes), 0) FROM queue WHERE parked_bytes > 0")?
         .query_row([], |row| row.get(0))?;
     let kept_bytes = connection.prepare_cached("SELECT kept_bytes FROM store")?.query_row([], |row| row.get(0))?;
-    Ok(Space { parked_bytes, kept_bytes, free_bytes: free_bytes(directory) })
+    let notices =
+        connection.prepare_cached("SELECT coalesce(sum(notices), 0) FROM outbox")?.query_row([], |row| row.get(0))?;
+    Ok(Space { parked_bytes, kept_bytes, notices, free_bytes: free_bytes(directory) })
 }
 
 /// What the disk has left.

@@ -10,12 +10,13 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::super::error::SqliteError;
 use super::super::id_cache::IdCache;
 use super::moves::Moves;
-use super::{dead_letters, kept, partition_offsets, rows};
+use super::{dead_letters, kept, outbox, partition_offsets, rows};
 use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
 use crate::model::dead_letter::ValueBudget;
 use crate::model::event::PartitionKey;
 use crate::model::keeping::Keeping;
+use crate::model::notice::{Notice, Notices};
 use crate::model::settlement::{Change, Rows, Settle, Verdict, apply};
 use crate::store::engine::{is_applied, went_back};
 use crate::store::reads::Counts;
@@ -25,7 +26,7 @@ pub(super) fn write(
     connection: &Connection,
     ids: &mut IdCache,
     batch: &Batch,
-    (values, keeping): (ValueBudget, Keeping),
+    (values, keeping, notices): (ValueBudget, Keeping, Notices),
     now: Timestamp,
 ) -> Result<Applied, SqliteError> {
     let last: Option<u64> = connection
@@ -41,6 +42,8 @@ pub(super) fn write(
         instance: batch.instance,
         values,
         keeping,
+        notices,
+        told: Vec::new(),
         now,
         epochs: BTreeMap::new(),
         moves: Moves::default(),
@@ -64,6 +67,7 @@ pub(super) fn write(
         }
     }
     work.moves.raise_queues(connection)?;
+    outbox::insert(connection, &work.told)?;
     let counts = Counts::of(&applied.verdicts);
     connection
         .prepare_cached(
@@ -90,6 +94,9 @@ struct Work<'w> {
     instance: InstanceId,
     values: ValueBudget,
     keeping: Keeping,
+    notices: Notices,
+    /// What this batch has to tell.
+    told: Vec<Notice>,
     now: Timestamp,
     /// The epochs of the partitions that are this instance's.
     epochs: BTreeMap<Arc<PartitionKey>, Option<i64>>,
@@ -110,6 +117,9 @@ impl Work<'_> {
     fn change(&mut self, change: &Change, ours: bool) -> Result<Verdict, SqliteError> {
         if let Change::Bury(letter, _) = change {
             let keeps_value = !ours || dead_letters::bury(self.connection, self.ids, letter, self.values, self.now)?;
+            if ours {
+                self.told.extend(self.notices.of_letter(letter.id));
+            }
             let verdict = apply(&Rows::default(), change, ours).verdict;
             return Ok(if keeps_value { verdict } else { Verdict::BuriedWithoutValue });
         }
@@ -133,6 +143,7 @@ impl Work<'_> {
         let pending = (before.pending.as_ref(), step.rows.pending.as_ref());
         self.moves.follow(self.connection, self.ids, pending, &body, self.now)?;
         kept::follow(self.connection, self.keeping, id, (&before, &step.rows), &body)?;
+        self.told.extend(self.notices.of(id, &before, &step.rows));
         Ok(step.verdict)
     }
 
@@ -147,6 +158,7 @@ impl Work<'_> {
             rows::insert_attempt(self.connection, settle.facts.id, attempt)?;
         }
         kept::follow(self.connection, self.keeping, settle.facts.id, (&Rows::default(), &step.rows), &settle.body)?;
+        self.told.extend(self.notices.of(settle.facts.id, &Rows::default(), &step.rows));
         Ok(Some(step.verdict))
     }
 }

@@ -1,0 +1,118 @@
+//! Arguments about how the installation works: what is paused, endpoints, offsets, instances, the clock.
+
+use clap::Subcommand;
+
+use super::PageArgs;
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum DeliveryCommand {
+    /// Show whether callbacks are delivered, and what is paused.
+    #[command(after_help = "Example:\n  callbackd delivery status")]
+    Status,
+    /// Pause all deliveries, of all teams and on all instances. Attempts that are under way end, and no other begins. Nothing is
+    /// lost or given up.
+    #[command(after_help = "Example:\n  callbackd delivery pause --reason 'the network is being changed'")]
+    Pause {
+        /// Why, for those who look at it later.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Resume all deliveries. Teams and endpoints that are paused by themselves stay so.
+    #[command(after_help = "Example:\n  callbackd delivery resume")]
+    Resume,
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum EndpointsCommand {
+    /// List endpoints that were in use lately or have pending callbacks.
+    #[command(after_help = "Example:\n  callbackd endpoints list --team team_acme")]
+    List {
+        /// Only endpoints of this team.
+        #[arg(long)]
+        team: Option<String>,
+        /// Only endpoints in this state: active, failing, limited or paused.
+        #[arg(long)]
+        state: Option<String>,
+        #[command(flatten)]
+        page: PageArgs,
+    },
+    /// Show one endpoint.
+    #[command(after_help = "Example:\n  callbackd endpoints get team_acme https://acme.example:443")]
+    Get {
+        /// The team's id.
+        team: String,
+        /// The endpoint's scheme, host and port.
+        origin: String,
+    },
+    /// Make the next attempts of all pending callbacks of an endpoint now, for example after a receiver was repaired.
+    #[command(after_help = "Example:\n  callbackd endpoints retry team_acme https://acme.example:443")]
+    Retry {
+        /// The team's id.
+        team: String,
+        /// The endpoint's scheme, host and port.
+        origin: String,
+    },
+    /// Pause the deliveries of a team to one endpoint. Its callbacks wait, and those for other endpoints go on.
+    #[command(after_help = "Example:\n  callbackd endpoints pause team_acme https://acme.example:443")]
+    Pause {
+        /// The team's id.
+        team: String,
+        /// The endpoint's scheme, host and port.
+        origin: String,
+        /// Why, for those who look at it later.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Resume the deliveries to an endpoint.
+    #[command(after_help = "Example:\n  callbackd endpoints resume team_acme https://acme.example:443")]
+    Resume {
+        /// The team's id.
+        team: String,
+        /// The endpoint's scheme, host and port.
+        origin: String,
+    },
+    /// Send a signed test callback to a URL from the daemon's network, and show each step.
+    #[command(
+        after_help = "The exit status is 1 if the receiver does not answer with 2xx.\n\nExample:\n  callbackd endpoints check team_acme https://acme.example/callbacks"
+    )]
+    Check {
+        /// The team's id.
+        team: String,
+        /// The URL to try.
+        url: String,
+        /// The mode whose keys sign the callback: live or test.
+        #[arg(long, default_value = "test")]
+        mode: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum ClockCommand {
+    /// Set the store's clock to the wall clock. callbackd status says when this is needed: while the two are more than 60 s
+    /// apart, no callback ends and nothing is pruned.
+    #[command(after_help = "Example:\n  callbackd clock accept")]
+    Accept,
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum OffsetsCommand {
+    /// Show the watermark of every partition, and how far it is behind.
+    #[command(after_help = "Example:\n  callbackd offsets show")]
+    Show,
+    /// Start the partitions that wait because their offsets in Kafka were written by another store.
+    #[command(after_help = "Example:\n  callbackd offsets accept --from committed")]
+    Accept {
+        /// Where to start. earliest: at the first record that Kafka still holds. This sends callbacks again that the other
+        /// store had sent. committed: at the other store's watermark. This loses callbacks that were pending there. end:
+        /// after the last record. This also loses the callbacks of all records that were not read.
+        #[arg(long, value_parser = ["earliest", "committed", "end"])]
+        from: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum InstancesCommand {
+    /// List the instances on this store, the newest first: those that run, and the last ones that ended or died.
+    #[command(after_help = "Example:\n  callbackd instances list")]
+    List,
+}
