@@ -36,6 +36,8 @@ named! {
         LeaseExpired = "lease_expired",
         /// The store was lost, or another one is in its place.
         StoreLost = "store_lost",
+        /// The store went back to an earlier state: what was recorded since then is read again.
+        StoreWentBack = "store_went_back",
     }
 }
 

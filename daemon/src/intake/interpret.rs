@@ -140,6 +140,9 @@ impl<'c> Interpreter<'c> {
             }
             Action::StoreWentBack { committed, watermark } => {
                 tracing::warn!(partition = %key, committed, watermark, "Kafka's offset is ahead of the store: the store went back; reading again from the store's watermark");
+                let repeats = u64::try_from(committed.saturating_sub(watermark)).unwrap_or(0);
+                let cause = RepeatCause::StoreWentBack.name();
+                deps.metrics.repeats_possible_total.with_label_values(&[cause]).inc_by(repeats);
             }
             Action::CountLost { lost, begin } => {
                 tracing::error!(partition = %key, lost, begin, "Kafka deleted records before they were read");

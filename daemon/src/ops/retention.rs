@@ -56,7 +56,11 @@ pub async fn run(
         let more = match store.prune(ask).await {
             Ok(pruned) => {
                 after = pruned.next;
-                pruned.next.is_some() || pruned.dead_letters > 0 || pruned.event_ids > 0 || pruned.queues > 0
+                pruned.more_days
+                    || pruned.next.is_some()
+                    || pruned.dead_letters > 0
+                    || pruned.event_ids > 0
+                    || pruned.queues > 0
             }
             Err(error) => {
                 tracing::debug!(%error, "old rows can't be deleted now; the next round tries again");

@@ -204,6 +204,8 @@ pub struct Pruned {
     pub event_ids: usize,
     /// Queues that no row has named for as long as settled rows are kept.
     pub queues: usize,
+    /// A day of settled rows went at once, and there may be another one.
+    pub more_days: bool,
     /// Where this piece of settled rows ended; `None` when all of them were looked at.
     pub next: Option<CallbackId>,
 }

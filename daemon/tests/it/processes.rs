@@ -242,5 +242,7 @@ async fn an_instance_whose_store_went_back_begins_anew_and_goes_on() {
     world.produce(30, 30);
     world.all_arrive(60).await;
     assert!(daemon.log_text().contains("the store went back"), "{}", daemon.log_text());
+    let counted = daemon.metric("callbackd_repeats_possible_total{reason=\"store_went_back\"}").await;
+    assert!(counted.is_some_and(|count| count > 0.0), "{counted:?}");
     assert_eq!(world.repeats().len(), 24, "all but the first record of each partition");
 }

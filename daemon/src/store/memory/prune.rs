@@ -35,6 +35,7 @@ impl State {
             }),
             // The model has no rows of queues.
             queues: 0,
+            more_days: false,
             next,
         }
     }

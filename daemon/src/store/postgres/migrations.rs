@@ -8,13 +8,14 @@ use super::url::PostgresUrl;
 use crate::base::clock::Timestamp;
 use crate::store::{Migrate, OpenError};
 
-pub(super) const MIGRATIONS: [(&str, &str); 6] = [
+pub(super) const MIGRATIONS: [(&str, &str); 7] = [
     ("0001_store", include_str!("../../../migrations/postgres/0001_store.sql")),
     ("0002_rounds", include_str!("../../../migrations/postgres/0002_rounds.sql")),
     ("0003_processes", include_str!("../../../migrations/postgres/0003_processes.sql")),
     ("0004_resends", include_str!("../../../migrations/postgres/0004_resends.sql")),
     ("0005_pauses", include_str!("../../../migrations/postgres/0005_pauses.sql")),
     ("0006_outbox", include_str!("../../../migrations/postgres/0006_outbox.sql")),
+    ("0007_days", include_str!("../../../migrations/postgres/0007_days.sql")),
 ];
 
 /// Brings the schema to that of this program.

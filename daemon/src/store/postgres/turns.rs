@@ -15,6 +15,7 @@ pub(super) enum Turn {
     Sweep = 4,
     Prune = 5,
     SetBack = 6,
+    Days = 7,
 }
 
 /// Waits for the turn.

@@ -3,6 +3,7 @@
 mod admin;
 mod amend;
 mod commits;
+mod days;
 mod engine;
 mod instances;
 mod outbox;

@@ -4,6 +4,7 @@ mod amend;
 mod answer;
 pub(super) mod attempts;
 mod claim;
+mod days;
 mod dead_letters;
 mod endpoints;
 mod event_ids;
@@ -181,12 +182,19 @@ impl EngineStore for PostgresStore {
     fn sweep(&self) -> Answer<'_, ()> {
         Box::pin(async move {
             let found = upkeep::wrong_queues(&self.delivery_reader().await?).await?;
-            Ok(upkeep::repair(&mut self.writer().await?, &found).await?)
+            upkeep::repair(&mut self.writer().await?, &found).await?;
+            days::look_ahead(&mut self.writer().await?, self.clock.now()).await;
+            Ok(())
         })
     }
 
     fn prune(&self, ask: PruneAsk) -> Answer<'_, Pruned> {
-        Box::pin(async move { Ok(prune::prune(self, &mut self.writer().await?, &ask).await?) })
+        Box::pin(async move {
+            let mut client = self.writer().await?;
+            let more_days = days::drop_old(&mut client, ask.settled_before).await;
+            let pruned = prune::prune(self, &mut client, &ask).await?;
+            Ok(Pruned { more_days, ..pruned })
+        })
     }
 
     fn end(&self, instance: InstanceId) -> Answer<'_, ()> {

@@ -1,4 +1,4 @@
-//! Row 36: what is older than it is to be kept is deleted, in pieces.
+//! Row 36: what is older than it is to be kept is deleted, in pieces. Settled rows of a day go with their day; the others are here.
 
 use deadpool_postgres::Object;
 
@@ -8,7 +8,8 @@ use super::super::error::PostgresError;
 use super::super::numbers::USE_NOTED;
 use super::super::transaction::{Tx, commit};
 use super::super::turns::{self, Turn};
-use super::{dead_letters, endpoints, kept};
+use super::days::first_id;
+use super::{days, dead_letters, endpoints, kept};
 use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
 use crate::store::{PruneAsk, Pruned};
@@ -37,7 +38,7 @@ pub(super) async fn prune(store: &PostgresStore, client: &mut Object, ask: &Prun
     if queues > 0 {
         store.numbers.forget_queues();
     }
-    Ok(Pruned { settled, dead_letters, event_ids: rows(event_ids), queues, next })
+    Ok(Pruned { settled, dead_letters, event_ids: rows(event_ids), queues, more_days: false, next })
 }
 
 fn rows(count: u64) -> usize {
@@ -55,6 +56,8 @@ struct PrunedSettled {
 /// One piece: ids in order, after those of the last piece. Ids begin with the time of their event. Nothing settles before its
 /// event, so ids from the cutoff on need no look, except those whose time lies ahead of now and is wrong.
 async fn prune_settled(transaction: &Tx<'_>, ask: &PruneAsk, limit: i64) -> Result<PrunedSettled, PostgresError> {
+    // Where days are dropped as a whole, only the other rows are left.
+    let among = if days::are_ours(transaction).await? { "_other" } else { "" };
     let mut pruned = PrunedSettled::default();
     let mut left = limit;
     let mut after = ask.after.map_or(Uuid([0; 16]), Uuid::from);
@@ -64,7 +67,7 @@ async fn prune_settled(transaction: &Tx<'_>, ask: &PruneAsk, limit: i64) -> Resu
         if after >= end {
             continue;
         }
-        let piece = Piece { settled_before: ask.settled_before, after, end };
+        let piece = Piece { settled_before: ask.settled_before, after, end, among };
         let (looked_at, last) = piece.bounds(transaction, left).await?;
         let (deleted, freed) = piece.delete(transaction, last.unwrap_or(end)).await?;
         pruned.rows += deleted;
@@ -77,50 +80,52 @@ async fn prune_settled(transaction: &Tx<'_>, ask: &PruneAsk, limit: i64) -> Resu
     Ok(pruned)
 }
 
-/// The smallest id of events of this time.
-fn first_id(at: Timestamp) -> Uuid {
-    let mut id = [0; 16];
-    id[..6].copy_from_slice(&at.millis().max(0).to_be_bytes()[2..]);
-    Uuid(id)
-}
-
 struct Piece {
     settled_before: Timestamp,
     after: Uuid,
     end: Uuid,
+    /// The end of the tables' names.
+    among: &'static str,
 }
 
 impl Piece {
     /// How many rows the piece has, up to the limit, and the last of them if the limit ends it.
     async fn bounds(&self, transaction: &Tx<'_>, limit: i64) -> Result<(i64, Option<Uuid>), PostgresError> {
-        let sql = "SELECT id FROM settled WHERE id > $1 AND id < $2 ORDER BY id LIMIT 1 OFFSET $3";
+        let among = self.among;
+        let sql = format!("SELECT id FROM settled{among} WHERE id > $1 AND id < $2 ORDER BY id LIMIT 1 OFFSET $3");
         let offset = limit.saturating_sub(1).max(0);
-        if let Some(row) = transaction.query_opt(sql, &[&self.after, &self.end, &offset]).await? {
+        if let Some(row) = transaction.query_opt(&sql, &[&self.after, &self.end, &offset]).await? {
             return Ok((limit, Some(row.try_get(0)?)));
         }
-        let sql = "SELECT count(*) FROM settled WHERE id > $1 AND id < $2";
-        Ok((transaction.query_one(sql, &[&self.after, &self.end]).await?.try_get(0)?, None))
+        let sql = format!("SELECT count(*) FROM settled{among} WHERE id > $1 AND id < $2");
+        Ok((transaction.query_one(&sql, &[&self.after, &self.end]).await?.try_get(0)?, None))
     }
 
     /// Deletes rows, and gives their number and the bytes of the bodies that were kept of them. It locks the rows and then
     /// looks again whether they have a pending row, in a statement of its own.
     async fn delete(&self, transaction: &Tx<'_>, upto: Uuid) -> Result<(usize, i64), PostgresError> {
-        let old = "SELECT id FROM settled WHERE settled_at < $1 AND id > $2 AND id <= $3 ORDER BY id FOR UPDATE";
-        let found = transaction.query(old, &[&self.settled_before.millis(), &self.after, &upto]).await?;
+        let among = self.among;
+        let old = format!(
+            "SELECT id FROM settled{among} WHERE settled_at < $1 AND id > $2 AND id <= $3 ORDER BY id FOR UPDATE"
+        );
+        let found = transaction.query(&old, &[&self.settled_before.millis(), &self.after, &upto]).await?;
         let ids = found.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<Vec<Uuid>, PostgresError>>()?;
         let ended = "SELECT id FROM unnest($1::uuid[]) AS old (id)
                      WHERE NOT EXISTS (SELECT 1 FROM pending WHERE pending.id = old.id)";
         let found = transaction.query(ended, &[&ids]).await?;
         let ids = found.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<Vec<Uuid>, PostgresError>>()?;
-        transaction.execute("DELETE FROM attempt WHERE id = ANY($1)", &[&ids]).await?;
-        let settled = rows(transaction.execute("DELETE FROM settled WHERE id = ANY($1)", &[&ids]).await?);
-        Ok((settled, kept::forget(transaction, &ids).await?))
+        transaction.execute(&format!("DELETE FROM attempt{among} WHERE id = ANY($1)"), &[&ids]).await?;
+        let settled = transaction.execute(&format!("DELETE FROM settled{among} WHERE id = ANY($1)"), &[&ids]).await?;
+        Ok((rows(settled), kept::forget(transaction, &ids).await?))
     }
 }
 
 /// Queues whose last use is older than every settled row but those with an open round, and that have no pending row.
 async fn prune_queues(transaction: &Tx<'_>, ask: &PruneAsk, limit: i64) -> Result<usize, PostgresError> {
-    let unused_since = ask.settled_before.minus(USE_NOTED).millis();
+    // A row of a day may stay until its day goes.
+    let oldest = days::there(transaction).await?.first().map(|day| day.begin());
+    let needed_since = oldest.map_or(ask.settled_before, |oldest| oldest.min(ask.settled_before).minus(days::LATE));
+    let unused_since = needed_since.minus(USE_NOTED).millis();
     let sql = "DELETE FROM queue WHERE id IN (
                    SELECT id FROM queue
                    WHERE used_at < $1 AND next_at IS NULL AND NOT paused AND rest_until <= $2

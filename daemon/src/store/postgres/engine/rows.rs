@@ -67,8 +67,9 @@ static UPSERT_PENDING: LazyLock<String> = LazyLock::new(|| {
     let (columns, rows, set) = (names(&PENDING_ALL), rows_of(&PENDING_ALL), from_excluded(&PENDING_ALL));
     format!("INSERT INTO pending ({columns}) {rows} ORDER BY id ON CONFLICT (id) DO UPDATE SET {set}")
 });
-static SELECT_SETTLED: LazyLock<String> =
-    LazyLock::new(|| format!("SELECT {} FROM settled WHERE id = ANY($1)", names(&SETTLED_ALL)));
+static SELECT_SETTLED: LazyLock<String> = LazyLock::new(|| {
+    format!("SELECT {} FROM settled WHERE id = ANY($1) AND id >= $2 AND id <= $3", names(&SETTLED_ALL))
+});
 static SELECT_PENDING: LazyLock<String> =
     LazyLock::new(|| format!("SELECT {} FROM pending WHERE id = ANY($1)", names(&PENDING_ALL)));
 
@@ -103,6 +104,8 @@ pub(in super::super) async fn load(
     queues: &mut QueuesRead,
 ) -> Result<HashMap<CallbackId, Readable<Rows>>, PostgresError> {
     let mut found: HashMap<CallbackId, Readable<Rows>> = HashMap::new();
+    // Only the days between these two are looked at.
+    let (Some(first), Some(last)) = (ids.iter().min(), ids.iter().max()) else { return Ok(found) };
     // Pending first: a callback moves from there to settled, so it can't be missed between the two reads.
     let pending = client.prepare_cached(&locking.of(&SELECT_PENDING)).await?;
     for row in client.query(&pending, &[&ids]).await? {
@@ -111,7 +114,7 @@ pub(in super::super) async fn load(
         found.insert(id, read.map(|pending| Rows { settled: None, pending: Some(pending) }));
     }
     let settled = client.prepare_cached(&locking.of(&SELECT_SETTLED)).await?;
-    for row in client.query(&settled, &[&ids]).await? {
+    for row in client.query(&settled, &[&ids, first, last]).await? {
         let id = id_of(&row)?;
         match (
             kept_apart(read_settled(client, numbers, &row, queues).await)?,

@@ -25,7 +25,7 @@ pub(super) fn prune(connection: &Connection, ids: &mut IdCache, ask: &PruneAsk) 
     if queues > 0 {
         ids.forget_queues();
     }
-    Ok(Pruned { settled, dead_letters, event_ids, queues, next })
+    Ok(Pruned { settled, dead_letters, event_ids, queues, more_days: false, next })
 }
 
 /// One piece: ids in order, after those of the last piece. Ids begin with the time of their event. Nothing settles

@@ -1,0 +1,255 @@
+//! The days of `settled` and `attempt`: each day of ids is a partition of its own, so that what is old goes at once, and the disk gets its
+//! room back.
+//!
+//! An id begins with the time of its event. Days are made ahead. An id of any other time, because its event is old or its time is wrong,
+//! goes to the default partitions `settled_other` and `attempt_other`, from which rows are deleted one by one. A role that does not own
+//! the tables can't make days, so everything goes there.
+
+use std::time::Duration;
+
+use deadpool_postgres::{GenericClient, Object};
+
+use super::super::cells::Uuid;
+use super::super::error::PostgresError;
+use super::super::transaction::{Tx, commit};
+use super::super::turns::{self, Turn};
+use super::kept;
+use crate::base::clock::Timestamp;
+use crate::store::StoreError;
+
+const DAY_MILLIS: i64 = 86_400_000;
+/// Today and so many days more are there.
+const AHEAD: i64 = 3;
+/// A day of which more rows are still needed stays until fewer are.
+const MOVED_AT_MOST: usize = 10_000;
+/// Kept bodies that are forgotten at once.
+const BODIES: i64 = 2_000;
+/// How long a change of the partitions waits for its locks. Whoever comes meanwhile waits behind it.
+const LOCKS: &str = "SET LOCAL lock_timeout = '300ms'; SET LOCAL statement_timeout = '5min'";
+
+/// A day, as the number of days since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Day(i64);
+
+impl Day {
+    pub(super) fn of(at: Timestamp) -> Self {
+        Self(at.millis().max(0).div_euclid(DAY_MILLIS))
+    }
+
+    /// When the day begins.
+    pub(super) fn begin(self) -> Timestamp {
+        Timestamp::from_millis(self.0.saturating_mul(DAY_MILLIS))
+    }
+
+    fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+
+    /// The smallest id of the day.
+    fn first_id(self) -> Uuid {
+        first_id(self.begin())
+    }
+
+    /// Part of the names of its tables, such as `20261130`.
+    fn name(self) -> String {
+        self.begin().to_string().chars().take(10).filter(char::is_ascii_digit).collect()
+    }
+
+    /// The day whose table has this name.
+    fn of_table(name: &str) -> Option<Self> {
+        let digits = name.strip_prefix("settled_").filter(|digits| digits.len() == 8)?;
+        let date = jiff::civil::Date::strptime("%Y%m%d", digits).ok()?;
+        let midnight = date.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
+        Some(Self(midnight.timestamp().as_millisecond().div_euclid(DAY_MILLIS)))
+    }
+}
+
+/// The smallest id of events of this time.
+pub(super) fn first_id(at: Timestamp) -> Uuid {
+    let mut id = [0; 16];
+    id[..6].copy_from_slice(&at.millis().max(0).to_be_bytes()[2..]);
+    Uuid(id)
+}
+
+/// As SQL writes it.
+fn quoted(id: &Uuid) -> String {
+    format!("'{}'", scale_callback_serve::text::hex(&id.0))
+}
+
+/// The days that are there.
+pub(super) async fn there(client: &impl GenericClient) -> Result<Vec<Day>, PostgresError> {
+    let sql = "SELECT child.relname::text FROM pg_inherits
+               JOIN pg_class AS child ON child.oid = inhrelid WHERE inhparent = 'settled'::regclass";
+    let statement = client.prepare_cached(sql).await?;
+    let mut days: Vec<Day> = Vec::new();
+    for row in client.query(&statement, &[]).await? {
+        days.extend(Day::of_table(row.try_get(0)?));
+    }
+    days.sort_unstable();
+    Ok(days)
+}
+
+/// Whether the role of this session may make and drop days. Otherwise nobody does, and old rows are deleted one by one from all tables.
+pub(super) async fn are_ours(client: &impl GenericClient) -> Result<bool, PostgresError> {
+    let sql = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'settled'::regclass";
+    let statement = client.prepare_cached(sql).await?;
+    Ok(client.query_one(&statement, &[]).await?.try_get(0)?)
+}
+
+/// Makes today and the days ahead. Where that can't be done, rows go to the other ones, and nothing is lost.
+pub(super) async fn look_ahead(client: &mut Object, now: Timestamp) {
+    if let Err(error) = make_ahead(client, now).await {
+        let error = StoreError::from(error);
+        tracing::debug!(%error, "days of ended callbacks can't be made now");
+    }
+}
+
+/// Drops an old day, or does a part of it. True if there may be more to do.
+pub(super) async fn drop_old(client: &mut Object, settled_before: Timestamp) -> bool {
+    match drop_oldest(client, settled_before).await {
+        Ok(more) => more,
+        Err(error) => {
+            let error = StoreError::from(error);
+            tracing::debug!(%error, "an old day of ended callbacks can't be dropped now");
+            false
+        }
+    }
+}
+
+/// Makes today and the days ahead, as far as they are not there.
+async fn make_ahead(client: &mut Object, now: Timestamp) -> Result<(), PostgresError> {
+    if !are_ours(&*client).await? {
+        return Ok(());
+    }
+    let today = Day::of(now);
+    let known = there(&*client).await?;
+    for day in (0..=AHEAD).map(|ahead| Day(today.0 + ahead)) {
+        if !known.contains(&day) {
+            make(client, day).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn make(client: &mut Object, day: Day) -> Result<(), PostgresError> {
+    let transaction = client.transaction().await?;
+    transaction.batch_execute(LOCKS).await?;
+    // Rows that came before the day was made stay where they are, and so do all others of that day.
+    let there = "SELECT EXISTS (SELECT 1 FROM settled_other WHERE id >= $1 AND id < $2)
+                     OR EXISTS (SELECT 1 FROM attempt_other WHERE id >= $1 AND id < $2)";
+    let (first, next) = (day.first_id(), day.next().first_id());
+    let is_late: bool = transaction.query_one(there, &[&first, &next]).await?.try_get(0)?;
+    if is_late || !turns::take(&transaction, Turn::Days).await? {
+        return Ok(());
+    }
+    let (name, first, next) = (day.name(), quoted(&first), quoted(&next));
+    let sql = format!(
+        "CREATE TABLE IF NOT EXISTS settled_{name} PARTITION OF settled FOR VALUES FROM ({first}) TO ({next});
+         CREATE TABLE IF NOT EXISTS attempt_{name} PARTITION OF attempt FOR VALUES FROM ({first}) TO ({next});
+         CREATE INDEX IF NOT EXISTS settled_{name}_at ON settled_{name} USING brin (settled_at) WITH (autosummarize = on);"
+    );
+    transaction.batch_execute(&sql).await?;
+    commit(transaction).await?;
+    tracing::debug!(day = name, "a day of settled callbacks was made");
+    Ok(())
+}
+
+/// Drops the oldest day that lies before the cutoff. What is still needed of it, because it pends or settled since then, is moved to the
+/// other rows. Answers with true if there may be more to do.
+async fn drop_oldest(client: &mut Object, settled_before: Timestamp) -> Result<bool, PostgresError> {
+    if !are_ours(&*client).await? {
+        return Ok(false);
+    }
+    let known = there(&*client).await?;
+    let Some(day) = known.into_iter().find(|day| day.next().begin() <= settled_before) else { return Ok(false) };
+    let transaction = client.transaction().await?;
+    transaction.batch_execute(LOCKS).await?;
+    if !turns::take(&transaction, Turn::Days).await? {
+        return Ok(false);
+    }
+    // The first look costs nobody anything. A day that is needed by many stays.
+    let needed = needed(&transaction, day, settled_before).await?;
+    if needed.len() > MOVED_AT_MOST {
+        return Ok(false);
+    }
+    if forget_bodies(&transaction, day, &needed).await? {
+        commit(transaction).await?;
+        return Ok(true);
+    }
+    move_and_drop(transaction, day, settled_before).await
+}
+
+/// Forgets the kept bodies of a day, some at a time. False if there are none left.
+async fn forget_bodies(transaction: &Tx<'_>, day: Day, needed: &[Uuid]) -> Result<bool, PostgresError> {
+    let sql = "SELECT id FROM kept_body WHERE id >= $1 AND id < $2 AND NOT id = ANY($3) ORDER BY id LIMIT $4";
+    let found = transaction.query(sql, &[&day.first_id(), &day.next().first_id(), &needed, &BODIES]).await?;
+    let ids = found.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<Vec<Uuid>, PostgresError>>()?;
+    if ids.is_empty() {
+        return Ok(false);
+    }
+    let freed = kept::forget(transaction, &ids).await?;
+    kept::count(transaction, freed.saturating_neg()).await?;
+    Ok(true)
+}
+
+/// From the first statement on, nobody else reads or writes ended callbacks until the end. So what was needed is looked for again, by
+/// indexes alone.
+async fn move_and_drop(transaction: Tx<'_>, day: Day, settled_before: Timestamp) -> Result<bool, PostgresError> {
+    let name = day.name();
+    let detach = format!(
+        "ALTER TABLE settled DETACH PARTITION settled_{name}; ALTER TABLE attempt DETACH PARTITION attempt_{name};"
+    );
+    transaction.batch_execute(&detach).await?;
+    let needed = needed(&transaction, day, settled_before).await?;
+    if needed.len() > MOVED_AT_MOST {
+        return Ok(false);
+    }
+    for table in ["settled", "attempt"] {
+        let sql = format!("INSERT INTO {table}_other SELECT * FROM {table}_{name} WHERE id = ANY($1)");
+        transaction.execute(&sql, &[&needed]).await?;
+    }
+    transaction.batch_execute(&format!("DROP TABLE settled_{name}, attempt_{name}")).await?;
+    commit(transaction).await?;
+    tracing::info!(
+        day = name,
+        moved = needed.len(),
+        "a day of ended callbacks is older than they are kept, and was dropped"
+    );
+    Ok(true)
+}
+
+/// The callbacks of a day that are still needed, as far as it matters how many.
+async fn needed(transaction: &Tx<'_>, day: Day, settled_before: Timestamp) -> Result<Vec<Uuid>, PostgresError> {
+    let sql = format!(
+        "SELECT id FROM settled_{} WHERE settled_at >= $1
+         UNION SELECT id FROM pending WHERE id >= $2 AND id < $3 LIMIT {}",
+        day.name(),
+        MOVED_AT_MOST + 1
+    );
+    let found = transaction.query(&sql, &[&settled_before.millis(), &day.first_id(), &day.next().first_id()]).await?;
+    found.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+/// Rows of the days may be older than the cutoff by so much: a day goes as a whole, and ids of the next days may settle today.
+pub(super) const LATE: Duration = Duration::from_millis((DAY_MILLIS * (AHEAD + 2)).unsigned_abs());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_has_its_ids_and_its_name() {
+        let at = Timestamp::from_millis(1_796_072_645_123);
+        let day = Day::of(at);
+        assert_eq!(day.name(), "20261130");
+        assert_eq!(Day::of_table("settled_20261130"), Some(day));
+        for other in ["settled_other", "settled_2026113", "settled_20261399", "attempt_20261130"] {
+            assert_eq!(Day::of_table(other), None, "{other}");
+        }
+        let id = first_id(at);
+        assert!(day.first_id() <= id && id < day.next().first_id());
+        assert_eq!(Day::of(day.begin()), day);
+        assert_eq!(Day::of(Timestamp::from_millis(day.next().begin().millis() - 1)), day);
+        assert_eq!(quoted(&first_id(Timestamp::from_millis(0x0102_0304_0506))), "'01020304050600000000000000000000'");
+    }
+}
