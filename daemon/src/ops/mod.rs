@@ -50,8 +50,6 @@ use crate::deliver::space_watch::SpaceShort;
 use crate::flight::Inflight;
 use crate::intake::{Ask, KafkaState, Rereader};
 use crate::keyring::Keyring;
-use crate::model::endpoint::Origin;
-use crate::model::pause::{Pause, PauseScope};
 use crate::schedule::{ClaimWaker, Lanes};
 use crate::store::admin::{AdminStore, Made};
 use crate::store::reads::Reads;
@@ -163,16 +161,6 @@ impl Session {
     /// The present time, to which answers refer.
     pub fn now(&self) -> Timestamp {
         self.parts().clock.now()
-    }
-
-    /// Whether no pause holds this team, or this endpoint of it, as far as this instance knows.
-    pub fn is_delivering(&self, team: &str, origin: Option<&Origin>) -> bool {
-        !self.parts().directory.pauses().hold(&team.into(), origin)
-    }
-
-    /// The pause of this team as a whole, as this instance knows it.
-    pub fn pause_of(&self, team: &Arc<str>) -> Option<Pause> {
-        self.parts().directory.pauses().of(&PauseScope::Team(Arc::clone(team))).cloned()
     }
 
     /// Each operation begins with this.

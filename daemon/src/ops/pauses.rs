@@ -128,6 +128,16 @@ impl Session {
     }
 }
 
+/// Whether no pause holds this team, or this endpoint of it, as far as this instance knows.
+pub fn is_delivering(session: &Session, team: &str, origin: Option<&Origin>) -> bool {
+    !session.parts().directory.pauses().hold(&team.into(), origin)
+}
+
+/// The pause of this team as a whole, as this instance knows it.
+pub fn of_team(session: &Session, team: &Arc<str>) -> Option<Pause> {
+    session.parts().directory.pauses().of(&PauseScope::Team(Arc::clone(team))).cloned()
+}
+
 fn object(scope: &PauseScope) -> String {
     scope.team().map_or_else(|| "delivery".to_owned(), ToString::to_string)
 }

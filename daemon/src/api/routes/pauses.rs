@@ -5,6 +5,7 @@ use axum::Json;
 use super::super::extract::{Answer, Body, Nothing, Place, Query};
 use super::super::shapes::{DeliveryShape, PauseRequest, PauseShape, ResumedShape};
 use crate::ops::Session;
+use crate::ops::pauses::is_delivering;
 
 /// Whether callbacks are delivered, and what is paused.
 #[utoipa::path(get, path = "/delivery", tag = "delivery", responses((status = 200, body = DeliveryShape)))]
@@ -53,7 +54,7 @@ pub(super) async fn pause_team(
     responses((status = 200, body = ResumedShape)))]
 pub(super) async fn resume_team(session: Session, Place(team): Place<String>) -> Answer<ResumedShape> {
     session.resume_team(&team).await?;
-    let is_delivering = session.is_delivering(&team, None);
+    let is_delivering = is_delivering(&session, &team, None);
     Ok(Json(ResumedShape { team_id: Some(team), origin: None, is_delivering }))
 }
 
@@ -85,6 +86,6 @@ pub(super) async fn resume_endpoint(
     Place((team, origin)): Place<(String, String)>,
 ) -> Answer<ResumedShape> {
     let origin = session.resume_endpoint(&team, &origin).await?;
-    let is_delivering = session.is_delivering(&team, Some(&origin));
+    let is_delivering = is_delivering(&session, &team, Some(&origin));
     Ok(Json(ResumedShape { team_id: Some(team), origin: Some(origin.to_string()), is_delivering }))
 }

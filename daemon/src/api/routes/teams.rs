@@ -15,6 +15,7 @@ use super::super::shapes::{
 };
 use crate::model::team::{Mode, Team};
 use crate::ops::keys::NewKey;
+use crate::ops::pauses::of_team;
 use crate::ops::switch::Switch;
 use crate::ops::{Session, named, required};
 
@@ -117,7 +118,7 @@ pub(super) async fn delete_team(
 
 /// A team, with its pause.
 fn shape(session: &Session, team: &Team) -> TeamShape {
-    let paused = session.pause_of(&team.id);
+    let paused = of_team(session, &team.id);
     TeamShape { paused: paused.as_ref().map(PauseShape::new), ..TeamShape::new(team) }
 }
 

@@ -11,7 +11,7 @@ pub(in crate::cli) enum DeliveryCommand {
     Status,
     /// Pause all deliveries, of all teams and on all instances. Attempts that are under way end, and no other begins. Nothing is
     /// lost or given up.
-    #[command(after_help = "Example:\n  callbackd delivery pause --reason 'the network is being changed'")]
+    #[command(after_help = "Example:\n  callbackd delivery pause --reason maintenance")]
     Pause {
         /// Why, for those who look at it later.
         #[arg(long, value_name = "TEXT")]

@@ -109,7 +109,7 @@ pub(in crate::cli) enum TeamsCommand {
         yes: bool,
     },
     /// Pause the deliveries of a team. Its callbacks wait, and those of other teams go on.
-    #[command(after_help = "Example:\n  callbackd teams pause team_acme --reason 'they move their receiver'")]
+    #[command(after_help = "Example:\n  callbackd teams pause team_acme --reason maintenance")]
     Pause {
         /// The team's id.
         team: String,

@@ -2,6 +2,7 @@
 //! suites compare every other store with, so it stays as simple as its traits allow. For tests.
 
 mod admin;
+mod admin_state;
 mod again;
 mod engine;
 mod kept;
@@ -34,7 +35,7 @@ pub struct MemoryStore {
     keeping: Keeping,
     created_at: Timestamp,
     state: Mutex<State>,
-    admin: Mutex<admin::AdminState>,
+    admin: Mutex<admin_state::AdminState>,
 }
 
 /// What the engine writes.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use callbackd::base::clock::{Clock as _, ManualClock, Timestamp};
-use callbackd::model::attempt::Outcome;
+use callbackd::model::attempt::{Attempt, Outcome};
 use callbackd::model::callback::{CallbackId, EventKey};
 use callbackd::model::lease::{Facts, Token};
 use callbackd::model::retry::{Next, Reason};
@@ -50,7 +50,7 @@ impl World {
             url: None,
             body: bytes::Bytes::from_static(b"{\"task\":{}}"),
             number: 1,
-            attempt: attempt(outcome),
+            attempt: Attempt { begun_at: self.clock.now(), ..attempt(outcome) },
             next,
         };
         self.number += 1;
