@@ -1,0 +1,176 @@
+//! Why a request came again: two requests of one callback, one after the other, and what was done meanwhile. Pure.
+
+use std::time::{Duration, Instant};
+
+use super::daemon::DEADLINE;
+use super::incidents::Incident;
+use super::plan::Kind;
+use super::receipts::{End, Receipt};
+
+/// A callback whose answer was written this shortly before a kill may come again, because its settle was not durable yet.
+pub(crate) const WINDOW: Duration = Duration::from_millis(250);
+/// How long a daemon needs to go on after its store, or itself, stood still.
+const AFTERMATH: Duration = Duration::from_secs(2);
+/// The clocks of a deadline are read at both ends of a connection.
+const SLACK: Duration = Duration::from_millis(200);
+
+/// A cause that explains a repeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Cause {
+    /// The daemon was killed before the answer was written.
+    KilledOpen,
+    /// The daemon was killed at most [`WINDOW`] after the answer was written.
+    KilledAnswered,
+    /// The daemon stood still (SIGSTOP) past its session and its lease.
+    Paused,
+    /// The store was away or stood still, so that nothing could be settled.
+    StoreAway,
+    /// The answer came when the deadline had nearly passed, so the daemon counts it as a failure.
+    LateAnswer,
+}
+
+impl Cause {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::KilledOpen, Self::KilledAnswered, Self::Paused, Self::StoreAway, Self::LateAnswer];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::KilledOpen => "open at a kill",
+            Self::KilledAnswered => "answered at most 250 ms before a kill",
+            Self::Paused => "under way at a SIGSTOP",
+            Self::StoreAway => "under way while the store was away",
+            Self::LateAnswer => "answered at the deadline",
+        }
+    }
+}
+
+/// What a later request is to an earlier one of the same callback.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Again {
+    /// A retry of an attempt that failed, and that the daemon counted.
+    Retry,
+    /// A repeat, with its cause and the number of the incident that explains it, if one does.
+    Repeat(Cause, Option<usize>),
+    /// No fault explains it.
+    Unexplained(String),
+}
+
+/// Judges two requests of one callback that came one after the other.
+pub(crate) fn judge(earlier: &Receipt, later: &Receipt, incidents: &[Incident]) -> Again {
+    let failed = matches!(earlier.end, End::Refused(_) | End::Cut(_));
+    if failed && later.attempt > earlier.attempt {
+        return Again::Retry;
+    }
+    let ended = match earlier.end {
+        End::Open => None,
+        End::Accepted(at) | End::Refused(at) | End::Cut(at) => Some(at),
+    };
+    // The earlier exchange, up to its end or up to the later request.
+    let last = ended.unwrap_or(later.came).min(later.came);
+    for (number, incident) in incidents.iter().enumerate().filter(|(_, incident)| incident.run == Some(earlier.run)) {
+        if incident.kind == Kind::Kill && earlier.came <= incident.from && incident.from <= later.came {
+            match ended.map(|at| incident.from.saturating_duration_since(at)) {
+                None | Some(Duration::ZERO) => return Again::Repeat(Cause::KilledOpen, Some(number)),
+                Some(before) if before <= WINDOW => return Again::Repeat(Cause::KilledAnswered, Some(number)),
+                Some(_) => {}
+            }
+        }
+        if incident.kind == Kind::Pause && overlaps(incident, earlier.came, last) {
+            return Again::Repeat(Cause::Paused, Some(number));
+        }
+    }
+    for (number, incident) in incidents.iter().enumerate() {
+        let is_away = matches!(incident.kind, Kind::StoreStop | Kind::StoreKill | Kind::StoreFreeze | Kind::Failover);
+        if is_away && overlaps(incident, earlier.came, last) {
+            return Again::Repeat(Cause::StoreAway, Some(number));
+        }
+    }
+    if later.attempt > earlier.attempt && last.duration_since(earlier.came) + SLACK >= DEADLINE {
+        return Again::Repeat(Cause::LateAnswer, None);
+    }
+    Again::Unexplained(sentence(earlier, later, ended, incidents))
+}
+
+/// Whether an exchange from `came` to `ended` was under way, or not settled yet, during an incident.
+fn overlaps(incident: &Incident, came: Instant, ended: Instant) -> bool {
+    came <= incident.until + AFTERMATH && ended + WINDOW >= incident.from
+}
+
+fn sentence(earlier: &Receipt, later: &Receipt, ended: Option<Instant>, incidents: &[Incident]) -> String {
+    let answer = match earlier.end {
+        End::Open => "it had no answer".to_owned(),
+        End::Accepted(_) => "it was answered with 2xx".to_owned(),
+        End::Refused(_) => "it was answered with 500".to_owned(),
+        End::Cut(_) => "its connection was cut".to_owned(),
+    };
+    let ended = ended.map(|at| format!(" {:?} after it came", at.duration_since(earlier.came))).unwrap_or_default();
+    let killed = incidents.iter().find(|incident| incident.kind == Kind::Kill && incident.run == Some(earlier.run));
+    let killed = killed.map_or("that was never killed".to_owned(), |kill| {
+        match kill.from.checked_duration_since(earlier.came) {
+            Some(after) => format!("that was killed {after:?} after the request came"),
+            None => "that was killed before the request came".to_owned(),
+        }
+    });
+    format!(
+        "request {} of run {}, {killed}, at the receiver \"{}\": {answer}{ended}; {:?} after it, request {} of run {} came",
+        earlier.attempt,
+        earlier.run,
+        earlier.receiver.name(),
+        later.came.duration_since(earlier.came),
+        later.attempt,
+        later.run,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::event::Receiver;
+    use super::*;
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    fn receipt(run: u32, attempt: u32, came: Instant, end: End) -> Receipt {
+        Receipt { id: "cb".into(), task: 1, attempt, run, receiver: Receiver::Prompt, body: 0, came, end }
+    }
+
+    fn incident(kind: Kind, run: u32, from: Instant, lasts: Duration) -> Incident {
+        Incident { kind, from, until: from + lasts, run: Some(run), unsettled: None }
+    }
+
+    #[test]
+    fn a_repeat_is_attributed_to_the_fault_that_it_falls_under() {
+        let now = Instant::now();
+        let kill = [incident(Kind::Kill, 1, now + ms(1_000), ms(500))];
+        let again = |end, incidents: &[Incident]| {
+            judge(&receipt(1, 1, now, end), &receipt(2, 1, now + ms(5_000), End::Open), incidents)
+        };
+        assert_eq!(again(End::Open, &kill), Again::Repeat(Cause::KilledOpen, Some(0)));
+        assert_eq!(again(End::Accepted(now + ms(1_200)), &kill), Again::Repeat(Cause::KilledOpen, Some(0)));
+        assert_eq!(again(End::Accepted(now + ms(900)), &kill), Again::Repeat(Cause::KilledAnswered, Some(0)));
+        assert!(matches!(again(End::Accepted(now + ms(700)), &kill), Again::Unexplained(_)));
+        assert!(matches!(again(End::Accepted(now + ms(900)), &[]), Again::Unexplained(_)));
+        // Another run was killed.
+        let other = [incident(Kind::Kill, 3, now + ms(1_000), ms(500))];
+        assert!(matches!(again(End::Accepted(now + ms(900)), &other), Again::Unexplained(_)));
+        let pause = [incident(Kind::Pause, 1, now + ms(100), ms(4_000))];
+        assert_eq!(again(End::Accepted(now + ms(1)), &pause), Again::Repeat(Cause::Paused, Some(0)));
+        let away = [incident(Kind::StoreStop, 9, now + ms(100), ms(400))];
+        assert_eq!(again(End::Accepted(now + ms(1)), &away), Again::Repeat(Cause::StoreAway, Some(0)));
+        assert!(matches!(
+            again(End::Accepted(now + ms(1)), &[incident(Kind::Cut, 9, now, ms(400))]),
+            Again::Unexplained(_)
+        ));
+    }
+
+    #[test]
+    fn a_failed_attempt_that_was_counted_is_retried_and_no_repeat() {
+        let now = Instant::now();
+        for end in [End::Refused(now), End::Cut(now)] {
+            let earlier = receipt(1, 1, now, end);
+            assert_eq!(judge(&earlier, &receipt(1, 2, now + ms(300), End::Open), &[]), Again::Retry);
+            assert!(matches!(judge(&earlier, &receipt(1, 1, now + ms(300), End::Open), &[]), Again::Unexplained(_)));
+        }
+    }
+}
