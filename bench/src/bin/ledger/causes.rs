@@ -23,22 +23,31 @@ pub(crate) enum Cause {
     KilledAnswered,
     /// The daemon stood still (SIGSTOP) past its session and its lease.
     Paused,
-    /// The store was away or stood still, so that nothing could be settled.
+    /// The store was away or stood still, and the daemon was killed or stopped before it could settle.
+    EndedWhileStoreAway,
+    /// The store was away or stood still so long that the daemon lost the lease or the partition.
     StoreAway,
     /// The answer came when the deadline had nearly passed, so the daemon counts it as a failure.
     LateAnswer,
 }
 
 impl Cause {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::KilledOpen, Self::KilledAnswered, Self::Paused, Self::StoreAway, Self::LateAnswer];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::KilledOpen,
+        Self::KilledAnswered,
+        Self::Paused,
+        Self::EndedWhileStoreAway,
+        Self::StoreAway,
+        Self::LateAnswer,
+    ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::KilledOpen => "open at a kill",
             Self::KilledAnswered => "answered at most 250 ms before a kill",
             Self::Paused => "under way at a SIGSTOP",
-            Self::StoreAway => "under way while the store was away",
+            Self::EndedWhileStoreAway => "unsettled at a kill or stop, with the store away",
+            Self::StoreAway => "unsettled while the store was away",
             Self::LateAnswer => "answered at the deadline",
         }
     }
@@ -82,7 +91,12 @@ pub(crate) fn judge(earlier: &Receipt, later: &Receipt, incidents: &[Incident]) 
     for (number, incident) in incidents.iter().enumerate() {
         let is_away = matches!(incident.kind, Kind::StoreStop | Kind::StoreKill | Kind::StoreFreeze | Kind::Failover);
         if is_away && overlaps(incident, earlier.came, last) {
-            return Again::Repeat(Cause::StoreAway, Some(number));
+            let has_ended = incidents.iter().any(|end| {
+                let ends = matches!(end.kind, Kind::Kill | Kind::Restart | Kind::Join);
+                ends && end.run == Some(earlier.run) && end.until >= last && end.from <= later.came
+            });
+            let cause = if has_ended { Cause::EndedWhileStoreAway } else { Cause::StoreAway };
+            return Again::Repeat(cause, Some(number));
         }
     }
     if later.attempt > earlier.attempt && last.duration_since(earlier.came) + SLACK >= DEADLINE {

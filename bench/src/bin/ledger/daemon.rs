@@ -60,7 +60,6 @@ impl Daemon {
              [store]\npath = \"{folder}/store\"\nurl = \"{url}\"\n[keyring]\nfile = \"{keyring}\"\n\
              [ops]\nlisten = \"{ops}\"\n[api]\nlisten = \"\"\n\
              [deliver]\nlease = \"{lease}s\"\ntotal_timeout = \"{deadline}s\"\nhead_timeout = \"{deadline}s\"\n\
-             per_endpoint = 128\nper_origin = 128\nper_team_percent = 100\n\
              [retry]\nfirst = \"300ms\"\ndoublings = 5\nretries = 20\nhorizon = \"10m\"\n\
              [log]\nformat = \"human\"\n[[egress.allow]]\nnet = \"127.0.0.0/8\"\n",
             servers = common.servers,

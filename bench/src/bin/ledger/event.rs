@@ -12,6 +12,14 @@ pub(crate) const TEAM: &str = "team_ledger";
 /// Its callbacks have two retries only, so that they can be exhausted.
 pub(crate) const TEAM_OF_FEW_RETRIES: &str = "team_of_few_retries";
 
+/// What decides the events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mix {
+    pub(crate) seed: u64,
+    /// How many of a thousand receivers are slow.
+    pub(crate) slow: u64,
+}
+
 /// How a block is produced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -59,9 +67,8 @@ impl Receiver {
     pub(crate) const LISTENING: [Self; 7] =
         [Self::Prompt, Self::Slow, Self::Hangs, Self::Resets, Self::Fails, Self::Refuses, Self::Never];
 
-    /// The share of each in thousandths. The rest goes to prompt ones.
-    const SHARES: [(Self, u64); 8] = [
-        (Self::Slow, 60),
+    /// The share of each in thousandths, besides slow ones. The rest goes to prompt ones.
+    const SHARES: [(Self, u64); 7] = [
         (Self::Hangs, 10),
         (Self::Resets, 20),
         (Self::Fails, 30),
@@ -71,8 +78,8 @@ impl Receiver {
         (Self::Denied, 3),
     ];
 
-    fn of(mut thousandth: u64) -> Self {
-        for (receiver, share) in Self::SHARES {
+    fn of(mut thousandth: u64, slow: u64) -> Self {
+        for (receiver, share) in Self::SHARES.into_iter().chain([(Self::Slow, slow)]) {
             if thousandth < share {
                 return receiver;
             }
@@ -112,14 +119,14 @@ pub(crate) const DELIVERED: Fate = Fate::Ends("delivered", None);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Event {
     pub(crate) n: u64,
-    seed: u64,
+    mix: Mix,
     pub(crate) role: Role,
     pub(crate) receiver: Receiver,
 }
 
 /// How a block is produced: one in four is a transaction, and of these one in six is aborted.
-pub(crate) fn way_of_block(seed: u64, block: u64) -> Way {
-    let mut random = Seed::new(seed ^ block.wrapping_mul(0x51_7c_c1_b7_27_22_0a_95));
+pub(crate) fn way_of_block(mix: Mix, block: u64) -> Way {
+    let mut random = Seed::new(mix.seed ^ block.wrapping_mul(0x51_7c_c1_b7_27_22_0a_95));
     match (random.below(4), random.below(6)) {
         (0, 0) => Way::Aborted,
         (0, _) => Way::Committed,
@@ -132,22 +139,22 @@ fn random_of(seed: u64, n: u64) -> Seed {
 }
 
 impl Event {
-    pub(crate) fn of(seed: u64, n: u64) -> Self {
-        let mut random = random_of(seed, n);
-        let receiver = Receiver::of(random.below(1_000));
+    pub(crate) fn of(mix: Mix, n: u64) -> Self {
+        let mut random = random_of(mix.seed, n);
+        let receiver = Receiver::of(random.below(1_000), mix.slow);
         let role = match random.below(1_000) {
-            dice @ 0..50 => Self::related(seed, n, dice, &mut random),
+            dice @ 0..50 => Self::related(mix, n, dice, &mut random),
             50..53 => Role::Garbage,
             _ => Role::Original,
         };
-        Self { n, seed, role, receiver }
+        Self { n, mix, role, receiver }
     }
 
     /// A copy, or an event with another one's id, if the block has an original before it that has an id.
-    fn related(seed: u64, n: u64, dice: u64, random: &mut Seed) -> Role {
+    fn related(mix: Mix, n: u64, dice: u64, random: &mut Seed) -> Role {
         let begin = n - n % BLOCK;
         let Some(before) = (n > begin).then(|| begin + random.below(n - begin)) else { return Role::Original };
-        let other = Self::of(seed, before);
+        let other = Self::of(mix, before);
         match other.role {
             Role::Original if other.event_id().is_none() => Role::Original,
             Role::Original if dice < 40 => Role::CopyOf(before),
@@ -169,15 +176,15 @@ impl Event {
             Role::CopyOf(other) | Role::ReusesIdOf(other) => other,
             _ => self.n,
         };
-        i32::try_from(random_of(self.seed ^ 0x5bd1, keyed_by).below(6)).unwrap_or(0)
+        i32::try_from(random_of(self.mix.seed ^ 0x5bd1, keyed_by).below(6)).unwrap_or(0)
     }
 
     /// A third has ids with a time in them, a third has ids without, and a third has none.
     fn event_id(&self) -> Option<String> {
         if let Role::CopyOf(other) | Role::ReusesIdOf(other) = self.role {
-            return Self::of(self.seed, other).event_id();
+            return Self::of(self.mix, other).event_id();
         }
-        let mut random = random_of(self.seed ^ 0xe7e7, self.n);
+        let mut random = random_of(self.mix.seed ^ 0xe7e7, self.n);
         match random.below(3) {
             0 => Some(samples::uuid_v7(1_764_000_000_000 + self.n, &mut random)),
             1 => Some(format!("evt-{:016x}", random.next_u64())),
@@ -206,7 +213,7 @@ impl Event {
     /// The record's value. `url_of` gives the address of a receiver that listens.
     pub(crate) fn value(&self, url_of: impl Fn(Receiver) -> String) -> String {
         match self.role {
-            Role::CopyOf(other) => return Self::of(self.seed, other).value(url_of),
+            Role::CopyOf(other) => return Self::of(self.mix, other).value(url_of),
             Role::Garbage => return format!("event {} is not JSON", self.n),
             Role::Original | Role::ReusesIdOf(_) => {}
         }
@@ -215,14 +222,14 @@ impl Event {
             Receiver::Denied => Some("http://10.255.255.1/denied".to_owned()),
             listening => Some(url_of(listening)),
         };
-        let mut random = random_of(self.seed ^ 0x7a5c, self.n);
+        let mut random = random_of(self.mix.seed ^ 0x7a5c, self.n);
         let task_id = task_id(self.n);
         let kind = Kind::ALL[usize::try_from(random.below(7)).unwrap_or(0)];
         let items = 1 + random.below(8);
         let wanted = Wanted { kind, task_id: &task_id, callback_url: url.as_deref(), is_test: false, items };
         let team = match self.role {
             // An id is reused within a team.
-            Role::ReusesIdOf(other) => Self::of(self.seed, other).team(),
+            Role::ReusesIdOf(other) => Self::of(self.mix, other).team(),
             _ => self.team(),
         };
         samples::envelope(team, self.event_id().as_deref(), &samples::task(&wanted, &mut random))
@@ -242,16 +249,18 @@ pub(crate) fn number_of(task_id: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
+    const MIX: Mix = Mix { seed: 7, slow: 60 };
+
     #[test]
     fn every_kind_of_event_is_there_and_copies_follow_their_originals() {
-        let all: Vec<_> = (0..20_000).map(|n| Event::of(7, n)).collect();
+        let all: Vec<_> = (0..20_000).map(|n| Event::of(MIX, n)).collect();
         for receiver in Receiver::LISTENING {
             assert!(all.iter().any(|event| event.receiver == receiver), "{receiver:?}");
         }
         let (mut copies, mut reused) = (0, 0);
         for event in &all {
             let (Role::CopyOf(other) | Role::ReusesIdOf(other)) = event.role else { continue };
-            let original = Event::of(7, other);
+            let original = Event::of(MIX, other);
             assert!(other < event.n && other / BLOCK == event.n / BLOCK);
             assert_eq!(original.partition(), event.partition());
             assert_eq!(original.role, Role::Original);

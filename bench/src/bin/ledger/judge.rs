@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::causes::{self, Again, Cause};
-use super::event::{DELIVERED, Event, Fate, Receiver, Role};
+use super::event::{DELIVERED, Event, Fate, Mix, Receiver, Role};
 use super::incidents::Incident;
 use super::plan::Kind;
 use super::produced::{Produced, Said};
@@ -58,7 +58,7 @@ pub(crate) struct Violation {
 
 /// All records of a run.
 pub(crate) struct Books {
-    pub(crate) seed: u64,
+    pub(crate) mix: Mix,
     pub(crate) produced: std::sync::Arc<Produced>,
     pub(crate) receipts: Vec<Receipt>,
     pub(crate) refused: Vec<String>,
@@ -129,7 +129,7 @@ fn expectation(books: &Books, event: &Event) -> (bool, bool) {
 }
 
 fn event(books: &Books, n: u64, receipts: &[&Receipt], findings: &mut Findings) {
-    let event = Event::of(books.seed, n);
+    let event = Event::of(books.mix, n);
     let (must, may) = expectation(books, &event);
     let rows = books.stored.rows.get(&n).map_or(&[][..], Vec::as_slice);
     if !may {
@@ -197,13 +197,13 @@ fn letters(books: &Books, findings: &mut Findings) {
             continue;
         };
         found.insert(n, &letter.reason);
-        let fate = Event::of(books.seed, n).fate();
+        let fate = Event::of(books.mix, n).fate();
         if !matches!(fate, Fate::DeadLetter(reason) if reason == letter.reason) {
             findings.is_wrong(Wrong::State, n, format!("it is a dead letter, {}, instead of {fate:?}", letter.reason));
         }
     }
     for n in 0..books.produced.events() {
-        let event = Event::of(books.seed, n);
+        let event = Event::of(books.mix, n);
         let Fate::DeadLetter(reason) = event.fate() else { continue };
         if !expectation(books, &event).0 {
             continue;

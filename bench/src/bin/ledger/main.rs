@@ -29,6 +29,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser as _;
+use event::Mix;
 use judge::{Books, Wrong};
 use options::{Options, StoreKind};
 use produced::Produced;
@@ -82,19 +83,20 @@ async fn run(options: Options) -> anyhow::Result<bool> {
     );
     let world = Arc::new(World::start(&options).await?);
     println!("everything runs after {:.0} s", begun.elapsed().as_secs_f64());
+    let mix = Mix { seed, slow: options.slow };
     let produced = Arc::new(Produced::new(options.events));
     let watching = tokio::spawn({
         let world = Arc::clone(&world);
         async move { world.watch().await }
     });
-    produce_with_faults(&options, seed, &world, &produced).await?;
+    produce_with_faults(&options, mix, &world, &produced).await?;
     println!("produced and healed after {:.0} s", begun.elapsed().as_secs_f64());
     let quiet = records::await_quiet(&world, options.patience()).await;
     watching.abort();
     // A task that was aborted is dropped by then.
     watching.await.ok();
     let books = Books {
-        seed,
+        mix,
         produced,
         stored: records::read(&world).await?,
         receipts: world.receipts.taken(),
@@ -102,7 +104,7 @@ async fn run(options: Options) -> anyhow::Result<bool> {
         incidents: world.incidents.taken(),
     };
     let mut findings = judge::judge(&books);
-    let takeovers = takeover::takeovers(seed, &books.receipts, &books.incidents);
+    let takeovers = takeover::takeovers(mix, &books.receipts, &books.incidents);
     for late in takeovers.iter().filter(|takeover| !takeover.is_disturbed && takeover.took > takeover::bound()) {
         findings.is_wrong(Wrong::Takeover, format!("run {}", late.run), format!("it took {:?}", late.took));
     }
@@ -114,7 +116,9 @@ async fn run(options: Options) -> anyhow::Result<bool> {
     }
     report::print(&books, &findings, &takeovers, begun.elapsed());
     let is_right = findings.violations.is_empty();
-    if !is_right && let Some(world) = Arc::into_inner(world) {
+    if (!is_right || options.keep_logs)
+        && let Some(world) = Arc::into_inner(world)
+    {
         println!("the daemons' logs are in {}", world.keep_logs().display());
     }
     println!("{}: seed {seed}", if is_right { "the records agree" } else { "THE RECORDS DO NOT AGREE" });
@@ -124,13 +128,13 @@ async fn run(options: Options) -> anyhow::Result<bool> {
 /// Produces the events while the schedule's faults come. Returns when all events are produced and all faults are over.
 async fn produce_with_faults(
     options: &Options,
-    seed: u64,
+    mix: Mix,
     world: &Arc<World>,
     produced: &Arc<Produced>,
 ) -> anyhow::Result<()> {
     let urls = world.receivers.urls();
     let plan = Arc::new(producer::Plan {
-        seed,
+        mix,
         duration: options.duration(),
         servers: world.servers.clone(),
         produced: Arc::clone(produced),
@@ -140,12 +144,13 @@ async fn produce_with_faults(
     // Whatever ends this function ends the producers.
     let _stop = StopAtDrop(Arc::clone(&plan));
     let wanted = plan::Wanted {
-        seed,
+        seed: mix.seed,
         duration: options.duration(),
         kills: options.kills,
         has_postgres: options.store == StoreKind::Postgres,
         has_several: options.daemons() > 1,
         kinds: options.kinds(),
+        times: options.times,
     };
     let mut producers = tokio::task::JoinSet::new();
     for produce in [producer::plain, producer::transactions] {

@@ -46,6 +46,15 @@ pub(crate) struct Options {
     /// The faults that come, separated by commas. The default is all that the store allows.
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_enum)]
     pub(crate) faults: Vec<Kind>,
+    /// How often each of the other faults comes. The default is a number that fits the duration.
+    #[arg(long, value_name = "N")]
+    pub(crate) times: Option<usize>,
+    /// How many of a thousand callbacks go to a receiver that is slow.
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    pub(crate) slow: u64,
+    /// Keep the daemons' logs. They are kept anyway if something is wrong.
+    #[arg(long)]
+    pub(crate) keep_logs: bool,
     /// How long the daemons have to settle everything after the last fault, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 90)]
     pub(crate) patience: u64,
@@ -75,6 +84,9 @@ impl Options {
         }
         if !(10..=36_000).contains(&self.duration) {
             return Err("--duration: a number of seconds from 10 to 36000".to_owned());
+        }
+        if self.slow > 900 {
+            return Err("--slow: a number from 0 to 900".to_owned());
         }
         let daemon = self.daemon();
         if !daemon.is_file() {

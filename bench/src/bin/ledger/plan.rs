@@ -86,9 +86,9 @@ impl Kind {
     /// How often it comes in so many minutes, besides kills.
     fn times(self, minutes: f64) -> usize {
         let per_minute = match self {
-            Self::Kill => return 0,
+            Self::Kill => 0.0,
             // One standby is there, so one failover.
-            Self::Failover => return 1,
+            Self::Failover => 0.1,
             Self::Restart | Self::Terminate => 1.0,
             Self::Join | Self::Cut | Self::Refuse => 0.5,
             Self::Pause => 0.3,
@@ -104,9 +104,10 @@ impl Kind {
         match self {
             Self::Kill => (100, 4_000),
             Self::Restart => (100, 3_000),
-            // A server still sees the session of a paused daemon. So its partitions go to others only after its session in Kafka
-            // (3 s) and the patience with a living owner (3 + 5 s) have passed.
-            Self::Pause => (11_500, 2_500),
+            // The partitions of a paused daemon go to others when its session in Kafka is over (3 s), and PostgreSQL has ended the
+            // transaction in which it stands still (5 s), or else the patience with a living owner is over (3 + 5 s). Most damage
+            // is done if it goes on just after that.
+            Self::Pause => (5_500, 8_500),
             Self::Join => (4_000, 4_000),
             Self::KafkaStop | Self::KafkaKill | Self::StoreStop | Self::StoreKill => (500, 4_000),
             Self::StoreFreeze => (3_000, 2_500),
@@ -129,6 +130,8 @@ pub(crate) struct Wanted {
     /// Several daemons run, so that others take over while one is away.
     pub(crate) has_several: bool,
     pub(crate) kinds: Vec<Kind>,
+    /// How often each kind comes, besides kills and a failover.
+    pub(crate) times: Option<usize>,
 }
 
 /// How much longer a killed daemon stays away whose work others must take over.
@@ -150,7 +153,11 @@ pub(crate) fn schedule(wanted: &Wanted) -> Vec<Step> {
     let minutes = wanted.duration.as_secs_f64() / 60.0;
     let mut steps = Vec::new();
     for kind in wanted.kinds.iter().copied().filter(|kind| wanted.has_postgres || !kind.needs_postgres()) {
-        let times = if kind == Kind::Kill { wanted.kills } else { kind.times(minutes) };
+        let times = match kind {
+            Kind::Kill => wanted.kills,
+            Kind::Failover => 1,
+            _ => wanted.times.unwrap_or_else(|| kind.times(minutes)),
+        };
         let (least, more) = kind.length();
         // Long faults begin early enough to end within the run, and the first daemons get a moment to start.
         let (first, last) = (2_000, (wanted.duration.as_millis() as u64).saturating_sub(least / 2 + 1_000));
@@ -176,7 +183,15 @@ mod tests {
 
     fn wanted(seconds: u64, has_postgres: bool) -> Wanted {
         let duration = Duration::from_secs(seconds);
-        Wanted { seed: 1, duration, kills: 50, has_postgres, has_several: has_postgres, kinds: Kind::ALL.to_vec() }
+        Wanted {
+            seed: 1,
+            duration,
+            kills: 50,
+            has_postgres,
+            has_several: has_postgres,
+            kinds: Kind::ALL.to_vec(),
+            times: None,
+        }
     }
 
     #[test]

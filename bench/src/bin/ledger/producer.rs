@@ -12,7 +12,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
 
-use super::event::{BLOCK, Event, Receiver, Way, task_id, way_of_block};
+use super::event::{BLOCK, Event, Mix, Receiver, Way, task_id, way_of_block};
 use super::produced::{Produced, Said};
 
 pub(crate) const TOPIC: &str = "ledger";
@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// What both threads share.
 pub(crate) struct Plan {
-    pub(crate) seed: u64,
+    pub(crate) mix: Mix,
     pub(crate) duration: Duration,
     pub(crate) servers: String,
     pub(crate) produced: Arc<Produced>,
@@ -88,7 +88,7 @@ pub(crate) fn plain(plan: &Plan) -> anyhow::Result<()> {
     let producer: ThreadedProducer<Notes> = plan.client().create_with_context(notes).context("make a producer")?;
     let begun = Instant::now();
     for n in 0..plan.produced.events() {
-        if way_of_block(plan.seed, n / BLOCK) != Way::Plain {
+        if way_of_block(plan.mix, n / BLOCK) != Way::Plain {
             continue;
         }
         if !plan.await_turn(begun, n) {
@@ -102,7 +102,7 @@ pub(crate) fn plain(plan: &Plan) -> anyhow::Result<()> {
 }
 
 fn send(plan: &Plan, producer: &ThreadedProducer<Notes>, n: u64) -> anyhow::Result<()> {
-    let event = Event::of(plan.seed, n);
+    let event = Event::of(plan.mix, n);
     let (key, value) = (task_id(event.original()), event.value(&plan.url_of));
     plan.produced.note(n, Said::Unknown);
     let opaque = usize::try_from(n)?;
@@ -136,7 +136,7 @@ pub(crate) fn transactions(plan: &Plan) -> anyhow::Result<()> {
     let mut producer = transactional(plan)?;
     let begun = Instant::now();
     for block in 0..plan.produced.events().div_ceil(BLOCK) {
-        let way = way_of_block(plan.seed, block);
+        let way = way_of_block(plan.mix, block);
         let last = ((block + 1) * BLOCK).min(plan.produced.events());
         if way == Way::Plain {
             continue;

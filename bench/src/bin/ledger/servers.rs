@@ -132,11 +132,6 @@ impl Databases {
         self.wires.iter().for_each(|wire| wire.cut_one_in(count, seed));
     }
 
-    /// How many COMMITs were cut.
-    pub(crate) fn cuts(&self) -> u64 {
-        self.wires.iter().map(|wire| wire.cuts().0 + wire.cuts().1).sum()
-    }
-
     /// Ends so many sessions of daemons in the middle of what they do. Returns how many it were.
     pub(crate) fn terminate(&self, sessions: u32) -> u64 {
         let sql = format!(

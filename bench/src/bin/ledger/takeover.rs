@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::causes::{Again, Cause, judge};
 use super::daemon::{LEASE, SESSION};
-use super::event::Event;
+use super::event::{Event, Mix};
 use super::incidents::Incident;
 use super::plan::Kind;
 use super::receipts::Receipt;
@@ -32,9 +32,9 @@ pub(crate) struct Takeover {
 }
 
 /// The takeovers that can be measured: a kill of a daemon that had no partition and nothing under way has none.
-pub(crate) fn takeovers(seed: u64, receipts: &[Receipt], incidents: &[Incident]) -> Vec<Takeover> {
+pub(crate) fn takeovers(mix: Mix, receipts: &[Receipt], incidents: &[Incident]) -> Vec<Takeover> {
     let partition_of: HashMap<u64, i32> =
-        receipts.iter().map(|receipt| (receipt.task, Event::of(seed, receipt.task).partition())).collect();
+        receipts.iter().map(|receipt| (receipt.task, Event::of(mix, receipt.task).partition())).collect();
     let first: Vec<(&Receipt, i32)> = receipts
         .iter()
         .filter(|receipt| receipt.attempt == 1)
@@ -101,6 +101,8 @@ mod tests {
     use super::super::receipts::End;
     use super::*;
 
+    const MIX: Mix = Mix { seed: 3, slow: 60 };
+
     #[test]
     fn a_takeover_lasts_until_every_partition_and_every_callback_goes_on() {
         let now = Instant::now();
@@ -115,11 +117,11 @@ mod tests {
             came: at(millis),
             end: if task == 0 { End::Open } else { End::Accepted(at(millis)) },
         };
-        let same = (1..1_000).filter(|n| Event::of(3, *n).partition() == Event::of(3, 0).partition());
+        let same = (1..1_000).filter(|n| Event::of(MIX, *n).partition() == Event::of(MIX, 0).partition());
         let same: Vec<u64> = same.take(2).collect();
         let kill = Incident { kind: Kind::Kill, from: at(500), until: at(700), run: Some(1), unsettled: None };
         let mut receipts = vec![receipt(same[0], 1, 100), receipt(0, 1, 200), receipt(same[1], 2, 3_000)];
-        let took = |receipts: &[Receipt], incidents: &[Incident]| takeovers(3, receipts, incidents);
+        let took = |receipts: &[Receipt], incidents: &[Incident]| takeovers(MIX, receipts, incidents);
         let expected = Takeover { run: 1, took: Duration::from_millis(2_500), is_disturbed: false };
         assert_eq!(took(&receipts, std::slice::from_ref(&kill)), [expected]);
         receipts.push(receipt(0, 2, 9_500));
