@@ -11,6 +11,11 @@ use super::receipts::{End, Receipt};
 pub(crate) const WINDOW: Duration = Duration::from_millis(250);
 /// How long a daemon needs to go on after its store, or itself, stood still.
 const AFTERMATH: Duration = Duration::from_secs(2);
+/// How long the locks of a daemon that stands still can hold others: PostgreSQL ends its transaction after 5 s, and those that wait
+/// try again after 2 s at most. If one that waited is stopped as well, its own transaction begins to hold them then.
+const BLOCKED: Duration = Duration::from_secs(8);
+/// No lease ends earlier than this after the begin of its attempt: an attempt begins only if its deadline and 5 s fit into the lease.
+const SHORTEST_LEASE: Duration = DEADLINE.saturating_add(Duration::from_millis(4_500));
 /// The clocks of a deadline are read at both ends of a connection.
 const SLACK: Duration = Duration::from_millis(200);
 
@@ -27,17 +32,20 @@ pub(crate) enum Cause {
     EndedWhileStoreAway,
     /// The store was away or stood still so long that the daemon lost the lease or the partition.
     StoreAway,
+    /// A daemon that stood still held locks in PostgreSQL, so that others could not settle before their leases ended.
+    StoreBlocked,
     /// The answer came when the deadline had nearly passed, so the daemon counts it as a failure.
     LateAnswer,
 }
 
 impl Cause {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::KilledOpen,
         Self::KilledAnswered,
         Self::Paused,
         Self::EndedWhileStoreAway,
         Self::StoreAway,
+        Self::StoreBlocked,
         Self::LateAnswer,
     ];
 
@@ -48,6 +56,7 @@ impl Cause {
             Self::Paused => "under way at a SIGSTOP",
             Self::EndedWhileStoreAway => "unsettled at a kill or stop, with the store away",
             Self::StoreAway => "unsettled while the store was away",
+            Self::StoreBlocked => "lease ended behind the locks of a stopped one",
             Self::LateAnswer => "answered at the deadline",
         }
     }
@@ -97,6 +106,14 @@ pub(crate) fn judge(earlier: &Receipt, later: &Receipt, incidents: &[Incident]) 
             });
             let cause = if has_ended { Cause::EndedWhileStoreAway } else { Cause::StoreAway };
             return Again::Repeat(cause, Some(number));
+        }
+    }
+    // A repeat that comes earlier than a lease can end has another cause.
+    if later.came.duration_since(earlier.came) >= SHORTEST_LEASE {
+        for (number, incident) in incidents.iter().enumerate().filter(|(_, incident)| incident.kind == Kind::Pause) {
+            if last + WINDOW >= incident.from && earlier.came <= incident.from + BLOCKED {
+                return Again::Repeat(Cause::StoreBlocked, Some(number));
+            }
         }
     }
     if later.attempt > earlier.attempt && last.duration_since(earlier.came) + SLACK >= DEADLINE {
@@ -170,6 +187,12 @@ mod tests {
         assert!(matches!(again(End::Accepted(now + ms(900)), &other), Again::Unexplained(_)));
         let pause = [incident(Kind::Pause, 1, now + ms(100), ms(4_000))];
         assert_eq!(again(End::Accepted(now + ms(1)), &pause), Again::Repeat(Cause::Paused, Some(0)));
+        // Another one stood still: only a lease that ended explains it.
+        let other = [incident(Kind::Pause, 3, now + ms(100), ms(4_000))];
+        assert!(matches!(again(End::Accepted(now + ms(1)), &other), Again::Unexplained(_)));
+        let much_later = receipt(2, 1, now + ms(9_500), End::Open);
+        let earlier = receipt(1, 1, now, End::Accepted(now + ms(1)));
+        assert_eq!(judge(&earlier, &much_later, &other), Again::Repeat(Cause::StoreBlocked, Some(0)));
         let away = [incident(Kind::StoreStop, 9, now + ms(100), ms(400))];
         assert_eq!(again(End::Accepted(now + ms(1)), &away), Again::Repeat(Cause::StoreAway, Some(0)));
         assert!(matches!(

@@ -119,7 +119,10 @@ async fn run(options: Options) -> anyhow::Result<bool> {
     if (!is_right || options.keep_logs)
         && let Some(world) = Arc::into_inner(world)
     {
-        println!("the daemons' logs are in {}", world.keep_logs().display());
+        let folder = world.keep_logs();
+        // The logs have the times of the wall clock, so the list of what was done has them, too.
+        std::fs::write(folder.join("faults.txt"), report::timeline(&books.incidents, SystemTime::now()))?;
+        println!("the daemons' logs, and a list of the faults, are in {}", folder.display());
     }
     println!("{}: seed {seed}", if is_right { "the records agree" } else { "THE RECORDS DO NOT AGREE" });
     Ok(is_right)

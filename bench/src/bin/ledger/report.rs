@@ -1,7 +1,7 @@
 //! Prints what came out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::causes::Cause;
 use super::event::{DELIVERED, Fate};
@@ -92,4 +92,20 @@ fn print_takeovers(takeovers: &[Takeover]) {
             println!("  {what}: {count} kills, median {median:.1} s, longest {longest:.1} s");
         }
     }
+}
+
+/// The faults with the times of the wall clock, in UTC, a line each. `now` is the time at this call.
+pub(crate) fn timeline(incidents: &[Incident], now: SystemTime) -> String {
+    let here = Instant::now();
+    let clock = |at: Instant| {
+        let at = now - here.saturating_duration_since(at);
+        let millis = at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+        let seconds = millis / 1_000 % 86_400;
+        format!("{:02}:{:02}:{:02}.{:03}", seconds / 3_600, seconds / 60 % 60, seconds % 60, millis % 1_000)
+    };
+    let line = |incident: &Incident| {
+        let run = incident.run.map(|run| format!(" of run {run}")).unwrap_or_default();
+        format!("{} to {}  {}{run}\n", clock(incident.from), clock(incident.until), incident.kind.name())
+    };
+    incidents.iter().map(line).collect()
 }
