@@ -9,6 +9,8 @@ use super::receipts::{End, Receipt};
 
 /// A callback whose answer was written this shortly before a kill may come again, because its settle was not durable yet.
 pub(crate) const WINDOW: Duration = Duration::from_millis(250);
+/// On a busy machine a commit takes longer than that, but not longer than this.
+const SLOWEST_COMMIT: Duration = Duration::from_secs(1);
 /// How long a daemon needs to go on after its store, or itself, stood still.
 const AFTERMATH: Duration = Duration::from_secs(2);
 /// How long the locks of a daemon that stands still can hold others: PostgreSQL ends its transaction after 5 s, and those that wait
@@ -26,6 +28,8 @@ pub(crate) enum Cause {
     KilledOpen,
     /// The daemon was killed at most [`WINDOW`] after the answer was written.
     KilledAnswered,
+    /// The same, but longer before: a commit of this daemon had taken at least as long.
+    KilledInCommit,
     /// The daemon stood still (SIGSTOP) past its session and its lease.
     Paused,
     /// The store was away or stood still, and the daemon was killed or stopped before it could settle.
@@ -39,9 +43,10 @@ pub(crate) enum Cause {
 }
 
 impl Cause {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::KilledOpen,
         Self::KilledAnswered,
+        Self::KilledInCommit,
         Self::Paused,
         Self::EndedWhileStoreAway,
         Self::StoreAway,
@@ -53,6 +58,7 @@ impl Cause {
         match self {
             Self::KilledOpen => "open at a kill",
             Self::KilledAnswered => "answered at most 250 ms before a kill",
+            Self::KilledInCommit => "longer before a kill, in a slow commit",
             Self::Paused => "under way at a SIGSTOP",
             Self::EndedWhileStoreAway => "unsettled at a kill or stop, with the store away",
             Self::StoreAway => "unsettled while the store was away",
@@ -89,7 +95,10 @@ pub(crate) fn judge(earlier: &Receipt, later: &Receipt, incidents: &[Incident]) 
         if incident.kind == Kind::Kill && earlier.came <= incident.from && incident.from <= later.came {
             match ended.map(|at| incident.from.saturating_duration_since(at)) {
                 None | Some(Duration::ZERO) => return Again::Repeat(Cause::KilledOpen, Some(number)),
-                Some(before) if before <= WINDOW => return Again::Repeat(Cause::KilledAnswered, Some(number)),
+                Some(time) if time <= WINDOW => return Again::Repeat(Cause::KilledAnswered, Some(number)),
+                Some(time) if time <= slow_commit(incident) => {
+                    return Again::Repeat(Cause::KilledInCommit, Some(number));
+                }
                 Some(_) => {}
             }
         }
@@ -120,6 +129,11 @@ pub(crate) fn judge(earlier: &Receipt, later: &Receipt, incidents: &[Incident]) 
         return Again::Repeat(Cause::LateAnswer, None);
     }
     Again::Unexplained(sentence(earlier, later, ended, incidents))
+}
+
+/// The longest commit of a daemon, as it said before it was killed. One that waited for a store that was away counts up to a bound.
+fn slow_commit(kill: &Incident) -> Duration {
+    kill.before.map_or(Duration::ZERO, |before| before.longest_commit).min(SLOWEST_COMMIT)
 }
 
 /// Whether an exchange from `came` to `ended` was under way, or not settled yet, during an incident.
@@ -167,7 +181,7 @@ mod tests {
     }
 
     fn incident(kind: Kind, run: u32, from: Instant, lasts: Duration) -> Incident {
-        Incident { kind, from, until: from + lasts, run: Some(run), unsettled: None }
+        Incident { kind, from, until: from + lasts, run: Some(run), before: None }
     }
 
     #[test]

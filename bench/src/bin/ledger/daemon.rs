@@ -170,11 +170,15 @@ impl Daemon {
         Ok(String::from_utf8_lossy(&answer.body).into_owned())
     }
 
-    /// A metric's value, if the daemon answers now.
-    pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
+    /// The values of these metrics, if the daemon answers now.
+    pub(crate) async fn metrics<const N: usize>(&self, names: [&str; N]) -> Option<[f64; N]> {
         let page = self.page("/metrics").await.ok()?;
-        let line = page.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')))?;
-        line.rsplit(' ').next()?.parse().ok()
+        let mut values = [0.0; N];
+        for (value, name) in values.iter_mut().zip(names) {
+            let line = page.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')))?;
+            *value = line.rsplit(' ').next()?.parse().ok()?;
+        }
+        Some(values)
     }
 
     fn socket(&self) -> PathBuf {

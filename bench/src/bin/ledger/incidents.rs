@@ -1,7 +1,7 @@
 //! What was done, and when: every fault with its begin and its end. The attribution of repeats reads it.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::plan::Kind;
 
@@ -14,8 +14,17 @@ pub(crate) struct Incident {
     pub(crate) until: Instant,
     /// The run of the daemon that it befell.
     pub(crate) run: Option<u32>,
-    /// What was unsettled, if it is known: the number, and when it was asked for.
-    pub(crate) unsettled: Option<(usize, Instant)>,
+    /// What the daemon said of itself just before it was killed, if it answered.
+    pub(crate) before: Option<Before>,
+}
+
+/// What a daemon said of itself before it was killed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Before {
+    /// When it was asked.
+    pub(crate) asked: Instant,
+    pub(crate) unsettled: usize,
+    pub(crate) longest_commit: Duration,
 }
 
 #[derive(Default)]

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::incidents::Incident;
+use super::daemon::Daemon;
+use super::incidents::{Before, Incident};
 use super::plan::{Kind, Step};
 use super::world::World;
 
@@ -31,21 +32,26 @@ pub(crate) async fn inflict(world: Arc<World>, step: Step) {
 }
 
 fn note(world: &World, kind: Kind, from: Instant, run: Option<u32>) {
-    world.incidents.add(Incident { kind, from, until: Instant::now(), run, unsettled: None });
+    world.incidents.add(Incident { kind, from, until: Instant::now(), run, before: None });
 }
 
 async fn kill(world: &World, step: Step) -> anyhow::Result<()> {
     let mut daemon = world.borrow(step.pick).await;
-    let asked = Instant::now();
     // A daemon that has just started, or that waits for its store, may not tell.
-    let asking = tokio::time::timeout(Duration::from_millis(500), daemon.metric("callbackd_unsettled"));
-    let unsettled = asking.await.ok().flatten().map(|count| (count as usize, asked));
+    let before = tokio::time::timeout(Duration::from_millis(500), ask(&daemon)).await.ok().flatten();
     let run = daemon.run;
     let from = daemon.kill();
     tokio::time::sleep(step.length).await;
     let started = world.run(&mut daemon).await;
-    world.incidents.add(Incident { kind: Kind::Kill, from, until: Instant::now(), run: Some(run), unsettled });
+    world.incidents.add(Incident { kind: Kind::Kill, from, until: Instant::now(), run: Some(run), before });
     started
+}
+
+async fn ask(daemon: &Daemon) -> Option<Before> {
+    let asked = Instant::now();
+    let [unsettled, longest] =
+        daemon.metrics(["callbackd_unsettled", "callbackd_store_longest_commit_seconds"]).await?;
+    Some(Before { asked, unsettled: unsettled as usize, longest_commit: Duration::try_from_secs_f64(longest).ok()? })
 }
 
 async fn restart(world: &World, step: Step) -> anyhow::Result<()> {

@@ -235,7 +235,7 @@ fn repeats(books: &Books, by_task: &HashMap<u64, Vec<&Receipt>>, findings: &mut 
                 Again::Repeat(cause, incident) => {
                     *findings.repeats.entry(cause).or_default() += 1;
                     findings.repeats_of_accepted += u64::from(earlier.accepted().is_some());
-                    if matches!(cause, Cause::KilledOpen | Cause::KilledAnswered) {
+                    if matches!(cause, Cause::KilledOpen | Cause::KilledAnswered | Cause::KilledInCommit) {
                         incident.into_iter().for_each(|number| *of_kill.entry(number).or_default() += 1);
                     }
                 }
@@ -252,9 +252,9 @@ fn repeats(books: &Books, by_task: &HashMap<u64, Vec<&Receipt>>, findings: &mut 
 fn bound(books: &Books, number: usize, count: usize, findings: &mut Findings) {
     let incident = &books.incidents[number];
     debug_assert_eq!(incident.kind, Kind::Kill);
-    let Some((unsettled, asked)) = incident.unsettled else { return };
-    let begun_later = |receipt: &&Receipt| Some(receipt.run) == incident.run && receipt.came >= asked;
-    let most = unsettled + books.receipts.iter().filter(begun_later).count();
+    let Some(before) = incident.before else { return };
+    let begun_later = |receipt: &&Receipt| Some(receipt.run) == incident.run && receipt.came >= before.asked;
+    let most = before.unsettled + books.receipts.iter().filter(begun_later).count();
     if count > most {
         let why = format!("its kill repeated {count} requests, and at most {most} were unsettled");
         findings.is_wrong(Wrong::TooManyRepeats, format!("run {}", incident.run.unwrap_or(0)), why);

@@ -85,11 +85,9 @@ async fn under_way(world: &World, probe: &BaseConsumer) -> anyhow::Result<Vec<St
     }
     for daemon in &world.daemons {
         let daemon = daemon.lock().await;
-        for metric in ["callbackd_waiting", "callbackd_unsettled"] {
-            let value = daemon.metric(metric).await;
-            if value != Some(0.0) {
-                found.push(format!("{metric} is {value:?}"));
-            }
+        let values = daemon.metrics(["callbackd_waiting", "callbackd_unsettled"]).await;
+        if values != Some([0.0, 0.0]) {
+            found.push(format!("run {} has waiting and unsettled callbacks: {values:?}", daemon.run));
         }
     }
     Ok(found)

@@ -119,7 +119,7 @@ mod tests {
         };
         let same = (1..1_000).filter(|n| Event::of(MIX, *n).partition() == Event::of(MIX, 0).partition());
         let same: Vec<u64> = same.take(2).collect();
-        let kill = Incident { kind: Kind::Kill, from: at(500), until: at(700), run: Some(1), unsettled: None };
+        let kill = Incident { kind: Kind::Kill, from: at(500), until: at(700), run: Some(1), before: None };
         let mut receipts = vec![receipt(same[0], 1, 100), receipt(0, 1, 200), receipt(same[1], 2, 3_000)];
         let took = |receipts: &[Receipt], incidents: &[Incident]| takeovers(MIX, receipts, incidents);
         let expected = Takeover { run: 1, took: Duration::from_millis(2_500), is_disturbed: false };
@@ -127,7 +127,7 @@ mod tests {
         receipts.push(receipt(0, 2, 9_500));
         let expected = Takeover { took: Duration::from_millis(9_000), ..expected };
         assert_eq!(took(&receipts, std::slice::from_ref(&kill)), [expected]);
-        let away = Incident { kind: Kind::StoreStop, from: at(2_000), until: at(4_000), run: None, unsettled: None };
+        let away = Incident { kind: Kind::StoreStop, from: at(2_000), until: at(4_000), run: None, before: None };
         assert!(took(&receipts, &[kill, away])[0].is_disturbed);
     }
 }
