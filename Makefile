@@ -151,7 +151,7 @@ bench-resend: kafka ## Measure how fast a job sends 100,000 callbacks again, and
 	cargo build --quiet --locked --release --bin callbackd --bin resend
 	target/release/resend
 
-LEDGER_SHORT := --events 6000 --duration 35 --kills 6 --patience 60
+LEDGER_SHORT := --events 5000 --duration 25 --kills 5 --patience 60
 
 ledger: kafka postgres ## Send 200,000 events through 50 kills and every outage, and compare all records (10 minutes); LEDGER="--seed 7" adds options
 	cargo build --quiet --locked --release --bin callbackd --bin ledger

@@ -128,7 +128,7 @@ pub(crate) fn judge(earlier: &Receipt, later: &Receipt, incidents: &[Incident]) 
     if later.attempt > earlier.attempt && last.duration_since(earlier.came) + SLACK >= DEADLINE {
         return Again::Repeat(Cause::LateAnswer, None);
     }
-    Again::Unexplained(sentence(earlier, later, ended, incidents))
+    Again::Unexplained(sentence(earlier, later, incidents))
 }
 
 /// The longest commit of a daemon, as it said before it was killed. One that waited for a store that was away counts up to a bound.
@@ -141,14 +141,20 @@ fn overlaps(incident: &Incident, came: Instant, ended: Instant) -> bool {
     came <= incident.until + AFTERMATH && ended + WINDOW >= incident.from
 }
 
-fn sentence(earlier: &Receipt, later: &Receipt, ended: Option<Instant>, incidents: &[Incident]) -> String {
+/// What happened, for people.
+pub(crate) fn sentence(earlier: &Receipt, later: &Receipt, incidents: &[Incident]) -> String {
     let answer = match earlier.end {
         End::Open => "it had no answer".to_owned(),
         End::Accepted(_) => "it was answered with 2xx".to_owned(),
         End::Refused(_) => "it was answered with 500".to_owned(),
         End::Cut(_) => "its connection was cut".to_owned(),
     };
-    let ended = ended.map(|at| format!(" {:?} after it came", at.duration_since(earlier.came))).unwrap_or_default();
+    let ended = match earlier.end {
+        End::Open => String::new(),
+        End::Accepted(at) | End::Refused(at) | End::Cut(at) => {
+            format!(" {:?} after it came", at.duration_since(earlier.came))
+        }
+    };
     let killed = incidents.iter().find(|incident| incident.kind == Kind::Kill && incident.run == Some(earlier.run));
     let killed = killed.map_or("that was never killed".to_owned(), |kill| {
         match kill.from.checked_duration_since(earlier.came) {

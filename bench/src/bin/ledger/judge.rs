@@ -77,6 +77,8 @@ pub(crate) struct Findings {
     pub(crate) repeats: BTreeMap<Cause, u64>,
     /// Repeats of requests that had been answered with 2xx, whatever their cause.
     pub(crate) repeats_of_accepted: u64,
+    /// Each repeat that a fault explains, in a sentence.
+    pub(crate) explained: Vec<String>,
     pub(crate) violations: Vec<Violation>,
 }
 
@@ -234,6 +236,8 @@ fn repeats(books: &Books, by_task: &HashMap<u64, Vec<&Receipt>>, findings: &mut 
                 Again::Retry => findings.retries += 1,
                 Again::Repeat(cause, incident) => {
                     *findings.repeats.entry(cause).or_default() += 1;
+                    let what = causes::sentence(earlier, later, &books.incidents);
+                    findings.explained.push(format!("{}: {} of task {task}: {what}\n", cause.name(), later.id));
                     findings.repeats_of_accepted += u64::from(earlier.accepted().is_some());
                     if matches!(cause, Cause::KilledOpen | Cause::KilledAnswered | Cause::KilledInCommit) {
                         incident.into_iter().for_each(|number| *of_kill.entry(number).or_default() += 1);

@@ -122,6 +122,7 @@ async fn run(options: Options) -> anyhow::Result<bool> {
         let folder = world.keep_logs();
         // The logs have the times of the wall clock, so the list of what was done has them, too.
         std::fs::write(folder.join("faults.txt"), report::timeline(&books.incidents, SystemTime::now()))?;
+        std::fs::write(folder.join("repeats.txt"), findings.explained.concat())?;
         println!("the daemons' logs, and a list of the faults, are in {}", folder.display());
     }
     println!("{}: seed {seed}", if is_right { "the records agree" } else { "THE RECORDS DO NOT AGREE" });
