@@ -28,7 +28,8 @@ pub(crate) enum Cause {
     KilledOpen,
     /// The daemon was killed at most [`WINDOW`] after the answer was written.
     KilledAnswered,
-    /// The same, but longer before: a commit of this daemon had taken at least as long.
+    /// The same, but up to [`SLOWEST_COMMIT`] before. It counts only if the daemon told how much was unsettled, because this number
+    /// bounds what its kill may repeat.
     KilledInCommit,
     /// The daemon stood still (SIGSTOP) past its session and its lease.
     Paused,
@@ -58,7 +59,7 @@ impl Cause {
         match self {
             Self::KilledOpen => "open at a kill",
             Self::KilledAnswered => "answered at most 250 ms before a kill",
-            Self::KilledInCommit => "longer before a kill, in a slow commit",
+            Self::KilledInCommit => "answered up to 1 s before a kill",
             Self::Paused => "under way at a SIGSTOP",
             Self::EndedWhileStoreAway => "unsettled at a kill or stop, with the store away",
             Self::StoreAway => "unsettled while the store was away",
@@ -92,11 +93,12 @@ pub(crate) fn judge(earlier: &Receipt, later: &Receipt, incidents: &[Incident]) 
     // The earlier exchange, up to its end or up to the later request.
     let last = ended.unwrap_or(later.came).min(later.came);
     for (number, incident) in incidents.iter().enumerate().filter(|(_, incident)| incident.run == Some(earlier.run)) {
-        if incident.kind == Kind::Kill && earlier.came <= incident.from && incident.from <= later.came {
+        // The receiver may read a request only after its sender was killed.
+        if incident.kind == Kind::Kill && incident.from <= later.came {
             match ended.map(|at| incident.from.saturating_duration_since(at)) {
                 None | Some(Duration::ZERO) => return Again::Repeat(Cause::KilledOpen, Some(number)),
                 Some(time) if time <= WINDOW => return Again::Repeat(Cause::KilledAnswered, Some(number)),
-                Some(time) if time <= slow_commit(incident) => {
+                Some(time) if time <= SLOWEST_COMMIT && incident.before.is_some() => {
                     return Again::Repeat(Cause::KilledInCommit, Some(number));
                 }
                 Some(_) => {}
@@ -129,11 +131,6 @@ pub(crate) fn judge(earlier: &Receipt, later: &Receipt, incidents: &[Incident]) 
         return Again::Repeat(Cause::LateAnswer, None);
     }
     Again::Unexplained(sentence(earlier, later, incidents))
-}
-
-/// The longest commit of a daemon, as it said before it was killed. One that waited for a store that was away counts up to a bound.
-fn slow_commit(kill: &Incident) -> Duration {
-    kill.before.map_or(Duration::ZERO, |before| before.longest_commit).min(SLOWEST_COMMIT)
 }
 
 /// Whether an exchange from `came` to `ended` was under way, or not settled yet, during an incident.

@@ -1,7 +1,7 @@
 //! What was done, and when: every fault with its begin and its end. The attribution of repeats reads it.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::plan::Kind;
 
@@ -24,7 +24,6 @@ pub(crate) struct Before {
     /// When it was asked.
     pub(crate) asked: Instant,
     pub(crate) unsettled: usize,
-    pub(crate) longest_commit: Duration,
 }
 
 #[derive(Default)]
