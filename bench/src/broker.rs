@@ -76,6 +76,16 @@ impl Broker {
         }
     }
 
+    /// Ends the broker by `kill -9`; its log stays.
+    pub fn kill(&mut self) {
+        if let Some(shell) = &self.running {
+            let parent = shell.id().to_string();
+            // It has ended already if there is none.
+            Command::new("pkill").args(["-KILL", "--parent", &parent, "java"]).status().ok();
+        }
+        self.stop();
+    }
+
     /// Starts it again, on the same port and log.
     ///
     /// # Errors
@@ -89,6 +99,8 @@ impl Broker {
             .arg(self.folder.path().join("server.properties"))
             .env("BROKER_LOG", self.folder.path().join("broker.log"))
             .stdin(Stdio::piped())
+            // The shell would tell that the broker was killed.
+            .stderr(Stdio::null())
             .spawn()
             .context("start the broker")?;
         if let Some(input) = child.stdin.as_mut() {

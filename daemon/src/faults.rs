@@ -9,6 +9,17 @@ pub(crate) enum Fault {
     RandomIds,
     /// Records below `seen_upto` are not looked up.
     NoLookUp,
+    /// A lease that ran out is never freed.
+    LeaseNeverExpires,
+    /// A partition is given up without rows for what is in flight.
+    NoParkAtRevoke,
+    /// What waits in memory is parked when its partition is given up, and the store takes such a park even if the partition
+    /// was lost meanwhile.
+    QueuedParkedAfterLoss,
+    /// Every batch is applied twice: the store does not look at its number.
+    BatchTwice,
+    /// A write whose epoch is over, or whose partition has another owner, writes all the same.
+    FencedWriteWrites,
     /// The attempt of a task whose id holds `panic` panics.
     Panic,
     /// The attempt of a task whose id holds `hang` never ends, not even at its deadline.
@@ -42,6 +53,11 @@ pub(crate) fn is_on(fault: Fault) -> bool {
         Fault::WatermarkFirst => "watermark-first",
         Fault::RandomIds => "random-ids",
         Fault::NoLookUp => "no-look-up",
+        Fault::LeaseNeverExpires => "lease-never-expires",
+        Fault::NoParkAtRevoke => "no-park-at-revoke",
+        Fault::QueuedParkedAfterLoss => "queued-parked-after-loss",
+        Fault::BatchTwice => "batch-twice",
+        Fault::FencedWriteWrites => "fenced-write-writes",
         Fault::Panic => "panic",
         Fault::Hang => "hang",
         Fault::ConsumerPanic => "consumer-panic",

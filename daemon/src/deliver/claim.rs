@@ -17,6 +17,7 @@ use crate::base::labels::RepeatCause;
 use crate::base::metrics::Metrics;
 use crate::base::pace::Pace;
 use crate::base::stop::Stop;
+use crate::faults::{self, Fault};
 use crate::flight::settle::Settler;
 use crate::flight::{Begin, Inflight};
 use crate::model::endpoint::QueueKey;
@@ -96,6 +97,9 @@ impl ClaimTask {
     }
 
     async fn free_leases(&self) {
+        if faults::is_on(Fault::LeaseNeverExpires) {
+            return;
+        }
         match self.store.free_leases(self.lease).await {
             Ok(0) => {}
             Ok(expired) => {

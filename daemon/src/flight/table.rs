@@ -11,6 +11,7 @@ use super::composed::{Composed, Durable};
 use super::offset_tracker::OffsetTracker;
 use super::stage::Stage;
 use super::{Begin, FirstTry, Received, ToPark};
+use crate::faults::{self, Fault};
 use crate::model::callback::{CallbackId, Hash};
 use crate::model::event::{PartitionKey, RecordRef};
 use crate::model::lease::{Facts, Lease, Token};
@@ -79,7 +80,12 @@ impl FlightTable {
                 continue;
             }
             match flight.stage {
+                Stage::Queued if faults::is_on(Fault::QueuedParkedAfterLoss) => {
+                    flight.stage = Stage::Parking;
+                    to_park.push(ToPark { lease: Arc::clone(&flight.lease), is_started: false });
+                }
                 Stage::Queued => forgotten.push(*id),
+                Stage::Started if faults::is_on(Fault::NoParkAtRevoke) => {}
                 // The task that began this park may not have submitted it yet. Two parks of one callback write one row.
                 Stage::Parking => to_park.push(ToPark { lease: Arc::clone(&flight.lease), is_started: false }),
                 Stage::Started => {

@@ -13,6 +13,7 @@ use super::{Applied, Batch, EngineStore, InstanceId, PartitionWatermark, StoreEr
 use crate::base::clock::Timestamp;
 use crate::base::metrics::Metrics;
 use crate::base::pace::Pace;
+use crate::faults::{self, Fault};
 use crate::model::event::PartitionKey;
 use crate::model::settlement::{Change, Rows, Verdict, apply};
 
@@ -142,7 +143,10 @@ impl BatchWriter {
         let mut pace = Pace::new(Duration::from_millis(50), Duration::from_secs(2));
         loop {
             let begun = Instant::now();
-            let answer = self.answer(batch).await;
+            let mut answer = self.answer(batch).await;
+            if faults::is_on(Fault::BatchTwice) && answer.is_ok() {
+                answer = self.store.write(Arc::clone(batch)).await.and(answer);
+            }
             let took = begun.elapsed();
             self.metrics.store_commit_seconds.observe(took.as_secs_f64());
             match answer {

@@ -13,6 +13,7 @@ use super::letters::{LetterResend, LetterResent};
 use super::resends::ResendCounts;
 use super::{Answer, StoreError};
 use crate::base::clock::Timestamp;
+use crate::faults::{self, Fault};
 use crate::model::amendment::{Amended, Amendment, Resend};
 use crate::model::callback::{CallbackId, Hash};
 use crate::model::endpoint::QueueKey;
@@ -260,10 +261,17 @@ pub(super) fn host() -> String {
 /// The batch is not applied, and it is not the next one either.
 pub(super) fn is_applied(last: u64, number: u64) -> Result<bool, StoreError> {
     match number.checked_sub(last) {
-        Some(0) => Ok(true),
+        Some(0) => Ok(!faults::is_on(Fault::BatchTwice)),
         Some(1) => Ok(false),
         _ => Err(went_back()),
     }
+}
+
+/// Whether the store takes this change although it does not find its partition to be ours. Only fault switches of the tests
+/// allow it.
+pub(super) fn is_taken_all_the_same(change: &Change) -> bool {
+    let is_queued = matches!(change, Change::Park(park) if park.lease_until.is_none());
+    faults::is_on(Fault::FencedWriteWrites) || (is_queued && faults::is_on(Fault::QueuedParkedAfterLoss))
 }
 
 /// The store's row of this instance does not agree with what the instance knows of itself.

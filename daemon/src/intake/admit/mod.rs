@@ -147,6 +147,7 @@ impl Admit {
         let ids = self.ids(&events).await;
         let mut new = Vec::with_capacity(events.len());
         let mut repeats = Repeats::new();
+        let mut reused = Vec::new();
         for (Event { event, epoch, below_seen }, id) in events.into_iter().zip(ids) {
             let looked_up = (below_seen && !faults::is_on(Fault::NoLookUp)) || event.event_id.is_some();
             let lease = self.lease(&event, id, epoch);
@@ -156,12 +157,31 @@ impl Admit {
                     self.deps.metrics.repeats_skipped_total.inc();
                     repeats.insert((Arc::clone(&event.record.partition), event.record.offset), (event, epoch));
                 }
-                Begin::Reused => self.bury(&event, epoch, REUSED).await,
+                Begin::Reused => reused.push((event, epoch, id)),
                 // Its partition was given up: it is read again.
                 Begin::NotOurs => {}
             }
         }
+        self.bury_unless_known(reused).await;
         (new, repeats)
+    }
+
+    /// Events whose ids are under way with another content. The other one may not have been looked up yet: if the store knows
+    /// the id with the content of our event, ours is a repeat, and the other one uses its id again.
+    async fn bury_unless_known(&self, reused: Vec<(TaskEvent, i64, CallbackId)>) {
+        if reused.is_empty() {
+            return;
+        }
+        let asked: Vec<_> = reused.iter().map(|(.., id)| *id).collect();
+        let answers = self.insist(|| self.deps.store.known(asked.clone())).await;
+        for ((event, epoch, _), known) in reused.into_iter().zip(answers) {
+            if known.is_some_and(|known| known.content_hash == event.content_hash) {
+                self.deps.metrics.repeats_skipped_total.inc();
+                self.deps.flight.inflight.done_without_row(&event.record, epoch);
+            } else {
+                self.bury(&event, epoch, REUSED).await;
+            }
+        }
     }
 
     /// Removes the events that the store knows: they were read before, are repeated, or use an id of another event.

@@ -318,6 +318,10 @@ async fn what_the_store_knows_is_passed() {
     assert_eq!((fixture.repeats(), fixture.buried().await), (1, vec![]));
     fixture.admit(&[Wanted { content: 2, ..event }]).await;
     assert_eq!(fixture.buried().await, [(5, Unreadable::EventIdReused)]);
+    // In one batch, a repeat comes behind an event that uses its id again and that is not looked up yet.
+    fixture.admit(&[Wanted { content: 2, ..event }, event]).await;
+    assert_eq!(fixture.buried().await, [(5, Unreadable::EventIdReused), (6, Unreadable::EventIdReused)]);
+    assert_eq!(fixture.repeats(), 2);
     assert_eq!(fixture.started(), [0, 1]);
 }
 
