@@ -35,10 +35,10 @@ impl MemoryStore {
         let now = self.clock.now();
         let mut state = self.state();
         let id = resend.facts.id;
-        if !state.dead_letters.contains_key(&resend.letter) {
+        let resent = LetterResent::of(&state.rows.get(&id).cloned().unwrap_or_default(), &resend.facts);
+        if resent != LetterResent::Reused && !state.dead_letters.contains_key(&resend.letter) {
             return LetterResent::Unknown;
         }
-        let resent = LetterResent::of(&state.rows.get(&id).cloned().unwrap_or_default(), &resend.facts);
         if resent == LetterResent::Parked {
             let park = Change::Park(Box::new(resend.park(now)));
             state.change(&park, true, (self.values, self.keeping), now);

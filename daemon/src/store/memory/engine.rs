@@ -1,12 +1,12 @@
 //! The engine's trait on the model.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Instance, MemoryStore, State, done};
+use super::{MemoryStore, State, done};
 use crate::base::clock::Timestamp;
 use crate::model::amendment::{Amended, Amendment};
 use crate::model::callback::CallbackId;
@@ -15,20 +15,16 @@ use crate::model::endpoint::QueueKey;
 use crate::model::endpoint_history::EndpointHistory;
 use crate::model::event::PartitionKey;
 use crate::model::keeping::Keeping;
-use crate::model::lease::Token;
 use crate::model::offsets::Watermark;
-use crate::model::settlement::{Change, Claim, Pending, Rows, Verdict, apply, apply_claim};
-use crate::store::engine::{is_applied, new_run, went_back};
-use crate::store::reads::{BuriedLetter, Counts, InstanceEnd};
+use crate::model::settlement::{Change, Pending, Rows, Verdict, apply};
+use crate::store::engine::{is_applied, went_back};
+use crate::store::reads::{BuriedLetter, Counts};
 use crate::store::resends::ResendCounts;
 use crate::store::{
     Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, LetterResend,
     LetterResent, NewLog, PartitionWatermark, PruneAsk, Pruned, Pulse, ResendStep, SetBack, Space, StoreError, Take,
     TakeAsk, Taken,
 };
-
-/// Earlier instances that are kept for the record.
-const INSTANCES_KEPT: i64 = 100;
 
 impl EngineStore for MemoryStore {
     fn note_endpoints(&self, histories: Vec<EndpointHistory>) -> Answer<'_, ()> {
@@ -124,13 +120,12 @@ impl EngineStore for MemoryStore {
         done(Ok(later.len()))
     }
 
-    fn pulse(&self, _: InstanceId, _: u64) -> Answer<'_, Pulse> {
-        done(Ok(Pulse::default()))
+    fn pulse(&self, instance: InstanceId, applied: u64) -> Answer<'_, Pulse> {
+        done(self.state().pulse(instance, applied))
     }
 
     fn take(&self, ask: TakeAsk) -> Answer<'_, Take> {
-        let now = self.clock.now();
-        done(Ok(Take::Taken(self.state().take(ask.instance, &ask.partition, now).taken())))
+        done(Ok(self.state().ask(&ask, self.clock.now())))
     }
 
     fn start_over(
@@ -147,7 +142,7 @@ impl EngineStore for MemoryStore {
         }
         let taken = state.take(instance, &partition, now);
         taken.watermark = Watermark { upto: log.start, seen_upto: log.log_end, last: None };
-        (taken.taken_upto, taken.deaths) = (log.start, 0);
+        (taken.taken_upto, taken.deaths, taken.wanted_at) = (log.start, 0, None);
         taken.accepted = log.accepted.or(taken.accepted.take());
         taken.moved_at = now;
         done(Ok(Some(taken.taken())))
@@ -158,7 +153,7 @@ impl EngineStore for MemoryStore {
         for (key, epoch) in partitions {
             let owned = state.partitions.get_mut(&*key);
             if let Some(owned) = owned.filter(|owned| (owned.owner, owned.epoch) == (Some(instance.0), epoch)) {
-                (owned.owner, owned.deaths) = (None, 0);
+                owned.give_up();
             }
         }
         done(Ok(()))
@@ -174,43 +169,16 @@ impl EngineStore for MemoryStore {
     }
 
     fn prune(&self, ask: PruneAsk) -> Answer<'_, Pruned> {
-        done(Ok(self.state().prune(&ask)))
+        done(Ok(self.state().prune(&ask, &BTreeSet::new())))
     }
 
     fn end(&self, instance: InstanceId) -> Answer<'_, ()> {
-        let mut state = self.state();
-        if let Some(ended) = state.instances.get_mut(&instance.0) {
-            ended.end = Some(InstanceEnd::Clean);
-        }
-        for partition in state.partitions.values_mut().filter(|partition| partition.owner == Some(instance.0)) {
-            (partition.owner, partition.deaths) = (None, 0);
-        }
+        self.state().end(instance);
         done(Ok(()))
     }
 }
 
 impl State {
-    fn begin(&mut self, now: Timestamp) -> Begun {
-        let mut unclean = false;
-        for instance in self.instances.values_mut().filter(|instance| instance.end.is_none()) {
-            instance.end = Some(InstanceEnd::Died);
-            unclean = true;
-        }
-        let last = self.instances.keys().max().copied().unwrap_or(0);
-        self.instances.retain(|id, _| *id > last - INSTANCES_KEPT);
-        let earlier_runs = self.instances.values().map(|instance| instance.run.clone()).collect();
-        let run = new_run(now);
-        let begun = Instance { batch: 0, started_at: now, seen_at: now, end: None, run: run.clone() };
-        self.instances.insert(last + 1, begun);
-        for partition in self.partitions.values_mut().filter(|partition| partition.owner.is_some()) {
-            let stayed = partition.taken_upto == partition.watermark.upto;
-            partition.deaths = if stayed { partition.deaths + 1 } else { 1 };
-            partition.owner = None;
-        }
-        self.void_leases(|_| true);
-        Begun { instance: InstanceId(last + 1), store_id: "memory".to_owned(), run, earlier_runs, unclean, now }
-    }
-
     fn set_back(&mut self, back: &SetBack) -> usize {
         let by = |at: &mut Timestamp| *at = at.minus(back.by);
         for instance in self.instances.values_mut() {
@@ -236,7 +204,7 @@ impl State {
         rows
     }
 
-    fn void_leases(&mut self, ended: impl Fn(Timestamp) -> bool) -> usize {
+    pub(super) fn void_leases(&mut self, ended: impl Fn(Timestamp) -> bool) -> usize {
         let mut voided = 0;
         for pending in self.rows.values_mut().filter_map(|rows| rows.pending.as_mut()) {
             if pending.lease_until.is_some_and(&ended) {
@@ -346,56 +314,6 @@ impl State {
             stored.watermark = Watermark { seen_upto, ..raised.watermark };
             stored.moved_at = now;
         }
-    }
-
-    fn claim(&mut self, ask: &ClaimAsk, now: Timestamp) -> Claimed {
-        let mut claimed = Claimed { now, rows: Vec::new(), next_at: None };
-        let mut taken: HashMap<QueueKey, u32> = HashMap::new();
-        let (mut token, mut bytes) = (ask.first_token.0, 0);
-        for (queue, id) in self.due(now) {
-            if ask.paused.include(&queue) {
-                continue;
-            }
-            let room = ask.room.get(&queue).copied().unwrap_or(ask.usual_room);
-            let used = taken.entry(queue.clone()).or_default();
-            if *used >= room || claimed.rows.len() >= ask.at_most {
-                continue;
-            }
-            let more = self.bodies.get(&id).map_or(0, Bytes::len);
-            if bytes + more > ask.bytes && !(claimed.rows.is_empty() && ask.takes_larger_body_alone) {
-                break;
-            }
-            let claim = Claim { token: Token(token), until: now.plus(ask.lease) };
-            let rows = self.rows.get_mut(&id).expect("a due row is there");
-            *rows = apply_claim(rows, &claim);
-            if let Some(pending) = rows.pending.clone() {
-                *used += 1;
-                token = token.wrapping_add(1);
-                let body = self.bodies.get(&id).cloned().unwrap_or_default();
-                bytes += more;
-                claimed.rows.push((pending, body));
-                self.turn += 1;
-                self.served.insert(queue, self.turn);
-            }
-        }
-        let unleased = self.rows.values().filter_map(|rows| rows.pending.as_ref());
-        let unleased = unleased.filter(|p| p.token.is_none() && !ask.paused.include(&p.facts.queue));
-        claimed.next_at = unleased.map(|pending| pending.due).min();
-        claimed
-    }
-
-    /// Due rows: those of the queue that was served longest ago first, and of each queue by due time.
-    fn due(&self, now: Timestamp) -> Vec<(QueueKey, CallbackId)> {
-        let pending = self.rows.iter().filter_map(|(id, rows)| rows.pending.as_ref().map(|pending| (*id, pending)));
-        let mut due: Vec<_> = pending
-            .filter(|(_, pending)| pending.due <= now && pending.token.is_none())
-            .map(|(id, pending)| {
-                let queue = pending.facts.queue.clone();
-                (self.served.get(&queue).copied().unwrap_or(0), queue, pending.due, id)
-            })
-            .collect();
-        due.sort();
-        due.into_iter().map(|(_, queue, _, id)| (queue, id)).collect()
     }
 }
 

@@ -4,7 +4,10 @@
 mod admin;
 mod admin_state;
 mod again;
+mod claim;
 mod engine;
+mod followed;
+mod instances;
 mod kept;
 mod outbox;
 mod partitions;
@@ -41,6 +44,8 @@ pub struct MemoryStore {
 /// What the engine writes.
 #[derive(Default)]
 struct State {
+    /// Several instances use it at once, as a database on a server.
+    is_shared: bool,
     instances: BTreeMap<i64, Instance>,
     partitions: BTreeMap<PartitionKey, Partition>,
     rows: BTreeMap<CallbackId, Rows>,
@@ -70,12 +75,16 @@ struct Instance {
     started_at: Timestamp,
     seen_at: Timestamp,
     end: Option<InstanceEnd>,
+    /// Another one has begun since its end.
+    is_noted: bool,
     run: String,
 }
 
 struct Partition {
     epoch: i64,
     owner: Option<i64>,
+    /// Since when another instance waits for it.
+    wanted_at: Option<Timestamp>,
     watermark: Watermark,
     accepted: Option<String>,
     moved_at: Timestamp,
@@ -88,6 +97,13 @@ impl MemoryStore {
         let Options { values, keeping, notices, .. } = options;
         let state = Mutex::new(State { notices, ..State::default() });
         Self { created_at: clock.now(), clock, values, keeping, state, admin: Mutex::default() }
+    }
+
+    /// A store that several instances use at once, as they do a database on a server: the begin of one ends no other.
+    pub fn shared(options: Options, clock: Arc<dyn Clock>) -> Self {
+        let store = Self::new(options, clock);
+        store.state().is_shared = true;
+        store
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -4,13 +4,23 @@ use super::{Partition, State};
 use crate::base::clock::Timestamp;
 use crate::model::event::PartitionKey;
 use crate::model::offsets::Watermark;
-use crate::store::{InstanceId, Taken};
+use crate::store::{InstanceId, Take, TakeAsk, Taken};
 
 impl Partition {
     pub(super) fn taken(&self) -> Taken {
         let fresh = self.watermark.upto == 0 && self.watermark.seen_upto == 0 && self.accepted.is_none();
         let (epoch, accepted) = (self.epoch, self.accepted.clone());
         Taken { epoch, watermark: self.watermark, fresh, accepted, deaths: self.deaths }
+    }
+
+    /// Its owner died. A watermark that moved since it was taken says that it was not the record above it.
+    pub(super) fn count_death(&mut self) {
+        self.deaths = if self.taken_upto == self.watermark.upto { self.deaths + 1 } else { 1 };
+    }
+
+    /// Its owner does not need it any more.
+    pub(super) fn give_up(&mut self) {
+        (self.owner, self.deaths, self.wanted_at) = (None, 0, None);
     }
 }
 
@@ -21,12 +31,35 @@ impl State {
         owned.is_some_and(|owned| (owned.owner, owned.epoch) == (Some(instance.0), epoch))
     }
 
+    /// Where instances share the store, an owner that lives is told first, and has its time.
+    pub(super) fn ask(&mut self, ask: &TakeAsk, now: Timestamp) -> Take {
+        let owner = self.partitions.get(&*ask.partition).and_then(|taken| taken.owner);
+        if let Some(owner) = owner.filter(|owner| self.is_shared && *owner != ask.instance.0) {
+            let lives = self.lives(owner);
+            let taken = self.partitions.get_mut(&*ask.partition).expect("a partition with an owner is there");
+            if !lives {
+                taken.count_death();
+            } else if taken.wanted_at.is_none_or(|since| now.since(since) < ask.patience) {
+                taken.wanted_at.get_or_insert(now);
+                return Take::Held { owner: InstanceId(owner) };
+            }
+        }
+        Take::Taken(self.take(ask.instance, &ask.partition, now).taken())
+    }
+
     pub(super) fn take(&mut self, instance: InstanceId, partition: &PartitionKey, now: Timestamp) -> &mut Partition {
-        let watermark = Watermark { upto: 0, seen_upto: 0, last: None };
-        let new =
-            Partition { epoch: 0, owner: None, watermark, accepted: None, moved_at: now, taken_upto: 0, deaths: 0 };
-        let taken = self.partitions.entry(partition.clone()).or_insert(new);
+        let taken = self.partitions.entry(partition.clone()).or_insert(Partition {
+            epoch: 0,
+            owner: None,
+            wanted_at: None,
+            watermark: Watermark { upto: 0, seen_upto: 0, last: None },
+            accepted: None,
+            moved_at: now,
+            taken_upto: 0,
+            deaths: 0,
+        });
         taken.epoch += 1;
+        taken.wanted_at = None;
         taken.owner = Some(instance.0);
         taken.taken_upto = taken.watermark.upto;
         taken

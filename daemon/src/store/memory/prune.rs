@@ -1,6 +1,6 @@
 //! Row 36 on the model: what is older than it is to be kept is deleted, in pieces.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::State;
 use crate::base::clock::Timestamp;
@@ -8,7 +8,8 @@ use crate::model::callback::CallbackId;
 use crate::store::{PruneAsk, Pruned};
 
 impl State {
-    pub(super) fn prune(&mut self, ask: &PruneAsk) -> Pruned {
+    /// Row 36. Those in `kept` stay in any case.
+    pub(super) fn prune(&mut self, ask: &PruneAsk, kept: &BTreeSet<CallbackId>) -> Pruned {
         // Ids begin with the time of their event. Nothing settles before its event, unless that time is wrong.
         let from = |id: &CallbackId, at: Timestamp| id.as_bytes()[..6] >= at.millis().max(0).to_be_bytes()[2..];
         let young = |id: &CallbackId| from(id, ask.settled_before) && !from(id, ask.now);
@@ -19,7 +20,8 @@ impl State {
         let before = self.rows.len();
         for id in piece {
             let rows = &self.rows[&id];
-            if rows.pending.is_none() && rows.settled.as_ref().is_some_and(|row| row.settled_at < ask.settled_before) {
+            let may_go = rows.pending.is_none() && !kept.contains(&id);
+            if may_go && rows.settled.as_ref().is_some_and(|row| row.settled_at < ask.settled_before) {
                 self.rows.remove(&id);
                 self.kept.remove(&id);
                 self.attempts.retain(|(of, _), _| *of != id);
