@@ -6,7 +6,7 @@ KAFKA := CALLBACKD_TEST_KAFKA_LIBS=$(CURDIR)/$(KAFKA_LIBS)
 # The demo and the tests share one profile. Only test builds contain the fault switches.
 TEST_FLAGS := --workspace --features callbackd/faults,scale-callback-auth/axum,scale-callback-auth/testing,scale-callback-auth/conformance
 
-.PHONY: help demo test protocol random-stores lint fmt clippy features docs deny kafka postgres prometheus test-tools receivers system-packages bench bench-gate bench-verify bench-pages bench-resend ledger ledger-broken fuzz clean
+.PHONY: help demo test protocol random-stores lint fmt clippy features docs deny kafka postgres prometheus test-tools receivers system-packages bench bench-gate bench-verify bench-pages bench-resend ledger ledger-short ledger-broken fuzz clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -23,10 +23,6 @@ test: system-packages kafka postgres prometheus test-tools target/tools/.done re
 	$(KAFKA) CALLBACKD_TEST_STORE=postgres cargo test --locked $(TEST_FLAGS) --test it -- delivery:: resend:: resends:: letters:: \
 	  --skip a_store_locked_by_another_program_is_waited_for --test-threads=4
 	$(KAFKA) CALLBACKD_TEST_STORE=postgres cargo test --locked $(TEST_FLAGS) --test it -- crash::nothing_lost --test-threads=1
-	# The ledger in its short form, about a minute on each store. Its seed is printed.
-	cargo build --quiet --locked $(TEST_FLAGS) --bin callbackd --bin ledger
-	$(KAFKA) target/debug/ledger --store sqlite $(LEDGER_SHORT)
-	$(KAFKA) target/debug/ledger --store postgres $(LEDGER_SHORT)
 	python3 sdk/testdata/vectors.py --check sdk/testdata/vectors.json
 	python3 sdk/testdata/conformance.py --check sdk/testdata/conformance.json
 
@@ -159,6 +155,11 @@ LEDGER_SHORT := --events 5000 --duration 25 --kills 5 --patience 60
 ledger: kafka postgres ## Send 200,000 events through 50 kills and every outage, and compare all records (10 minutes); LEDGER="--seed 7" adds options
 	cargo build --quiet --locked --release --bin callbackd --bin ledger
 	target/release/ledger $(LEDGER)
+
+ledger-short: kafka postgres ## Run the ledger for about a minute on each store
+	cargo build --quiet --locked $(TEST_FLAGS) --bin callbackd --bin ledger
+	$(KAFKA) target/debug/ledger --store sqlite $(LEDGER_SHORT)
+	$(KAFKA) target/debug/ledger --store postgres $(LEDGER_SHORT)
 
 ledger-broken: kafka postgres ## Run the ledger with builds that are broken on purpose: it must find each of them
 	cargo build --quiet --locked $(TEST_FLAGS) --bin callbackd --bin ledger

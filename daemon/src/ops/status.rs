@@ -105,9 +105,14 @@ impl Ops {
         metrics.ready.set(i64::from(self.readiness().ready));
         let (active, limited) = parts.lanes.lane_states();
         let failing = parts.health.failing();
-        for (state, count) in
-            [(EndpointState::Active, active), (EndpointState::Limited, limited), (EndpointState::Failing, failing)]
-        {
+        let pauses = parts.directory.pauses();
+        let paused = pauses.list().iter().filter(|pause| pause.scope.origin().is_some()).count();
+        for (state, count) in [
+            (EndpointState::Active, active),
+            (EndpointState::Limited, limited),
+            (EndpointState::Failing, failing),
+            (EndpointState::Paused, paused),
+        ] {
             metrics.endpoints.with_label_values(&[state.name()]).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
         // At most so many series, and none for an endpoint that does not fail.

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use callbackd_bench::recorder::Recorder;
 use scale_callback::receiver::Reply;
@@ -14,6 +15,7 @@ use crate::process::{BINARY, Process};
 
 const TOPIC: &str = "backups";
 const EVENTS: u64 = 400;
+const PATIENCE: Duration = Duration::from_secs(40);
 
 fn backup(process: &Process, to: &std::path::Path) -> std::process::Output {
     let mut command = std::process::Command::new(BINARY);
@@ -31,14 +33,11 @@ async fn a_backup_of_a_running_store_is_whole_and_loses_nothing_when_it_is_resto
     let receiver = Recorder::start(verifier, Arc::new(|_: &_, _| Reply::status(204))).await.unwrap();
     let arrived = |count: u64| {
         let receiver = &receiver;
-        async move {
-            let all = |receipts: &[_]| (by_task(receipts).len() as u64 >= count).then_some(());
-            until("they arrived", async || all(&receiver.receipts())).await;
-        }
+        async move { receiver.until(PATIENCE, |receipts| by_task(receipts).len() as u64 >= count).await }
     };
     produce(&servers, TOPIC, 2, &events(0, EVENTS, &receiver.url("/")));
     // In the middle of the work.
-    arrived(EVENTS / 4).await;
+    assert!(arrived(EVENTS / 4).await, "{}", daemon.log_text());
     let copy = daemon.folder.path().join("copy");
     let made = backup(&daemon, &copy);
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
@@ -54,7 +53,7 @@ async fn a_backup_of_a_running_store_is_whole_and_loses_nothing_when_it_is_resto
     assert_eq!(backup(&daemon, &daemon.folder.path().join("nowhere/copy")).status.code(), Some(2));
     assert!(!daemon.folder.path().join("copy.part").exists());
 
-    arrived(EVENTS).await;
+    assert!(arrived(EVENTS).await, "{}", daemon.log_text());
     until("all are settled", async || (daemon.metric("callbackd_unsettled").await == Some(0.0)).then_some(())).await;
     daemon.signal("TERM");
     assert_eq!(daemon.ended().await, 0, "{}", daemon.log_text());
@@ -64,7 +63,7 @@ async fn a_backup_of_a_running_store_is_whole_and_loses_nothing_when_it_is_resto
     let before: HashSet<String> = receiver.receipts().iter().map(|receipt| receipt.id.clone()).collect();
     daemon.start(None, "info").await;
     produce(&servers, TOPIC, 2, &events(EVENTS, 10, &receiver.url("/")));
-    arrived(EVENTS + 10).await;
+    assert!(arrived(EVENTS + 10).await, "{}", daemon.log_text());
     until("all are settled", async || (daemon.metric("callbackd_unsettled").await == Some(0.0)).then_some(())).await;
     assert!(daemon.log_text().contains("the store went back"), "{}", daemon.log_text());
     let receipts = receiver.receipts();

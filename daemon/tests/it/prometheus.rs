@@ -114,7 +114,7 @@ async fn the_page_is_clean_and_every_series_begins_at_nothing() {
     assert_eq!(named("dead_letters_total"), callbackd::model::dead_letter::Unreadable::ALL.len());
     assert_eq!(named("abandoned_total"), callbackd::model::retry::Reason::ALL.len());
     for (name, count) in
-        [("callbacks_total", 3), ("repeats_possible_total", 5), ("endpoints", 3), ("kafka_lag_records", 1)]
+        [("callbacks_total", 3), ("repeats_possible_total", 5), ("endpoints", 4), ("kafka_lag_records", 1)]
     {
         assert_eq!(named(name), count, "{name}");
     }
