@@ -45,7 +45,6 @@ mod rights;
 mod rotation;
 mod secrets;
 mod store;
-mod store_copy;
 mod tidy;
 mod turns;
 mod twin;

@@ -3,7 +3,6 @@
 mod admin;
 mod amend;
 mod commits;
-mod copy;
 mod days;
 mod engine;
 mod instances;
