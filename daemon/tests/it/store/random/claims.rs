@@ -114,7 +114,7 @@ impl World {
             assert!(before.live().is_some(), "{}: an attempt would start from a void row: {before:?}", self.name);
         }
         let taken: HashSet<CallbackId> = rows.iter().map(|(row, _)| row.facts.id).collect();
-        let mut short = Vec::new();
+        let (mut short, mut must_be_full) = (Vec::new(), false);
         for (queue, waiting) in due {
             let count = waiting.iter().filter(|row| taken.contains(&row.id)).count();
             let latest = waiting.iter().filter(|row| taken.contains(&row.id)).map(|row| row.due).max();
@@ -126,11 +126,12 @@ impl World {
             let expected = if is_paused { 0 } else { room.min(waiting.len()) };
             assert!(count <= expected, "{}: {count} rows of {queue:?}, whose room is {expected}", self.name);
             let may_be_passed_over = count == 0 && self.aside.get(queue).is_some_and(|until| *until > self.now());
-            if count < expected && !may_be_passed_over {
+            if count < expected {
                 short.extend(rest.map(|rest| (queue, rest)));
+                must_be_full |= !may_be_passed_over;
             }
         }
-        if short.is_empty() || rows.len() == ask.at_most {
+        if !must_be_full || rows.len() == ask.at_most {
             return;
         }
         // One of the next rows has no room for its body, and so the claim ended.

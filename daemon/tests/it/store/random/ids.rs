@@ -33,7 +33,7 @@ pub(super) fn time(n: u64) -> Timestamp {
     match n % 12 {
         5 => Timestamp::from_millis(0),
         7 => START.plus(Duration::from_secs(400 * 86_400)),
-        _ => START.plus(Duration::from_secs(n * 37 * 60)),
+        _ => START.plus(Duration::from_secs(n * 17 * 60)),
     }
 }
 

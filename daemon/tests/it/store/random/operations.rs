@@ -11,13 +11,13 @@ use super::world::World;
 impl World {
     pub(super) async fn step(&mut self) {
         match self.below(200) {
-            0..72 => self.writes().await,
-            72..76 => self.repeats().await,
-            76..78 => self.writes_out_of_turn().await,
-            78..106 => self.claims().await,
-            106..126 => self.time_passes(),
-            126..134 => self.frees_leases().await,
-            134..146 => self.amends().await,
+            0..70 => self.writes().await,
+            70..74 => self.repeats().await,
+            74..76 => self.writes_out_of_turn().await,
+            76..104 => self.claims().await,
+            104..124 => self.time_passes(),
+            124..132 => self.frees_leases().await,
+            132..146 => self.amends().await,
             146..156 => self.works_on_a_job().await,
             156..160 => self.resends_a_letter().await,
             160..162 => self.discards_a_letter().await,
@@ -27,11 +27,11 @@ impl World {
             173..175 => self.starts_over().await,
             175..178 => self.pulses().await,
             178..180 => self.begins_anew().await,
-            180..181 => self.dies().await,
+            180 => self.dies().await,
             181..184 => self.looks_up().await,
-            184..188 => self.claims_event_ids().await,
-            188..191 => self.sweeps().await,
-            191..193 => self.prunes().await,
+            184..187 => self.claims_event_ids().await,
+            187..190 => self.sweeps().await,
+            190..195 => self.prunes().await,
             _ => self.publishes().await,
         }
     }
@@ -45,8 +45,8 @@ impl World {
     fn time_passes(&mut self) {
         let by = match self.below(40) {
             0..22 => self.below(5_000),
-            22..34 => self.below(60_000),
-            34..39 => self.below(3_600_000),
+            22..32 => self.below(60_000),
+            32..36 => self.below(3_600_000),
             _ => self.below(36 * 3_600_000),
         };
         self.clock.advance(Duration::from_millis(by));

@@ -18,7 +18,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 impl World {
     pub(super) async fn prunes(&mut self) {
         let now = self.now();
-        let settled_before = now.minus(Duration::from_secs(self.below(3 * 86_400)));
+        let longest = self.one_of(&[3_600, 86_400, 3 * 86_400]);
+        let settled_before = now.minus(Duration::from_secs(self.below(longest)));
         let ask = PruneAsk {
             now,
             settled_before,
