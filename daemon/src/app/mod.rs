@@ -115,11 +115,7 @@ impl App {
         let (ground, listeners) = Ground::prepare(opened, hooks).await?;
         let (flight, settle_task, pulse) = ground.flight();
         let (delivery, delivery_task) = ground.delivery(&flight, &listeners).await?;
-        patience::patiently(|| Box::pin(delivery.health.load(&*ground.store)))
-            .await
-            .context("read the history of endpoints")?;
-        patience::patiently(|| Box::pin(delivery.directory.read_pauses())).await.context("read what is paused")?;
-        delivery.lanes.set_paused(delivery.directory.pauses().all());
+        read_at_start(&delivery, &*ground.store).await?;
         let (intake, intake_task) = ground.intake(&flight, &delivery);
         let (settings, settings_rx) = watch::channel(reload::settings(&ground.config));
         let ops = ground.ops(&flight, &delivery, intake, settings_rx.clone());
@@ -200,4 +196,12 @@ impl App {
             failure = self.supervisor.first_failure() => Broken::Part(failure.to_string()),
         }
     }
+}
+
+/// What delivery must know before its first attempt.
+async fn read_at_start(delivery: &Delivery, store: &dyn EngineStore) -> anyhow::Result<()> {
+    patience::patiently(|| Box::pin(delivery.health.load(store))).await.context("read the history of endpoints")?;
+    patience::patiently(|| Box::pin(delivery.directory.read_pauses())).await.context("read what is paused")?;
+    delivery.lanes.set_paused(delivery.directory.pauses().all());
+    Ok(())
 }

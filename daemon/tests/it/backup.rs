@@ -15,7 +15,7 @@ use crate::process::{BINARY, Process};
 
 const TOPIC: &str = "backups";
 const EVENTS: u64 = 400;
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 fn backup(process: &Process, to: &std::path::Path) -> std::process::Output {
     let mut command = std::process::Command::new(BINARY);

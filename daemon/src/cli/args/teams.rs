@@ -126,7 +126,7 @@ pub(in crate::cli) enum TeamsCommand {
     /// Delete a team for good. Its pending callbacks end as abandoned, its keys are revoked, its new events become dead letters,
     /// and its id is never used again. Its history stays.
     #[command(
-        after_help = "Without --yes, nothing is deleted, and the command says how many callbacks would end.\n\nExample:\n  callbackd teams delete team_globex --yes"
+        after_help = "Without --yes, nothing is deleted, and the command says how many callbacks would end.\n\nExample:\n  callbackd teams delete team_acme --yes"
     )]
     Delete {
         /// The team's id.

@@ -11,6 +11,8 @@
 //! - PostgreSQL tells of a callback that ends twice in one batch only once, in its last revision (`compare::told`);
 //! - SQLite answers a batch that it has applied before without verdicts, because one process has them anyway (`writes`).
 
+#![allow(clippy::print_stdout, reason = "a run shows what it did, and a failed one how to repeat it")]
+
 mod changes;
 mod claims;
 mod compare;
