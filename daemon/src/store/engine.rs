@@ -71,7 +71,7 @@ pub struct ClaimAsk {
     /// The room of a queue that `room` does not name.
     pub usual_room: u32,
     pub room: HashMap<QueueKey, u32>,
-    /// Queues that give no row. They are looked at again after [`PAUSED_LOOK`].
+    /// Queues that give no row. They are looked at again some seconds later.
     pub paused: PausedQueues,
     /// The token of the first row; each further row takes the next number.
     pub first_token: Token,
