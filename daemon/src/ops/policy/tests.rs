@@ -81,7 +81,16 @@ fn what_is_about_a_team_is_audited_by_the_team() {
     }
     let others: Vec<_> = Operation::ALL.iter().filter(|operation| !operation.is_audited_by_team()).collect();
     let audited: Vec<_> = others.iter().filter_map(|operation| operation.action()).collect();
-    assert_eq!(audited, ["offsets.accept", "clock.accept", "log.level", "token.create", "token.revoke"]);
+    let expected = [
+        "offsets.accept",
+        "clock.accept",
+        "log.level",
+        "delivery.pause",
+        "delivery.resume",
+        "token.create",
+        "token.revoke",
+    ];
+    assert_eq!(audited, expected);
 }
 
 #[test]
