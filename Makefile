@@ -6,7 +6,7 @@ KAFKA := CALLBACKD_TEST_KAFKA_LIBS=$(CURDIR)/$(KAFKA_LIBS)
 # The demo and the tests share one profile. Only test builds contain the fault switches.
 TEST_FLAGS := --workspace --features callbackd/faults,scale-callback-auth/axum,scale-callback-auth/testing,scale-callback-auth/conformance
 
-.PHONY: help demo test protocol lint fmt clippy features docs deny kafka postgres prometheus test-tools receivers system-packages bench bench-gate bench-verify bench-pages bench-resend ledger ledger-short ledger-broken fuzz clean
+.PHONY: help demo test protocol random-stores lint fmt clippy features docs deny kafka postgres prometheus test-tools receivers system-packages bench bench-gate bench-verify bench-pages bench-resend ledger ledger-short ledger-broken fuzz clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -28,6 +28,9 @@ test: system-packages kafka postgres prometheus test-tools target/tools/.done re
 
 protocol: system-packages ## Walk more interleavings of two processes than make test does (minutes)
 	CALLBACKD_PROTOCOL=long cargo test --locked $(TEST_FLAGS) --test it -- protocol::every --nocapture
+
+random-stores: system-packages postgres ## Run random operations on each store and on the model, longer than make test does (minutes)
+	CALLBACKD_RANDOM=long cargo test --locked $(TEST_FLAGS) --test it -- store::random:: --nocapture
 
 lint: system-packages fmt clippy features docs deny ## Check formatting, lints, documentation and licences
 

@@ -201,6 +201,8 @@ impl SettleTask {
                 }
                 Notice::Attempt { settle, verdict }
             }
+            // Whoever has its partition now buries it, and counts it.
+            Change::Bury(..) if verdict == Verdict::Nothing => return,
             Change::Bury(letter, _) => {
                 self.metrics.dead_letters_total.with_label_values(&[letter.reason.name()]).inc();
                 Notice::Buried(letter)

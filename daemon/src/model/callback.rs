@@ -37,6 +37,12 @@ impl CallbackId {
         &self.0
     }
 
+    /// The time in the id: that of the event, or 0.
+    pub fn time(self) -> Timestamp {
+        let millis = self.0[..6].iter().fold(0, |millis, byte| (millis << 8) | i64::from(*byte));
+        Timestamp::from_millis(millis)
+    }
+
     /// The id of the event `key` of `team`, whose record has the timestamp `record_ms`.
     pub fn of(team: &str, key: EventKey<'_>, record_ms: i64) -> Self {
         let mut hash = Sha256::new();

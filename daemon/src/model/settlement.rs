@@ -163,7 +163,8 @@ pub fn apply(rows: &Rows, change: &Change, ours: bool) -> Step {
         Change::Settle(settle) => apply_settle(rows, settle, ours),
         Change::Park(park) => apply_park(rows, park, ours),
         Change::Release { token, .. } => apply_release(rows, *token),
-        Change::Bury(..) => Step { verdict: Verdict::Buried, ..Step::nothing(rows) },
+        Change::Bury(..) if ours => Step { verdict: Verdict::Buried, ..Step::nothing(rows) },
+        Change::Bury(..) => Step::nothing(rows),
     }
 }
 

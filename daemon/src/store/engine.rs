@@ -55,6 +55,15 @@ pub struct Applied {
     pub now: Timestamp,
 }
 
+/// Event times that lie further ahead are taken for no time at all.
+const FURTHEST_AHEAD: Duration = Duration::from_secs(400 * 86_400);
+
+/// The last use of its queue, for a callback that has a settled row from now on. That row goes by the time in its id, which lies ahead if
+/// the event's clock was wrong, and it names its queue until then.
+pub(super) fn last_use_of_queue(id: CallbackId, now: Timestamp) -> Timestamp {
+    now.max(id.time().min(now.plus(FURTHEST_AHEAD)))
+}
+
 /// A queue that is paused goes to the back for this long, so that a claim does not look at it each time.
 pub(super) const PAUSED_LOOK: Duration = Duration::from_secs(3);
 

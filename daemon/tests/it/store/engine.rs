@@ -712,6 +712,38 @@ async fn an_event_of_the_future_is_pruned_by_when_its_callback_settled() {
     }
 }
 
+/// The id of an event of a wrong clock lies ahead when its callback settles, and behind when that is pruned. Then the callback stays
+/// for a while longer, and so does its queue.
+#[tokio::test]
+async fn a_queue_stays_as_long_as_an_ended_callback_names_it() {
+    for mut subject in subjects().await {
+        let (name, epoch) = (subject.name, subject.epoch);
+        let day = Duration::from_secs(86_400);
+        let ahead = |facts: Arc<Facts>| {
+            let mut id = *facts.id.as_bytes();
+            id[..6].copy_from_slice(&START.plus(day * 12).millis().to_be_bytes()[2..]);
+            Arc::new(Facts { id: CallbackId::from_bytes(id), ..(*facts).clone() })
+        };
+        let Change::Settle(mut settle) = settle(1, 7, Some(epoch), Outcome::Ok, Next::Delivered) else {
+            unreachable!()
+        };
+        settle.facts = ahead(settle.facts);
+        let id = settle.facts.id;
+        subject.write(vec![Change::Settle(settle)], vec![]).await;
+        subject.clock.advance(day * 20);
+        let ask = PruneAsk {
+            now: START.plus(day * 20),
+            settled_before: START.plus(day * 8),
+            after: None,
+            dead_letters_before: START,
+            event_ids_before: START,
+            at_most: 100,
+        };
+        while subject.store.prune(ask).await.unwrap().more_days {}
+        assert!(subject.reads.rows(id).await.is_ok(), "{name}");
+    }
+}
+
 #[tokio::test]
 async fn times_that_a_wrong_clock_wrote_are_taken_back() {
     for mut subject in subjects().await {

@@ -7,6 +7,7 @@ mod days;
 mod engine;
 mod instances;
 mod outbox;
+mod random;
 mod reads;
 mod resends;
 mod rounds;

@@ -19,6 +19,7 @@ use crate::base::clock::Timestamp;
 use crate::model::amendment::{Amended, Amendment, amend as decide};
 use crate::model::callback::CallbackId;
 use crate::model::settlement::Rows;
+use crate::store::engine::last_use_of_queue;
 use crate::store::queue_changes::QueueChanges;
 
 /// The bodies of cancelled callbacks in one transaction have together at most so many bytes.
@@ -83,19 +84,20 @@ pub(super) async fn names_of(
 ) -> Result<Names, PostgresError> {
     let ids: Vec<Uuid> = asked.iter().map(|change| change.id.into()).collect();
     let seen = rows::load(client, &store.numbers, &ids, Locking::None, &mut QueuesRead::new()).await?;
-    let (mut partitions, mut queues) = (HashSet::new(), HashSet::new());
+    let (mut partitions, mut queues, mut last_use) = (HashSet::new(), HashSet::new(), now);
     for rows in seen.values().filter_map(|rows| rows.as_ref().ok()) {
         let settled = rows.settled.as_ref().map(|row| &row.facts);
         for facts in settled.into_iter().chain(rows.pending.as_ref().map(|row| &row.facts)) {
             partitions.insert(&facts.record.partition);
             queues.insert(&facts.queue);
+            last_use = last_use.max(last_use_of_queue(facts.id, now));
         }
     }
     queues.extend(asked.iter().filter_map(|change| match change.amendment {
         Amendment::Resend(resend) => Some(&resend.queue),
         Amendment::RetryNow | Amendment::Cancel(_) => None,
     }));
-    Names::find(store, client, (partitions, queues), now).await
+    Names::find(store, client, (partitions, queues), last_use).await
 }
 
 impl<'w> Work<'w> {

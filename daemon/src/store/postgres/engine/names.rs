@@ -14,6 +14,7 @@ use crate::model::event::PartitionKey;
 use crate::model::lease::Facts;
 use crate::model::settlement::Change;
 use crate::store::Batch;
+use crate::store::engine::last_use_of_queue;
 
 /// The numbers of all partitions and queues that a batch names.
 pub(super) struct Names {
@@ -33,29 +34,32 @@ impl Names {
         let mut partitions: HashSet<&Arc<PartitionKey>> =
             batch.watermarks.iter().map(|raised| &raised.partition).collect();
         let mut queues: HashSet<&QueueKey> = HashSet::new();
+        let mut last_use = now;
         for change in &batch.changes {
             match (change, change.facts()) {
                 (Change::Bury(letter, _), _) => partitions.insert(&letter.record.partition),
                 (_, Some(facts)) => {
                     queues.insert(&facts.queue);
+                    last_use = last_use.max(last_use_of_queue(facts.id, now));
                     partitions.insert(&facts.record.partition)
                 }
                 (_, None) => false,
             };
         }
-        Self::find(store, client, (partitions, queues), now).await
+        Self::find(store, client, (partitions, queues), last_use).await
     }
 
     /// The numbers of these partitions and queues. A queue that is not there yet is made.
+    /// The queues are used until the given time.
     pub(super) async fn find(
         store: &PostgresStore,
         client: &Object,
         (partitions, queues): (HashSet<&Arc<PartitionKey>>, HashSet<&QueueKey>),
-        now: Timestamp,
+        last_use: Timestamp,
     ) -> Result<Self, PostgresError> {
         let mut names = Self { partitions: HashMap::new(), queues: HashMap::new(), queues_read: QueuesRead::new() };
         for queue in queues {
-            let number = store.numbers.queue(client, queue, now).await?;
+            let number = store.numbers.queue(client, queue, last_use).await?;
             names.queues.insert(queue.clone(), number);
         }
         for partition in partitions {

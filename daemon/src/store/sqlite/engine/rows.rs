@@ -18,6 +18,7 @@ use crate::model::retry::Progress;
 use crate::model::settlement::{Ended, NumberedAttempt, Pending, Rows, Settled};
 use crate::model::team::Mode;
 use crate::store::Known;
+use crate::store::engine::last_use_of_queue;
 
 /// The columns that `pending` and `settled` share come first, in the order in which [`read_facts`] reads them.
 const FACT_COLUMNS: usize = 11;
@@ -181,7 +182,7 @@ fn settled_statement(
 ) -> Result<bool, SqliteError> {
     let facts = &row.facts;
     let partition = partition_of(connection, ids, facts)?;
-    let queue = ids.queue_number(connection, &facts.queue, now)?;
+    let queue = ids.queue_number(connection, &facts.queue, last_use_of_queue(facts.id, now))?;
     let written = connection.prepare_cached(sql)?.execute(params![
         facts.id.as_bytes(),
         partition,
