@@ -1,6 +1,7 @@
 //! The command line. `run` and `demo` are the daemon itself. Most other commands ask a running daemon through its API.
 
 pub(crate) mod args;
+mod copy;
 mod findings;
 mod glossary;
 mod local;
@@ -36,6 +37,8 @@ impl Failure {
     pub(crate) const NOT_ALLOWED: u8 = 4;
     pub(crate) const UNREACHABLE: u8 = 5;
     pub(crate) const ENDED_BADLY: u8 = 6;
+    /// As a shell says it of Ctrl-C.
+    pub(crate) const INTERRUPTED: u8 = 130;
 
     pub(crate) fn new(status: u8, sentence: impl Into<String>) -> Self {
         Self { status, sentence: sentence.into(), problem: None, reader_has_gone: false }

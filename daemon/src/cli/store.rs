@@ -84,6 +84,7 @@ pub(super) fn look(remote: &Remote, command: &StoreCommand) -> Result<ExitCode, 
             say(&if remote.json { doc.to_string() } else { record(&doc) });
             Ok(ExitCode::SUCCESS)
         }
+        StoreCommand::Copy(args) => super::copy::run(remote, args),
         StoreCommand::Verify => {
             let wrong = wait(tools::verify(&config.store))?.map_err(refused)?;
             if remote.json {

@@ -8,6 +8,8 @@
 
 pub mod admin;
 pub mod batch;
+mod copied;
+pub mod copy;
 mod engine;
 pub mod faulty;
 mod filter;
@@ -31,7 +33,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Timestamp};
 use crate::model::dead_letter::ValueBudget;
 use crate::model::keeping::Keeping;
 use crate::model::notice::Notices;
@@ -127,6 +129,15 @@ pub enum OpenError {
     Unusable { path: PathBuf, reason: String },
     #[error("store.path: {path} was written by a newer callbackd (schema {found}, this one knows {known})", path = path.display())]
     Newer { path: PathBuf, found: usize, known: usize },
+    #[error(
+        "store.path: the store {path} was copied to {to} at {at} and is sealed, so that nothing is sent twice; start the daemon with that store.url",
+        path = path.display()
+    )]
+    Sealed { path: PathBuf, to: String, at: Timestamp },
+    #[error(
+        "store.url: {url} holds a copy of a store that is not finished; run callbackd store copy again with the configuration of the old store"
+    )]
+    Unfinished { url: String },
     #[error("store.url: {url}: {reason}")]
     Database { url: String, reason: String },
     #[error("store.url: {url}: {reason}")]

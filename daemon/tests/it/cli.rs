@@ -205,7 +205,8 @@ async fn every_command_has_an_example_and_every_example_runs() {
         ("clock accept", "the clocks agree"),
     ];
     // They run for long, or need the store alone, or are not for people: each has a test of its own.
-    let elsewhere = ["run", "demo", "migrate", "store info", "store backup", "store verify", "teams delete"];
+    let elsewhere =
+        ["run", "demo", "migrate", "store info", "store backup", "store copy", "store verify", "teams delete"];
     let mut ran = 0;
     for (command, example) in examples() {
         assert!(example.starts_with("callbackd "), "{command} has no example");

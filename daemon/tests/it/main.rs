@@ -45,6 +45,7 @@ mod rights;
 mod rotation;
 mod secrets;
 mod store;
+mod store_copy;
 mod tidy;
 mod turns;
 mod twin;

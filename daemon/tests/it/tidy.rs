@@ -35,9 +35,9 @@ const ORDER_INSIDE: [(&str, &[&[&str]]); 5] = [
             &["resends"],
             &["engine", "reads", "admin"],
             &["outbox"],
-            &["report"],
+            &["report", "copied"],
             &["sqlite", "memory", "faulty", "batch"],
-            &["tools"],
+            &["copy", "tools"],
         ],
     ),
     (

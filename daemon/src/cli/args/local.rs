@@ -71,9 +71,36 @@ pub(in crate::cli) enum StoreCommand {
         /// The directory to make. It must not exist.
         directory: PathBuf,
     },
+    /// Move a SQLite store to an empty PostgreSQL database. Most of it is copied while the daemon works.
+    ///
+    /// It can be broken off at any moment: the same command goes on where it was. With --finish, it waits until the daemon has ended, copies
+    /// what is left, compares both stores, and seals the old one, so that no daemon opens it any more.
+    #[command(
+        after_help = "Run it as the daemon's user.\n\nExample:\n  callbackd store copy --to postgres://callbackd@db/callbackd --finish --config /etc/callbackd/callbackd.toml"
+    )]
+    Copy(CopyArgs),
     /// Read the whole store and check that its pages, indexes and rows fit together.
     #[command(
         after_help = "The exit status is 1 if anything is wrong.\n\nExample:\n  callbackd store verify --config /etc/callbackd/callbackd.toml"
     )]
     Verify,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct CopyArgs {
+    /// The database, without a password: everybody on this machine can see arguments.
+    #[arg(long, value_name = "URL", required_unless_present_any = ["to_file", "cancel"], conflicts_with = "to_file")]
+    pub(in crate::cli) to: Option<String>,
+    /// A file with the URL of the database and its password; "-" is standard input.
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) to_file: Option<PathBuf>,
+    /// Wait until the daemon has ended, and finish the copy.
+    #[arg(long)]
+    pub(in crate::cli) finish: bool,
+    /// Do not compare both stores at the end. It makes the stop of a very large store shorter.
+    #[arg(long, requires = "finish")]
+    pub(in crate::cli) no_compare: bool,
+    /// Give an unfinished copy up: the store logs its changes no more. What is in the database stays there.
+    #[arg(long, conflicts_with_all = ["to", "to_file", "finish"])]
+    pub(in crate::cli) cancel: bool,
 }

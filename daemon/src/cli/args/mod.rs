@@ -15,7 +15,7 @@ pub(super) use callbacks::{
     PendingArgs, ResendArgs, ResendsCommand, TasksCommand,
 };
 pub(super) use installation::{ClockCommand, DeliveryCommand, EndpointsCommand, InstancesCommand, OffsetsCommand};
-pub(super) use local::{ConfigCommand, KeyringCommand, MigrateArgs, StoreCommand};
+pub(super) use local::{ConfigCommand, CopyArgs, KeyringCommand, MigrateArgs, StoreCommand};
 pub(super) use teams::{AuditCommand, KeysCommand, NewTokenArgs, TeamFields, TeamsCommand, TokensCommand};
 
 #[derive(Debug, Parser)]

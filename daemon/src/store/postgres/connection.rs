@@ -56,13 +56,14 @@ impl PostgresStore {
         let (migrate, role) = (options.migrate, Role::Daemon(options.name.clone()));
         let store = Self::connect(url, options, role, clock).await.map_err(|error| error.of(url))?;
         let mut client = store.writer().await.map_err(|error| error.at_open(url))?;
+        migrations::refuse_unfinished(&client, url).await?;
         migrations::migrate(&mut client, url, migrate, store.clock.now()).await?;
         drop(client);
         Ok(store)
     }
 
     /// Takes the locks, and makes the pools.
-    async fn connect(
+    pub(super) async fn connect(
         url: &PostgresUrl,
         options: Options,
         role: Role,

@@ -58,6 +58,14 @@ pub(super) async fn schema(client: &impl GenericClient) -> Result<usize, tokio_p
     Ok(row.map_or(0, |row| usize::try_from(row.get::<_, i64>(0)).unwrap_or(usize::MAX)))
 }
 
+/// A database with an unfinished copy is no store.
+pub(super) async fn refuse_unfinished(client: &impl GenericClient, url: &PostgresUrl) -> Result<(), OpenError> {
+    let copy = client.query_one("SELECT to_regclass('store_copy') IS NOT NULL", &[]).await;
+    let is_there: bool =
+        copy.and_then(|row| row.try_get(0)).map_err(|error| PostgresError::from(error).at_open(url))?;
+    if is_there { Err(OpenError::Unfinished { url: url.to_string() }) } else { Ok(()) }
+}
+
 /// Applies a migration, unless another process has done so meanwhile.
 async fn apply(client: &mut Object, index: usize, now: Timestamp) -> Result<(), PostgresError> {
     let transaction = client.transaction().await?;

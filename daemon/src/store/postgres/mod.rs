@@ -12,6 +12,7 @@ mod reads;
 mod server;
 mod session;
 mod sql;
+pub(super) mod target;
 mod timeline;
 mod tls;
 pub(super) mod tools;

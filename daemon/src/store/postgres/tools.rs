@@ -173,9 +173,14 @@ pub(in crate::store) async fn verify(url: &PostgresUrl) -> Result<Vec<String>, O
     let unusable = |error: tokio_postgres::Error| OpenError::Database { url: url.to_string(), reason: told(&error) };
     // Whole tables are read.
     client.batch_execute("SET statement_timeout = 0").await.map_err(unusable)?;
+    misfits(&client).await.map_err(unusable)
+}
+
+/// The rows that do not fit together, as sentences.
+pub(super) async fn misfits(client: &Object) -> Result<Vec<String>, tokio_postgres::Error> {
     let mut wrong = Vec::new();
     for (what, sql) in FIT {
-        let count: i64 = client.query_one(sql, &[]).await.map_err(unusable)?.get(0);
+        let count: i64 = client.query_one(sql, &[]).await?.get(0);
         if count > 0 {
             wrong.push(format!("{count} {what}"));
         }

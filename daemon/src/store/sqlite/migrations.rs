@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Timestamp};
 use crate::store::{Migrate, OpenError};
 
 pub(super) const MIGRATIONS: [(&str, &str); 14] = [
@@ -32,6 +32,7 @@ pub(super) fn migrate(
     clock: &dyn Clock,
 ) -> Result<(), OpenError> {
     let unusable = |reason: String| OpenError::Unusable { path: path.to_owned(), reason };
+    sealed(connection, path.parent().unwrap_or(path))?;
     let found = schema(connection).map_err(|error| unusable(error.to_string()))?;
     let known = MIGRATIONS.len();
     if found > known {
@@ -44,6 +45,26 @@ pub(super) fn migrate(
         apply(connection, index, clock).map_err(|error| unusable(format!("migration {name}: {error}")))?;
     }
     Ok(())
+}
+
+/// The schema's number of a store that was copied to another database. It is higher than any other, so that an earlier version does not
+/// open the store either.
+pub(super) const SEALED: usize = 1 << 30;
+
+/// Refuses a store that was copied to another database, because every callback that pends in it pends there, too.
+pub(super) fn sealed(connection: &Connection, directory: &Path) -> Result<(), OpenError> {
+    let look = || -> rusqlite::Result<Option<(String, i64)>> {
+        if schema(connection)? != SEALED {
+            return Ok(None);
+        }
+        connection.query_row("SELECT target, sealed_at FROM store_copy", [], |row| Ok(Some((row.get(0)?, row.get(1)?))))
+    };
+    let path = directory.to_owned();
+    match look() {
+        Ok(None) => Ok(()),
+        Ok(Some((to, at))) => Err(OpenError::Sealed { path, to, at: Timestamp::from_millis(at) }),
+        Err(error) => Err(OpenError::Unusable { path, reason: error.to_string() }),
+    }
 }
 
 /// How many migrations are applied.

@@ -92,7 +92,7 @@ fn bind(statement: &mut Statement<'_>, values: &[Value]) -> Result<(), SqliteErr
     Ok(())
 }
 
-fn value(column: ValueRef<'_>) -> Result<Value, SqliteError> {
+pub(super) fn value(column: ValueRef<'_>) -> Result<Value, SqliteError> {
     match column {
         ValueRef::Null => Ok(Value::Null),
         ValueRef::Integer(number) => Ok(Value::Integer(number)),

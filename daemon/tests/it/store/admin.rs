@@ -55,7 +55,7 @@ impl Subject {
     }
 }
 
-fn team(id: &str) -> Team {
+pub(super) fn team(id: &str) -> Team {
     Team {
         id: id.into(),
         name: format!("the name of {id}"),
@@ -70,7 +70,7 @@ fn team(id: &str) -> Team {
     }
 }
 
-fn key(id: &str, team: &str, created_at: Timestamp) -> KeyRow {
+pub(super) fn key(id: &str, team: &str, created_at: Timestamp) -> KeyRow {
     KeyRow {
         id: id.to_owned(),
         team: team.to_owned(),
@@ -87,7 +87,7 @@ fn key(id: &str, team: &str, created_at: Timestamp) -> KeyRow {
     }
 }
 
-fn token(n: u8) -> TokenRow {
+pub(super) fn token(n: u8) -> TokenRow {
     TokenRow {
         id: format!("tok_{n}"),
         name: "ci".to_owned(),
@@ -102,7 +102,7 @@ fn token(n: u8) -> TokenRow {
     }
 }
 
-fn entry(action: &'static str, object: &str) -> AuditEntry {
+pub(super) fn entry(action: &'static str, object: &str) -> AuditEntry {
     AuditEntry {
         caller: "ann".to_owned(),
         address: "unix".to_owned(),
@@ -112,7 +112,7 @@ fn entry(action: &'static str, object: &str) -> AuditEntry {
     }
 }
 
-fn once(key: &str, request: u8) -> Option<IdempotencyKey> {
+pub(super) fn once(key: &str, request: u8) -> Option<IdempotencyKey> {
     Some(IdempotencyKey { key: key.to_owned(), fingerprint: [request; 32] })
 }
 

@@ -3,6 +3,7 @@
 mod admin;
 mod amend;
 mod commits;
+mod copy;
 mod days;
 mod engine;
 mod instances;

@@ -64,7 +64,7 @@ async fn subjects() -> Vec<Subject> {
     subjects
 }
 
-fn job(id: &str, created_at: Timestamp) -> ResendRow {
+pub(super) fn job(id: &str, created_at: Timestamp) -> ResendRow {
     ResendRow {
         id: id.to_owned(),
         created_at,

@@ -28,17 +28,22 @@ const BODIES: i64 = 2_000;
 const LOCKS: &str = "SET LOCAL lock_timeout = '300ms'; SET LOCAL statement_timeout = '5min'";
 
 /// A day, as the number of days since 1970.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Day(i64);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(in super::super) struct Day(i64);
 
 impl Day {
-    pub(super) fn of(at: Timestamp) -> Self {
+    pub(in super::super) fn of(at: Timestamp) -> Self {
         Self(at.millis().max(0).div_euclid(DAY_MILLIS))
     }
 
     /// When the day begins.
     pub(super) fn begin(self) -> Timestamp {
         Timestamp::from_millis(self.0.saturating_mul(DAY_MILLIS))
+    }
+
+    /// Whether it is at most so many days before or after that day.
+    pub(in super::super) fn is_within(self, day: Self, before: i64, after: i64) -> bool {
+        (day.0 - before..=day.0 + after).contains(&self.0)
     }
 
     fn next(self) -> Self {
@@ -131,7 +136,8 @@ async fn make_ahead(client: &mut Object, now: Timestamp) -> Result<(), PostgresE
     Ok(())
 }
 
-async fn make(client: &mut Object, day: Day) -> Result<(), PostgresError> {
+/// Makes a day, unless there are rows of it among the others already.
+pub(in super::super) async fn make(client: &mut Object, day: Day) -> Result<(), PostgresError> {
     let transaction = client.transaction().await?;
     transaction.batch_execute(LOCKS).await?;
     // Rows that came before the day was made stay where they are, and so do all others of that day.

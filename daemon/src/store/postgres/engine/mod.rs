@@ -4,7 +4,7 @@ mod amend;
 mod answer;
 pub(super) mod attempts;
 mod claim;
-mod days;
+pub(super) mod days;
 mod dead_letters;
 mod endpoints;
 mod event_ids;

@@ -19,6 +19,8 @@ mod write;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(super) use upkeep::close_earlier;
+
 use super::connection::SqliteStore;
 use crate::base::clock::Timestamp;
 use crate::model::amendment::{Amended, Amendment};

@@ -13,6 +13,23 @@ use crate::store::{Begun, InstanceId, SetBack, Space};
 /// One process at a time holds a SQLite store, so every lease of an earlier instance is void when one begins.
 pub(super) fn begin(connection: &Connection, name: Option<&str>, now: Timestamp) -> Result<Begun, SqliteError> {
     let store_id: String = connection.query_row("SELECT id FROM store", [], |row| row.get(0))?;
+    let unclean = close_earlier(connection)?;
+    let earlier_runs = connection
+        .prepare("SELECT run FROM instance WHERE run IS NOT NULL")?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let run = new_run(now);
+    connection.execute(
+        "INSERT INTO instance (batch, heartbeat, started_at, clean, run, name, host, version)
+         VALUES (0, ?1, ?1, 0, ?2, ?3, ?4, ?5)",
+        params![now.millis(), run, name, host(), VERSION],
+    )?;
+    let instance = InstanceId(connection.last_insert_rowid());
+    Ok(Begun { instance, store_id, run, earlier_runs, unclean, now })
+}
+
+/// Ends what earlier instances have left: their leases and partitions are free. True if the last one did not end cleanly.
+pub(in crate::store::sqlite) fn close_earlier(connection: &Connection) -> Result<bool, SqliteError> {
     let unclean: bool =
         connection.query_row("SELECT EXISTS (SELECT 1 FROM instance WHERE clean = 0)", [], |row| row.get(0))?;
     // clean is 0 while an instance runs, 1 when it ended cleanly, 2 when its successor found that it did not.
@@ -34,18 +51,7 @@ pub(super) fn begin(connection: &Connection, name: Option<&str>, now: Timestamp)
         [],
     )?;
     void_leases(connection, i64::MAX)?;
-    let earlier_runs = connection
-        .prepare("SELECT run FROM instance WHERE run IS NOT NULL")?
-        .query_map([], |row| row.get(0))?
-        .collect::<rusqlite::Result<_>>()?;
-    let run = new_run(now);
-    connection.execute(
-        "INSERT INTO instance (batch, heartbeat, started_at, clean, run, name, host, version)
-         VALUES (0, ?1, ?1, 0, ?2, ?3, ?4, ?5)",
-        params![now.millis(), run, name, host(), VERSION],
-    )?;
-    let instance = InstanceId(connection.last_insert_rowid());
-    Ok(Begun { instance, store_id, run, earlier_runs, unclean, now })
+    Ok(unclean)
 }
 
 pub(super) fn space(connection: &Connection, directory: &Path) -> Result<Space, SqliteError> {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::super::connection::{FILE, lock, open_to_read};
 use super::super::error::SqliteError;
-use super::super::migrations::{MIGRATIONS, schema};
+use super::super::migrations::{MIGRATIONS, schema, sealed};
 use super::super::sql::SqliteSql;
 use crate::base::clock::Timestamp;
 use crate::base::finding::Finding;
@@ -51,6 +51,10 @@ pub(in crate::store) fn check(directory: &Path, now: Timestamp) -> Looked {
 
 /// Checks the content of the store.
 fn inside(directory: &Path, now: Timestamp) -> (Vec<Finding>, Vec<KeyRow>) {
+    let seal = open_to_read(&directory.join(FILE)).ok().map(|connection| sealed(&connection, directory));
+    if let Some(Err(error)) = seal {
+        return (vec![Finding::failed(WHAT, error.to_string(), "set store.url")], Vec::new());
+    }
     let Content { schema: found, newest, keys } = match read(directory) {
         Ok(content) => content,
         Err(error) => {

@@ -6,7 +6,7 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::super::connection::{FILE, lock, open_to_read};
-use super::super::migrations::{MIGRATIONS, schema};
+use super::super::migrations::{MIGRATIONS, schema, sealed};
 use crate::base::clock::Timestamp;
 use crate::store::OpenError;
 use crate::store::report::Info;
@@ -14,7 +14,9 @@ use crate::store::report::Info;
 pub(in crate::store) fn migrations(directory: &Path) -> Result<Vec<(&'static str, bool)>, OpenError> {
     let applied = if directory.join(FILE).exists() {
         let _lock = lock(directory)?;
-        schema(&open(directory)?).map_err(|error| unusable(directory, &error))?
+        let connection = open(directory)?;
+        sealed(&connection, directory)?;
+        schema(&connection).map_err(|error| unusable(directory, &error))?
     } else {
         0
     };
@@ -96,21 +98,29 @@ pub(in crate::store) fn verify(directory: &Path) -> Result<Vec<String>, OpenErro
                 wrong.push(sentence);
             }
         }
-        for (what, sql) in FIT {
-            let count: u64 = connection.query_row(sql, [], |row| row.get(0))?;
-            if count > 0 {
-                wrong.push(format!("{count} {what}"));
-            }
-        }
+        wrong.extend(misfits(&connection)?);
         Ok(wrong)
     };
     look().map_err(|error| unusable(directory, &error))
+}
+
+/// The rows that do not fit together, as sentences.
+pub(super) fn misfits(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    for (what, sql) in FIT {
+        let count: u64 = connection.query_row(sql, [], |row| row.get(0))?;
+        if count > 0 {
+            wrong.push(format!("{count} {what}"));
+        }
+    }
+    Ok(wrong)
 }
 
 /// The store, with its lock, where its schema is this program's.
 fn whole(directory: &Path) -> Result<(File, Connection), OpenError> {
     let lock = lock(directory)?;
     let connection = open(directory)?;
+    sealed(&connection, directory)?;
     let found = schema(&connection).map_err(|error| unusable(directory, &error))?;
     if found != MIGRATIONS.len() {
         let reason =
