@@ -123,13 +123,16 @@ async fn fill(work: &mut Work) {
 
 /// Many more ended callbacks, without the time of so many batches.
 fn add_many(directory: &Path) {
-    let store = rusqlite::Connection::open(directory.join("callbackd.db")).unwrap();
-    let sql = "WITH RECURSIVE number (n) AS (SELECT 1000 UNION ALL SELECT n + 1 FROM number WHERE n < ?2)
-               INSERT INTO settled SELECT substr(id, 1, 12) || CAST(printf('%04d', n) AS BLOB), partition_id, off, record_at, team, task,
-                   event_id, event_type, queue, test, content_hash, builder, state, reason, attempts, status, outcome, round,
-                   first_at, settled_at, revision FROM settled, number WHERE id = ?1";
-    let added = store.execute(sql, rusqlite::params![facts(1).id.as_bytes(), 999 + MANY]).unwrap();
-    assert_eq!(added, MANY as usize);
+    let mut store = rusqlite::Connection::open(directory.join("callbackd.db")).unwrap();
+    let transaction = store.transaction().unwrap();
+    let sql = "INSERT INTO settled SELECT ?1, partition_id, off, record_at, team, task, event_id, event_type, queue, test,
+                   content_hash, builder, state, reason, attempts, status, outcome, round, first_at, settled_at, revision
+               FROM settled WHERE id = ?2";
+    for n in 1_000..1_000 + MANY {
+        let (id, like) = (facts(n).id, facts(1).id);
+        assert_eq!(transaction.execute(sql, (id.as_bytes(), like.as_bytes())).unwrap(), 1);
+    }
+    transaction.commit().unwrap();
 }
 
 fn shown(pictures: &mut Vec<String>, what: impl Debug) {
