@@ -122,10 +122,10 @@ impl App {
         let publishing = ground.publishing();
         let live = reload::Live::new(&ground.config, delivery.clone(), settings, ground.log_level.clone(), &listeners);
 
-        let Ground { config, clock, store, reads, begun, switches, supervisor, .. } = ground;
+        let Ground { config, clock, store, reads, admin, begun, switches, supervisor, .. } = ground;
         let stop_work = switches.stop_work.stop();
         let mut work = delivery_task.start(&supervisor, &stop_work);
-        let pruning = retention::run(Arc::clone(&store), clock, settings_rx, stop_work.clone());
+        let pruning = retention::run(Arc::clone(&store), admin, clock, settings_rx, stop_work.clone());
         work.push(supervisor.spawn("pruning", stop_work.clone(), pruning));
         work.push(supervisor.spawn(
             "the jobs that send callbacks again",

@@ -44,7 +44,7 @@ pub(super) struct Ground {
     pub(super) supervisor: Supervisor,
     pub(super) log_level: LogLevel,
     pub(super) reads: Arc<dyn Reads>,
-    admin: Arc<dyn AdminStore>,
+    pub(super) admin: Arc<dyn AdminStore>,
     outbox: Arc<dyn Outbox>,
     keyring: Arc<Keyring>,
     metrics: Arc<Metrics>,

@@ -14,11 +14,13 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::key_usage::{KeyUsage, SigningKeys};
+use super::sent_with::{KnownIds, Unrecorded};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::stop::Stop;
 use crate::keyring::{Keyring, Place, Sealed};
 use crate::model::pause::Pauses;
 use crate::model::retry::RetryPolicy;
+use crate::model::sent_with::{SentWith, SentWithId};
 use crate::model::team::{AuthForm, KeyKind, KeyState, Mode, Team};
 use crate::store::StoreError;
 use crate::store::admin::{AdminStore, KeyRow};
@@ -27,6 +29,8 @@ use crate::store::admin::{AdminStore, KeyRow};
 const REFRESH: Duration = Duration::from_millis(500);
 /// How often the use of keys is recorded, so that each key causes at most one write in this time.
 const RECORD_USAGE: Duration = Duration::from_secs(60);
+/// An open team is read again after this time, so that what it is sent with counts as used.
+const REOPEN: Duration = Duration::from_secs(24 * 60 * 60);
 /// Teams kept open.
 const CACHE_LIMIT: usize = 50_000;
 
@@ -39,6 +43,7 @@ pub struct Directory {
     /// Rises with every refresh. An entry that was read before a refresh is not kept after it.
     generation: AtomicU64,
     usage: KeyUsage,
+    unrecorded: Arc<Unrecorded>,
     pauses: watch::Sender<Arc<Pauses>>,
 }
 
@@ -47,31 +52,63 @@ pub struct TeamEntry {
     pub retry: RetryPolicy,
     live: Signers,
     test: Signers,
-    /// A created key takes effect then.
-    until: Option<Timestamp>,
+    unrecorded: Arc<Unrecorded>,
+    /// It is read again then, at the latest when a created key takes effect.
+    until: Timestamp,
 }
 
-/// A mode's signers by the form of the auth header, each with the keys that it signs with.
+/// A mode's signers by the form of the auth header.
 #[derive(Default)]
 struct Signers {
-    key: Option<(Signer, SigningKeys)>,
-    hmac: Option<(Signer, SigningKeys)>,
+    key: Option<Signing>,
+    hmac: Option<Signing>,
+}
+
+/// A signer, with the keys that it signs with.
+struct Signing {
+    signer: Signer,
+    signing_keys: Vec<String>,
+    auth_keys: Vec<String>,
+    keys: SigningKeys,
+    known_ids: KnownIds,
+}
+
+impl Signing {
+    fn new(signer: Signer, signing_keys: &[String], auth_keys: Vec<String>) -> Self {
+        let signing_keys = signing_keys.to_vec();
+        let keys = SigningKeys::new([signing_keys.clone(), auth_keys.clone()].concat());
+        Self { signer, signing_keys, auth_keys, keys, known_ids: KnownIds::default() }
+    }
 }
 
 impl TeamEntry {
     /// The signer for this mode and form; `None` without usable keys.
     pub fn signer(&self, mode: Mode, form: AuthForm) -> Option<&Signer> {
-        self.signing(mode, form).map(|(signer, _)| signer)
+        self.signing(mode, form).map(|signing| &signing.signer)
     }
 
     /// Notes that the keys of this mode and form sign a callback now.
     pub fn note_use(&self, mode: Mode, form: AuthForm, now: Timestamp) {
-        if let Some((_, keys)) = self.signing(mode, form) {
-            keys.note(now);
+        if let Some(signing) = self.signing(mode, form) {
+            signing.keys.note(now);
         }
     }
 
-    fn signing(&self, mode: Mode, form: AuthForm) -> Option<&(Signer, SigningKeys)> {
+    /// Names what a callback of this mode is sent with in this form, to the default URL or to its own. `None` without usable keys.
+    pub fn sent_with(&self, mode: Mode, form: AuthForm, follows_default: bool) -> Option<SentWithId> {
+        let signing = self.signing(mode, form)?;
+        let settings = || SentWith {
+            team: Arc::clone(&self.team.id),
+            mode,
+            url: self.team.default_url(mode).filter(|_| follows_default).map(str::to_owned),
+            form,
+            signing_keys: signing.signing_keys.clone(),
+            auth_keys: signing.auth_keys.clone(),
+        };
+        Some(signing.known_ids.id(follows_default, &self.unrecorded, settings))
+    }
+
+    fn signing(&self, mode: Mode, form: AuthForm) -> Option<&Signing> {
         let signers = if mode == Mode::Test { &self.test } else { &self.live };
         match form {
             AuthForm::Key => signers.key.as_ref(),
@@ -82,7 +119,7 @@ impl TeamEntry {
     /// All the keys that sign callbacks of this team.
     fn signing_keys(&self) -> impl Iterator<Item = &SigningKeys> {
         let all = [&self.live.key, &self.live.hmac, &self.test.key, &self.test.hmac];
-        all.into_iter().flatten().map(|(_, keys)| keys)
+        all.into_iter().flatten().map(|signing| &signing.keys)
     }
 }
 
@@ -91,7 +128,8 @@ impl Directory {
         let retry = RwLock::new(retry);
         let (cache, generation, usage) = (RwLock::default(), AtomicU64::new(0), KeyUsage::default());
         let pauses = watch::channel(Arc::default()).0;
-        Self { admin, keyring, clock, retry, cache, generation, usage, pauses }
+        let unrecorded = Arc::default();
+        Self { admin, keyring, clock, retry, cache, generation, usage, unrecorded, pauses }
     }
 
     /// The team, if there is one.
@@ -101,7 +139,7 @@ impl Directory {
     pub async fn team(&self, id: &str) -> Result<Option<Arc<TeamEntry>>, StoreError> {
         let now = self.clock.now();
         let kept = self.cache.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
-        if let Some(entry) = kept.filter(|entry| entry.until.is_none_or(|until| now < until)) {
+        if let Some(entry) = kept.filter(|entry| now < entry.until) {
             return Ok(Some(entry));
         }
         let generation = self.generation.load(Ordering::SeqCst);
@@ -177,7 +215,17 @@ impl Directory {
         }
     }
 
-    /// Watches the version, and records the use of keys, until `stop`.
+    /// Writes what callbacks are sent with. What the store does not take now is written later.
+    async fn record_sent_with(&self) {
+        for settings in self.unrecorded.take() {
+            if let Err(error) = self.admin.note_sent_with(settings.clone()).await {
+                tracing::debug!(%error, "the settings that callbacks are sent with can't be recorded now");
+                self.unrecorded.add(settings);
+            }
+        }
+    }
+
+    /// Watches the version, and records the use of keys and settings, until `stop`.
     pub async fn run(&self, mut stop: Stop) {
         let mut known = None;
         let mut recorded = Instant::now();
@@ -192,6 +240,7 @@ impl Directory {
                     known = Some(version);
                 }
             }
+            self.record_sent_with().await;
             if recorded.elapsed() >= RECORD_USAGE {
                 recorded = Instant::now();
                 self.record_usage().await;
@@ -202,6 +251,7 @@ impl Directory {
             }
         }
         // At a stop the store still answers.
+        self.record_sent_with().await;
         self.record_usage().await;
     }
 
@@ -210,11 +260,11 @@ impl Directory {
             .iter()
             .filter(|key| key.state == KeyState::Created)
             .filter_map(|key| key.promote_at.filter(|at| *at > now))
-            .min();
+            .fold(now.plus(REOPEN), Ord::min);
         let retry = team.retry.over(&self.retry());
         let live = self.signers(&team, keys, Mode::Live, now);
         let test = self.signers(&team, keys, Mode::Test, now);
-        TeamEntry { team, retry, live, test, until }
+        TeamEntry { team, retry, live, test, unrecorded: Arc::clone(&self.unrecorded), until }
     }
 
     fn signers(&self, team: &Team, keys: &[KeyRow], mode: Mode, now: Timestamp) -> Signers {
@@ -232,16 +282,15 @@ impl Directory {
         if secrets.is_empty() {
             return Signers::default();
         }
-        let used = |more: Vec<String>| SigningKeys::new([ids.clone(), more].concat());
         let key = usable(KeyKind::CallbackAuth)
             .find_map(|key| Some((key.id.clone(), CallbackAuthKey::parse(&open(key)?).ok()?)))
-            .map(|(id, key)| (Signer::new(secrets.clone(), AuthHeader::Key(key)), used(vec![id])));
+            .map(|(id, key)| Signing::new(Signer::new(secrets.clone(), AuthHeader::Key(key)), &ids, vec![id]));
         let mut hmac_keys =
             usable(KeyKind::Hmac).filter_map(|key| Some((key.id.clone(), HmacKey::parse(&open(key)?).ok()?)));
         let hmac = hmac_keys.next().map(|(newest_id, newest)| {
             let (older_id, older) = hmac_keys.next().unzip();
             let signer = Signer::new(secrets.clone(), AuthHeader::Hmac(newest, older));
-            (signer, used([Some(newest_id), older_id].into_iter().flatten().collect()))
+            Signing::new(signer, &ids, [Some(newest_id), older_id].into_iter().flatten().collect())
         });
         Signers { key, hmac }
     }

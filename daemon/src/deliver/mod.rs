@@ -13,6 +13,7 @@ mod key_usage;
 mod lease_tokens;
 mod pauses;
 pub mod resolve;
+mod sent_with;
 pub mod sign;
 pub mod space_watch;
 
@@ -36,6 +37,7 @@ use crate::model::attempt::{Attempt, Outcome};
 use crate::model::endpoint::Origin;
 use crate::model::lease::Lease;
 use crate::model::retry::{self, Report, RetryPolicy};
+use crate::model::sent_with::SentWithId;
 use crate::model::settlement::{Change, Settle};
 use crate::net::exchange::{Client, Exchange};
 use crate::schedule::{PROMPT, Permit, Start};
@@ -71,6 +73,30 @@ struct Tried {
     retry: RetryPolicy,
     /// The endpoint, if one was found.
     origin: Option<Origin>,
+    /// The settings that it was sent with, if it came to that.
+    sent_with: Option<SentWithId>,
+}
+
+impl Tried {
+    /// An attempt that ended before anything was resolved.
+    fn unresolved(exchange: Exchange, retry: RetryPolicy) -> Self {
+        Self { exchange, retry, origin: None, sent_with: None }
+    }
+
+    fn into_attempt(self, begun_at: Timestamp, took: Duration) -> Attempt {
+        let exchange = self.exchange;
+        Attempt {
+            outcome: exchange.outcome,
+            sent: exchange.sent,
+            status: exchange.status,
+            begun_at,
+            took,
+            peer: exchange.peer,
+            redialed: exchange.redialed,
+            sent_with: self.sent_with,
+            snippet: Bytes::copy_from_slice(&exchange.snippet),
+        }
+    }
 }
 
 impl Engine {
@@ -105,7 +131,7 @@ impl Engine {
         // The slot at the customer's endpoint is given back before our disk is written.
         drop(slot);
         permit.to_settling();
-        let attempt = tried.exchange.into_attempt(begun.0, took);
+        let attempt = tried.into_attempt(begun.0, took);
         self.observe_end(&lease, &attempt);
         self.settler.settle(settled(&lease, attempt, next), permit).await;
     }
@@ -163,11 +189,7 @@ impl Engine {
                 }
                 () = cut_off.stopped() => {
                     let exchange = Exchange::refused(Outcome::Interrupted, "cut off: the daemon was stopped");
-                    return Tried {
-                        exchange: Exchange { sent: true, ..exchange },
-                        retry: self.directory.retry(),
-                        origin: None,
-                    };
+                    return Tried::unresolved(Exchange { sent: true, ..exchange }, self.directory.retry());
                 }
             }
         }
@@ -180,15 +202,16 @@ impl Engine {
         }
         let Ok(Some(entry)) = tokio::time::timeout_at(end, self.team(lease)).await else {
             let exchange = Exchange::refused(Outcome::NoKey, "the team can't be read");
-            return Tried { exchange, retry: self.directory.retry(), origin: None };
+            return Tried::unresolved(exchange, self.directory.retry());
         };
         let retry = entry.retry;
         let http = self.client.policy().http;
-        let mut origin = None;
+        let (mut origin, mut sent_with) = (None, None);
         let exchange = match resolve::resolve(lease.url.as_deref(), lease.facts.mode, entry, http) {
             Err(refusal) => Exchange::refused(refusal.outcome, refusal.why),
             Ok(resolved) => {
                 origin = Some(resolved.target.origin.clone());
+                sent_with = resolved.sent_with();
                 if !resolved.target.origin.https && resolved.form == crate::model::team::AuthForm::Key {
                     self.metrics.http_key_exposed_total.inc();
                 }
@@ -201,7 +224,7 @@ impl Engine {
                 self.client.post(&sign::sign(resolved, content, &self.user_agent), self.clock.wall(), end).await
             }
         };
-        Tried { exchange, retry, origin }
+        Tried { exchange, retry, origin, sent_with }
     }
 
     /// The team. While the store is down, it is asked again and again.
@@ -226,7 +249,7 @@ impl Engine {
 
     fn panicked(&self) -> Tried {
         let exchange = Exchange::refused(Outcome::Panicked, "the attempt panicked; the log says where");
-        Tried { exchange: Exchange { sent: true, ..exchange }, retry: self.directory.retry(), origin: None }
+        Tried::unresolved(Exchange { sent: true, ..exchange }, self.directory.retry())
     }
 
     fn observe_begin(&self, lease: &Lease, at: Timestamp) {
@@ -274,21 +297,6 @@ fn settled(lease: &Lease, attempt: Attempt, next: retry::Next) -> Settle {
         number: lease.progress.attempts.saturating_add(1),
         attempt,
         next,
-    }
-}
-
-impl Exchange {
-    fn into_attempt(self, begun_at: Timestamp, took: Duration) -> Attempt {
-        Attempt {
-            outcome: self.outcome,
-            sent: self.sent,
-            status: self.status,
-            begun_at,
-            took,
-            peer: self.peer,
-            redialed: self.redialed,
-            snippet: Bytes::copy_from_slice(&self.snippet),
-        }
     }
 }
 

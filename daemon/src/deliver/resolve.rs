@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::directory::TeamEntry;
 use crate::model::attempt::Outcome;
 use crate::model::endpoint::{QueueKey, QueueTarget};
+use crate::model::sent_with::SentWithId;
 use crate::model::team::{AuthForm, HttpPolicy, Mode, Team};
 use crate::net::target::{Target, UrlError};
 use crate::schedule::LaneKey;
@@ -15,7 +16,16 @@ pub struct Resolved {
     pub target: Target,
     pub form: AuthForm,
     pub mode: Mode,
+    /// The URL is the team's default one, not the task's own.
+    pub follows_default: bool,
     pub entry: Arc<TeamEntry>,
+}
+
+impl Resolved {
+    /// Names what of the team's settings the callback is sent with.
+    pub fn sent_with(&self) -> Option<SentWithId> {
+        self.entry.sent_with(self.mode, self.form, self.follows_default)
+    }
 }
 
 /// Why an attempt ends before it begins.
@@ -33,7 +43,12 @@ impl Refusal {
 
 /// The URL a callback goes to: its task's own, else the team's default.
 pub fn url_of<'u>(own: Option<&'u str>, team: &'u Team, mode: Mode) -> Option<&'u str> {
-    own.filter(|url| !url.is_empty()).or_else(|| team.default_url(mode))
+    named(own).or_else(|| team.default_url(mode))
+}
+
+/// The URL of its own that a task names.
+fn named(own: Option<&str>) -> Option<&str> {
+    own.filter(|url| !url.is_empty())
 }
 
 /// Where a callback of `team` goes and in which form, as far as that does not depend on keys.
@@ -90,7 +105,7 @@ pub fn resolve_in(
         let why = format!("the team has no usable {} keys of the {} form", mode.name(), form.name());
         return Err(Refusal::new(Outcome::NoKey, why));
     }
-    Ok(Resolved { target, form, mode, entry })
+    Ok(Resolved { target, form, mode, follows_default: named(own).is_none(), entry })
 }
 
 fn outcome_of(error: UrlError) -> Outcome {
@@ -103,7 +118,7 @@ fn outcome_of(error: UrlError) -> Outcome {
 /// The queue in which a callback waits: that of its own URL's origin, or that of the default URL which it follows. A
 /// callback with an invalid URL of its own follows no default and has no endpoint; its attempt will end it.
 pub fn queue_of(team: &Arc<str>, own: Option<&str>, mode: Mode) -> QueueKey {
-    let target = match own.filter(|url| !url.is_empty()) {
+    let target = match named(own) {
         None => QueueTarget::Default(mode),
         Some(url) => Target::parse(url).map_or(QueueTarget::Nowhere, |target| QueueTarget::Origin(target.origin)),
     };

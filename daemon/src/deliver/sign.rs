@@ -9,7 +9,6 @@ use secrecy::ExposeSecret as _;
 use super::resolve::Resolved;
 use crate::base::clock::Timestamp;
 use crate::net::exchange::Outgoing;
-use crate::net::target::Target;
 
 const ID: HeaderName = HeaderName::from_static(scale_callback_auth::header::ID);
 const TIMESTAMP: HeaderName = HeaderName::from_static(scale_callback_auth::header::TIMESTAMP);
@@ -32,7 +31,7 @@ pub fn sign(resolved: Resolved, content: Content<'_>, user_agent: &HeaderValue) 
     resolved.entry.note_use(resolved.mode, resolved.form, content.at);
     let signed = signer.sign(content.id, content.at.unix_seconds(), &content.body);
     let mut headers = HeaderMap::with_capacity(12);
-    headers.insert(HOST, host(&resolved.target));
+    headers.insert(HOST, visible(&resolved.target.origin.authority()));
     // Firewalls take a request without it for an attack.
     headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
     headers.insert(USER_AGENT, user_agent.clone());
@@ -49,12 +48,6 @@ pub fn sign(resolved: Resolved, content: Content<'_>, user_agent: &HeaderValue) 
         headers.insert(AUTHORIZATION, secret(authorization.expose_secret()));
     }
     Outgoing { team: Arc::clone(&resolved.entry.team.id), target: resolved.target, headers, body: content.body }
-}
-
-fn host(target: &Target) -> HeaderValue {
-    let origin = &target.origin;
-    let usual = if origin.https { 443 } else { 80 };
-    if origin.port == usual { visible(&origin.host) } else { visible(&format!("{}:{}", origin.host, origin.port)) }
 }
 
 fn visible(text: &str) -> HeaderValue {

@@ -92,6 +92,7 @@ fn settle(lease: &Lease, outcome: Outcome, next: Next) -> Settle {
         took: Duration::from_millis(1),
         peer: None,
         redialed: false,
+        sent_with: None,
         snippet: Bytes::new(),
     };
     Settle {

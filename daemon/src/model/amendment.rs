@@ -103,6 +103,7 @@ fn cancelled(pending: &Pending, reason: Reason, now: Timestamp) -> Settled {
         first_at: pending.progress.since.unwrap_or(now),
         settled_at: now,
         revision: 1,
+        sent_with: None,
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::sent_with::SentWithId;
 use crate::base::clock::Timestamp;
 use crate::base::named::named;
 
@@ -91,6 +92,8 @@ pub struct Attempt {
     /// A connection gave the request back unsent, or the receiver said that it had not handled it, so it was sent over a
     /// new connection.
     pub redialed: bool,
+    /// With what of its team's settings it was sent; `None` where that was not found.
+    pub sent_with: Option<SentWithId>,
     /// The first bytes of the answer, which may not be text, or the reason of a refusal as the operator sees it.
     pub snippet: Bytes,
 }

@@ -39,6 +39,12 @@ impl Origin {
         }
         Some(Self { https, host: host.to_ascii_lowercase().into(), port })
     }
+
+    /// The header `host` of a request: the port is left out where it is the default one of the scheme.
+    pub fn authority(&self) -> String {
+        let usual = if self.https { 443 } else { 80 };
+        if self.port == usual { self.host.to_string() } else { format!("{}:{}", self.host, self.port) }
+    }
 }
 
 /// A callback URL as it was given. Its path and query are secrets, so `Debug` does not print it.

@@ -15,6 +15,7 @@ pub mod offsets;
 pub mod pause;
 pub mod permission;
 pub mod retry;
+pub mod sent_with;
 pub mod settlement;
 pub mod state;
 pub mod team;

@@ -15,6 +15,7 @@ use super::dead_letter::DeadLetter;
 use super::endpoint::CallbackUrl;
 use super::lease::{Facts, Token};
 use super::retry::{Next, Progress};
+use super::sent_with::SentWithId;
 pub use super::state::Ended;
 use crate::base::clock::Timestamp;
 
@@ -30,6 +31,8 @@ pub struct Settled {
     pub first_at: Timestamp,
     pub settled_at: Timestamp,
     pub revision: u32,
+    /// As in the attempt that decided.
+    pub sent_with: Option<SentWithId>,
 }
 
 /// A row of `pending`: a callback that did not end with its first attempt, or had no room for a first attempt.
@@ -304,6 +307,7 @@ fn ends(settle: &Settle, before: Progress) -> Step {
         first_at: before.since.unwrap_or(settle.attempt.begun_at),
         settled_at: settle.attempt.ended_at(),
         revision: 1,
+        sent_with: settle.attempt.sent_with,
     };
     let attempt = if ended == Ended::Delivered { None } else { numbered(settle, attempts, 0) };
     Step { rows: Rows { settled: Some(settled), pending: None }, attempt, verdict: Verdict::Ended(ended) }

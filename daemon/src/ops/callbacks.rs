@@ -8,6 +8,7 @@ use scale_callback_serve::text::printable;
 use super::dead_letters::LetterReport;
 use super::names::{check_range, malformed};
 use super::policy::{self, Operation};
+use super::requests::{Sent, SentRequest};
 use super::{Inner, OpsError, Session};
 use crate::base::clock::Timestamp;
 use crate::flight::FirstTry;
@@ -45,8 +46,17 @@ impl CallbackReport {
 /// An attempt, as far as its caller may see it.
 pub struct AttemptReport {
     pub row: NumberedAttempt,
+    pub request: Option<SentRequest>,
     /// Whether the caller may see the beginning of the answer. A receiver may repeat the request's URL there.
     pub shows_answer: bool,
+}
+
+/// A callback with its attempts.
+pub struct AttemptsReport {
+    pub callback: CallbackReport,
+    pub attempts: Vec<AttemptReport>,
+    /// The request of the attempt that delivered the callback: that attempt has no row.
+    pub delivery: Option<SentRequest>,
 }
 
 /// Everything that is known about one task.
@@ -93,14 +103,23 @@ impl Session {
     ///
     /// # Errors
     /// `forbidden`, `invalid_request`, `not_found`, or the store's.
-    pub async fn attempts(&self, id: &str) -> Result<(CallbackReport, Vec<AttemptReport>), OpsError> {
+    pub async fn attempts(&self, id: &str) -> Result<AttemptsReport, OpsError> {
         self.allow(Operation::Attempts)?;
         let callback = self.own_callback(id).await?;
-        let attempts = self.parts().reads.attempts(callback.id).await?;
+        let rows = self.parts().reads.attempts(callback.id).await?;
+        let mut sent: Vec<_> = rows.iter().map(Sent::of).collect();
+        let delivery = callback.rows.settled.as_ref().and_then(|settled| Sent::delivery(settled, &rows));
+        sent.extend(delivery);
+        let requests = self.requests(callback.id, &callback.rows, &sent).await?;
         let all = policy::sees_urls(&self.caller);
-        // What was not sent has no answer: the text is our own reason, which holds no URL.
-        let report = |row: NumberedAttempt| AttemptReport { shows_answer: all || !row.attempt.sent, row };
-        Ok((callback, attempts.into_iter().map(report).collect()))
+        let report = |row: NumberedAttempt| AttemptReport {
+            request: requests.of(Sent::of(&row)),
+            // What was not sent has no answer: the text is our own reason, which holds no URL.
+            shows_answer: all || !row.attempt.sent,
+            row,
+        };
+        let (attempts, delivery) = (rows.into_iter().map(report).collect(), delivery.and_then(|sent| requests.of(sent)));
+        Ok(AttemptsReport { callback, attempts, delivery })
     }
 
     /// The body of a callback, byte for byte as it is sent. It is kept while the callback is pending, and afterwards as

@@ -22,6 +22,7 @@ mod names;
 pub mod offsets;
 pub mod pauses;
 pub mod policy;
+pub mod requests;
 pub mod resends;
 pub mod retention;
 pub mod status;

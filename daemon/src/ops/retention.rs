@@ -8,7 +8,9 @@ use tokio::sync::watch;
 use super::Settings;
 use crate::base::clock::Clock;
 use crate::base::stop::Stop;
-use crate::store::{EngineStore, PruneAsk};
+use crate::model::callback::CallbackId;
+use crate::store::admin::AdminStore;
+use crate::store::{EngineStore, PruneAsk, StoreError};
 
 /// Rows that are deleted in one transaction.
 const ROWS: usize = 2_000;
@@ -17,6 +19,10 @@ const ROWS: usize = 2_000;
 const PAUSE: u32 = 4;
 /// The pause when nothing is left to delete.
 const REST: Duration = Duration::from_secs(60);
+
+/// How long settings that callbacks were sent with are kept after their last use, beyond the time of what names them. Uses are
+/// recorded once a day.
+const SENT_WITH: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 
 /// How long each kind of row is kept.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +35,7 @@ pub struct Retention {
 /// Prunes until `stop`.
 pub async fn run(
     store: Arc<dyn EngineStore>,
+    admin: Arc<dyn AdminStore>,
     clock: Arc<dyn Clock>,
     settings: watch::Receiver<Settings>,
     mut stop: Stop,
@@ -53,14 +60,10 @@ pub async fn run(
             }
         }
         let begun = Instant::now();
-        let more = match store.prune(ask).await {
-            Ok(pruned) => {
-                after = pruned.next;
-                pruned.more_days
-                    || pruned.next.is_some()
-                    || pruned.dead_letters > 0
-                    || pruned.event_ids > 0
-                    || pruned.queues > 0
+        let more = match prune(&*store, &*admin, ask).await {
+            Ok((next, more)) => {
+                after = next;
+                more
             }
             Err(error) => {
                 tracing::debug!(%error, "old rows can't be deleted now; the next round tries again");
@@ -72,4 +75,23 @@ pub async fn run(
             () = stop.stopped() => return,
         }
     }
+}
+
+/// Deletes one piece. Where the next one begins, and whether there is more to delete.
+async fn prune(
+    store: &dyn EngineStore,
+    admin: &dyn AdminStore,
+    ask: PruneAsk,
+) -> Result<(Option<CallbackId>, bool), StoreError> {
+    let unused_since = ask.settled_before.minus(SENT_WITH);
+    let pruned = store.prune(ask).await?;
+    let more = pruned.more_days
+        || pruned.next.is_some()
+        || pruned.dead_letters > 0
+        || pruned.event_ids > 0
+        || pruned.queues > 0;
+    if !more {
+        admin.prune_sent_with(unused_since).await?;
+    }
+    Ok((pruned.next, more))
 }

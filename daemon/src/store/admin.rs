@@ -10,6 +10,7 @@ mod keys;
 mod over_sql;
 mod pauses;
 pub(in crate::store) mod resends;
+mod sent_with;
 mod teams;
 pub(in crate::store) mod tokens;
 mod usage;
@@ -28,6 +29,7 @@ use super::resends::ResendRow;
 use super::{Answer, InstanceId};
 use crate::base::clock::Timestamp;
 use crate::model::pause::{Pause, PauseScope};
+use crate::model::sent_with::{SentWith, SentWithId};
 use crate::model::team::Team;
 
 /// The keys of this many teams show whether a keyring opens them.
@@ -136,6 +138,15 @@ pub trait AdminStore: Send + Sync {
     /// Records when tokens and keys were last used. It is no change: it raises no version and writes no audit row. What
     /// was used later already, or does not exist, stays as it is.
     fn mark_used(&self, used: Vec<(Used, Timestamp)>) -> Answer<'_, ()>;
+
+    /// Notes that requests are sent with these settings. It is no change: it raises no version and writes no audit row.
+    fn note_sent_with(&self, used: Vec<SentWith>) -> Answer<'_, ()>;
+
+    /// The settings of these ids, as far as they are known.
+    fn sent_with(&self, ids: Vec<SentWithId>) -> Answer<'_, Vec<SentWith>>;
+
+    /// Forgets settings that were used last before this time. How many they were.
+    fn prune_sent_with(&self, before: Timestamp) -> Answer<'_, usize>;
 
     /// Writes an audit row alone, for an operation that reads a secret. No team, key or token changes, so it raises no
     /// version: delivery does not read its teams again.

@@ -128,13 +128,14 @@ pub(super) static LARGE: [CopiedTable; 7] = [
         1,
         "id uuid, partition_id bigint, off bigint, record_at bigint, queue bigint, first_at bigint, settled_at bigint,
          builder integer, attempts integer, status integer, round integer, revision integer, test boolean, team text,
-         task bytea, event_id bytea, event_type text, content_hash bytea, state text, reason text, outcome text",
+         task bytea, event_id bytea, event_type text, content_hash bytea, state text, reason text, outcome text,
+         sent_with bigint",
     ),
     CopiedTable::new(
         "attempt",
         2,
         "id uuid, n integer, round integer, status integer, begun_at bigint, ms bigint, sent boolean, redialed boolean,
-         outcome text, peer text, snippet bytea",
+         outcome text, peer text, snippet bytea, sent_with bigint",
     ),
     CopiedTable::new("kept_body", 1, "id uuid, size bigint, bytes bytea"),
     CopiedTable::new(
@@ -157,7 +158,7 @@ pub(super) static LARGE: [CopiedTable; 7] = [
 ];
 
 /// The tables that are copied as a whole when no daemon works on the store any more, in this order: offsets are the last.
-pub(super) static LAST: [CopiedTable; 15] = [
+pub(super) static LAST: [CopiedTable; 16] = [
     CopiedTable::numbered(
         "queue",
         "id bigint, team text, target text, next_at bigint, rest_until bigint, paused boolean, parked_bytes bigint,
@@ -181,6 +182,12 @@ pub(super) static LAST: [CopiedTable; 15] = [
         "id text, name text, default_url text, default_url_test text, allowed_origins text, auth_form text, origin_forms text,
          http text, retries bigint, horizon_ms bigint, end_on_gone bigint, created_at bigint, changed_at bigint,
          deleted_at bigint",
+    ),
+    CopiedTable::new(
+        "sent_with",
+        1,
+        "id bigint, team text, mode text, url text, form text, signing_keys text, auth_keys text, first_at bigint,
+         used_at bigint",
     ),
     CopiedTable::new(
         "team_key",

@@ -39,6 +39,7 @@ mod prometheus;
 mod protocol;
 mod published;
 mod receivers;
+mod requests;
 mod resend;
 mod resends;
 mod rights;

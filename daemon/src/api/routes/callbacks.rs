@@ -11,7 +11,8 @@ use super::super::paging::Paging;
 use super::super::problem::Problem;
 use super::super::shapes::names::{ModeName, OutcomeName, ReasonName, StateName};
 use super::super::shapes::{
-    AttemptShape, AttemptsShape, CallbackResend, CallbackShape, DeadLetterShape, Page, TaskShape, UnderWayShape,
+    AttemptShape, AttemptsShape, CallbackResend, CallbackShape, DeadLetterShape, Page, RequestShape, TaskShape,
+    UnderWayShape,
 };
 use super::dead_letters::VALUE_IN_LIST;
 use crate::ops::callbacks::CallbackReport;
@@ -133,7 +134,8 @@ pub(super) async fn callback(
 
 /// A callback, and what each of its attempts came to.
 ///
-/// With the right read alone, the answers of receivers are not shown: they may repeat the URL.
+/// Each request is rebuilt from the settings of the team that it was sent with. Signatures and keys are masked.
+/// With the right read alone, the answers of receivers are not shown: they may repeat the URL. Of URLs, the origin is shown.
 #[utoipa::path(get, path = "/callbacks/{id}/attempts", tag = "callbacks",
     params(("id" = String, Path, pattern = "^cb_[0-7][0-9a-hjkmnp-tv-z]{25}$", description = "The callback's id.")),
     responses((status = 200, body = AttemptsShape)))]
@@ -142,8 +144,12 @@ pub(super) async fn attempts(
     Place(id): Place<String>,
     Query(_): Query<Nothing>,
 ) -> Answer<AttemptsShape> {
-    let (callback, attempts) = session.attempts(&id).await?;
-    Ok(Json(AttemptsShape { callback: shape(&callback)?, docs: attempts.iter().map(AttemptShape::new).collect() }))
+    let report = session.attempts(&id).await?;
+    Ok(Json(AttemptsShape {
+        callback: shape(&report.callback)?,
+        docs: report.attempts.iter().map(AttemptShape::new).collect(),
+        delivery: report.delivery.as_ref().map(RequestShape::new),
+    }))
 }
 
 /// The body of a callback, byte for byte as it is sent.

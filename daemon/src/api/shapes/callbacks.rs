@@ -10,6 +10,7 @@ use crate::model::callback::CallbackId;
 use crate::model::lease::Facts;
 use crate::model::settlement::{Pending, Settled};
 use crate::ops::callbacks::{AttemptReport, CallbackReport};
+use crate::ops::requests::SentRequest;
 use crate::store::resends::ResendForm;
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -181,6 +182,8 @@ pub struct AttemptShape {
     /// A connection gave the request back unsent, or the receiver said that it had not handled it. So the request was sent
     /// again within this attempt, over a new connection.
     pub redialed: bool,
+    /// The request, as far as it is known with what it was sent.
+    pub request: Option<RequestShape>,
     /// The beginning of the answer, or the reason of a refusal. Control characters are escaped. Null for an answer if the
     /// caller lacks the right operate.
     pub answer: Option<String>,
@@ -199,17 +202,59 @@ impl AttemptShape {
             duration_ms: u64::try_from(attempt.took.as_millis()).unwrap_or(u64::MAX),
             peer: attempt.peer.map(|peer| peer.to_string()),
             redialed: attempt.redialed,
+            request: report.request.as_ref().map(RequestShape::new),
             answer: report.shows_answer.then(|| printable(&attempt.snippet, 1024)),
         }
     }
 }
 
-/// A callback, and what each of its attempts came to. If the first attempt delivered the callback, that attempt is not
-/// listed: everything about it is in the callback.
+/// The request of an attempt, rebuilt from the settings of the team that it was sent with. Secrets are masked.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RequestShape {
+    /// Where it was sent. Null for a task's own URL once the callback has ended: it stands in the body. Only the origin, if the caller
+    /// lacks the right operate.
+    pub url: Option<String>,
+    /// Whose URL it is: that of the task, or the default of the team.
+    pub url_of: &'static str,
+    /// The form of the header scale-callback-auth: key or hmac.
+    pub form: &'static str,
+    /// The ids of the signing secrets, the one promoted last first.
+    pub signing_keys: Vec<String>,
+    /// The ids of the keys in the header scale-callback-auth, the one promoted last first.
+    pub auth_keys: Vec<String>,
+    /// The headers, but for those of the connection and the program's own name.
+    pub headers: Vec<HeaderShape>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct HeaderShape {
+    pub name: &'static str,
+    /// With `[masked]` in the place of signatures and keys. Of a key, the last four characters follow.
+    pub value: String,
+}
+
+impl RequestShape {
+    pub fn new(request: &SentRequest) -> Self {
+        let header = |(name, value): &(&'static str, String)| HeaderShape { name, value: value.clone() };
+        Self {
+            url: request.url.clone(),
+            url_of: if request.follows_default { "team" } else { "task" },
+            form: request.form.name(),
+            signing_keys: request.signing_keys.clone(),
+            auth_keys: request.auth_keys.clone(),
+            headers: request.headers.iter().map(header).collect(),
+        }
+    }
+}
+
+/// A callback, and what each of its attempts came to. The attempt that delivered the callback is not listed: everything about
+/// it is in the callback, and its request in `delivery`.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AttemptsShape {
     pub callback: CallbackShape,
     pub docs: Vec<AttemptShape>,
+    /// The request of the attempt that delivered the callback.
+    pub delivery: Option<RequestShape>,
 }
 
 /// Everything that is known of one task.

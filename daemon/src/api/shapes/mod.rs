@@ -13,7 +13,9 @@ mod teams;
 mod tokens;
 
 pub use bulk::{BulkShape, PendingShape};
-pub use callbacks::{AttemptShape, AttemptsShape, CallbackResend, CallbackShape, TaskShape, UnderWayShape};
+pub use callbacks::{
+    AttemptShape, AttemptsShape, CallbackResend, CallbackShape, RequestShape, TaskShape, UnderWayShape,
+};
 pub use dead_letters::DeadLetterShape;
 pub use endpoints::{EndpointRetry, EndpointShape, OutcomeCount};
 pub use pauses::{DeliveryShape, PauseRequest, PauseShape, ResumedShape};

@@ -105,6 +105,10 @@ pub(in crate::cli) enum CallbacksCommand {
     Payload {
         /// The callback's id.
         id: String,
+        /// Print the request line and the headers first, rebuilt from the settings that the last request was sent with.
+        /// Signatures and keys are masked.
+        #[arg(long)]
+        headers: bool,
     },
     /// Make the next attempt of a pending callback now, or of all that match the filters. It takes the place of the planned one.
     #[command(after_help = "Example:\n  callbackd callbacks retry --endpoint https://acme.example:443 --yes")]

@@ -39,7 +39,7 @@ pub(super) fn run(remote: &Remote, command: Command) -> Result<ExitCode, Failure
         Command::Callbacks(CallbacksCommand::Cancel(args)) => pending::run(&client, "cancel", &args),
         Command::DeadLetters(DeadLettersCommand::Resend(args)) => letters::run(&client, "resend", &args),
         Command::DeadLetters(DeadLettersCommand::Discard(args)) => letters::run(&client, "discard", &args),
-        Command::Callbacks(CallbacksCommand::Payload { id }) => payload(&client, &id),
+        Command::Callbacks(CallbacksCommand::Payload { id, headers }) => payload(&client, &id, headers),
         command => one(&client, calls::of(command, remote.jsonl)?),
     }
 }
@@ -67,10 +67,16 @@ fn show(client: &Client, view: &views::View, answer: &serde_json::Value) {
     }
 }
 
-/// Prints a body as it is sent. On a terminal, what the terminal would obey is escaped.
-fn payload(client: &Client, id: &str) -> Result<ExitCode, Failure> {
+/// Prints a body as it is sent, after the head of the last request if it is asked for. On a terminal, what the terminal would obey
+/// is escaped.
+fn payload(client: &Client, id: &str, headers: bool) -> Result<ExitCode, Failure> {
     use std::io::{IsTerminal as _, Write as _};
-    let body = client.bytes(&format!("/callbacks/{}/payload", calls::escaped(id)))?;
+    let place = calls::escaped(id);
+    if headers {
+        let attempts = client.ask(&calls::get(format!("/callbacks/{place}/attempts"), views::View::Record))?;
+        say(&format!("{}\n", views::last_request(&attempts).unwrap_or_else(|| views::UNKNOWN_REQUEST.to_owned())));
+    }
+    let body = client.bytes(&format!("/callbacks/{place}/payload"))?;
     let mut out = std::io::stdout().lock();
     let written = if out.is_terminal() {
         writeln!(out, "{}", scale_callback_serve::text::printable(&body, body.len()))

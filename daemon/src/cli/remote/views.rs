@@ -198,7 +198,8 @@ pub(super) fn shown(view: &View, answer: &Value, look: Look) -> String {
         }
         View::Attempts => {
             let callback = &answer["callback"];
-            joined([Some(record(callback)), Some(attempts(&docs(answer, "docs"), callback, look))])
+            let request = last_request(answer).map(|request| format!("The last request, {REBUILT}:\n{request}"));
+            joined([Some(record(callback)), Some(attempts(&docs(answer, "docs"), callback, look)), request])
         }
         View::Task => joined([
             titled("Under way", "under_way", &UNDER_WAY),
@@ -262,6 +263,33 @@ fn list(columns: Columns, answer: &Value, look: Look) -> String {
     let Some(token) = answer["next_token"].as_str().filter(|_| look.hints) else { return shown };
     let found = if docs.is_empty() { "Nothing found so far; there is more to look at" } else { "More follow" };
     format!("{shown}\n\n{found}: --next {token}")
+}
+
+/// How much a request that is shown can be believed.
+const REBUILT: &str = "rebuilt from the settings that it was sent with; secrets are masked";
+
+/// In the place of a request that can't be rebuilt.
+pub(super) const UNKNOWN_REQUEST: &str = "No request is known: none was sent, or its settings are not kept any more.";
+
+/// The line and the headers of the last request of a callback, as far as it is known.
+pub(super) fn last_request(answer: &Value) -> Option<String> {
+    let docs = answer["docs"].as_array().into_iter().flatten();
+    let of_attempts = docs.rev().map(|doc| &doc["request"]);
+    let delivered = [&answer["delivery"]].into_iter();
+    // The attempt that delivered a callback is the last one, unless the callback was sent again.
+    let is_first_life = answer["callback"]["round"] == 0;
+    let request = if is_first_life {
+        delivered.chain(of_attempts).find(|request| request.is_object())
+    } else {
+        of_attempts.chain(delivered).find(|request| request.is_object())
+    }?;
+    let own = "(the task's own URL, which stands in the body)";
+    let mut text = format!("POST {}", request["url"].as_str().unwrap_or(own));
+    for header in request["headers"].as_array().into_iter().flatten() {
+        let [name, value] = [&header["name"], &header["value"]].map(|part| part.as_str().unwrap_or_default());
+        text.push_str(&format!("\n{name}: {value}"));
+    }
+    Some(text)
 }
 
 /// The attempts. The store keeps no row of the one that delivered the callback, so a sentence says what is known of it.

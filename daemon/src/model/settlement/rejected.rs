@@ -46,6 +46,7 @@ impl Park {
             took: Duration::ZERO,
             peer: None,
             redialed: false,
+            sent_with: None,
             snippet: Bytes::new(),
         };
         Settle {

@@ -53,6 +53,7 @@ fn delivered(settled: &Settled, attempts: u32, settle: &Settle) -> Settled {
         outcome: settle.attempt.outcome,
         settled_at: settle.attempt.ended_at(),
         revision,
+        sent_with: settle.attempt.sent_with,
         ..settled.clone()
     }
 }

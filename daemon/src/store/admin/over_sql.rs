@@ -2,10 +2,12 @@
 
 use super::{
     AdminStore, AuditEntry, AuditFilter, AuditRow, DecideKey, DecideNewKey, DecideResend, DecideTeam, IdempotencyKey,
-    KeyRow, Made, Refusal, SOME_TEAMS, TokenRow, Used, audit, idempotency, keys, pauses, resends, teams, tokens, usage,
+    KeyRow, Made, Refusal, SOME_TEAMS, TokenRow, Used, audit, idempotency, keys, pauses, resends, sent_with, teams, tokens,
+    usage,
 };
 use crate::base::clock::Timestamp;
 use crate::model::pause::{Pause, PauseScope};
+use crate::model::sent_with::{SentWith, SentWithId};
 use crate::model::team::Team;
 use crate::store::resends::ResendRow;
 use crate::store::sql::{Database, End, Reader, Sql, readable};
@@ -227,6 +229,18 @@ impl<D: Database> AdminStore for D {
 
     fn mark_used(&self, used: Vec<(Used, Timestamp)>) -> Answer<'_, ()> {
         self.transaction(move |sql, _| usage::mark(sql, &used).map(End::Commit))
+    }
+
+    fn note_sent_with(&self, used: Vec<SentWith>) -> Answer<'_, ()> {
+        self.transaction(move |sql, now| sent_with::note(sql, &used, now).map(End::Commit))
+    }
+
+    fn sent_with(&self, ids: Vec<SentWithId>) -> Answer<'_, Vec<SentWith>> {
+        self.read(Reader::People, move |sql| sent_with::find(sql, &ids))
+    }
+
+    fn prune_sent_with(&self, before: Timestamp) -> Answer<'_, usize> {
+        self.transaction(move |sql, _| sent_with::prune(sql, before).map(End::Commit))
     }
 
     fn note(&self, audit: AuditEntry) -> Answer<'_, ()> {

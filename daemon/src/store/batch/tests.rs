@@ -284,6 +284,7 @@ fn settle(n: u8, outcome: Outcome, next: Next) -> Change {
             took: Duration::from_millis(5),
             peer: None,
             redialed: false,
+            sent_with: None,
             snippet: Bytes::from_static(b"ok"),
         },
         next,

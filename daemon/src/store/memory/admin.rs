@@ -6,6 +6,7 @@ use super::admin_state::AdminState;
 use super::{MemoryStore, done};
 use crate::base::clock::Timestamp;
 use crate::model::pause::{Pause, PauseScope};
+use crate::model::sent_with::{SentWith, SentWithId};
 use crate::model::team::{KeyState, Team};
 use crate::store::admin::{
     AdminStore, AuditEntry, AuditFilter, AuditRow, DecideKey, DecideNewKey, DecideResend, DecideTeam, IdempotencyKey,
@@ -297,6 +298,24 @@ impl AdminStore for MemoryStore {
             }
         }
         done(Ok(()))
+    }
+
+    fn note_sent_with(&self, used: Vec<SentWith>) -> Answer<'_, ()> {
+        let now = self.clock.now();
+        let mut state = self.admin.lock().unwrap_or_else(PoisonError::into_inner);
+        state.sent_with.extend(used.into_iter().map(|settings| (settings.id(), (settings, now))));
+        done(Ok(()))
+    }
+
+    fn sent_with(&self, ids: Vec<SentWithId>) -> Answer<'_, Vec<SentWith>> {
+        self.look(|state| ids.iter().filter_map(|id| state.sent_with.get(id)).map(|(settings, _)| settings.clone()).collect())
+    }
+
+    fn prune_sent_with(&self, before: Timestamp) -> Answer<'_, usize> {
+        let mut state = self.admin.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = state.sent_with.len();
+        state.sent_with.retain(|_, (_, used_at)| *used_at >= before);
+        done(Ok(count - state.sent_with.len()))
     }
 
     fn note(&self, audit: AuditEntry) -> Answer<'_, ()> {

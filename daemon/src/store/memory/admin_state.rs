@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::base::clock::Timestamp;
 use crate::model::pause::Pause;
+use crate::model::sent_with::{SentWith, SentWithId};
 use crate::model::team::Team;
 use crate::store::admin::{AuditEntry, AuditRow, IdempotencyKey, KeyRow, Made, TokenRow, idempotency, resends, tokens};
 use crate::store::resends::ResendRow;
@@ -20,6 +21,8 @@ pub(super) struct AdminState {
     /// By caller and key: the fingerprint, the object that was made, and when.
     pub(super) idempotency_keys: BTreeMap<(String, String), ([u8; 32], String, Timestamp)>,
     pub(super) pauses: Vec<Pause>,
+    /// With their last use.
+    pub(super) sent_with: BTreeMap<SentWithId, (SentWith, Timestamp)>,
     pub(super) audit: Vec<AuditRow>,
 }
 
@@ -33,6 +36,7 @@ impl Default for AdminState {
             resends: BTreeMap::new(),
             idempotency_keys: BTreeMap::new(),
             pauses: Vec::new(),
+            sent_with: BTreeMap::new(),
             audit: Vec::new(),
         }
     }

@@ -8,7 +8,7 @@ use super::url::PostgresUrl;
 use crate::base::clock::Timestamp;
 use crate::store::{Migrate, OpenError};
 
-pub(super) const MIGRATIONS: [(&str, &str); 7] = [
+pub(super) const MIGRATIONS: [(&str, &str); 8] = [
     ("0001_store", include_str!("../../../migrations/postgres/0001_store.sql")),
     ("0002_rounds", include_str!("../../../migrations/postgres/0002_rounds.sql")),
     ("0003_processes", include_str!("../../../migrations/postgres/0003_processes.sql")),
@@ -16,6 +16,7 @@ pub(super) const MIGRATIONS: [(&str, &str); 7] = [
     ("0005_pauses", include_str!("../../../migrations/postgres/0005_pauses.sql")),
     ("0006_outbox", include_str!("../../../migrations/postgres/0006_outbox.sql")),
     ("0007_days", include_str!("../../../migrations/postgres/0007_days.sql")),
+    ("0008_sent_with", include_str!("../../../migrations/postgres/0008_sent_with.sql")),
 ];
 
 /// Brings the schema to that of this program.

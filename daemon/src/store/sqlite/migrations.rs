@@ -22,6 +22,7 @@ pub(super) const MIGRATIONS: [(&str, &str); 14] = [
     ("0012_resends", include_str!("../../../migrations/sqlite/0012_resends.sql")),
     ("0013_pauses", include_str!("../../../migrations/sqlite/0013_pauses.sql")),
     ("0014_outbox", include_str!("../../../migrations/sqlite/0014_outbox.sql")),
+    ("0015_sent_with", include_str!("../../../migrations/sqlite/0015_sent_with.sql")),
 ];
 
 /// Brings the schema to that of this program.

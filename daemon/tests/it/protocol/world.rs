@@ -660,6 +660,7 @@ impl Change {
                     took: Duration::ZERO,
                     peer: None,
                     redialed: false,
+                    sent_with: None,
                     snippet: Bytes::new(),
                 };
                 let epoch = epoch.map(i64::from);
@@ -714,6 +715,7 @@ impl SmallRows {
             round: settled.round,
             first_at: NOW,
             settled_at: NOW,
+            sent_with: None,
             revision: settled.revision,
         });
         let pending = self.pending.as_ref().map(|pending| Pending {

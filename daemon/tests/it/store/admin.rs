@@ -7,6 +7,7 @@ use callbackd::base::clock::{ManualClock, Timestamp};
 use callbackd::model::endpoint::Origin;
 use callbackd::model::pause::{Pause, PauseScope};
 use callbackd::model::permission::{Rights, TeamLimit};
+use callbackd::model::sent_with::SentWith;
 use callbackd::model::team::{AuthForm, HttpPolicy, KeyKind, KeyState, Mode, RetryOverride, Team};
 use callbackd::store::StoreError;
 use callbackd::store::admin::{
@@ -516,4 +517,30 @@ fn admin_sql_names_no_dialect() {
         files += 1;
     }
     assert!(files >= 6, "{files} files");
+}
+
+#[tokio::test]
+async fn settings_that_callbacks_are_sent_with_are_kept_once_and_go_when_they_are_not_used() {
+    for subject in subjects().await {
+        let settings = |team: &str, url: Option<&str>, keys: &[&str]| SentWith {
+            team: team.into(),
+            mode: Mode::Test,
+            url: url.map(str::to_owned),
+            form: AuthForm::Hmac,
+            signing_keys: keys.iter().map(ToString::to_string).collect(),
+            auth_keys: vec!["key_auth".to_owned()],
+        };
+        let store = &subject.store;
+        let (old, both) = (settings("team_a", Some("https://a.example/x?y=z"), &["k1", "k2"]), settings("team_b", None, &[]));
+        let before = subject.picture().await;
+        store.note_sent_with(vec![old.clone(), both.clone()]).await.unwrap();
+        let ids = || vec![both.id(), old.id(), settings("nobody", None, &[]).id()];
+        assert_eq!(store.sent_with(ids()).await.unwrap(), [both.clone(), old.clone()], "{}", subject.name);
+        subject.clock.advance(Duration::from_secs(100));
+        store.note_sent_with(vec![both.clone()]).await.unwrap();
+        assert_eq!(store.prune_sent_with(START).await.unwrap(), 0, "{}", subject.name);
+        assert_eq!(store.prune_sent_with(START.plus(Duration::from_secs(50))).await.unwrap(), 1, "{}", subject.name);
+        assert_eq!(store.sent_with(ids()).await.unwrap(), [both], "{}: what is used stays", subject.name);
+        assert_eq!(subject.picture().await, before, "{}: it is no change", subject.name);
+    }
 }

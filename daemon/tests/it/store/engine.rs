@@ -17,6 +17,7 @@ use callbackd::model::lease::{Facts, Token};
 use callbackd::model::offsets::Watermark;
 use callbackd::model::pause::PausedQueues;
 use callbackd::model::retry::{Next, Reason};
+use callbackd::model::sent_with::SentWithId;
 use callbackd::model::settlement::{Change, Ended, NumberedAttempt, Park, Pending, Rows, Settle, Verdict, apply};
 use callbackd::model::team::Mode;
 use callbackd::store::faulty::{Faults, FaultyStore};
@@ -149,6 +150,7 @@ pub(super) fn attempt(outcome: Outcome) -> Attempt {
         took: Duration::from_millis(250),
         peer: "127.0.0.1:80".parse().ok(),
         redialed: outcome == Outcome::HeadReset,
+        sent_with: (outcome != Outcome::NoUrl).then_some(SentWithId(-7)),
         snippet: Bytes::from_static(b"\0\xffnot text"),
     }
 }

@@ -107,6 +107,7 @@ fn change(row: &Known, offset: i64, partition: &Arc<PartitionKey>, epoch: i64) -
             took: Duration::from_millis(3),
             peer: None,
             redialed: false,
+            sent_with: None,
             snippet: Bytes::new(),
         },
         next,

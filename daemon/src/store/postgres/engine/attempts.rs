@@ -13,11 +13,12 @@ use super::rows::{names, opt_small, outcome, small};
 use crate::base::clock::Timestamp;
 use crate::model::attempt::Attempt;
 use crate::model::callback::CallbackId;
+use crate::model::sent_with::SentWithId;
 use crate::model::settlement::NumberedAttempt;
 
 const ATTEMPT_COLUMNS: &str =
     "id uuid, n integer, round integer, status integer, begun_at bigint, ms bigint, sent boolean,
-    redialed boolean, outcome text, peer text, snippet bytea";
+    redialed boolean, outcome text, peer text, snippet bytea, sent_with bigint";
 
 static INSERT_ATTEMPTS: LazyLock<String> = LazyLock::new(|| {
     let (columns, rows) = (names(ATTEMPT_COLUMNS), rows_of(ATTEMPT_COLUMNS));
@@ -32,7 +33,7 @@ pub(super) async fn insert(
         return Ok(());
     }
     let peers: Vec<_> = attempts.iter().map(|(_, row)| row.attempt.peer.map(|peer| peer.to_string())).collect();
-    let mut table = Table::<11>::new();
+    let mut table = Table::<12>::new();
     for ((id, row), peer) in attempts.iter().zip(&peers) {
         let attempt = &row.attempt;
         table.push([
@@ -47,6 +48,7 @@ pub(super) async fn insert(
             attempt.outcome.name().into(),
             peer.as_deref().into(),
             (&attempt.snippet[..]).into(),
+            attempt.sent_with.map(|settings| settings.0).into(),
         ]);
     }
     let statement = client.prepare_cached(&INSERT_ATTEMPTS).await?;
@@ -58,7 +60,7 @@ pub(in super::super) async fn of(
     client: &impl GenericClient,
     id: CallbackId,
 ) -> Result<Vec<NumberedAttempt>, PostgresError> {
-    let sql = "SELECT n, round, status, begun_at, ms, sent, redialed, outcome, peer, snippet FROM attempt
+    let sql = "SELECT n, round, status, begun_at, ms, sent, redialed, outcome, peer, snippet, sent_with FROM attempt
                WHERE id = $1 ORDER BY n";
     let statement = client.prepare_cached(sql).await?;
     let rows = client.query(&statement, &[&Uuid::from(id)]).await?;
@@ -75,6 +77,7 @@ pub(in super::super) async fn of(
                 outcome: outcome(row.try_get(7)?)?,
                 peer: row.try_get::<_, Option<&str>>(8)?.and_then(|peer| peer.parse().ok()),
                 snippet: Bytes::copy_from_slice(row.try_get(9)?),
+                sent_with: row.try_get::<_, Option<i64>>(10)?.map(SentWithId),
             },
         })
     };

@@ -16,6 +16,7 @@ use crate::model::endpoint::{CallbackUrl, QueueKey};
 use crate::model::event::RecordRef;
 use crate::model::lease::{Facts, Token};
 use crate::model::retry::Progress;
+use crate::model::sent_with::SentWithId;
 use crate::model::settlement::{Ended, Pending, Rows, Settled};
 use crate::model::team::Mode;
 
@@ -24,7 +25,7 @@ const FACTS: usize = 12;
 const FACT_COLUMNS: &str = "id uuid, partition_id bigint, off bigint, record_at bigint, queue bigint, builder integer,
     test boolean, team text, task bytea, event_id bytea, event_type text, content_hash bytea";
 const SETTLED_COLUMNS: &str = "first_at bigint, settled_at bigint, attempts integer, status integer, round integer,
-    revision integer, state text, reason text, outcome text";
+    revision integer, state text, reason text, outcome text, sent_with bigint";
 const PENDING_COLUMNS: &str =
     "due bigint, since bigint, horizon bigint, token bigint, lease_until bigint, tries integer,
     attempts integer, starts integer, round integer, url bytea, last_outcome text, new_id boolean";
@@ -197,6 +198,7 @@ async fn read_settled(
         revision: small(row, FACTS + 5)?,
         ended: Ended::parse(state, reason).ok_or(PostgresError::Corrupt("a settled row's state"))?,
         outcome: outcome(row.try_get(FACTS + 8)?)?,
+        sent_with: row.try_get::<_, Option<i64>>(FACTS + 9)?.map(SentWithId),
     })
 }
 
@@ -272,7 +274,7 @@ fn fact_cells(facts: &Facts, numbers: RowNumbers) -> [Cell<'_>; FACTS] {
 }
 
 /// Settled rows on their way into the table.
-pub(super) struct SettledTable<'v>(Table<'v, 21>);
+pub(super) struct SettledTable<'v>(Table<'v, 22>);
 
 impl<'v> SettledTable<'v> {
     pub(super) fn new() -> Self {
@@ -303,6 +305,7 @@ impl<'v> SettledTable<'v> {
             row.ended.name().into(),
             row.ended.reason().map(|reason| reason.name()).into(),
             row.outcome.name().into(),
+            row.sent_with.map(|settings| settings.0).into(),
         ]);
     }
 

@@ -15,6 +15,7 @@ use crate::model::endpoint::CallbackUrl;
 use crate::model::event::RecordRef;
 use crate::model::lease::{Facts, Token};
 use crate::model::retry::Progress;
+use crate::model::sent_with::SentWithId;
 use crate::model::settlement::{Ended, NumberedAttempt, Pending, Rows, Settled};
 use crate::model::team::Mode;
 use crate::store::Known;
@@ -29,18 +30,18 @@ const SELECT_PENDING: &str = "SELECT
      FROM pending WHERE id = ?1";
 const SELECT_SETTLED: &str = "SELECT
         partition_id, off, record_at, team, task, event_id, event_type, queue, test, content_hash, builder,
-        state, reason, attempts, status, outcome, round, first_at, settled_at, revision
+        state, reason, attempts, status, outcome, round, first_at, settled_at, revision, sent_with
      FROM settled WHERE id = ?1";
 
 const INSERT_SETTLED: &str = "INSERT INTO settled (
         id, partition_id, off, record_at, team, task, event_id, event_type, queue, test, content_hash, builder,
-        state, reason, attempts, status, outcome, round, first_at, settled_at, revision)
-     SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21
+        state, reason, attempts, status, outcome, round, first_at, settled_at, revision, sent_with)
+     SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22
      WHERE NOT EXISTS (SELECT 1 FROM pending WHERE id = ?1) ON CONFLICT DO NOTHING";
 const REPLACE_SETTLED: &str = "INSERT OR REPLACE INTO settled (
         id, partition_id, off, record_at, team, task, event_id, event_type, queue, test, content_hash, builder,
-        state, reason, attempts, status, outcome, round, first_at, settled_at, revision)
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)";
+        state, reason, attempts, status, outcome, round, first_at, settled_at, revision, sent_with)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)";
 const REPLACE_PENDING: &str = "INSERT OR REPLACE INTO pending (
         id, partition_id, off, record_at, team, task, event_id, event_type, queue, test, content_hash, builder,
         url, since, horizon, tries, attempts, due, token, lease_until, starts, last_outcome, round, new_id)
@@ -112,6 +113,7 @@ fn read_settled(
         first_at: Timestamp::from_millis(row.get(column(6))?),
         settled_at: Timestamp::from_millis(row.get(column(7))?),
         revision: row.get(column(8))?,
+        sent_with: row.get::<_, Option<i64>>(column(9))?.map(SentWithId),
     })
 }
 
@@ -205,6 +207,7 @@ fn settled_statement(
         row.first_at.millis(),
         row.settled_at.millis(),
         row.revision,
+        row.sent_with.map(|settings| settings.0),
     ])?;
     Ok(written == 1)
 }
@@ -280,8 +283,9 @@ pub(super) fn insert_attempt(
     let attempt = &row.attempt;
     connection
         .prepare_cached(
-            "INSERT INTO attempt (id, n, round, outcome, sent, status, begun_at, ms, peer, redialed, snippet)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT DO NOTHING",
+            "INSERT INTO attempt (id, n, round, outcome, sent, status, begun_at, ms, peer, redialed, snippet,
+                 sent_with)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT DO NOTHING",
         )?
         .execute(params![
             id.as_bytes(),
@@ -295,6 +299,7 @@ pub(super) fn insert_attempt(
             attempt.peer.map(|peer| peer.to_string()),
             attempt.redialed,
             &attempt.snippet[..],
+            attempt.sent_with.map(|settings| settings.0),
         ])?;
     Ok(())
 }
@@ -304,7 +309,8 @@ pub(in crate::store::sqlite) fn attempts(
     id: CallbackId,
 ) -> Result<Vec<NumberedAttempt>, SqliteError> {
     let mut statement = connection.prepare_cached(
-        "SELECT n, round, outcome, sent, status, begun_at, ms, peer, redialed, snippet FROM attempt WHERE id = ?1 ORDER BY n",
+        "SELECT n, round, outcome, sent, status, begun_at, ms, peer, redialed, snippet, sent_with FROM attempt
+         WHERE id = ?1 ORDER BY n",
     )?;
     let mut rows = statement.query([id.as_bytes()])?;
     let mut attempts = Vec::new();
@@ -321,6 +327,7 @@ pub(in crate::store::sqlite) fn attempts(
                 peer: row.get::<_, Option<String>>(7)?.and_then(|peer| peer.parse().ok()),
                 redialed: row.get(8)?,
                 snippet: Bytes::from(row.get::<_, Vec<u8>>(9)?),
+                sent_with: row.get::<_, Option<i64>>(10)?.map(SentWithId),
             },
         });
     }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use callbackd::model::attempt::{Attempt, Outcome};
 use callbackd::model::lease::{Facts, Token};
 use callbackd::model::retry::{Next, Reason};
+use callbackd::model::sent_with::SentWithId;
 use callbackd::model::settlement::{Change, Park, Settle};
 
 use super::ids;
@@ -137,6 +138,7 @@ impl World {
             took: Duration::from_millis(self.below(15_000)),
             peer: self.chance(50).then(|| "127.0.0.1:80".parse().unwrap()),
             redialed: self.chance(10),
+            sent_with: self.chance(50).then(|| SentWithId(i64::from(self.chance(50)))),
             snippet: Bytes::from_static(b"\0\xffnot text"),
         }
     }

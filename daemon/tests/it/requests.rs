@@ -1,0 +1,108 @@
+//! What was sent is shown after the settings have changed: the URL, the form and the keys of each request.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use callbackd::model::permission::Rights;
+use callbackd::model::team::{AuthForm, KeyKind, KeyState, Mode};
+use callbackd::ops::Caller;
+use callbackd::ops::requests::SentRequest;
+use callbackd::ops::teams::TeamChange;
+use scale_callback::receiver::Reply;
+
+use crate::harness::{Event, Harness, TEAM};
+
+fn header<'r>(request: &'r SentRequest, name: &str) -> &'r str {
+    request.headers.iter().find(|(own, _)| *own == name).map_or("", |(_, value)| value)
+}
+
+async fn default_url(harness: &Harness, url: &str) {
+    let change = TeamChange { default_url: Some(Some(url.to_owned())), ..TeamChange::default() };
+    harness.session().update_team(TEAM, change, true).await.unwrap();
+}
+
+/// The requests of the attempts of a callback, and that which delivered it, once they are known.
+async fn requests(harness: &Harness, id: &str) -> (Vec<Option<SentRequest>>, Option<SentRequest>) {
+    let session = harness.session();
+    let known = async || {
+        let report = session.attempts(id).await.ok()?;
+        // What a request was sent with is written soon after.
+        let all: Vec<_> = report.attempts.into_iter().map(|attempt| attempt.request).collect();
+        let is_known = all.iter().all(Option::is_some) && report.delivery.is_some();
+        is_known.then_some((all, report.delivery))
+    };
+    harness.until("what was sent is known", known).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_is_shown_after_the_settings_have_changed() {
+    let harness = Harness::with(&[("RETRY__FIRST", "50ms"), ("RETRY__RETRIES", "3")]).await;
+    let status = Arc::new(AtomicU16::new(503));
+    let now = Arc::clone(&status);
+    let rule = move |_: &_, _| Reply::status(now.swap(204, Ordering::SeqCst));
+    let recorder = harness.recorder(Arc::new(rule)).await;
+    let first_url = recorder.url("/first?secret=1");
+    default_url(&harness, &first_url).await;
+    harness.produce(&Event::new("task-default"));
+    let (id, rows, _) = harness.ended("task-default").await;
+    assert_eq!(rows.settled.unwrap().attempts, 2);
+    let id = id.to_string();
+    let (attempts, delivery) = requests(&harness, &id).await;
+    let keys = harness.session().keys(TEAM).await.unwrap();
+    let of_kind = |kind| {
+        let live = |key: &&callbackd::store::admin::KeyRow| (key.kind, key.mode, key.state) == (kind, Mode::Live, KeyState::Active);
+        keys.iter().find(live).unwrap()
+    };
+    let (signing, auth) = (of_kind(KeyKind::Signing), of_kind(KeyKind::CallbackAuth));
+    for (request, number) in [(attempts[0].as_ref().unwrap(), "1"), (delivery.as_ref().unwrap(), "2")] {
+        assert_eq!(request.url.as_deref(), Some(&*first_url));
+        assert!(request.follows_default);
+        assert_eq!(request.form, AuthForm::Key);
+        assert_eq!(request.signing_keys, [signing.id.clone()]);
+        assert_eq!(request.auth_keys, [auth.id.clone()]);
+        assert_eq!(header(request, "webhook-id"), id);
+        assert_eq!(header(request, "scale-callback-attempt"), number);
+        assert_eq!(header(request, "webhook-signature"), "v1,[masked]");
+        assert_eq!(header(request, "scale-callback-auth"), format!("[masked]{}", auth.last4));
+        assert_eq!(header(request, "host"), recorder.address.to_string());
+    }
+
+    // The team changes its URL and its keys. What was sent stays what it was.
+    let second_url = recorder.url("/second");
+    default_url(&harness, &second_url).await;
+    let (new_key, _) = harness.new_key(KeyKind::CallbackAuth).await;
+    harness.session().promote_key(TEAM, &new_key.id, None).await.unwrap();
+    let sees_new = async || {
+        harness.produce(&Event::new("task-after"));
+        let receipts = recorder.receipts();
+        receipts.iter().any(|receipt| receipt.path == "/second").then_some(())
+    };
+    harness.until("the new URL is used", sees_new).await;
+    let (_, again) = requests(&harness, &id).await;
+    assert_eq!(again.unwrap().url.as_deref(), Some(&*first_url));
+    let session = harness.session();
+    let sent_after = async || {
+        for (id, _) in harness.callbacks("task-after").await {
+            let delivery = session.attempts(&id.to_string()).await.ok()?.delivery;
+            if let Some(delivery) = delivery.filter(|sent| sent.auth_keys == [new_key.id.clone()]) {
+                return Some(delivery);
+            }
+        }
+        None
+    };
+    let delivery = harness.until("the new key is shown", sent_after).await;
+    assert_eq!(delivery.url.as_deref(), Some(&*second_url));
+    assert_eq!(header(&delivery, "scale-callback-auth"), format!("[masked]{}", new_key.last4));
+
+    // A task's own URL stands in the body, once the callback has ended.
+    harness.produce(&Event::new("task-own").to(recorder.url("/own")));
+    let (own, ..) = harness.ended("task-own").await;
+    let (_, delivery) = requests(&harness, &own.to_string()).await;
+    let delivery = delivery.unwrap();
+    assert_eq!((delivery.url, delivery.follows_default), (None, false));
+
+    // Who may not see URLs sees the origin alone.
+    let reader = Caller::operator("reader", "reader", Rights::READ);
+    let report = harness.app().ops.as_caller(&reader).attempts(&id).await.unwrap();
+    assert_eq!(report.delivery.unwrap().url, Some(format!("http://{}", recorder.address)));
+}
