@@ -118,13 +118,14 @@ impl App {
         read_at_start(&delivery, &*ground.store).await?;
         let (intake, intake_task) = ground.intake(&flight, &delivery);
         let (settings, settings_rx) = watch::channel(reload::settings(&ground.config));
+        let read_bodies = intake.read_bodies();
         let ops = ground.ops(&flight, &delivery, intake, settings_rx.clone());
         let publishing = ground.publishing();
         let live = reload::Live::new(&ground.config, delivery.clone(), settings, ground.log_level.clone(), &listeners);
 
         let Ground { config, clock, store, reads, admin, begun, switches, supervisor, .. } = ground;
         let stop_work = switches.stop_work.stop();
-        let mut work = delivery_task.start(&supervisor, &stop_work);
+        let mut work = delivery_task.start(read_bodies, &supervisor, &stop_work);
         let pruning = retention::run(Arc::clone(&store), admin, clock, settings_rx, stop_work.clone());
         work.push(supervisor.spawn("pruning", stop_work.clone(), pruning));
         work.push(supervisor.spawn(

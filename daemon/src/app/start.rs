@@ -22,7 +22,7 @@ use crate::base::telemetry::LogLevel;
 use crate::config::Config;
 use crate::deliver::{self, Delivery, DeliveryTask};
 use crate::flight::settle::{Notice, SettleTask};
-use crate::flight::{self, Flight, PulseTask};
+use crate::flight::{self, BodyRoom, Flight, PulseTask};
 use crate::intake::{self, IntakeHandle, IntakeTask};
 use crate::keyring::{Keyring, Place, Sealed};
 use crate::ops::{self, Ops, Settings};
@@ -105,6 +105,7 @@ impl Ground {
             clock: Arc::clone(&self.clock),
             waker: self.waker.clone(),
             metrics: Arc::clone(&self.metrics),
+            body_room: BodyRoom::new(self.config.space.parked_bytes, self.config.retry.horizon),
             notices: self.notices.clone(),
         })
     }

@@ -18,6 +18,21 @@ named! {
 }
 
 named! {
+    /// What became of a body that was read from Kafka again.
+    pub enum BodyRead {
+        Ok = "ok",
+        /// Kafka no longer has its record.
+        Gone = "gone",
+        /// Kafka has another record in its place.
+        Changed = "changed",
+        /// Its record can't be read.
+        Unreadable = "unreadable",
+        /// Kafka did not give it in time. It is asked for again.
+        Silent = "silent",
+    }
+}
+
+named! {
     /// Whether a first attempt began soon enough after its event.
     pub enum Timeliness {
         InTime = "in_time",

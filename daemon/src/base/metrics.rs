@@ -5,7 +5,7 @@ use prometheus::{
     TextEncoder,
 };
 
-use super::labels::{CredentialFault, KafkaTrouble, ParkCause, RepeatCause, Timeliness};
+use super::labels::{BodyRead, CredentialFault, KafkaTrouble, ParkCause, RepeatCause, Timeliness};
 use super::named::Named;
 
 /// Label values that the domain's rooms define. They are parameters, so that this room does not depend on those rooms.
@@ -76,6 +76,11 @@ metrics! { labels:
     parked_total: IntCounterVec = counters(
         "Callbacks stored before their first attempt ended, by cause.",
         "cause", &names::<ParkCause>());
+    stored_without_body_total: IntCounter = counter(
+        "Callbacks stored without their body, because bodies had no room: it is read from Kafka again.");
+    body_reads_total: IntCounterVec = counters(
+        "Bodies of stored callbacks that were read from Kafka again, by result.",
+        "result", &names::<BodyRead>());
     pending: IntGauge = gauge("Callbacks in the store that have not ended.");
     /// Registered by nobody: it is shown only while something is due.
     oldest_due_timestamp_seconds: Gauge = unregistered(

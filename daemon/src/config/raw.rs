@@ -57,6 +57,8 @@ pub(super) struct Store {
     pub(super) path: String,
     pub(super) migrate: String,
     pub(super) parked_bytes: Size,
+    pub(super) parked_bytes_of_queue: Size,
+    pub(super) pending_rows: u64,
     pub(super) free_bytes: Size,
     pub(super) dead_letter_bytes: Size,
     pub(super) dead_letter_bytes_of_topic: Size,

@@ -68,6 +68,8 @@ const SETTINGS: &[Setting] = &[
     path("store.path"),
     at_start("store.migrate"),
     at_start("store.parked_bytes"),
+    at_start("store.parked_bytes_of_queue"),
+    at_start("store.pending_rows"),
     at_start("store.free_bytes"),
     at_start("store.dead_letter_bytes"),
     at_start("store.dead_letter_bytes_of_topic"),

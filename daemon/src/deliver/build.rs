@@ -10,11 +10,13 @@ use tokio::task::JoinHandle;
 use super::Engine;
 use super::claim::ClaimTask;
 use super::claim_gate::ClaimGate;
+use super::claimed::Offering;
 use super::clock_watch::ClockWatch;
 use super::directory::Directory;
 use super::health::Health;
 use super::lease_tokens::LeaseTokens;
 use super::pauses;
+use super::shelf::{self, ReadBodies, ShelfTask};
 use super::space_watch::{SpaceLimits, SpaceShort, SpaceWatch};
 use crate::base::body_budget::BodyBudget;
 use crate::base::clock::Clock;
@@ -78,6 +80,7 @@ pub struct Delivery {
 /// Claims due rows, watches for changes of teams and for the store's state, and closes idle connections.
 pub struct DeliveryTask {
     claim: ClaimTask,
+    shelf: ShelfTask,
     delivery: Delivery,
     store_up: watch::Receiver<bool>,
     clock_watch: ClockWatch,
@@ -111,22 +114,22 @@ pub fn build(config: Config, deps: Deps) -> Result<(Delivery, DeliveryTask), Set
     let store_up_rx = store_up.watch();
     let claim_gate = ClaimGate::new();
     let delivery = Delivery { engine, directory, lanes, health, tokens, space_short, claim_gate };
+    let room = Arc::clone(&flight.body_room);
     let space_watch =
-        SpaceWatch { limits: config.space, store: Arc::clone(&store), metrics: Arc::clone(&metrics), short };
+        SpaceWatch::new(config.space, Arc::clone(&store), Arc::clone(&metrics), short, room);
     let clock_watch = ClockWatch { clock, store: Arc::clone(&store), metrics: Arc::clone(&metrics) };
-    let claim = ClaimTask {
-        store,
-        instance,
+    let offering = Offering {
         delivery: delivery.clone(),
-        settler: flight.settler,
         inflight: flight.inflight,
-        waker,
+        settler: flight.settler,
         bodies,
-        metrics,
         lease: config.lease,
-        store_up,
     };
-    Ok((delivery.clone(), DeliveryTask { claim, delivery, store_up: store_up_rx, clock_watch, space_watch }))
+    let (shelf, shelf_task) = shelf::build(offering.clone(), Arc::clone(&metrics));
+    let claim = ClaimTask { store, instance, offering, shelf, waker, metrics, store_up };
+    let task =
+        DeliveryTask { claim, shelf: shelf_task, delivery: delivery.clone(), store_up: store_up_rx, clock_watch, space_watch };
+    Ok((delivery, task))
 }
 
 /// Each attempt is a task of its own.
@@ -136,10 +139,10 @@ fn starter(engine: Arc<Engine>) -> crate::schedule::Starter {
 }
 
 impl DeliveryTask {
-    /// Starts the room's tasks, which run until `stop`.
-    pub fn start(self, supervisor: &Supervisor, stop: &Stop) -> Vec<JoinHandle<()>> {
-        let Self { claim, delivery, store_up, clock_watch, space_watch } = self;
-        let (whole, settler, metrics) = (delivery.clone(), claim.settler.clone(), Arc::clone(&claim.metrics));
+    /// Starts the room's tasks, which run until `stop`. `read` gives bodies that are not stored.
+    pub fn start(self, read: ReadBodies, supervisor: &Supervisor, stop: &Stop) -> Vec<JoinHandle<()>> {
+        let Self { claim, shelf, delivery, store_up, clock_watch, space_watch } = self;
+        let (whole, settler, metrics) = (delivery.clone(), claim.offering.settler.clone(), Arc::clone(&claim.metrics));
         let Delivery { engine, directory, lanes, health, .. } = delivery;
         let store = Arc::clone(&claim.store);
         let directory = {
@@ -149,6 +152,7 @@ impl DeliveryTask {
         let at = || stop.clone();
         vec![
             supervisor.spawn("the claims of due callbacks", at(), claim.run(at())),
+            supervisor.spawn("the bodies that are read again", at(), shelf.run(read, at())),
             supervisor.spawn("the directory of teams", at(), directory),
             supervisor.spawn("the pauses", at(), pauses::follow(whole, settler, metrics, at())),
             supervisor.spawn("the watch of the store", at(), follow_store(store_up, lanes, at())),

@@ -6,24 +6,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
-use super::Delivery;
+use super::claimed::{ClaimedRow, Offering};
 use super::pauses::paused_queues;
-use super::resolve::lane_of;
-use crate::base::body_budget::{BodyBudget, Share};
+use super::shelf::Shelf;
+use crate::base::body_budget::Share;
 use crate::base::clock::{Moment, Timestamp};
 use crate::base::labels::RepeatCause;
 use crate::base::metrics::Metrics;
 use crate::base::pace::Pace;
 use crate::base::stop::Stop;
 use crate::faults::{self, Fault};
-use crate::flight::settle::Settler;
-use crate::flight::{Begin, Inflight};
 use crate::model::endpoint::QueueKey;
-use crate::model::lease::{Lease, Right};
-use crate::model::settlement::Change;
-use crate::schedule::{ClaimWaker, LONGEST_WAIT, Side};
+use crate::schedule::{ClaimWaker, LONGEST_WAIT};
 use crate::store::batch::StoreUp;
 use crate::store::{ClaimAsk, Claimed, EngineStore, InstanceId, StoreError};
 
@@ -43,14 +37,11 @@ const LEASES: Duration = Duration::from_secs(1);
 pub(super) struct ClaimTask {
     pub(super) store: Arc<dyn EngineStore>,
     pub(super) instance: InstanceId,
-    pub(super) delivery: Delivery,
-    pub(super) inflight: Arc<Inflight>,
-    pub(super) settler: Settler,
+    pub(super) offering: Offering,
+    /// Where rows without a body wait for it.
+    pub(super) shelf: Shelf,
     pub(super) waker: ClaimWaker,
-    pub(super) bodies: BodyBudget,
     pub(super) metrics: Arc<Metrics>,
-    /// How long a claimed row is leased to this instance.
-    pub(super) lease: Duration,
     /// Learns the result of each claim, so that a store that is down is noticed even if nothing is settled.
     pub(super) store_up: Arc<StoreUp>,
 }
@@ -77,7 +68,7 @@ impl ClaimTask {
                 }
                 Err(error @ (StoreError::Broken(_) | StoreError::Superseded(_))) => {
                     // Settling ends with this error, and the process with it.
-                    self.settler.break_off(error).await;
+                    self.offering.settler.break_off(error).await;
                     stop.stopped().await;
                     return;
                 }
@@ -89,8 +80,8 @@ impl ClaimTask {
             tokio::select! {
                 () = tokio::time::sleep(wait.max(BREATH)) => {}
                 () = self.waker.woken() => tokio::time::sleep(BREATH).await,
-                () = self.delivery.lanes.slot_freed.notified() => tokio::time::sleep(BREATH).await,
-                () = self.delivery.claim_gate.changed() => {}
+                () = self.offering.delivery.lanes.slot_freed.notified() => tokio::time::sleep(BREATH).await,
+                () = self.offering.delivery.claim_gate.changed() => {}
                 () = stop.stopped() => return,
             }
         }
@@ -100,7 +91,7 @@ impl ClaimTask {
         if faults::is_on(Fault::LeaseNeverExpires) {
             return;
         }
-        match self.store.free_leases(self.lease).await {
+        match self.store.free_leases(self.offering.lease).await {
             Ok(0) => {}
             Ok(expired) => {
                 tracing::warn!(expired, "leases ran out before their attempts were settled: repeats are possible");
@@ -116,33 +107,35 @@ impl ClaimTask {
         if let Err(error) = self.store.sweep().await {
             tracing::debug!(%error, "queues can't be repaired now");
         }
-        self.delivery.lanes.sweep();
+        self.offering.delivery.lanes.sweep();
     }
 
     /// Makes one claim. Returns how long to wait before the next one.
     async fn claim(&self) -> Result<Duration, StoreError> {
-        let (free, rooms) = self.delivery.lanes.rooms();
+        let (free, rooms) = self.offering.delivery.lanes.rooms();
         // While no attempt may begin, an empty claim still shows whether the store answers.
-        let at_most = if self.delivery.claim_gate.is_open() { free.min(ROWS) } else { 0 };
-        let room: HashMap<QueueKey, u32> = rooms
+        let free = free.saturating_sub(self.shelf.len());
+        let at_most = if self.offering.delivery.claim_gate.is_open() { free.min(ROWS) } else { 0 };
+        let mut room: HashMap<QueueKey, u32> = rooms
             .into_iter()
             .map(|room| {
                 let rows = u32::try_from(room.rows).unwrap_or(u32::MAX);
                 (QueueKey { team: room.team, target: room.target }, rows)
             })
             .collect();
-        let first_token = self.delivery.tokens.take(at_most);
+        self.shelf.take_from(&mut room, USUAL_ROOM);
+        let first_token = self.offering.delivery.tokens.take(at_most);
         // The lease is counted from before the claim, so that it never lasts longer here than in the store.
         let born = Moment::now();
         let ask = ClaimAsk {
             instance: self.instance,
             at_most,
-            bytes: self.bodies.free(Share::Due).min(BYTES),
-            takes_larger_body_alone: self.bodies.free(Share::Due) == self.bodies.largest(Share::Due),
-            lease: self.lease,
+            bytes: self.offering.bodies.free(Share::Due).min(BYTES),
+            takes_larger_body_alone: self.offering.bodies.free(Share::Due) == self.offering.bodies.largest(Share::Due),
+            lease: self.offering.lease,
             usual_room: USUAL_ROOM,
             room,
-            paused: paused_queues(&self.delivery).await,
+            paused: paused_queues(&self.offering.delivery).await,
             first_token,
         };
         let claimed = self.store.claim(ask).await?;
@@ -151,39 +144,14 @@ impl ClaimTask {
         Ok(next_wait(at_most, taken, next_at, now))
     }
 
-    /// The body, with its place in the budget. Only this task takes room for due bodies, so what was free is still free.
-    fn held(&self, body: Bytes) -> Bytes {
-        match self.bodies.try_take(Share::Due, body.len()) {
-            Some(room) => room.hold(body),
-            None => body,
-        }
-    }
-
     async fn offer(&self, claimed: Claimed, born: Moment) {
         for (pending, body) in claimed.rows {
             let Some(token) = pending.token else { continue };
-            let entry = self.delivery.directory.team(&pending.facts.team).await.ok().flatten();
-            let lane = lane_of(&pending.facts.queue, entry.as_deref());
-            let lease = Arc::new(Lease {
-                facts: pending.facts,
-                url: pending.url,
-                body: self.held(body),
-                progress: pending.progress,
-                round: pending.round,
-                new_id: pending.new_id,
-                token,
-                right: Right::Row,
-                born_at: claimed.now,
-                born,
-                until: Some(born.plus(self.lease)),
-            });
-            match self.inflight.begin(&lease) {
-                Begin::Begun => self.delivery.lanes.offer(lane, Side::Due, lease),
-                // An attempt of ours outlived its lease, and its row was claimed again. The row is given back.
-                Begin::Repeat | Begin::Reused | Begin::NotOurs => {
-                    let facts = Arc::clone(&lease.facts);
-                    self.settler.submit(Change::Release { facts, token }).await;
-                }
+            let row = ClaimedRow { pending, token, born_at: claimed.now, born };
+            if !body.is_empty() {
+                self.offering.offer(row, Ok(body)).await;
+            } else if let Err(row) = self.shelf.put(row) {
+                self.offering.give_back(row).await;
             }
         }
     }

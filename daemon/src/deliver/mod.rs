@@ -6,6 +6,7 @@
 mod build;
 mod claim;
 mod claim_gate;
+mod claimed;
 mod clock_watch;
 pub mod directory;
 pub mod health;
@@ -14,6 +15,7 @@ mod lease_tokens;
 mod pauses;
 pub mod resolve;
 mod sent_with;
+mod shelf;
 pub mod sign;
 pub mod space_watch;
 
@@ -36,6 +38,7 @@ use crate::flight::{Inflight, parked};
 use crate::model::attempt::{Attempt, Outcome};
 use crate::model::endpoint::Origin;
 use crate::model::lease::Lease;
+use crate::model::no_body::NoBody;
 use crate::model::retry::{self, Report, RetryPolicy};
 use crate::model::sent_with::SentWithId;
 use crate::model::settlement::{Change, Settle};
@@ -45,6 +48,7 @@ pub use build::{Config, Delivery, DeliveryTask, Deps, build};
 use directory::{Directory, TeamEntry};
 use health::Health;
 pub use lease_tokens::LeaseTokens;
+pub use shelf::ReadBodies;
 use resolve::lane_of;
 use sign::Content;
 
@@ -199,6 +203,11 @@ impl Engine {
         assert!(!(faults::is_on(Fault::Panic) && lease.facts.task_id.contains("panic")), "a fault switch");
         if faults::is_on(Fault::Hang) && lease.facts.task_id.contains("hang") {
             std::future::pending::<()>().await;
+        }
+        if let Some(why) = lease.no_body {
+            let outcome = if why == NoBody::Changed { Outcome::RecordChanged } else { Outcome::BodyGone };
+            let why = format!("its body was not stored, since there was no room, and {why}");
+            return Tried::unresolved(Exchange::refused(outcome, why), self.directory.retry());
         }
         let Ok(Some(entry)) = tokio::time::timeout_at(end, self.team(lease)).await else {
             let exchange = Exchange::refused(Outcome::NoKey, "the team can't be read");

@@ -3,6 +3,7 @@
 //! One lock holds the partitions that are ours and the callbacks by id (`table`, pure). The settle task composes
 //! batches from it, writes them, and tells it what became durable (`composed`, `settle`). Nothing here sends anything.
 
+mod body_room;
 mod composed;
 mod offset_tracker;
 mod pulse;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, watch};
 
+pub use body_room::BodyRoom;
 pub use composed::{Composed, Durable};
 pub use pulse::{Others, PulseTask};
 use settle::{Notice, SettleDeps, SettleTask, Settler};
@@ -39,6 +41,7 @@ use crate::store::{EngineStore, InstanceId, PartitionWatermark};
 pub struct Flight {
     pub inflight: Arc<Inflight>,
     pub settler: Settler,
+    pub body_room: Arc<BodyRoom>,
     /// The other instances of this store.
     pub others: watch::Receiver<Others>,
 }
@@ -51,23 +54,26 @@ pub struct Deps {
     pub clock: Arc<dyn Clock>,
     pub waker: ClaimWaker,
     pub metrics: Arc<Metrics>,
+    pub body_room: BodyRoom,
     /// Told of everything that became durable: the demo's screen, or a test.
     pub notices: Option<mpsc::Sender<Notice>>,
 }
 
 /// Builds the room: the table of what is under way, the task that writes batches, and the pulse.
 pub fn build(deps: Deps) -> (Flight, SettleTask, PulseTask) {
-    let Deps { store, store_up, instance, clock, waker, metrics, notices } = deps;
+    let Deps { store, store_up, instance, clock, waker, metrics, body_room, notices } = deps;
+    let body_room = Arc::new(body_room);
     let inflight = Arc::new(Inflight::default());
     let writer = BatchWriter::new(Arc::clone(&store), instance, Arc::clone(&metrics), Arc::clone(&store_up));
     let applied = writer.applied();
-    let deps = SettleDeps { writer, inflight: Arc::clone(&inflight), metrics, waker, notices };
+    let (room, under_way) = (Arc::clone(&body_room), Arc::clone(&inflight));
+    let deps = SettleDeps { writer, inflight: under_way, metrics, body_room: room, waker, notices };
     let (settler, task) = settle::build(deps);
     let (others, others_rx) = watch::channel(Others { runs: HashSet::new(), at: None });
     let (under_way, to_settle) = (Arc::clone(&inflight), settler.clone());
     let pulse =
         PulseTask { store, instance, applied, store_up, clock, inflight: under_way, settler: to_settle, others };
-    (Flight { inflight, settler, others: others_rx }, task, pulse)
+    (Flight { inflight, settler, body_room, others: others_rx }, task, pulse)
 }
 
 /// Whether a callback was entered, or why it was not.

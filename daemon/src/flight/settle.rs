@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Composed, Durable, Inflight};
+use super::{BodyRoom, Composed, Durable, Inflight};
 use crate::base::metrics::Metrics;
 use crate::base::stop::Stop;
 use crate::faults::{self, Fault};
@@ -51,6 +51,7 @@ pub struct SettleTask {
     writer: BatchWriter,
     inflight: Arc<Inflight>,
     metrics: Arc<Metrics>,
+    body_room: Arc<BodyRoom>,
     waker: ClaimWaker,
     notices: Option<mpsc::Sender<Notice>>,
 }
@@ -60,14 +61,15 @@ pub(super) struct SettleDeps {
     pub(super) writer: BatchWriter,
     pub(super) inflight: Arc<Inflight>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) body_room: Arc<BodyRoom>,
     pub(super) waker: ClaimWaker,
     pub(super) notices: Option<mpsc::Sender<Notice>>,
 }
 
 pub(super) fn build(deps: SettleDeps) -> (Settler, SettleTask) {
     let (sender, tickets) = mpsc::channel(QUEUE);
-    let SettleDeps { writer, inflight, metrics, waker, notices } = deps;
-    (Settler { tickets: sender }, SettleTask { tickets, writer, inflight, metrics, waker, notices })
+    let SettleDeps { writer, inflight, metrics, body_room, waker, notices } = deps;
+    (Settler { tickets: sender }, SettleTask { tickets, writer, inflight, metrics, body_room, waker, notices })
 }
 
 impl Settler {
@@ -135,7 +137,10 @@ impl SettleTask {
         let mut waiting = Vec::new();
         for ticket in tickets.drain(..) {
             match ticket {
-                Ticket::Change { change, permit } => {
+                Ticket::Change { mut change, permit } => {
+                    if self.body_room.fit(&mut change) {
+                        self.metrics.stored_without_body_total.inc();
+                    }
                     changes.push(change);
                     permits.push(permit);
                 }

@@ -9,7 +9,7 @@ use crate::base::clock::{ManualClock, Timestamp};
 use crate::base::metrics::Labels;
 use crate::base::stop::Switch;
 use crate::flight::testing::{lease, partition};
-use crate::flight::{Begin, Deps, Flight, build, parked};
+use crate::flight::{Begin, BodyRoom, Deps, Flight, build, parked};
 use crate::model::attempt::Attempt;
 use crate::model::lease::Lease;
 use crate::model::offsets::Watermark;
@@ -58,6 +58,7 @@ impl Kit {
             clock: clock.clone(),
             waker: ClaimWaker::new(clock),
             metrics: metrics(),
+            body_room: BodyRoom::new(1 << 30, Duration::ZERO),
             notices: Some(sender),
         });
         flight.inflight.take(partition(0), taken.epoch, Watermark { upto: 0, seen_upto: 0, last: None });

@@ -34,6 +34,7 @@ pub(super) fn lease(event: u8, record: (&Arc<PartitionKey>, i64), epoch: Option<
         facts: Arc::new(facts),
         url: None,
         body: Bytes::new(),
+        no_body: None,
         progress: Progress::default(),
         round: 0,
         new_id: false,

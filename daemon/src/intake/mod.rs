@@ -23,12 +23,13 @@ pub mod security;
 mod session;
 pub mod settings;
 mod task;
+mod topic_retention;
 mod trouble;
 mod twin;
 
 pub use admit::ids::{callback_id, event_claim, facts_of};
 pub use consumer_parts::Ask;
-pub use reread::{NoBody, Rereader};
+pub use reread::Rereader;
 pub use task::{Deps, Intake, IntakeHandle, IntakeTask, Stops, build};
 
 use std::collections::{BTreeMap, HashSet};

@@ -17,6 +17,7 @@ use super::polled::Polled;
 use super::sandbox::{Heard, Sandboxes};
 use crate::model::event::PartitionKey;
 use crate::model::lease::Facts;
+use crate::model::no_body::NoBody;
 
 /// Readings at once.
 const AT_ONCE: usize = 1;
@@ -28,19 +29,6 @@ const NEXT_LOOK: Duration = Duration::from_millis(5);
 const FAR: i64 = 1_000;
 /// The bodies of one reading have together about so many bytes at most.
 const BYTES: usize = 8 << 20;
-
-/// Why a body can't be had from Kafka.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NoBody {
-    #[error("Kafka no longer has its record")]
-    Gone,
-    #[error("Kafka has another record in its place")]
-    Changed,
-    #[error("its record can't be read")]
-    Unreadable,
-    #[error("Kafka did not give its record in time")]
-    Silent,
-}
 
 /// What one reading has brought so far.
 struct Reading {

@@ -12,13 +12,13 @@ use super::consumer_parts::{Ask, Consumer};
 use super::reread::Rereader;
 use super::trouble::Troubles;
 use super::twin::{Standing, TwinWatch};
-use super::{Config, KafkaState, Stalled, settings};
+use super::{Config, KafkaState, Stalled, settings, topic_retention};
 use crate::base::body_budget::BodyBudget;
 use crate::base::clock::Clock;
 use crate::base::metrics::Metrics;
 use crate::base::stop::Stop;
 use crate::base::supervise::Supervisor;
-use crate::deliver::Delivery;
+use crate::deliver::{Delivery, ReadBodies};
 use crate::flight::Flight;
 use crate::store::{Begun, EngineStore};
 
@@ -61,6 +61,17 @@ pub struct IntakeHandle {
     pub kafka: watch::Receiver<KafkaState>,
     pub asks: mpsc::Sender<Ask>,
     pub rereader: Rereader,
+}
+
+impl IntakeHandle {
+    /// Reads bodies of callbacks from Kafka again.
+    pub fn read_bodies(&self) -> ReadBodies {
+        let rereader = self.rereader.clone();
+        Arc::new(move |wanted| {
+            let rereader = rereader.clone();
+            Box::pin(async move { rereader.read_all(&wanted).await })
+        })
+    }
 }
 
 /// Intake before it starts.
@@ -123,8 +134,12 @@ impl IntakeTask {
     pub fn start(self) -> std::io::Result<Intake> {
         let Self { admit, admission_stop, consumer, supervisor } = self;
         let stop = consumer.stop.clone();
+        let (client, topics) = (settings::client(&consumer.config), consumer.config.topics.clone());
         let run = move |panicked: &dyn Fn()| consumer.run(panicked);
         let consumer = supervisor.spawn_thread("the Kafka consumer's thread", "kafka-consumer", stop, run)?;
+        let room = Arc::clone(&admit.deps.flight.body_room);
+        let watching = topic_retention::watch(client, topics, room, admission_stop.clone());
+        supervisor.spawn("the watch of the topics' retention", admission_stop.clone(), watching);
         let admission = supervisor.spawn("admission", admission_stop, admit.run());
         Ok(Intake { at_work: Some(AtWork { admission, consumer }) })
     }

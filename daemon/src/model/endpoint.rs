@@ -77,6 +77,13 @@ pub struct QueueKey {
     pub target: QueueTarget,
 }
 
+impl QueueKey {
+    /// A queue by its names in rows.
+    pub fn read(team: &str, target: &str) -> Option<Self> {
+        Some(Self { team: team.into(), target: QueueTarget::parse(target)? })
+    }
+}
+
 /// A callback with its own URL waits in the queue of the URL's origin, or nowhere if that URL is invalid. Any other callback
 /// waits in the queue of its default URL, so that a change of the default URL moves all of them at once.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::callback::CallbackId;
 use super::endpoint::{CallbackUrl, QueueKey};
 use super::event::RecordRef;
+use super::no_body::NoBody;
 use super::retry::Progress;
 use super::team::Mode;
 use crate::base::clock::{Moment, Timestamp};
@@ -49,6 +50,8 @@ pub struct Lease {
     /// The task's own URL, as the event had it.
     pub url: Option<CallbackUrl>,
     pub body: Bytes,
+    /// Why the body could not be had, if it could not: then nothing is sent, and the callback ends.
+    pub no_body: Option<NoBody>,
     pub progress: Progress,
     /// 0, or which re-send of an ended callback this is.
     pub round: u32,

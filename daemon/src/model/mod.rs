@@ -10,6 +10,7 @@ pub mod event;
 pub mod hash;
 pub mod keeping;
 pub mod lease;
+pub mod no_body;
 pub mod notice;
 pub mod offsets;
 pub mod pause;

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use super::names::{check_range, malformed};
 use super::policy::{self, Operation};
 use super::{Inner, OpsError, Session};
-use crate::intake::{NoBody, callback_id, event_claim, facts_of};
+use crate::intake::{callback_id, event_claim, facts_of};
 use crate::model::callback::CallbackId;
 use crate::model::dead_letter::{DeadLetter, Fate};
 use crate::model::event::TaskEvent;
+use crate::model::no_body::NoBody;
+use crate::model::no_body::NoBody;
 use crate::store::reads::{BuriedLetter, DeadLetterFilter, Found, Page};
 use crate::store::{LetterResend, LetterResent};
 

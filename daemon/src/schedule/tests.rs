@@ -67,6 +67,7 @@ fn lease(number: u8) -> Arc<Lease> {
         facts: Arc::new(facts),
         url: None,
         body: Bytes::from_static(b"{}"),
+        no_body: None,
         progress: Progress::default(),
         round: 0,
         new_id: false,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::resends::ResendCounts;
 use super::{
     Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, LetterResend,
-    LetterResent, NewLog, PruneAsk, Pruned, Pulse, ResendStep, SetBack, Space, StoreError, Take, TakeAsk, Taken,
+    LetterResent, NewLog, PruneAsk, Pruned, Pulse, ResendStep, SetBack, Space, SpaceAsk, StoreError, Take, TakeAsk, Taken,
 };
 use crate::base::clock::Timestamp;
 use crate::model::amendment::{Amended, Amendment};
@@ -88,8 +88,8 @@ impl EngineStore for FaultyStore {
         self.guarded(self.inner.endpoint_histories(at_most))
     }
 
-    fn space(&self) -> Answer<'_, Space> {
-        self.guarded(self.inner.space())
+    fn space(&self, ask: SpaceAsk) -> Answer<'_, Space> {
+        self.guarded(self.inner.space(ask))
     }
 
     fn newest_time(&self) -> Answer<'_, Option<Timestamp>> {

@@ -47,6 +47,8 @@ pub(super) fn build(raw: &Raw, wrong: &Wrong<'_>) -> Result<Config, ConfigError>
         store: store::config(raw, &directory, wrong)?,
         space: SpaceLimits {
             parked_bytes: raw.store.parked_bytes.0 as u64,
+            parked_bytes_of_queue: raw.store.parked_bytes_of_queue.0 as u64,
+            pending_rows: raw.store.pending_rows,
             free_bytes: raw.store.free_bytes.0 as u64,
             notices: raw.outcomes.backlog,
         },

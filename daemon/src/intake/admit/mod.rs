@@ -37,7 +37,7 @@ use crate::store::{Answer, StoreError};
 const STALE_CHECK: Duration = Duration::from_millis(250);
 
 pub(super) struct Admit {
-    deps: Arc<Deps>,
+    pub(super) deps: Arc<Deps>,
     stalled: Arc<Stalled>,
     batches: mpsc::Receiver<Vec<Incoming>>,
     stop: Stop,
@@ -245,6 +245,7 @@ impl Admit {
             facts: Arc::new(ids::facts_of(event, id)),
             url: event.callback_url.clone(),
             body: event.body.clone(),
+            no_body: None,
             progress: Progress::default(),
             round: 0,
             new_id: false,

@@ -147,6 +147,7 @@ fn flight_of(
         clock: Arc::clone(clock),
         waker: ClaimWaker::new(Arc::clone(clock)),
         metrics: Arc::clone(metrics),
+        body_room: flight::BodyRoom::new(1 << 30, Duration::ZERO),
         notices: None,
     });
     (flight, task)

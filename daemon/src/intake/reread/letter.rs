@@ -8,10 +8,11 @@ use super::super::headers::identity;
 use super::super::partition::Place;
 use super::super::polled::Polled;
 use super::super::sandbox::{Heard, SandboxedRecord, Value};
-use super::{NEXT_LOOK, NoBody, PATIENCE, Rereader};
+use super::{NEXT_LOOK, PATIENCE, Rereader};
 use crate::model::dead_letter::DeadLetter;
 use crate::model::event::{RecordRef, TaskEvent};
 use crate::model::hash::Hash;
+use crate::model::no_body::NoBody;
 
 impl Rereader {
     /// The event that the dead letter's record is by now, or the dead letter that it still is.

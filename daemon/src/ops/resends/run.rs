@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::base::stop::Stop;
-use crate::intake::NoBody;
+use crate::model::no_body::NoBody;
 use crate::model::callback::CallbackId;
 use crate::model::lease::Facts;
 use crate::model::settlement::{Rows, Settled};

@@ -23,7 +23,7 @@ use crate::store::reads::Reads as _;
 use crate::store::resends::ResendCounts;
 use crate::store::{
     Answer, Begun, ClaimAsk, Claimed, EventClaim, Known, LetterResend, LetterResent, NewLog, Options, PruneAsk, Pruned,
-    Pulse, ResendStep, SetBack, Space, Take, TakeAsk, Taken,
+    Pulse, ResendStep, SetBack, Space, SpaceAsk, Take, TakeAsk, Taken,
 };
 
 const START: Timestamp = Timestamp::from_millis(1_764_000_000_000);
@@ -139,8 +139,8 @@ impl EngineStore for Scripted {
         self.inner.endpoint_histories(at_most)
     }
 
-    fn space(&self) -> Answer<'_, Space> {
-        self.inner.space()
+    fn space(&self, ask: SpaceAsk) -> Answer<'_, Space> {
+        self.inner.space(ask)
     }
 
     fn newest_time(&self) -> Answer<'_, Option<Timestamp>> {

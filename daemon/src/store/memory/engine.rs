@@ -22,7 +22,7 @@ use crate::store::reads::{BuriedLetter, Counts};
 use crate::store::resends::ResendCounts;
 use crate::store::{
     Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, LetterResend,
-    LetterResent, NewLog, PartitionWatermark, PruneAsk, Pruned, Pulse, ResendStep, SetBack, Space, StoreError, Take,
+    LetterResent, NewLog, PartitionWatermark, PruneAsk, Pruned, Pulse, ResendStep, SetBack, Space, SpaceAsk, StoreError, Take,
     TakeAsk, Taken,
 };
 
@@ -40,9 +40,11 @@ impl EngineStore for MemoryStore {
         done(Ok(histories))
     }
 
-    fn space(&self) -> Answer<'_, Space> {
+    fn space(&self, ask: SpaceAsk) -> Answer<'_, Space> {
         let state = self.state();
         done(Ok(Space {
+            full_queues: state.full_queues(ask.queue_bytes),
+            pending: (ask.count_pending_upto > 0).then(|| (state.pending_rows() as u64).min(ask.count_pending_upto)),
             parked_bytes: state.bodies.values().map(|body| body.len() as u64).sum(),
             kept_bytes: state.kept_bytes(),
             notices: state.outbox.values().map(|notices| notices.len() as u64).sum(),

@@ -4,6 +4,7 @@
 mod admin;
 mod admin_state;
 mod again;
+mod bodies;
 mod claim;
 mod engine;
 mod followed;

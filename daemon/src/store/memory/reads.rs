@@ -39,12 +39,12 @@ impl Reads for MemoryStore {
 
     fn body(&self, id: CallbackId) -> Answer<'_, Option<Bytes>> {
         let state = self.state();
-        done(Ok(state.bodies.get(&id).or(state.kept.get(&id)).cloned()))
+        done(Ok(state.body(id)))
     }
 
     fn bodies(&self, ids: Vec<CallbackId>, at_most: usize) -> Answer<'_, Vec<Option<Bytes>>> {
         let state = self.state();
-        let all = ids.iter().map(|id| state.bodies.get(id).or(state.kept.get(id)).cloned());
+        let all = ids.iter().map(|id| state.body(*id));
         let mut bytes = 0;
         let first = all.enumerate().take_while(|(at, body)| {
             bytes += body.as_ref().map_or(0, Bytes::len);

@@ -16,7 +16,7 @@ use callbackd::model::settlement::{Change, Ended, NumberedAttempt, Rows, Settle,
 use callbackd::model::state::State;
 use callbackd::model::team::Mode;
 use callbackd::store::reads::{CallbackFilter, Page, QueueMatch};
-use callbackd::store::{Batch, ClaimAsk, Options, PruneAsk, Stores};
+use callbackd::store::{Batch, ClaimAsk, Options, PruneAsk, SpaceAsk, Stores};
 
 use super::engine::{Subject, changes, facts, partition, retry, settle, subjects};
 use super::{OPTIONS, START, opened_with, take};
@@ -214,7 +214,7 @@ async fn a_round_has_tries_of_its_own_and_its_success_is_for_good() {
         assert_eq!(subject.reads.body(id).await.unwrap(), None, "{}: a body that arrived is not kept", subject.name);
         let (counts, _) = subject.reads.counts().await.unwrap();
         assert_eq!((counts.exhausted, counts.delivered), (1, 1), "{}", subject.name);
-        assert_eq!(subject.store.space().await.unwrap().parked_bytes, 0, "{}", subject.name);
+        assert_eq!(subject.store.space(SpaceAsk::BYTES).await.unwrap().parked_bytes, 0, "{}", subject.name);
     }
 }
 
@@ -244,10 +244,10 @@ async fn a_callback_with_an_open_round_is_listed_once_and_never_pruned() {
         let pruned = subject.store.prune(all_before(late)).await.unwrap();
         assert_eq!(pruned.settled, 0, "{}", subject.name);
         assert_eq!(subject.amend(facts(1).id, Amendment::Cancel(Reason::Cancelled)).await, Amended::Changed);
-        assert!(subject.store.space().await.unwrap().kept_bytes > 0, "{}: its body is kept again", subject.name);
+        assert!(subject.store.space(SpaceAsk::BYTES).await.unwrap().kept_bytes > 0, "{}: its body is kept again", subject.name);
         let pruned = subject.store.prune(all_before(late)).await.unwrap();
         assert_eq!(pruned.settled, 1, "{}", subject.name);
-        assert_eq!(subject.store.space().await.unwrap().kept_bytes, 0, "{}", subject.name);
+        assert_eq!(subject.store.space(SpaceAsk::BYTES).await.unwrap().kept_bytes, 0, "{}", subject.name);
     }
 }
 
@@ -285,7 +285,7 @@ async fn kept_bodies_stay_within_their_budget_and_the_oldest_go() {
             // Some databases let several go at once.
             assert!(kept.len() <= expected, "{name}, {of:?}: {kept:?}");
             assert_eq!(kept.contains(&9), expected > 0, "{name}, {of:?}: {kept:?}");
-            assert!(engine.space().await.unwrap().kept_bytes <= 530, "{name}, {of:?}");
+            assert!(engine.space(SpaceAsk::BYTES).await.unwrap().kept_bytes <= 530, "{name}, {of:?}");
         }
     }
 }
@@ -300,5 +300,5 @@ async fn no_body_is_kept_while_the_disk_is_nearly_full() {
     let changes = vec![settle(1, 7, Some(epoch), Outcome::ServerError, Next::Exhausted)];
     engine.write(Arc::new(Batch { instance, number: 1, changes, watermarks: Vec::new() })).await.unwrap();
     assert_eq!(reads.body(facts(1).id).await.unwrap(), None);
-    assert_eq!(engine.space().await.unwrap().kept_bytes, 0);
+    assert_eq!(engine.space(SpaceAsk::BYTES).await.unwrap().kept_bytes, 0);
 }

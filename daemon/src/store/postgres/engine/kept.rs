@@ -116,7 +116,7 @@ pub(in super::super) async fn bodies(
     at_most: usize,
 ) -> Result<Vec<Option<Bytes>>, PostgresError> {
     let asked: Vec<Uuid> = ids.iter().copied().map(Uuid::from).collect();
-    let sql = "SELECT asked.id, coalesce(octet_length(body.bytes), kept_body.size)::bigint
+    let sql = "SELECT asked.id, coalesce(nullif(octet_length(body.bytes), 0), kept_body.size)::bigint
                FROM unnest($1::uuid[]) WITH ORDINALITY AS asked (id, place)
                LEFT JOIN body ON body.id = asked.id LEFT JOIN kept_body ON kept_body.id = asked.id
                ORDER BY asked.place";
@@ -131,7 +131,7 @@ pub(in super::super) async fn bodies(
         few.push(row.try_get(0)?);
     }
     // The body of a pending callback comes first, if there are both.
-    let sql = "SELECT id, bytes, NULL::bigint FROM body WHERE id = ANY($1)
+    let sql = "SELECT id, bytes, NULL::bigint FROM body WHERE id = ANY($1) AND octet_length(bytes) > 0
                UNION ALL SELECT id, bytes, size FROM kept_body WHERE id = ANY($1)";
     let statement = client.prepare_cached(sql).await?;
     let mut found: HashMap<CallbackId, Bytes> = HashMap::new();

@@ -36,7 +36,7 @@ use crate::model::event::PartitionKey;
 use crate::store::resends::ResendCounts;
 use crate::store::{
     Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, LetterResend,
-    LetterResent, NewLog, PruneAsk, Pruned, Pulse, ResendStep, SetBack, Space, Take, TakeAsk, Taken,
+    LetterResent, NewLog, PruneAsk, Pruned, Pulse, ResendStep, SetBack, Space, SpaceAsk, Take, TakeAsk, Taken,
 };
 
 /// How often a transaction is done again at once that met another process at the same rows and gave way.
@@ -64,8 +64,8 @@ impl EngineStore for PostgresStore {
         Box::pin(async move { Ok(endpoints::newest(&self.delivery_reader().await?, at_most).await?) })
     }
 
-    fn space(&self) -> Answer<'_, Space> {
-        Box::pin(async move { Ok(upkeep::space(&self.delivery_reader().await?).await?) })
+    fn space(&self, ask: SpaceAsk) -> Answer<'_, Space> {
+        Box::pin(async move { Ok(upkeep::space(&self.delivery_reader().await?, ask).await?) })
     }
 
     fn newest_time(&self) -> Answer<'_, Option<Timestamp>> {

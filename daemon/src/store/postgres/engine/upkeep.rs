@@ -11,17 +11,31 @@ use super::super::turns::{self, Turn};
 use crate::base::clock::Timestamp;
 use crate::model::endpoint::QueueKey;
 use crate::model::lease::LEASE_SLACK;
-use crate::store::{SetBack, Space};
+use crate::store::{SetBack, Space, SpaceAsk};
 
 /// PostgreSQL does not tell how much of its disk is free.
-pub(super) async fn space(client: &impl GenericClient) -> Result<Space, PostgresError> {
+pub(super) async fn space(client: &impl GenericClient, ask: SpaceAsk) -> Result<Space, PostgresError> {
     let sql = "SELECT coalesce(sum(parked_bytes), 0)::bigint, (SELECT kept_bytes FROM store),
                       (SELECT coalesce(sum(notices), 0)::bigint FROM outbox)
                FROM queue WHERE parked_bytes > 0";
     let statement = client.prepare_cached(sql).await?;
     let row = client.query_one(&statement, &[]).await?;
     let bytes = |at| -> Result<u64, PostgresError> { Ok(u64::try_from(row.try_get::<_, i64>(at)?).unwrap_or(0)) };
-    Ok(Space { parked_bytes: bytes(0)?, kept_bytes: bytes(1)?, notices: bytes(2)?, free_bytes: None })
+    let sql = "SELECT team, target FROM queue WHERE parked_bytes > $1 ORDER BY parked_bytes DESC LIMIT 1000";
+    let statement = client.prepare_cached(sql).await?;
+    let most = i64::try_from(ask.queue_bytes).unwrap_or(i64::MAX);
+    let full = client.query(&statement, &[&most]).await?;
+    let full_queues = full.iter().filter_map(|row| QueueKey::read(row.get(0), row.get(1))).collect();
+    let pending = match i64::try_from(ask.count_pending_upto).unwrap_or(i64::MAX) {
+        0 => None,
+        upto => {
+            let sql = "SELECT count(*) FROM (SELECT 1 FROM pending LIMIT $1) AS counted";
+            let row = client.query_one(&client.prepare_cached(sql).await?, &[&upto]).await?;
+            Some(u64::try_from(row.try_get::<_, i64>(0)?).unwrap_or(0))
+        }
+    };
+    let (parked_bytes, kept_bytes, notices) = (bytes(0)?, bytes(1)?, bytes(2)?);
+    Ok(Space { parked_bytes, kept_bytes, notices, free_bytes: None, full_queues, pending })
 }
 
 pub(super) async fn newest_time(client: &impl GenericClient) -> Result<Option<Timestamp>, PostgresError> {

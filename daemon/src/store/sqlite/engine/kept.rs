@@ -75,7 +75,7 @@ pub(super) fn count(connection: &Connection, bytes: i64) -> Result<u64, SqliteEr
 /// The body of a callback, pending or ended.
 pub(in crate::store::sqlite) fn body(connection: &Connection, id: CallbackId) -> Result<Option<Vec<u8>>, SqliteError> {
     let pending = connection
-        .prepare_cached("SELECT bytes FROM body WHERE id = ?1")?
+        .prepare_cached("SELECT bytes FROM body WHERE id = ?1 AND length(bytes) > 0")?
         .query_row([id.as_bytes()], |row| row.get(0))
         .optional()?;
     if pending.is_some() {

@@ -33,7 +33,7 @@ use crate::model::keeping::Keeping;
 use crate::store::resends::ResendCounts;
 use crate::store::{
     Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, LetterResend,
-    LetterResent, NewLog, PruneAsk, Pruned, Pulse, ResendStep, SetBack, Space, Take, TakeAsk, Taken,
+    LetterResent, NewLog, PruneAsk, Pruned, Pulse, ResendStep, SetBack, Space, SpaceAsk, Take, TakeAsk, Taken,
 };
 
 impl SqliteStore {
@@ -52,9 +52,9 @@ impl EngineStore for SqliteStore {
         self.read_for_delivery(move |connection| endpoints::newest(connection, at_most))
     }
 
-    fn space(&self) -> Answer<'_, Space> {
+    fn space(&self, ask: SpaceAsk) -> Answer<'_, Space> {
         let directory = self.directory.clone();
-        self.read_for_delivery(move |connection| upkeep::space(connection, &directory))
+        self.read_for_delivery(move |connection| upkeep::space(connection, &directory, ask))
     }
 
     fn newest_time(&self) -> Answer<'_, Option<Timestamp>> {

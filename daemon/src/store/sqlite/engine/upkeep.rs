@@ -8,7 +8,7 @@ use super::super::error::SqliteError;
 use crate::base::clock::Timestamp;
 use crate::model::endpoint::QueueKey;
 use crate::store::engine::{VERSION, host, new_run};
-use crate::store::{Begun, InstanceId, SetBack, Space};
+use crate::store::{Begun, InstanceId, SetBack, Space, SpaceAsk};
 
 /// One process at a time holds a SQLite store, so every lease of an earlier instance is void when one begins.
 pub(super) fn begin(connection: &Connection, name: Option<&str>, now: Timestamp) -> Result<Begun, SqliteError> {
@@ -54,14 +54,25 @@ pub(in crate::store::sqlite) fn close_earlier(connection: &Connection) -> Result
     Ok(unclean)
 }
 
-pub(super) fn space(connection: &Connection, directory: &Path) -> Result<Space, SqliteError> {
+pub(super) fn space(connection: &Connection, directory: &Path, ask: SpaceAsk) -> Result<Space, SpaceAsk, SqliteError> {
     let parked_bytes = connection
         .prepare_cached("SELECT coalesce(sum(parked_bytes), 0) FROM queue WHERE parked_bytes > 0")?
         .query_row([], |row| row.get(0))?;
     let kept_bytes = connection.prepare_cached("SELECT kept_bytes FROM store")?.query_row([], |row| row.get(0))?;
     let notices =
         connection.prepare_cached("SELECT coalesce(sum(notices), 0) FROM outbox")?.query_row([], |row| row.get(0))?;
-    Ok(Space { parked_bytes, kept_bytes, notices, free_bytes: free_bytes(directory) })
+    let full_queues = connection
+        .prepare_cached("SELECT team, target FROM queue WHERE parked_bytes > ?1 ORDER BY parked_bytes DESC LIMIT 1000")?
+        .query_map([ask.queue_bytes], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<Vec<(String, String)>>>()?;
+    let pending = match ask.count_pending_upto {
+        0 => None,
+        upto => connection
+            .prepare_cached("SELECT count(*) FROM (SELECT 1 FROM pending LIMIT ?1)")?
+            .query_row([upto], |row| row.get(0))?,
+    };
+    let full_queues = full_queues.into_iter().filter_map(|(team, target)| QueueKey::read(&team, &target)).collect();
+    Ok(Space { parked_bytes, kept_bytes, notices, free_bytes: free_bytes(directory), full_queues, pending })
 }
 
 /// What the disk has left.

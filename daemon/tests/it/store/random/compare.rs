@@ -7,7 +7,7 @@ use std::sync::Arc;
 use callbackd::model::callback::CallbackId;
 use callbackd::model::settlement::{Ended, Rows};
 use callbackd::model::state::State;
-use callbackd::store::EngineStore as _;
+use callbackd::store::{EngineStore as _, SpaceAsk};
 use callbackd::store::outbox::Outbox as _;
 use callbackd::store::reads::{CallbackFilter, Page, QueueAsk, QueueRow, Queues, Reads};
 
@@ -124,8 +124,8 @@ impl World {
         let expected = model.queues(ask).await.unwrap().into_iter().filter(is_used).map(shown);
         self.same(&found.collect::<Vec<_>>(), &expected.collect::<Vec<_>>(), "queues");
         let seat = self.seat();
-        let space = self.seats[seat].engine.space().await.unwrap();
-        let expected = model.space().await.unwrap();
+        let space = self.seats[seat].engine.space(SpaceAsk::BYTES).await.unwrap();
+        let expected = model.space(SpaceAsk::BYTES).await.unwrap();
         let notices: usize = self.notices().await.iter().map(|(_, notices)| notices.len()).sum();
         let bytes = (expected.parked_bytes, expected.kept_bytes, notices as u64);
         self.same(&(space.parked_bytes, space.kept_bytes, space.notices), &bytes, "parked and kept bytes, notices");

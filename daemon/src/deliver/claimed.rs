@@ -1,0 +1,81 @@
+//! A claimed row on its way to its lane.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Delivery;
+use super::resolve::lane_of;
+use crate::base::body_budget::{BodyBudget, Share};
+use crate::base::clock::{Moment, Timestamp};
+use crate::flight::settle::Settler;
+use crate::flight::{Begin, Inflight};
+use crate::model::lease::{Lease, Right, Token};
+use crate::model::no_body::NoBody;
+use crate::model::settlement::{Change, Pending};
+use crate::schedule::Side;
+
+/// A row under a lease of this instance.
+pub(super) struct ClaimedRow {
+    pub(super) pending: Pending,
+    pub(super) token: Token,
+    /// The store's clock and the boot-time clock at the claim.
+    pub(super) born_at: Timestamp,
+    pub(super) born: Moment,
+}
+
+/// Brings claimed rows to their lanes.
+#[derive(Clone)]
+pub(super) struct Offering {
+    pub(super) delivery: Delivery,
+    pub(super) inflight: Arc<Inflight>,
+    pub(super) settler: Settler,
+    pub(super) bodies: BodyBudget,
+    /// How long a claimed row is leased to this instance.
+    pub(super) lease: Duration,
+}
+
+impl Offering {
+    /// Offers the row to its lane. One whose body can't be had ends with its turn.
+    pub(super) async fn offer(&self, row: ClaimedRow, body: Result<Bytes, NoBody>) {
+        let ClaimedRow { pending, token, born_at, born } = row;
+        let entry = self.delivery.directory.team(&pending.facts.team).await.ok().flatten();
+        let lane = lane_of(&pending.facts.queue, entry.as_deref());
+        let lease = Arc::new(Lease {
+            facts: pending.facts,
+            url: pending.url,
+            no_body: body.as_ref().err().copied(),
+            body: self.held(body.unwrap_or_default()),
+            progress: pending.progress,
+            round: pending.round,
+            new_id: pending.new_id,
+            token,
+            right: Right::Row,
+            born_at,
+            born,
+            until: Some(born.plus(self.lease)),
+        });
+        match self.inflight.begin(&lease) {
+            Begin::Begun => self.delivery.lanes.offer(lane, Side::Due, lease),
+            // An attempt of ours outlived its lease, and its row was claimed again. The row is given back.
+            Begin::Repeat | Begin::Reused | Begin::NotOurs => {
+                let facts = Arc::clone(&lease.facts);
+                self.settler.submit(Change::Release { facts, token }).await;
+            }
+        }
+    }
+
+    /// Gives the row back without an attempt.
+    pub(super) async fn give_back(&self, row: ClaimedRow) {
+        self.settler.submit(Change::Release { facts: row.pending.facts, token: row.token }).await;
+    }
+
+    /// The body, with its place in the budget. A claim and a reading take no more than about what was free.
+    fn held(&self, body: Bytes) -> Bytes {
+        match self.bodies.try_take(Share::Due, body.len()) {
+            Some(room) => room.hold(body),
+            None => body,
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! How long each topic keeps its records. Only what Kafka keeps for long enough may be stored without its body.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+
+use super::check::describe;
+use crate::base::stop::Stop;
+use crate::flight::BodyRoom;
+
+/// The time between two looks.
+const LOOK: Duration = Duration::from_secs(300);
+/// The same, while a topic did not answer.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// Looks at the topics' settings until `stop`.
+pub(super) async fn watch(client: ClientConfig, topics: Vec<String>, room: Arc<BodyRoom>, mut stop: Stop) {
+    loop {
+        let mut wait = LOOK;
+        for topic in &topics {
+            let (client, name) = (client.clone(), topic.clone());
+            let settings = tokio::task::spawn_blocking(move || describe(&client, &name));
+            let described = tokio::select! {
+                described = settings => described,
+                () = stop.stopped() => return,
+            };
+            match described {
+                Ok(Ok(settings)) => room.topic_keeps(&Arc::from(&**topic), kept(&settings)),
+                // What was known of it stays: settings of topics change seldom.
+                Ok(Err(_)) | Err(_) => wait = LOOK_AGAIN,
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = stop.stopped() => return,
+        }
+    }
+}
+
+/// How long a topic with these settings keeps each record at least. `None` if records may go earlier for another reason: the topic
+/// is compacted, or bounded by its bytes.
+fn kept(settings: &[(String, String)]) -> Option<Duration> {
+    let setting = |name: &str| settings.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    if setting("cleanup.policy") != Some("delete") || setting("retention.bytes") != Some("-1") {
+        return None;
+    }
+    match setting("retention.ms")?.parse::<i64>().ok()? {
+        -1 => Some(Duration::MAX),
+        millis => u64::try_from(millis).ok().map(Duration::from_millis),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_time_may_end_what_a_topic_keeps() {
+        let hour = 3_600_000;
+        for (policy, bytes, millis, keeps) in [
+            ("delete", "-1", "3600000", Some(Duration::from_millis(hour))),
+            ("delete", "-1", "-1", Some(Duration::MAX)),
+            ("delete", "1000000", "3600000", None),
+            ("compact", "-1", "3600000", None),
+            ("compact,delete", "-1", "3600000", None),
+            ("delete", "-1", "soon", None),
+        ] {
+            let settings = [("cleanup.policy", policy), ("retention.bytes", bytes), ("retention.ms", millis)];
+            let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            assert_eq!(kept(&settings), keeps, "{policy} {bytes} {millis}");
+        }
+        assert_eq!(kept(&[]), None);
+    }
+}
