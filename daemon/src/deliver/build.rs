@@ -115,8 +115,7 @@ pub fn build(config: Config, deps: Deps) -> Result<(Delivery, DeliveryTask), Set
     let claim_gate = ClaimGate::new();
     let delivery = Delivery { engine, directory, lanes, health, tokens, space_short, claim_gate };
     let room = Arc::clone(&flight.body_room);
-    let space_watch =
-        SpaceWatch::new(config.space, Arc::clone(&store), Arc::clone(&metrics), short, room);
+    let space_watch = SpaceWatch::new(config.space, Arc::clone(&store), Arc::clone(&metrics), short, room);
     let clock_watch = ClockWatch { clock, store: Arc::clone(&store), metrics: Arc::clone(&metrics) };
     let offering = Offering {
         delivery: delivery.clone(),
@@ -127,8 +126,14 @@ pub fn build(config: Config, deps: Deps) -> Result<(Delivery, DeliveryTask), Set
     };
     let (shelf, shelf_task) = shelf::build(offering.clone(), Arc::clone(&metrics));
     let claim = ClaimTask { store, instance, offering, shelf, waker, metrics, store_up };
-    let task =
-        DeliveryTask { claim, shelf: shelf_task, delivery: delivery.clone(), store_up: store_up_rx, clock_watch, space_watch };
+    let task = DeliveryTask {
+        claim,
+        shelf: shelf_task,
+        delivery: delivery.clone(),
+        store_up: store_up_rx,
+        clock_watch,
+        space_watch,
+    };
     Ok((delivery, task))
 }
 

@@ -48,8 +48,8 @@ pub use build::{Config, Delivery, DeliveryTask, Deps, build};
 use directory::{Directory, TeamEntry};
 use health::Health;
 pub use lease_tokens::LeaseTokens;
-pub use shelf::ReadBodies;
 use resolve::lane_of;
+pub use shelf::ReadBodies;
 use sign::Content;
 
 /// The objective: a first attempt begins within this time after its event.
@@ -126,8 +126,8 @@ impl Engine {
             clock_is_trusted: self.clock.is_trusted(),
         };
         let next = retry::next(&report, &lease.progress, &tried.retry, lease.now(), jitter());
-        if let Some(origin) = tried.origin.filter(|_| report.outcome.is_of_the_endpoint()) {
-            let was_failing = self.health.note(&lease.facts.team, &origin, report.outcome, lease.now());
+        if let Some(origin) = tried.origin.as_ref().filter(|_| report.outcome.is_of_the_endpoint()) {
+            let was_failing = self.health.note(&lease.facts.team, origin, report.outcome, lease.now());
             if !was_failing {
                 self.observe_timeliness(&lease, begun.0);
             }

@@ -62,7 +62,8 @@ impl SpaceWatch {
     pub(super) async fn run(mut self, mut stop: Stop) {
         loop {
             let mark = self.room.mark();
-            let ask = SpaceAsk { queue_bytes: self.limits.parked_bytes_of_queue, count_pending_upto: self.count_upto() };
+            let ask =
+                SpaceAsk { queue_bytes: self.limits.parked_bytes_of_queue, count_pending_upto: self.count_upto() };
             // A store that does not answer has its own readiness and alert.
             if let Ok(space) = self.store.space(ask).await {
                 self.room.look(&space, mark);

@@ -274,9 +274,9 @@ async fn stop(app: App, interrupt: &mut Signal, folder: &Folder) -> anyhow::Resu
 async fn failed_callback(app: &App, producer: &Producer) -> anyhow::Result<Option<Failed>> {
     let Some(id) = &producer.last_exhausted else { return Ok(None) };
     let session = app.ops.as_caller(&Caller::operator("demo", "demo", Rights::ALL));
-    let (report, attempts) = session.attempts(id).await?;
-    let Some(settled) = report.rows.settled else { return Ok(None) };
-    let tries = attempts.iter().map(|AttemptReport { row, .. }| {
+    let report = session.attempts(id).await?;
+    let Some(settled) = report.callback.rows.settled else { return Ok(None) };
+    let tries = report.attempts.iter().map(|AttemptReport { row, .. }| {
         let status = row.attempt.status.map_or_else(String::new, |status| format!(" {status}"));
         Try {
             number: row.n,

@@ -119,7 +119,8 @@ impl Session {
             shows_answer: all || !row.attempt.sent,
             row,
         };
-        let (attempts, delivery) = (rows.into_iter().map(report).collect(), delivery.and_then(|sent| requests.of(sent)));
+        let (attempts, delivery) =
+            (rows.into_iter().map(report).collect(), delivery.and_then(|sent| requests.of(sent)));
         Ok(AttemptsReport { callback, attempts, delivery })
     }
 

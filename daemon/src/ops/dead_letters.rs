@@ -10,7 +10,6 @@ use crate::model::callback::CallbackId;
 use crate::model::dead_letter::{DeadLetter, Fate};
 use crate::model::event::TaskEvent;
 use crate::model::no_body::NoBody;
-use crate::model::no_body::NoBody;
 use crate::store::reads::{BuriedLetter, DeadLetterFilter, Found, Page};
 use crate::store::{LetterResend, LetterResent};
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::resends::ResendCounts;
 use super::{
     Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, LetterResend,
-    LetterResent, NewLog, PruneAsk, Pruned, Pulse, ResendStep, SetBack, Space, SpaceAsk, StoreError, Take, TakeAsk, Taken,
+    LetterResent, NewLog, PruneAsk, Pruned, Pulse, ResendStep, SetBack, Space, SpaceAsk, StoreError, Take, TakeAsk,
+    Taken,
 };
 use crate::base::clock::Timestamp;
 use crate::model::amendment::{Amended, Amendment};

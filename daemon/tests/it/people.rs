@@ -63,7 +63,7 @@ async fn a_change_has_the_time_at_which_the_attempt_ended() {
     harness.produce(&Event::new("task-down").to(receiver.url("/callbacks")));
     let session = harness.session();
     let report = harness.until("it was tried", async || session.task("task-down").await.ok()?.callbacks.pop()).await;
-    let attempts = session.attempts(&report.id.to_string()).await.unwrap().1;
+    let attempts = session.attempts(&report.id.to_string()).await.unwrap().attempts;
     let last = &attempts.last().unwrap().row.attempt;
     assert_eq!(report.changed_at, Some(last.ended_at()));
     assert!(last.ended_at().since(last.begun_at) >= Duration::from_millis(300), "not the time at which it began");

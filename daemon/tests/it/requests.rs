@@ -50,7 +50,9 @@ async fn what_was_sent_is_shown_after_the_settings_have_changed() {
     let (attempts, delivery) = requests(&harness, &id).await;
     let keys = harness.session().keys(TEAM).await.unwrap();
     let of_kind = |kind| {
-        let live = |key: &&callbackd::store::admin::KeyRow| (key.kind, key.mode, key.state) == (kind, Mode::Live, KeyState::Active);
+        let live = |key: &&callbackd::store::admin::KeyRow| {
+            (key.kind, key.mode, key.state) == (kind, Mode::Live, KeyState::Active)
+        };
         keys.iter().find(live).unwrap()
     };
     let (signing, auth) = (of_kind(KeyKind::Signing), of_kind(KeyKind::CallbackAuth));

@@ -105,7 +105,13 @@ fn delivery_config(caps: Caps) -> deliver::Config {
         ca_file: None,
     };
     deliver::Config {
-        space: SpaceLimits { parked_bytes: u64::MAX, free_bytes: 0, notices: u64::MAX },
+        space: SpaceLimits {
+            parked_bytes: u64::MAX,
+            parked_bytes_of_queue: u64::MAX,
+            pending_rows: u64::MAX,
+            free_bytes: 0,
+            notices: u64::MAX,
+        },
         exchange,
         caps,
         retry: RetryPolicy::default(),

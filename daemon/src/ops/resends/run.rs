@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::base::stop::Stop;
-use crate::model::no_body::NoBody;
 use crate::model::callback::CallbackId;
 use crate::model::lease::Facts;
+use crate::model::no_body::NoBody;
 use crate::model::settlement::{Rows, Settled};
 use crate::ops::{Inner, Ops, OpsError};
 use crate::store::ResendStep;

@@ -2,8 +2,8 @@
 
 use super::{
     AdminStore, AuditEntry, AuditFilter, AuditRow, DecideKey, DecideNewKey, DecideResend, DecideTeam, IdempotencyKey,
-    KeyRow, Made, Refusal, SOME_TEAMS, TokenRow, Used, audit, idempotency, keys, pauses, resends, sent_with, teams, tokens,
-    usage,
+    KeyRow, Made, Refusal, SOME_TEAMS, TokenRow, Used, audit, idempotency, keys, pauses, resends, sent_with, teams,
+    tokens, usage,
 };
 use crate::base::clock::Timestamp;
 use crate::model::pause::{Pause, PauseScope};

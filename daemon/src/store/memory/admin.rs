@@ -308,7 +308,9 @@ impl AdminStore for MemoryStore {
     }
 
     fn sent_with(&self, ids: Vec<SentWithId>) -> Answer<'_, Vec<SentWith>> {
-        self.look(|state| ids.iter().filter_map(|id| state.sent_with.get(id)).map(|(settings, _)| settings.clone()).collect())
+        self.look(|state| {
+            ids.iter().filter_map(|id| state.sent_with.get(id)).map(|(settings, _)| settings.clone()).collect()
+        })
     }
 
     fn prune_sent_with(&self, before: Timestamp) -> Answer<'_, usize> {

@@ -22,8 +22,8 @@ use crate::store::reads::{BuriedLetter, Counts};
 use crate::store::resends::ResendCounts;
 use crate::store::{
     Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, LetterResend,
-    LetterResent, NewLog, PartitionWatermark, PruneAsk, Pruned, Pulse, ResendStep, SetBack, Space, SpaceAsk, StoreError, Take,
-    TakeAsk, Taken,
+    LetterResent, NewLog, PartitionWatermark, PruneAsk, Pruned, Pulse, ResendStep, SetBack, Space, SpaceAsk,
+    StoreError, Take, TakeAsk, Taken,
 };
 
 impl EngineStore for MemoryStore {

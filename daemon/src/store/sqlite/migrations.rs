@@ -7,7 +7,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::base::clock::{Clock, Timestamp};
 use crate::store::{Migrate, OpenError};
 
-pub(super) const MIGRATIONS: [(&str, &str); 14] = [
+pub(super) const MIGRATIONS: [(&str, &str); 15] = [
     ("0001_engine", include_str!("../../../migrations/sqlite/0001_engine.sql")),
     ("0002_people", include_str!("../../../migrations/sqlite/0002_people.sql")),
     ("0003_surface", include_str!("../../../migrations/sqlite/0003_surface.sql")),

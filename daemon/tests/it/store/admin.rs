@@ -531,7 +531,8 @@ async fn settings_that_callbacks_are_sent_with_are_kept_once_and_go_when_they_ar
             auth_keys: vec!["key_auth".to_owned()],
         };
         let store = &subject.store;
-        let (old, both) = (settings("team_a", Some("https://a.example/x?y=z"), &["k1", "k2"]), settings("team_b", None, &[]));
+        let (old, both) =
+            (settings("team_a", Some("https://a.example/x?y=z"), &["k1", "k2"]), settings("team_b", None, &[]));
         let before = subject.picture().await;
         store.note_sent_with(vec![old.clone(), both.clone()]).await.unwrap();
         let ids = || vec![both.id(), old.id(), settings("nobody", None, &[]).id()];

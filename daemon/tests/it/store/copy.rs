@@ -163,7 +163,7 @@ async fn picture(stores: &Stores) -> Vec<String> {
     let mut totals = reads.totals().await.unwrap();
     totals.settled.sort();
     shown(&mut all, totals);
-    let space = engine.space().await.unwrap();
+    let space = engine.space(SpaceAsk::BYTES).await.unwrap();
     shown(&mut all, (space.parked_bytes, space.kept_bytes, space.notices));
     shown(&mut all, engine.endpoint_histories(100).await.unwrap());
     shown(&mut all, (admin.version().await.unwrap(), admin.teams(None, 100).await.unwrap()));

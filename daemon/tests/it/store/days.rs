@@ -124,7 +124,7 @@ async fn days_are_made_ahead_and_old_ones_go_with_all_but_what_is_needed() {
     let mut expected = vec![delivered, failed, resent, old, ahead];
     expected.sort_unstable_by(|a, b| b.cmp(a));
     assert_eq!(ids, expected, "newest first over all days");
-    assert!(world.stores.engine.space().await.unwrap().kept_bytes > 0, "bodies of what failed are kept");
+    assert!(world.stores.engine.space(SpaceAsk::BYTES).await.unwrap().kept_bytes > 0, "bodies of what failed are kept");
 
     // A callback of the first day settles a week later, and one is sent again and waits.
     let week = DAY * 7;
@@ -147,7 +147,7 @@ async fn days_are_made_ahead_and_old_ones_go_with_all_but_what_is_needed() {
     // Of the others, rows go one by one, and those of the future by when they settled.
     world.prune(DAY * 5).await;
     assert!(!world.has(old).await && !world.has(ahead).await && world.has(resent).await && world.has(late).await);
-    assert_eq!(world.stores.engine.space().await.unwrap().kept_bytes, 0);
+    assert_eq!(world.stores.engine.space(SpaceAsk::BYTES).await.unwrap().kept_bytes, 0);
     // Days that nobody made are made now, and a day that has rows already stays with the others.
     let today = world.settle("today", START.plus(week), Outcome::Ok, Next::Delivered).await;
     world.stores.engine.sweep().await.unwrap();

@@ -67,7 +67,7 @@ async fn each_ending_is_told_once_with_its_revision() {
         let found = notices(&stores, instance).await;
         assert_eq!(found.len(), expected.len() + 1, "{name}: {found:?}");
         assert!(found.contains(&Notice::Ended(id(2), 1)), "{name}");
-        assert_eq!(engine.space().await.unwrap().notices, found.len() as u64, "{name}");
+        assert_eq!(engine.space(SpaceAsk::BYTES).await.unwrap().notices, found.len() as u64, "{name}");
 
         let endings = stores.outbox.endings(vec![id(4), id(3), id(4)]).await.unwrap();
         let ended: Vec<_> = endings.iter().map(|row| row.as_ref().map(|row| (row.ended, row.revision))).collect();
@@ -79,7 +79,7 @@ async fn each_ending_is_told_once_with_its_revision() {
         let left = stores.outbox.outbox(instance, 100).await.unwrap();
         assert!(left.iter().all(|row| !rows.contains(row)), "{name}");
         stores.outbox.published(left.iter().map(|row| row.id).collect()).await.unwrap();
-        assert_eq!(engine.space().await.unwrap().notices, 0, "{name}");
+        assert_eq!(engine.space(SpaceAsk::BYTES).await.unwrap().notices, 0, "{name}");
     }
 }
 

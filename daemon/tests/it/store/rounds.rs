@@ -244,7 +244,11 @@ async fn a_callback_with_an_open_round_is_listed_once_and_never_pruned() {
         let pruned = subject.store.prune(all_before(late)).await.unwrap();
         assert_eq!(pruned.settled, 0, "{}", subject.name);
         assert_eq!(subject.amend(facts(1).id, Amendment::Cancel(Reason::Cancelled)).await, Amended::Changed);
-        assert!(subject.store.space(SpaceAsk::BYTES).await.unwrap().kept_bytes > 0, "{}: its body is kept again", subject.name);
+        assert!(
+            subject.store.space(SpaceAsk::BYTES).await.unwrap().kept_bytes > 0,
+            "{}: its body is kept again",
+            subject.name
+        );
         let pruned = subject.store.prune(all_before(late)).await.unwrap();
         assert_eq!(pruned.settled, 1, "{}", subject.name);
         assert_eq!(subject.store.space(SpaceAsk::BYTES).await.unwrap().kept_bytes, 0, "{}", subject.name);

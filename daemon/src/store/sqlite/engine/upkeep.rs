@@ -54,7 +54,7 @@ pub(in crate::store::sqlite) fn close_earlier(connection: &Connection) -> Result
     Ok(unclean)
 }
 
-pub(super) fn space(connection: &Connection, directory: &Path, ask: SpaceAsk) -> Result<Space, SpaceAsk, SqliteError> {
+pub(super) fn space(connection: &Connection, directory: &Path, ask: SpaceAsk) -> Result<Space, SqliteError> {
     let parked_bytes = connection
         .prepare_cached("SELECT coalesce(sum(parked_bytes), 0) FROM queue WHERE parked_bytes > 0")?
         .query_row([], |row| row.get(0))?;

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use callbackd::model::callback::CallbackId;
 use callbackd::model::settlement::{Ended, Rows};
 use callbackd::model::state::State;
-use callbackd::store::{EngineStore as _, SpaceAsk};
 use callbackd::store::outbox::Outbox as _;
 use callbackd::store::reads::{CallbackFilter, Page, QueueAsk, QueueRow, Queues, Reads};
+use callbackd::store::{EngineStore as _, SpaceAsk};
 
 use super::ids;
 use super::world::World;
