@@ -4,9 +4,8 @@
 use std::sync::Arc;
 
 use super::directory::TeamEntry;
-use crate::model::attempt::Outcome;
+use crate::model::attempt::{Outcome, SentWithId};
 use crate::model::endpoint::{QueueKey, QueueTarget};
-use crate::model::sent_with::SentWithId;
 use crate::model::team::{AuthForm, HttpPolicy, Mode, Team};
 use crate::net::target::{Target, UrlError};
 use crate::schedule::LaneKey;

@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use crate::model::sent_with::{SentWith, SentWithId};
+use crate::model::attempt::SentWithId;
+use crate::model::sent_with::SentWith;
 
 /// Settings that are not recorded yet, at most. Beyond this the record of some is lost, until they are used again.
 const UNRECORDED: usize = 100_000;

@@ -66,13 +66,14 @@ impl BodyRoom {
         }
     }
 
-    /// This topic keeps its records for so long at least; `None` if that is not known.
-    pub fn topic_keeps(&self, topic: &Arc<str>, keeps: Option<Duration>) {
+    /// This topic keeps its records for so long at least; `None` if that is not known. Whether that is news.
+    pub fn topic_keeps(&self, topic: &Arc<str>, keeps: Option<Duration>) -> bool {
         let mut known = self.keeps.write().unwrap_or_else(PoisonError::into_inner);
-        match keeps {
-            Some(keeps) => drop(known.insert(Arc::clone(topic), keeps)),
-            None => drop(known.remove(topic)),
-        }
+        let before = match keeps {
+            Some(keeps) => known.insert(Arc::clone(topic), keeps),
+            None => known.remove(topic),
+        };
+        before != keeps
     }
 
     /// How many callbacks were made thin since the start.

@@ -26,7 +26,12 @@ pub(super) async fn watch(client: ClientConfig, topics: Vec<String>, room: Arc<B
                 () = stop.stopped() => return,
             };
             match described {
-                Ok(Ok(settings)) => room.topic_keeps(&Arc::from(&**topic), kept(&settings)),
+                Ok(Ok(settings)) => {
+                    let keeps = kept(&settings);
+                    if room.topic_keeps(&Arc::from(&**topic), keeps) {
+                        tell(topic, keeps);
+                    }
+                }
                 // What was known of it stays: settings of topics change seldom.
                 Ok(Err(_)) | Err(_) => wait = LOOK_AGAIN,
             }
@@ -35,6 +40,14 @@ pub(super) async fn watch(client: ClientConfig, topics: Vec<String>, room: Arc<B
             () = tokio::time::sleep(wait) => {}
             () = stop.stopped() => return,
         }
+    }
+}
+
+fn tell(topic: &str, keeps: Option<Duration>) {
+    match keeps {
+        Some(Duration::MAX) => tracing::info!(topic, "the topic keeps its records for ever"),
+        Some(keeps) => tracing::info!(topic, seconds = keeps.as_secs(), "the topic keeps its records by time alone"),
+        None => tracing::info!(topic, "it is not known any more how long the topic keeps its records"),
     }
 }
 

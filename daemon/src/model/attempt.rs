@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::sent_with::SentWithId;
 use crate::base::clock::Timestamp;
 use crate::base::named::named;
 
@@ -78,6 +77,11 @@ impl Outcome {
         }
     }
 }
+
+/// Names what of a team's settings a request was sent with: the beginning of the hash of a `SentWith`. So whoever sends knows it without asking the store, and two instances that
+/// send with the same settings use one row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SentWithId(pub i64);
 
 /// One finished attempt, as it is recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]

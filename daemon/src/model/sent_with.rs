@@ -5,12 +5,8 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::attempt::SentWithId;
 use super::team::{AuthForm, Mode};
-
-/// Names a [`SentWith`]: the beginning of its hash. So whoever sends knows it without asking the store, and two instances that
-/// send with the same settings use one row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SentWithId(pub i64);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SentWith {

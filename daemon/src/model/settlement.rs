@@ -10,12 +10,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::attempt::{Attempt, Outcome};
+use super::attempt::{Attempt, Outcome, SentWithId};
 use super::dead_letter::DeadLetter;
 use super::endpoint::CallbackUrl;
 use super::lease::{Facts, Token};
 use super::retry::{Next, Progress};
-use super::sent_with::SentWithId;
 pub use super::state::Ended;
 use crate::base::clock::Timestamp;
 

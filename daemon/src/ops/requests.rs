@@ -7,8 +7,9 @@ use scale_callback_auth::header;
 
 use super::{OpsError, Session, policy};
 use crate::base::clock::Timestamp;
+use crate::model::attempt::SentWithId;
 use crate::model::callback::CallbackId;
-use crate::model::sent_with::{SentWith, SentWithId};
+use crate::model::sent_with::SentWith;
 use crate::model::settlement::{Ended, NumberedAttempt, Rows, Settled};
 use crate::model::team::AuthForm;
 use crate::net::target::Target;

@@ -28,8 +28,9 @@ pub(in crate::store) use over_sql::some_keys;
 use super::resends::ResendRow;
 use super::{Answer, InstanceId};
 use crate::base::clock::Timestamp;
+use crate::model::attempt::SentWithId;
 use crate::model::pause::{Pause, PauseScope};
-use crate::model::sent_with::{SentWith, SentWithId};
+use crate::model::sent_with::SentWith;
 use crate::model::team::Team;
 
 /// The keys of this many teams show whether a keyring opens them.

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::letters::{LetterResend, LetterResent};
 use super::resends::ResendCounts;
+use super::space::{Space, SpaceAsk};
 use super::{Answer, StoreError};
 use crate::base::clock::Timestamp;
 use crate::faults::{self, Fault};
@@ -220,37 +221,6 @@ pub struct Pruned {
     pub more_days: bool,
     /// Where this piece of settled rows ended; `None` when all of them were looked at.
     pub next: Option<CallbackId>,
-}
-
-/// What is asked of the disk space of a store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SpaceAsk {
-    /// Queues with more bytes of bodies than this are named.
-    pub queue_bytes: u64,
-    /// Pending callbacks are counted up to this number; 0 counts none.
-    pub count_pending_upto: u64,
-}
-
-impl SpaceAsk {
-    /// Names no queue and counts nothing.
-    pub const BYTES: Self = Self { queue_bytes: u64::MAX >> 1, count_pending_upto: 0 };
-}
-
-/// The disk space of a store.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Space {
-    /// Bytes of the bodies of pending callbacks.
-    pub parked_bytes: u64,
-    /// Bytes of the bodies of callbacks that have ended, as they are stored.
-    pub kept_bytes: u64,
-    /// Notices that wait to be published.
-    pub notices: u64,
-    /// Bytes that the disk has left, if the store knows its disk.
-    pub free_bytes: Option<u64>,
-    /// Queues with more bytes than was asked for, a thousand at most, those with the most first.
-    pub full_queues: Vec<QueueKey>,
-    /// Pending callbacks, if they were to be counted.
-    pub pending: Option<u64>,
 }
 
 /// What an instance learns when it begins.

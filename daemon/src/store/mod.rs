@@ -23,6 +23,7 @@ pub mod reads;
 mod report;
 pub mod resends;
 mod search;
+mod space;
 pub mod sql;
 mod sqlite;
 pub mod tools;
@@ -40,12 +41,13 @@ use crate::model::notice::Notices;
 use admin::AdminStore;
 pub use engine::{
     Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, NewLog, PartitionWatermark,
-    PruneAsk, Pruned, Pulse, ResendStep, SetBack, Space, SpaceAsk, Take, TakeAsk, Taken,
+    PruneAsk, Pruned, Pulse, ResendStep, SetBack, Take, TakeAsk, Taken,
 };
 pub use letters::{LetterResend, LetterResent};
 use outbox::Outbox;
 pub use postgres::{PostgresUrl, UrlError};
 use reads::Reads;
+pub use space::{Space, SpaceAsk};
 
 /// The future that every call of the store returns. It is boxed, so that the traits are object-safe.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;

@@ -47,6 +47,7 @@ mod rotation;
 mod secrets;
 mod store;
 mod store_copy;
+mod thin;
 mod tidy;
 mod turns;
 mod twin;

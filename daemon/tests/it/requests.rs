@@ -72,36 +72,40 @@ async fn what_was_sent_is_shown_after_the_settings_have_changed() {
     // The team changes its URL and its keys. What was sent stays what it was.
     let second_url = recorder.url("/second");
     default_url(&harness, &second_url).await;
-    let (new_key, _) = harness.new_key(KeyKind::CallbackAuth).await;
-    harness.session().promote_key(TEAM, &new_key.id, None).await.unwrap();
-    let sees_new = async || {
-        harness.produce(&Event::new("task-after"));
-        let receipts = recorder.receipts();
-        receipts.iter().any(|receipt| receipt.path == "/second").then_some(())
-    };
-    harness.until("the new URL is used", sees_new).await;
-    let (_, again) = requests(&harness, &id).await;
-    assert_eq!(again.unwrap().url.as_deref(), Some(&*first_url));
-    let session = harness.session();
-    let sent_after = async || {
-        for (id, _) in harness.callbacks("task-after").await {
-            let delivery = session.attempts(&id.to_string()).await.ok()?.delivery;
-            if let Some(delivery) = delivery.filter(|sent| sent.auth_keys == [new_key.id.clone()]) {
-                return Some(delivery);
-            }
-        }
-        None
-    };
-    let delivery = harness.until("the new key is shown", sent_after).await;
-    assert_eq!(delivery.url.as_deref(), Some(&*second_url));
-    assert_eq!(header(&delivery, "scale-callback-auth"), format!("[masked]{}", new_key.last4));
-
+    harness
+        .until("the new URL is used", async || {
+            harness.produce(&Event::new("task-after"));
+            recorder.receipts().iter().any(|receipt| receipt.path == "/second").then_some(())
+        })
+        .await;
     // A task's own URL stands in the body, once the callback has ended.
     harness.produce(&Event::new("task-own").to(recorder.url("/own")));
     let (own, ..) = harness.ended("task-own").await;
     let (_, delivery) = requests(&harness, &own.to_string()).await;
     let delivery = delivery.unwrap();
     assert_eq!((delivery.url, delivery.follows_default), (None, false));
+
+    let (new_key, _) = harness.new_key(KeyKind::CallbackAuth).await;
+    harness.session().promote_key(TEAM, &new_key.id, None).await.unwrap();
+    let session = harness.session();
+    // The receiver does not know the new key and refuses it, so each attempt has a row.
+    let with_new_key = async || {
+        harness.produce(&Event::new("task-key"));
+        for (id, _) in harness.callbacks("task-key").await {
+            let attempts = session.attempts(&id.to_string()).await.ok()?.attempts;
+            let sent = attempts.into_iter().filter_map(|attempt| attempt.request);
+            if let Some(sent) = { sent }.find(|sent| sent.auth_keys == [new_key.id.clone()]) {
+                return Some(sent);
+            }
+        }
+        None
+    };
+    let sent = harness.until("the new key is shown", with_new_key).await;
+    assert_eq!(sent.url.as_deref(), Some(&*second_url));
+    assert_eq!(header(&sent, "scale-callback-auth"), format!("[masked]{}", new_key.last4));
+    let (_, again) = requests(&harness, &id).await;
+    assert_eq!(again.unwrap().url.as_deref(), Some(&*first_url));
+    assert_eq!(header(&requests(&harness, &id).await.1.unwrap(), "webhook-id"), id);
 
     // Who may not see URLs sees the origin alone.
     let reader = Caller::operator("reader", "reader", Rights::READ);

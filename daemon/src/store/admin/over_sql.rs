@@ -6,8 +6,9 @@ use super::{
     tokens, usage,
 };
 use crate::base::clock::Timestamp;
+use crate::model::attempt::SentWithId;
 use crate::model::pause::{Pause, PauseScope};
-use crate::model::sent_with::{SentWith, SentWithId};
+use crate::model::sent_with::SentWith;
 use crate::model::team::Team;
 use crate::store::resends::ResendRow;
 use crate::store::sql::{Database, End, Reader, Sql, readable};

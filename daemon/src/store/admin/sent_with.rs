@@ -1,7 +1,8 @@
 //! The `sent_with` table: the settings that requests were sent with, each combination once.
 
 use crate::base::clock::Timestamp;
-use crate::model::sent_with::{SentWith, SentWithId};
+use crate::model::attempt::SentWithId;
+use crate::model::sent_with::SentWith;
 use crate::model::team::{AuthForm, parse_mode};
 use crate::store::StoreError;
 use crate::store::sql::{Row, Sql, readable};

@@ -5,8 +5,9 @@ use std::sync::PoisonError;
 use super::admin_state::AdminState;
 use super::{MemoryStore, done};
 use crate::base::clock::Timestamp;
+use crate::model::attempt::SentWithId;
 use crate::model::pause::{Pause, PauseScope};
-use crate::model::sent_with::{SentWith, SentWithId};
+use crate::model::sent_with::SentWith;
 use crate::model::team::{KeyState, Team};
 use crate::store::admin::{
     AdminStore, AuditEntry, AuditFilter, AuditRow, DecideKey, DecideNewKey, DecideResend, DecideTeam, IdempotencyKey,

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::base::clock::Timestamp;
+use crate::model::attempt::SentWithId;
 use crate::model::pause::Pause;
-use crate::model::sent_with::{SentWith, SentWithId};
+use crate::model::sent_with::SentWith;
 use crate::model::team::Team;
 use crate::store::admin::{AuditEntry, AuditRow, IdempotencyKey, KeyRow, Made, TokenRow, idempotency, resends, tokens};
 use crate::store::resends::ResendRow;

@@ -13,7 +13,7 @@ use callbackd::model::lease::Token;
 use callbackd::model::pause::PausedQueues;
 use callbackd::model::retry::{Next, Reason};
 use callbackd::model::settlement::Ended;
-use callbackd::store::ClaimAsk;
+use callbackd::store::{ClaimAsk, SpaceAsk};
 
 use super::OPTIONS;
 use super::engine::{facts, park, settle, states, subjects};
@@ -93,7 +93,12 @@ async fn a_cancelled_callback_is_never_claimed_and_a_late_success_counts() {
         }
         let ask = ClaimAsk { first_token: Token(50), ..subject.ask() };
         assert!(subject.store.claim(ask).await.unwrap().rows.is_empty(), "{}", subject.name);
-        assert_eq!(subject.store.space(SpaceAsk::BYTES).await.unwrap().parked_bytes, 0, "{}: their room is free", subject.name);
+        assert_eq!(
+            subject.store.space(SpaceAsk::BYTES).await.unwrap().parked_bytes,
+            0,
+            "{}: their room is free",
+            subject.name
+        );
         let (counts, _) = subject.reads.counts().await.unwrap();
         assert_eq!(counts.abandoned, 2, "{}", subject.name);
         let settled = subject.rows(facts(1).id).await.settled.unwrap();

@@ -19,7 +19,8 @@ use callbackd::store::admin::AuditFilter;
 use callbackd::store::copy::{Ask, Copied, CopyError, Told, cancel, copy};
 use callbackd::store::reads::{CallbackFilter, DeadLetterFilter, Page, QueueAsk, Queues};
 use callbackd::store::{
-    self, Batch, Config, EventClaim, InstanceId, OpenError, Options, PartitionWatermark, PostgresUrl, Stores, tools,
+    self, Batch, Config, EventClaim, InstanceId, OpenError, Options, PartitionWatermark, PostgresUrl, SpaceAsk, Stores,
+    tools,
 };
 
 use super::engine::{claim_ask, facts, letter, park, partition, retry, settle};

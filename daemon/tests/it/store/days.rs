@@ -10,7 +10,7 @@ use callbackd::model::lease::{Facts, Token};
 use callbackd::model::retry::{Next, Reason};
 use callbackd::model::settlement::{Change, Settle};
 use callbackd::store::reads::{CallbackFilter, Page};
-use callbackd::store::{self, Batch, Config, InstanceId, PruneAsk, Pruned, Stores};
+use callbackd::store::{self, Batch, Config, InstanceId, PruneAsk, Pruned, SpaceAsk, Stores};
 
 use super::engine::{attempt, facts, partition};
 use super::rounds::resend;

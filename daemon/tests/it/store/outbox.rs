@@ -10,7 +10,7 @@ use callbackd::model::notice::{Notice, Notices};
 use callbackd::model::retry::{Next, Reason};
 use callbackd::model::settlement::{Change, Ended};
 use callbackd::store::outbox::OutboxRow;
-use callbackd::store::{Batch, Options, Stores};
+use callbackd::store::{Batch, Options, SpaceAsk, Stores};
 
 use super::engine::{facts, letter, partition, retry, settle};
 use super::{OPTIONS, START, opened_with, take};

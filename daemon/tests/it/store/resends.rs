@@ -19,7 +19,7 @@ use callbackd::model::team::Mode;
 use callbackd::store::admin::{AdminStore, AuditEntry, IdempotencyKey, Made};
 use callbackd::store::reads::{CallbackFilter, DeadLetterFilter, Page, Reads};
 use callbackd::store::resends::{ResendCounts, ResendForm, ResendRow, ResendState};
-use callbackd::store::{Batch, EngineStore, InstanceId, LetterResend, LetterResent, ResendStep, Stores};
+use callbackd::store::{Batch, EngineStore, InstanceId, LetterResend, LetterResent, ResendStep, SpaceAsk, Stores};
 
 use super::engine::{facts, partition, retry, settle};
 use super::{START, opened, take};

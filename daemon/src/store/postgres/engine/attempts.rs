@@ -11,9 +11,8 @@ use super::super::cells::{Table, Uuid, rows_of};
 use super::super::error::PostgresError;
 use super::rows::{names, opt_small, outcome, small};
 use crate::base::clock::Timestamp;
-use crate::model::attempt::Attempt;
+use crate::model::attempt::{Attempt, SentWithId};
 use crate::model::callback::CallbackId;
-use crate::model::sent_with::SentWithId;
 use crate::model::settlement::NumberedAttempt;
 
 const ATTEMPT_COLUMNS: &str =

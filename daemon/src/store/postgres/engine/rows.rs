@@ -10,13 +10,12 @@ use super::super::cells::{Cell, Table, Uuid, rows_of};
 use super::super::error::PostgresError;
 use super::super::numbers::Numbers;
 use crate::base::clock::Timestamp;
-use crate::model::attempt::Outcome;
+use crate::model::attempt::{Outcome, SentWithId};
 use crate::model::callback::CallbackId;
 use crate::model::endpoint::{CallbackUrl, QueueKey};
 use crate::model::event::RecordRef;
 use crate::model::lease::{Facts, Token};
 use crate::model::retry::Progress;
-use crate::model::sent_with::SentWithId;
 use crate::model::settlement::{Ended, Pending, Rows, Settled};
 use crate::model::team::Mode;
 

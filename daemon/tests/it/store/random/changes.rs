@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use callbackd::model::attempt::{Attempt, Outcome};
+use callbackd::model::attempt::{Attempt, Outcome, SentWithId};
 use callbackd::model::lease::{Facts, Token};
 use callbackd::model::retry::{Next, Reason};
-use callbackd::model::sent_with::SentWithId;
 use callbackd::model::settlement::{Change, Park, Settle};
 
 use super::ids;
