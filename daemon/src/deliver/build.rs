@@ -1,6 +1,7 @@
 //! The room builds itself: from its configuration and what it depends on, a handle for others and one task.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -125,6 +126,7 @@ pub fn build(config: Config, deps: Deps) -> Result<(Delivery, DeliveryTask), Set
         metrics,
         lease: config.lease,
         store_up,
+        told_of_newer: AtomicBool::default(),
     };
     Ok((delivery.clone(), DeliveryTask { claim, delivery, store_up: store_up_rx, clock_watch, space_watch }))
 }

@@ -153,7 +153,7 @@ impl Inner {
             let winners = self.parts.store.claim_event_ids(vec![claim]).await?;
             id = winners.into_iter().next().unwrap_or(id);
         }
-        let facts = Arc::new(facts_of(event, id));
+        let facts = Arc::new(facts_of(event, id, self.parts.inflight.builder()));
         Ok(LetterResend { letter: letter.id, facts, url: event.callback_url.clone(), body: event.body.clone() })
     }
 

@@ -12,6 +12,7 @@ mod random;
 mod reads;
 mod resends;
 mod rounds;
+mod versions;
 
 use std::sync::Arc;
 
