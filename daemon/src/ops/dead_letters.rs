@@ -129,7 +129,7 @@ impl Inner {
             let sentence = format!("the record of {id} is not kept as a whole, and {why}");
             match why {
                 NoBody::Gone | NoBody::Changed | NoBody::Unreadable => OpsError::Pruned(sentence),
-                NoBody::Silent => OpsError::NotReady(sentence),
+                NoBody::Silent | NoBody::Newer => OpsError::NotReady(sentence),
             }
         })?;
         read.map_err(|still| {

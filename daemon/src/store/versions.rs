@@ -14,36 +14,31 @@ use crate::faults::{self, Fault};
 pub(super) struct Migration {
     pub(super) name: &'static str,
     pub(super) sql: &'static str,
-    pub(super) writers: Writers,
-}
-
-/// Who may write to a store that has a migration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Writers {
-    /// Programs that do not know it, too: it is additive. CONTRIBUTING.md says what that means.
-    All,
-    /// Only programs that know it. It is applied when no older one lives.
-    Knowing,
+    /// The oldest schema that a program must know to write to the store afterwards, if that is a later one than before.
+    pub(super) oldest_writer: Option<usize>,
 }
 
 impl Migration {
+    /// Programs that do not know it may write all the same. CONTRIBUTING.md says what that means.
     pub(super) const fn additive(name: &'static str, sql: &'static str) -> Self {
-        Self { name, sql, writers: Writers::All }
+        Self { name, sql, oldest_writer: None }
     }
 
-    pub(super) const fn raising(name: &'static str, sql: &'static str) -> Self {
-        Self { name, sql, writers: Writers::Knowing }
+    /// Only programs that know the schema `oldest_writer` may write afterwards. It is applied when no older one lives.
+    pub(super) const fn raising(name: &'static str, sql: &'static str, oldest_writer: usize) -> Self {
+        Self { name, sql, oldest_writer: Some(oldest_writer) }
     }
 }
 
-/// The migration of the next version, where a fault switch lets a test's program pretend to be that one.
-pub(super) fn pretended() -> Option<Migration> {
+/// The migration of the next version, where a fault switch lets a test's program pretend to be that one. `known` is how many there are
+/// without it.
+pub(super) fn pretended(known: usize) -> Option<Migration> {
     let sql = "ALTER TABLE settled ADD COLUMN pretended text; ALTER TABLE pending ADD COLUMN pretended text;
                CREATE TABLE pretended (id bigint PRIMARY KEY)";
     if faults::is_on(Fault::NextSchema) {
         Some(Migration::additive("pretended", sql))
     } else if faults::is_on(Fault::NextSchemaAlone) {
-        Some(Migration::raising("pretended", sql))
+        Some(Migration::raising("pretended", sql, known.saturating_add(1)))
     } else {
         None
     }
@@ -68,11 +63,11 @@ impl Schema {
     ///
     /// # Errors
     /// It must not; `at` names the store.
-    pub(super) fn admits(self, known: usize, at: impl ToString) -> Result<(), OpenError> {
+    pub(super) fn admits(self, known: usize, at: impl Into<String>) -> Result<(), OpenError> {
         if self.applied <= known || self.oldest_writer <= known {
             return Ok(());
         }
-        Err(OpenError::Newer { at: at.to_string(), found: self.applied, needed: self.oldest_writer, known })
+        Err(OpenError::Newer { at: at.into(), found: self.applied, needed: self.oldest_writer, known })
     }
 
     /// How many migrations a program that knows so many has to apply.
@@ -142,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_schema_has_the_name_of_its_last_migration() {
-        let known = [Migration::raising("0001_a", ""), Migration::additive("0002_b", "")];
+        let known = [Migration::raising("0001_a", "", 1), Migration::additive("0002_b", "")];
         let name = |applied| Schema::new(applied, None).name(&known);
         assert_eq!(
             (name(0).as_str(), name(2).as_str(), name(3).as_str()),

@@ -136,6 +136,16 @@ async fn says(daemon: &Process, what: &str) {
     until(&format!("the log says: {what}"), async || daemon.log_text().contains(what).then_some(())).await;
 }
 
+/// Waits until the daemon knows that older versions work on its store, too, or that none does.
+async fn sees_older(daemon: &Process, wanted: bool) {
+    until(&format!("it sees older versions: {wanted}"), async || {
+        let log = daemon.log_text();
+        let sees = log.rfind("older callbackd work on this store, too") > log.rfind("no older callbackd works on this");
+        (sees == wanted).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn two_versions_share_a_store_and_either_delivers() {
     let url = postgres::database();
@@ -155,13 +165,14 @@ async fn two_versions_share_a_store_and_either_delivers() {
     // One is upgraded. It writes nothing that the other one can't read.
     restart(&mut world.daemons[1], Some(NEXT)).await;
     world.shared_by(0, 2).await;
-    says(&world.daemons[1], "older callbackd work on this store, too").await;
+    sees_older(&world.daemons[1], true).await;
     world.produce(120, 60);
     world.all_arrive(180).await;
 
     // The older version may be started on the newer store, too.
     restart(&mut world.daemons[0], None).await;
     world.shared_by(1, 2).await;
+    sees_older(&world.daemons[1], true).await;
     world.produce(180, 60);
     world.all_arrive(240).await;
     assert_eq!(sql(&url, "SELECT count(*) FROM settled WHERE builder > 1"), "0");
@@ -169,7 +180,7 @@ async fn two_versions_share_a_store_and_either_delivers() {
     // When the last older one is gone, the newer one may do what it knows.
     world.daemons[0].signal("TERM");
     assert_eq!(world.daemons[0].ended().await, 0, "{}", world.daemons[0].log_text());
-    says(&world.daemons[1], "no older callbackd works on this store any more").await;
+    sees_older(&world.daemons[1], false).await;
     world.shared_by(1, 1).await;
     world.produce(240, 30);
     world.all_arrive(270).await;

@@ -14,18 +14,18 @@ use super::transaction::Tx;
 use super::turns::{self, Turn};
 use super::url::PostgresUrl;
 use crate::base::clock::Timestamp;
-use crate::store::versions::{self, Migration, Writers};
+use crate::store::versions::{self, Migration};
 use crate::store::{Migrate, OpenError};
 
 /// Older programs refuse a store with any of the first seven: they do not know that a migration may be additive.
 const MIGRATIONS: [Migration; 8] = [
-    Migration::raising("0001_store", include_str!("../../../migrations/postgres/0001_store.sql")),
-    Migration::raising("0002_rounds", include_str!("../../../migrations/postgres/0002_rounds.sql")),
-    Migration::raising("0003_processes", include_str!("../../../migrations/postgres/0003_processes.sql")),
-    Migration::raising("0004_resends", include_str!("../../../migrations/postgres/0004_resends.sql")),
-    Migration::raising("0005_pauses", include_str!("../../../migrations/postgres/0005_pauses.sql")),
-    Migration::raising("0006_outbox", include_str!("../../../migrations/postgres/0006_outbox.sql")),
-    Migration::raising("0007_days", include_str!("../../../migrations/postgres/0007_days.sql")),
+    Migration::raising("0001_store", include_str!("../../../migrations/postgres/0001_store.sql"), 1),
+    Migration::raising("0002_rounds", include_str!("../../../migrations/postgres/0002_rounds.sql"), 2),
+    Migration::raising("0003_processes", include_str!("../../../migrations/postgres/0003_processes.sql"), 3),
+    Migration::raising("0004_resends", include_str!("../../../migrations/postgres/0004_resends.sql"), 4),
+    Migration::raising("0005_pauses", include_str!("../../../migrations/postgres/0005_pauses.sql"), 5),
+    Migration::raising("0006_outbox", include_str!("../../../migrations/postgres/0006_outbox.sql"), 6),
+    Migration::raising("0007_days", include_str!("../../../migrations/postgres/0007_days.sql"), 7),
     Migration::additive("0008_oldest_writer", include_str!("../../../migrations/postgres/0008_oldest_writer.sql")),
 ];
 /// From this schema on, a store records its oldest writer, and what the programs of its instances know.
@@ -33,7 +33,7 @@ const RECORDED: usize = 8;
 
 /// The migrations that this program knows.
 pub(super) static KNOWN: LazyLock<Vec<Migration>> =
-    LazyLock::new(|| MIGRATIONS.into_iter().chain(versions::pretended()).collect());
+    LazyLock::new(|| MIGRATIONS.into_iter().chain(versions::pretended(MIGRATIONS.len())).collect());
 
 /// Brings the schema to that of this program.
 pub(super) async fn migrate(
@@ -88,10 +88,11 @@ async fn apply(client: &mut Object, index: usize, now: Timestamp) -> Result<Vec<
         return Ok(Vec::new());
     }
     let version = i64::try_from(number).unwrap_or(i64::MAX);
-    let raises = migration.writers == Writers::Knowing && number > RECORDED;
-    if raises {
+    let oldest = migration.oldest_writer.filter(|_| number > RECORDED);
+    let oldest = oldest.map(|oldest| i64::try_from(oldest).unwrap_or(i64::MAX));
+    if let Some(oldest) = oldest {
         turns::wait(&transaction, Turn::Begin).await?;
-        let older = older_living(&transaction, version).await?;
+        let older = older_living(&transaction, oldest).await?;
         if !older.is_empty() {
             return Ok(older);
         }
@@ -104,8 +105,9 @@ async fn apply(client: &mut Object, index: usize, now: Timestamp) -> Result<Vec<
     } else {
         transaction.execute("UPDATE schema_version SET version = $1", &[&version]).await?;
     }
-    if raises {
-        transaction.execute("UPDATE schema_version SET oldest_writer = $1", &[&version]).await?;
+    if let Some(oldest) = oldest {
+        let sql = "UPDATE schema_version SET oldest_writer = greatest(oldest_writer, $1)";
+        transaction.execute(sql, &[&oldest]).await?;
     }
     super::transaction::commit(transaction).await?;
     Ok(Vec::new())

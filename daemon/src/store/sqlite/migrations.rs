@@ -8,28 +8,29 @@ use std::sync::LazyLock;
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::base::clock::{Clock, Timestamp};
-use crate::store::versions::{self, Migration, Schema, Writers};
+use crate::store::versions::{self, Migration, Schema};
 use crate::store::{Migrate, OpenError};
 
 /// Older programs refuse a store with any of the first fourteen: they do not know that a migration may be additive.
 const MIGRATIONS: [Migration; 15] = [
-    Migration::raising("0001_engine", include_str!("../../../migrations/sqlite/0001_engine.sql")),
-    Migration::raising("0002_people", include_str!("../../../migrations/sqlite/0002_people.sql")),
-    Migration::raising("0003_surface", include_str!("../../../migrations/sqlite/0003_surface.sql")),
-    Migration::raising("0004_words", include_str!("../../../migrations/sqlite/0004_words.sql")),
-    Migration::raising("0005_foreign_keys", include_str!("../../../migrations/sqlite/0005_foreign_keys.sql")),
+    Migration::raising("0001_engine", include_str!("../../../migrations/sqlite/0001_engine.sql"), 1),
+    Migration::raising("0002_people", include_str!("../../../migrations/sqlite/0002_people.sql"), 2),
+    Migration::raising("0003_surface", include_str!("../../../migrations/sqlite/0003_surface.sql"), 3),
+    Migration::raising("0004_words", include_str!("../../../migrations/sqlite/0004_words.sql"), 4),
+    Migration::raising("0005_foreign_keys", include_str!("../../../migrations/sqlite/0005_foreign_keys.sql"), 5),
     Migration::raising(
         "0006_limits_and_last_use",
         include_str!("../../../migrations/sqlite/0006_limits_and_last_use.sql"),
+        6,
     ),
-    Migration::raising("0007_bounds", include_str!("../../../migrations/sqlite/0007_bounds.sql")),
-    Migration::raising("0008_endpoints", include_str!("../../../migrations/sqlite/0008_endpoints.sql")),
-    Migration::raising("0009_deaths_and_runs", include_str!("../../../migrations/sqlite/0009_deaths_and_runs.sql")),
-    Migration::raising("0010_rounds", include_str!("../../../migrations/sqlite/0010_rounds.sql")),
-    Migration::raising("0011_processes", include_str!("../../../migrations/sqlite/0011_processes.sql")),
-    Migration::raising("0012_resends", include_str!("../../../migrations/sqlite/0012_resends.sql")),
-    Migration::raising("0013_pauses", include_str!("../../../migrations/sqlite/0013_pauses.sql")),
-    Migration::raising("0014_outbox", include_str!("../../../migrations/sqlite/0014_outbox.sql")),
+    Migration::raising("0007_bounds", include_str!("../../../migrations/sqlite/0007_bounds.sql"), 7),
+    Migration::raising("0008_endpoints", include_str!("../../../migrations/sqlite/0008_endpoints.sql"), 8),
+    Migration::raising("0009_deaths_and_runs", include_str!("../../../migrations/sqlite/0009_deaths_and_runs.sql"), 9),
+    Migration::raising("0010_rounds", include_str!("../../../migrations/sqlite/0010_rounds.sql"), 10),
+    Migration::raising("0011_processes", include_str!("../../../migrations/sqlite/0011_processes.sql"), 11),
+    Migration::raising("0012_resends", include_str!("../../../migrations/sqlite/0012_resends.sql"), 12),
+    Migration::raising("0013_pauses", include_str!("../../../migrations/sqlite/0013_pauses.sql"), 13),
+    Migration::raising("0014_outbox", include_str!("../../../migrations/sqlite/0014_outbox.sql"), 14),
     Migration::additive("0015_oldest_writer", include_str!("../../../migrations/sqlite/0015_oldest_writer.sql")),
 ];
 /// From this schema on, a store records its oldest writer.
@@ -37,7 +38,7 @@ const RECORDED: usize = 15;
 
 /// The migrations that this program knows.
 pub(super) static KNOWN: LazyLock<Vec<Migration>> =
-    LazyLock::new(|| MIGRATIONS.into_iter().chain(versions::pretended()).collect());
+    LazyLock::new(|| MIGRATIONS.into_iter().chain(versions::pretended(MIGRATIONS.len())).collect());
 
 /// Brings the schema to that of this program.
 pub(super) fn migrate(
@@ -103,8 +104,8 @@ fn apply(connection: &mut Connection, index: usize, clock: &dyn Clock) -> rusqli
     if index == 0 {
         name_store(&transaction, clock)?;
     }
-    if migration.writers == Writers::Knowing && schema > RECORDED {
-        transaction.execute("UPDATE schema_version SET oldest_writer = ?1", [schema])?;
+    if let Some(oldest) = migration.oldest_writer.filter(|_| schema > RECORDED) {
+        transaction.execute("UPDATE schema_version SET oldest_writer = max(oldest_writer, ?1)", [oldest])?;
     }
     transaction.pragma_update(None, "user_version", schema)?;
     transaction.commit()
@@ -174,9 +175,12 @@ pub(super) mod tests {
 
     #[test]
     fn the_oldest_writer_is_that_of_the_last_migration_that_raises_it() {
-        let raising = KNOWN.iter().rposition(|migration| migration.writers == Writers::Knowing).unwrap();
+        for (index, migration) in KNOWN.iter().enumerate() {
+            assert!(migration.oldest_writer.is_none_or(|oldest| oldest <= index + 1), "{}", migration.name);
+        }
+        let last = KNOWN.iter().rev().find_map(|migration| migration.oldest_writer).unwrap();
         let found = schema(&empty()).unwrap();
-        assert_eq!((found.applied, found.oldest_writer), (KNOWN.len(), raising + 1));
+        assert_eq!((found.applied, found.oldest_writer), (KNOWN.len(), last));
     }
 
     #[test]
