@@ -19,7 +19,7 @@ use callbackd_bench::recorder::Recorder;
 use scale_callback::receiver::Reply;
 use scale_callback_auth::{Credential, Verifier};
 
-use crate::harness::{PATIENCE, config, settings, until};
+use crate::harness::{PATIENCE, TEAM, config, settings, until};
 use crate::postgres;
 use crate::process::{BINARY, Process};
 use crate::processes::World;
@@ -191,6 +191,37 @@ async fn two_versions_share_a_store_and_either_delivers() {
     assert!(world.repeats().is_empty(), "{:?}", world.repeats());
     let left = sql(&url, "SELECT count(*) FROM pending");
     assert_eq!(left, "0");
+}
+
+#[tokio::test]
+async fn what_only_the_newer_version_can_send_waits_for_it() {
+    let url = postgres::database();
+    let mut world = World::on(url.clone(), "left-for-newer", Duration::ZERO).await;
+    restart(&mut world.daemons[0], Some(NEXT)).await;
+    until("its API answers", async || world.daemons[0].cli(&["teams", "list"]).status.success().then_some(())).await;
+    // What a paused team gets waits in the store.
+    world.daemons[0].json(&["teams", "pause", TEAM, "--reason", "upgrade"]);
+    world.produce(0, 20);
+    until("they wait", async || {
+        (sql(&url, "SELECT count(*) FROM pending WHERE builder = 2 AND token IS NULL") == "20").then_some(())
+    })
+    .await;
+
+    // The older version passes over them, says so once, and sends what comes after them.
+    restart(&mut world.daemons[0], None).await;
+    until("its API answers", async || world.daemons[0].cli(&["teams", "list"]).status.success().then_some(())).await;
+    world.daemons[0].json(&["teams", "resume", TEAM]);
+    let passed_over = "callbackd_rows_set_aside_total{reason=\"unknown_builder\"}";
+    until("it passes over them twice", async || (world.daemons[0].metric(passed_over).await? >= 2.0).then_some(()))
+        .await;
+    world.produce(20, 20);
+    world.all_arrive(20).await;
+    assert_eq!(world.daemons[0].log_text().matches("callbacks wait for a newer callbackd").count(), 1);
+    assert_eq!(sql(&url, "SELECT count(*) FROM pending WHERE builder = 2"), "20");
+
+    restart(&mut world.daemons[0], Some(NEXT)).await;
+    world.all_arrive(40).await;
+    assert!(world.repeats().is_empty(), "{:?}", world.repeats());
 }
 
 #[tokio::test]
