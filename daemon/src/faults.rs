@@ -28,6 +28,10 @@ pub(crate) enum Fault {
     ConsumerPanic,
     /// Admission panics at its first batch.
     AdmissionPanic,
+    /// The program pretends to be the next version: it knows one more migration, which is additive, and one more builder.
+    NextSchema,
+    /// The same, with a migration after which older programs must not write.
+    NextSchemaAlone,
 }
 
 /// Panics if a fault switch `end:PART` names this part.
@@ -62,6 +66,8 @@ pub(crate) fn is_on(fault: Fault) -> bool {
         Fault::Hang => "hang",
         Fault::ConsumerPanic => "consumer-panic",
         Fault::AdmissionPanic => "admission-panic",
+        Fault::NextSchema => "next-schema",
+        Fault::NextSchemaAlone => "next-schema-alone",
     };
     names(name)
 }

@@ -57,6 +57,16 @@ named! {
 }
 
 named! {
+    /// Why a claim left a due row where it was.
+    pub enum AsideCause {
+        /// It can't be read, or its queue can't.
+        Unreadable = "unreadable",
+        /// Its body was joined by code that only a newer program knows.
+        UnknownBuilder = "unknown_builder",
+    }
+}
+
+named! {
     /// Why a request to the API could not be authenticated.
     pub enum CredentialFault {
         Missing = "missing",

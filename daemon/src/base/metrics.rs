@@ -5,7 +5,7 @@ use prometheus::{
     TextEncoder,
 };
 
-use super::labels::{BodyRead, CredentialFault, KafkaTrouble, ParkCause, RepeatCause, Timeliness};
+use super::labels::{AsideCause, BodyRead, CredentialFault, KafkaTrouble, ParkCause, RepeatCause, Timeliness};
 use super::named::Named;
 
 /// Label values that the domain's rooms define. They are parameters, so that this room does not depend on those rooms.
@@ -133,6 +133,9 @@ metrics! { labels:
     repeats_possible_total: IntCounterVec = counters(
         "Attempts that may be repeated, by reason.",
         "reason", &names::<RepeatCause>());
+    rows_set_aside_total: IntCounterVec = counters(
+        "Due rows that a claim could not take, each time one was found, by reason.",
+        "reason", &names::<AsideCause>());
     http_key_exposed_total: IntCounter = counter("Attempts that sent the callback auth key over http.");
     store_up: IntGauge = gauge("1 while the store answers.");
     store_commit_seconds: Histogram = histogram("Time of one store transaction.", &COMMIT);

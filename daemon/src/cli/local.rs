@@ -186,10 +186,15 @@ impl Once<'_> {
     }
 }
 
-/// A store on a server that no wait mends is a mistake in the configuration, so nobody starts the daemon again for it.
+/// A store that no wait mends is a mistake in the configuration, so nobody starts the daemon again for it.
 fn of_opening(error: anyhow::Error) -> Failure {
     match error.downcast_ref() {
-        Some(OpenError::Database { .. } | OpenError::Sealed { .. } | OpenError::Unfinished { .. }) => refused(error),
+        Some(
+            OpenError::Database { .. }
+            | OpenError::Newer { .. }
+            | OpenError::Sealed { .. }
+            | OpenError::Unfinished { .. },
+        ) => refused(error),
         _ => error.into(),
     }
 }

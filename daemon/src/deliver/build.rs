@@ -1,6 +1,7 @@
 //! The room builds itself: from its configuration and what it depends on, a handle for others and one task.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -125,7 +126,8 @@ pub fn build(config: Config, deps: Deps) -> Result<(Delivery, DeliveryTask), Set
         lease: config.lease,
     };
     let (shelf, shelf_task) = shelf::build(offering.clone(), Arc::clone(&metrics));
-    let claim = ClaimTask { store, instance, offering, shelf, waker, metrics, store_up };
+    let told_of_newer = AtomicBool::default();
+    let claim = ClaimTask { store, instance, offering, shelf, waker, metrics, store_up, told_of_newer };
     let task = DeliveryTask {
         claim,
         shelf: shelf_task,

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::claimed::{ClaimedRow, Offering};
@@ -11,7 +12,7 @@ use super::pauses::paused_queues;
 use super::shelf::Shelf;
 use crate::base::body_budget::Share;
 use crate::base::clock::{Moment, Timestamp};
-use crate::base::labels::RepeatCause;
+use crate::base::labels::{AsideCause, RepeatCause};
 use crate::base::metrics::Metrics;
 use crate::base::pace::Pace;
 use crate::base::stop::Stop;
@@ -19,7 +20,7 @@ use crate::faults::{self, Fault};
 use crate::model::endpoint::QueueKey;
 use crate::schedule::{ClaimWaker, LONGEST_WAIT};
 use crate::store::batch::StoreUp;
-use crate::store::{ClaimAsk, Claimed, EngineStore, InstanceId, StoreError};
+use crate::store::{ClaimAsk, Claimed, EngineStore, InstanceId, SetAside, StoreError};
 
 /// Rows taken in one claim, and the bytes of their bodies.
 const ROWS: usize = 512;
@@ -44,6 +45,8 @@ pub(super) struct ClaimTask {
     pub(super) metrics: Arc<Metrics>,
     /// Learns the result of each claim, so that a store that is down is noticed even if nothing is settled.
     pub(super) store_up: Arc<StoreUp>,
+    /// The log has said that rows wait for a newer program.
+    pub(super) told_of_newer: AtomicBool,
 }
 
 impl ClaimTask {
@@ -139,9 +142,26 @@ impl ClaimTask {
             first_token,
         };
         let claimed = self.store.claim(ask).await?;
+        self.count(claimed.set_aside);
         let (now, next_at, taken) = (claimed.now, claimed.next_at, claimed.rows.len());
         self.offer(claimed, born).await;
         Ok(next_wait(at_most, taken, next_at, now))
+    }
+
+    /// Counts what the claim could not take. The store has named each row that can't be read; rows for a newer program are told of
+    /// once, because they are found again and again.
+    fn count(&self, set_aside: SetAside) {
+        for (cause, count) in
+            [(AsideCause::Unreadable, set_aside.unreadable), (AsideCause::UnknownBuilder, set_aside.unknown_builder)]
+        {
+            self.metrics.rows_set_aside_total.with_label_values(&[cause.name()]).inc_by(count as u64);
+        }
+        if set_aside.unknown_builder > 0 && !self.told_of_newer.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                rows = set_aside.unknown_builder,
+                "callbacks wait for a newer callbackd, which wrote them in a way that this one does not know; others go on"
+            );
+        }
     }
 
     async fn offer(&self, claimed: Claimed, born: Moment) {

@@ -105,7 +105,7 @@ fn result(answer: &Result<Bytes, NoBody>) -> BodyRead {
         Err(NoBody::Gone) => BodyRead::Gone,
         Err(NoBody::Changed) => BodyRead::Changed,
         Err(NoBody::Unreadable) => BodyRead::Unreadable,
-        Err(NoBody::Silent) => BodyRead::Silent,
+        Err(NoBody::Silent | NoBody::Newer) => BodyRead::Silent,
     }
 }
 
@@ -144,7 +144,7 @@ impl ShelfTask {
 
     /// What became of these rows. Returns those that are asked for again: some of their neighbours were read, so Kafka answers.
     async fn answered(&self, rows: Vec<ClaimedRow>, answers: Vec<Result<Bytes, NoBody>>) -> Vec<ClaimedRow> {
-        let is_silent = |answer: &Result<Bytes, NoBody>| matches!(answer, Err(NoBody::Silent));
+        let is_silent = |answer: &Result<Bytes, NoBody>| result(answer) == BodyRead::Silent;
         let brought_some = answers.iter().any(|answer| !is_silent(answer));
         let mut again = Vec::new();
         for (row, answer) in rows.into_iter().zip(answers) {

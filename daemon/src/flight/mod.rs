@@ -14,6 +14,7 @@ mod table;
 mod testing;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,7 @@ use table::FlightTable;
 
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::metrics::Metrics;
-use crate::model::callback::{CallbackId, Hash};
+use crate::model::callback::{CallbackId, FIRST_BUILDER, Hash};
 use crate::model::event::{PartitionKey, RecordRef};
 use crate::model::lease::{Facts, LEASE_SLACK, Lease};
 use crate::model::offsets::Watermark;
@@ -119,11 +120,23 @@ pub struct Inflight {
     table: Mutex<FlightTable>,
     /// Notified when a watermark may have moved although no change is on its way to the store.
     pub moved: Notify,
+    /// The builder of new callbacks, once the store has told which ones the living instances know. 0 before that.
+    builder: AtomicU8,
 }
 
 impl Inflight {
     fn table(&self) -> MutexGuard<'_, FlightTable> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Which code joins the bodies of new callbacks: the newest that every living instance knows, so that each of them can send what
+    /// this one leaves. Until the store has told, it is the first one, which all know.
+    pub fn builder(&self) -> u8 {
+        self.builder.load(Ordering::Relaxed).max(FIRST_BUILDER)
+    }
+
+    fn set_builder(&self, builder: u8) {
+        self.builder.store(builder, Ordering::Relaxed);
     }
 
     /// The partition is ours from now on, in this epoch. `durable` is the watermark that the store has.

@@ -1,5 +1,5 @@
-//! The pulse of this instance: once a second it tells the store that it lives, takes over the time of the store's clock, and
-//! gives up partitions that another instance wants.
+//! The pulse of this instance: once a second it tells the store that it lives, takes over the time of the store's clock, gives up
+//! partitions that another instance wants, and hears which versions of the program work on the store.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,8 +12,9 @@ use super::Inflight;
 use super::settle::Settler;
 use crate::base::clock::Clock;
 use crate::base::stop::Stop;
+use crate::model::callback::newest_builder;
 use crate::store::batch::StoreUp;
-use crate::store::{EngineStore, InstanceId, Pulse, StoreError};
+use crate::store::{EngineStore, InstanceId, Programs, Pulse, StoreError};
 
 const EVERY: Duration = Duration::from_secs(1);
 /// How long the store may take to answer.
@@ -52,11 +53,13 @@ pub struct PulseTask {
 impl PulseTask {
     /// Runs until `stop`, or until the store does not know this instance any more.
     pub async fn run(self, mut stop: Stop) {
+        let mut older = 0;
         loop {
             let applied = self.applied.load(Ordering::SeqCst);
             match tokio::time::timeout(PATIENCE, self.store.pulse(self.instance, applied)).await {
                 Ok(Ok(pulse)) => {
                     self.store_up.pulses(None);
+                    self.heard_of(pulse.programs, &mut older);
                     self.heard(pulse);
                 }
                 Ok(Err(error @ (StoreError::Broken(_) | StoreError::Superseded(_)))) => {
@@ -75,6 +78,21 @@ impl PulseTask {
                 () = stop.stopped() => return,
             }
         }
+    }
+
+    /// Nothing is written that a living older program can't read. `older` is how many there were before.
+    fn heard_of(&self, programs: Option<Programs>, older: &mut usize) {
+        let programs = programs.unwrap_or(Programs { older: 0, builder: newest_builder() });
+        self.inflight.set_builder(programs.builder.min(newest_builder()));
+        match (*older, programs.older) {
+            (0, 1..) => tracing::info!(
+                instances = programs.older,
+                "older callbackd work on this store, too: what they can't read is not written until they have ended"
+            ),
+            (1.., 0) => tracing::info!("no older callbackd works on this store any more"),
+            _ => {}
+        }
+        *older = programs.older;
     }
 
     fn heard(&self, pulse: Pulse) {

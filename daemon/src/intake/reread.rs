@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::partition::Place;
 use super::polled::Polled;
 use super::sandbox::{Heard, Sandboxes};
+use crate::model::callback::newest_builder;
 use crate::model::event::PartitionKey;
 use crate::model::lease::Facts;
 use crate::model::no_body::NoBody;
@@ -141,6 +142,9 @@ impl Rereader {
     fn body(&self, facts: &Facts, polled: &Polled<'_>) -> Result<Bytes, NoBody> {
         if polled.offset != facts.record.offset {
             return Err(NoBody::Gone);
+        }
+        if facts.builder > newest_builder() {
+            return Err(NoBody::Newer);
         }
         let event = polled.decode(&facts.record, self.max_event_bytes).map_err(|_| NoBody::Changed)?;
         let is_same = event.team == facts.team

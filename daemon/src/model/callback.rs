@@ -8,9 +8,18 @@ use sha2::{Digest, Sha256};
 use super::event::PartitionKey;
 pub use super::hash::Hash;
 use crate::base::clock::Timestamp;
+use crate::faults::{self, Fault};
 
-/// The version of the code that joins the raw spans into the body.
+/// The first version of the code that joins the raw spans into the body. Every program knows it.
+pub const FIRST_BUILDER: u8 = 1;
+/// The newest version of that code.
 pub const BUILDER: u8 = 1;
+
+/// The newest builder that this program knows. A test's program that pretends to be the next version knows one more.
+pub fn newest_builder() -> u8 {
+    let is_next = faults::is_on(Fault::NextSchema) || faults::is_on(Fault::NextSchemaAlone);
+    if is_next { BUILDER.saturating_add(1) } else { BUILDER }
+}
 
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 

@@ -10,4 +10,6 @@ pub enum NoBody {
     Unreadable,
     #[error("Kafka did not give its record in time")]
     Silent,
+    #[error("only a newer callbackd knows how its body was joined")]
+    Newer,
 }

@@ -237,7 +237,7 @@ impl Inner {
             let sentence = format!("the body of {} is not kept (store.bodies), and {why}", facts.id);
             match why {
                 NoBody::Gone | NoBody::Changed | NoBody::Unreadable => OpsError::Pruned(sentence),
-                NoBody::Silent => OpsError::NotReady(sentence),
+                NoBody::Silent | NoBody::Newer => OpsError::NotReady(sentence),
             }
         })
     }

@@ -130,7 +130,7 @@ impl Inner {
             let sentence = format!("the record of {id} is not kept as a whole, and {why}");
             match why {
                 NoBody::Gone | NoBody::Changed | NoBody::Unreadable => OpsError::Pruned(sentence),
-                NoBody::Silent => OpsError::NotReady(sentence),
+                NoBody::Silent | NoBody::Newer => OpsError::NotReady(sentence),
             }
         })?;
         read.map_err(|still| {
@@ -154,7 +154,7 @@ impl Inner {
             let winners = self.parts.store.claim_event_ids(vec![claim]).await?;
             id = winners.into_iter().next().unwrap_or(id);
         }
-        let facts = Arc::new(facts_of(event, id));
+        let facts = Arc::new(facts_of(event, id, self.parts.inflight.builder()));
         Ok(LetterResend { letter: letter.id, facts, url: event.callback_url.clone(), body: event.body.clone() })
     }
 

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::letters::{LetterResend, LetterResent};
 use super::resends::ResendCounts;
 use super::space::{Space, SpaceAsk};
+use super::versions::{Programs, SetAside};
 use super::{Answer, StoreError};
 use crate::base::clock::Timestamp;
 use crate::faults::{self, Fault};
@@ -94,6 +95,7 @@ pub struct Claimed {
     pub rows: Vec<(Pending, Bytes)>,
     /// When the next row of any queue may be due.
     pub next_at: Option<Timestamp>,
+    pub set_aside: SetAside,
 }
 
 /// An id that the store has a row for.
@@ -245,6 +247,8 @@ pub struct Pulse {
     pub wanted: Vec<Arc<PartitionKey>>,
     /// Runs of other instances that work on this very store, or have worked on it since this instance began.
     pub others: Vec<String>,
+    /// The programs of the living instances; `None` where one instance at a time uses the store.
+    pub programs: Option<Programs>,
 }
 
 /// The version of this program, and the name of its machine, as an instance tells them.

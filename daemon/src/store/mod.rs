@@ -27,6 +27,7 @@ mod space;
 pub mod sql;
 mod sqlite;
 pub mod tools;
+mod versions;
 
 use std::fmt;
 use std::future::Future;
@@ -48,6 +49,7 @@ use outbox::Outbox;
 pub use postgres::{PostgresUrl, UrlError};
 use reads::Reads;
 pub use space::{Space, SpaceAsk};
+pub use versions::{Programs, SetAside};
 
 /// The future that every call of the store returns. It is boxed, so that the traits are object-safe.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -129,8 +131,14 @@ pub enum OpenError {
     InUse { path: PathBuf },
     #[error("store.path: {path} can't be used as a store: {reason}", path = path.display())]
     Unusable { path: PathBuf, reason: String },
-    #[error("store.path: {path} was written by a newer callbackd (schema {found}, this one knows {known})", path = path.display())]
-    Newer { path: PathBuf, found: usize, known: usize },
+    #[error(
+        "{at}: it was written by a newer callbackd (schema {found}): it needs one that knows schema {needed}, and this one knows schema {known}"
+    )]
+    Newer { at: String, found: usize, needed: usize, known: usize },
+    #[error(
+        "{at}: migration {migration} waits until these older callbackd have ended, because they could not write to the store after it: {older}"
+    )]
+    OlderLive { at: String, migration: &'static str, older: String },
     #[error(
         "store.path: the store {path} was copied to {to} at {at} and is sealed, so that nothing is sent twice; start the daemon with that store.url",
         path = path.display()
@@ -163,7 +171,11 @@ impl OpenError {
     pub fn may_pass(&self) -> bool {
         matches!(
             self,
-            Self::DatabaseAway { .. } | Self::DatabaseHeld { .. } | Self::NameInUse { .. } | Self::Unmigrated { .. }
+            Self::DatabaseAway { .. }
+                | Self::DatabaseHeld { .. }
+                | Self::NameInUse { .. }
+                | Self::Unmigrated { .. }
+                | Self::OlderLive { .. }
         )
     }
 }

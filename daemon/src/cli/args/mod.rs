@@ -86,7 +86,8 @@ pub(super) enum Command {
     /// Manage the keyring: the file with which the teams' keys are encrypted in the store.
     #[command(subcommand)]
     Keyring(KeyringCommand),
-    /// Bring the store to the schema of this program while no daemon uses it. The command run does this by itself.
+    /// Bring the store to the schema of this program. The command run does this by itself. With SQLite, no daemon may use the store
+    /// meanwhile.
     #[command(after_help = "Example:\n  callbackd migrate --status --config /etc/callbackd/callbackd.toml")]
     Migrate(MigrateArgs),
     /// Look into the store itself while no daemon uses it.

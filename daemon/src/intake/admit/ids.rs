@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use super::{Admit, Event};
 use crate::deliver::resolve::queue_of;
 use crate::faults::{self, Fault};
-use crate::model::callback::{BUILDER, CallbackId, EventKey, time_inside};
+use crate::model::callback::{CallbackId, EventKey, time_inside};
 use crate::model::event::TaskEvent;
 use crate::model::lease::Facts;
 use crate::store::EventClaim;
@@ -35,8 +35,8 @@ impl Admit {
     }
 }
 
-/// What never changes in the life of an event's callback.
-pub fn facts_of(event: &TaskEvent, id: CallbackId) -> Facts {
+/// What never changes in the life of an event's callback, whose body this builder joined.
+pub fn facts_of(event: &TaskEvent, id: CallbackId, builder: u8) -> Facts {
     Facts {
         id,
         record: event.record.clone(),
@@ -47,7 +47,7 @@ pub fn facts_of(event: &TaskEvent, id: CallbackId) -> Facts {
         queue: queue_of(&event.team, event.callback_url.as_deref(), event.mode),
         mode: event.mode,
         content_hash: event.content_hash,
-        builder: BUILDER,
+        builder,
     }
 }
 

@@ -242,7 +242,7 @@ impl Admit {
 
     fn lease(&self, event: &TaskEvent, id: CallbackId, epoch: i64) -> Arc<Lease> {
         Arc::new(Lease {
-            facts: Arc::new(ids::facts_of(event, id)),
+            facts: Arc::new(ids::facts_of(event, id, self.deps.flight.inflight.builder())),
             url: event.callback_url.clone(),
             body: event.body.clone(),
             no_body: None,

@@ -73,7 +73,7 @@ impl PostgresStore {
         let dialler = || Dialler::new(url, warnings.clone(), timeline.clone()).map_err(Unfit::for_good);
         let pool = |size, limit| pool(url, (dialler()?, timeline.clone()), size, limit).map_err(Unfit::for_good);
         Ok(Self {
-            presence: Presence::take(url, dialler()?, role).await?,
+            presence: Presence::take(url, dialler()?, role, migrations::KNOWN.len()).await?,
             for_writes: pool(WRITERS, Limit::Write)?,
             for_delivery: pool(DELIVERY_READERS, Limit::Read)?,
             for_people: pool(PEOPLE_READERS, Limit::Read)?,
@@ -116,6 +116,11 @@ impl PostgresStore {
 /// The store as it is, for a tool that is alone and only looks.
 pub(super) async fn look(url: &PostgresUrl) -> Result<PostgresStore, PresenceError> {
     PostgresStore::connect(url, Options::default(), Role::Alone, Arc::new(SystemClock)).await
+}
+
+/// The same for a tool that looks while daemons work.
+pub(super) async fn look_beside(url: &PostgresUrl) -> Result<PostgresStore, PresenceError> {
+    PostgresStore::connect(url, Options::default(), Role::Daemon(None), Arc::new(SystemClock)).await
 }
 
 fn pool(

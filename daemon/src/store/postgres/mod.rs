@@ -9,6 +9,7 @@ mod migrations;
 mod numbers;
 mod presence;
 mod reads;
+mod schema;
 mod server;
 mod session;
 mod sql;

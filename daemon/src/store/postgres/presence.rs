@@ -14,8 +14,10 @@ use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
 use super::error::PostgresError;
+use super::schema;
 use super::server::{POOLED, Unfit};
 use super::session::{Dialler, Limit};
+use super::turns::{self, Turn};
 use super::url::PostgresUrl;
 use crate::base::pace::Pace;
 use crate::store::{OpenError, StoreError};
@@ -74,6 +76,8 @@ pub(super) enum PresenceError {
     NameInUse {
         name: Arc<str>,
     },
+    /// While the locks were away, the store was given a schema that this program does not know well enough to write.
+    Outdated(OpenError),
     Unfit(Unfit),
 }
 
@@ -85,6 +89,7 @@ impl PresenceError {
             Self::Held => OpenError::DatabaseHeld { url },
             Self::InUse => OpenError::DatabaseInUse { url },
             Self::NameInUse { name } => OpenError::NameInUse { url, name: name.to_string() },
+            Self::Outdated(error) => error,
             Self::Unfit(Unfit { reason, passes: true }) => OpenError::DatabaseAway { url, reason },
             Self::Unfit(Unfit { reason, passes: false }) => OpenError::Database { url, reason },
         }
@@ -98,8 +103,13 @@ impl From<Unfit> for PresenceError {
 }
 
 impl Presence {
-    pub(super) async fn take(url: &PostgresUrl, dialler: Dialler, role: Role) -> Result<Self, PresenceError> {
-        let place = Place { url: url.clone(), dialler, role };
+    pub(super) async fn take(
+        url: &PostgresUrl,
+        dialler: Dialler,
+        role: Role,
+        known: usize,
+    ) -> Result<Self, PresenceError> {
+        let place = Place { url: url.clone(), dialler, role, known };
         let (client, connection) = place.enter(None).await?;
         let held = Arc::new(Mutex::new(Connection { client: Some(client), instance: None }));
         let (state, told) = watch::channel(State::Here);
@@ -155,6 +165,8 @@ struct Place {
     url: PostgresUrl,
     dialler: Dialler,
     role: Role,
+    /// How many migrations this program knows.
+    known: usize,
 }
 
 impl Place {
@@ -178,11 +190,12 @@ impl Place {
             return Err(Unfit::for_good(POOLED).into());
         }
         // While the server holds an earlier session of this process, its name is taken as well.
-        if let Some(instance) = instance
-            && !is_taken("SELECT pg_try_advisory_lock($1)", &[&instance]).await?
-        {
-            let reason = "the server has not noticed yet that the earlier connection of this process ended";
-            return Err(Unfit::for_now(reason).into());
+        if let Some(instance) = instance {
+            if !is_taken("SELECT pg_try_advisory_lock($1)", &[&instance]).await? {
+                let reason = "the server has not noticed yet that the earlier connection of this process ended";
+                return Err(Unfit::for_now(reason).into());
+            }
+            self.may_still_write(&client).await?;
         }
         if let Some(name) = name
             && !is_taken("SELECT pg_try_advisory_lock($1, $2)", &[&NAME, &number_of(name)]).await?
@@ -190,6 +203,15 @@ impl Place {
             return Err(PresenceError::NameInUse { name: Arc::clone(name) });
         }
         Ok((Arc::new(client), connection))
+    }
+
+    /// While the locks were away, a migration may have taken this instance for one that is gone. One that looks for living instances
+    /// now sees this one, or has the turn until it is applied.
+    async fn may_still_write(&self, client: &Client) -> Result<(), PresenceError> {
+        let failed = |error: tokio_postgres::Error| Unfit::from(&error);
+        turns::let_pass(client, Turn::Begin).await.map_err(failed)?;
+        let schema = schema::of(&client.query_one(schema::SELECT, &[]).await.map_err(failed)?);
+        schema.admits(self.known, format!("store.url: {}", self.url)).map_err(PresenceError::Outdated)
     }
 
     /// Whether the connection still has the server's session that took the lock, while another connection is in a transaction.
@@ -250,7 +272,7 @@ async fn keep(
             };
             let reason = match error {
                 PresenceError::Unfit(unfit) => unfit.reason,
-                error @ PresenceError::NameInUse { .. } => {
+                error @ (PresenceError::NameInUse { .. } | PresenceError::Outdated(_)) => {
                     state.send_replace(State::Lost(error.of(&place.url).to_string()));
                     return;
                 }

@@ -15,6 +15,7 @@ use super::engine::days::{self, Day};
 use super::error::PostgresError;
 use super::migrations;
 use super::presence::Role;
+use super::schema;
 use super::tools;
 use super::transaction::Tx;
 use super::url::PostgresUrl;
@@ -76,7 +77,7 @@ impl Target {
                 client.query_one("SELECT copy FROM store_copy LIMIT 1", &[]).await.map_err(PostgresError::from)?;
             return Ok(Found::Unfinished(row.get(0)));
         }
-        if migrations::schema(&client).await.map_err(PostgresError::from)? == 0 {
+        if schema::read(&client).await.map_err(PostgresError::from)?.applied == 0 {
             return Ok(Found::Nothing);
         }
         for table in LARGE.iter().chain(&LAST).filter(|table| ![STORE, "admin_version"].contains(&table.name)) {

@@ -1,5 +1,7 @@
 //! Work that one process at a time does: each kind has an advisory lock, which ends with its transaction.
 
+use tokio_postgres::Client;
+
 use super::error::PostgresError;
 use super::transaction::Tx;
 
@@ -21,6 +23,14 @@ pub(super) enum Turn {
 /// Waits for the turn.
 pub(super) async fn wait(transaction: &Tx<'_>, turn: Turn) -> Result<(), PostgresError> {
     transaction.execute("SELECT pg_advisory_xact_lock($1, $2)", &[&TURN, &(turn as i32)]).await?;
+    Ok(())
+}
+
+/// Waits until nobody has the turn, and leaves it to others. The connection must be a session of its own.
+pub(super) async fn let_pass(client: &Client, turn: Turn) -> Result<(), tokio_postgres::Error> {
+    for lock in ["SELECT pg_advisory_lock_shared($1, $2)", "SELECT pg_advisory_unlock_shared($1, $2)"] {
+        client.execute(lock, &[&TURN, &(turn as i32)]).await?;
+    }
     Ok(())
 }
 

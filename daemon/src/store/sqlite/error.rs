@@ -18,8 +18,15 @@ pub(super) enum SqliteError {
 }
 
 impl From<rusqlite::Error> for SqliteError {
+    /// A value that does not fit into the type as which it is read is a fault of its row, and not of the database.
     fn from(error: rusqlite::Error) -> Self {
-        Self::Sql(error)
+        match error {
+            rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::Utf8Error(..) => Self::Corrupt("a value outside of its range"),
+            other => Self::Sql(other),
+        }
     }
 }
 

@@ -1,29 +1,45 @@
 //! The migrations of the SQLite store, applied in order, each in a transaction with the schema's new number.
+//!
+//! One process at a time has the store, so no older program lives while a migration is applied. But an older one may come back.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::base::clock::{Clock, Timestamp};
+use crate::store::versions::{self, Migration, Schema};
 use crate::store::{Migrate, OpenError};
 
-pub(super) const MIGRATIONS: [(&str, &str); 15] = [
-    ("0001_engine", include_str!("../../../migrations/sqlite/0001_engine.sql")),
-    ("0002_people", include_str!("../../../migrations/sqlite/0002_people.sql")),
-    ("0003_surface", include_str!("../../../migrations/sqlite/0003_surface.sql")),
-    ("0004_words", include_str!("../../../migrations/sqlite/0004_words.sql")),
-    ("0005_foreign_keys", include_str!("../../../migrations/sqlite/0005_foreign_keys.sql")),
-    ("0006_limits_and_last_use", include_str!("../../../migrations/sqlite/0006_limits_and_last_use.sql")),
-    ("0007_bounds", include_str!("../../../migrations/sqlite/0007_bounds.sql")),
-    ("0008_endpoints", include_str!("../../../migrations/sqlite/0008_endpoints.sql")),
-    ("0009_deaths_and_runs", include_str!("../../../migrations/sqlite/0009_deaths_and_runs.sql")),
-    ("0010_rounds", include_str!("../../../migrations/sqlite/0010_rounds.sql")),
-    ("0011_processes", include_str!("../../../migrations/sqlite/0011_processes.sql")),
-    ("0012_resends", include_str!("../../../migrations/sqlite/0012_resends.sql")),
-    ("0013_pauses", include_str!("../../../migrations/sqlite/0013_pauses.sql")),
-    ("0014_outbox", include_str!("../../../migrations/sqlite/0014_outbox.sql")),
-    ("0015_sent_with", include_str!("../../../migrations/sqlite/0015_sent_with.sql")),
+/// Older programs refuse a store with any of the first fourteen: they do not know that a migration may be additive.
+const MIGRATIONS: [Migration; 16] = [
+    Migration::raising("0001_engine", include_str!("../../../migrations/sqlite/0001_engine.sql"), 1),
+    Migration::raising("0002_people", include_str!("../../../migrations/sqlite/0002_people.sql"), 2),
+    Migration::raising("0003_surface", include_str!("../../../migrations/sqlite/0003_surface.sql"), 3),
+    Migration::raising("0004_words", include_str!("../../../migrations/sqlite/0004_words.sql"), 4),
+    Migration::raising("0005_foreign_keys", include_str!("../../../migrations/sqlite/0005_foreign_keys.sql"), 5),
+    Migration::raising(
+        "0006_limits_and_last_use",
+        include_str!("../../../migrations/sqlite/0006_limits_and_last_use.sql"),
+        6,
+    ),
+    Migration::raising("0007_bounds", include_str!("../../../migrations/sqlite/0007_bounds.sql"), 7),
+    Migration::raising("0008_endpoints", include_str!("../../../migrations/sqlite/0008_endpoints.sql"), 8),
+    Migration::raising("0009_deaths_and_runs", include_str!("../../../migrations/sqlite/0009_deaths_and_runs.sql"), 9),
+    Migration::raising("0010_rounds", include_str!("../../../migrations/sqlite/0010_rounds.sql"), 10),
+    Migration::raising("0011_processes", include_str!("../../../migrations/sqlite/0011_processes.sql"), 11),
+    Migration::raising("0012_resends", include_str!("../../../migrations/sqlite/0012_resends.sql"), 12),
+    Migration::raising("0013_pauses", include_str!("../../../migrations/sqlite/0013_pauses.sql"), 13),
+    Migration::raising("0014_outbox", include_str!("../../../migrations/sqlite/0014_outbox.sql"), 14),
+    Migration::additive("0015_oldest_writer", include_str!("../../../migrations/sqlite/0015_oldest_writer.sql")),
+    Migration::additive("0016_sent_with", include_str!("../../../migrations/sqlite/0016_sent_with.sql")),
 ];
+/// From this schema on, a store records its oldest writer.
+const RECORDED: usize = 15;
+
+/// The migrations that this program knows.
+pub(super) static KNOWN: LazyLock<Vec<Migration>> =
+    LazyLock::new(|| MIGRATIONS.into_iter().chain(versions::pretended(MIGRATIONS.len())).collect());
 
 /// Brings the schema to that of this program.
 pub(super) fn migrate(
@@ -35,15 +51,13 @@ pub(super) fn migrate(
     let unusable = |reason: String| OpenError::Unusable { path: path.to_owned(), reason };
     sealed(connection, path.parent().unwrap_or(path))?;
     let found = schema(connection).map_err(|error| unusable(error.to_string()))?;
-    let known = MIGRATIONS.len();
-    if found > known {
-        return Err(OpenError::Newer { path: path.to_owned(), found, known });
+    found.admits(KNOWN.len(), named(path))?;
+    let missing = found.missing(KNOWN.len());
+    if missing > 0 && who == Migrate::Manual {
+        return Err(OpenError::Unmigrated { at: path.display().to_string(), missing });
     }
-    if found < known && who == Migrate::Manual {
-        return Err(OpenError::Unmigrated { at: path.display().to_string(), missing: known - found });
-    }
-    for (index, (name, _)) in MIGRATIONS.iter().enumerate().skip(found) {
-        apply(connection, index, clock).map_err(|error| unusable(format!("migration {name}: {error}")))?;
+    for (index, migration) in KNOWN.iter().enumerate().skip(found.applied) {
+        apply(connection, index, clock).map_err(|error| unusable(format!("migration {}: {error}", migration.name)))?;
     }
     Ok(())
 }
@@ -55,7 +69,7 @@ pub(super) const SEALED: usize = 1 << 30;
 /// Refuses a store that was copied to another database, because every callback that pends in it pends there, too.
 pub(super) fn sealed(connection: &Connection, directory: &Path) -> Result<(), OpenError> {
     let look = || -> rusqlite::Result<Option<(String, i64)>> {
-        if schema(connection)? != SEALED {
+        if schema(connection)?.applied != SEALED {
             return Ok(None);
         }
         connection.query_row("SELECT target, sealed_at FROM store_copy", [], |row| Ok(Some((row.get(0)?, row.get(1)?))))
@@ -68,18 +82,33 @@ pub(super) fn sealed(connection: &Connection, directory: &Path) -> Result<(), Op
     }
 }
 
-/// How many migrations are applied.
-pub(super) fn schema(connection: &Connection) -> rusqlite::Result<usize> {
-    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+/// The store at this path, as a refusal names it.
+pub(super) fn named(path: &Path) -> String {
+    format!("store.path: {}", path.display())
+}
+
+/// What the store says of its schema.
+pub(super) fn schema(connection: &Connection) -> rusqlite::Result<Schema> {
+    let applied = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let oldest_writer = if connection.table_exists(None, "schema_version")? {
+        Some(connection.query_row("SELECT oldest_writer FROM schema_version", [], |row| row.get(0))?)
+    } else {
+        None
+    };
+    Ok(Schema::new(applied, oldest_writer))
 }
 
 fn apply(connection: &mut Connection, index: usize, clock: &dyn Clock) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    transaction.execute_batch(MIGRATIONS[index].1)?;
+    let (migration, schema) = (KNOWN[index], index + 1);
+    transaction.execute_batch(migration.sql)?;
     if index == 0 {
         name_store(&transaction, clock)?;
     }
-    transaction.pragma_update(None, "user_version", index + 1)?;
+    if let Some(oldest) = migration.oldest_writer.filter(|_| schema > RECORDED) {
+        transaction.execute("UPDATE schema_version SET oldest_writer = max(oldest_writer, ?1)", [oldest])?;
+    }
+    transaction.pragma_update(None, "user_version", schema)?;
     transaction.commit()
 }
 
@@ -103,7 +132,7 @@ pub(super) mod tests {
 
     /// An empty store in memory, at this program's schema.
     pub(in crate::store::sqlite) fn empty() -> Connection {
-        at_schema(Connection::open_in_memory().unwrap(), MIGRATIONS.len())
+        at_schema(Connection::open_in_memory().unwrap(), KNOWN.len())
     }
 
     /// An empty store at an earlier schema.
@@ -128,7 +157,7 @@ pub(super) mod tests {
             )
             .unwrap();
         migrate(&mut connection, Path::new("memory"), Migrate::Auto, &SystemClock).unwrap();
-        assert_eq!(schema(&connection).unwrap(), MIGRATIONS.len());
+        assert_eq!(schema(&connection).unwrap(), Schema { applied: KNOWN.len(), oldest_writer: 14 });
         let key: (String, Vec<u8>, i64, Option<i64>, Option<i64>) = connection
             .query_row("SELECT team, sealed, created_at, promote_at, revoked_at FROM team_key", [], |row| {
                 Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
@@ -146,10 +175,23 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_newer_schema_is_left_alone() {
+    fn the_oldest_writer_is_that_of_the_last_migration_that_raises_it() {
+        for (index, migration) in KNOWN.iter().enumerate() {
+            assert!(migration.oldest_writer.is_none_or(|oldest| oldest <= index + 1), "{}", migration.name);
+        }
+        let last = KNOWN.iter().rev().find_map(|migration| migration.oldest_writer).unwrap();
+        let found = schema(&empty()).unwrap();
+        assert_eq!((found.applied, found.oldest_writer), (KNOWN.len(), last));
+    }
+
+    #[test]
+    fn a_newer_schema_is_opened_if_this_program_may_write_to_it() {
         let mut connection = empty();
         connection.pragma_update(None, "user_version", 99).unwrap();
+        migrate(&mut connection, Path::new("memory"), Migrate::Manual, &SystemClock).unwrap();
+        assert_eq!(schema(&connection).unwrap().applied, 99, "it stays as it is");
+        connection.execute("UPDATE schema_version SET oldest_writer = 98", []).unwrap();
         let error = migrate(&mut connection, Path::new("memory"), Migrate::Auto, &SystemClock).unwrap_err();
-        assert!(matches!(error, OpenError::Newer { found: 99, .. }), "{error}");
+        assert!(matches!(error, OpenError::Newer { found: 99, needed: 98, .. }) && !error.may_pass(), "{error}");
     }
 }

@@ -13,6 +13,7 @@ mod reads;
 mod resends;
 mod rounds;
 mod space;
+mod versions;
 
 use std::sync::Arc;
 

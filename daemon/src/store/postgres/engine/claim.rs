@@ -1,7 +1,7 @@
 //! Claims of due rows: queues by their next time, and of each queue the rows by due time, up to the room of its lane. A queue
 //! that was served goes to the back. A claim never waits for a row that another transaction has locked.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,11 +13,12 @@ use super::super::error::PostgresError;
 use super::super::transaction::{Tx, commit};
 use super::rows::{self, Locking, QueuesRead, id_of};
 use crate::base::clock::Timestamp;
-use crate::model::callback::CallbackId;
+use crate::model::callback::{CallbackId, newest_builder};
 use crate::model::lease::Token;
 use crate::model::settlement::{Claim, Pending, apply_claim};
 use crate::store::engine::PAUSED_LOOK;
-use crate::store::{ClaimAsk, Claimed};
+use crate::store::versions::NEWER_LOOK;
+use crate::store::{ClaimAsk, Claimed, SetAside};
 
 /// Queues looked at in one claim, so that many full lanes can't make it long.
 const QUEUES_AT_MOST: i64 = 1_000;
@@ -26,12 +27,13 @@ const SET_ASIDE: Duration = Duration::from_secs(60);
 
 const DUE_QUEUES: &str = "SELECT id FROM queue WHERE next_at <= $1 AND NOT paused AND rest_until <= $1
      ORDER BY next_at LIMIT $2 FOR UPDATE SKIP LOCKED";
-/// The due rows of queues, by the queues' order and by due time, at most so many of each queue.
+/// The due rows of queues, by the queues' order and by due time, at most so many of each queue, with builders up to this one.
 const DUE_ROWS: &str = "SELECT due_row.id, asked.queue,
-            (SELECT octet_length(bytes)::bigint FROM body WHERE body.id = due_row.id)
+            (SELECT octet_length(bytes)::bigint FROM body WHERE body.id = due_row.id), due_row.builder
      FROM unnest($1::bigint[], $2::bigint[]) WITH ORDINALITY AS asked (queue, room, place)
      CROSS JOIN LATERAL (
-         SELECT id, due FROM pending WHERE pending.queue = asked.queue AND token IS NULL AND due <= $3
+         SELECT id, due, builder FROM pending
+         WHERE pending.queue = asked.queue AND token IS NULL AND due <= $3 AND builder <= $5
          ORDER BY due LIMIT asked.room FOR UPDATE SKIP LOCKED
      ) AS due_row
      ORDER BY asked.place, due_row.due LIMIT $4";
@@ -43,12 +45,21 @@ pub(super) async fn claim(
     now: Timestamp,
 ) -> Result<Claimed, PostgresError> {
     let transaction = client.transaction().await?;
-    let mut claiming = Claiming { store, transaction: &transaction, ask, now, served: Vec::new() };
+    let mut claiming = Claiming {
+        store,
+        transaction: &transaction,
+        ask,
+        now,
+        served: Vec::new(),
+        newer: HashSet::new(),
+        set_aside: SetAside::default(),
+    };
     let rows = claiming.rows().await?;
+    let set_aside = claiming.set_aside;
     let statement = transaction.prepare_cached("SELECT min(next_at) FROM queue WHERE NOT paused").await?;
     let next_at: Option<i64> = transaction.query_one(&statement, &[]).await?.try_get(0)?;
     commit(transaction).await?;
-    Ok(Claimed { now, rows, next_at: next_at.map(Timestamp::from_millis) })
+    Ok(Claimed { now, rows, next_at: next_at.map(Timestamp::from_millis), set_aside })
 }
 
 /// A due row, before it is taken.
@@ -56,6 +67,7 @@ struct Due {
     id: CallbackId,
     queue: i64,
     bytes: usize,
+    builder: i32,
 }
 
 struct Claiming<'c> {
@@ -65,6 +77,9 @@ struct Claiming<'c> {
     now: Timestamp,
     /// Queues that go to the back.
     served: Vec<i64>,
+    /// Those of them with due rows for a newer program.
+    newer: HashSet<i64>,
+    set_aside: SetAside,
 }
 
 impl Claiming<'_> {
@@ -92,6 +107,7 @@ impl Claiming<'_> {
                 }
                 Err(PostgresError::Corrupt(what)) => {
                     tracing::error!(queue, what, "a queue can't be read; its rows wait, and other queues go on");
+                    self.set_aside.unreadable += 1;
                     self.set_aside(queue, SET_ASIDE).await?;
                 }
                 Err(other) => return Err(other),
@@ -101,13 +117,28 @@ impl Claiming<'_> {
         if queues.is_empty() {
             return Ok(Vec::new());
         }
+        let builder = i32::from(newest_builder());
+        let due = self.due_rows(&queues, &rooms, i32::MAX).await?;
+        self.newer = due.iter().filter(|row| row.builder > builder).map(|row| row.queue).collect();
+        if self.newer.is_empty() {
+            return Ok(due);
+        }
+        // Rows for a newer program must not take the places of others.
+        self.set_aside.unknown_builder = due.iter().filter(|row| row.builder > builder).count();
+        self.due_rows(&queues, &rooms, builder).await
+    }
+
+    /// The due rows with builders up to this one.
+    async fn due_rows(&self, queues: &[i64], rooms: &[i64], builder: i32) -> Result<Vec<Due>, PostgresError> {
         let statement = self.transaction.prepare_cached(DUE_ROWS).await?;
-        let values: [&(dyn tokio_postgres::types::ToSql + Sync); 4] = [&queues, &rooms, &self.now.millis(), &at_most];
+        let at_most = i64::try_from(self.ask.at_most).unwrap_or(i64::MAX);
+        let values: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
+            [&queues, &rooms, &self.now.millis(), &at_most, &builder];
         let found = self.transaction.query(&statement, &values).await?;
         let read = |row: &tokio_postgres::Row| {
             let bytes: Option<i64> = row.try_get(2)?;
             let bytes = bytes.map_or(0, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
-            Ok(Due { id: id_of(row)?, queue: row.try_get(1)?, bytes })
+            Ok(Due { id: id_of(row)?, queue: row.try_get(1)?, bytes, builder: row.try_get(3)? })
         };
         found.iter().map(read).collect()
     }
@@ -153,6 +184,7 @@ impl Claiming<'_> {
                 }
             }
         }
+        self.set_aside.unreadable += postponed.len();
         self.mark(&taken).await?;
         self.drop_void(&void).await?;
         self.postpone(&postponed).await?;
@@ -209,8 +241,23 @@ impl Claiming<'_> {
                        SELECT greatest($2, min(due)) FROM pending WHERE pending.queue = queue.id AND token IS NULL
                        HAVING min(due) IS NOT NULL)
                    WHERE id = ANY($1)";
+        let (newer, known): (Vec<i64>, Vec<i64>) =
+            self.served.iter().copied().partition(|queue| self.newer.contains(queue));
         let statement = self.transaction.prepare_cached(sql).await?;
-        self.transaction.execute(&statement, &[&self.served, &self.now.millis()]).await?;
+        self.transaction.execute(&statement, &[&known, &self.now.millis()]).await?;
+        if newer.is_empty() {
+            return Ok(());
+        }
+        // What is for a newer program leaves its queue in front, but not for us to look at it at once.
+        let sql = "UPDATE queue SET next_at = least(
+                       (SELECT greatest($2, min(due)) FROM pending
+                        WHERE pending.queue = queue.id AND token IS NULL AND builder <= $4 HAVING min(due) IS NOT NULL),
+                       (SELECT greatest($3, min(due)) FROM pending
+                        WHERE pending.queue = queue.id AND token IS NULL HAVING min(due) IS NOT NULL))
+                   WHERE id = ANY($1)";
+        let statement = self.transaction.prepare_cached(sql).await?;
+        let (now, later) = (self.now.millis(), self.now.plus(NEWER_LOOK).millis());
+        self.transaction.execute(&statement, &[&newer, &now, &later, &i32::from(newest_builder())]).await?;
         Ok(())
     }
 

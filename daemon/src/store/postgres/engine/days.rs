@@ -211,6 +211,8 @@ async fn move_and_drop(transaction: Tx<'_>, day: Day, settled_before: Timestamp)
         return Ok(false);
     }
     for table in ["settled", "attempt"] {
+        // All columns, also those that only a newer program knows. A day has them in the order of the other rows' table: migrations add
+        // them at the end of both.
         let sql = format!("INSERT INTO {table}_other SELECT * FROM {table}_{name} WHERE id = ANY($1)");
         transaction.execute(&sql, &[&needed]).await?;
     }

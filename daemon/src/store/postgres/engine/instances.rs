@@ -5,16 +5,20 @@ use std::time::{Duration, Instant};
 
 use deadpool_postgres::Object;
 use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
 
 use super::super::connection::PostgresStore;
 use super::super::error::PostgresError;
+use super::super::migrations::KNOWN;
 use super::super::presence::LIVING;
+use super::super::schema;
 use super::super::transaction::{Tx, commit};
 use super::super::turns::{self, Turn};
 use crate::base::clock::Timestamp;
+use crate::model::callback::{FIRST_BUILDER, newest_builder};
 use crate::model::event::PartitionKey;
 use crate::store::engine::{VERSION, host, new_run, went_back};
-use crate::store::{Begun, InstanceId, Pulse};
+use crate::store::{Begun, InstanceId, OpenError, Programs, Pulse, StoreError};
 
 /// What the begin of an instance does about those before it. One whose process may only be away for a moment stays. Sums of
 /// instances that are older than the last hundred go to the store's row.
@@ -53,6 +57,9 @@ pub(super) async fn begin(store: &PostgresStore, client: &mut Object) -> Result<
     let now = store.clock.now();
     let transaction = client.transaction().await?;
     turns::wait(&transaction, Turn::Begin).await?;
+    // A migration that older programs can't bear looks for them in this turn.
+    let schema = schema::of(&transaction.query_one(schema::SELECT, &[]).await?);
+    schema.admits(KNOWN.len(), "the store").map_err(outdated)?;
     let store_id = transaction.query_one("SELECT id FROM store", &[]).await?.try_get(0)?;
     let mut unclean = false;
     for (at, sql) in CLOSE_EARLIER.iter().enumerate() {
@@ -63,10 +70,13 @@ pub(super) async fn begin(store: &PostgresStore, client: &mut Object) -> Result<
     let earlier_runs = earlier.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<_, PostgresError>>()?;
     note_timeline(store, &transaction, now).await?;
     let run = new_run(now);
-    let sql = "INSERT INTO instance (id, batch, heartbeat, started_at, clean, run, name, host, version)
-               VALUES ($1, 0, $2, $2, 0, $3, $4, $5, $6)";
-    let name = store.name.as_deref();
-    transaction.execute(sql, &[&instance, &now.millis(), &run, &name, &host(), &VERSION]).await?;
+    let sql =
+        "INSERT INTO instance (id, batch, heartbeat, started_at, clean, run, name, host, version, schema, builder)
+               VALUES ($1, 0, $2, $2, 0, $3, $4, $5, $6, $7, $8)";
+    let (name, knows) = (store.name.as_deref(), i64::try_from(KNOWN.len()).unwrap_or(i64::MAX));
+    let builder = i32::from(newest_builder());
+    let values: [&(dyn ToSql + Sync); 8] = [&instance, &now.millis(), &run, &name, &host(), &VERSION, &knows, &builder];
+    transaction.execute(sql, &values).await?;
     commit(transaction).await?;
     Ok(Begun { instance: InstanceId(instance), store_id, run, earlier_runs, unclean, now })
 }
@@ -121,13 +131,42 @@ pub(super) async fn pulse(
         Ok(Arc::new(PartitionKey { cluster: cluster.into(), topic: topic.into(), number: row.try_get(2)? }))
     };
     let wanted = wanted.iter().map(key).collect::<Result<_, PostgresError>>()?;
+    let (others, programs) = others(&client, instance).await?;
+    let schema = schema::of(&client.query_one(schema::SELECT, &[]).await?);
+    schema.admits(KNOWN.len(), "the store").map_err(outdated)?;
+    Ok(Pulse { now: database_time(&client).await?, wanted, others, programs: Some(programs) })
+}
+
+/// The store was given a schema that this program does not know well enough to write. It can only begin anew, and its start says what
+/// is needed.
+fn outdated(error: OpenError) -> StoreError {
+    StoreError::Superseded(error.to_string())
+}
+
+/// The runs of the other instances that work on the store, or have worked on it since this one began; and what the programs of the
+/// living ones know.
+async fn others(client: &Client, instance: InstanceId) -> Result<(Vec<String>, Programs), PostgresError> {
     let sql = format!(
-        "SELECT run FROM instance WHERE run IS NOT NULL AND id <> $1
-             AND (id IN ({LIVING}) OR started_at >= (SELECT started_at FROM instance WHERE id = $1))"
+        "WITH living (id) AS ({LIVING})
+         SELECT run, instance.id = $1, living.id IS NOT NULL, schema, builder
+         FROM instance LEFT JOIN living ON living.id = instance.id
+         WHERE living.id IS NOT NULL OR started_at >= (SELECT started_at FROM instance WHERE id = $1)"
     );
-    let others = client.query(&sql, &[&instance.0]).await?;
-    let others = others.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<_, PostgresError>>()?;
-    Ok(Pulse { now: database_time(&client).await?, wanted, others })
+    let mut runs = Vec::new();
+    let mut programs = Programs { older: 0, builder: newest_builder() };
+    for row in client.query(&sql, &[&instance.0]).await? {
+        let (run, is_this): (Option<String>, bool) = (row.try_get(0)?, row.try_get(1)?);
+        runs.extend(run.filter(|_| !is_this));
+        if row.try_get(2)? {
+            // A program that says nothing of itself knows what the first ones knew.
+            let (schema, builder): (Option<i64>, Option<i32>) = (row.try_get(3)?, row.try_get(4)?);
+            let knows = usize::try_from(schema.unwrap_or(0)).unwrap_or(0);
+            let builder = builder.and_then(|builder| u8::try_from(builder).ok()).unwrap_or(FIRST_BUILDER);
+            programs.older += usize::from(knows < KNOWN.len());
+            programs.builder = programs.builder.min(builder);
+        }
+    }
+    Ok((runs, programs))
 }
 
 /// A time that was longer on its way says nothing about now: this process, or the server, stood still.

@@ -220,14 +220,24 @@ impl Work<'_> {
         let mut entries: BTreeMap<CallbackId, Entry> = BTreeMap::new();
         let queues = &mut self.names.queues_read;
         let loaded = rows::load(self.transaction, &self.store.numbers, &ids, Locking::Update, queues).await?;
+        let mut unreadable: HashSet<CallbackId> = HashSet::new();
         for (id, before) in loaded {
-            let before = before.map_err(PostgresError::Corrupt)?;
-            entries.insert(id, Entry { now: before.clone(), before, body: Bytes::new() });
+            match before {
+                Ok(before) => drop(entries.insert(id, Entry { now: before.clone(), before, body: Bytes::new() })),
+                Err(what) => {
+                    tracing::error!(callback = %id, what, "a row can't be read; what was to change of it is left out");
+                    unreadable.insert(id);
+                }
+            }
         }
         let mut made = Vec::new();
         for at in rest {
             let change = &changes[at];
             let Some(facts) = change.facts() else { continue };
+            if unreadable.contains(&facts.id) {
+                verdicts[at] = Some(Verdict::Nothing);
+                continue;
+            }
             let entry = entries.entry(facts.id).or_insert_with(|| Entry {
                 before: Rows::default(),
                 now: Rows::default(),

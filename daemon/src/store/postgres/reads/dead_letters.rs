@@ -137,7 +137,14 @@ async fn listed(
     let statement = client.prepare_cached(&sql).await?;
     let mut letters = Vec::with_capacity(ids.len());
     for row in client.query(&statement, &[&asked]).await? {
-        letters.push(read(client, numbers, &row).await?);
+        match read(client, numbers, &row).await {
+            Ok(letter) => letters.push(letter),
+            Err(PostgresError::Corrupt(what)) => {
+                let letter = id_of(&row)?.to_dead_letter_id();
+                tracing::error!(%letter, what, "a dead letter can't be read; the others are listed");
+            }
+            Err(other) => return Err(other),
+        }
     }
     Ok(letters)
 }

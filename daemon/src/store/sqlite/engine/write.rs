@@ -131,7 +131,14 @@ impl Work<'_> {
             return Ok(verdict);
         }
         let id = change.facts().expect("only a dead letter has none").id;
-        let before = rows::load(self.connection, self.ids, id)?;
+        let before = match rows::load(self.connection, self.ids, id) {
+            Ok(rows) => rows,
+            Err(SqliteError::Corrupt(what)) => {
+                tracing::error!(callback = %id, what, "a row can't be read; what was to change of it is left out");
+                return Ok(Verdict::Nothing);
+            }
+            Err(other) => return Err(other),
+        };
         let step = apply(&before, change, ours);
         if let Some(attempt) = &step.attempt {
             rows::insert_attempt(self.connection, id, attempt)?;

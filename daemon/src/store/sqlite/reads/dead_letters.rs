@@ -117,7 +117,14 @@ impl Reading<'_> {
                     return Ok(true);
                 }
                 let mut letters = whole.query(params![id, LISTED_BYTES])?;
-                self.found.docs.extend(letters.next()?.map(|row| read(self.connection, row)).transpose()?);
+                match letters.next()?.map(|row| read(self.connection, row)).transpose() {
+                    Ok(letter) => self.found.docs.extend(letter),
+                    Err(SqliteError::Corrupt(what)) => {
+                        let letter = CallbackId::from_bytes(id).to_dead_letter_id();
+                        tracing::error!(%letter, what, "a dead letter can't be read; the others are listed");
+                    }
+                    Err(other) => return Err(other),
+                }
             }
             self.looked += 1;
             if self.looked.is_multiple_of(STRIDE) && Instant::now() >= self.deadline {

@@ -5,12 +5,13 @@ use std::path::Path;
 
 use super::super::connection::{FILE, lock, open_to_read};
 use super::super::error::SqliteError;
-use super::super::migrations::{MIGRATIONS, schema, sealed};
+use super::super::migrations::{KNOWN, named, schema, sealed};
 use super::super::sql::SqliteSql;
 use crate::base::clock::Timestamp;
 use crate::base::finding::Finding;
 use crate::store::admin::{KeyRow, some_keys};
 use crate::store::report::Looked;
+use crate::store::versions::Schema;
 use crate::store::{OpenError, StoreError};
 
 const WHAT: &str = "store";
@@ -63,12 +64,13 @@ fn inside(directory: &Path, now: Timestamp) -> (Vec<Finding>, Vec<KeyRow>) {
             return (vec![Finding::failed(WHAT, detail, fix)], Vec::new());
         }
     };
-    let known = MIGRATIONS.len();
-    if found > known {
-        let detail = format!("its schema is {found}, newer than this program's {known}");
-        return (vec![Finding::failed(WHAT, detail, "run the newer callbackd")], Vec::new());
+    if let Err(error) = found.admits(KNOWN.len(), named(directory)) {
+        return (vec![Finding::failed(WHAT, error.to_string(), "run the newer callbackd")], Vec::new());
     }
-    let detail = match known - found {
+    let detail = match found.missing(KNOWN.len()) {
+        0 if found.applied > KNOWN.len() => {
+            format!("its schema is {}, newer than this program's, which may write to it all the same", found.applied)
+        }
         0 => "its schema is this program's; every commit is on the disk before it counts (WAL, synchronous=FULL)"
             .to_owned(),
         count => format!("{count} migrations will be applied at the start"),
@@ -86,7 +88,7 @@ fn clock(newest: Timestamp, now: Timestamp) -> Finding {
 }
 
 struct Content {
-    schema: usize,
+    schema: Schema,
     newest: Timestamp,
     keys: Vec<KeyRow>,
 }
@@ -96,11 +98,11 @@ fn read(directory: &Path) -> Result<Content, SqliteError> {
     let schema = schema(&connection)?;
     let mut content = Content { schema, newest: Timestamp::default(), keys: Vec::new() };
     // A file that was made and not filled is migrated at the start.
-    if schema > 0 {
-        let newest: Option<i64> = connection.query_row(newest_sql(schema), [], |row| row.get(0))?;
+    if schema.applied > 0 {
+        let newest: Option<i64> = connection.query_row(newest_sql(schema.applied), [], |row| row.get(0))?;
         content.newest = Timestamp::from_millis(newest.unwrap_or(0));
     }
-    if schema == MIGRATIONS.len() {
+    if schema.missing(KNOWN.len()) == 0 && schema.admits(KNOWN.len(), named(directory)).is_ok() {
         content.keys = some_keys(&mut SqliteSql(&connection))?;
     }
     Ok(content)
@@ -174,12 +176,12 @@ mod tests {
 
     #[test]
     fn a_store_of_any_earlier_schema_is_looked_at() {
-        for earlier in 1..MIGRATIONS.len() {
+        for earlier in 1..KNOWN.len() {
             let folder = tempfile::tempdir().unwrap();
             drop(at_schema(Connection::open(folder.path().join(FILE)).unwrap(), earlier));
             let (findings, keys) = inside(folder.path(), Timestamp::from_millis(1));
             assert!(findings.iter().all(|finding| finding.verdict == Verdict::Ok), "schema {earlier}: {findings:?}");
-            let waiting = format!("{} migrations", MIGRATIONS.len() - earlier);
+            let waiting = format!("{} migrations", KNOWN.len() - earlier);
             assert!(findings[0].detail.contains(&waiting), "schema {earlier}: {findings:?}");
             assert!(keys.is_empty());
         }

@@ -6,24 +6,27 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::super::connection::{FILE, lock, open_to_read};
-use super::super::migrations::{MIGRATIONS, schema, sealed};
+use super::super::engine::rows::load;
+use super::super::error::SqliteError;
+use super::super::id_cache::IdCache;
+use super::super::migrations::{KNOWN, named, schema, sealed};
 use crate::base::clock::Timestamp;
+use crate::model::callback::{CallbackId, newest_builder};
 use crate::store::OpenError;
-use crate::store::report::Info;
+use crate::store::report::{Info, NEWER_BUILDER, unreadable_rows, unreadable_settled};
 
 pub(in crate::store) fn migrations(directory: &Path) -> Result<Vec<(&'static str, bool)>, OpenError> {
     let applied = if directory.join(FILE).exists() {
         let _lock = lock(directory)?;
         let connection = open(directory)?;
         sealed(&connection, directory)?;
-        schema(&connection).map_err(|error| unusable(directory, &error))?
+        let found = schema(&connection).map_err(|error| unusable(directory, &error))?;
+        found.admits(KNOWN.len(), named(directory))?;
+        found.applied
     } else {
         0
     };
-    if applied > MIGRATIONS.len() {
-        return Err(OpenError::Newer { path: directory.to_owned(), found: applied, known: MIGRATIONS.len() });
-    }
-    Ok(MIGRATIONS.iter().enumerate().map(|(at, (name, _))| (*name, at < applied)).collect())
+    Ok(KNOWN.iter().enumerate().map(|(at, migration)| (migration.name, at < applied)).collect())
 }
 
 pub(in crate::store) fn info(directory: &Path) -> Result<Info, OpenError> {
@@ -32,11 +35,12 @@ pub(in crate::store) fn info(directory: &Path) -> Result<Info, OpenError> {
     let look = || -> rusqlite::Result<Info> {
         let (store_id, created_at) =
             connection.query_row("SELECT id, created_at FROM store", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let applied = schema(&connection)?;
+        let schema = schema(&connection)?;
         Ok(Info {
             store_id,
             created_at: Timestamp::from_millis(created_at),
-            schema: MIGRATIONS[applied.clamp(1, MIGRATIONS.len()) - 1].0.to_owned(),
+            schema: schema.name(&KNOWN),
+            oldest_writer: schema.oldest_writer,
             file_bytes: bytes(directory),
             pending: count("pending")?,
             settled: count("settled")?,
@@ -99,6 +103,7 @@ pub(in crate::store) fn verify(directory: &Path) -> Result<Vec<String>, OpenErro
             }
         }
         wrong.extend(misfits(&connection)?);
+        wrong.extend(unreadable(&connection)?);
         Ok(wrong)
     };
     look().map_err(|error| unusable(directory, &error))
@@ -116,15 +121,35 @@ pub(super) fn misfits(connection: &Connection) -> rusqlite::Result<Vec<String>> 
     Ok(wrong)
 }
 
-/// The store, with its lock, where its schema is this program's.
+/// The rows that this program can't read, as sentences: a newer one may have written them.
+fn unreadable(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let (mut pending, mut ids) = (0_u64, IdCache::default());
+    let mut found = connection.prepare("SELECT id FROM pending")?;
+    let mut rows = found.query([])?;
+    while let Some(row) = rows.next()? {
+        let id: Vec<u8> = row.get(0)?;
+        let read = <[u8; 16]>::try_from(id).ok().map(|id| load(connection, &mut ids, CallbackId::from_bytes(id)));
+        match read {
+            Some(Err(SqliteError::Sql(error))) => return Err(error),
+            None | Some(Err(_)) => pending += 1,
+            Some(Ok(_)) => {}
+        }
+    }
+    let settled = connection.query_row(&unreadable_settled(), [], |row| row.get(0))?;
+    let newer = connection.query_row(NEWER_BUILDER, [newest_builder()], |row| row.get(0))?;
+    Ok(unreadable_rows(pending, settled, newer))
+}
+
+/// The store, with its lock, where its schema is one that this program may read.
 fn whole(directory: &Path) -> Result<(File, Connection), OpenError> {
     let lock = lock(directory)?;
     let connection = open(directory)?;
     sealed(&connection, directory)?;
     let found = schema(&connection).map_err(|error| unusable(directory, &error))?;
-    if found != MIGRATIONS.len() {
-        let reason =
-            format!("its schema is {found}, this program's is {}; see: callbackd migrate --status", MIGRATIONS.len());
+    found.admits(KNOWN.len(), named(directory))?;
+    if found.missing(KNOWN.len()) > 0 {
+        let (found, known) = (found.applied, KNOWN.len());
+        let reason = format!("its schema is {found}, this program's is {known}; see: callbackd migrate --status");
         return Err(OpenError::Unusable { path: directory.to_owned(), reason });
     }
     Ok((lock, connection))

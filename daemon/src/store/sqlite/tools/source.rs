@@ -14,7 +14,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, ToSql, Transaction
 use super::super::connection::{FILE, lock, open_to_read};
 use super::super::engine::close_earlier;
 use super::super::error::SqliteError;
-use super::super::migrations::{MIGRATIONS, SEALED, schema, sealed};
+use super::super::migrations::{KNOWN, SEALED, schema, sealed};
 use super::super::sql::value;
 use super::inspect;
 use crate::base::clock::Timestamp;
@@ -70,11 +70,16 @@ impl Source {
         writer.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
         let reader = open_to_read(&path).map_err(failed)?;
         reader.busy_timeout(PATIENCE).map_err(failed)?;
-        let found = schema(&reader).map_err(failed)?;
-        if found != MIGRATIONS.len() && found != SEALED {
-            let known = MIGRATIONS.len();
+        let (found, known) = (schema(&reader).map_err(failed)?.applied, KNOWN.len());
+        if found < known {
             return Err(unusable(format!(
                 "its schema is {found}, this program's is {known}; run first: callbackd migrate"
+            )));
+        }
+        // A column that this program does not know would not be copied.
+        if found > known && found != SEALED {
+            return Err(unusable(format!(
+                "its schema is {found}, this program knows {known}; copy it with the newer callbackd"
             )));
         }
         Ok(Self { directory: directory.to_owned(), reader, writer, lock: None })
@@ -228,6 +233,7 @@ impl Source {
             transaction.execute("UPDATE store_copy SET sealed_at = ?1", [now.millis()])?;
             transaction.execute_batch(&drop_triggers())?;
             transaction.execute_batch("DROP TABLE store_copy_log")?;
+            transaction.execute("UPDATE schema_version SET oldest_writer = ?1", [SEALED])?;
             transaction.pragma_update(None, "user_version", SEALED)
         };
         seal().map_err(SqliteError::from)?;
@@ -349,6 +355,8 @@ mod tests {
         };
         let tables = names("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'");
         let copied: Vec<_> = LARGE.iter().chain(&LAST).collect();
+        // Each database says of its own schema.
+        let tables: BTreeSet<String> = tables.into_iter().filter(|table| table != "schema_version").collect();
         assert_eq!(tables, copied.iter().map(|table| table.name.to_owned()).collect());
         for table in copied {
             let columns = names(&format!("SELECT name FROM pragma_table_info('{}')", table.name));
