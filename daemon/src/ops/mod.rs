@@ -23,6 +23,7 @@ pub mod offsets;
 pub mod pauses;
 pub mod policy;
 pub mod resends;
+pub mod resets;
 pub mod retention;
 pub mod status;
 pub mod switch;

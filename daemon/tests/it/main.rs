@@ -41,6 +41,7 @@ mod published;
 mod receivers;
 mod resend;
 mod resends;
+mod resets;
 mod rights;
 mod rotation;
 mod secrets;
