@@ -2,7 +2,6 @@
 //! it, even if that is killed, because a shell between the two waits for the end of its standard input.
 
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,8 +10,10 @@ use anyhow::{Context as _, bail};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
+use crate::ports;
+
 /// How long the broker may take to answer.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(120);
 
 /// A running broker. It is stopped when this value is dropped.
 pub struct Broker {
@@ -32,7 +33,7 @@ impl Broker {
             bail!("Kafka's jars are not in {}; run: make kafka", libs.display());
         }
         let folder = tempfile::tempdir().context("create a folder for the broker")?;
-        let (port, controller) = (free_port()?, free_port()?);
+        let (port, controller) = (ports::free()?, ports::free()?);
         let properties = format!(
             "process.roles=broker,controller\nnode.id=1\n\
              controller.quorum.voters=1@127.0.0.1:{controller}\n\
@@ -138,8 +139,4 @@ fn java(libs: &Path) -> Command {
     let mut command = Command::new("java");
     command.args(["-Xmx256m", "-cp"]).arg(format!("{}/*", libs.display()));
     command
-}
-
-fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

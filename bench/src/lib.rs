@@ -6,6 +6,7 @@ pub mod dns;
 pub mod http2;
 pub mod load;
 pub mod pgbouncer;
+pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod raw;

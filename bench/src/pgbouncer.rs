@@ -1,11 +1,12 @@
 //! Starts pgbouncer on loopback before a server of the tests. It ends with the process that started it.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
+use crate::ports;
 use crate::postgres::{Postgres, USER, is_root, run};
 
 /// How long it may take to listen.
@@ -25,7 +26,7 @@ impl Pgbouncer {
     /// Something is missing; the sentence says what.
     pub fn start(server: &Postgres, mode: &str) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("create a folder for pgbouncer")?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = ports::free()?;
         let at = |name: &str| folder.path().join(name).display().to_string();
         let settings = format!(
             "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\

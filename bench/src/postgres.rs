@@ -2,12 +2,13 @@
 //! full page writes and synchronous commits. The server ends with the process that started it, even if that is killed, because
 //! a shell between the two waits for the end of its standard input.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+
+use crate::ports;
 
 /// How long the server may take to answer.
 const START: Duration = Duration::from_secs(30);
@@ -42,7 +43,7 @@ impl Postgres {
     fn new() -> anyhow::Result<Self> {
         let programs = programs()?;
         let folder = tempfile::tempdir().context("create a folder for the server")?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = ports::free()?;
         let server = Self { folder, programs, port, running: None };
         if is_root() {
             run(Command::new("chown").arg("postgres").arg(server.folder.path()))?;

@@ -162,6 +162,8 @@ pub struct Taken {
     pub watermark: Watermark,
     /// The store has never read this partition and was not told where to start.
     pub fresh: bool,
+    /// The store has read something of this Kafka cluster, of whichever partition.
+    pub knows_cluster: bool,
     /// The foreign store id that an operator accepted for it.
     pub accepted: Option<String>,
     /// How often, one time after the other, an instance died that had read the partition from this watermark.

@@ -277,7 +277,7 @@ async fn a_list_streams_all_its_pages_and_an_export_never_overwrites() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_is_reached_over_tcp_with_a_token_and_not_without() {
     let broker = Broker::start(TOPIC, 1).unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = callbackd_bench::ports::free().unwrap();
     let mut process = Process::new(&broker.servers, TOPIC, "");
     let config = std::fs::read_to_string(process.config()).unwrap();
     let config = config.replace("listen = \"\"", &format!("listen = \"127.0.0.1:{port}\""));
@@ -337,7 +337,7 @@ async fn the_api_is_reached_over_tcp_with_a_token_and_not_without() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_speaks_tls_and_takes_new_certificates_on_a_reload() {
     let broker = Broker::start(TOPIC, 1).unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = callbackd_bench::ports::free().unwrap();
     let mut process = Process::new(&broker.servers, TOPIC, "");
     let folder = process.folder.path().to_owned();
     let first = callbackd_bench::tls::Certificates::make(&folder).unwrap();

@@ -1,7 +1,6 @@
 //! The real binary as a process: started with a configuration file, asked through its CLI, ended by signals.
 
 use std::io::Read as _;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(40);
 
 /// A URL at a port of loopback where nobody listens.
 pub fn closed_url() -> String {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = callbackd_bench::ports::free().unwrap();
     format!("http://127.0.0.1:{port}/")
 }
 
@@ -46,7 +45,7 @@ impl Process {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name).display().to_string();
         Keyring::create(&folder.path().join("keyring")).unwrap();
-        let ops = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let ops = (std::net::Ipv4Addr::LOCALHOST, callbackd_bench::ports::free().unwrap()).into();
         let config = format!(
             "[kafka]\nbrokers = \"{brokers}\"\ngroup = \"{topic}\"\ntopics = [\"{topic}\"]\n\
              [kafka.properties]\n\"session.timeout.ms\" = \"1500\"\n\"heartbeat.interval.ms\" = \"300\"\n\

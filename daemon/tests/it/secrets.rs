@@ -74,7 +74,7 @@ async fn no_secret_leaks() {
         format!("[retry]\nretries = 1\nfirst = \"50ms\"\n[egress]\nca_file = \"{}\"\n", certificates.ca_file.display());
     let mut process = Process::new(&servers, "secrets", &more);
     // The API's token is sent over TCP, and everything is logged.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = callbackd_bench::ports::free().unwrap();
     process.edit("[api]\nlisten = \"\"", &format!("[api]\nlisten = \"127.0.0.1:{port}\""));
     let config = process.config().display().to_string();
     let bootstrap =

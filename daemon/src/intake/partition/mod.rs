@@ -240,8 +240,10 @@ impl Partition {
             return None;
         }
         if *store == self.store {
-            // We committed this offset, and yet the store does not know the partition: it knows it in another cluster.
-            return (taken.fresh && *offset > 0).then_some(BlockReason::OtherCluster(*offset));
+            // We committed this offset, and yet the store has read nothing of the partition: either it knows it in another
+            // cluster, or it went back to a time before.
+            let is_elsewhere = taken.fresh && !taken.knows_cluster && *offset > 0;
+            return is_elsewhere.then_some(BlockReason::OtherCluster(*offset));
         }
         // A tool that resets offsets writes no store's name. If this store has read the partition, its watermark
         // decides.

@@ -145,7 +145,7 @@ impl EngineStore for MemoryStore {
         (taken.taken_upto, taken.deaths, taken.wanted_at) = (log.start, 0, None);
         taken.accepted = log.accepted.or(taken.accepted.take());
         taken.moved_at = now;
-        done(Ok(Some(taken.taken())))
+        done(Ok(state.taken(&partition)))
     }
 
     fn release(&self, instance: InstanceId, partitions: Vec<(Arc<PartitionKey>, i64)>) -> Answer<'_, ()> {

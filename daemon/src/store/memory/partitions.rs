@@ -7,10 +7,10 @@ use crate::model::offsets::Watermark;
 use crate::store::{InstanceId, Take, TakeAsk, Taken};
 
 impl Partition {
-    pub(super) fn taken(&self) -> Taken {
+    fn taken(&self, knows_cluster: bool) -> Taken {
         let fresh = self.watermark.upto == 0 && self.watermark.seen_upto == 0 && self.accepted.is_none();
         let (epoch, accepted) = (self.epoch, self.accepted.clone());
-        Taken { epoch, watermark: self.watermark, fresh, accepted, deaths: self.deaths }
+        Taken { epoch, watermark: self.watermark, fresh, knows_cluster, accepted, deaths: self.deaths }
     }
 
     /// Its owner died. A watermark that moved since it was taken says that it was not the record above it.
@@ -44,7 +44,14 @@ impl State {
                 return Take::Held { owner: InstanceId(owner) };
             }
         }
-        Take::Taken(self.take(ask.instance, &ask.partition, now).taken())
+        self.take(ask.instance, &ask.partition, now);
+        Take::Taken(self.taken(&ask.partition).expect("it was just taken"))
+    }
+
+    pub(super) fn taken(&self, partition: &PartitionKey) -> Option<Taken> {
+        let mut of_cluster = self.partitions.iter().filter(|(key, _)| key.cluster == partition.cluster);
+        let knows_cluster = of_cluster.any(|(_, known)| known.watermark.upto > 0 || known.accepted.is_some());
+        Some(self.partitions.get(partition)?.taken(knows_cluster))
     }
 
     pub(super) fn take(&mut self, instance: InstanceId, partition: &PartitionKey, now: Timestamp) -> &mut Partition {

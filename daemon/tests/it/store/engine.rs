@@ -394,6 +394,19 @@ async fn a_watermark_that_an_operator_moved_rises_again_from_there() {
 }
 
 #[tokio::test]
+async fn a_partition_that_was_never_read_tells_whether_its_cluster_is_known() {
+    for mut subject in subjects().await {
+        let epoch = subject.epoch;
+        subject.write(vec![settle(1, 7, Some(epoch), Outcome::Ok, Next::Delivered)], vec![raised(epoch, 2)]).await;
+        for (cluster, knows) in [("c", true), ("another", false)] {
+            let other = PartitionKey { cluster: cluster.into(), topic: "another".into(), number: 0 };
+            let taken = take(&*subject.store, subject.instance, Arc::new(other)).await;
+            assert_eq!((taken.fresh, taken.knows_cluster), (true, knows), "{}: {cluster}", subject.name);
+        }
+    }
+}
+
+#[tokio::test]
 async fn due_rows_are_claimed_once_in_turns_and_by_room() {
     for mut subject in subjects().await {
         let epoch = subject.epoch;

@@ -22,7 +22,7 @@ fn given_up(way: ResetWay, to: i64) -> Partition {
 
 fn started(upto: i64, seen_upto: i64) -> (Taken, Watermark) {
     let watermark = Watermark { upto, seen_upto, last: None };
-    (Taken { epoch: 5, watermark, fresh: false, accepted: None, deaths: 0 }, watermark)
+    (Taken { epoch: 5, watermark, fresh: false, knows_cluster: true, accepted: None, deaths: 0 }, watermark)
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub(super) fn watermark(upto: i64, last: Option<i64>) -> Watermark {
 
 pub(super) fn taken(watermark: Watermark) -> Taken {
     let fresh = watermark.upto == 0 && watermark.seen_upto == 0;
-    Taken { epoch: 3, watermark, fresh, accepted: None, deaths: 0 }
+    Taken { epoch: 3, watermark, fresh, knows_cluster: !fresh, accepted: None, deaths: 0 }
 }
 
 pub(super) fn committed(offset: i64, store: &str) -> Option<Committed> {
@@ -75,6 +75,7 @@ fn the_groups_offset_must_be_of_this_store() {
     let never_read = taken(watermark(0, None));
     let read = taken(watermark(10, Some(9)));
     let accepted = Taken { accepted: Some("st_other".to_owned()), ..read.clone() };
+    let went_back = Taken { knows_cluster: true, ..never_read.clone() };
     let accepted_ours = Taken { accepted: Some(OURS.to_owned()), fresh: false, ..never_read.clone() };
     let accepted_empty = Taken { accepted: Some(String::new()), ..read.clone() };
     let other = || Some(BlockReason::OtherStore("st_other".into()));
@@ -84,6 +85,10 @@ fn the_groups_offset_must_be_of_this_store() {
         (committed(10, OURS), &read, None),
         // We wrote it, and yet the store has no row: the cluster has another id now.
         (committed(10, OURS), &never_read, Some(BlockReason::OtherCluster(10))),
+        // The store has read other partitions of this cluster, so it went back to a time before it read this one.
+        (committed(10, OURS), &went_back, None),
+        (committed(10, "st_other"), &went_back, other()),
+        (committed(5, ""), &went_back, Some(BlockReason::UnknownOffset(5))),
         (committed(10, OURS), &accepted_ours, None),
         (committed(10, "st_other"), &read, other()),
         (committed(10, "st_other"), &never_read, other()),
@@ -113,6 +118,10 @@ fn a_store_that_went_back_is_told_of_and_read_from_its_own_watermark() {
     assert_eq!(actions[2], place);
     let (_, actions) = after_take(committed(10, OURS), taken(watermark(10, Some(9))));
     assert_eq!(actions[1..], [place]);
+    let went_back = Taken { knows_cluster: true, ..taken(watermark(0, None)) };
+    let (_, actions) = after_take(committed(20, OURS), went_back);
+    assert_eq!(actions[0], Action::StoreWentBack { committed: 20, watermark: 0 });
+    assert_eq!(actions[2], Action::AssignAt(Place::Beginning));
 }
 
 #[test]

@@ -295,6 +295,7 @@ impl World {
             epoch: self.epoch,
             watermark: self.row,
             fresh,
+            knows_cluster: !fresh,
             accepted: self.accepted.clone(),
             deaths: u32::try_from(self.epoch % 3).expect("small"),
         }));

@@ -135,13 +135,22 @@ pub(super) async fn start_over(
 }
 
 async fn taken(transaction: &Tx<'_>, number: i64) -> Result<Taken, PostgresError> {
-    let sql = "SELECT epoch, watermark, seen_upto, last_off, last_hash, accepted, deaths FROM partition_offsets
-               WHERE id = $1";
+    let sql = "SELECT epoch, watermark, seen_upto, last_off, last_hash, accepted, deaths,
+                   EXISTS (SELECT 1 FROM partition_offsets AS known WHERE known.cluster = partition_offsets.cluster
+                           AND (known.watermark > 0 OR known.accepted IS NOT NULL))
+               FROM partition_offsets WHERE id = $1";
     let statement = transaction.prepare_cached(sql).await?;
     let row = transaction.query_one(&statement, &[&number]).await?;
     let (watermark, accepted) = (watermark(&row, 1)?, row.try_get::<_, Option<String>>(5)?);
     let fresh = watermark.upto == 0 && watermark.seen_upto == 0 && accepted.is_none();
-    Ok(Taken { epoch: row.try_get(0)?, watermark, fresh, accepted, deaths: small(&row, 6)? })
+    Ok(Taken {
+        epoch: row.try_get(0)?,
+        watermark,
+        fresh,
+        knows_cluster: row.try_get(7)?,
+        accepted,
+        deaths: small(&row, 6)?,
+    })
 }
 
 /// Row 34: gives partitions back, each as it was taken in this epoch, so that the next one begins at once.

@@ -58,12 +58,22 @@ pub(super) fn take(
     }
     let taken = connection
         .prepare_cached(
-            "SELECT epoch, watermark, seen_upto, last_off, last_hash, accepted, deaths FROM partition_offsets WHERE id = ?1",
+            "SELECT epoch, watermark, seen_upto, last_off, last_hash, accepted, deaths,
+                 EXISTS (SELECT 1 FROM partition_offsets AS known WHERE known.cluster = partition_offsets.cluster
+                         AND (known.watermark > 0 OR known.accepted IS NOT NULL))
+             FROM partition_offsets WHERE id = ?1",
         )?
         .query_row([number], |row| {
             let (watermark, accepted) = (watermark(row, 1)?, row.get::<_, Option<String>>(5)?);
             let fresh = watermark.upto == 0 && watermark.seen_upto == 0 && accepted.is_none();
-            Ok(Taken { epoch: row.get(0)?, watermark, fresh, accepted, deaths: row.get(6)? })
+            Ok(Taken {
+                epoch: row.get(0)?,
+                watermark,
+                fresh,
+                knows_cluster: row.get(7)?,
+                accepted,
+                deaths: row.get(6)?,
+            })
         })?;
     Ok(taken)
 }
