@@ -126,6 +126,8 @@ metrics! { labels:
         "topic");
     rebalances_total: IntCounter = counter("Assignments and revocations of partitions.");
     records_lost_to_retention_total: IntCounter = counter("Records that Kafka deleted before they were read.");
+    records_skipped_total: IntCounter = counter(
+        "Records that were never read because an operator moved the watermark past them (offsets skip).");
     partitions_started_over_total: IntCounter = counter(
         "Partitions that were found re-created or truncated, and are read from their beginning.");
     partitions_fenced_total: IntCounter = counter(

@@ -26,7 +26,8 @@ fn document() -> Value {
         "last4": "0af3", "in_flight": 16, "pending": 1000, "consecutive_failures": 1000,
         "recent": "ok=11, server_error=21, connect_refused=9", "instance_id": 12, "step": "connect", "ok": false,
         "scope": "operate secrets", "address": "127.0.0.1:54321", "action": "key.promote", "change": "kind=signing mode=live",
-        "event_type": "task.completed", "stage": "first attempt under way"
+        "event_type": "task.completed", "stage": "first attempt under way", "from": 123456789, "to": 123400000, "records": 56789,
+        "note": "its log begins at 123400000: Kafka has nothing older"
     }"#;
     let mut doc: Value = serde_json::from_str(text).expect("JSON");
     for member in [

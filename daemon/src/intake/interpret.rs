@@ -15,7 +15,7 @@ use super::assigned::RecordedTime;
 use super::context::Context;
 use super::marks;
 use super::member::is_member;
-use super::partition::{Action, Check, Committed, Event, LogEnds, Place, StartOverCause};
+use super::partition::{Action, Check, Committed, Event, LogEnds, Place, ResetWay, StartOverCause};
 use super::twin::Mark;
 use crate::base::labels::RepeatCause;
 use crate::model::event::PartitionKey;
@@ -46,6 +46,12 @@ impl<'c> Interpreter<'c> {
     /// For use outside a rebalance: a partition is moved by assigning it again.
     pub(super) fn new(consumer: &'c BaseConsumer<Context>) -> Self {
         Self { consumer, until: Instant::now() + CALL, places: None, is_member: None, failure: None }
+    }
+
+    /// For use outside a rebalance, where a partition is given up and at once taken again. Giving up has its own time.
+    pub(super) fn to_take_again(consumer: &'c BaseConsumer<Context>) -> Self {
+        let until = Instant::now() + consumer.context().grace + CALL + CALL;
+        Self { until, ..Self::new(consumer) }
     }
 
     /// For use inside a rebalance: offsets are collected for one assignment.
@@ -196,20 +202,29 @@ impl<'c> Interpreter<'c> {
         if self.places.is_none() && !self.is_member(key) {
             return Event::NoAnswer;
         }
-        let accepted = match cause {
+        let accepted = match &cause {
             StartOverCause::LogChanged(reason) => {
                 tracing::error!(partition = %key, %reason, low = start, high = log_end, "the topic was re-created or truncated: reading it from its beginning");
                 deps.metrics.partitions_started_over_total.inc();
                 None
             }
             StartOverCause::Accepted { store } => Some(store.to_string()),
+            StartOverCause::Reset { .. } => None,
         };
-        let is_accepted = accepted.is_some();
         let log = NewLog { start, log_end, accepted };
         let taken = self.call(deps.store.start_over(deps.begun.instance, Arc::clone(key), epoch, log));
         let Some(Some(taken)) = taken else { return Event::NoAnswer };
-        if is_accepted {
-            tracing::warn!(partition = %key, start, "an operator accepted the offsets of this partition");
+        match cause {
+            StartOverCause::LogChanged(_) => {}
+            StartOverCause::Accepted { .. } => {
+                tracing::warn!(partition = %key, start, "an operator accepted the offsets of this partition");
+            }
+            StartOverCause::Reset { way, from } => {
+                tracing::warn!(partition = %key, way = way.name(), from, to = start, "an operator moved the watermark of this partition");
+                if way == ResetWay::Skip {
+                    deps.metrics.records_skipped_total.inc_by(start.abs_diff(from));
+                }
+            }
         }
         if let Some(assigned) = self.context().partitions().of(key) {
             assigned.recorded = RecordedTime::default();

@@ -28,7 +28,7 @@ mod trouble;
 mod twin;
 
 pub use admit::ids::{callback_id, event_claim, facts_of};
-pub use consumer_parts::Ask;
+pub use consumer_parts::{Ask, Look, Looked, Moved};
 pub use reread::Rereader;
 pub use task::{Deps, Intake, IntakeHandle, IntakeTask, Stops, build};
 

@@ -1,8 +1,10 @@
 //! One client's life on the consumer's thread: it polls, decodes, hands records over, and carries out the actions of
-//! its partitions. It never stops polling, so that rebalances are served.
+//! its partitions. It never stops polling, so that rebalances are served. `serving` holds what operators ask for.
 //!
 //! The time of one turn is bounded, even with many partitions: a turn serves one question for the ends of a log, or one
 //! round of partitions that are given up or taken (see [`Session::serve_one`]).
+
+mod serving;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,20 +12,20 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::{Offset, TopicPartitionList};
-use tokio::sync::oneshot;
 
-use super::consumer_parts::{Ask, Consumer};
+use super::consumer_parts::Consumer;
 use super::context::Context;
 use super::gather::Gather;
 use super::interpret::{Interpreter, Told, real};
-use super::partition::{AcceptFrom, Action, Check, Event, Flow, PartitionState};
+use super::partition::{Action, Event, Flow, PartitionState};
 use super::polled::Polled;
 use super::sandbox::Heard;
 use super::twin::{LOOK, Mark, RENEWAL};
 use super::{Incoming, Tombstones, lag};
 use crate::faults::{self, Fault};
-use crate::model::event::{PartitionKey, RecordRef};
+use crate::model::event::RecordRef;
 use crate::store::Begun;
+use serving::Serving;
 
 /// How long one poll waits for a record.
 pub(super) const POLL: Duration = Duration::from_millis(50);
@@ -56,17 +58,9 @@ pub(super) struct Session<'s> {
     is_tick_due: bool,
     /// The number of ticks. Each tick checks another silent partition.
     ticks: usize,
-    accepting: Option<Accepting>,
+    serving: Option<Serving>,
     is_fatal: bool,
     is_second: bool,
-}
-
-/// An operator waits for these partitions to start.
-struct Accepting {
-    answer: oneshot::Sender<Result<usize, String>>,
-    waiting: Vec<Arc<PartitionKey>>,
-    started: usize,
-    failure: Option<String>,
 }
 
 impl<'s> Session<'s> {
@@ -82,7 +76,7 @@ impl<'s> Session<'s> {
             last_housekeeping: now,
             is_tick_due: false,
             ticks: 0,
-            accepting: None,
+            serving: None,
             is_fatal: false,
             is_second: false,
         }
@@ -105,7 +99,8 @@ impl<'s> Session<'s> {
             }
             self.gather.make_room();
             // A batch that has records does not wait: it is handed over as soon as no further record is ready.
-            let at_once = self.take_sandboxed() || self.gather.has_begun() || !self.context().questions().is_empty();
+            let is_asked = !self.context().questions().is_empty() || self.serves_step_by_step();
+            let at_once = self.take_sandboxed() || self.gather.has_begun() || is_asked;
             let wait = if self.context().sandboxed().is_empty() { POLL } else { SANDBOX_POLL };
             match self.consumer.poll(if at_once { Duration::ZERO } else { wait }) {
                 Some(Ok(message)) => self.take(&Polled::by_client(&message)),
@@ -208,7 +203,7 @@ impl<'s> Session<'s> {
 
     fn housekeeping(&mut self) {
         let is_due = self.last_housekeeping.elapsed() >= HOUSEKEEPING || self.gather.is_full();
-        self.take_asks();
+        self.take_ask();
         self.is_tick_due |= is_due;
         self.serve_one();
         self.answer_accepted();
@@ -237,6 +232,7 @@ impl<'s> Session<'s> {
     /// Serves the first of these that is waiting, so that the time of one turn is bounded:
     /// - partitions to be taken again are given up together: at most the rebalance's grace, and 5 s for the store;
     /// - one question for the ends of a log: at most 5 s for Kafka, then the grace or 5 s for the store;
+    /// - one partition that an operator asks about, at most 15 s for Kafka, or moves: at most the grace and 20 s;
     /// - a look for other daemons on copies of our store: at most 3 s for Kafka;
     /// - partitions that are not taken: at most 5 s for Kafka, one commit that shows whether the group knows us, then 10 s
     ///   for the store.
@@ -258,6 +254,8 @@ impl<'s> Session<'s> {
             let mut interpreter = Interpreter::new(self.consumer);
             interpreter.answer_ends(&key, &check);
             self.note_failure(&check, interpreter.failure);
+        } else if self.serves_step_by_step() {
+            self.serve_step();
         } else if self.last_look.elapsed() >= LOOK {
             self.last_look = Instant::now();
             self.is_second = self.owner.look_for_twins(self.consumer, &context.cluster) == Some(true);
@@ -348,53 +346,5 @@ impl<'s> Session<'s> {
             tracing::debug!(%error, "offsets were not committed");
             self.renew_marks();
         }
-    }
-
-    fn take_asks(&mut self) {
-        if self.accepting.is_none()
-            && let Ok(Ask::Accept(from, answer)) = self.owner.asks.try_recv()
-        {
-            self.accept(from, answer);
-        }
-    }
-
-    /// `offsets accept`: starts every blocked partition where the operator said. Their logs' ends are asked for one a
-    /// turn, so the answer comes some turns later.
-    fn accept(&mut self, from: AcceptFrom, answer: oneshot::Sender<Result<usize, String>>) {
-        let is_blocked = |state: &PartitionState| matches!(state, PartitionState::Blocked(_));
-        let waiting = self.context().partitions().keys(|machine| is_blocked(machine.state()));
-        let mut interpreter = Interpreter::new(self.consumer);
-        interpreter.drive(waiting.iter().map(|key| (Arc::clone(key), Event::Accepted(from))).collect());
-        self.accepting = Some(Accepting { answer, waiting, started: 0, failure: interpreter.failure });
-    }
-
-    fn note_failure(&mut self, check: &Check, failure: Option<String>) {
-        if matches!(check, Check::Accept { .. })
-            && let Some(accepting) = &mut self.accepting
-        {
-            accepting.failure = failure.or(accepting.failure.take());
-        }
-    }
-
-    /// Answers the operator once every blocked partition has started, or could not.
-    fn answer_accepted(&mut self) {
-        let Some(mut accepting) = self.accepting.take() else { return };
-        let mut partitions = self.context().partitions();
-        accepting.waiting.retain(|key| match partitions.of(key) {
-            Some(assigned) if assigned.machine.is_accepting() => true,
-            Some(assigned) => {
-                accepting.started += usize::from(assigned.machine.reads());
-                false
-            }
-            None => false,
-        });
-        drop(partitions);
-        if !accepting.waiting.is_empty() {
-            self.accepting = Some(accepting);
-            return;
-        }
-        self.context().publish();
-        // The caller may have stopped waiting. The accepted offsets stay accepted.
-        accepting.answer.send(accepting.failure.map_or(Ok(accepting.started), Err)).ok();
     }
 }

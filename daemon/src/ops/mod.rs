@@ -24,6 +24,7 @@ pub mod pauses;
 pub mod policy;
 pub mod requests;
 pub mod resends;
+pub mod resets;
 pub mod retention;
 pub mod status;
 pub mod switch;

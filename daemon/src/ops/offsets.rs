@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::policy::Operation;
-use super::{OpsError, Session};
+use super::{Inner, OpsError, Session};
 use crate::base::clock::Timestamp;
 use crate::base::named::Named;
 use crate::intake::Ask;
@@ -58,10 +58,24 @@ impl Session {
         }
         // The audit row is written first, because the request counts even if it fails.
         self.parts().admin.note(self.caller.entry(Operation::AcceptOffsets, Named::name(from), "")).await?;
-        let (answer, answered) = oneshot::channel();
+        let started = self.inner.ask_consumer(|answer| Ask::Accept(from, answer), PATIENCE).await?;
+        started.map_err(OpsError::NotReady)
+    }
+}
+
+impl Inner {
+    /// Asks the consumer's thread, and waits for its answer.
+    pub(super) async fn ask_consumer<T>(
+        &self,
+        ask: impl FnOnce(oneshot::Sender<T>) -> Ask,
+        patience: Duration,
+    ) -> Result<T, OpsError> {
         let silent = || OpsError::NotReady("the Kafka consumer does not answer; see /readyz".to_owned());
-        self.parts().asks.send(Ask::Accept(from, answer)).await.map_err(|_| silent())?;
-        let answered = tokio::time::timeout(PATIENCE, answered).await;
-        answered.map_err(|_| silent())?.map_err(|_| silent())?.map_err(OpsError::NotReady)
+        let (answer, answered) = oneshot::channel();
+        let asked = async {
+            self.parts.asks.send(ask(answer)).await.ok()?;
+            answered.await.ok()
+        };
+        tokio::time::timeout(patience, asked).await.ok().flatten().ok_or_else(silent)
     }
 }

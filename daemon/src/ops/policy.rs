@@ -63,6 +63,8 @@ operations! {
     Instances "instances" Read Installation "list the instances";
     Offsets "offsets" Read Installation "see how far each partition was read";
     AcceptOffsets "accept_offsets" Operate Installation "accept offsets" audited "offsets.accept";
+    RewindOffsets "rewind_offsets" Operate Installation "read records again" audited "offsets.rewind";
+    SkipOffsets "skip_offsets" Operate Installation "leave records out" audited "offsets.skip";
     AcceptClock "accept_clock" Operate Installation "accept the clock" audited "clock.accept";
     LogLevel "log_level" Read Installation "see the log level";
     SetLogLevel "set_log_level" Operate Installation "set the log level" audited "log.level";

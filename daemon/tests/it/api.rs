@@ -105,6 +105,8 @@ pub fn requests(ids: &BTreeMap<&str, String>) -> Vec<(&'static str, &'static str
         ("get", "/instances", "/instances".into(), Value::Null),
         ("get", "/offsets", "/offsets".into(), Value::Null),
         ("post", "/offsets/accept", "/offsets/accept".into(), json!({"from": "end"})),
+        ("post", "/offsets/rewind", "/offsets/rewind".into(), json!({"to": "earliest", "dry_run": true})),
+        ("post", "/offsets/skip", "/offsets/skip".into(), json!({"to": "end", "partition": 0, "dry_run": true})),
         ("post", "/clock/accept", "/clock/accept".into(), json!({})),
         ("get", "/log_level", "/log_level".into(), Value::Null),
         ("put", "/log_level", "/log_level".into(), json!({"level": "off"})),

@@ -88,6 +88,7 @@ async fn furnished() -> Furnished {
         ("cb_pending", pending),
         ("dl_01kav9ft00zkek0kfes3qvf608", text(&letters["docs"][0]["dead_letter_id"])),
         ("key_0123456789abcdef", text(&created["key_id"])),
+        ("tasks.events", TOPIC.to_owned()),
         ("https://acme.example:443", format!("http://{}", receiver.address)),
         ("https://acme.example/callbacks", receiver.url("/callbacks")),
         ("https://acme.example/down", receiver.url("/down")),

@@ -42,6 +42,7 @@ mod receivers;
 mod requests;
 mod resend;
 mod resends;
+mod resets;
 mod rights;
 mod rotation;
 mod secrets;

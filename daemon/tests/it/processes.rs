@@ -158,6 +158,44 @@ async fn a_killed_ones_partitions_and_leases_are_taken_over() {
 }
 
 #[tokio::test]
+async fn a_rewind_moves_its_own_partitions_and_says_who_has_the_others() {
+    let mut world = World::new("rewound-by-two", Duration::ZERO).await;
+    world.join("two").await;
+    world.shared_by(0, 2).await;
+    world.produce(0, 60);
+    world.all_arrive(60).await;
+    let all_durable = async |world: &World| {
+        until("all of it is durable", async || {
+            let shown = world.daemons[0].json(&["offsets", "show"]);
+            let docs = shown["docs"].as_array()?;
+            (docs.len() == 6 && docs.iter().all(|doc| doc["watermark"] == 10)).then_some(())
+        })
+        .await;
+    };
+    all_durable(&world).await;
+    let rewound = |asked: usize| {
+        let shown = world.daemons[asked].json(&["offsets", "rewind", "--to", "earliest"]);
+        shown["docs"].as_array().unwrap().clone()
+    };
+    let first = rewound(0);
+    let (moved, others): (Vec<_>, Vec<_>) = first.iter().partition(|doc| doc["state"] == "moved");
+    assert!(!moved.is_empty() && !others.is_empty() && first.len() == 6, "{first:?}");
+    assert!(
+        others.iter().all(|doc| doc["state"] == "elsewhere" && doc["note"].as_str().unwrap().contains("(two on ")),
+        "{others:?}"
+    );
+    let named = &others[0]["partition"].to_string();
+    let refused = world.daemons[0].cli(&["offsets", "rewind", "--to", "earliest", "--partition", named]);
+    assert_eq!(refused.status.code(), Some(2), "{}", String::from_utf8_lossy(&refused.stderr));
+    let second = rewound(1);
+    assert_eq!(second.iter().filter(|doc| doc["state"] == "moved").count(), others.len(), "{second:?}");
+    all_durable(&world).await;
+    world.produce(60, 6);
+    world.all_arrive(66).await;
+    assert_eq!(world.repeats(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn joins_leaves_and_rolling_restarts_repeat_nothing() {
     let mut world = World::new("rolling", Duration::from_millis(30)).await;
     let mut sent = 0;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use callbackd::app::App;
 use callbackd::base::telemetry::LogLevel;
 use callbackd::demo::broker::Broker;
-use callbackd::intake::partition::AcceptFrom;
+use callbackd::intake::partition::{AcceptFrom, ResetTo};
 use callbackd::model::permission::{Right, Rights, TeamLimit};
 use callbackd::model::team::{AuthForm, KeyKind, Mode};
 use callbackd::ops::bulk::Which;
@@ -16,6 +16,7 @@ use callbackd::ops::endpoints::EndpointFilter;
 use callbackd::ops::keys::NewKey;
 use callbackd::ops::policy::{Denied, Operation, Subject};
 use callbackd::ops::resends::NewResend;
+use callbackd::ops::resets::ResetAsk;
 use callbackd::ops::switch::Switch;
 use callbackd::ops::teams::TeamChange;
 use callbackd::ops::tokens::NewToken;
@@ -39,6 +40,8 @@ async fn ask(session: &Session, operation: Operation) -> Result<(), OpsError> {
         Operation::Instances => session.instances().await.map(drop),
         Operation::Offsets => session.offsets().await.map(drop),
         Operation::AcceptOffsets => session.accept_offsets(AcceptFrom::End).await.map(drop),
+        Operation::RewindOffsets => session.rewind_offsets(no_partition()).await.map(drop),
+        Operation::SkipOffsets => session.skip_offsets(no_partition()).await.map(drop),
         Operation::AcceptClock => session.accept_clock().await.map(drop),
         Operation::LogLevel => session.log_level().map(drop),
         Operation::SetLogLevel => session.set_log_level("infoo").await.map(drop),
@@ -109,6 +112,12 @@ async fn ask(session: &Session, operation: Operation) -> Result<(), OpsError> {
         Operation::RevokeToken => session.revoke_token("tok_none").await.map(drop),
         Operation::Audit => session.audit(AuditFilter::default(), None, 1).await.map(drop),
     }
+}
+
+/// There is no such topic.
+fn no_partition() -> ResetAsk {
+    let topic = Some("no-topic".to_owned());
+    ResetAsk { topic, partition: Some(0), to: ResetTo::Offset(0), at_most: 0, dry_run: false }
 }
 
 /// There is no pending callback.

@@ -7,6 +7,7 @@ mod dead_letters;
 mod endpoints;
 mod pauses;
 mod resends;
+mod resets;
 mod status;
 mod teams;
 mod tokens;
@@ -23,6 +24,8 @@ pub(super) fn all() -> OpenApiRouter<Ops> {
         .routes(routes!(status::instances))
         .routes(routes!(status::offsets))
         .routes(routes!(status::accept_offsets))
+        .routes(routes!(resets::rewind_offsets))
+        .routes(routes!(resets::skip_offsets))
         .routes(routes!(status::accept_clock))
         .routes(routes!(status::log_level, status::set_log_level))
         .routes(routes!(pauses::delivery))

@@ -8,6 +8,7 @@ mod endpoints;
 pub mod names;
 mod pauses;
 mod resends;
+mod resets;
 mod status;
 mod teams;
 mod tokens;
@@ -20,6 +21,7 @@ pub use dead_letters::DeadLetterShape;
 pub use endpoints::{EndpointRetry, EndpointShape, OutcomeCount};
 pub use pauses::{DeliveryShape, PauseRequest, PauseShape, ResumedShape};
 pub use resends::{NewResendShape, ResendFilterShape, ResendPreview, ResendResume, ResendShape};
+pub use resets::{PartitionResetShape, ResetShape, RewindShape, SkipShape};
 pub use status::{Acceptance, ClockShape, InstanceShape, LogLevelShape, OffsetsShape, StartedShape, StatusShape};
 pub use teams::{
     AuthSwitch, CheckShape, KeyShape, NewKeyShape, OriginForm, Promotion, RevealedKey, Revocation, StepShape,

@@ -16,6 +16,7 @@ use crate::model::retry::Reason;
 use crate::model::state::State;
 use crate::model::team::{AuthForm, HttpPolicy, KeyKind, Mode};
 use crate::ops::endpoints::EndpointState;
+use crate::ops::resets::ResetState;
 use crate::store::resends::ResendState;
 
 macro_rules! documented {
@@ -52,6 +53,7 @@ documented! {
     LetterStateName LetterState
     EndpointStateName EndpointState
     ResendStateName ResendState
+    ResetStateName ResetState
 }
 
 fn one_of<T: Named>(all: &[T]) -> RefOr<Schema> {

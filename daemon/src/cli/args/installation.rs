@@ -1,8 +1,8 @@
 //! Arguments about how the installation works: what is paused, endpoints, offsets, instances, the clock.
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
-use super::PageArgs;
+use super::{PageArgs, whole_number};
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum DeliveryCommand {
@@ -108,6 +108,61 @@ pub(in crate::cli) enum OffsetsCommand {
         #[arg(long, value_parser = ["earliest", "committed", "end"])]
         from: String,
     },
+    /// Read records again from an earlier place. Callbacks that the store knows, pending or ended, are not sent again: only those
+    /// that it does not know are made, for example after they were lost. It is done for the partitions that the daemon reads.
+    #[command(
+        after_help = "Records that are older than retention.settled may be of callbacks that the store does not know any more; these would be sent again, so the command asks first, or needs --yes.\n\nExample:\n  callbackd offsets rewind --to 2h --dry-run"
+    )]
+    Rewind(RewindArgs),
+    /// Leave records of one partition out: read it on from a later place. The records between its watermark and that place are
+    /// never read, and their callbacks are lost, except those that are in the store already.
+    #[command(
+        after_help = "The command asks first, or needs --yes.\n\nExample:\n  callbackd offsets skip --topic tasks.events --partition 0 --to end --dry-run"
+    )]
+    Skip(SkipArgs),
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RewindArgs {
+    /// From where. How long ago (2h, 7d) or a time (RFC 3339, or a date): from the first record of that time or later. earliest:
+    /// from the first record that Kafka still holds. Or an offset, with --partition.
+    #[arg(long, value_name = "WHERE")]
+    pub(in crate::cli) to: String,
+    /// Only partitions of this topic.
+    #[arg(long)]
+    pub(in crate::cli) topic: Option<String>,
+    /// Only this partition. With several topics, it needs --topic.
+    #[arg(long, value_name = "N", value_parser = whole_number::<u32>)]
+    pub(in crate::cli) partition: Option<u32>,
+    #[command(flatten)]
+    pub(in crate::cli) consent: ConsentArgs,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct SkipArgs {
+    /// To where: the offset of the first record that is read, or how long ago (2h), or a time: the first record of that time or
+    /// later. end: only records that come from now on are read.
+    #[arg(long, value_name = "WHERE")]
+    pub(in crate::cli) to: String,
+    /// The topic of the partition. It can be left out if only one topic is read.
+    #[arg(long)]
+    pub(in crate::cli) topic: Option<String>,
+    /// The partition.
+    #[arg(long, value_name = "N", value_parser = whole_number::<u32>)]
+    pub(in crate::cli) partition: u32,
+    #[command(flatten)]
+    pub(in crate::cli) consent: ConsentArgs,
+}
+
+/// Whether a watermark is moved, and whether the user was asked.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ConsentArgs {
+    /// Move nothing. Show for each partition from where to where it would be moved, and how many records that is.
+    #[arg(long, conflicts_with = "yes")]
+    pub(in crate::cli) dry_run: bool,
+    /// Do not ask.
+    #[arg(long)]
+    pub(in crate::cli) yes: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -14,7 +14,9 @@ pub(super) use callbacks::{
     CallbacksCommand, DeadLettersCommand, ExportArgs, ExportFormat, Filters, Letters, LettersArgs, PageArgs,
     PendingArgs, ResendArgs, ResendsCommand, TasksCommand,
 };
-pub(super) use installation::{ClockCommand, DeliveryCommand, EndpointsCommand, InstancesCommand, OffsetsCommand};
+pub(super) use installation::{
+    ClockCommand, ConsentArgs, DeliveryCommand, EndpointsCommand, InstancesCommand, OffsetsCommand,
+};
 pub(super) use local::{ConfigCommand, CopyArgs, KeyringCommand, MigrateArgs, StoreCommand};
 pub(super) use teams::{AuditCommand, KeysCommand, NewTokenArgs, TeamFields, TeamsCommand, TokensCommand};
 

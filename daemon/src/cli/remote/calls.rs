@@ -292,7 +292,7 @@ pub(super) fn letter_members(letters: &Letters) -> Result<Vec<Member>, Failure> 
 }
 
 /// A time for the API. `2h` means that long before `now`; a date or a time is passed on.
-fn time(text: &str, now: Timestamp) -> Result<String, Failure> {
+pub(super) fn time(text: &str, now: Timestamp) -> Result<String, Failure> {
     if let Some(ago) = scale_callback_serve::text::duration(text) {
         // Nothing is older than time itself.
         return Ok(now.minus(ago).max(Timestamp::default()).to_string());

@@ -8,6 +8,7 @@ mod follow;
 mod letters;
 mod pending;
 mod resend;
+mod reset;
 mod views;
 
 #[cfg(test)]
@@ -16,7 +17,7 @@ pub(super) use views::LISTS;
 use std::process::ExitCode;
 
 use super::Failure;
-use super::args::{AuditCommand, CallbacksCommand, Command, DeadLettersCommand, Remote};
+use super::args::{AuditCommand, CallbacksCommand, Command, DeadLettersCommand, OffsetsCommand, Remote};
 use super::table::{Look, say};
 use client::Client;
 
@@ -39,6 +40,14 @@ pub(super) fn run(remote: &Remote, command: Command) -> Result<ExitCode, Failure
         Command::Callbacks(CallbacksCommand::Cancel(args)) => pending::run(&client, "cancel", &args),
         Command::DeadLetters(DeadLettersCommand::Resend(args)) => letters::run(&client, "resend", &args),
         Command::DeadLetters(DeadLettersCommand::Discard(args)) => letters::run(&client, "discard", &args),
+        Command::Offsets(OffsetsCommand::Rewind(args)) => {
+            let which = reset::Which { topic: args.topic, partition: args.partition };
+            reset::run(&client, "rewind", &args.to, which, &args.consent)
+        }
+        Command::Offsets(OffsetsCommand::Skip(args)) => {
+            let which = reset::Which { topic: args.topic, partition: Some(args.partition) };
+            reset::run(&client, "skip", &args.to, which, &args.consent)
+        }
         Command::Callbacks(CallbacksCommand::Payload { id, headers }) => payload(&client, &id, headers),
         command => one(&client, calls::of(command, remote.jsonl)?),
     }

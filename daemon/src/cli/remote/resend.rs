@@ -59,8 +59,7 @@ fn allowed(client: &Client, body: &Value) -> Result<u64, Failure> {
         return Ok(WITHOUT_ASKING);
     }
     let or_more = if counted["is_all"] == true { "" } else { " or more" };
-    let asks = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
-    if !asks || client.remote.json || client.remote.quiet {
+    if !may_ask(client) {
         let sentence = format!("{matched}{or_more} callbacks match; to send all of them again, add --yes");
         return Err(Failure::new(Failure::REFUSED, sentence));
     }
@@ -70,7 +69,13 @@ fn allowed(client: &Client, body: &Value) -> Result<u64, Failure> {
     Err(Failure::new(Failure::REFUSED, "nothing is sent again"))
 }
 
-fn says_yes(question: &str) -> Result<bool, Failure> {
+/// Whether a person sits at the terminal, and wants to read sentences.
+pub(super) fn may_ask(client: &Client) -> bool {
+    let is_there = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+    is_there && !client.remote.json && !client.remote.quiet
+}
+
+pub(super) fn says_yes(question: &str) -> Result<bool, Failure> {
     let failed = |error: std::io::Error| Failure::new(Failure::FAILED, format!("the answer can't be read: {error}"));
     let mut err = std::io::stderr();
     err.write_all(question.as_bytes()).and_then(|()| err.flush()).map_err(failed)?;

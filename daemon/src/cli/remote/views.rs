@@ -55,6 +55,15 @@ pub(super) const OFFSETS: [Column; 8] = [
     whole("OWNED", "owned", 3),
     time("RECORDED UP TO", "recorded_upto", 2),
 ];
+const RESETS: [Column; 7] = [
+    whole("TOPIC", "topic", 0),
+    whole("PARTITION", "partition", 0),
+    whole("STATE", "state", 0),
+    whole("FROM", "from", 0),
+    whole("TO", "to", 0),
+    whole("RECORDS", "records", 2),
+    text("NOTE", "note", 1, 16),
+];
 pub(super) const TEAMS: [Column; 5] = [
     whole("TEAM", "team_id", 0),
     text("NAME", "name", 1, 8),
@@ -149,13 +158,14 @@ pub(super) const AUDIT: [Column; 6] = [
 
 /// Every list, by the name of what it lists.
 #[cfg(test)]
-pub(in crate::cli) const LISTS: [(&str, &[Column]); 15] = [
+pub(in crate::cli) const LISTS: [(&str, &[Column]); 16] = [
     ("callbacks", &CALLBACKS),
     ("callbacks under way", &UNDER_WAY),
     ("attempts", &ATTEMPTS),
     ("dead letters", &DEAD_LETTERS),
     ("resends", &RESENDS),
     ("offsets", &OFFSETS),
+    ("resets of offsets", &RESETS),
     ("teams", &TEAMS),
     ("keys", &KEYS),
     ("endpoints", &ENDPOINTS),
@@ -177,6 +187,7 @@ pub(super) enum View {
     Task,
     Check,
     Switch,
+    Reset,
     /// Only one member of the answer.
     Member(&'static str),
 }
@@ -207,6 +218,7 @@ pub(super) fn shown(view: &View, answer: &Value, look: Look) -> String {
             titled("Dead letters", "dead_letters", &DEAD_LETTERS),
         ]),
         View::Check => joined([Some(table(&docs(answer, "steps"), &STEPS, look)), Some(verdict(answer))]),
+        View::Reset => joined([Some(table(&docs(answer, "docs"), &RESETS, look)), reset_verdict(answer)]),
         View::Switch => {
             let steps = |title, member: &str| titled_steps(title, &answer[member], look);
             joined([
@@ -255,6 +267,17 @@ fn verdict(answer: &Value) -> String {
     format!(
         "The receiver did not accept it, signed with the team's {mode} keys; the last step says what it answered.{hint}"
     )
+}
+
+/// What remains to be said of watermarks that were moved, or would be.
+fn reset_verdict(answer: &Value) -> Option<String> {
+    let is_elsewhere = answer["docs"].as_array().into_iter().flatten().any(|doc| doc["state"] == "elsewhere");
+    let sentences = [
+        (answer["dry_run"] == true).then_some("This was a dry run: nothing was moved."),
+        is_elsewhere.then_some("Partitions that are elsewhere are not moved by this daemon."),
+    ];
+    let sentences: Vec<_> = sentences.into_iter().flatten().collect();
+    (!sentences.is_empty()).then(|| sentences.join(" "))
 }
 
 fn list(columns: Columns, answer: &Value, look: Look) -> String {

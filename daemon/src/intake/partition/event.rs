@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::reset::{Reset, ResetWay};
 use crate::base::named::named;
 use crate::model::callback::Hash;
 use crate::model::offsets::Watermark;
@@ -75,6 +76,8 @@ pub enum Event {
     Fenced,
     /// An operator says from where a blocked partition starts.
     Accepted(AcceptFrom),
+    /// An operator moves the watermark.
+    Reset(Reset),
     /// The client's position, if it has one and every record that was read has been received.
     Position(Option<i64>),
     Flow(Flow),
@@ -185,13 +188,15 @@ pub enum Check {
     Accept { from: AcceptFrom, committed: Option<Committed> },
 }
 
-/// Why a partition is read from its beginning as a new log.
+/// Why a partition starts over, at another watermark.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StartOverCause {
     /// Its topic was re-created or truncated.
     LogChanged(StartOverReason),
     /// An operator accepted its offsets, which this store wrote.
     Accepted { store: Arc<str> },
+    /// An operator moved its watermark, which was at `from`.
+    Reset { way: ResetWay, from: i64 },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

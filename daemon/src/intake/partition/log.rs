@@ -2,7 +2,7 @@
 //! the beginning and the end of the log.
 
 use super::{
-    AcceptFrom, Action, Actions, Awaited, Check, Committed, LogEnds, Partition, PartitionState, StartOverCause,
+    AcceptFrom, Action, Actions, Awaited, Begin, Check, Committed, LogEnds, Partition, PartitionState, StartOverCause,
     StartOverReason,
 };
 use crate::model::callback::Hash;
@@ -60,7 +60,7 @@ impl Partition {
             Check::StartOver(reason) => {
                 let cause = StartOverCause::LogChanged(reason);
                 let action = Action::StartOver { start: ends.low, log_end: ends.high, cause };
-                self.ask(Awaited::StartedOver { accepted: false }, action)
+                self.ask(Awaited::StartedOver(Begin::NewLog), action)
             }
             Check::Accept { from, committed } => self.start_accepted(from, committed, &ends),
         }
@@ -103,7 +103,7 @@ impl Partition {
             AcceptFrom::End => high,
         };
         let action = Action::StartOver { start, log_end: high, cause: StartOverCause::Accepted { store } };
-        self.ask(Awaited::StartedOver { accepted: true }, action)
+        self.ask(Awaited::StartedOver(Begin::Accepted), action)
     }
 
     /// Row 37: the topic was re-created or truncated. Its records are new, but they are still looked up by id.

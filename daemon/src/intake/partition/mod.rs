@@ -8,11 +8,13 @@
 
 mod event;
 mod log;
+mod reset;
 
 pub use event::{
     AcceptFrom, Action, Actions, BlockReason, Check, Committed, Event, Flow, LogEnds, Place, StartOverCause,
     StartOverReason,
 };
+pub use reset::{NoReset, Reset, ResetFacts, ResetPlan, ResetTo, ResetWay, Unready, plan};
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -78,13 +80,25 @@ enum Awaited {
     Taken {
         committed: Option<Committed>,
     },
-    StartedOver {
-        accepted: bool,
-    },
+    /// An operator moves the watermark: the partition was given up, and is taken again for it.
+    TakenToReset(Reset),
+    StartedOver(Begin),
     Ends(Check),
     Moved,
     /// The partition has been given up since, so the answer no longer matters.
     Obsolete,
+}
+
+/// How a partition starts over.
+#[derive(Debug, Clone, Copy)]
+enum Begin {
+    NewLog,
+    /// An operator accepted its offsets.
+    Accepted,
+    /// An operator moved its watermark, which was at `from`.
+    Reset {
+        from: i64,
+    },
 }
 
 impl Partition {
@@ -129,7 +143,7 @@ impl Partition {
             Some(
                 Awaited::Committed { accept: Some(_) }
                     | Awaited::Ends(Check::Accept { .. })
-                    | Awaited::StartedOver { accepted: true }
+                    | Awaited::StartedOver(Begin::Accepted)
             )
         )
     }
@@ -151,6 +165,7 @@ impl Partition {
             Event::Fenced if self.reads() => self.give_up(),
             Event::OutOfRange | Event::Fenced => Actions::none(),
             Event::Accepted(from) => self.accept(from),
+            Event::Reset(reset) => self.reset(reset),
             Event::Position(position) => self.position(position),
             Event::Flow(flow) => self.flow(flow),
             Event::CommitDue { durable_upto } => self.commit(durable_upto),
@@ -193,11 +208,14 @@ impl Partition {
     }
 
     fn taken(&mut self, taken: &Taken) -> Actions {
-        let asked = |awaits: &mut Awaited| matches!(awaits, Awaited::Taken { .. } | Awaited::StartedOver { .. });
+        let asked = |awaits: &mut Awaited| {
+            matches!(awaits, Awaited::Taken { .. } | Awaited::TakenToReset(_) | Awaited::StartedOver(_))
+        };
         let committed = match self.awaits.take_if(asked) {
             Some(Awaited::Taken { committed }) => committed,
-            Some(Awaited::StartedOver { accepted }) => {
-                self.forget_log(accepted);
+            Some(Awaited::TakenToReset(reset)) => return self.taken_to_reset(reset, taken),
+            Some(Awaited::StartedOver(begin)) => {
+                self.forget_log(begin);
                 return self.start_reading(taken, Actions::none());
             }
             _ => return Actions::none(),
@@ -266,25 +284,33 @@ impl Partition {
         match self.awaits.take() {
             // The partition is not verified, or its place is not certain: it is taken again.
             Some(Awaited::Moved | Awaited::Ends(Check::OutOfRange | Check::RecordGone)) => self.give_up(),
-            Some(Awaited::StartedOver { accepted }) => {
+            Some(Awaited::StartedOver(begin)) => {
                 // The store may have started over although its answer got lost.
-                self.forget_log(accepted);
+                self.forget_log(begin);
                 self.state = PartitionState::NotTaken;
                 Actions::none()
             }
             // A blocked partition stays blocked; the others ask again at the next tick.
-            Some(Awaited::Committed { .. } | Awaited::Taken { .. } | Awaited::Ends(_) | Awaited::Obsolete) | None => {
-                Actions::none()
-            }
+            Some(
+                Awaited::Committed { .. }
+                | Awaited::Taken { .. }
+                | Awaited::TakenToReset(_)
+                | Awaited::Ends(_)
+                | Awaited::Obsolete,
+            )
+            | None => Actions::none(),
         }
     }
 
     /// The partition has another log now, so nothing that we know about the old one counts. Where an operator has accepted
-    /// its offsets, the log is the same, and what was counted as lost is not counted again.
-    fn forget_log(&mut self, accepted: bool) {
+    /// its offsets, or has moved its watermark, the log is the same: what was read or counted as lost before is not counted
+    /// as lost again.
+    fn forget_log(&mut self, begin: Begin) {
         self.committed = None;
-        if !accepted {
-            self.counted_upto = 0;
+        match begin {
+            Begin::NewLog => self.counted_upto = 0,
+            Begin::Accepted => {}
+            Begin::Reset { from } => self.counted_upto = self.counted_upto.max(from),
         }
     }
 

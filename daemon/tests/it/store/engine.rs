@@ -371,6 +371,30 @@ async fn the_watermark_rises_with_its_rows_and_only_in_our_epoch() {
 }
 
 #[tokio::test]
+async fn a_watermark_that_an_operator_moved_rises_again_from_there() {
+    for mut subject in subjects().await {
+        let epoch = subject.epoch;
+        subject.write(vec![settle(1, 7, Some(epoch), Outcome::Ok, Next::Delivered)], vec![raised(epoch, 9)]).await;
+        let taken = take(&*subject.store, subject.instance, partition()).await;
+        let log = NewLog { start: 4, log_end: 12, accepted: None };
+        let moved = subject.store.start_over(subject.instance, partition(), taken.epoch, log).await.unwrap().unwrap();
+        assert_eq!(moved.watermark, Watermark { upto: 4, seen_upto: 12, last: None }, "{}", subject.name);
+        assert!(!moved.fresh, "{}: the store has read it", subject.name);
+        let known = subject.store.known(vec![facts(1).id]).await.unwrap();
+        assert!(known[0].is_some(), "{}: what is known stays known", subject.name);
+        subject.write(vec![], vec![raised(taken.epoch, 10)]).await;
+        assert_eq!(subject.watermark().await.upto, 4, "{}: the epoch before is over", subject.name);
+        subject.write(vec![], vec![raised(moved.epoch, 6)]).await;
+        let expected = Watermark { upto: 6, seen_upto: 12, last: Some((5, [1; 32])) };
+        assert_eq!(subject.watermark().await, expected, "{}: what was seen stays seen", subject.name);
+        let log = NewLog { start: 30, log_end: 40, accepted: None };
+        let skipped = subject.store.start_over(subject.instance, partition(), moved.epoch, log).await.unwrap().unwrap();
+        assert_eq!(skipped.epoch, moved.epoch + 1, "{}", subject.name);
+        assert_eq!(subject.watermark().await, Watermark { upto: 30, seen_upto: 40, last: None }, "{}", subject.name);
+    }
+}
+
+#[tokio::test]
 async fn a_partition_that_was_never_read_tells_whether_its_cluster_is_known() {
     for mut subject in subjects().await {
         let epoch = subject.epoch;

@@ -1,3 +1,4 @@
 mod properties;
+mod resets;
 mod tables;
 mod world;

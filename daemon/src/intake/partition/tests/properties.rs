@@ -4,10 +4,11 @@
 use proptest::prelude::*;
 
 use super::world::{OURS, Op, World};
-use crate::intake::partition::AcceptFrom;
+use crate::intake::partition::{AcceptFrom, ResetWay};
 
 fn op() -> impl Strategy<Value = Op> {
     let from = prop_oneof![Just(AcceptFrom::Earliest), Just(AcceptFrom::Committed), Just(AcceptFrom::End)];
+    let way = prop_oneof![Just(ResetWay::Rewind), Just(ResetWay::Skip)];
     let who = prop_oneof![Just(OURS), Just("st_other"), Just("")];
     prop_oneof![
         6 => (0..4_i64, 0..3_i64).prop_map(|(records, gap)| Op::Append(records, gap)),
@@ -28,6 +29,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::CommitDue),
         1 => (0..8_usize).prop_map(Op::Restore),
         2 => from.prop_map(Op::Accept),
+        2 => (way, 0..30_i64).prop_map(|(way, to)| Op::Reset(way, to)),
         2 => (any::<bool>(), 0..2_000_u64).prop_map(|(hold, millis)| Op::Flow(hold, millis)),
     ]
 }

@@ -7,28 +7,28 @@ use crate::model::callback::Hash;
 use crate::model::offsets::{UNREAD, Watermark};
 use crate::store::Taken;
 
-const OURS: &str = "st_ours";
-const KNOWN: Hash = [7; 32];
+pub(super) const OURS: &str = "st_ours";
+pub(super) const KNOWN: Hash = [7; 32];
 const OTHER: Hash = [8; 32];
 
-fn list(actions: Actions) -> Vec<Action> {
+pub(super) fn list(actions: Actions) -> Vec<Action> {
     actions.into_iter().collect()
 }
 
-fn watermark(upto: i64, last: Option<i64>) -> Watermark {
+pub(super) fn watermark(upto: i64, last: Option<i64>) -> Watermark {
     Watermark { upto, seen_upto: upto, last: last.map(|offset| (offset, KNOWN)) }
 }
 
-fn taken(watermark: Watermark) -> Taken {
+pub(super) fn taken(watermark: Watermark) -> Taken {
     let fresh = watermark.upto == 0 && watermark.seen_upto == 0;
     Taken { epoch: 3, watermark, fresh, knows_cluster: !fresh, accepted: None, deaths: 0 }
 }
 
-fn committed(offset: i64, store: &str) -> Option<Committed> {
+pub(super) fn committed(offset: i64, store: &str) -> Option<Committed> {
     Some(Committed { offset, store: store.into() })
 }
 
-fn ends(low: i64, high: i64, watermark: Option<Watermark>) -> Event {
+pub(super) fn ends(low: i64, high: i64, watermark: Option<Watermark>) -> Event {
     Event::LogEnds(LogEnds { low, high, watermark })
 }
 
@@ -49,7 +49,7 @@ fn placed(watermark: Watermark) -> Partition {
 }
 
 /// A partition that has read record 9. Its watermark is 10.
-fn reading() -> Partition {
+pub(super) fn reading() -> Partition {
     let mut partition = placed(watermark(10, Some(9)));
     assert_eq!(list(partition.on(Event::Read { offset: 9, hash: KNOWN })), []);
     assert_eq!(*partition.state(), PartitionState::Reading);

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::intake::partition::{
-    AcceptFrom, Action, Committed, Event, Flow, LogEnds, Partition, PartitionState, Place, StartOverCause,
+    AcceptFrom, Action, Committed, Event, Flow, LogEnds, Partition, PartitionState, Place, Reset, ResetWay,
+    StartOverCause,
 };
 use crate::model::callback::Hash;
 use crate::model::offsets::{UNREAD, Watermark};
@@ -42,6 +43,8 @@ pub(super) enum Op {
     /// The store is restored from an older copy.
     Restore(usize),
     Accept(AcceptFrom),
+    /// An operator moves the watermark to this offset, or to the nearest one of the log.
+    Reset(ResetWay, i64),
     Flow(bool, u64),
     Revoke,
 }
@@ -70,6 +73,8 @@ pub(super) struct World {
     epoch: i64,
     row: Watermark,
     accepted: Option<String>,
+    /// The row as it was when the partition was taken last.
+    taken: Watermark,
     /// The log that the row belongs to.
     row_generation: u32,
     copies: Vec<Watermark>,
@@ -102,6 +107,7 @@ impl World {
             epoch: 0,
             row: Watermark { upto: 0, seen_upto: 0, last: None },
             accepted: None,
+            taken: Watermark { upto: 0, seen_upto: 0, last: None },
             row_generation: 0,
             copies: Vec::new(),
             held: false,
@@ -180,6 +186,10 @@ impl World {
                 }
                 self.tell(Event::Accepted(from));
             }
+            Op::Reset(way, to) => {
+                let reset = Reset { way, to: to.clamp(self.low, self.high), log_end: self.high };
+                self.tell(Event::Reset(reset));
+            }
             Op::Flow(hold, millis) => {
                 self.now += Duration::from_millis(millis);
                 let outstanding = self.outstanding.len();
@@ -245,6 +255,11 @@ impl World {
             }
             Action::Take => self.take(),
             Action::StartOver { start, log_end, cause } => {
+                if let StartOverCause::Reset { way, from } = cause {
+                    assert_eq!(way == ResetWay::Skip, start > from, "{way:?} from {from} to {start}");
+                    assert_eq!(from, self.taken.upto, "the store says from where");
+                    assert!(log_end >= self.taken.seen_upto, "what may have rows is looked up");
+                }
                 self.row = Watermark { upto: start, seen_upto: log_end, last: None };
                 self.row_generation = self.generation;
                 self.copies.clear();
@@ -274,6 +289,7 @@ impl World {
 
     fn take(&mut self) {
         self.epoch += 1;
+        self.taken = self.row;
         let fresh = self.row.upto == 0 && self.row.seen_upto == 0 && self.accepted.is_none();
         self.tell(Event::Taken(Taken {
             epoch: self.epoch,
