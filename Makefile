@@ -62,7 +62,7 @@ target/tools/.done: daemon/tests/requirements.txt
 	target/tools/bin/pip install --quiet --disable-pip-version-check --requirement daemon/tests/requirements.txt
 	@touch $@
 
-# Tools of tests: a clock that tests set, and a Kafka client that writes any bytes.
+# Tools of tests and of the ledger: a clock that is set from outside, and a Kafka client that writes any bytes.
 test-tools:
 	@command -v faketime >/dev/null || $(MAKE) --no-print-directory apt-packages APT=faketime
 	@command -v kcat >/dev/null || $(MAKE) --no-print-directory apt-packages APT=kcat
@@ -152,11 +152,11 @@ bench-resend: kafka ## Measure how fast a job sends 100,000 callbacks again, and
 
 LEDGER_SHORT := --events 5000 --duration 25 --kills 5 --patience 60
 
-ledger: kafka postgres ## Send 200,000 events through 50 kills and every outage, and compare all records (10 minutes); LEDGER="--seed 7" adds options
+ledger: kafka postgres test-tools ## Send 200,000 events through 50 kills and every outage, and compare all records (10 minutes); LEDGER="--seed 7" adds options
 	cargo build --quiet --locked --release --bin callbackd --bin ledger
 	target/release/ledger $(LEDGER)
 
-ledger-short: kafka postgres ## Run the ledger for about a minute on each store
+ledger-short: kafka postgres test-tools ## Run the ledger for about a minute on each store
 	cargo build --quiet --locked $(TEST_FLAGS) --bin callbackd --bin ledger
 	$(KAFKA) target/debug/ledger --store sqlite $(LEDGER_SHORT)
 	$(KAFKA) target/debug/ledger --store postgres $(LEDGER_SHORT)

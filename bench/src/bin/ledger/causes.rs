@@ -11,8 +11,10 @@ use super::receipts::{End, Receipt};
 pub(crate) const WINDOW: Duration = Duration::from_millis(250);
 /// On a busy machine a commit takes longer than that, but not longer than this.
 const SLOWEST_COMMIT: Duration = Duration::from_secs(1);
+/// While COMMITs are cut, a settle is written again and again. This takes longer still, but not longer than this.
+const SLOWEST_CUT_COMMIT: Duration = Duration::from_secs(5);
 /// How long a daemon needs to go on after its store, or itself, stood still.
-const AFTERMATH: Duration = Duration::from_secs(2);
+pub(crate) const AFTERMATH: Duration = Duration::from_secs(2);
 /// How long the locks of a daemon that stands still can hold others: PostgreSQL ends its transaction after 5 s, and those that wait
 /// try again after 2 s at most. If one that waited is stopped as well, its own transaction begins to hold them then.
 const BLOCKED: Duration = Duration::from_secs(8);
@@ -31,6 +33,8 @@ pub(crate) enum Cause {
     /// The same, but up to [`SLOWEST_COMMIT`] before. It counts only if the daemon told how much was unsettled, because this number
     /// bounds what its kill may repeat.
     KilledInCommit,
+    /// The same, but up to [`SLOWEST_CUT_COMMIT`] before, and COMMITs were cut meanwhile.
+    KilledInCuts,
     /// The daemon stood still (SIGSTOP) past its session and its lease.
     Paused,
     /// The store was away or stood still, and the daemon was killed or stopped before it could settle.
@@ -44,10 +48,11 @@ pub(crate) enum Cause {
 }
 
 impl Cause {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::KilledOpen,
         Self::KilledAnswered,
         Self::KilledInCommit,
+        Self::KilledInCuts,
         Self::Paused,
         Self::EndedWhileStoreAway,
         Self::StoreAway,
@@ -60,12 +65,23 @@ impl Cause {
             Self::KilledOpen => "open at a kill",
             Self::KilledAnswered => "answered at most 250 ms before a kill",
             Self::KilledInCommit => "answered up to 1 s before a kill",
+            Self::KilledInCuts => "answered up to 5 s before a kill, in cut COMMITs",
             Self::Paused => "under way at a SIGSTOP",
             Self::EndedWhileStoreAway => "unsettled at a kill or stop, with the store away",
             Self::StoreAway => "unsettled while the store was away",
             Self::StoreBlocked => "lease ended behind the locks of a stopped one",
             Self::LateAnswer => "answered at the deadline",
         }
+    }
+
+    /// Whether what was unsettled at the kill bounds how many there can be of it.
+    pub(crate) const fn is_kill(self) -> bool {
+        matches!(self, Self::KilledOpen | Self::KilledAnswered | Self::KilledInCommit | Self::KilledInCuts)
+    }
+
+    /// Whether it is the store that was away or stood still.
+    pub(crate) const fn is_store(self) -> bool {
+        matches!(self, Self::EndedWhileStoreAway | Self::StoreAway)
     }
 }
 
@@ -94,12 +110,15 @@ pub(crate) fn judge(earlier: &Receipt, later: &Receipt, incidents: &[Incident]) 
     let last = ended.unwrap_or(later.came).min(later.came);
     for (number, incident) in incidents.iter().enumerate().filter(|(_, incident)| incident.run == Some(earlier.run)) {
         // The receiver may read a request only after its sender was killed.
-        if incident.kind == Kind::Kill && incident.from <= later.came {
+        if incident.kind.is_kill() && incident.from <= later.came {
             match ended.map(|at| incident.from.saturating_duration_since(at)) {
                 None | Some(Duration::ZERO) => return Again::Repeat(Cause::KilledOpen, Some(number)),
                 Some(time) if time <= WINDOW => return Again::Repeat(Cause::KilledAnswered, Some(number)),
                 Some(time) if time <= SLOWEST_COMMIT && incident.before.is_some() => {
                     return Again::Repeat(Cause::KilledInCommit, Some(number));
+                }
+                Some(time) if time <= SLOWEST_CUT_COMMIT && incident.before.is_some() && is_cut(incidents, last) => {
+                    return Again::Repeat(Cause::KilledInCuts, Some(number));
                 }
                 Some(_) => {}
             }
@@ -109,10 +128,9 @@ pub(crate) fn judge(earlier: &Receipt, later: &Receipt, incidents: &[Incident]) 
         }
     }
     for (number, incident) in incidents.iter().enumerate() {
-        let is_away = matches!(incident.kind, Kind::StoreStop | Kind::StoreKill | Kind::StoreFreeze | Kind::Failover);
-        if is_away && overlaps(incident, earlier.came, last) {
+        if incident.kind.blocks_store() && overlaps(incident, earlier.came, last) {
             let has_ended = incidents.iter().any(|end| {
-                let ends = matches!(end.kind, Kind::Kill | Kind::Restart | Kind::Join);
+                let ends = end.kind.is_kill() || matches!(end.kind, Kind::Restart | Kind::ClockStepped | Kind::Join);
                 ends && end.run == Some(earlier.run) && end.until >= last && end.from <= later.came
             });
             let cause = if has_ended { Cause::EndedWhileStoreAway } else { Cause::StoreAway };
@@ -131,6 +149,11 @@ pub(crate) fn judge(earlier: &Receipt, later: &Receipt, incidents: &[Incident]) 
         return Again::Repeat(Cause::LateAnswer, None);
     }
     Again::Unexplained(sentence(earlier, later, incidents))
+}
+
+/// Whether COMMITs were cut when an exchange that ended then could have been settled.
+fn is_cut(incidents: &[Incident], ended: Instant) -> bool {
+    incidents.iter().any(|incident| incident.kind == Kind::Cut && overlaps(incident, ended, ended))
 }
 
 /// Whether an exchange from `came` to `ended` was under way, or not settled yet, during an incident.
@@ -152,7 +175,7 @@ pub(crate) fn sentence(earlier: &Receipt, later: &Receipt, incidents: &[Incident
             format!(" {:?} after it came", at.duration_since(earlier.came))
         }
     };
-    let killed = incidents.iter().find(|incident| incident.kind == Kind::Kill && incident.run == Some(earlier.run));
+    let killed = incidents.iter().find(|incident| incident.kind.is_kill() && incident.run == Some(earlier.run));
     let killed = killed.map_or("that was never killed".to_owned(), |kill| {
         match kill.from.checked_duration_since(earlier.came) {
             Some(after) => format!("that was killed {after:?} after the request came"),
@@ -184,7 +207,7 @@ mod tests {
     }
 
     fn incident(kind: Kind, run: u32, from: Instant, lasts: Duration) -> Incident {
-        Incident { kind, from, until: from + lasts, run: Some(run), before: None }
+        Incident { kind, from, until: from + lasts, run: Some(run), before: None, count: 0 }
     }
 
     #[test]
@@ -216,6 +239,20 @@ mod tests {
             again(End::Accepted(now + ms(1)), &[incident(Kind::Cut, 9, now, ms(400))]),
             Again::Unexplained(_)
         ));
+    }
+
+    #[test]
+    fn a_settle_that_was_cut_is_slow_only_while_commits_are_cut_and_bounded_by_what_was_unsettled() {
+        let now = Instant::now();
+        let before = Some(super::super::incidents::Before { asked: now + ms(3_900), unsettled: 1 });
+        let kill = Incident { before, ..incident(Kind::Kill, 1, now + ms(4_000), ms(500)) };
+        let cut = incident(Kind::Cut, 0, now, ms(4_500));
+        let earlier = receipt(1, 1, now, End::Accepted(now + ms(1_000)));
+        let later = receipt(2, 1, now + ms(9_000), End::Open);
+        let again = |incidents: &[Incident]| judge(&earlier, &later, incidents);
+        assert_eq!(again(&[kill.clone(), cut.clone()]), Again::Repeat(Cause::KilledInCuts, Some(0)));
+        assert!(matches!(again(std::slice::from_ref(&kill)), Again::Unexplained(_)));
+        assert!(matches!(again(&[Incident { before: None, ..kill }, cut]), Again::Unexplained(_)));
     }
 
     #[test]

@@ -13,8 +13,14 @@ use http::{HeaderMap, Method};
 use scale_callback_serve::client::{Remote, call};
 use serde_json::Value;
 
+use super::clock::WallClock;
+use super::incidents::Before;
+use super::outcomes;
 use super::producer::TOPIC;
+use super::recreated;
 
+/// The consumer group of all daemons.
+pub(crate) const GROUP: &str = "ledger";
 /// What is decided for every daemon. The sessions and leases are short, so that a short run sees them end.
 pub(crate) const SESSION: Duration = Duration::from_secs(3);
 pub(crate) const LEASE: Duration = Duration::from_secs(9);
@@ -25,6 +31,9 @@ const START: Duration = Duration::from_secs(60);
 const END: Duration = Duration::from_secs(60);
 const ANSWER: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(20);
+/// A file that can't grow beyond this is a full disk: the store's files are larger after a moment, and its index of the log of writes
+/// fits.
+const FULL: &str = "262144";
 
 /// What all daemons have in common.
 #[derive(Debug, Clone)]
@@ -32,13 +41,17 @@ pub(crate) struct Common {
     pub(crate) program: PathBuf,
     pub(crate) fault: Option<String>,
     pub(crate) servers: String,
-    /// The store's URL; "" is SQLite.
-    pub(crate) store_url: String,
+    /// The store's URL for each daemon, and a last one for a daemon that joins: each has proxies of its own. SQLite has none.
+    pub(crate) store_urls: Vec<String>,
 }
 
 pub(crate) struct Daemon {
+    /// Its place among the daemons.
+    pub(crate) number: usize,
     folder: PathBuf,
     common: Common,
+    /// The wall clock of its next run, if it is not the machine's.
+    pub(crate) clock: Option<WallClock>,
     ops: SocketAddr,
     child: Option<Child>,
     /// The number of the run that goes on, or of the last one.
@@ -50,28 +63,32 @@ impl Daemon {
     ///
     /// # Errors
     /// The operating system refuses it.
-    pub(crate) fn new(folder: &Path, common: Common, keyring: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn new(number: usize, folder: &Path, common: Common, keyring: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let ops = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let config = format!(
-            "[kafka]\nbrokers = \"{servers}\"\ngroup = \"ledger\"\ntopics = [\"{TOPIC}\"]\n\
+            "[kafka]\nbrokers = \"{servers}\"\ngroup = \"{GROUP}\"\ntopics = [\"{TOPIC}\", \"{small}\"]\n\
              [kafka.properties]\n\"session.timeout.ms\" = \"{session}\"\n\"heartbeat.interval.ms\" = \"500\"\n\
-             \"reconnect.backoff.max.ms\" = \"1000\"\n\
+             \"reconnect.backoff.max.ms\" = \"1000\"\n\"topic.metadata.refresh.interval.ms\" = \"2000\"\n\
+             [outcomes]\ntopic = \"{outcomes}\"\ndead_letters_topic = \"{letters}\"\n\
              [store]\npath = \"{folder}/store\"\nurl = \"{url}\"\n[keyring]\nfile = \"{keyring}\"\n\
              [ops]\nlisten = \"{ops}\"\n[api]\nlisten = \"\"\n\
              [deliver]\nlease = \"{lease}s\"\ntotal_timeout = \"{deadline}s\"\nhead_timeout = \"{deadline}s\"\n\
              [retry]\nfirst = \"300ms\"\ndoublings = 5\nretries = 20\nhorizon = \"10m\"\n\
              [log]\nformat = \"human\"\n[[egress.allow]]\nnet = \"127.0.0.0/8\"\n",
             servers = common.servers,
+            small = recreated::TOPIC,
+            outcomes = outcomes::TOPIC,
+            letters = outcomes::DEAD_LETTERS_TOPIC,
             session = SESSION.as_millis(),
             folder = folder.display(),
-            url = common.store_url,
+            url = common.store_urls.get(number).map_or("", String::as_str),
             keyring = keyring.display(),
             lease = LEASE.as_secs(),
             deadline = DEADLINE.as_secs(),
         );
         std::fs::write(folder.join("callbackd.toml"), config)?;
-        Ok(Self { folder: folder.to_owned(), common, ops, child: None, run: 0 })
+        Ok(Self { number, folder: folder.to_owned(), common, clock: None, ops, child: None, run: 0 })
     }
 
     /// Starts the process under this number. Its log goes to the end of a file in its folder.
@@ -79,20 +96,28 @@ impl Daemon {
     /// # Errors
     /// The operating system refuses it.
     pub(crate) fn spawn(&mut self, run: u32) -> anyhow::Result<()> {
-        let log = File::options().create(true).append(true).open(self.log())?;
-        let child = Command::new(&self.common.program)
+        let mut log = File::options().create(true).append(true).open(self.log())?;
+        let mut child = Command::new(&self.common.program)
             .args(["run", "--config"])
             .arg(self.folder.join("callbackd.toml"))
             .env("CALLBACKD_FAULT", self.common.fault.as_deref().unwrap_or_default())
             .env("CALLBACKD_DELIVER__CONTACT", format!("run={run}"))
+            .envs(self.clock.iter().flat_map(WallClock::variables))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log)
+            .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("start {}", self.common.program.display()))?;
+        let mut lines = child.stderr.take().context("the daemon's log")?;
+        // The daemon does not write the file itself, because its files may not grow at times.
+        std::thread::spawn(move || std::io::copy(&mut lines, &mut log));
         self.child = Some(child);
         self.run = run;
         Ok(())
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     pub(crate) fn log(&self) -> PathBuf {
@@ -164,10 +189,36 @@ impl Daemon {
         Ok(())
     }
 
+    /// Lets no file of the daemon grow beyond a small size, or ends this.
+    ///
+    /// # Errors
+    /// The system refuses it.
+    pub(crate) fn set_full_disk(&self, is_full: bool) -> anyhow::Result<()> {
+        let child = self.child.as_ref().context("a running daemon")?;
+        // The hard limit stays, so that the soft one can be raised again.
+        let limit = format!("--fsize={}:", if is_full { FULL } else { "unlimited" });
+        let done = Command::new("prlimit").args(["--pid", &child.id().to_string(), &limit]).status();
+        ensure!(done.context("run prlimit")?.success(), "prlimit failed");
+        Ok(())
+    }
+
     async fn page(&self, path: &str) -> anyhow::Result<String> {
         let remote = Remote::Tcp(self.ops);
         let answer = call(&remote, Method::GET, path, HeaderMap::new(), Bytes::new(), Duration::from_secs(2)).await?;
         Ok(String::from_utf8_lossy(&answer.body).into_owned())
+    }
+
+    /// Why it is not ready, if it answers now. An empty text if it is ready.
+    pub(crate) async fn troubles(&self) -> Option<String> {
+        let page: Value = serde_json::from_str(&self.page("/readyz").await.ok()?).ok()?;
+        Some(if page["ready"] == true { String::new() } else { page["troubles"].to_string() })
+    }
+
+    /// What is unsettled now, if the daemon answers. One that has just started, or that waits for its store, may not tell.
+    pub(crate) async fn before(&self) -> Option<Before> {
+        let asked = Instant::now();
+        let [unsettled] = self.metrics(["callbackd_unsettled"]).await?;
+        Some(Before { asked, unsettled: unsettled as usize })
     }
 
     /// The values of these metrics, if the daemon answers now.

@@ -14,8 +14,18 @@ pub(crate) struct Incident {
     pub(crate) until: Instant,
     /// The run of the daemon that it befell.
     pub(crate) run: Option<u32>,
-    /// What the daemon said of itself just before it was killed, if it answered.
+    /// What the daemon said of itself just before it was killed, if it answered. If the store stood still: what all daemons said
+    /// just before it went on.
     pub(crate) before: Option<Before>,
+    /// How many COMMITs were cut, or sessions terminated.
+    pub(crate) count: u64,
+}
+
+impl Incident {
+    /// An incident that is over now.
+    pub(crate) fn until_now(kind: Kind, from: Instant, run: Option<u32>) -> Self {
+        Self { kind, from, until: Instant::now(), run, before: None, count: 0 }
+    }
 }
 
 /// What a daemon said of itself before it was killed.

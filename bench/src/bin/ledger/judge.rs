@@ -1,60 +1,17 @@
-//! Compares the records: what was produced, what was received, and what is stored. Each counts for itself. Pure.
-//!
-//! A fourth record, a topic of outcomes, would be compared here beside the others.
+//! Compares the records: what was produced, what was received, what is stored, and what was published. Each counts for itself. Pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::causes::{self, Again, Cause};
+use super::causes::{self, AFTERMATH, Again};
 use super::event::{DELIVERED, Event, Fate, Mix, Receiver, Role};
+use super::findings::{Findings, Wrong};
 use super::incidents::Incident;
+use super::outcomes::Published;
 use super::plan::Kind;
 use super::produced::{Produced, Said};
 use super::receipts::Receipt;
 use super::records::{Row, Stored};
-
-/// What can be wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Wrong {
-    Lost,
-    State,
-    NotExpected,
-    SecondCallback,
-    OtherBytes,
-    NotVerified,
-    Repeat,
-    TooManyRepeats,
-    Attempts,
-    Takeover,
-    NeverSettles,
-    Trouble,
-}
-
-impl Wrong {
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Lost => "lost",
-            Self::State => "wrong state",
-            Self::NotExpected => "not expected",
-            Self::SecondCallback => "second callback",
-            Self::OtherBytes => "other bytes",
-            Self::NotVerified => "not verified",
-            Self::Repeat => "repeat without a cause",
-            Self::TooManyRepeats => "more repeats than were unsettled",
-            Self::Attempts => "wrong count of attempts",
-            Self::Takeover => "taken over too late",
-            Self::NeverSettles => "never settles",
-            Self::Trouble => "trouble",
-        }
-    }
-}
-
-/// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Violation {
-    pub(crate) wrong: Wrong,
-    pub(crate) id: String,
-    pub(crate) why: String,
-}
+use super::{producer, told};
 
 /// All records of a run.
 pub(crate) struct Books {
@@ -63,33 +20,10 @@ pub(crate) struct Books {
     pub(crate) receipts: Vec<Receipt>,
     pub(crate) refused: Vec<String>,
     pub(crate) stored: Stored,
+    pub(crate) published: Published,
+    /// The tasks of the topic that was created again.
+    pub(crate) recreated: BTreeSet<u64>,
     pub(crate) incidents: Vec<Incident>,
-}
-
-/// What came out.
-#[derive(Debug, Default)]
-pub(crate) struct Findings {
-    /// Of each fate: how many events should have it, and how many have it in the store.
-    pub(crate) fates: BTreeMap<Fate, (u64, u64)>,
-    /// Callbacks that should be delivered and whose 2xx was written.
-    pub(crate) accepted: u64,
-    pub(crate) retries: u64,
-    pub(crate) repeats: BTreeMap<Cause, u64>,
-    /// Repeats of requests that had been answered with 2xx, whatever their cause.
-    pub(crate) repeats_of_accepted: u64,
-    /// Each repeat that a fault explains, in a sentence.
-    pub(crate) explained: Vec<String>,
-    pub(crate) violations: Vec<Violation>,
-}
-
-impl Findings {
-    pub(crate) fn is_wrong(&mut self, wrong: Wrong, id: impl ToString, why: impl Into<String>) {
-        self.violations.push(Violation { wrong, id: id.to_string(), why: why.into() });
-    }
-
-    pub(crate) fn count(&self, wrong: Wrong) -> usize {
-        self.violations.iter().filter(|violation| violation.wrong == wrong).count()
-    }
 }
 
 /// Compares the records.
@@ -102,11 +36,15 @@ pub(crate) fn judge(books: &Books) -> Findings {
     for n in 0..books.produced.events() {
         event(books, n, by_task.get(&n).map_or(&[], Vec::as_slice), &mut findings);
     }
-    let beyond = by_task.keys().chain(books.stored.rows.keys()).filter(|n| **n >= books.produced.events());
-    for n in beyond {
+    for task in &books.recreated {
+        recreated(books, *task, by_task.get(task).map_or(&[], Vec::as_slice), &mut findings);
+    }
+    let is_known = |n: &u64| *n < books.produced.events() || books.recreated.contains(n);
+    for n in by_task.keys().chain(books.stored.rows.keys()).filter(|n| !is_known(n)) {
         findings.is_wrong(Wrong::NotExpected, n, "nobody produced an event of this number");
     }
     letters(books, &mut findings);
+    told::judge(&books.stored, &books.published, &mut findings);
     repeats(books, &by_task, &mut findings);
     for why in &books.refused {
         findings.is_wrong(Wrong::NotVerified, "-", why);
@@ -174,6 +112,23 @@ fn event(books: &Books, n: u64, receipts: &[&Receipt], findings: &mut Findings) 
     }
 }
 
+/// A record of the topic that was created again: each one is an event of its own, and is delivered.
+fn recreated(books: &Books, task: u64, receipts: &[&Receipt], findings: &mut Findings) {
+    let rows = books.stored.rows.get(&task).map_or(&[][..], Vec::as_slice);
+    findings.recreated.0 += 1;
+    if receipts.iter().all(|receipt| receipt.accepted().is_none()) {
+        let why = format!("of the topic that was created again: {} requests came, none was answered", receipts.len());
+        findings.is_wrong(Wrong::Lost, task, why);
+    }
+    match rows {
+        [row] if row.state == "delivered" => {
+            findings.recreated.1 += 1;
+            attempts(Receiver::Prompt, row, receipts, findings);
+        }
+        _ => findings.is_wrong(Wrong::State, task, format!("the store has {rows:?} instead of one that is delivered")),
+    }
+}
+
 /// The store must not count an attempt that did not happen. A receiver that refuses connections sees no request of some attempts.
 fn attempts(receiver: Receiver, row: &Row, receipts: &[&Receipt], findings: &mut Findings) {
     let is_seen = Receiver::LISTENING.contains(&receiver) && receiver != Receiver::Refuses;
@@ -188,11 +143,12 @@ fn letters(books: &Books, findings: &mut Findings) {
     let is_complete = books.produced.count(Said::Unknown) == 0;
     let mut found: HashMap<u64, &str> = HashMap::new();
     for letter in &books.stored.letters {
-        let Some(n) = books.produced.event_at(letter.place) else {
-            if is_complete {
+        let is_event = letter.topic == producer::TOPIC;
+        let Some(n) = books.produced.event_at(letter.place).filter(|_| is_event) else {
+            if is_complete || !is_event {
                 findings.is_wrong(
                     Wrong::NotExpected,
-                    format!("{:?}", letter.place),
+                    format!("{} {:?}", letter.topic, letter.place),
                     "a dead letter of an unknown record",
                 );
             }
@@ -221,7 +177,7 @@ fn letters(books: &Books, findings: &mut Findings) {
 }
 
 fn repeats(books: &Books, by_task: &HashMap<u64, Vec<&Receipt>>, findings: &mut Findings) {
-    let mut of_kill: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut of_incident: BTreeMap<usize, usize> = BTreeMap::new();
     for (task, receipts) in by_task {
         for (earlier, later) in receipts.iter().zip(&receipts[1..]) {
             if earlier.id != later.id {
@@ -239,28 +195,32 @@ fn repeats(books: &Books, by_task: &HashMap<u64, Vec<&Receipt>>, findings: &mut 
                     let what = causes::sentence(earlier, later, &books.incidents);
                     findings.explained.push(format!("{}: {} of task {task}: {what}\n", cause.name(), later.id));
                     findings.repeats_of_accepted += u64::from(earlier.accepted().is_some());
-                    if matches!(cause, Cause::KilledOpen | Cause::KilledAnswered | Cause::KilledInCommit) {
-                        incident.into_iter().for_each(|number| *of_kill.entry(number).or_default() += 1);
-                    }
+                    let frozen = |number: &usize| books.incidents[*number].kind == Kind::StoreFreezeLong;
+                    let bounding = incident.filter(|number| cause.is_kill() || (cause.is_store() && frozen(number)));
+                    bounding.into_iter().for_each(|number| *of_incident.entry(number).or_default() += 1);
                 }
                 Again::Unexplained(why) => findings.is_wrong(Wrong::Repeat, &later.id, format!("task {task}: {why}")),
             }
         }
     }
-    for (number, count) in of_kill {
+    for (number, count) in of_incident {
         bound(books, number, count, findings);
     }
 }
 
-/// What a kill can repeat: what was unsettled when the daemon was asked for it, and what it began between that and the kill.
+/// What a kill can repeat: what was unsettled when the daemon was asked for it, and what it began between that and the kill. What a
+/// store that stood still for long can repeat is the same of all daemons, which were asked just before it went on.
 fn bound(books: &Books, number: usize, count: usize, findings: &mut Findings) {
     let incident = &books.incidents[number];
-    debug_assert_eq!(incident.kind, Kind::Kill);
     let Some(before) = incident.before else { return };
-    let begun_later = |receipt: &&Receipt| Some(receipt.run) == incident.run && receipt.came >= before.asked;
+    let begun_later = |receipt: &&Receipt| {
+        let is_of = incident.run.is_none_or(|run| run == receipt.run);
+        is_of && receipt.came >= before.asked && receipt.came <= incident.until + AFTERMATH
+    };
     let most = before.unsettled + books.receipts.iter().filter(begun_later).count();
     if count > most {
-        let why = format!("its kill repeated {count} requests, and at most {most} were unsettled");
-        findings.is_wrong(Wrong::TooManyRepeats, format!("run {}", incident.run.unwrap_or(0)), why);
+        let why = format!("it repeated {count} requests, and at most {most} were unsettled");
+        let run = incident.run.map(|run| format!(" of run {run}")).unwrap_or_default();
+        findings.is_wrong(Wrong::TooManyRepeats, format!("{}{run}", incident.kind.name()), why);
     }
 }

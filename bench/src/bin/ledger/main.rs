@@ -1,27 +1,35 @@
 //! The ledger: produces numbered events for real daemons, injects faults by a schedule, and compares independent records of what was
-//! produced, received and stored. Run it with `make ledger`.
+//! produced, received, stored and published. Run it with `make ledger`.
 //!
-//! It never decides by the daemon's word alone: the receivers keep their own record, and the producer keeps its own.
+//! It never decides by the daemon's word alone: the receivers keep their own record, and the producer keeps its own. And it never
+//! believes in a fault that did not come: a run that misses what was planned is not valid.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints a report")]
 #![allow(clippy::disallowed_methods, reason = "no test sets the clock of a program that prints times")]
 
+mod alone;
 mod causes;
+mod clock;
 mod daemon;
 mod event;
+mod findings;
 mod incidents;
 mod inflict;
 mod judge;
 mod options;
+mod outcomes;
 mod plan;
 mod produced;
 mod producer;
 mod receipts;
 mod receiver;
 mod records;
+mod recreated;
 mod report;
 mod servers;
 mod takeover;
+mod told;
+mod valid;
 mod world;
 
 use std::process::ExitCode;
@@ -31,9 +39,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser as _;
 use event::Mix;
-use judge::{Books, Wrong};
-use options::{Options, StoreKind};
+use findings::{Findings, Wrong};
+use judge::Books;
+use options::Options;
+use plan::Step;
 use produced::Produced;
+use takeover::Takeover;
 use tokio::signal::unix::{SignalKind, signal};
 use world::World;
 
@@ -82,6 +93,9 @@ async fn run(options: Options) -> anyhow::Result<bool> {
         options.store,
         options.fault.as_ref().map(|fault| format!(", broken on purpose: {fault}")).unwrap_or_default(),
     );
+    let wanted = options.wanted(seed);
+    let steps = plan::schedule(&wanted);
+    let goals = plan::goals(&wanted, &steps);
     let world = Arc::new(World::start(&options).await?);
     println!("everything runs after {:.0} s", begun.elapsed().as_secs_f64());
     let mix = Mix { seed, slow: options.slow };
@@ -90,57 +104,81 @@ async fn run(options: Options) -> anyhow::Result<bool> {
         let world = Arc::clone(&world);
         async move { world.watch().await }
     });
-    produce_with_faults(&options, mix, &world, &produced).await?;
+    produce_with_faults(options.duration(), mix, steps, &world, &produced).await?;
     println!("produced and healed after {:.0} s", begun.elapsed().as_secs_f64());
     let quiet = records::await_quiet(&world, options.patience()).await;
     watching.abort();
     // A task that was aborted is dropped by then.
     watching.await.ok();
-    let books = Books {
-        mix,
-        produced,
-        stored: records::read(&world).await?,
-        receipts: world.receipts.taken(),
-        refused: world.receipts.refused(),
-        incidents: world.incidents.taken(),
-    };
-    let mut findings = judge::judge(&books);
+    let books = books(&world, mix, produced).await?;
     let takeovers = takeover::takeovers(mix, &books.receipts, &books.incidents);
-    for late in takeovers.iter().filter(|takeover| !takeover.is_disturbed && takeover.took > takeover::bound()) {
-        findings.is_wrong(Wrong::Takeover, format!("run {}", late.run), format!("it took {:?}", late.took));
-    }
+    let mut findings = judge::judge(&books);
+    judge_run(&takeovers, &world.incidents.troubles(), &mut findings);
     if let Err(under_way) = quiet {
         findings.is_wrong(Wrong::NeverSettles, "-", under_way);
     }
-    for trouble in world.incidents.troubles() {
-        findings.is_wrong(Wrong::Trouble, "-", trouble);
+    for missed in valid::missed(&goals, &books.incidents, &takeovers) {
+        findings.is_wrong(Wrong::NotValid, "-", missed);
     }
-    report::print(&books, &findings, &takeovers, begun.elapsed());
+    report::print(&books, &findings, &takeovers, &goals, begun.elapsed());
     let is_right = findings.violations.is_empty();
     if (!is_right || options.keep_logs)
         && let Some(world) = Arc::into_inner(world)
     {
-        let folder = world.keep_logs();
-        // The logs have the times of the wall clock, so the list of what was done has them, too.
-        std::fs::write(folder.join("faults.txt"), report::timeline(&books.incidents, SystemTime::now()))?;
-        std::fs::write(folder.join("repeats.txt"), findings.explained.concat())?;
-        println!("the daemons' logs, and a list of the faults, are in {}", folder.display());
+        keep(world, &books, &findings)?;
     }
     println!("{}: seed {seed}", if is_right { "the records agree" } else { "THE RECORDS DO NOT AGREE" });
     Ok(is_right)
 }
 
+/// Reads all records, now that nothing is under way.
+async fn books(world: &World, mix: Mix, produced: Arc<Produced>) -> anyhow::Result<Books> {
+    let stored = records::read(world).await?;
+    let wanted = told::wanted(&stored);
+    Ok(Books {
+        mix,
+        produced,
+        published: tokio::task::block_in_place(|| outcomes::read(&world.servers, wanted))?,
+        stored,
+        recreated: world.recreated.tasks(),
+        receipts: world.receipts.taken(),
+        refused: world.receipts.refused(),
+        incidents: world.incidents.taken(),
+    })
+}
+
+/// Judges what is no single callback's.
+fn judge_run(takeovers: &[Takeover], troubles: &[String], findings: &mut Findings) {
+    for late in takeovers.iter().filter(|takeover| !takeover.is_disturbed && takeover.took > takeover::bound()) {
+        findings.is_wrong(Wrong::Takeover, format!("run {}", late.run), format!("it took {:?}", late.took));
+    }
+    for trouble in troubles {
+        findings.is_wrong(Wrong::Trouble, "-", trouble);
+    }
+}
+
+/// Keeps the daemons' logs, and writes what was done and what was repeated beside them.
+fn keep(world: World, books: &Books, findings: &Findings) -> anyhow::Result<()> {
+    let folder = world.keep_logs();
+    // The logs have the times of the wall clock, so the list of what was done has them, too.
+    std::fs::write(folder.join("faults.txt"), report::timeline(&books.incidents, SystemTime::now()))?;
+    std::fs::write(folder.join("repeats.txt"), findings.explained.concat())?;
+    println!("the daemons' logs, and a list of the faults, are in {}", folder.display());
+    Ok(())
+}
+
 /// Produces the events while the schedule's faults come. Returns when all events are produced and all faults are over.
 async fn produce_with_faults(
-    options: &Options,
+    duration: Duration,
     mix: Mix,
+    steps: Vec<Step>,
     world: &Arc<World>,
     produced: &Arc<Produced>,
 ) -> anyhow::Result<()> {
     let urls = world.receivers.urls();
     let plan = Arc::new(producer::Plan {
         mix,
-        duration: options.duration(),
+        duration,
         servers: world.servers.clone(),
         produced: Arc::clone(produced),
         url_of: Box::new(move |receiver| urls.get(&receiver).cloned().unwrap_or_default()),
@@ -148,15 +186,6 @@ async fn produce_with_faults(
     });
     // Whatever ends this function ends the producers.
     let _stop = StopAtDrop(Arc::clone(&plan));
-    let wanted = plan::Wanted {
-        seed: mix.seed,
-        duration: options.duration(),
-        kills: options.kills,
-        has_postgres: options.store == StoreKind::Postgres,
-        has_several: options.daemons() > 1,
-        kinds: options.kinds(),
-        times: options.times,
-    };
     let mut producers = tokio::task::JoinSet::new();
     for produce in [producer::plain, producer::transactions] {
         let plan = Arc::clone(&plan);
@@ -164,7 +193,7 @@ async fn produce_with_faults(
     }
     let begun = tokio::time::Instant::now();
     let mut faults = tokio::task::JoinSet::new();
-    for step in plan::schedule(&wanted) {
+    for step in steps {
         let world = Arc::clone(world);
         faults.spawn(async move {
             tokio::time::sleep_until(begun + step.at).await;
@@ -180,7 +209,7 @@ async fn produce_with_faults(
         }
         anyhow::Ok(())
     };
-    match tokio::time::timeout(options.duration() + HEALING, all).await {
+    match tokio::time::timeout(duration + HEALING, all).await {
         Ok(done) => done,
         Err(_) => anyhow::bail!("the faults and the producers did not end within {HEALING:?} after the run"),
     }

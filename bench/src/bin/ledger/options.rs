@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
-use super::plan::Kind;
+use super::clock;
+use super::plan::{Kind, LONG, Wanted};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum StoreKind {
@@ -13,12 +14,13 @@ pub(crate) enum StoreKind {
     Postgres,
 }
 
-/// Produces numbered events, injects faults, and compares what was produced, received and stored.
+/// Produces numbered events, injects faults, and compares what was produced, received, stored and published.
 ///
 /// A run starts a real Kafka, a store, receivers and daemons on loopback. While events are produced, faults come by a schedule that
 /// the seed decides. Then everything is healed, and the run waits until nothing is under way. Afterwards the records are compared:
-/// what the producer was told is in Kafka, what the receivers got and answered, and what the store says of each callback. The exit
-/// status is 1 if an event is lost, has a wrong state, or came again for no reason that a fault explains.
+/// what the producer was told is in Kafka, what the receivers got and answered, what the store says of each callback, and what the
+/// daemons published to the topics of outcomes and dead letters. The exit status is 1 if an event is lost, has a wrong state, was not
+/// published, or came again for no reason that a fault explains, and also if a planned fault did not come.
 #[derive(Debug, Clone, Parser)]
 #[command(
     name = "ledger",
@@ -43,7 +45,7 @@ pub(crate) struct Options {
     /// How many times a daemon is ended by kill -9.
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub(crate) kills: usize,
-    /// The faults that come, separated by commas. The default is all that the store allows.
+    /// The faults that come, separated by commas. The default is all that the store allows, and that the duration has room for.
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_enum)]
     pub(crate) faults: Vec<Kind>,
     /// How often each of the other faults comes. The default is a number that fits the duration.
@@ -88,6 +90,11 @@ impl Options {
         if self.slow > 900 {
             return Err("--slow: a number from 0 to 900".to_owned());
         }
+        if self.kinds().contains(&Kind::ClockStepped) && clock::library().is_none() {
+            return Err(
+                "libfaketime is not installed; run make test-tools, or name other faults with --faults".to_owned()
+            );
+        }
         let daemon = self.daemon();
         if !daemon.is_file() {
             return Err(format!("{} is not there; build it with: cargo build --bin callbackd", daemon.display()));
@@ -108,8 +115,25 @@ impl Options {
         self.kafka_libs.clone().unwrap_or_else(callbackd_bench::load::kafka_libs)
     }
 
-    pub(crate) fn kinds(&self) -> Vec<Kind> {
-        if self.faults.is_empty() { Kind::ALL.to_vec() } else { self.faults.clone() }
+    fn kinds(&self) -> Vec<Kind> {
+        if self.faults.is_empty() {
+            Kind::ALL.into_iter().filter(|kind| self.duration() >= LONG || !kind.takes_long()).collect()
+        } else {
+            self.faults.clone()
+        }
+    }
+
+    /// What the schedule of faults shall hold.
+    pub(crate) fn wanted(&self, seed: u64) -> Wanted {
+        Wanted {
+            seed,
+            duration: self.duration(),
+            kills: self.kills,
+            has_postgres: self.store == StoreKind::Postgres,
+            has_several: self.daemons() > 1,
+            kinds: self.kinds(),
+            times: self.times,
+        }
     }
 
     pub(crate) fn duration(&self) -> Duration {

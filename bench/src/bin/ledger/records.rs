@@ -9,9 +9,11 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use serde_json::Value;
 
+use super::daemon::Daemon;
 use super::event::{PARTITIONS, number_of};
 use super::produced::Place;
 use super::producer::TOPIC;
+use super::recreated;
 use super::world::World;
 
 const PAUSE: Duration = Duration::from_millis(200);
@@ -26,11 +28,20 @@ pub(crate) struct Row {
     pub(crate) state: String,
     pub(crate) reason: Option<String>,
     pub(crate) attempts: u32,
+    pub(crate) revision: u32,
+}
+
+impl Row {
+    pub(crate) fn has_ended(&self) -> bool {
+        self.state != "pending"
+    }
 }
 
 /// A dead letter as the store has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Letter {
+    pub(crate) id: String,
+    pub(crate) topic: String,
     pub(crate) place: Place,
     pub(crate) reason: String,
 }
@@ -48,11 +59,7 @@ pub(crate) struct Stored {
 /// What is still under way when the time is over.
 pub(crate) async fn await_quiet(world: &World, patience: Duration) -> Result<(), String> {
     let end = Instant::now() + patience;
-    let probe: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", &world.servers)
-        .set("log_level", "0")
-        .create()
-        .map_err(|error| error.to_string())?;
+    let probe = probe(world).map_err(|error| format!("{error:#}"))?;
     loop {
         let under_way = match under_way(world, &probe).await {
             Ok(under_way) if under_way.is_empty() => return Ok(()),
@@ -66,6 +73,48 @@ pub(crate) async fn await_quiet(world: &World, patience: Duration) -> Result<(),
     }
 }
 
+/// Waits until the watermarks of the small topic are at its logs' ends, for a running daemon that nobody else holds.
+///
+/// # Errors
+/// The partitions that are not there when the time is over.
+pub(crate) async fn await_recreated(world: &World, daemon: &Daemon, patience: Duration) -> anyhow::Result<()> {
+    let end = Instant::now() + patience;
+    let probe = probe(world)?;
+    loop {
+        let behind = match daemon.api("/offsets").await {
+            Ok(offsets) => behind(&offsets, &probe, recreated::TOPIC, recreated::PARTITIONS),
+            Err(error) => Err(error),
+        };
+        match behind {
+            Ok(behind) if behind.is_empty() => return Ok(()),
+            Ok(behind) if Instant::now() >= end => anyhow::bail!(behind.join(", ")),
+            Err(error) if Instant::now() >= end => return Err(error),
+            _ => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
+
+fn probe(world: &World) -> anyhow::Result<BaseConsumer> {
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", &world.servers).set("log_level", "0");
+    client.create().context("make a consumer")
+}
+
+/// The partitions of a topic whose watermarks are not at their logs' ends.
+fn behind(offsets: &Value, probe: &BaseConsumer, topic: &str, partitions: i32) -> anyhow::Result<Vec<String>> {
+    let docs = offsets["docs"].as_array().context("a list of partitions")?;
+    let mut found = Vec::new();
+    for partition in 0..partitions {
+        let (_, end) = tokio::task::block_in_place(|| probe.fetch_watermarks(topic, partition, CALL))?;
+        let doc = docs.iter().find(|doc| doc["topic"] == topic && doc["partition"] == partition);
+        let watermark = doc.and_then(|doc| doc["watermark"].as_i64());
+        if watermark.unwrap_or(0) != end {
+            found.push(format!("the watermark of {topic}[{partition}] is at {watermark:?} of {end}"));
+        }
+    }
+    Ok(found)
+}
+
 async fn under_way(world: &World, probe: &BaseConsumer) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     let first = world.daemons.first().context("a daemon")?.lock().await;
@@ -75,14 +124,8 @@ async fn under_way(world: &World, probe: &BaseConsumer) -> anyhow::Result<Vec<St
     if pending > 0 {
         found.push(format!("{pending} callbacks are pending"));
     }
-    for partition in 0..PARTITIONS {
-        let (_, end) = tokio::task::block_in_place(|| probe.fetch_watermarks(TOPIC, partition, CALL))?;
-        let docs = offsets["docs"].as_array().context("a list of partitions")?;
-        let watermark = docs.iter().find(|doc| doc["partition"] == partition).and_then(|doc| doc["watermark"].as_i64());
-        if watermark.unwrap_or(0) != end {
-            found.push(format!("the watermark of partition {partition} is at {watermark:?} of {end}"));
-        }
-    }
+    found.extend(behind(&offsets, probe, TOPIC, PARTITIONS)?);
+    found.extend(behind(&offsets, probe, recreated::TOPIC, recreated::PARTITIONS)?);
     for daemon in &world.daemons {
         let daemon = daemon.lock().await;
         let values = daemon.metrics(["callbackd_waiting", "callbackd_unsettled"]).await;
@@ -107,14 +150,21 @@ pub(crate) async fn read(world: &World) -> anyhow::Result<Stored> {
             state: text("state").context("a callback's state")?,
             reason: text("reason"),
             attempts: u32::try_from(doc["attempts"].as_u64().context("a number of attempts")?)?,
+            revision: u32::try_from(doc["revision"].as_u64().context("a callback's revision")?)?,
         });
     }
     for doc in pages(world, "/dead_letters").await? {
-        let place = doc["topic_partition"].as_str().and_then(|name| name.strip_suffix(']')?.rsplit_once('['));
-        let partition = place.and_then(|(_, number)| number.parse().ok()).context("a dead letter's partition")?;
+        let text = |name: &str| doc[name].as_str().map(str::to_owned);
+        let partition = text("topic_partition").context("a dead letter's partition")?;
+        let named = partition.strip_suffix(']').and_then(|name| name.rsplit_once('['));
+        let (topic, number) = named.with_context(|| format!("a partition named {partition}"))?;
         let offset = doc["offset"].as_i64().context("a dead letter's offset")?;
-        let reason = doc["reason"].as_str().context("a dead letter's reason")?.to_owned();
-        stored.letters.push(Letter { place: (partition, offset), reason });
+        stored.letters.push(Letter {
+            id: text("dead_letter_id").context("a dead letter's id")?,
+            topic: topic.to_owned(),
+            place: (number.parse()?, offset),
+            reason: text("reason").context("a dead letter's reason")?,
+        });
     }
     Ok(stored)
 }

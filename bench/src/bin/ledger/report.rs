@@ -1,15 +1,17 @@
 //! Prints what came out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::causes::Cause;
 use super::event::{DELIVERED, Fate};
+use super::findings::{Findings, Wrong};
 use super::incidents::Incident;
-use super::judge::{Books, Findings, Wrong};
-use super::plan::Kind;
+use super::judge::Books;
+use super::plan::Goals;
 use super::produced::Said;
 use super::takeover::{self, Takeover};
+use super::valid;
 
 /// Violations that are printed one by one.
 const SHOWN: usize = 20;
@@ -18,7 +20,11 @@ fn line(what: &str, value: impl std::fmt::Display) {
     println!("{what:<52}{value:>10}");
 }
 
-pub(crate) fn print(books: &Books, findings: &Findings, takeovers: &[Takeover], took: Duration) {
+fn pair(what: &str, first: impl std::fmt::Display, second: impl std::fmt::Display) {
+    println!("{what:<52}{first:>10}{second:>10}");
+}
+
+pub(crate) fn print(books: &Books, findings: &Findings, takeovers: &[Takeover], goals: &Goals, took: Duration) {
     println!("\nproduced");
     for (what, said) in [
         ("acknowledged", Said::Acknowledged),
@@ -28,9 +34,14 @@ pub(crate) fn print(books: &Books, findings: &Findings, takeovers: &[Takeover], 
     ] {
         line(&format!("  {what}"), books.produced.count(said));
     }
-    println!("\nwhat must become of them                              produced    stored");
+    println!();
+    pair("what must become of them", "produced", "stored");
     for (fate, (produced, stored)) in &findings.fates {
-        println!("{:<52}{produced:>10}{stored:>10}", format!("  {}", name(*fate)));
+        pair(&format!("  {}", name(*fate)), produced, stored);
+    }
+    let (produced, stored) = findings.recreated;
+    if produced > 0 {
+        pair("  delivered, of a topic that was created again", produced, stored);
     }
     println!("\nreceived");
     line("  requests that verified", books.receipts.len());
@@ -42,19 +53,37 @@ pub(crate) fn print(books: &Books, findings: &Findings, takeovers: &[Takeover], 
         line(&format!("    {}", cause.name()), findings.repeats.get(&cause).unwrap_or(&0));
     }
     line("    of all these, answered with 2xx before", findings.repeats_of_accepted);
-    faults(&books.incidents);
+    messages(findings);
+    faults(&books.incidents, goals);
     print_takeovers(takeovers);
-    println!("\nviolations");
-    let kinds: BTreeSet<_> = findings.violations.iter().map(|violation| violation.wrong).collect();
-    for wrong in [Wrong::Lost, Wrong::State, Wrong::Repeat].into_iter().collect::<BTreeSet<_>>().union(&kinds) {
-        line(&format!("  {}", wrong.name()), findings.count(*wrong));
-    }
+    violations(findings);
     println!("\nthe run took {:.0} s", took.as_secs_f64());
     for violation in findings.violations.iter().take(SHOWN) {
         println!("WRONG ({}) {}: {}", violation.wrong.name(), violation.id, violation.why);
     }
     if findings.violations.len() > SHOWN {
         println!("... and {} more", findings.violations.len() - SHOWN);
+    }
+}
+
+fn messages(findings: &Findings) {
+    println!();
+    pair("published", "messages", "repeats");
+    let messages = &findings.messages;
+    for (what, count, repeats) in [
+        ("callbacks that ended", messages.outcomes, messages.repeated_outcomes),
+        ("dead letters", messages.letters, messages.repeated_letters),
+    ] {
+        pair(&format!("  {what}"), count, repeats);
+    }
+}
+
+fn violations(findings: &Findings) {
+    println!("\nviolations");
+    let kinds = findings.violations.iter().map(|violation| violation.wrong);
+    let always = [Wrong::Lost, Wrong::State, Wrong::Repeat, Wrong::NotTold, Wrong::Told];
+    for wrong in kinds.chain(always).collect::<BTreeSet<_>>() {
+        line(&format!("  {}", wrong.name()), findings.count(wrong));
     }
 }
 
@@ -67,19 +96,26 @@ fn name(fate: Fate) -> String {
     }
 }
 
-fn faults(incidents: &[Incident]) {
-    println!("\nfaults");
-    let mut counts: BTreeMap<Kind, usize> = BTreeMap::new();
-    for incident in incidents {
-        *counts.entry(incident.kind).or_default() += 1;
+fn faults(incidents: &[Incident], goals: &Goals) {
+    println!();
+    pair("faults", "came", "planned");
+    for (kind, planned) in &goals.times {
+        let came = incidents.iter().filter(|incident| incident.kind == *kind).count();
+        pair(&format!("  {}", kind.name()), came, planned);
     }
-    for (kind, count) in counts {
-        line(&format!("  {}", kind.name()), count);
+    for (what, count, at_least) in [
+        ("COMMITs cut", valid::cuts(incidents), goals.cuts),
+        ("sessions that were terminated", valid::terminated(incidents), goals.terminated),
+    ] {
+        if count > 0 || at_least > 0 {
+            pair(&format!("  {what}"), count, at_least);
+        }
     }
 }
 
 fn print_takeovers(takeovers: &[Takeover]) {
-    println!("\ntakeover after a kill (bound {} s)", takeover::bound().as_secs());
+    let bound = takeover::bound().as_secs_f64();
+    println!("\ntakeover after a kill");
     for (what, is_disturbed) in [("no other fault near", false), ("another fault near, so without a bound", true)] {
         let mut times: Vec<Duration> = takeovers
             .iter()
@@ -89,7 +125,8 @@ fn print_takeovers(takeovers: &[Takeover]) {
         times.sort();
         if let (Some(longest), Some(median)) = (times.last(), times.get(times.len() / 2)) {
             let (count, median, longest) = (times.len(), median.as_secs_f64(), longest.as_secs_f64());
-            println!("  {what}: {count} kills, median {median:.1} s, longest {longest:.1} s");
+            let bound = if is_disturbed { String::new() } else { format!(", bound {bound:.1} s") };
+            println!("  {what}: {count} kills, median {median:.1} s, longest {longest:.1} s{bound}");
         }
     }
 }

@@ -10,12 +10,13 @@ use super::event::{Event, Mix};
 use super::incidents::Incident;
 use super::plan::Kind;
 use super::receipts::Receipt;
+use super::recreated;
 
 /// A partition belongs to the run that sent its last record, if that was this shortly before.
 const RECENT: Duration = Duration::from_secs(2);
 
 /// A fault that was over shortly before may still have its effect.
-const NEAR: Duration = Duration::from_secs(2);
+pub(crate) const NEAR: Duration = Duration::from_secs(2);
 
 /// The longest that a takeover may last.
 pub(crate) fn bound() -> Duration {
@@ -37,10 +38,10 @@ pub(crate) fn takeovers(mix: Mix, receipts: &[Receipt], incidents: &[Incident]) 
         receipts.iter().map(|receipt| (receipt.task, Event::of(mix, receipt.task).partition())).collect();
     let first: Vec<(&Receipt, i32)> = receipts
         .iter()
-        .filter(|receipt| receipt.attempt == 1)
+        .filter(|receipt| receipt.attempt == 1 && !recreated::is_of(receipt.task))
         .map(|receipt| (receipt, partition_of[&receipt.task]))
         .collect();
-    let kills = incidents.iter().enumerate().filter(|(_, incident)| incident.kind == Kind::Kill);
+    let kills = incidents.iter().enumerate().filter(|(_, incident)| incident.kind.is_kill());
     kills
         .filter_map(|(number, kill)| {
             let run = kill.run?;
@@ -119,7 +120,7 @@ mod tests {
         };
         let same = (1..1_000).filter(|n| Event::of(MIX, *n).partition() == Event::of(MIX, 0).partition());
         let same: Vec<u64> = same.take(2).collect();
-        let kill = Incident { kind: Kind::Kill, from: at(500), until: at(700), run: Some(1), before: None };
+        let kill = Incident { kind: Kind::Kill, from: at(500), until: at(700), run: Some(1), before: None, count: 0 };
         let mut receipts = vec![receipt(same[0], 1, 100), receipt(0, 1, 200), receipt(same[1], 2, 3_000)];
         let took = |receipts: &[Receipt], incidents: &[Incident]| takeovers(MIX, receipts, incidents);
         let expected = Takeover { run: 1, took: Duration::from_millis(2_500), is_disturbed: false };
@@ -127,7 +128,7 @@ mod tests {
         receipts.push(receipt(0, 2, 9_500));
         let expected = Takeover { took: Duration::from_millis(9_000), ..expected };
         assert_eq!(took(&receipts, std::slice::from_ref(&kill)), [expected]);
-        let away = Incident { kind: Kind::StoreStop, from: at(2_000), until: at(4_000), run: None, before: None };
+        let away = Incident { kind: Kind::StoreStop, from: at(2_000), until: at(4_000), run: None, ..kill.clone() };
         assert!(took(&receipts, &[kill, away])[0].is_disturbed);
     }
 }

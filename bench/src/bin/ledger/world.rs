@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use callbackd_bench::broker::Broker;
 use scale_callback_auth::{Credential, Verifier};
-use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use tokio::sync::{Mutex, OwnedMutexGuard, RwLock, watch};
 
 use super::daemon::{Common, Daemon};
 use super::event::{TEAM, TEAM_OF_FEW_RETRIES};
@@ -17,6 +17,7 @@ use super::incidents::Incidents;
 use super::options::{Options, StoreKind};
 use super::receipts::Receipts;
 use super::receiver::Receivers;
+use super::recreated::Recreated;
 use super::servers::{self, Databases};
 
 const PAUSE: Duration = Duration::from_millis(20);
@@ -32,6 +33,9 @@ pub(crate) struct World {
     pub(crate) servers: String,
     pub(crate) receipts: Arc<Receipts>,
     pub(crate) incidents: Incidents,
+    pub(crate) recreated: Recreated,
+    /// A fault that comes alone holds it for writing, the others for reading.
+    pub(crate) alone: RwLock<()>,
     common: Common,
     runs: AtomicU32,
     pub(crate) folder: tempfile::TempDir,
@@ -47,13 +51,14 @@ impl World {
         let broker = servers::kafka(&options.kafka_libs()).await?;
         let databases = match options.store {
             StoreKind::Sqlite => None,
-            StoreKind::Postgres => Some(Databases::start().await?),
+            // A further daemon joins at times.
+            StoreKind::Postgres => Some(Databases::start(options.daemons() + 1).await?),
         };
         let common = Common {
             program: options.daemon(),
             fault: options.fault.clone(),
             servers: broker.servers(),
-            store_url: databases.as_ref().map(Databases::url).unwrap_or_default(),
+            store_urls: databases.as_ref().map(Databases::urls).unwrap_or_default(),
         };
         anyhow::ensure!(
             callbackd_bench::load::keyring(&common.program, folder.path())?,
@@ -70,12 +75,14 @@ impl World {
             broker: Mutex::new(broker),
             receipts,
             incidents: Incidents::default(),
+            recreated: Recreated::default(),
+            alone: RwLock::default(),
             common,
             runs: AtomicU32::new(0),
             folder,
         };
         for number in 0..options.daemons() {
-            let mut daemon = world.new_daemon(&format!("daemon-{number}"))?;
+            let mut daemon = world.new_daemon(number, &format!("daemon-{number}"))?;
             world.run(&mut daemon).await?;
             if number == 0 {
                 verifier.send_replace(Some(Arc::new(teams(&daemon).await?)));
@@ -85,13 +92,13 @@ impl World {
         Ok(world)
     }
 
-    /// A daemon with a folder of this name.
+    /// A daemon with this place among the daemons, and with a folder of this name.
     ///
     /// # Errors
     /// The operating system refuses it.
-    pub(crate) fn new_daemon(&self, name: &str) -> anyhow::Result<Daemon> {
+    pub(crate) fn new_daemon(&self, number: usize, name: &str) -> anyhow::Result<Daemon> {
         let folder = self.folder.path();
-        Daemon::new(&folder.join(name), self.common.clone(), &folder.join("keyring"))
+        Daemon::new(number, &folder.join(name), self.common.clone(), &folder.join("keyring"))
     }
 
     /// Begins a new run of a daemon.
@@ -115,6 +122,33 @@ impl World {
             }
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// All daemons. Waits until no other fault holds one of them.
+    pub(crate) async fn borrow_all(&self) -> Vec<OwnedMutexGuard<Daemon>> {
+        let mut all = Vec::new();
+        for daemon in &self.daemons {
+            all.push(Arc::clone(daemon).lock_owned().await);
+        }
+        all
+    }
+
+    /// Stops all these daemons at the same time.
+    ///
+    /// # Errors
+    /// One of them does not end in order.
+    pub(crate) async fn stop_all(&self, daemons: &mut [OwnedMutexGuard<Daemon>]) -> anyhow::Result<()> {
+        let stopped = futures_util::future::join_all(daemons.iter_mut().map(|daemon| daemon.stop())).await;
+        stopped.into_iter().collect()
+    }
+
+    /// Begins a new run of all these daemons.
+    ///
+    /// # Errors
+    /// One of them does not start.
+    pub(crate) async fn run_all(&self, daemons: &mut [OwnedMutexGuard<Daemon>]) -> anyhow::Result<()> {
+        let started = futures_util::future::join_all(daemons.iter_mut().map(|daemon| self.run(daemon))).await;
+        started.into_iter().collect()
     }
 
     /// Starts daemons again that have ended by themselves, as a supervisor would, and notes it. Never returns.
