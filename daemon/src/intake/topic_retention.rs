@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use tokio::sync::oneshot;
 
 use super::check::describe;
 use crate::base::stop::Stop;
@@ -19,21 +20,19 @@ pub(super) async fn watch(client: ClientConfig, topics: Vec<String>, room: Arc<B
     loop {
         let mut wait = LOOK;
         for topic in &topics {
-            let (client, name) = (client.clone(), topic.clone());
-            let settings = tokio::task::spawn_blocking(move || describe(&client, &name));
             let described = tokio::select! {
-                described = settings => described,
+                described = settings(&client, topic) => described,
                 () = stop.stopped() => return,
             };
             match described {
-                Ok(Ok(settings)) => {
+                Some(settings) => {
                     let keeps = kept(&settings);
                     if room.topic_keeps(&Arc::from(&**topic), keeps) {
                         tell(topic, keeps);
                     }
                 }
                 // What was known of it stays: settings of topics change seldom.
-                Ok(Err(_)) | Err(_) => wait = LOOK_AGAIN,
+                None => wait = LOOK_AGAIN,
             }
         }
         tokio::select! {
@@ -41,6 +40,17 @@ pub(super) async fn watch(client: ClientConfig, topics: Vec<String>, room: Arc<B
             () = stop.stopped() => return,
         }
     }
+}
+
+/// The settings of a topic; `None` if Kafka does not give them. A thread of its own asks for them: Kafka's client waits by the wall
+/// clock, and after a step of the clock it may wait for hours. Neither the runtime nor the end of the process waits for it.
+async fn settings(client: &ClientConfig, topic: &str) -> Option<Vec<(String, String)>> {
+    let (client, topic) = (client.clone(), topic.to_owned());
+    let (answer, answered) = oneshot::channel();
+    // At a stop, nobody waits for the answer.
+    let ask = move || drop(answer.send(describe(&client, &topic).ok()));
+    std::thread::Builder::new().name("topic-settings".to_owned()).spawn(ask).ok()?;
+    answered.await.ok().flatten()
 }
 
 fn tell(topic: &str, keeps: Option<Duration>) {

@@ -59,7 +59,7 @@ mod tests {
         };
         assert_eq!(one.id(), one.clone().id());
         // The store has these ids, so they stay what they are.
-        assert_eq!(one.id(), SentWithId(0), "the published vector");
+        assert_eq!(one.id(), SentWithId(-4_970_797_926_013_461_324));
         let others = [
             SentWith { team: "team_acme2".into(), ..one.clone() },
             SentWith { mode: Mode::Test, ..one.clone() },

@@ -71,6 +71,15 @@ async fn furnished() -> Furnished {
     let ended = |id: &str| process.json(&["callbacks", "get", id])["attempts"].as_u64().unwrap_or(0);
     let pending =
         until("tried", async || id_of("6583f1a2b0c4d5e6f7081921", "pending").filter(|id| ended(id) == 1)).await;
+    // With what they were sent is written soon after.
+    let request = |id: &str, pointer: &str| {
+        let attempts = process.json(&["callbacks", "attempts", id]);
+        attempts.pointer(pointer).is_some_and(serde_json::Value::is_object).then_some(())
+    };
+    until("the requests are known", async || {
+        request(&delivered, "/delivery").and_then(|()| request(&pending, "/docs/0/request"))
+    })
+    .await;
     until("abandoned", async || id_of("6583f1a2b0c4d5e6f7081922", "abandoned")).await;
     let letters = until("dead letters", async || {
         let listed = process.json(&["dead-letters", "list"]);
@@ -146,6 +155,8 @@ fn same_for_all_runs(text: &str, folder: &Path) -> String {
         (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME"),
         (r"127\.0\.0\.1:\d+", "127.0.0.1:PORT"),
         (r"mock\w*/", "CLUSTER/"),
+        (r"webhook-timestamp: \d+", "webhook-timestamp: SECONDS"),
+        (r"\[masked\]\w{4}\b", "[masked]LAST"),
         (r"(?m)^last4( +)\S+$", "last4${1}LAST"),
         (r"\b(uid|user):? ?\d+\b", "uid:N"),
         (r"[0-9.]+ GiB free, \d+ %", "N GiB free, N %"),

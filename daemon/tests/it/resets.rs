@@ -96,6 +96,7 @@ async fn offsets_rewound_repeat_nothing() {
 
     // After a restart, the store stands where Kafka's offsets stand.
     rewound(&harness, one(0, ResetTo::Offset(10))).await;
+    drop(session);
     harness.stop().await;
     harness.run(None).await;
     produce(&servers, "rewound", 4, &events(240, 8, &receiver.url("/")));
@@ -208,6 +209,7 @@ async fn what_is_skipped_is_never_sent_and_is_told() {
     };
     assert!(receiver.until(PATIENCE, |receipts| arrived(40, receipts)).await);
     at_the_end(&harness, &servers, 1).await;
+    drop(session);
     harness.stop().await;
     harness.run(None).await;
     produce(&servers, "skipped", 1, &events(44, 4, &receiver.url("/")));

@@ -83,6 +83,8 @@ fn what_is_about_a_team_is_audited_by_the_team() {
     let audited: Vec<_> = others.iter().filter_map(|operation| operation.action()).collect();
     let expected = [
         "offsets.accept",
+        "offsets.rewind",
+        "offsets.skip",
         "clock.accept",
         "log.level",
         "delivery.pause",

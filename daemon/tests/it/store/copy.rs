@@ -126,12 +126,13 @@ async fn fill(work: &mut Work) {
 fn add_many(directory: &Path) {
     let mut store = rusqlite::Connection::open(directory.join("callbackd.db")).unwrap();
     let transaction = store.transaction().unwrap();
-    let sql = "INSERT INTO settled SELECT ?1, partition_id, off, record_at, team, task, event_id, event_type, queue, test,
-                   content_hash, builder, state, reason, attempts, status, outcome, round, first_at, settled_at, revision
-               FROM settled WHERE id = ?2";
+    let columns =
+        "partition_id, off, record_at, team, task, event_id, event_type, queue, test, content_hash, builder, state,
+                   reason, attempts, status, outcome, round, first_at, settled_at, revision, sent_with";
+    let sql = format!("INSERT INTO settled (id, {columns}) SELECT ?1, {columns} FROM settled WHERE id = ?2");
     for n in 1_000..1_000 + MANY {
         let (id, like) = (facts(n).id, facts(1).id);
-        assert_eq!(transaction.execute(sql, (id.as_bytes(), like.as_bytes())).unwrap(), 1);
+        assert_eq!(transaction.execute(&sql, (id.as_bytes(), like.as_bytes())).unwrap(), 1);
     }
     transaction.commit().unwrap();
 }

@@ -486,7 +486,7 @@ async fn empty_values_and_names_are_listed_like_any_other() {
         assert_eq!(whole.letter.value, Bytes::new(), "{name}");
         assert_eq!(stores.reads.nameless_dead_letters(9).await.unwrap(), 0, "{name}: an empty name is a name");
 
-        // A callback with an empty body, an empty answer and empty names.
+        // A callback without a body, with an empty answer and empty names.
         let row = Known {
             id: CallbackId::of("", EventKey::Id("empty"), BASE),
             team: String::new(),
@@ -502,7 +502,7 @@ async fn empty_values_and_names_are_listed_like_any_other() {
             let found = stores.reads.callbacks(filter, page()).await.unwrap();
             assert_eq!(found.docs.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [row.id], "{name}");
         }
-        assert_eq!(stores.reads.body(row.id).await.unwrap(), Some(Bytes::new()), "{name}");
+        assert_eq!(stores.reads.body(row.id).await.unwrap(), None, "{name}: such a body is one that is not stored");
         assert_eq!(stores.reads.attempts(row.id).await.unwrap()[0].attempt.snippet, Bytes::new(), "{name}");
         let all = QueueAsk { which: Queues::From { team: None, at_most: 9 }, count_upto: 9 };
         let queues = stores.reads.queues(all).await.unwrap();
