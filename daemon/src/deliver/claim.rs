@@ -170,7 +170,7 @@ impl ClaimTask {
             let row = ClaimedRow { pending, token, born_at: claimed.now, born };
             if !body.is_empty() {
                 self.offering.offer(row, Ok(body)).await;
-            } else if let Err(row) = self.shelf.put(row) {
+            } else if let Some(row) = self.shelf.put(row) {
                 self.offering.give_back(row).await;
             }
         }

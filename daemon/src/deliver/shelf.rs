@@ -54,14 +54,13 @@ pub(super) fn build(offering: Offering, metrics: Arc<Metrics>) -> (Shelf, ShelfT
 
 impl Shelf {
     /// Puts a row on the shelf, or hands it back if there is no place.
-    pub(super) fn put(&self, row: ClaimedRow) -> Result<(), ClaimedRow> {
+    pub(super) fn put(&self, row: ClaimedRow) -> Option<ClaimedRow> {
         let queue = row.pending.facts.queue.clone();
         // It is counted first: the task may take it at once.
         lock(&self.waiting).add(queue.clone());
-        self.rows.try_send(row).map_err(|error| {
-            lock(&self.waiting).remove(&queue);
-            error.into_inner()
-        })
+        let refused = self.rows.try_send(row).err()?;
+        lock(&self.waiting).remove(&queue);
+        Some(refused.into_inner())
     }
 
     /// How many rows wait in all.

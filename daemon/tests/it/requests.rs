@@ -60,8 +60,8 @@ async fn what_was_sent_is_shown_after_the_settings_have_changed() {
         assert_eq!(request.url.as_deref(), Some(&*first_url));
         assert!(request.follows_default);
         assert_eq!(request.form, AuthForm::Key);
-        assert_eq!(request.signing_keys, [signing.id.clone()]);
-        assert_eq!(request.auth_keys, [auth.id.clone()]);
+        assert_eq!(request.signing_keys, std::slice::from_ref(&signing.id));
+        assert_eq!(request.auth_keys, std::slice::from_ref(&auth.id));
         assert_eq!(header(request, "webhook-id"), id);
         assert_eq!(header(request, "scale-callback-attempt"), number);
         assert_eq!(header(request, "webhook-signature"), "v1,[masked]");

@@ -136,26 +136,30 @@ impl World {
         }
     }
 
+    fn delete(&mut self, count: i64) {
+        let low = (self.low + count).min(self.high);
+        self.removed.extend(self.low..low);
+        self.low = low;
+        self.records.retain(|offset, _| *offset >= low);
+    }
+
+    fn recreate(&mut self, count: i64) {
+        (self.low, self.high) = (0, 0);
+        self.records.clear();
+        self.removed.clear();
+        self.lost.clear();
+        self.generation += 1;
+        self.append(count);
+    }
+
     pub(super) fn run(&mut self, op: Op) {
         match op {
             Op::Append(records, gap) => {
                 self.append(records);
                 self.high += gap;
             }
-            Op::Delete(count) => {
-                let low = (self.low + count).min(self.high);
-                self.removed.extend(self.low..low);
-                self.low = low;
-                self.records.retain(|offset, _| *offset >= low);
-            }
-            Op::Recreate(count) => {
-                (self.low, self.high) = (0, 0);
-                self.records.clear();
-                self.removed.clear();
-                self.lost.clear();
-                self.generation += 1;
-                self.append(count);
-            }
+            Op::Delete(count) => self.delete(count),
+            Op::Recreate(count) => self.recreate(count),
             Op::Poll => self.poll(),
             Op::OutOfRange => self.tell(Event::OutOfRange),
             Op::Answer => self.answer(),
