@@ -6,7 +6,7 @@ KAFKA := CALLBACKD_TEST_KAFKA_LIBS=$(CURDIR)/$(KAFKA_LIBS)
 # The demo and the tests share one profile. Only test builds contain the fault switches.
 TEST_FLAGS := --workspace --features callbackd/faults,scale-callback-auth/axum,scale-callback-auth/testing,scale-callback-auth/conformance
 
-.PHONY: help demo test protocol random-stores lint fmt clippy features docs deny kafka postgres prometheus test-tools receivers system-packages bench bench-gate bench-verify bench-pages bench-resend ledger ledger-short ledger-broken fuzz clean
+.PHONY: help demo test protocol random-stores lint fmt clippy features docs deny kafka postgres prometheus test-tools receivers system-packages bench bench-gate bench-verify bench-pages bench-lookups bench-resend ledger ledger-short ledger-broken fuzz clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -145,6 +145,11 @@ bench-verify: ## Compare the time of verification with the one HMAC that it need
 bench-pages: kafka ## Measure pages of a store with a million callbacks while callbackd delivers at half its speed
 	cargo build --quiet --locked --release --bin callbackd --bin pages
 	target/release/pages
+
+bench-lookups: kafka postgres ## Compare delivery with ten thousand settled rows and with millions, on each store with ten look-ups a second (up to an hour a store)
+	cargo build --quiet --locked --release --bin callbackd --bin pages
+	timeout --kill-after=60 55m target/release/pages --lookups --store sqlite
+	timeout --kill-after=60 55m target/release/pages --lookups --store postgres
 
 bench-resend: kafka ## Measure how fast a job sends 100,000 callbacks again, and how much it slows fresh ones down
 	cargo build --quiet --locked --release --bin callbackd --bin resend

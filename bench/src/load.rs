@@ -125,38 +125,68 @@ async fn get(address: SocketAddr, path: &str) -> anyhow::Result<Bytes> {
 /// The task id and the envelope of the n-th event.
 #[must_use]
 pub fn event(n: u64, address: SocketAddr) -> (String, String) {
+    event_of(TEAM, 1_764_000_000_000 + n, n, address)
+}
+
+/// The same for any team, and with an event id of any time.
+fn event_of(team: &str, at: u64, n: u64, address: SocketAddr) -> (String, String) {
     let mut seed = Seed::new(n);
     let task_id = format!("{n:024x}");
     // Several loopback addresses are several endpoints of one receiver. Another port would be another receiver.
     let url = format!("http://127.0.0.{}:{}/callbacks", 1 + n % ENDPOINTS, address.port());
     let wanted = Wanted { kind: Kind::Image, task_id: &task_id, callback_url: Some(&url), is_test: false, items: 5 };
     let task = samples::task(&wanted, &mut seed);
-    let id = samples::uuid_v7(1_764_000_000_000 + n, &mut seed);
-    (task_id, samples::envelope(TEAM, Some(&id), &task))
+    let id = samples::uuid_v7(at, &mut seed);
+    (task_id, samples::envelope(team, Some(&id), &task))
+}
+
+/// What events are like.
+#[derive(Debug, Clone)]
+pub struct Events {
+    /// Where they are produced to.
+    pub topic: String,
+    /// They are of these teams, in turns.
+    pub teams: Vec<String>,
+    /// The time in the first one's id, in milliseconds since 1970. Ten of them share a millisecond.
+    pub first_at: u64,
 }
 
 /// Produces events to Kafka.
 pub struct Source {
     producer: ThreadedProducer<DefaultProducerContext>,
     address: SocketAddr,
+    events: Option<Events>,
     next: u64,
 }
 
 impl Source {
-    /// Creates the topic.
+    /// Creates the topic of the benchmarks. Its events are those of [`event`].
     ///
     /// # Errors
     /// Kafka refuses it.
     pub async fn start(servers: &str, address: SocketAddr) -> anyhow::Result<Self> {
+        Self::create(servers, address, None).await
+    }
+
+    /// Creates a topic for events of a kind.
+    ///
+    /// # Errors
+    /// Kafka refuses it.
+    pub async fn start_with(servers: &str, address: SocketAddr, events: Events) -> anyhow::Result<Self> {
+        Self::create(servers, address, Some(events)).await
+    }
+
+    async fn create(servers: &str, address: SocketAddr, events: Option<Events>) -> anyhow::Result<Self> {
         let client: ClientConfig =
             [("bootstrap.servers", servers), ("linger.ms", "20"), ("queue.buffering.max.messages", "1000000")]
                 .into_iter()
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .collect();
         let admin: rdkafka::admin::AdminClient<rdkafka::client::DefaultClientContext> = client.create()?;
-        let topic = rdkafka::admin::NewTopic::new(TOPIC, PARTITIONS, rdkafka::admin::TopicReplication::Fixed(1));
+        let name = events.as_ref().map_or(TOPIC, |events| events.topic.as_str());
+        let topic = rdkafka::admin::NewTopic::new(name, PARTITIONS, rdkafka::admin::TopicReplication::Fixed(1));
         admin.create_topics(&[topic], &rdkafka::admin::AdminOptions::new()).await?;
-        Ok(Self { producer: client.create()?, address, next: 0 })
+        Ok(Self { producer: client.create()?, address, events, next: 0 })
     }
 
     /// Produces this many more events, and waits until Kafka has them.
@@ -176,9 +206,17 @@ impl Source {
     /// # Errors
     /// The producer refuses it.
     pub fn send(&mut self) -> anyhow::Result<()> {
-        let (key, value) = event(self.next, self.address);
+        let (topic, (key, value)) = match &self.events {
+            Some(events) => {
+                // An endpoint is one of the addresses, and each team has callbacks to all of them.
+                let team = (self.next / ENDPOINTS) as usize % events.teams.len();
+                let at = events.first_at + self.next / 10;
+                (events.topic.as_str(), event_of(&events.teams[team], at, self.next, self.address))
+            }
+            None => (TOPIC, event(self.next, self.address)),
+        };
         let partition = i32::try_from(self.next % 8)?;
-        let record = BaseRecord::to(TOPIC).partition(partition).key(&key).payload(&value);
+        let record = BaseRecord::to(topic).partition(partition).key(&key).payload(&value);
         self.producer.send(record).map_err(|(error, _)| error)?;
         self.next += 1;
         Ok(())
@@ -202,22 +240,45 @@ pub struct Daemon {
     pub socket: PathBuf,
 }
 
+/// What a daemon reads, and where it keeps its store.
+#[derive(Debug, Clone, Copy)]
+pub struct Wiring<'w> {
+    /// Kafka's addresses.
+    pub servers: &'w str,
+    /// The topic.
+    pub topic: &'w str,
+    /// The database on PostgreSQL. An empty one means SQLite, in the daemon's folder.
+    pub store_url: &'w str,
+}
+
 impl Daemon {
-    /// Starts the daemon.
+    /// Starts the daemon on the topic of the benchmarks, with a store on SQLite.
     ///
     /// # Errors
     /// The operating system refuses it.
     pub fn start(binary: &Path, folder: &Path, servers: &str) -> anyhow::Result<Self> {
+        Self::start_with(binary, folder, Wiring { servers, topic: TOPIC, store_url: "" })
+    }
+
+    /// Starts the daemon.
+    ///
+    /// # Errors
+    /// The operating system refuses it.
+    pub fn start_with(binary: &Path, folder: &Path, wiring: Wiring<'_>) -> anyhow::Result<Self> {
+        let Wiring { servers, topic, store_url } = wiring;
         let config = folder.join("callbackd.toml");
         std::fs::write(
             &config,
             format!(
-                "[kafka]\nbrokers = \"{servers}\"\ntopics = [\"{TOPIC}\"]\n[store]\npath = \"{0}/store\"\n[keyring]\nfile = \"{0}/keyring\"\n[ops]\nlisten = \"\"\n[api]\nlisten = \"\"\n[deliver]\nper_team_percent = 100\n[log]\nlevel = \"warn\"\n[[egress.allow]]\nnet = \"127.0.0.0/8\"\n",
+                "[kafka]\nbrokers = \"{servers}\"\ntopics = [\"{topic}\"]\n[store]\npath = \"{0}/store\"\nurl = \"{store_url}\"\n[keyring]\nfile = \"{0}/keyring\"\n[ops]\nlisten = \"\"\n[api]\nlisten = \"\"\n[deliver]\nper_team_percent = 100\n[log]\nlevel = \"warn\"\n[[egress.allow]]\nnet = \"127.0.0.0/8\"\n",
                 folder.display()
             ),
         )?;
+        let socket = folder.join("store/callbackd.sock");
+        // That of an earlier daemon may still be there. Whoever waits for the socket waits for this daemon's.
+        std::fs::remove_file(&socket).ok();
         let process = Process::start(Command::new(binary).args(["run", "--config"]).arg(&config))?;
-        Ok(Self { process, socket: folder.join("store/callbackd.sock") })
+        Ok(Self { process, socket })
     }
 
     /// Creates the team of the benchmarks.
@@ -225,19 +286,44 @@ impl Daemon {
     /// # Errors
     /// The daemon does not answer.
     pub async fn team(&self, binary: &Path) -> anyhow::Result<()> {
+        self.teams(binary, &[TEAM.to_owned()]).await
+    }
+
+    /// Creates teams.
+    ///
+    /// # Errors
+    /// The daemon does not answer.
+    pub async fn teams(&self, binary: &Path, ids: &[String]) -> anyhow::Result<()> {
         let end = Instant::now() + Duration::from_secs(20);
         while !self.socket.exists() {
             anyhow::ensure!(Instant::now() < end, "the daemon does not answer");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let api = format!("unix:{}", self.socket.display());
-        anyhow::ensure!(
-            Command::new(binary)
-                .args(["--api", &api, "teams", "create", TEAM])
-                .stdout(Stdio::null())
-                .status()?
-                .success()
-        );
+        for id in ids {
+            anyhow::ensure!(
+                Command::new(binary)
+                    .args(["--api", &api, "teams", "create", id])
+                    .stdout(Stdio::null())
+                    .status()?
+                    .success(),
+                "the team {id} was not created"
+            );
+        }
+        Ok(())
+    }
+
+    /// Ends the daemon as a service manager does, so that it leaves its consumer group and its store in order.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub async fn end(mut self) -> anyhow::Result<()> {
+        self.process.terminate()?;
+        let end = Instant::now() + Duration::from_secs(60);
+        while self.process.is_alive()? {
+            anyhow::ensure!(Instant::now() < end, "the daemon does not end");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         Ok(())
     }
 }

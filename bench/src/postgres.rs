@@ -23,6 +23,8 @@ pub struct Postgres {
     folder: tempfile::TempDir,
     programs: PathBuf,
     port: u16,
+    /// Settings beside those that every server has, each as `name=value`.
+    settings: Vec<String>,
     running: Option<Child>,
 }
 
@@ -32,7 +34,16 @@ impl Postgres {
     /// # Errors
     /// Something is missing; the sentence says what.
     pub fn start() -> anyhow::Result<Self> {
+        Self::start_with(Vec::new())
+    }
+
+    /// The same with settings, each as `name=value`. They take the place of the usual ones.
+    ///
+    /// # Errors
+    /// Something is missing; the sentence says what.
+    pub fn start_with(settings: Vec<String>) -> anyhow::Result<Self> {
         let mut server = Self::new()?;
+        server.settings = settings;
         let mut initdb = server.program("initdb");
         initdb.args(["--username", USER, "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions"]);
         run(initdb.arg("--pgdata").arg(server.data()))?;
@@ -44,7 +55,7 @@ impl Postgres {
         let programs = programs()?;
         let folder = tempfile::tempdir().context("create a folder for the server")?;
         let port = ports::free()?;
-        let server = Self { folder, programs, port, running: None };
+        let server = Self { folder, programs, port, settings: Vec::new(), running: None };
         if is_root() {
             run(Command::new("chown").arg("postgres").arg(server.folder.path()))?;
         }
@@ -153,6 +164,7 @@ impl Postgres {
             .args(["-c", "listen_addresses=127.0.0.1", "-c", "max_connections=400", "-c", "shared_buffers=64MB"])
             .args(["-c", &format!("port={}", self.port), "-c"])
             .arg(format!("unix_socket_directories={}", self.folder.path().display()))
+            .args(self.settings.iter().flat_map(|setting| ["-c", setting.as_str()]))
             .current_dir(self.folder.path())
             .env("DATA", self.data())
             .env("SERVER_LOG", self.folder.path().join("server.log"))

@@ -56,6 +56,16 @@ impl Process {
         Ok(line.trim_end_matches("kB").trim().parse::<f64>()? / 1024.0)
     }
 
+    /// Asks the process to end.
+    ///
+    /// # Errors
+    /// The operating system refuses it.
+    pub fn terminate(&self) -> anyhow::Result<()> {
+        let status = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status()?;
+        anyhow::ensure!(status.success(), "the process got no signal");
+        Ok(())
+    }
+
     /// Whether the process still runs.
     ///
     /// # Errors
