@@ -7,6 +7,7 @@ mod copy;
 mod days;
 mod engine;
 mod instances;
+mod month;
 mod outbox;
 mod random;
 mod reads;
