@@ -10,13 +10,17 @@ use crate::base::clock::Clock;
 use crate::base::stop::Stop;
 use crate::model::callback::CallbackId;
 use crate::store::admin::AdminStore;
-use crate::store::{EngineStore, PruneAsk, StoreError};
+use crate::store::{EngineStore, PruneAsk, Pruned, StoreError};
 
 /// Rows that are deleted in one transaction.
 const ROWS: usize = 2_000;
-/// While there is more to delete, the pause after a piece is so many times as long as the piece took. Deleting then takes
-/// a fifth of the store's writer, and keeps up with whatever the rest of it can settle.
+/// While there is more to delete, the pause after a piece is so many times as long as the piece took: deleting takes a fifth of
+/// the store's writer.
 const PAUSE: u32 = 4;
+/// The same, while rows are deleted that should have gone an hour ago: then deleting takes half of the writer, so that the store
+/// does not grow. Rows with random task ids cost about as much to delete as to write.
+const PAUSE_BEHIND: u32 = 1;
+const BEHIND: Duration = Duration::from_secs(60 * 60);
 /// The pause when nothing is left to delete.
 const REST: Duration = Duration::from_secs(60);
 
@@ -60,29 +64,32 @@ pub async fn run(
             }
         }
         let begun = Instant::now();
-        let more = match prune(&*store, &*admin, ask).await {
-            Ok((next, more)) => {
-                after = next;
-                more
+        let pause = match prune(&*store, &*admin, ask).await {
+            Ok((pruned, more)) => {
+                after = pruned.next;
+                more.then(|| if is_behind(&pruned, ask) { PAUSE_BEHIND } else { PAUSE })
             }
             Err(error) => {
                 tracing::debug!(%error, "old rows can't be deleted now; the next round tries again");
-                false
+                None
             }
         };
+        let wait = pause.map_or(REST, |pause| begun.elapsed().saturating_mul(pause).min(REST));
         tokio::select! {
-            () = tokio::time::sleep(if more { begun.elapsed().saturating_mul(PAUSE).min(REST) } else { REST }) => {}
+            () = tokio::time::sleep(wait) => {}
             () = stop.stopped() => return,
         }
     }
 }
 
-/// Deletes one piece. Where the next one begins, and whether there is more to delete.
-async fn prune(
-    store: &dyn EngineStore,
-    admin: &dyn AdminStore,
-    ask: PruneAsk,
-) -> Result<(Option<CallbackId>, bool), StoreError> {
+/// Whether the rows that were just deleted should have gone long ago. Ids without a time say nothing.
+fn is_behind(pruned: &Pruned, ask: PruneAsk) -> bool {
+    let reached = pruned.next.map(CallbackId::time).filter(|time| time.is_plausible());
+    pruned.settled > 0 && reached.is_some_and(|time| ask.settled_before.since(time) > BEHIND)
+}
+
+/// Deletes one piece. What it was, and whether there is more to delete.
+async fn prune(store: &dyn EngineStore, admin: &dyn AdminStore, ask: PruneAsk) -> Result<(Pruned, bool), StoreError> {
     let unused_since = ask.settled_before.minus(SENT_WITH);
     let pruned = store.prune(ask).await?;
     let more = pruned.more_days
@@ -93,5 +100,35 @@ async fn prune(
     if !more {
         admin.prune_sent_with(unused_since).await?;
     }
-    Ok((pruned.next, more))
+    Ok((pruned, more))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock::Timestamp;
+
+    #[test]
+    fn pruning_hurries_only_while_it_deletes_what_should_have_gone_an_hour_ago() {
+        let at = |minutes: i64| Timestamp::from_millis(1_764_000_000_000 + minutes * 60_000);
+        let id = |time: Timestamp| {
+            let mut bytes = [0; 16];
+            bytes[..6].copy_from_slice(&time.millis().to_be_bytes()[2..]);
+            CallbackId::from_bytes(bytes)
+        };
+        let ask = PruneAsk {
+            now: at(10_000),
+            settled_before: at(1_000),
+            after: None,
+            dead_letters_before: at(0),
+            event_ids_before: at(0),
+            at_most: ROWS,
+        };
+        let behind = |settled, next| is_behind(&Pruned { settled, next, ..Pruned::default() }, ask);
+        assert!(behind(1, Some(id(at(939)))));
+        assert!(!behind(1, Some(id(at(940)))), "less than an hour");
+        assert!(!behind(0, Some(id(at(1)))), "nothing was deleted there");
+        assert!(!behind(1, Some(id(Timestamp::from_millis(0)))), "an id without a time");
+        assert!(!behind(1, None), "all was looked at");
+    }
 }
