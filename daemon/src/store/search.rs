@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::base::clock::Timestamp;
+use crate::model::attempt::Outcome;
 use crate::model::callback::CallbackId;
 use crate::model::state::State;
 use crate::model::team::Mode;
@@ -126,9 +127,11 @@ impl Search {
         let (columns, status) =
             (self.table.columns(), if self.wants_status { self.table.status() } else { "CAST(NULL AS integer)" });
         let failed = match self.failed {
+            // The limit makes PostgreSQL look at the attempts of one row after the other. Without it, it may read all attempts of all days
+            // for each piece.
             Some(_) => format!(
-                "EXISTS (SELECT 1 FROM attempt WHERE attempt.id = {}.id AND attempt.outcome <> 'ok'
-                         AND attempt.begun_at >= {first} AND attempt.begun_at < {end})",
+                "coalesce((SELECT 1 = 1 FROM attempt WHERE attempt.id = {}.id AND attempt.outcome <> 'ok'
+                           AND attempt.begun_at >= {first} AND attempt.begun_at < {end} LIMIT 1), 1 = 0)",
                 self.table.name()
             ),
             None => "1 = 1".to_owned(),
@@ -168,9 +171,12 @@ fn ways(filter: &CallbackFilter, queues: Option<&HashSet<i64>>) -> Vec<(Table, B
     if filter.state == Some(State::Pending) {
         return ways;
     }
-    // Only abandoned callbacks have a reason.
-    let failed =
-        filter.reason.is_some() || filter.undelivered || filter.state.is_some_and(|state| state != State::Delivered);
+    // Only abandoned callbacks have a reason, and only delivered ones ended with the outcome ok and a 2xx.
+    let failed = filter.reason.is_some()
+        || filter.undelivered
+        || filter.state.is_some_and(|state| state != State::Delivered)
+        || filter.status.is_some_and(|status| !(200..300).contains(&status))
+        || filter.outcome.is_some_and(|outcome| outcome != Outcome::Ok);
     let few_queues = queues.filter(|queues| failed && queues.len() <= CURSORS);
     let by = match (&filter.task, few_queues, filter.reason, &filter.team, filter.state) {
         (Some(task), ..) => By::Task(task.clone()),
