@@ -31,6 +31,8 @@ const USUAL_ROOM: u32 = 1;
 const BREATH: Duration = Duration::from_millis(5);
 /// The wait while due rows have no room in their lanes.
 const NO_ROOM_WAIT: Duration = Duration::from_millis(100);
+/// The wait while the shelf has no place for rows without a body.
+const SHELF_IS_FULL: Duration = Duration::from_secs(1);
 const SWEEP: Duration = Duration::from_secs(60);
 /// The time between two looks for leases that ran out, those of instances that died among them.
 const LEASES: Duration = Duration::from_secs(1);
@@ -117,7 +119,7 @@ impl ClaimTask {
     async fn claim(&self) -> Result<Duration, StoreError> {
         let (free, rooms) = self.offering.delivery.lanes.rooms();
         // While no attempt may begin, an empty claim still shows whether the store answers.
-        let free = free.saturating_sub(self.shelf.len());
+        let free = self.shelf.leaves_of(free);
         let at_most = if self.offering.delivery.claim_gate.is_open() { free.min(ROWS) } else { 0 };
         let mut room: HashMap<QueueKey, u32> = rooms
             .into_iter()
@@ -144,8 +146,9 @@ impl ClaimTask {
         let claimed = self.store.claim(ask).await?;
         self.count(claimed.set_aside);
         let (now, next_at, taken) = (claimed.now, claimed.next_at, claimed.rows.len());
-        self.offer(claimed, born).await;
-        Ok(next_wait(at_most, taken, next_at, now))
+        let wait = next_wait(at_most, taken, next_at, now);
+        // What is given back at once must not be claimed again at once.
+        Ok(if self.offer(claimed, born).await { wait } else { wait.max(SHELF_IS_FULL) })
     }
 
     /// Counts what the claim could not take. The store has named each row that can't be read; rows for a newer program are told of
@@ -164,16 +167,20 @@ impl ClaimTask {
         }
     }
 
-    async fn offer(&self, claimed: Claimed, born: Moment) {
+    /// False if rows had to be given back because the shelf is full.
+    async fn offer(&self, claimed: Claimed, born: Moment) -> bool {
+        let mut had_places = true;
         for (pending, body) in claimed.rows {
             let Some(token) = pending.token else { continue };
             let row = ClaimedRow { pending, token, born_at: claimed.now, born };
             if !body.is_empty() {
                 self.offering.offer(row, Ok(body)).await;
             } else if let Some(row) = self.shelf.put(row) {
+                had_places = false;
                 self.offering.give_back(row).await;
             }
         }
+        had_places
     }
 }
 

@@ -11,10 +11,13 @@ use crate::base::body_budget::{BodyBudget, Share};
 use crate::base::clock::{Moment, Timestamp};
 use crate::flight::settle::Settler;
 use crate::flight::{Begin, Inflight};
-use crate::model::lease::{Lease, Right, Token};
+use crate::model::lease::{LEASE_SLACK, Lease, Right, Token};
 use crate::model::no_body::NoBody;
 use crate::model::settlement::{Change, Pending};
 use crate::schedule::Side;
+
+/// How long a reading of bodies may take.
+const READING: Duration = Duration::from_secs(20);
 
 /// A row under a lease of this instance.
 pub(super) struct ClaimedRow {
@@ -66,12 +69,20 @@ impl Offering {
         }
     }
 
+    /// Whether so little is left of the row's lease that a body which is read now may come too late.
+    pub(super) fn is_late(&self, row: &ClaimedRow) -> bool {
+        let needed = self.delivery.engine.client.total_deadline().saturating_add(LEASE_SLACK);
+        let slack = self.lease.saturating_sub(needed);
+        let left = row.born.plus(self.lease).since(Moment::now());
+        left < needed.saturating_add((slack / 2).min(READING))
+    }
+
     /// Gives the row back without an attempt.
     pub(super) async fn give_back(&self, row: ClaimedRow) {
         self.settler.submit(Change::Release { facts: row.pending.facts, token: row.token }).await;
     }
 
-    /// The body, with its place in the budget. A claim and a reading take no more than about what was free.
+    /// The body, with its place in the budget. A claim takes no more than was free, and a reading at most one body more.
     fn held(&self, body: Bytes) -> Bytes {
         match self.bodies.try_take(Share::Due, body.len()) {
             Some(room) => room.hold(body),

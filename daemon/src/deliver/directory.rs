@@ -23,6 +23,7 @@ use crate::model::pause::Pauses;
 use crate::model::retry::RetryPolicy;
 use crate::model::sent_with::SentWith;
 use crate::model::team::{AuthForm, KeyKind, KeyState, Mode, Team};
+use crate::net::target::without_userinfo;
 use crate::store::StoreError;
 use crate::store::admin::{AdminStore, KeyRow};
 
@@ -101,7 +102,7 @@ impl TeamEntry {
         let settings = || SentWith {
             team: Arc::clone(&self.team.id),
             mode,
-            url: self.team.default_url(mode).filter(|_| follows_default).map(str::to_owned),
+            url: self.team.default_url(mode).filter(|_| follows_default).map(without_userinfo),
             form,
             signing_keys: signing.signing_keys.clone(),
             auth_keys: signing.auth_keys.clone(),

@@ -54,7 +54,10 @@ impl Unrecorded {
     /// What is to be recorded, in pieces of one transaction each.
     pub(super) fn take(&self) -> Vec<Vec<SentWith>> {
         let unrecorded = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        let settings: Vec<_> = unrecorded.into_values().collect();
+        let mut settings: Vec<_> = unrecorded.into_iter().collect();
+        // Two instances write them in the same order, so that neither waits for the other.
+        settings.sort_unstable_by_key(|(id, _)| *id);
+        let settings: Vec<_> = settings.into_iter().map(|(_, settings)| settings).collect();
         settings.chunks(IN_ONE_WRITE).map(<[_]>::to_vec).collect()
     }
 }

@@ -26,8 +26,9 @@ pub struct BodyRoom {
     horizon: Duration,
     /// Bytes of bodies that the store had when it was asked last.
     stored: AtomicU64,
-    /// Bytes that went to the store since the start, and up to that question.
+    /// Bytes that went to the store since the start; those of them that are durable; and those that were when it was asked.
     added: AtomicU64,
+    durable: AtomicU64,
     added_before: AtomicU64,
     thin: AtomicU64,
     /// Queues that have used up their own budget.
@@ -44,6 +45,8 @@ impl BodyRoom {
             horizon,
             stored: AtomicU64::new(0),
             added: AtomicU64::new(0),
+            durable: AtomicU64::new(0),
+            durable: AtomicU64::new(0),
             added_before: AtomicU64::new(0),
             thin: AtomicU64::new(0),
             full: RwLock::default(),
@@ -53,7 +56,12 @@ impl BodyRoom {
 
     /// The mark that the next answer of the store is given with: it is taken before the question.
     pub fn mark(&self) -> u64 {
-        self.added.load(Ordering::SeqCst)
+        self.durable.load(Ordering::SeqCst)
+    }
+
+    /// Everything that was added is durable.
+    pub(super) fn landed(&self) {
+        self.durable.store(self.added.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 
     /// The store has so much now.
@@ -170,6 +178,8 @@ mod tests {
         let room = BodyRoom::new(40, HOUR);
         room.topic_keeps(&topic(), Some(HOUR * 26));
         assert!((0..3).all(|_| !thin(&room, park(NOW))));
+        room.landed();
+        room.landed();
         let mark = room.mark();
         assert!(thin(&room, park(NOW)));
         room.look(&Space { parked_bytes: 20, ..Space::default() }, mark);

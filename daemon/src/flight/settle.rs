@@ -152,6 +152,8 @@ impl SettleTask {
         let batch = self.watermarks_first(batch).await?;
         if !batch.is_empty() {
             let durable = batch.write(&mut self.writer).await?;
+            self.body_room.landed();
+            self.body_room.landed();
             self.landed(durable, permits);
         }
         for durable in waiting {

@@ -24,6 +24,10 @@ use crate::model::no_body::NoBody;
 const AT_ONCE: usize = 1;
 /// How long one reading may take, with the wait for its place.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a partition may bring nothing, so that one without a leader leaves time to the others.
+const QUIET: Duration = Duration::from_secs(8);
+/// How long a partition may bring nothing, so that one without a leader leaves time to the others.
+const QUIET: Duration = Duration::from_secs(8);
 /// How often it looks whether the sandbox has brought something.
 const NEXT_LOOK: Duration = Duration::from_millis(5);
 /// Records that lie farther apart are not read by one sandbox.
@@ -33,16 +37,22 @@ const BYTES: usize = 8 << 20;
 
 /// What one reading has brought so far.
 struct Reading {
-    answers: Vec<Result<Bytes, NoBody>>,
+    /// `None` where there was no time or no room to ask.
+    answers: Vec<Option<Result<Bytes, NoBody>>>,
     bytes: usize,
+    at_most: usize,
 }
 
 impl Reading {
     /// False if there is no room for another body. The first one always has room.
     fn takes(&mut self, at: usize, answer: Result<Bytes, NoBody>) -> bool {
         self.bytes = self.bytes.saturating_add(answer.as_ref().map_or(0, Bytes::len));
-        self.answers[at] = answer;
-        self.bytes < BYTES
+        self.answers[at] = Some(answer);
+        !self.is_full()
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes >= self.at_most
     }
 }
 
@@ -72,7 +82,13 @@ impl Rereader {
     /// The bodies of these callbacks, each from the record that it came from. Those that are not read in time, or would take too
     /// much memory, are `Silent`.
     pub async fn read_all(&self, wanted: &[Arc<Facts>]) -> Vec<Result<Bytes, NoBody>> {
-        let mut reading = Reading { answers: vec![Err(NoBody::Silent); wanted.len()], bytes: 0 };
+        let answers = self.read_some(wanted, BYTES).await;
+        answers.into_iter().map(|answer| answer.unwrap_or(Err(NoBody::Silent))).collect()
+    }
+
+    /// The bodies of these callbacks, until together they have so many bytes. `None` for those that were not asked for.
+    pub async fn read_some(&self, wanted: &[Arc<Facts>], at_most: usize) -> Vec<Option<Result<Bytes, NoBody>>> {
+        let mut reading = Reading { answers: vec![None; wanted.len()], bytes: 0, at_most: at_most.min(BYTES) };
         let end = Instant::now() + PATIENCE;
         let place = tokio::time::timeout_at(end, self.places.acquire()).await;
         let Ok(Ok(_place)) = place else { return reading.answers };
@@ -83,7 +99,10 @@ impl Rereader {
         for records in of_partitions.values_mut() {
             records.sort_by_key(|(_, facts)| facts.record.offset);
             let mut left = &records[..];
-            while let Some(rest) = self.read_run(left, end, &mut reading).await {
+            while !reading.is_full()
+                && Instant::now() < end
+                && let Some(rest) = self.read_run(left, end, &mut reading).await
+            {
                 left = rest;
             }
         }
@@ -100,19 +119,27 @@ impl Rereader {
         let (_, first) = left.first()?;
         let mut sandbox = self.sandboxes.sandbox(&first.record.partition, Place::Offset(first.record.offset));
         let mut looks = tokio::time::interval(NEXT_LOOK);
+        let mut quiet_until = end.min(Instant::now() + QUIET);
         loop {
-            let Some(heard) = sandbox.hear() else {
-                if Instant::now() >= end {
-                    return None;
+            let heard = match sandbox.hear() {
+                Some(Heard::Lost) => None,
+                None if Instant::now() >= quiet_until => None,
+                None => {
+                    looks.tick().await;
+                    continue;
                 }
-                looks.tick().await;
-                continue;
+                heard => heard,
             };
+            let Some(heard) = heard else {
+                left.iter().for_each(|(at, _)| reading.answers[*at] = Some(Err(NoBody::Silent)));
+                return None;
+            };
+            quiet_until = end.min(Instant::now() + QUIET);
             let offset = match &heard {
                 Heard::Record(record) => record.offset,
                 Heard::Unread(offset) => *offset,
-                Heard::End(_) => i64::MAX,
-                Heard::Lost => return None,
+                // The log ends below what is left.
+                Heard::End(_) | Heard::Lost => i64::MAX,
             };
             // Nothing of what comes lies below this offset.
             while let Some((at, _)) = left.first().filter(|(_, facts)| facts.record.offset < offset) {

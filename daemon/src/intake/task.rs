@@ -67,9 +67,9 @@ impl IntakeHandle {
     /// Reads bodies of callbacks from Kafka again.
     pub fn read_bodies(&self) -> ReadBodies {
         let rereader = self.rereader.clone();
-        Arc::new(move |wanted| {
+        Arc::new(move |wanted, at_most| {
             let rereader = rereader.clone();
-            Box::pin(async move { rereader.read_all(&wanted).await })
+            Box::pin(async move { rereader.read_some(&wanted, at_most).await })
         })
     }
 }

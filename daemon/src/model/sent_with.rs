@@ -12,7 +12,7 @@ use super::team::{AuthForm, Mode};
 pub struct SentWith {
     pub team: Arc<str>,
     pub mode: Mode,
-    /// The team's default URL, with what it holds for the receiver; `None` for the task's own URL, which stands in the body.
+    /// The team's default URL, without its user and password; `None` for the task's own URL, which stands in the body.
     pub url: Option<String>,
     pub form: AuthForm,
     /// The ids of the signing secrets, the one promoted last first.

@@ -148,6 +148,17 @@ fn byte_of(digits: &[u8]) -> Option<u8> {
     u8::try_from(value(high)? << 4 | value(low)?).ok()
 }
 
+/// The URL as it may be shown and kept: without its user and password.
+pub fn without_userinfo(url: &str) -> String {
+    match Url::parse(url) {
+        Ok(mut parsed) if !parsed.username().is_empty() || parsed.password().is_some() => {
+            let hidden = parsed.set_username("redacted").and_then(|()| parsed.set_password(None));
+            hidden.map_or_else(|()| "(not shown)".to_owned(), |()| parsed.to_string())
+        }
+        _ => url.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use secrecy::ExposeSecret as _;

@@ -12,7 +12,7 @@ use crate::model::callback::CallbackId;
 use crate::model::sent_with::SentWith;
 use crate::model::settlement::{Ended, NumberedAttempt, Rows, Settled};
 use crate::model::team::AuthForm;
-use crate::net::target::Target;
+use crate::net::target::{Target, without_userinfo};
 use crate::store::admin::KeyRow;
 
 /// In the place of what is not shown.
@@ -115,7 +115,7 @@ impl Requests<'_> {
         let own = || self.rows.pending.as_ref().and_then(|pending| pending.url.as_deref());
         let url = settings.url.as_deref().or_else(own)?;
         if self.sees_urls {
-            return Some(url.to_owned());
+            return Some(without_userinfo(url));
         }
         Target::parse(url).ok().map(|target| target.origin.to_string())
     }

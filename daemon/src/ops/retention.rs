@@ -17,16 +17,17 @@ const ROWS: usize = 2_000;
 /// While there is more to delete, the pause after a piece is so many times as long as the piece took: deleting takes a fifth of
 /// the store's writer.
 const PAUSE: u32 = 4;
-/// The same, while rows are deleted that should have gone an hour ago: then deleting takes half of the writer, so that the store
-/// does not grow. Rows with random task ids cost about as much to delete as to write.
+/// The same, while rows are deleted whose events are older than the cutoff by so much: then deleting takes half of the writer, so
+/// that the store does not grow. Callbacks are tried for a day, and go by when they ended. Rows with random task ids cost about as
+/// much to delete as to write.
 const PAUSE_BEHIND: u32 = 1;
-const BEHIND: Duration = Duration::from_secs(60 * 60);
+const BEHIND: Duration = Duration::from_secs(26 * 60 * 60);
 /// The pause when nothing is left to delete.
 const REST: Duration = Duration::from_secs(60);
 
-/// How long settings that callbacks were sent with are kept after their last use, beyond the time of what names them. Uses are
-/// recorded once a day.
-const SENT_WITH: Duration = Duration::from_secs(3 * 24 * 60 * 60);
+/// How long settings that callbacks were sent with are kept after their last use, beyond the time of what names them. An attempt may
+/// be a month older than the end of its callback, and uses are recorded once a day.
+const SENT_WITH: Duration = Duration::from_secs(40 * 24 * 60 * 60);
 
 /// How long each kind of row is kept.
 #[derive(Debug, Clone, Copy)]
@@ -109,7 +110,7 @@ mod tests {
     use crate::base::clock::Timestamp;
 
     #[test]
-    fn pruning_hurries_only_while_it_deletes_what_should_have_gone_an_hour_ago() {
+    fn pruning_hurries_only_while_it_deletes_what_should_have_gone_long_ago() {
         let at = |minutes: i64| Timestamp::from_millis(1_764_000_000_000 + minutes * 60_000);
         let id = |time: Timestamp| {
             let mut bytes = [0; 16];
@@ -117,16 +118,16 @@ mod tests {
             CallbackId::from_bytes(bytes)
         };
         let ask = PruneAsk {
-            now: at(10_000),
-            settled_before: at(1_000),
+            now: at(20_000),
+            settled_before: at(10_000),
             after: None,
             dead_letters_before: at(0),
             event_ids_before: at(0),
             at_most: ROWS,
         };
         let behind = |settled, next| is_behind(&Pruned { settled, next, ..Pruned::default() }, ask);
-        assert!(behind(1, Some(id(at(939)))));
-        assert!(!behind(1, Some(id(at(940)))), "less than an hour");
+        assert!(behind(1, Some(id(at(10_000 - 26 * 60 - 1)))));
+        assert!(!behind(1, Some(id(at(10_000 - 26 * 60)))), "little more than a day");
         assert!(!behind(0, Some(id(at(1)))), "nothing was deleted there");
         assert!(!behind(1, Some(id(Timestamp::from_millis(0)))), "an id without a time");
         assert!(!behind(1, None), "all was looked at");

@@ -41,8 +41,8 @@ async fn what_was_sent_is_shown_after_the_settings_have_changed() {
     let now = Arc::clone(&status);
     let rule = move |_: &_, _| Reply::status(now.swap(204, Ordering::SeqCst));
     let recorder = harness.recorder(Arc::new(rule)).await;
-    let first_url = recorder.url("/first?secret=1");
-    default_url(&harness, &first_url).await;
+    let first_url = recorder.url("/first?secret=1").replace("http://", "http://redacted@");
+    default_url(&harness, &first_url.replace("redacted@", "us:pass-word@")).await;
     harness.produce(&Event::new("task-default"));
     let (id, rows, _) = harness.ended("task-default").await;
     assert_eq!(rows.settled.unwrap().attempts, 2);
@@ -67,6 +67,8 @@ async fn what_was_sent_is_shown_after_the_settings_have_changed() {
         assert_eq!(header(request, "webhook-signature"), "v1,[masked]");
         assert_eq!(header(request, "scale-callback-auth"), format!("[masked]{}", auth.last4));
         assert_eq!(header(request, "host"), recorder.address.to_string());
+        assert_eq!(header(request, "authorization"), "[masked]");
+        assert!(!format!("{request:?}").contains("pass-word"), "{request:?}");
     }
 
     // The team changes its URL and its keys. What was sent stays what it was.

@@ -8,6 +8,7 @@ use super::names::{AuthFormName, HttpName, KindName, ModeName};
 use super::time;
 use crate::base::clock::Timestamp;
 use crate::model::team::{KeyState, Team};
+use crate::net::target::without_userinfo;
 use crate::ops::checks::Checked;
 use crate::ops::switch::Switched;
 use crate::ops::teams::TeamChange;
@@ -72,17 +73,6 @@ impl TeamShape {
             paused: None,
             deleted_at: time(team.deleted_at),
         }
-    }
-}
-
-/// The URL without its user and password, which are not shown.
-fn without_userinfo(url: &str) -> String {
-    match url::Url::parse(url) {
-        Ok(mut parsed) if !parsed.username().is_empty() || parsed.password().is_some() => {
-            let hidden = parsed.set_username("redacted").and_then(|()| parsed.set_password(None));
-            hidden.map_or_else(|()| "(not shown)".to_owned(), |()| parsed.to_string())
-        }
-        _ => url.to_owned(),
     }
 }
 

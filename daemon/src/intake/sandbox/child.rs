@@ -89,6 +89,18 @@ fn read(order: &Order, output: &mut impl Write) -> Result<(), String> {
         client.set(name, value);
     }
     let consumer: BaseConsumer = client.create().map_err(|error: KafkaError| error.to_string())?;
+    // The same offset of another cluster would be another record, or none.
+    if let Some(cluster) = &order.cluster
+        && consumer.client().fetch_cluster_id(CALL).as_ref() != Some(cluster)
+    {
+        return Err("the Kafka cluster is not the one that its records came from".to_owned());
+    }
+    // The same offset of another cluster would be another record, or none.
+    if let Some(cluster) = &order.cluster
+        && consumer.client().fetch_cluster_id(CALL).as_ref() != Some(cluster)
+    {
+        return Err("the Kafka cluster is not the one that its records came from".to_owned());
+    }
     let ends = consumer.fetch_watermarks(&order.topic, order.partition, CALL);
     let (log_begin, log_end) = ends.map_err(|error| error.to_string())?;
     let from = order.from.unwrap_or(log_begin);
@@ -123,7 +135,13 @@ fn read(order: &Order, output: &mut impl Write) -> Result<(), String> {
             }
             // The rest are control records, or records of transactions that are open or were aborted.
             Some(Err(KafkaError::PartitionEOF(_))) => break,
-            Some(Err(KafkaError::MessageConsumption(Code::AutoOffsetReset | Code::OffsetOutOfRange))) => break,
+            // Records were deleted meanwhile. Where single records are wanted, another sandbox finds those that are left.
+            Some(Err(KafkaError::MessageConsumption(Code::AutoOffsetReset | Code::OffsetOutOfRange))) => {
+                if order.or_from_beginning {
+                    return Err("Kafka has deleted records meanwhile".to_owned());
+                }
+                break;
+            }
             Some(Err(KafkaError::MessageConsumptionFatal(code))) => return Err(code.to_string()),
             Some(Err(_)) | None if last.elapsed() > SILENCE => return Err("Kafka brings nothing".to_owned()),
             // The client tries again by itself.

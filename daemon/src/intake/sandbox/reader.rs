@@ -296,6 +296,8 @@ impl Reader {
     fn start(&self, from: Option<i64>, only_one: bool) -> std::io::Result<ChildStdout> {
         let order = Order {
             client: self.sandboxes.client.clone(),
+            cluster: (!self.sandboxes.after_deaths).then(|| self.partition.cluster.to_string()),
+            cluster: (!self.sandboxes.after_deaths).then(|| self.partition.cluster.to_string()),
             topic: self.partition.topic.to_string(),
             partition: self.partition.number,
             from,
