@@ -46,7 +46,6 @@ impl BodyRoom {
             stored: AtomicU64::new(0),
             added: AtomicU64::new(0),
             durable: AtomicU64::new(0),
-            durable: AtomicU64::new(0),
             added_before: AtomicU64::new(0),
             thin: AtomicU64::new(0),
             full: RwLock::default(),
@@ -178,7 +177,6 @@ mod tests {
         let room = BodyRoom::new(40, HOUR);
         room.topic_keeps(&topic(), Some(HOUR * 26));
         assert!((0..3).all(|_| !thin(&room, park(NOW))));
-        room.landed();
         room.landed();
         let mark = room.mark();
         assert!(thin(&room, park(NOW)));

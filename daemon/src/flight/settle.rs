@@ -153,7 +153,6 @@ impl SettleTask {
         if !batch.is_empty() {
             let durable = batch.write(&mut self.writer).await?;
             self.body_room.landed();
-            self.body_room.landed();
             self.landed(durable, permits);
         }
         for durable in waiting {

@@ -26,8 +26,6 @@ const AT_ONCE: usize = 1;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a partition may bring nothing, so that one without a leader leaves time to the others.
 const QUIET: Duration = Duration::from_secs(8);
-/// How long a partition may bring nothing, so that one without a leader leaves time to the others.
-const QUIET: Duration = Duration::from_secs(8);
 /// How often it looks whether the sandbox has brought something.
 const NEXT_LOOK: Duration = Duration::from_millis(5);
 /// Records that lie farther apart are not read by one sandbox.

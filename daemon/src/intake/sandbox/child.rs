@@ -95,12 +95,6 @@ fn read(order: &Order, output: &mut impl Write) -> Result<(), String> {
     {
         return Err("the Kafka cluster is not the one that its records came from".to_owned());
     }
-    // The same offset of another cluster would be another record, or none.
-    if let Some(cluster) = &order.cluster
-        && consumer.client().fetch_cluster_id(CALL).as_ref() != Some(cluster)
-    {
-        return Err("the Kafka cluster is not the one that its records came from".to_owned());
-    }
     let ends = consumer.fetch_watermarks(&order.topic, order.partition, CALL);
     let (log_begin, log_end) = ends.map_err(|error| error.to_string())?;
     let from = order.from.unwrap_or(log_begin);

@@ -17,8 +17,6 @@ pub(super) struct Order {
     pub(super) client: BTreeMap<String, String>,
     /// The id of the cluster that the partition is of, where another one must not be read.
     pub(super) cluster: Option<String>,
-    /// The id of the cluster that the partition is of, where another one must not be read.
-    pub(super) cluster: Option<String>,
     pub(super) topic: String,
     pub(super) partition: i32,
     /// `None`: from the beginning of the log.

@@ -297,7 +297,6 @@ impl Reader {
         let order = Order {
             client: self.sandboxes.client.clone(),
             cluster: (!self.sandboxes.after_deaths).then(|| self.partition.cluster.to_string()),
-            cluster: (!self.sandboxes.after_deaths).then(|| self.partition.cluster.to_string()),
             topic: self.partition.topic.to_string(),
             partition: self.partition.number,
             from,
