@@ -64,8 +64,10 @@ fn known(n: u64) -> Known {
     let mode = if seed.below(4) == 0 { Mode::Test } else { Mode::Live };
     let timestamp = if seed.below(8) == 0 { at / 1_000 } else { at };
     let id = CallbackId::of(&team, EventKey::Id(&format!("event {n}")), timestamp);
+    // A delivery was answered with a 2xx.
+    let any = if state == State::Delivered { 1 } else { 3 };
     let status =
-        (state != State::Pending && seed.below(2) == 0).then_some(200 + u16::try_from(seed.below(3)).unwrap() * 100);
+        (state != State::Pending && seed.below(2) == 0).then_some(200 + u16::try_from(seed.below(any)).unwrap() * 100);
     Known { id, team, task, target, state, reason, outcome, status, mode, at, timestamp }
 }
 
