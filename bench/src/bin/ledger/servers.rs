@@ -254,7 +254,7 @@ impl Databases {
                  ORDER BY random() LIMIT {sessions}) AS some"
         );
         let ended = tokio::task::block_in_place(|| self.primary.sql(DATABASE, &sql));
-        ended.ok().and_then(|count| count.parse().ok()).unwrap_or(0)
+        ended.ok().and_then(|count| count.trim().parse().ok()).unwrap_or(0)
     }
 }
 
