@@ -84,6 +84,8 @@ named! {
         OutOfRange = "out_of_range",
         BadMessage = "bad_message",
         Fatal = "fatal",
+        LogChanged = "log_changed",
+        Silent = "silent",
         Other = "other",
     }
 }

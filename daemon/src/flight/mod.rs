@@ -181,6 +181,11 @@ impl Inflight {
         self.table().outstanding(partition)
     }
 
+    /// Records of all our partitions above their watermarks.
+    pub fn all_outstanding(&self) -> usize {
+        self.table().all_outstanding()
+    }
+
     /// The consumer has read the partition up to this offset.
     pub fn at_position(&self, partition: &PartitionKey, position: i64) {
         self.table().at_position(partition, position);

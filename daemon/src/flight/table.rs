@@ -155,6 +155,11 @@ impl FlightTable {
         self.partitions.get(partition).map_or(0, |owned| owned.offsets.outstanding())
     }
 
+    /// Records of all partitions above their watermarks.
+    pub(super) fn all_outstanding(&self) -> usize {
+        self.partitions.values().map(|owned| owned.offsets.outstanding()).sum()
+    }
+
     pub(super) fn at_position(&mut self, partition: &PartitionKey, position: i64) {
         if let Some(owned) = self.partitions.get_mut(partition) {
             owned.offsets.at_position(position);

@@ -38,7 +38,7 @@ impl Consumer {
         while !self.stop.is_on() {
             match self.run_client(panicked) {
                 Ok(End::Stopped | End::Panicked) => return,
-                Ok(End::Fatal | End::Second) => {}
+                Ok(End::Fatal | End::Renewed | End::Second) => {}
                 Err(error) => tracing::error!(%error, "the Kafka client can't be made; trying again"),
             }
             let until = Instant::now() + pace.next_wait();

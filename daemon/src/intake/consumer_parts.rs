@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::log_watch::Suspicion;
 use super::partition::{AcceptFrom, Reset, ResetFacts};
 use super::trouble::Troubles;
 use super::twin::{Standing, TwinWatch};
@@ -21,6 +22,8 @@ pub enum Ask {
     Look(Look, oneshot::Sender<Vec<Looked>>),
     /// Move the watermarks of these partitions, one after the other. No further one is moved once nobody waits for the answer.
     Reset(Vec<(Arc<PartitionKey>, Reset)>, oneshot::Sender<Vec<Moved>>),
+    /// The partition, taken in this epoch, is not read as it should be.
+    Suspect { partition: Arc<PartitionKey>, epoch: i64, suspicion: Suspicion },
 }
 
 /// Which partitions are looked at, and which times are looked for in their logs.

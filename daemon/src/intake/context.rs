@@ -120,6 +120,7 @@ impl Context {
             lag: assigned.lag,
             recorded_upto: assigned.recorded.upto(),
             held_since: assigned.held.map(|held| held.since),
+            is_flowing: assigned.machine.is_flowing() && !self.is_sandboxed(&assigned.key),
         });
         let mut read: Vec<_> = read.collect();
         read.sort_by(|a, b| a.partition.cmp(&b.partition));

@@ -12,6 +12,7 @@ mod gather;
 mod headers;
 mod interpret;
 mod lag;
+mod log_watch;
 mod marks;
 mod member;
 pub mod partition;
@@ -29,6 +30,7 @@ mod twin;
 
 pub use admit::ids::{callback_id, event_claim, facts_of};
 pub use consumer_parts::{Ask, Look, Looked, Moved};
+pub use log_watch::Suspicion;
 pub use reread::Rereader;
 pub use task::{Deps, Intake, IntakeHandle, IntakeTask, Stops, build};
 
@@ -156,6 +158,8 @@ pub struct PartitionRead {
     pub recorded_upto: Option<Timestamp>,
     /// An open transaction keeps the rest of the partition from being read, since then.
     pub held_since: Option<Timestamp>,
+    /// The client that reads takes its records as they come: it is not paused, and no sandbox reads it.
+    pub is_flowing: bool,
 }
 
 #[cfg(test)]
@@ -165,7 +169,7 @@ mod tests {
     #[test]
     fn a_topic_that_is_not_read_is_named_with_what_the_client_said() {
         let partition = Arc::new(PartitionKey { cluster: "c".into(), topic: "here".into(), number: 0 });
-        let read = PartitionRead { partition, lag: 0, recorded_upto: None, held_since: None };
+        let read = PartitionRead { partition, lag: 0, recorded_upto: None, held_since: None, is_flowing: true };
         let topics = vec!["here".to_owned(), "nope".to_owned()];
         let state =
             |partitions, refusal| KafkaState { partitions, refusal, topics: topics.clone(), ..KafkaState::default() };

@@ -41,6 +41,8 @@ const HOUSEKEEPING: Duration = Duration::from_millis(500);
 pub(super) enum End {
     Stopped,
     Fatal,
+    /// The client did not read a partition as it should.
+    Renewed,
     /// Another daemon runs on a copy of our store, and began earlier.
     Second,
     Panicked,
@@ -59,8 +61,8 @@ pub(super) struct Session<'s> {
     /// The number of ticks. Each tick checks another silent partition.
     ticks: usize,
     serving: Option<Serving>,
-    is_fatal: bool,
-    is_second: bool,
+    /// Why the session ends, once it must.
+    end: Option<End>,
 }
 
 impl<'s> Session<'s> {
@@ -77,8 +79,7 @@ impl<'s> Session<'s> {
             is_tick_due: false,
             ticks: 0,
             serving: None,
-            is_fatal: false,
-            is_second: false,
+            end: None,
         }
     }
 
@@ -91,11 +92,8 @@ impl<'s> Session<'s> {
             if self.owner.stop.is_on() {
                 return End::Stopped;
             }
-            if self.is_fatal {
-                return End::Fatal;
-            }
-            if self.is_second {
-                return End::Second;
+            if let Some(end) = self.end {
+                return end;
             }
             self.gather.make_room();
             // A batch that has records does not wait: it is handed over as soon as no further record is ready.
@@ -191,7 +189,7 @@ impl<'s> Session<'s> {
         let context = self.context();
         context.troubles.report(error);
         match error {
-            KafkaError::MessageConsumptionFatal(_) => self.is_fatal = true,
+            KafkaError::MessageConsumptionFatal(_) => self.end = Some(End::Fatal),
             // Kafka does not say which partition it is, so all are compared with their logs, one in each turn.
             KafkaError::MessageConsumption(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
                 let keys = context.partitions().keys(|_| true);
@@ -258,7 +256,9 @@ impl<'s> Session<'s> {
             self.serve_step();
         } else if self.last_look.elapsed() >= LOOK {
             self.last_look = Instant::now();
-            self.is_second = self.owner.look_for_twins(self.consumer, &context.cluster) == Some(true);
+            if self.owner.look_for_twins(self.consumer, &context.cluster) == Some(true) {
+                self.end = Some(End::Second);
+            }
         } else if std::mem::take(&mut self.is_tick_due) {
             self.tick();
         }

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::admit::Admit;
 use super::consumer_parts::{Ask, Consumer};
+use super::log_watch::LogWatch;
 use super::reread::Rereader;
 use super::trouble::Troubles;
 use super::twin::{Standing, TwinWatch};
@@ -79,6 +80,7 @@ pub struct IntakeTask {
     admit: Admit,
     admission_stop: Stop,
     consumer: Consumer,
+    log_watch: LogWatch,
     supervisor: Supervisor,
 }
 
@@ -122,7 +124,9 @@ pub fn build(config: Config, deps: Deps, stops: Stops) -> (IntakeHandle, IntakeT
         quiet: stops.quiet,
         stop: stops.consumer,
     };
-    let task = IntakeTask { admit, admission_stop, consumer, supervisor };
+    let (client, stop) = (settings::client(&consumer.config), consumer.stop.clone());
+    let log_watch = LogWatch::new(client, Arc::clone(&consumer.deps), kafka.clone(), asks.clone(), stop);
+    let task = IntakeTask { admit, admission_stop, consumer, log_watch, supervisor };
     (IntakeHandle { kafka, asks, rereader }, task)
 }
 
@@ -132,9 +136,10 @@ impl IntakeTask {
     /// # Errors
     /// The system gives no thread.
     pub fn start(self) -> std::io::Result<Intake> {
-        let Self { admit, admission_stop, consumer, supervisor } = self;
+        let Self { admit, admission_stop, consumer, log_watch, supervisor } = self;
         let stop = consumer.stop.clone();
         let (client, topics) = (settings::client(&consumer.config), consumer.config.topics.clone());
+        supervisor.spawn_thread("the watch of the logs", "log-watch", stop.clone(), |_| log_watch.run())?;
         let run = move |panicked: &dyn Fn()| consumer.run(panicked);
         let consumer = supervisor.spawn_thread("the Kafka consumer's thread", "kafka-consumer", stop, run)?;
         let room = Arc::clone(&admit.deps.flight.body_room);

@@ -9,8 +9,10 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use tokio::sync::watch;
 
 use super::KafkaState;
+use super::log_watch::Suspicion;
 use crate::base::labels::KafkaTrouble;
 use crate::base::metrics::Metrics;
+use crate::model::event::PartitionKey;
 
 /// Errors of the same kind are logged once in this time.
 const QUIET: Duration = Duration::from_secs(30);
@@ -42,6 +44,16 @@ impl Troubles {
             logged.insert(kind, Instant::now());
             tracing::error!(kind = kind.name(), %error, "{hint}");
         }
+    }
+
+    /// A partition is not read as it should be. It is logged each time, because something is done about it.
+    pub(super) fn suspect(&self, partition: &PartitionKey, suspicion: Suspicion) {
+        let kind = match suspicion {
+            Suspicion::EndsBelow | Suspicion::OtherRecord => KafkaTrouble::LogChanged,
+            Suspicion::Silent => KafkaTrouble::Silent,
+        };
+        self.metrics.kafka_errors_total.with_label_values(&[kind.name()]).inc();
+        tracing::error!(%partition, why = %suspicion, "a partition is not read as it should be: it is taken again, or another Kafka client takes the place of this one");
     }
 
     pub(super) fn set_reachable(&self, reachable: bool) {

@@ -77,7 +77,7 @@ pub async fn delete_before(servers: &str, topic: &str, offset: i64) {
     admin(servers).delete_records(&upto, &AdminOptions::new()).await.unwrap();
 }
 
-async fn delete_topic(servers: &str, topic: &str) {
+pub async fn delete_topic(servers: &str, topic: &str) {
     let admin = admin(servers);
     admin.delete_topics(&[topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
     let probe: BaseConsumer = client(servers).create().unwrap();
@@ -135,7 +135,8 @@ pub fn by_task(receipts: &[Receipt]) -> HashMap<String, Vec<Receipt>> {
     found
 }
 
-fn each_once(receiver: &Recorder, count: usize) {
+/// So many tasks arrived, each once.
+pub fn each_once(receiver: &Recorder, count: usize) {
     let tasks = by_task(&receiver.receipts());
     assert_eq!(tasks.len(), count);
     let repeated: Vec<_> = tasks.iter().filter(|(_, receipts)| receipts.len() != 1).map(|(task, _)| task).collect();

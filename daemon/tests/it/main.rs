@@ -26,6 +26,7 @@ mod inflated;
 mod kafka;
 mod letters;
 mod limits;
+mod log_watch;
 mod memory;
 mod outcomes;
 mod packaging;

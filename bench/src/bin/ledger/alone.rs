@@ -16,11 +16,9 @@ use super::{records, recreated, servers, takeover};
 const QUIET: Duration = Duration::from_secs(6);
 /// How long the records of the small topic may take.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Records before the topic is deleted, and after it was created again. While daemons run, the new topic must not grow past the old one
-/// before they notice it (see "A topic was re-created" in docs/operating.md).
+/// Records before the topic is deleted, and after it was created again: fewer or more than before.
 const OLD: u64 = 60;
-const NEW_WHILE_UP: u64 = 40;
-const NEW_WHILE_DOWN: u64 = 80;
+const NEW: [u64; 2] = [40, 80];
 
 /// Carries a fault out, while no other one does anything.
 pub(super) async fn inflict(world: &World, step: Step) -> anyhow::Result<()> {
@@ -71,7 +69,9 @@ async fn recreate_topic(world: &World, step: Step) -> anyhow::Result<()> {
     let is_down = step.pick.is_multiple_of(2);
     let stopped = if is_down { world.stop_all(&mut daemons).await } else { Ok(()) };
     let recreated = recreate(&world.servers).await;
-    let produced = recreated.and_then(|()| produce(if is_down { NEW_WHILE_DOWN } else { NEW_WHILE_UP }));
+    // Each size comes with daemons that run and with daemons that are down.
+    let new = NEW[usize::from((step.pick + step.pick / 2) % 2 == 1)];
+    let produced = recreated.and_then(|()| produce(new));
     // Whatever failed, the daemons run again.
     let started = if is_down { world.run_all(&mut daemons).await } else { Ok(()) };
     stopped.and(started).and(produced)?;

@@ -149,7 +149,7 @@ impl Kind {
     const fn reserved(self) -> Option<Duration> {
         match self {
             Self::GroupReset => Some(Duration::from_secs(8)),
-            Self::TopicRecreated => Some(Duration::from_secs(20)),
+            Self::TopicRecreated => Some(Duration::from_secs(40)),
             Self::StoreFreezeLong => Some(Duration::from_secs(80)),
             _ => None,
         }

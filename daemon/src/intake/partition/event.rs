@@ -78,6 +78,8 @@ pub enum Event {
     Accepted(AcceptFrom),
     /// An operator moves the watermark.
     Reset(Reset),
+    /// The log is another one than the one that was read before in this epoch.
+    OtherLog,
     /// The client's position, if it has one and every record that was read has been received.
     Position(Option<i64>),
     Flow(Flow),

@@ -106,6 +106,32 @@ impl Partition {
         self.ask(Awaited::StartedOver(Begin::Accepted), action)
     }
 
+    /// Records below the watermark are those of an earlier log, although the last one may be of this log. So the partition starts over
+    /// even if the store or Kafka does not answer now and it is taken again.
+    pub(super) fn know_other_log(&mut self) -> Actions {
+        self.has_other_log = true;
+        self.start_over(StartOverReason::OtherRecord)
+    }
+
+    /// The partition was taken again because starting over has failed.
+    pub(super) fn ask_to_start_over(&mut self) -> Actions {
+        let check = Check::StartOver(StartOverReason::OtherRecord);
+        self.ask(Awaited::Ends(check.clone()), Action::AskEnds(check))
+    }
+
+    /// The partition has another log now, so nothing that we know about the old one counts. Where an operator has accepted
+    /// its offsets, or has moved its watermark, the log is the same: what was read or counted as lost before is not counted
+    /// as lost again.
+    pub(super) fn forget_log(&mut self, begin: Begin) {
+        self.committed = None;
+        self.has_other_log = false;
+        match begin {
+            Begin::NewLog => self.counted_upto = 0,
+            Begin::Accepted => {}
+            Begin::Reset { from } => self.counted_upto = self.counted_upto.max(from),
+        }
+    }
+
     /// Row 37: the topic was re-created or truncated. Its records are new, but they are still looked up by id.
     fn start_over(&mut self, reason: StartOverReason) -> Actions {
         let asked = matches!(self.awaits, Some(Awaited::Ends(_)));

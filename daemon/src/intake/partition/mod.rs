@@ -60,6 +60,8 @@ pub struct Partition {
     read_upto: Option<i64>,
     /// Every record below was read or counted as lost, and is never counted as lost again.
     counted_upto: i64,
+    /// The log was found to be another one, and the store has not started over yet.
+    has_other_log: bool,
     /// In this assignment, the client was already sent to an offset.
     placed: bool,
     /// The client's position may still be an earlier one.
@@ -112,6 +114,7 @@ impl Partition {
             watermark: Watermark { upto: 0, seen_upto: 0, last: None },
             read_upto: None,
             counted_upto: 0,
+            has_other_log: false,
             placed: false,
             position_is_stale: false,
             paused: None,
@@ -130,6 +133,11 @@ impl Partition {
 
     pub fn reads(&self) -> bool {
         matches!(self.state, PartitionState::Reading | PartitionState::Verifying { .. })
+    }
+
+    /// Whether records are taken as they come.
+    pub fn is_flowing(&self) -> bool {
+        self.reads() && self.paused == Some(false) && self.awaits.is_none()
     }
 
     pub fn is_paused(&self) -> bool {
@@ -163,7 +171,8 @@ impl Partition {
             Event::NoAnswer => self.no_answer(),
             Event::OutOfRange if self.reads() => self.ask_ends(Check::OutOfRange),
             Event::Fenced if self.reads() => self.give_up(),
-            Event::OutOfRange | Event::Fenced => Actions::none(),
+            Event::OtherLog if self.reads() => self.know_other_log(),
+            Event::OutOfRange | Event::Fenced | Event::OtherLog => Actions::none(),
             Event::Accepted(from) => self.accept(from),
             Event::Reset(reset) => self.reset(reset),
             Event::Position(position) => self.position(position),
@@ -224,6 +233,9 @@ impl Partition {
         if let Some(reason) = self.foreign(taken, committed.as_ref()) {
             self.state = PartitionState::Blocked(reason.clone());
             return Actions::one(Action::Block(reason));
+        }
+        if self.has_other_log {
+            return self.ask_to_start_over();
         }
         let watermark = taken.watermark.upto;
         let actions = match committed.filter(|committed| committed.offset > watermark) {
@@ -299,18 +311,6 @@ impl Partition {
                 | Awaited::Obsolete,
             )
             | None => Actions::none(),
-        }
-    }
-
-    /// The partition has another log now, so nothing that we know about the old one counts. Where an operator has accepted
-    /// its offsets, or has moved its watermark, the log is the same: what was read or counted as lost before is not counted
-    /// as lost again.
-    fn forget_log(&mut self, begin: Begin) {
-        self.committed = None;
-        match begin {
-            Begin::NewLog => self.counted_upto = 0,
-            Begin::Accepted => {}
-            Begin::Reset { from } => self.counted_upto = self.counted_upto.max(from),
         }
     }
 

@@ -11,8 +11,9 @@ use tokio::sync::oneshot;
 
 use super::super::consumer_parts::{Ask, Look, Looked, Moved};
 use super::super::interpret::{CALL, Interpreter};
+use super::super::log_watch::Suspicion;
 use super::super::partition::{AcceptFrom, Check, Event, PartitionState, Reset, ResetFacts};
-use super::Session;
+use super::{End, Session};
 use crate::base::clock::Timestamp;
 use crate::model::event::PartitionKey;
 
@@ -74,7 +75,22 @@ impl Session<'_> {
             Ok(Ask::Reset(resets, answer)) => {
                 self.serving = Some(Serving::Moving(Moving { answer, left: resets.into(), moved: Vec::new() }));
             }
+            Ok(Ask::Suspect { partition, epoch, suspicion }) => self.suspect(&partition, epoch, suspicion),
             Err(_) => {}
+        }
+    }
+
+    /// The partition starts over in its new log, or another client takes the place of this one, takes the partitions again and compares
+    /// their logs with what the store knows: a client that waits for a log that is gone does not notice the new one.
+    fn suspect(&mut self, partition: &Arc<PartitionKey>, epoch: i64, suspicion: Suspicion) {
+        if self.context().deps.flight.inflight.epoch(partition) != Some(epoch) {
+            // It was taken anew meanwhile, and compared.
+            return;
+        }
+        self.context().troubles.suspect(partition, suspicion);
+        match suspicion {
+            Suspicion::OtherRecord => self.drive(vec![(Arc::clone(partition), Event::OtherLog)]),
+            Suspicion::EndsBelow | Suspicion::Silent => self.end = Some(End::Renewed),
         }
     }
 

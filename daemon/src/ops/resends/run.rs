@@ -23,8 +23,12 @@ const BYTES: usize = 4 << 20;
 /// Bodies of one step that are read from Kafka.
 const FROM_KAFKA: usize = 64;
 /// No round is opened while so many of the job's team were not tried yet, or of all teams if it names none: they wait for their
-/// endpoints.
-const UNTRIED: usize = 20_000;
+/// endpoints. Those of about a second, so that a job that must leave room for others has not opened much ahead.
+const UNTRIED: usize = 5_000;
+/// While so many records of Kafka are not durable yet, the machine is the limit, and jobs leave room for fresh callbacks.
+const FRESH_WAIT: usize = 1_000;
+/// So many rounds may be untried then.
+const UNTRIED_BESIDE: usize = 256;
 /// How long a job belongs to this instance, if it does not say more.
 const HOLD: Duration = Duration::from_secs(5);
 /// The time between two looks for jobs.
@@ -178,8 +182,9 @@ impl Inner {
 
     /// Opens the rounds of the next callbacks that match.
     async fn step(&self, job: &mut ResendRow, at_most: usize) -> Result<Stepped, OpsError> {
-        let untried = self.parts.reads.untried_rounds(job.filter.team.as_deref(), UNTRIED).await?;
-        if untried >= UNTRIED {
+        let room = room_beside(self.parts.inflight.all_outstanding());
+        let untried = self.parts.reads.untried_rounds(job.filter.team.as_deref(), room).await?;
+        if untried >= room {
             return Ok(Stepped::Waits(WAIT));
         }
         let page = Page { before: job.cursor, limit: at_most };
@@ -284,6 +289,11 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// How many untried rounds may be open beside so many fresh callbacks under way.
+const fn room_beside(fresh: usize) -> usize {
+    if fresh < FRESH_WAIT { UNTRIED } else { UNTRIED_BESIDE }
 }
 
 /// The settled row of a callback that the job sends again: it is not being sent again already, and ended before the job began.

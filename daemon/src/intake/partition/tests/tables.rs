@@ -242,6 +242,36 @@ fn what_was_lost_is_counted_once() {
 }
 
 #[test]
+fn a_partition_with_another_log_starts_over_until_the_store_has_done_so() {
+    let mut partition = reading();
+    let check = Check::StartOver(StartOverReason::OtherRecord);
+    let asks = Action::AskEnds(check);
+    assert_eq!(list(partition.on(Event::OtherLog)), [Action::GiveUp, asks.clone()]);
+    let cause = StartOverCause::LogChanged(StartOverReason::OtherRecord);
+    let start_over = Action::StartOver { start: 0, log_end: 40, cause };
+    assert_eq!(list(partition.on(ends(0, 40, None))), [start_over.clone()]);
+    // The store does not answer. The last record of the watermark is one of the new log, so it proves nothing.
+    assert_eq!(list(partition.on(Event::NoAnswer)), []);
+    partition.on(Event::Tick);
+    partition.on(Event::Committed(None));
+    assert_eq!(list(partition.on(Event::Taken(taken(watermark(30, Some(29)))))), [asks]);
+    assert_eq!(list(partition.on(ends(0, 40, None))), [start_over]);
+    let begun = Watermark { upto: 0, seen_upto: 40, last: None };
+    partition.on(Event::Taken(taken(begun)));
+    partition.on(Event::Moved);
+    assert_eq!(*partition.state(), PartitionState::Reading);
+    // It has started over: the next time it is taken, it is read from where the store stands.
+    partition.on(Event::Fenced);
+    partition.on(Event::Tick);
+    partition.on(Event::Committed(None));
+    let actions = list(partition.on(Event::Taken(taken(watermark(30, Some(29))))));
+    assert!(actions.contains(&Action::AssignAt(Place::Offset(29))), "{actions:?}");
+    // A partition that is not read hears of it when it is taken.
+    let mut partition = Partition::new(OURS.into());
+    assert_eq!(list(partition.on(Event::OtherLog)), []);
+}
+
+#[test]
 fn a_partition_that_starts_over_reads_its_log_from_the_beginning() {
     let mut partition = placed(watermark(10, Some(9)));
     partition.on(Event::Read { offset: 2, hash: OTHER });
