@@ -77,7 +77,7 @@ pub async fn delete_before(servers: &str, topic: &str, offset: i64) {
     admin(servers).delete_records(&upto, &AdminOptions::new()).await.unwrap();
 }
 
-async fn delete_topic(servers: &str, topic: &str) {
+pub async fn delete_topic(servers: &str, topic: &str) {
     let admin = admin(servers);
     admin.delete_topics(&[topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
     let probe: BaseConsumer = client(servers).create().unwrap();
