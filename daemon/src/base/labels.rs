@@ -21,12 +21,14 @@ named! {
     /// What became of a body that was read from Kafka again.
     pub enum BodyRead {
         Ok = "ok",
-        /// Kafka no longer has its record.
+        /// Kafka no longer has its record, or the partition of it.
         Gone = "gone",
         /// Kafka has another record in its place.
         Changed = "changed",
         /// Its record can't be read.
         Unreadable = "unreadable",
+        /// Kafka says that its topic or its partition does not exist, but has not said so for long enough. It is asked for again.
+        Absent = "absent",
         /// Kafka did not give it in time. It is asked for again.
         Silent = "silent",
     }

@@ -24,7 +24,7 @@ fn intake_rules(config: &Config) -> [Rule; 7] {
     [
         (!intake.topics.is_empty(), "kafka.topics", "name at least one topic"),
         (!intake.group.is_empty(), "kafka.group", "the consumer group needs a name"),
-        (intake.max_event_bytes <= 16 << 20, "intake.max_event", "at most 16MiB"),
+        (intake.max_event_bytes <= intake::settings::LARGEST_EVENT, "intake.max_event", "at most 16MiB"),
         (config.body_budget <= 1 << 32, "intake.body_budget", "at most 4GiB"),
         (
             config.body_budget >= intake.max_event_bytes.saturating_mul(2),

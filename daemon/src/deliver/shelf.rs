@@ -27,7 +27,7 @@ const ROWS: usize = 512;
 const AT_ONCE: usize = 256;
 /// Bytes of bodies that are asked for at once, if the budget of bodies in memory has so many free.
 const BYTES: usize = 8 << 20;
-/// A partition that did not answer is left alone for this long, so that others get their turns.
+/// A partition that did not answer, or that Kafka does not know now, is left alone for this long, so that others get their turns.
 const REST: Duration = Duration::from_secs(15);
 /// How often a record that ends its reader is asked for again: memory may have been short.
 const TRIES: u32 = 3;
@@ -62,7 +62,7 @@ pub(super) struct ShelfTask {
     offering: Offering,
     metrics: Arc<Metrics>,
     on_shelf: Vec<ClaimedRow>,
-    /// Partitions that did not answer, and until when they are left alone.
+    /// Partitions that gave nothing, and until when they are left alone.
     silent: HashMap<Arc<PartitionKey>, Instant>,
     /// How often the records of these callbacks could not be read.
     unreadable: HashMap<CallbackId, u32>,
@@ -125,9 +125,10 @@ fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
 fn result(answer: &Result<Bytes, NoBody>) -> BodyRead {
     match answer {
         Ok(_) => BodyRead::Ok,
-        Err(NoBody::Gone) => BodyRead::Gone,
+        Err(NoBody::Gone | NoBody::TopicGone) => BodyRead::Gone,
         Err(NoBody::Changed) => BodyRead::Changed,
         Err(NoBody::Unreadable) => BodyRead::Unreadable,
+        Err(NoBody::Absent) => BodyRead::Absent,
         Err(NoBody::Silent | NoBody::Newer) => BodyRead::Silent,
     }
 }
@@ -228,7 +229,7 @@ impl ShelfTask {
 
     fn is_asked_again(&mut self, facts: &Facts, answer: &Result<Bytes, NoBody>) -> bool {
         match result(answer) {
-            BodyRead::Silent => true,
+            BodyRead::Absent | BodyRead::Silent => true,
             BodyRead::Unreadable => {
                 if self.unreadable.len() >= UNREADABLE {
                     self.unreadable.clear();

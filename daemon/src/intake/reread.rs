@@ -1,10 +1,11 @@
 //! Reads the bodies of callbacks from Kafka again, to send callbacks again whose bodies are not kept. A sandbox reads it: a
 //! record beside it may be one that ends its reader.
 
+mod absences;
 mod letter;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,9 +13,11 @@ use rdkafka::ClientConfig;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use self::absences::{Absence, Absences};
 use super::partition::Place;
 use super::polled::Polled;
-use super::sandbox::{Heard, Sandboxes};
+use super::sandbox::{Heard, Sandbox, Sandboxes};
+use super::settings::LARGEST_EVENT;
 use crate::model::callback::newest_builder;
 use crate::model::event::PartitionKey;
 use crate::model::lease::Facts;
@@ -58,14 +61,16 @@ impl Reading {
 #[derive(Clone)]
 pub struct Rereader {
     sandboxes: Sandboxes,
+    /// The bound of new events. It does not bound a body whose event was accepted before.
     max_event_bytes: usize,
     places: Arc<Semaphore>,
+    absences: Arc<Mutex<Absences>>,
 }
 
 impl Rereader {
     pub(super) fn new(client: &ClientConfig, max_event_bytes: usize) -> Self {
         let sandboxes = Sandboxes::to_read_again(client, max_event_bytes);
-        Self { sandboxes, max_event_bytes, places: Arc::new(Semaphore::new(AT_ONCE)) }
+        Self { sandboxes, max_event_bytes, places: Arc::new(Semaphore::new(AT_ONCE)), absences: Arc::default() }
     }
 
     /// The body of this callback, from the record that it came from.
@@ -115,29 +120,23 @@ impl Rereader {
         reading: &mut Reading,
     ) -> Option<&'w [(usize, &'w Arc<Facts>)]> {
         let (_, first) = left.first()?;
-        let mut sandbox = self.sandboxes.sandbox(&first.record.partition, Place::Offset(first.record.offset));
-        let mut looks = tokio::time::interval(NEXT_LOOK);
-        let mut quiet_until = end.min(Instant::now() + QUIET);
+        let (partition, from) = (&first.record.partition, Place::Offset(first.record.offset));
+        let wanted = left.iter().map(|(_, facts)| facts.record.offset).collect();
+        let mut sandbox = self.sandboxes.wanting(wanted).sandbox(partition, from);
         loop {
-            let heard = match sandbox.hear() {
-                Some(Heard::Lost) => None,
-                None if Instant::now() >= quiet_until => None,
-                None => {
-                    looks.tick().await;
-                    continue;
+            let quiet_until = end.min(Instant::now() + QUIET);
+            let heard = match self.hear(&mut sandbox, partition, quiet_until).await {
+                Ok(heard) => heard,
+                Err(why) => {
+                    left.iter().for_each(|(at, _)| reading.answers[*at] = Some(Err(why)));
+                    return None;
                 }
-                heard => heard,
             };
-            let Some(heard) = heard else {
-                left.iter().for_each(|(at, _)| reading.answers[*at] = Some(Err(NoBody::Silent)));
-                return None;
-            };
-            quiet_until = end.min(Instant::now() + QUIET);
             let offset = match &heard {
                 Heard::Record(record) => record.offset,
                 Heard::Unread(offset) => *offset,
                 // The log ends below what is left.
-                Heard::End(_) | Heard::Lost => i64::MAX,
+                Heard::End(_) | Heard::Absent | Heard::Lost => i64::MAX,
             };
             // Nothing of what comes lies below this offset.
             while let Some((at, _)) = left.first().filter(|(_, facts)| facts.record.offset < offset) {
@@ -146,10 +145,9 @@ impl Rereader {
             }
             let (at, facts) = left.first()?;
             if facts.record.offset == offset {
-                let partition = &facts.record.partition;
                 let answer = match &heard {
                     Heard::Record(record) => {
-                        self.body(facts, &Polled::in_sandbox(&partition.topic, partition.number, record))
+                        Self::body(facts, &Polled::in_sandbox(&partition.topic, partition.number, record))
                     }
                     _ => Err(NoBody::Unreadable),
                 };
@@ -164,14 +162,57 @@ impl Rereader {
         }
     }
 
-    fn body(&self, facts: &Facts, polled: &Polled<'_>) -> Result<Bytes, NoBody> {
+    /// What the sandbox of this partition brings next, or why it brings nothing.
+    async fn hear(
+        &self,
+        sandbox: &mut Sandbox,
+        partition: &Arc<PartitionKey>,
+        until: Instant,
+    ) -> Result<Heard, NoBody> {
+        let mut looks = tokio::time::interval(NEXT_LOOK);
+        loop {
+            match sandbox.hear() {
+                Some(Heard::Lost) => return Err(NoBody::Silent),
+                Some(Heard::Absent) => return Err(self.absent(partition)),
+                Some(heard) => {
+                    self.absences().exists(partition);
+                    return Ok(heard);
+                }
+                None if Instant::now() >= until => return Err(NoBody::Silent),
+                None => {
+                    looks.tick().await;
+                }
+            }
+        }
+    }
+
+    /// Kafka says that this partition does not exist.
+    fn absent(&self, partition: &Arc<PartitionKey>) -> NoBody {
+        match self.absences().absent(partition, std::time::Instant::now()) {
+            Absence::ForNow => NoBody::Absent,
+            Absence::ForGood { is_news } => {
+                if is_news {
+                    tracing::warn!(%partition, "Kafka has said for a minute that this partition does not exist: callbacks whose bodies only it has can't be sent");
+                }
+                NoBody::TopicGone
+            }
+        }
+    }
+
+    fn absences(&self) -> MutexGuard<'_, Absences> {
+        self.absences.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The body that a record gives, if the callback's event was made from it. It was accepted, so today's bound of new events does
+    /// not matter.
+    fn body(facts: &Facts, polled: &Polled<'_>) -> Result<Bytes, NoBody> {
         if polled.offset != facts.record.offset {
             return Err(NoBody::Gone);
         }
         if facts.builder > newest_builder() {
             return Err(NoBody::Newer);
         }
-        let event = polled.decode(&facts.record, self.max_event_bytes).map_err(|_| NoBody::Changed)?;
+        let event = polled.decode(&facts.record, LARGEST_EVENT).map_err(|_| NoBody::Changed)?;
         let is_same = event.team == facts.team
             && event.event_id == facts.event_id
             && event.task_id == facts.task_id
@@ -194,29 +235,34 @@ mod tests {
 
     const VALUE: &[u8] = br#"{"team_id":"team_a","event_id":"e1","task":{"task_id":"t1","x":1},"response":[1, 2]}"#;
 
-    fn facts() -> Facts {
+    /// The facts of the callback that this value was accepted as.
+    fn facts(value: &[u8]) -> Facts {
         let partition = Arc::new(PartitionKey { cluster: "c".into(), topic: "t".into(), number: 0 });
         let record = RecordRef { partition, offset: 7, timestamp: 1 };
-        let event = decode(&Raw { record: &record, headers: Headers::default(), value: VALUE }, 1 << 20).unwrap();
+        let event = decode(&Raw { record: &record, headers: Headers::default(), value }, LARGEST_EVENT).unwrap();
         Facts {
             id: CallbackId::from_bytes([1; 16]),
             record,
-            team: event.team,
+            team: Arc::clone(&event.team),
             task_id: event.task_id,
             event_id: event.event_id,
             event_type: event.event_type,
-            queue: QueueKey { team: "team_a".into(), target: QueueTarget::Default(Mode::Live) },
+            queue: QueueKey { team: event.team, target: QueueTarget::Default(Mode::Live) },
             mode: event.mode,
             content_hash: event.content_hash,
             builder: 1,
         }
     }
 
+    /// What is read at this offset for the callback that `VALUE` was accepted as.
     fn read(offset: i64, value: &[u8]) -> Result<Bytes, NoBody> {
+        read_for(&facts(VALUE), offset, value)
+    }
+
+    fn read_for(facts: &Facts, offset: i64, value: &[u8]) -> Result<Bytes, NoBody> {
         let record =
             SandboxedRecord { offset, timestamp: Some(1), headers: Vec::new(), value: Value::Whole(value.to_vec()) };
-        let rereader = Rereader::new(&ClientConfig::new(), 1 << 20);
-        rereader.body(&facts(), &Polled::in_sandbox("t", 0, &record))
+        Rereader::body(facts, &Polled::in_sandbox("t", 0, &record))
     }
 
     #[test]
@@ -229,5 +275,25 @@ mod tests {
             let changed = text.replacen(other.0, other.1, 1);
             assert_eq!(read(7, changed.as_bytes()), Err(NoBody::Changed), "{changed}");
         }
+    }
+
+    #[test]
+    fn what_was_accepted_is_read_again_whatever_is_accepted_now() {
+        // Such a team can't be created any more.
+        let of_old_team = r#"{"team_id":"..","task":{"task_id":"t1"}}"#.to_owned();
+        let large = format!(r#"{{"team_id":"team_a","task":{{"task_id":"t1","x":"{}"}}}}"#, "x".repeat(2 << 20));
+        for value in [of_old_team, large] {
+            assert!(read_for(&facts(value.as_bytes()), 7, value.as_bytes()).is_ok(), "{} bytes", value.len());
+        }
+    }
+
+    #[test]
+    fn what_kafka_says_at_one_moment_deletes_no_partition() {
+        let rereader = Rereader::new(&ClientConfig::new(), 1 << 20);
+        let partition = facts(VALUE).record.partition;
+        for _ in 0..100 {
+            assert_eq!(rereader.absent(&partition), NoBody::Absent, "all at one moment");
+        }
+        assert!(NoBody::TopicGone.is_final() && !NoBody::Absent.is_final());
     }
 }

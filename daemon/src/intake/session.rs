@@ -177,7 +177,7 @@ impl<'s> Session<'s> {
                     Heard::Record(record) => self.take(&Polled::in_sandbox(&key.topic, key.number, &record)),
                     Heard::Unread(offset) => self.take(&Polled::unread(&key.topic, key.number, offset)),
                     Heard::End(next) => Interpreter::new(self.consumer).leave_sandbox(&key, next),
-                    Heard::Lost => self.drive(vec![(Arc::clone(&key), Event::Fenced)]),
+                    Heard::Absent | Heard::Lost => self.drive(vec![(Arc::clone(&key), Event::Fenced)]),
                 }
                 self.gather.flush_if_large();
             }

@@ -28,6 +28,8 @@ const RESERVED: [(&str, &str); 20] = [
     ("sasl.kerberos.kinit.cmd", "it runs a program with the daemon's rights"),
 ];
 
+/// The highest value that `intake.max_event` may have. No event of a callback was ever larger, whatever the setting says now.
+pub const LARGEST_EVENT: usize = 16 << 20;
 /// The largest batch that can be read. A broker takes no larger request unless its `socket.request.max.bytes` was raised.
 pub(super) const LARGEST_BATCH: usize = 100 << 20;
 /// The largest response: the largest batch and the rest of a fetch. A batch larger than `fetch.max.bytes` comes alone.

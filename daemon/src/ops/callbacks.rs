@@ -15,7 +15,6 @@ use crate::flight::FirstTry;
 use crate::intake::KafkaState;
 use crate::model::callback::CallbackId;
 use crate::model::lease::Facts;
-use crate::model::no_body::NoBody;
 use crate::model::permission::TeamLimit;
 use crate::model::settlement::{NumberedAttempt, Rows};
 use crate::model::state::State;
@@ -235,10 +234,7 @@ impl Inner {
         }
         self.parts.rereader.read(facts).await.map_err(|why| {
             let sentence = format!("the body of {} is not kept (store.bodies), and {why}", facts.id);
-            match why {
-                NoBody::Gone | NoBody::Changed | NoBody::Unreadable => OpsError::Pruned(sentence),
-                NoBody::Silent | NoBody::Newer => OpsError::NotReady(sentence),
-            }
+            if why.is_final() { OpsError::Pruned(sentence) } else { OpsError::NotReady(sentence) }
         })
     }
 

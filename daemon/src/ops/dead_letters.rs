@@ -9,7 +9,6 @@ use crate::intake::{callback_id, event_claim, facts_of};
 use crate::model::callback::CallbackId;
 use crate::model::dead_letter::{DeadLetter, Fate};
 use crate::model::event::TaskEvent;
-use crate::model::no_body::NoBody;
 use crate::store::reads::{BuriedLetter, DeadLetterFilter, Found, Page};
 use crate::store::{LetterResend, LetterResent};
 
@@ -128,10 +127,7 @@ impl Inner {
         let id = letter.id.to_dead_letter_id();
         let read = self.parts.rereader.read_letter(letter).await.map_err(|why| {
             let sentence = format!("the record of {id} is not kept as a whole, and {why}");
-            match why {
-                NoBody::Gone | NoBody::Changed | NoBody::Unreadable => OpsError::Pruned(sentence),
-                NoBody::Silent | NoBody::Newer => OpsError::NotReady(sentence),
-            }
+            if why.is_final() { OpsError::Pruned(sentence) } else { OpsError::NotReady(sentence) }
         })?;
         read.map_err(|still| {
             let detail = if still.detail.is_empty() { String::new() } else { format!(": {}", still.detail) };

@@ -85,6 +85,9 @@ impl Session {
         once: Option<IdempotencyKey>,
     ) -> Result<Creation<ResendRow>, OpsError> {
         self.allow(Operation::CreateResend)?;
+        if let Some(id) = self.made_before(once.as_ref()).await? {
+            return Ok(Creation::Repeated(self.own_resend(&id).await?));
+        }
         check_form(&new)?;
         let filter = self.resend_filter(Operation::CreateResend, new.filter, new.endpoint.as_deref()).await?;
         let matched = self.count(&filter, new.at_most).await?;
@@ -108,8 +111,7 @@ impl Session {
         let audit = self.caller.entry(Operation::CreateResend, &team, format!("{}: {}", row.id, described(&row)));
         let made = self.parts().admin.create_resend(row.clone(), once, audit).await?;
         self.inner.resend_made.notify_one();
-        let full = || "there are as many jobs as there may be that have not ended; cancel one first".to_owned();
-        match created(made, full)? {
+        match created(made, too_many)? {
             None => Ok(Creation::New(row)),
             Some(id) => Ok(Creation::Repeated(self.own_resend(&id).await?)),
         }
@@ -169,6 +171,15 @@ impl Session {
     pub async fn cancel_resend(&self, id: &str) -> Result<ResendRow, OpsError> {
         self.allow(Operation::CancelResend)?;
         self.change_resend(Operation::CancelResend, id, |row| ResendRow { state: ResendState::Cancelled, ..row }).await
+    }
+
+    /// The job that the same request began before. Meanwhile more callbacks may match than it asked for, so this comes first.
+    async fn made_before(&self, once: Option<&IdempotencyKey>) -> Result<Option<String>, OpsError> {
+        let Some(once) = once else { return Ok(None) };
+        match self.parts().admin.made_before(&self.caller.name, once.clone()).await? {
+            None => Ok(None),
+            Some(made) => created(made, too_many),
+        }
     }
 
     async fn change_resend(
@@ -262,6 +273,10 @@ fn described(row: &ResendRow) -> String {
     ];
     words.extend(asked.into_iter().filter(|(is, _)| *is).map(|(_, word)| word.to_owned()));
     words.join(", ")
+}
+
+fn too_many() -> String {
+    "there are as many jobs as there may be that have not ended; cancel one first".to_owned()
 }
 
 fn no_job(id: &str) -> OpsError {

@@ -46,11 +46,7 @@ impl Session {
         once: Option<IdempotencyKey>,
     ) -> Result<Creation<Team>, OpsError> {
         self.allow(Operation::CreateTeam)?;
-        if id.is_empty() || id.len() > MAX_ID || id.chars().any(|c| c.is_control() || c.is_whitespace()) {
-            return Err(OpsError::invalid(format!(
-                "a team id is 1 to {MAX_ID} bytes without white space or control characters"
-            )));
-        }
+        check_new_id(id)?;
         let team = self.inner.changed(blank(id), change)?;
         let keys = self.inner.first_keys(&team.id);
         let audit = self.caller.entry(Operation::CreateTeam, id, describe(&team));
@@ -244,6 +240,20 @@ impl Inner {
     }
 }
 
+/// Checks the id of a new team. Paths of URLs hold it, and there `.` and `..` stand for other paths. Teams that were created with one
+/// of these are kept.
+fn check_new_id(id: &str) -> Result<(), OpsError> {
+    if id.is_empty() || id.len() > MAX_ID || id.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return Err(OpsError::invalid(format!(
+            "a team id is 1 to {MAX_ID} bytes without white space or control characters"
+        )));
+    }
+    if matches!(id, "." | "..") {
+        return Err(OpsError::invalid(format!("{id:?} can't be a team id, because no path of a URL can hold it")));
+    }
+    Ok(())
+}
+
 /// A new team with nothing set yet.
 fn blank(id: &str) -> Team {
     Team {
@@ -310,4 +320,28 @@ fn describe(team: &Team) -> String {
 /// The team's own value, or the configuration's.
 fn or_installation(value: Option<impl ToString>) -> String {
     value.map_or("installation".to_owned(), |value| value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_id_is_one_that_a_path_of_a_url_can_hold() {
+        for good in ["team_acme", "a", "...", ".a", "a/b", "%2e", "ä"] {
+            assert!(check_new_id(good).is_ok(), "{good}");
+        }
+        let long = "x".repeat(MAX_ID + 1);
+        for (wrong, why) in [
+            (".", "no path of a URL"),
+            ("..", "no path of a URL"),
+            ("", "1 to 128 bytes"),
+            (long.as_str(), "1 to 128 bytes"),
+            ("has space", "without white space"),
+            ("\u{7}", "control characters"),
+        ] {
+            let refused = check_new_id(wrong).expect_err(wrong).to_string();
+            assert!(refused.contains(why), "{wrong:?}: {refused}");
+        }
+    }
 }

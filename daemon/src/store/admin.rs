@@ -61,6 +61,9 @@ pub trait AdminStore: Send + Sync {
     /// A team with its keys, as delivery needs it; `None` for a deleted one, too.
     fn team_with_keys(&self, id: &str) -> Answer<'_, Option<(Team, Vec<KeyRow>)>>;
 
+    /// What the same request of this caller created before, or that the key came with another request; `None` if it is new.
+    fn made_before(&self, caller: &str, once: IdempotencyKey) -> Answer<'_, Option<Made>>;
+
     /// Creates a team with its first keys. `Exists`: there is a team of that id.
     fn create_team(
         &self,

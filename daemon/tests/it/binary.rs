@@ -287,6 +287,7 @@ async fn every_question_has_an_answer_and_an_exit_status() {
         (vec!["teams", "get", "team_nobody"], 3, "there is no team team_nobody"),
         (vec!["teams", "create", TEAM], 2, "there is a team team_acme already"),
         (vec!["teams", "create", "has space"], 2, "a team id is 1 to 128 bytes"),
+        (vec!["teams", "create", ".."], 2, "no path of a URL can hold it"),
         (vec!["teams", "update", TEAM, "--default-url", "http://169.254.169.254/"], 2, "the host can't be called back"),
         (vec!["teams", "update", TEAM, "--default-url", "nonsense"], 2, "it is not a URL"),
         (vec!["teams", "update", TEAM, "--auth-form", "x"], 2, "auth_form is one of key, hmac"),

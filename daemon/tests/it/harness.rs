@@ -373,7 +373,7 @@ impl Harness {
 
     /// Calls until there is a result, for at most `PATIENCE`.
     pub async fn until<T>(&self, what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
-        match until_deadline(ask).await {
+        match until_deadline(PATIENCE, ask).await {
             Some(answer) => answer,
             None => panic!("the deadline passed before: {what}; {}", self.state().await),
         }
@@ -403,11 +403,16 @@ impl Harness {
 
 /// Calls until there is a result, for at most `PATIENCE`.
 pub async fn until<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
-    until_deadline(ask).await.unwrap_or_else(|| panic!("the deadline passed before: {what}"))
+    until_within(PATIENCE, what, ask).await
 }
 
-async fn until_deadline<T>(ask: impl AsyncFn() -> Option<T>) -> Option<T> {
-    let end = Instant::now() + PATIENCE;
+/// The same, for at most so long.
+pub async fn until_within<T>(patience: Duration, what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
+    until_deadline(patience, ask).await.unwrap_or_else(|| panic!("the deadline passed before: {what}"))
+}
+
+async fn until_deadline<T>(patience: Duration, ask: impl AsyncFn() -> Option<T>) -> Option<T> {
+    let end = Instant::now() + patience;
     loop {
         let answer = ask().await;
         if answer.is_some() || Instant::now() >= end {

@@ -84,3 +84,22 @@ async fn what_still_can_not_be_read_says_so_and_can_be_set_aside() {
     assert_eq!(receiver.count(), 1);
     assert!(session.audit(Default::default(), None, 100).await.unwrap().iter().any(|row| row.object == TEAM));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_team_whose_id_no_path_can_hold_is_not_created_and_its_events_are_dead_letters() {
+    let harness = Harness::start().await;
+    let session = harness.session();
+    for id in [".", ".."] {
+        match session.create_team(id, TeamChange::default(), None).await {
+            Err(OpsError::InvalidRequest(sentence)) => assert!(sentence.contains("no path of a URL"), "{sentence}"),
+            other => panic!("{other:?}"),
+        }
+        harness.produce(&Event::new("task-dots").of(id));
+    }
+    for row in harness.dead_letters(2).await {
+        assert_eq!(row.letter.reason, Unreadable::UnknownTeam);
+        let team = row.letter.team.clone().unwrap_or_default();
+        assert!([".", ".."].contains(&&*team), "{team}");
+        refused(session.resend_dead_letter(&row.letter.id.to_dead_letter_id()).await, "there is no team .");
+    }
+}

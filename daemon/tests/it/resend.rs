@@ -172,3 +172,44 @@ async fn the_body_of_a_delivered_callback_comes_from_kafka() {
     assert_eq!(process.ended().await, 0, "{}", process.log_text());
     assert!(!process.log_text().contains("ERROR"), "{}", process.log_text());
 }
+
+/// The real binary, because a process of its own reads the record.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lower_bound_of_events_holds_for_new_ones_and_not_for_what_was_accepted() {
+    let topic = "tasks.resend.lowered";
+    let broker = Broker::start(topic, 1).unwrap();
+    let mut process = Process::new(&broker.servers, topic, "[intake]\nmax_event = \"1MiB\"\n");
+    process.edit("\"1500\"", "\"10000\"");
+    process.edit("\"300\"", "\"3000\"");
+    process.start(None, "info").await;
+    let (signing, key) = process.team(TEAM);
+    let verifier = Verifier::new(Credential::signed_and_keyed("acme", &signing, &key).unwrap());
+    let recorder = Recorder::start(verifier, Arc::new(|_: &_, _| Reply::status(204))).await.unwrap();
+    let event = |task: &str| {
+        let (url, long) = (recorder.url("/callbacks"), "x".repeat(100_000));
+        let task_json = format!(r#"{{"task_id":"{task}","callback_url":"{url}"}}"#);
+        (task.to_owned(), format!(r#"{{"team_id":"{TEAM}","task":{task_json},"response":"{long}"}}"#))
+    };
+    produce(&broker.servers, topic, 1, &[event("task-large")]);
+    let id = until("it is delivered", async || {
+        let output = process.cli(&["--json", "tasks", "get", "task-large"]);
+        let task: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+        let callback = task["callbacks"].get(0)?;
+        (callback["state"] == "delivered").then(|| callback["callback_id"].as_str().unwrap().to_owned())
+    })
+    .await;
+    process.signal("TERM");
+    assert_eq!(process.ended().await, 0, "{}", process.log_text());
+    process.edit("\"1MiB\"", "\"10KiB\"");
+    process.start(None, "info").await;
+    produce(&broker.servers, topic, 1, &[event("task-too-large")]);
+    until("a new one of this size is refused", async || {
+        let letters = process.json(&["dead-letters", "list"]);
+        (letters["docs"].get(0)?["reason"] == "too_large").then_some(())
+    })
+    .await;
+    process.json(&["callbacks", "resend", &id]);
+    until("the accepted one arrives once more", async || (recorder.count() == 2).then_some(())).await;
+    let receipts = recorder.receipts();
+    assert!(receipts[0].id == receipts[1].id && receipts[0].body == receipts[1].body);
+}

@@ -14,7 +14,8 @@ use callbackd::model::settlement::Pending;
 use callbackd::model::state::State;
 use callbackd::ops::bulk::{Bulk, Which};
 use callbackd::ops::resends::NewResend;
-use callbackd::ops::{Caller, OpsError, Session};
+use callbackd::ops::{Caller, Creation, OpsError, Session};
+use callbackd::store::admin::IdempotencyKey;
 use callbackd::store::reads::{CallbackFilter, Page, Span};
 use callbackd::store::resends::{ResendForm, ResendRow, ResendState};
 use callbackd_bench::recorder::Recorder;
@@ -215,6 +216,30 @@ async fn what_a_job_can_not_do_is_refused_and_what_it_leaves_alone_is_counted() 
     let at = Timestamp::from_millis(7);
     let empty = CallbackFilter { failed: Some(Span { from: at, until: at }), ..of_team(TEAM) };
     assert!(sentence(session.preview_resend(empty, None).await.map(drop)).contains("nothing lies between"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_request_finds_its_job_though_more_callbacks_match_by_now() {
+    let harness = Harness::with(&[("RETRY__RETRIES", "0")]).await;
+    let (recorder, _) = receiver(&harness, 503).await;
+    let session = harness.session();
+    exhausted(&harness, &recorder, TEAM, 2).await;
+    let few = || NewResend { at_most: 2, ..all_of(CallbackFilter::default()) };
+    let once = |request: u8| Some(IdempotencyKey { key: "again".to_owned(), fingerprint: [request; 32] });
+    let job = match session.create_resend(few(), once(1)).await {
+        Ok(Creation::New(job)) => job,
+        other => panic!("{other:?}"),
+    };
+    done(&harness, &job.id).await;
+    exhausted(&harness, &recorder, HMAC_TEAM, 3).await;
+    assert!(matches!(session.create_resend(few(), None).await, Err(OpsError::TooManyRows(_))), "without a key");
+    match session.create_resend(few(), once(1)).await {
+        Ok(Creation::Repeated(found)) => assert_eq!((found.id, found.matched), (job.id, 2)),
+        other => panic!("{other:?}"),
+    }
+    let other = session.create_resend(few(), once(2)).await;
+    assert!(matches!(other, Err(OpsError::IdempotencyMismatch)), "another request: {other:?}");
+    assert_eq!(session.resends(None, 10).await.unwrap().0.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

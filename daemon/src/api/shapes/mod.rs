@@ -5,6 +5,7 @@ mod bulk;
 mod callbacks;
 mod dead_letters;
 mod endpoints;
+mod filtered;
 pub mod names;
 mod pauses;
 mod resends;

@@ -3,56 +3,33 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::filtered::filtered;
 use super::names::{ModeName, OutcomeName, ReasonName, ResendStateName, StateName};
 use super::time;
 use crate::ops::resends::Matched;
 use crate::store::resends::ResendRow;
 
-/// Which callbacks are sent again, and how. Every given filter must match.
-#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct NewResendShape {
-    /// Only callbacks of this team.
-    pub team: Option<String>,
-    /// Only callbacks of this task.
-    pub task: Option<String>,
-    /// Only callbacks to this origin (scheme, host and port), only those that follow a team's default URL (default:live,
-    /// default:test), or only those whose task has an invalid URL of its own (none).
-    pub endpoint: Option<String>,
-    /// Only callbacks in this state. Without a state and a reason, it is all that have ended and were not delivered.
-    #[schema(inline, value_type = Option<StateName>)]
-    pub state: Option<String>,
-    /// Only callbacks that were abandoned for this reason.
-    #[schema(inline, value_type = Option<ReasonName>)]
-    pub reason: Option<String>,
-    /// Only callbacks whose last attempt had this outcome.
-    #[schema(inline, value_type = Option<OutcomeName>)]
-    pub outcome: Option<String>,
-    /// Only callbacks whose last attempt was answered with this HTTP status.
-    #[schema(minimum = 100, maximum = 999)]
-    pub status: Option<u16>,
-    /// Only callbacks of live tasks, or of test tasks.
-    #[schema(inline, value_type = Option<ModeName>)]
-    pub mode: Option<String>,
-    /// Only callbacks whose event is of this time or later: RFC 3339, or a date, which means its midnight in UTC.
-    pub since: Option<String>,
-    /// Only callbacks whose event is older than this time.
-    pub until: Option<String>,
-    /// Only callbacks with an attempt that failed at this time or later. It needs failed_until.
-    pub failed_since: Option<String>,
-    /// Only callbacks with an attempt that failed before this time. It needs failed_since.
-    pub failed_until: Option<String>,
-    /// To the team's default URL, and not to the task's own.
-    pub to_default: bool,
-    /// Also if that leads to an origin where the callback never went.
-    pub allow_new_origin: bool,
-    /// Each with an id of its own, so that a receiver that knows the callback's id takes it as new.
-    pub new_id: bool,
-    /// At most so many callbacks a second. Without it, as many as there is room for.
-    #[schema(minimum = 1, maximum = 1_000_000)]
-    pub rate: Option<u32>,
-    /// Nothing is done if more callbacks match. 100 unless given.
-    pub at_most: Option<u64>,
+filtered! {
+    /// Which callbacks are sent again, and how. Every given filter must match.
+    pub struct NewResendShape {
+        /// Only callbacks in this state. Without a state and a reason, it is all that have ended and were not delivered.
+        #[schema(inline, value_type = Option<StateName>)]
+        pub state: Option<String>,
+        /// Only callbacks that were abandoned for this reason.
+        #[schema(inline, value_type = Option<ReasonName>)]
+        pub reason: Option<String>,
+        /// To the team's default URL, and not to the task's own.
+        pub to_default: bool,
+        /// Also if that leads to an origin where the callback never went.
+        pub allow_new_origin: bool,
+        /// Each with an id of its own, so that a receiver that knows the callback's id takes it as new.
+        pub new_id: bool,
+        /// At most so many callbacks a second. Without it, as many as there is room for.
+        #[schema(minimum = 1, maximum = 1_000_000)]
+        pub rate: Option<u32>,
+        /// Nothing is done if more callbacks match. 100 unless given.
+        pub at_most: Option<u64>,
+    }
 }
 
 /// How many callbacks match.

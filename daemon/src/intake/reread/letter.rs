@@ -8,7 +8,7 @@ use super::super::headers::identity;
 use super::super::partition::Place;
 use super::super::polled::Polled;
 use super::super::sandbox::{Heard, SandboxedRecord, Value};
-use super::{NEXT_LOOK, PATIENCE, Rereader};
+use super::{PATIENCE, Rereader};
 use crate::model::dead_letter::DeadLetter;
 use crate::model::event::{RecordRef, TaskEvent};
 use crate::model::hash::Hash;
@@ -48,19 +48,11 @@ impl Rereader {
         let place = tokio::time::timeout_at(end, self.places.acquire()).await;
         let Ok(Ok(_place)) = place else { return Err(NoBody::Silent) };
         let mut sandbox = self.sandboxes.sandbox(&record.partition, Place::Offset(record.offset));
-        let mut looks = tokio::time::interval(NEXT_LOOK);
-        loop {
-            match sandbox.hear() {
-                Some(Heard::Record(found)) if found.offset == record.offset => return Ok(*found),
-                Some(Heard::Record(_)) => return Err(NoBody::Gone),
-                Some(Heard::Unread(_)) => return Err(NoBody::Unreadable),
-                Some(Heard::End(_)) => return Err(NoBody::Gone),
-                Some(Heard::Lost) => return Err(NoBody::Silent),
-                None if Instant::now() >= end => return Err(NoBody::Silent),
-                None => {
-                    looks.tick().await;
-                }
-            }
+        match self.hear(&mut sandbox, &record.partition, end).await? {
+            Heard::Record(found) if found.offset == record.offset => Ok(*found),
+            Heard::Record(_) | Heard::End(_) => Err(NoBody::Gone),
+            Heard::Unread(_) => Err(NoBody::Unreadable),
+            Heard::Absent | Heard::Lost => Err(NoBody::Silent),
         }
     }
 }

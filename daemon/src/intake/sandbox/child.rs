@@ -89,19 +89,16 @@ fn read(order: &Order, output: &mut impl Write) -> Result<(), String> {
         client.set(name, value);
     }
     let consumer: BaseConsumer = client.create().map_err(|error: KafkaError| error.to_string())?;
-    // The same offset of another cluster would be another record, or none.
-    if let Some(cluster) = &order.cluster
-        && consumer.client().fetch_cluster_id(CALL).as_ref() != Some(cluster)
-    {
-        return Err("the Kafka cluster is not the one that its records came from".to_owned());
+    let say =
+        |output: &mut _, frame: Frame, value: &[u8]| frame.write(output, value).map_err(|error| error.to_string());
+    if !exists(order, &consumer)? {
+        return say(output, Frame::Absent, b"");
     }
     let ends = consumer.fetch_watermarks(&order.topic, order.partition, CALL);
     let (log_begin, log_end) = ends.map_err(|error| error.to_string())?;
     let from = order.from.unwrap_or(log_begin);
     let from = if order.or_from_beginning { from.max(log_begin) } else { from };
     let mut next = from;
-    let say =
-        |output: &mut _, frame: Frame, value: &[u8]| frame.write(output, value).map_err(|error| error.to_string());
     bound_memory()?;
     say(output, Frame::Start { from, log_end }, b"")?;
     if from < log_begin || from >= log_end {
@@ -121,7 +118,7 @@ fn read(order: &Order, output: &mut impl Write) -> Result<(), String> {
                     // The client throws away what it fetches meanwhile, before it looks into it.
                     consumer.pause(&assignment).map_err(|error| error.to_string())?;
                 }
-                let (head, value) = head(&message, order.max_event_bytes);
+                let (head, value) = head(&message, order.most_bytes(message.offset()));
                 say(output, Frame::Record { head, value_bytes: value.len() }, value)?;
                 if order.only_one {
                     break;
@@ -145,8 +142,25 @@ fn read(order: &Order, output: &mut impl Write) -> Result<(), String> {
     say(output, Frame::End { next }, b"")
 }
 
+/// Whether Kafka has the partition. It is asked only where the partition must be of a certain cluster: the same offset of another one
+/// would be another record, or none, and what another one does not have says nothing.
+fn exists(order: &Order, consumer: &BaseConsumer) -> Result<bool, String> {
+    let Some(cluster) = &order.cluster else { return Ok(true) };
+    if consumer.client().fetch_cluster_id(CALL).as_ref() != Some(cluster) {
+        return Err("the Kafka cluster is not the one that its records came from".to_owned());
+    }
+    let metadata = consumer.fetch_metadata(Some(&order.topic), CALL).map_err(|error| error.to_string())?;
+    let topic =
+        metadata.topics().iter().find(|topic| topic.name() == order.topic).ok_or("Kafka said nothing of the topic")?;
+    match topic.error().map(Code::from) {
+        None => Ok(topic.partitions().iter().any(|partition| partition.id() == order.partition)),
+        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => Ok(false),
+        Some(other) => Err(other.to_string()),
+    }
+}
+
 /// A record without its value, and as much of the value as is sent.
-fn head<'m>(message: &'m BorrowedMessage<'_>, max_event_bytes: usize) -> (Head, &'m [u8]) {
+fn head<'m>(message: &'m BorrowedMessage<'_>, most_bytes: usize) -> (Head, &'m [u8]) {
     let value = message.payload();
     let timestamp = message.timestamp().to_millis();
     let mut head = Head {
@@ -157,7 +171,7 @@ fn head<'m>(message: &'m BorrowedMessage<'_>, max_event_bytes: usize) -> (Head, 
         cut: None,
     };
     let value = value.unwrap_or_default();
-    if value.len() <= max_event_bytes {
+    if value.len() <= most_bytes {
         return (head, value);
     }
     head.cut = Some(CutValue {

@@ -5,6 +5,7 @@ use std::io::{self, BufRead, Read as _, Write};
 
 use serde::{Deserialize, Serialize};
 
+use crate::intake::settings::LARGEST_EVENT;
 use crate::model::callback::Hash;
 
 /// The longest line: the headers that carry identity, four characters a byte.
@@ -27,6 +28,15 @@ pub(super) struct Order {
     pub(super) only_one: bool,
     /// A longer value is cut to the first bytes, as many as a dead letter keeps.
     pub(super) max_event_bytes: usize,
+    /// The values at these offsets are cut only where no event could ever be so long: they were accepted before.
+    pub(super) wanted: Vec<i64>,
+}
+
+impl Order {
+    /// How long the value at this offset may be.
+    pub(super) fn most_bytes(&self, offset: i64) -> usize {
+        if self.wanted.contains(&offset) { LARGEST_EVENT } else { self.max_event_bytes }
+    }
 }
 
 /// A line of the answer.
@@ -49,6 +59,8 @@ pub(super) enum Frame {
     End {
         next: i64,
     },
+    /// Kafka says that it has no such topic, or that the topic has no such partition.
+    Absent,
     /// It can't read.
     Failed {
         reason: String,
@@ -134,6 +146,24 @@ mod tests {
     fn head(offset: i64, cut: Option<CutValue>) -> Head {
         let headers = vec![("team-id".to_owned(), Some(vec![0, 0xff])), ("event-id".to_owned(), None)];
         Head { offset, timestamp: Some(5), headers, is_tombstone: false, cut }
+    }
+
+    #[test]
+    fn a_value_that_is_wanted_comes_whole_though_the_bound_of_events_was_lowered() {
+        let client = BTreeMap::new();
+        let order = Order {
+            client,
+            cluster: None,
+            topic: "t".to_owned(),
+            partition: 0,
+            from: Some(7),
+            or_from_beginning: true,
+            only_one: false,
+            max_event_bytes: 1_024,
+            wanted: vec![7, 9],
+        };
+        let order: Order = serde_json::from_slice(&serde_json::to_vec(&order).unwrap()).unwrap();
+        assert_eq!([7, 8, 9].map(|offset| order.most_bytes(offset)), [LARGEST_EVENT, 1_024, LARGEST_EVENT]);
     }
 
     #[test]

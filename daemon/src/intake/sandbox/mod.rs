@@ -34,6 +34,8 @@ const AHEAD: usize = 4;
 pub(super) struct Sandboxes {
     client: BTreeMap<String, String>,
     max_event_bytes: usize,
+    /// Offsets of records that are read again: their values come whole though they are larger than events may be by now.
+    wanted: Arc<[i64]>,
     places: Arc<Semaphore>,
     /// A death of the daemon is the reason for them, and the log says so.
     after_deaths: bool,
@@ -48,6 +50,8 @@ pub(super) enum Heard {
     /// The end of the log was reached, or no sandbox can be started: the client goes on from here. One that reads a few records
     /// again begins with the first record that Kafka still has, and brings this only at the end of the log.
     End(Place),
+    /// Kafka says that the partition does not exist. Only a sandbox that reads a few records again brings this.
+    Absent,
     /// Its reader has ended without a word: a defect, and the partition is taken again. One that reads a few records again can't be
     /// started.
     Lost,
@@ -76,12 +80,18 @@ struct Running {
 impl Sandboxes {
     pub(super) fn new(client: &rdkafka::ClientConfig, max_event_bytes: usize) -> Self {
         let client = client.config_map().into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        Self { client, max_event_bytes, places: Arc::new(Semaphore::new(AT_ONCE)), after_deaths: true }
+        let places = Arc::new(Semaphore::new(AT_ONCE));
+        Self { client, max_event_bytes, wanted: Arc::default(), places, after_deaths: true }
     }
 
     /// Sandboxes that read a few records again.
     pub(super) fn to_read_again(client: &rdkafka::ClientConfig, max_event_bytes: usize) -> Self {
         Self { after_deaths: false, ..Self::new(client, max_event_bytes) }
+    }
+
+    /// The same, for the records at these offsets.
+    pub(super) fn wanting(&self, offsets: Vec<i64>) -> Self {
+        Self { wanted: offsets.into(), ..self.clone() }
     }
 
     /// A sandbox that reads a partition from this place.

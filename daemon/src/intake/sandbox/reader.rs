@@ -45,6 +45,8 @@ enum Ended {
     Survived,
     /// What it read ended it.
     Died,
+    /// Kafka says that the partition does not exist.
+    Absent,
     Failed(String),
     /// No process can be started.
     Impossible(std::io::Error),
@@ -157,6 +159,11 @@ impl Reader {
                     tracing::error!(%partition, %error, "no sandbox can be started; the daemon itself reads on");
                     return Some(progress.next.map_or(Place::Beginning, Place::Offset));
                 }
+                Ended::Absent => {
+                    // If nobody listens any more, nobody needs to know.
+                    self.heard.send(Heard::Absent).ok();
+                    return None;
+                }
                 Ended::Stopped => return None,
             };
             tracing::warn!(%partition, reason = failure, "a sandbox could not read; another one tries again");
@@ -204,6 +211,7 @@ impl Reader {
                 Frame::Start { .. } | Frame::Failed { .. } => None,
                 Frame::Got { .. } | Frame::Record { .. } => Some(Ended::Survived),
                 Frame::End { next } => Some(Ended::Reached { next }),
+                Frame::Absent => Some(Ended::Absent),
             });
             match ended {
                 Ended::Survived => {
@@ -212,7 +220,7 @@ impl Reader {
                 }
                 Ended::Reached { .. } => return Some(true),
                 Ended::Died => return Some(false),
-                Ended::Stopped | Ended::Impossible(_) => return None,
+                Ended::Absent | Ended::Stopped | Ended::Impossible(_) => return None,
                 Ended::Failed(_) => self.wait(FIRST_WAIT)?,
             }
         }
@@ -233,6 +241,7 @@ impl Reader {
                     progress.next = Some(next);
                     return Some(if only_one { Ended::Survived } else { Ended::Reached { next } });
                 }
+                Frame::Absent => return Some(Ended::Absent),
                 Frame::Failed { reason } => failure = Some(reason),
                 Frame::Got { offset } => progress.got(offset),
                 Frame::Record { head, value_bytes } => {
@@ -303,6 +312,7 @@ impl Reader {
             or_from_beginning: !self.sandboxes.after_deaths,
             only_one,
             max_event_bytes: self.sandboxes.max_event_bytes,
+            wanted: self.sandboxes.wanted.to_vec(),
         };
         // This program itself, even if its file has another version by now.
         let mut child = Command::new("/proc/self/exe")

@@ -37,7 +37,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const WAIT: Duration = Duration::from_millis(250);
 /// The wait after a step that failed.
 const ERROR_WAIT: Duration = Duration::from_secs(2);
-/// The wait while Kafka does not answer.
+/// The wait while Kafka does not answer, or does not know the partition.
 const KAFKA_WAIT: Duration = Duration::from_secs(2);
 
 /// The jobs that this instance works on.
@@ -247,8 +247,7 @@ impl Inner {
         }
         let few: Vec<_> = lacking.iter().take(FROM_KAFKA).map(|(_, facts)| Arc::clone(facts)).collect();
         let mut read = self.parts.rereader.read_all(&few).await;
-        let is_silent = |answer: &Result<Bytes, NoBody>| matches!(answer, Err(NoBody::Silent));
-        if read.first().is_none_or(is_silent) {
+        if read.first().is_none_or(|answer| *answer == Err(NoBody::Silent)) {
             // Perhaps they are too large together, or too far apart.
             read = vec![self.parts.rereader.read(&few[0]).await];
         }
@@ -257,7 +256,8 @@ impl Inner {
             bodies.truncate(*at);
         }
         for ((at, _), answer) in lacking.iter().zip(read) {
-            if is_silent(&answer) {
+            // A partition that Kafka does not know now may be there soon. If it stays away, the answer becomes another one.
+            if matches!(answer, Err(NoBody::Silent | NoBody::Absent)) {
                 bodies.truncate(*at);
                 break;
             }

@@ -39,6 +39,12 @@ impl<D: Database> AdminStore for D {
         })
     }
 
+    fn made_before(&self, caller: &str, once: IdempotencyKey) -> Answer<'_, Option<Made>> {
+        let caller = caller.to_owned();
+        // A transaction that writes nothing: only it knows the store's time.
+        self.transaction(move |sql, now| idempotency::find(sql, &caller, &once, now).map(End::RollBack))
+    }
+
     fn create_team(
         &self,
         team: Team,

@@ -87,6 +87,11 @@ impl AdminStore for MemoryStore {
         })
     }
 
+    fn made_before(&self, caller: &str, once: IdempotencyKey) -> Answer<'_, Option<Made>> {
+        let now = self.clock.now();
+        self.look(|state| state.made_before(caller, &once, now))
+    }
+
     fn create_team(
         &self,
         team: Team,

@@ -344,7 +344,15 @@ async fn a_repeated_request_finds_what_it_made_for_a_day() {
             let audit = AuditEntry { caller: caller.to_owned(), ..entry("token.create", &token(n).id) };
             store.create_token(token(n), key, audit).await.unwrap()
         };
+        let found =
+            async |request: u8, caller: &str| store.made_before(caller, once("k", request).unwrap()).await.unwrap();
+        assert_eq!(found(1, "ann").await, None, "{}", subject.name);
         assert_eq!(create(1, once("k", 1), "ann").await, Made::Done, "{}", subject.name);
+        let before = subject.picture().await;
+        assert_eq!(found(1, "ann").await, Some(Made::Repeated("tok_1".to_owned())), "{}", subject.name);
+        assert_eq!(found(2, "ann").await, Some(Made::Mismatch), "{}", subject.name);
+        assert_eq!(found(1, "bob").await, None, "{}: another caller's key", subject.name);
+        assert_eq!(subject.picture().await, before, "{}: to look changes nothing", subject.name);
         assert_eq!(create(2, once("k", 1), "ann").await, Made::Repeated("tok_1".to_owned()), "{}", subject.name);
         assert_eq!(create(2, once("k", 2), "ann").await, Made::Mismatch, "{}", subject.name);
         assert_eq!(create(2, once("k", 2), "bob").await, Made::Done, "{}: another caller's key", subject.name);
@@ -358,6 +366,7 @@ async fn a_repeated_request_finds_what_it_made_for_a_day() {
         subject.clock.advance(Duration::from_secs(86_400));
         assert_eq!(create(3, once("k", 1), "ann").await, Made::Repeated("tok_1".to_owned()), "{}", subject.name);
         subject.clock.advance(Duration::from_millis(1));
+        assert_eq!(found(1, "ann").await, None, "{}: after a day it is new", subject.name);
         assert_eq!(create(3, once("k", 1), "ann").await, Made::Done, "{}: after a day it is new", subject.name);
     }
 }
