@@ -11,6 +11,7 @@ pub mod batch;
 mod copied;
 pub mod copy;
 mod engine;
+mod failed_between;
 pub mod faulty;
 mod filter;
 mod letters;
