@@ -10,6 +10,7 @@ pub mod admin;
 pub mod batch;
 mod copied;
 pub mod copy;
+mod endpoint_histories;
 mod engine;
 mod failed_between;
 pub mod faulty;
