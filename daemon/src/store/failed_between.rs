@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_short_time_is_walked_by_its_hours_and_a_long_one_from_its_end_on() {
-        let all = || (Vec::new(), vec![0xff; 17]);
+        let all = || (Vec::<u8>::new(), vec![0xff_u8; 17]);
         for (from, until, hours) in [
             (100 * HOUR, 101 * HOUR, (100, 100)),
             (100 * HOUR + 1, 101 * HOUR + 1, (100, 101)),
