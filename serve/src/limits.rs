@@ -27,6 +27,10 @@ pub struct Limits {
     pub proxy_protocol: bool,
     /// Whether one more connection is closed where nobody gives way. Otherwise it waits.
     pub refuse_more: bool,
+    /// How long a connection keeps its place in any case while its first request head is on its way. Without it, a burst of connections
+    /// would close those of its own that were accepted a moment ago. With it, a crowd of silent connections makes others wait, so it is
+    /// for listeners that only trusted programs reach.
+    pub patience: Duration,
     /// Counts the connections that were closed because places were short.
     pub closed: Arc<AtomicU64>,
     /// The time for a whole request head. A connection without a request is kept as long, and a client may read nothing of
@@ -55,6 +59,7 @@ impl Default for Limits {
             trusted_proxies: Arc::new([]),
             proxy_protocol: false,
             refuse_more: false,
+            patience: Duration::ZERO,
             closed: Arc::default(),
             head: Duration::from_secs(10),
             head_bytes: 16 * 1024,

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -22,6 +23,8 @@ pub(crate) struct PlaceBounds {
     pub(crate) all: usize,
     pub(crate) per_address: usize,
     pub(crate) per_prefix: usize,
+    /// How long a connection that has sent no head keeps its place in any case.
+    pub(crate) patience: Duration,
 }
 
 /// The places of one server.
@@ -60,6 +63,7 @@ struct Members {
 struct Member {
     sender: Option<Sender>,
     activity: Arc<Activity>,
+    came: Instant,
 }
 
 struct Books {
@@ -86,7 +90,7 @@ impl Places {
         let gave_way = books.make_room(sender)?;
         let id = books.next;
         books.next += 1;
-        books.add(id, Member { sender, activity: Arc::clone(activity) });
+        books.add(id, Member { sender, activity: Arc::clone(activity), came: Instant::now() });
         drop(books);
         Ok((Place { places: Arc::clone(self), id }, gave_way))
     }
@@ -158,15 +162,31 @@ impl Books {
 
     /// The connection of a group that gives way first.
     fn oldest(&mut self, group: Group) -> Option<u64> {
-        while let Some(id) = self.groups.get(&group)?.fresh.first().copied() {
-            if !self.members.get(&id)?.activity.had_head() {
-                return Some(id);
-            }
-            self.note_head(id);
-        }
         let now = Instant::now();
+        if !self.bounds.patience.is_zero() {
+            // Behind one that keeps its place, there may be others that have sent their heads.
+            self.note_heads(group);
+        }
+        while let Some(id) = self.groups.get(&group)?.fresh.first().copied() {
+            let member = self.members.get(&id)?;
+            if member.activity.had_head() {
+                self.note_head(id);
+            } else if now.duration_since(member.came) >= self.bounds.patience {
+                return Some(id);
+            } else {
+                // Those that came later have not waited longer.
+                break;
+            }
+        }
         let is_idle = |id: &&u64| self.members.get(*id).is_some_and(|member| member.activity.is_idle(now));
         self.groups.get(&group)?.served.iter().take(LOOKED_AT).find(is_idle).copied()
+    }
+
+    fn note_heads(&mut self, group: Group) {
+        let had_head = |id: &&u64| self.members.get(*id).is_some_and(|member| member.activity.had_head());
+        let fresh = self.groups.get(&group).map(|members| &members.fresh);
+        let found: Vec<u64> = fresh.into_iter().flatten().filter(had_head).copied().collect();
+        found.into_iter().for_each(|id| self.note_head(id));
     }
 
     /// From now on the connection counts as one that has sent a head.
@@ -234,7 +254,8 @@ mod tests {
 
     impl Kit {
         fn new(all: usize, per_prefix: usize, per_address: usize) -> Self {
-            Self { places: Places::new(PlaceBounds { all, per_address, per_prefix }), came: Vec::new() }
+            let patience = Duration::ZERO;
+            Self { places: Places::new(PlaceBounds { all, per_address, per_prefix, patience }), came: Vec::new() }
         }
 
         /// A connection comes; whether it gets a place.
@@ -294,8 +315,30 @@ mod tests {
     }
 
     #[test]
+    fn with_patience_a_connection_has_time_for_its_first_head() {
+        let patience = Duration::from_secs(60);
+        let places = Places::new(PlaceBounds { all: 3, per_address: 3, per_prefix: 3, patience });
+        let activities: Vec<_> = (0..3).map(|_| Arc::new(Activity::default())).collect();
+        let held: Vec<_> = activities.iter().map(|activity| places.enter(None, activity).unwrap().0).collect();
+        let more = Arc::new(Activity::default());
+        assert_eq!(places.enter(None, &more).err(), Some(NoPlace), "they have come just now");
+        // The second one was served, and waits for its next request.
+        drop(OpenRequest::new(&activities[1]));
+        activities[1].flushed();
+        let (fourth, gave_way) = places.enter(None, &more).unwrap();
+        assert!(gave_way && activities[1].gave_way() && !activities[0].gave_way());
+        assert!(places.enter(None, &more).is_err(), "the others have not waited for long");
+        let came = Instant::now().checked_sub(patience).unwrap();
+        places.books().members.get_mut(&held[0].id).unwrap().came = came;
+        let (fifth, gave_way) = places.enter(None, &more).unwrap();
+        assert!(gave_way && activities[0].gave_way() && !activities[2].gave_way());
+        drop((held, fourth, fifth));
+    }
+
+    #[test]
     fn a_connection_is_counted_for_whom_it_turns_out_to_be() {
-        let places = Places::new(PlaceBounds { all: 10, per_address: 1, per_prefix: 10 });
+        let patience = Duration::ZERO;
+        let places = Places::new(PlaceBounds { all: 10, per_address: 1, per_prefix: 10, patience });
         let (first, second) = (Arc::new(Activity::default()), Arc::new(Activity::default()));
         let sender = Sender::of("192.0.2.1".parse().unwrap());
         let of_proxy = |activity| places.enter(None, activity).unwrap().0;

@@ -49,6 +49,7 @@ pub async fn serve<S, B>(
         all: limits.connections,
         per_address: limits.per_address,
         per_prefix: limits.per_prefix,
+        patience: limits.patience,
     });
     let mut last_warning = None;
     loop {
@@ -231,6 +232,32 @@ mod tests {
             assert!(all_of(real).await.starts_with("HTTP/1.1 200"));
             assert!(all_of(another).await.starts_with("HTTP/1.1 200"));
         }
+    }
+
+    #[tokio::test]
+    async fn a_burst_of_connections_waits_and_none_of_it_is_closed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let limits = Limits { connections: 8, patience: DEADLINE, ..Limits::default() };
+        let (stop, stopped) = watch::channel(false);
+        let make = |_| {
+            service_fn(|_: Request<Incoming>| async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())) })
+        };
+        let task = tokio::spawn(serve(Listener::Tcp(listener), limits, make, stopped));
+        let mut streams = Vec::new();
+        for _ in 0..300 {
+            streams.push(TcpStream::connect(address).await.unwrap());
+        }
+        let ask = |mut stream: TcpStream| async move {
+            stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+            all_of(stream).await
+        };
+        let asked: Vec<_> = streams.into_iter().map(|stream| tokio::spawn(ask(stream))).collect();
+        for answer in asked {
+            assert!(answer.await.unwrap().starts_with("HTTP/1.1 200"), "each one has its turn");
+        }
+        stop.send_replace(true);
+        task.await.unwrap();
     }
 
     #[tokio::test]

@@ -39,6 +39,11 @@ fn limits() -> Limits {
     Limits { connections: 128, life: Duration::from_secs(300), ..Limits::default() }
 }
 
+/// Only our own user and root reach the socket. So their connections have time for their first heads, and a burst of them waits.
+fn socket_limits() -> Limits {
+    Limits { patience: Duration::from_secs(1), ..limits() }
+}
+
 /// The ops listener's own places, which no client of the API can take. A probe is one short request on a connection of its
 /// own, so a connection without a request keeps its place only for a moment, and there are many more places than
 /// programs that ask.
@@ -99,7 +104,7 @@ pub async fn serve_socket(listener: UnixListener, user: u32, ops: Ops, stop: Sto
         };
         TowerToHyperService::new(router.clone().layer(Extension(Arrival::Unix(known))))
     };
-    serve(Listener::Unix(listener), limits(), make, stop.into_receiver()).await;
+    serve(Listener::Unix(listener), socket_limits(), make, stop.into_receiver()).await;
 }
 
 /// Serves `/admin/v1` on TCP until `stop`, for callers with a token.
@@ -173,6 +178,7 @@ pub async fn bind_unix(path: &Path) -> io::Result<(UnixListener, u32)> {
         }
         std::fs::remove_file(path)?;
     }
+    // As many connections wait to be accepted as the system allows (net.core.somaxconn on Linux).
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok((listener, rustix::process::geteuid().as_raw()))

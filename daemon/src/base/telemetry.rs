@@ -17,6 +17,9 @@ const LONGEST_FILTER: usize = 1_024;
 /// Libraries whose more detailed lines quote what a receiver sent. A receiver may repeat our keys, so these lines are
 /// never logged.
 const QUOTING: [&str; 2] = ["h2", "hyper"];
+/// The name under which the pool of connections to PostgreSQL warns of each one that was lost while nobody used it. It opens others, and
+/// nobody needs to act: the store itself says when the server is away. So these lines are only for those who ask for details.
+const POOL: &str = "deadpool.postgres";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -57,10 +60,11 @@ fn filter(level: &str) -> Result<Targets, String> {
     if !parts.iter().all(|part| is_part(part)) {
         return Err(wrong());
     }
-    parts.join(",").parse().map(without_quotations).map_err(|_| wrong())
+    parts.join(",").parse().map(quieted).map_err(|_| wrong())
 }
 
-fn without_quotations(asked: Targets) -> Targets {
+/// What was asked for, with less of the libraries that say too much.
+fn quieted(asked: Targets) -> Targets {
     let default = asked.default_level().unwrap_or(LevelFilter::OFF);
     let quotes = |target: &str| {
         let mut names = QUOTING.iter();
@@ -72,7 +76,9 @@ fn without_quotations(asked: Targets) -> Targets {
     });
     // The default, and shorter names that are a beginning of theirs, do not count for them.
     let quiet = QUOTING.iter().map(|name| ((*name).to_owned(), default.min(LevelFilter::INFO)));
+    let of_pool = if default < LevelFilter::DEBUG { default.min(LevelFilter::ERROR) } else { default };
     quiet
+        .chain([(POOL.to_owned(), of_pool)])
         .chain(asked)
         .fold(Targets::new().with_default(default), |targets, (target, level)| targets.with_target(target, level))
 }
@@ -147,6 +153,15 @@ mod tests {
         assert!(enabled("trace", "callbackd::net", Level::TRACE) && enabled("debug", "callbackd::net", Level::DEBUG));
         assert!(enabled("info", "hyper", Level::INFO) && !enabled("off", "hyper", Level::ERROR));
         assert!(!enabled("info,hyper=off", "hyper", Level::ERROR));
+    }
+
+    #[test]
+    fn lost_connections_of_the_pool_are_details() {
+        use tracing::Level;
+        for (level, is_logged) in [("info", false), ("callbackd=debug,info", false), ("off", false), ("debug", true)] {
+            assert_eq!(filter(level).unwrap().would_enable("deadpool.postgres", &Level::WARN), is_logged, "{level}");
+        }
+        assert!(filter("info").unwrap().would_enable("callbackd::store", &Level::WARN));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! How the endpoints have answered lately: remembered over restarts, told when one begins or ends to fail.
 //!
 //! It is written to the store now and then, and at the end, but not with each attempt: what a crash loses is the news of a
-//! few seconds.
+//! few seconds. The store puts it together with what other processes have noted, which is read at the start alone.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

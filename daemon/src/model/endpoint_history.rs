@@ -74,6 +74,33 @@ impl RecentOutcomes {
         (!failed_before && self.is_failing()).then_some(Turn::Failing)
     }
 
+    /// Adds what another process knows of the endpoint. The outcomes are those of the one whose attempt ended last. A row of failures
+    /// counts until the other one knows of a success: it began when its first failure of both ended. It is at least as long as the longer
+    /// one of the two, because nobody knows which failures both have counted.
+    pub fn merge(&mut self, noted: Self) {
+        let holds = |one: &Self, other: &Self| {
+            one.failing_since.is_some_and(|since| other.last_success_at.is_none_or(|success| since >= success))
+        };
+        let (known_holds, noted_holds) = (holds(self, &noted), holds(&noted, self));
+        (self.failures, self.failing_since) = match (known_holds, noted_holds) {
+            (true, true) => (self.failures.max(noted.failures), self.failing_since.min(noted.failing_since)),
+            (true, false) => (self.failures, self.failing_since),
+            (false, true) => (noted.failures, noted.failing_since),
+            (false, false) => (0, None),
+        };
+        self.last_success_at = self.last_success_at.max(noted.last_success_at);
+        if noted.last_at >= self.last_at {
+            (self.outcomes, self.last_at) = (noted.outcomes, noted.last_at);
+        }
+    }
+
+    /// The clock that gave these times was ahead, and shows this time now.
+    pub fn set_back(&mut self, now: Timestamp) {
+        for at in [&mut self.failing_since, &mut self.last_at, &mut self.last_success_at] {
+            *at = at.map(|at| at.min(now));
+        }
+    }
+
     /// Whether the endpoint fails: several attempts in a row have failed, over some time.
     pub fn is_failing(&self) -> bool {
         let lasts = self.last_at.zip(self.failing_since).map(|(last, since)| last.since(since));
@@ -138,6 +165,44 @@ mod tests {
             assert_eq!(recent.note(Outcome::ServerError, at(second)), None, "too few");
         }
         assert_eq!(recent.note(Outcome::ServerError, at(600)), Some(Turn::Failing));
+    }
+
+    #[test]
+    fn what_processes_know_is_put_together() {
+        let of = |outcomes: &[(i64, Outcome)]| {
+            let mut recent = RecentOutcomes::default();
+            for (second, outcome) in outcomes {
+                recent.note(*outcome, at(*second));
+            }
+            recent
+        };
+        let merged = |known: &RecentOutcomes, noted: &RecentOutcomes| {
+            let mut merged = known.clone();
+            merged.merge(noted.clone());
+            let RecentOutcomes { outcomes, failures, failing_since, last_at, last_success_at } = merged;
+            assert_eq!(last_at, known.last_at.max(noted.last_at));
+            assert_eq!(last_success_at, known.last_success_at.max(noted.last_success_at));
+            (failures, failing_since, outcomes.len())
+        };
+        let (ok, error) = (Outcome::Ok, Outcome::ServerError);
+        let early = of(&[(1, ok), (10, error), (20, error), (30, error)]);
+        let late = of(&[(25, error), (40, error)]);
+        assert_eq!(merged(&early, &late), (3, Some(at(10)), 2), "both fail: from the first failure on");
+        assert_eq!(merged(&late, &early), (3, Some(at(10)), 2));
+        let recovered = of(&[(15, error), (50, ok)]);
+        assert_eq!(merged(&early, &recovered), (0, None, 2), "a success ends the failures of all");
+        assert_eq!(merged(&recovered, &early), (0, None, 2));
+        let again = of(&[(15, error), (50, ok), (60, error)]);
+        assert_eq!(merged(&early, &again), (1, Some(at(60)), 3), "what fails after it is a new row");
+        let worked_before = of(&[(5, ok)]);
+        assert_eq!(merged(&worked_before, &early), (3, Some(at(10)), 4));
+        assert_eq!(merged(&RecentOutcomes::default(), &early), (3, Some(at(10)), 4));
+        // A process that writes again what it has written.
+        let mut more = early.clone();
+        more.note(error, at(70));
+        assert_eq!(merged(&early, &more), (4, Some(at(10)), 5));
+        more.note(ok, at(80));
+        assert_eq!(merged(&early, &more), (0, None, 6));
     }
 
     #[test]

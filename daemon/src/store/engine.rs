@@ -308,7 +308,7 @@ pub trait EngineStore: Send + Sync {
     fn newest_time(&self) -> Answer<'_, Option<Timestamp>>;
 
     /// Takes back times of pending rows that lie in the future because the clock was wrong, and what instances wrote of
-    /// themselves. A retry may come earlier for it, never later.
+    /// themselves and of endpoints. A retry may come earlier for it, never later.
     fn set_back(&self, back: SetBack) -> Answer<'_, usize>;
 
     /// Registers this instance. Where one instance at a time uses the store, the leases of earlier ones become void.
@@ -371,7 +371,7 @@ pub trait EngineStore: Send + Sync {
 
     fn prune(&self, ask: PruneAsk) -> Answer<'_, Pruned>;
 
-    /// Replaces the histories of these endpoints.
+    /// Adds what this instance knows of these endpoints to what others have noted.
     fn note_endpoints(&self, histories: Vec<EndpointHistory>) -> Answer<'_, ()>;
 
     /// The histories of endpoints, those that were used last first.

@@ -3,14 +3,14 @@
 //! time, with what it has found and with the place where to go on.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::base::clock::Timestamp;
 use crate::model::attempt::Outcome;
 use crate::model::callback::CallbackId;
 use crate::model::state::State;
 use crate::model::team::Mode;
-use crate::store::reads::{CallbackFilter, Span};
+use crate::store::reads::{CallbackFilter, Found, Page, Span};
 
 /// A page is answered within this time, full or not.
 pub(super) const BUDGET: Duration = Duration::from_millis(500);
@@ -21,10 +21,53 @@ const CURSORS: usize = 8;
 /// The latest time that an id has room for, in milliseconds.
 const LATEST: i64 = (1 << 48) - 1;
 /// The clocks of those who make event ids are not ahead of ours by more than this.
-const AHEAD: Duration = Duration::from_secs(86_400);
+pub(super) const AHEAD: Duration = Duration::from_secs(86_400);
+
+/// A page while it is filled, newest event first.
+#[derive(Debug)]
+pub(super) struct Filling {
+    found: Found<CallbackId>,
+    limit: usize,
+    deadline: Instant,
+}
+
+impl Filling {
+    /// A page whose time begins now.
+    pub(super) fn new(page: &Page) -> Self {
+        let docs = Vec::with_capacity(page.limit.min(STRIDE));
+        Self { found: Found { docs, next: None }, limit: page.limit, deadline: Instant::now() + BUDGET }
+    }
+
+    /// Lists a callback that matches. False if the page is full already: then it ends before this one.
+    pub(super) fn list(&mut self, id: CallbackId) -> bool {
+        // A callback that is sent again is in both tables. It is listed once, whichever row matches.
+        if self.found.docs.last() == Some(&id) {
+            return true;
+        }
+        if self.found.docs.len() == self.limit {
+            self.found.next = self.found.docs.last().copied();
+            return false;
+        }
+        self.found.docs.push(id);
+        true
+    }
+
+    /// Whether the time is over. Then the page ends after this callback, of which everything was looked at.
+    pub(super) fn is_over(&mut self, looked_at: CallbackId) -> bool {
+        let is_over = Instant::now() >= self.deadline;
+        if is_over {
+            self.found.next = Some(looked_at);
+        }
+        is_over
+    }
+
+    pub(super) fn end(self) -> Found<CallbackId> {
+        self.found
+    }
+}
 
 /// A range of ids: at or above `floor`, below `ceiling`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Range {
     pub(super) floor: Vec<u8>,
     pub(super) ceiling: Vec<u8>,
@@ -33,10 +76,14 @@ pub(super) struct Range {
     pub(super) read_at: Option<(Timestamp, Timestamp)>,
 }
 
-/// The ranges of ids between two times and below an id. Ids begin with the time of their event, or with zeros where
+/// How the ids of events of this time begin.
+pub(super) fn time(at: Timestamp) -> Vec<u8> {
+    at.millis().clamp(1, LATEST).to_be_bytes()[2..].to_vec()
+}
+
+/// The ranges of ids between two times and below an id, the newest first. Ids begin with the time of their event, or with zeros where
 /// that is not known.
 pub(super) fn ranges(since: Option<Timestamp>, until: Option<Timestamp>, before: Option<CallbackId>) -> Vec<Range> {
-    let time = |at: Timestamp| at.millis().clamp(1, LATEST).to_be_bytes()[2..].to_vec();
     let below = |end: Option<Vec<u8>>| {
         let ends = [end, before.map(|id| id.as_bytes().to_vec())];
         ends.into_iter().flatten().min().unwrap_or_else(|| vec![0xff; 17])
@@ -163,7 +210,8 @@ pub(super) fn searches(
     ranges.into_iter().flat_map(in_range).collect()
 }
 
-fn ways(filter: &CallbackFilter, queues: Option<&HashSet<i64>>) -> Vec<(Table, By)> {
+/// The tables and indexes that together have every callback which may match.
+pub(super) fn ways(filter: &CallbackFilter, queues: Option<&HashSet<i64>>) -> Vec<(Table, By)> {
     let mut ways = Vec::new();
     if filter.state.is_none_or(|state| state == State::Pending) && filter.reason.is_none() && !filter.undelivered {
         ways.push((Table::Pending, filter.task.clone().map_or(By::All, By::Task)));
@@ -228,5 +276,25 @@ impl Candidate {
             && filter.mode.is_none_or(|mode| (mode == Mode::Test) == self.test)
             && filter.status.is_none_or(|status| Some(status) == self.status)
             && self.failed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_ends_when_it_is_full_or_when_its_time_is_over() {
+        let id = |n| CallbackId::from_bytes([n; 16]);
+        let mut filling = Filling::new(&Page { before: None, limit: 2 });
+        assert!(filling.list(id(9)) && filling.list(id(9)) && !filling.is_over(id(8)) && filling.list(id(7)));
+        assert!(!filling.list(id(6)), "more may follow below the last one that is listed");
+        let found = filling.end();
+        assert_eq!((found.docs, found.next), (vec![id(9), id(7)], Some(id(7))));
+        let mut filling = Filling::new(&Page { before: None, limit: 2 });
+        filling.deadline = Instant::now();
+        assert!(filling.list(id(9)) && filling.is_over(id(8)));
+        let found = filling.end();
+        assert_eq!((found.docs, found.next), (vec![id(9)], Some(id(8))), "more may follow below what was looked at");
     }
 }

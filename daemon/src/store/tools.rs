@@ -35,7 +35,8 @@ pub async fn migrate(config: &Config, clock: Arc<dyn Clock>) -> Result<(), OpenE
     patiently(|| open(config, Options::default(), Arc::clone(&clock))).await.map(drop)
 }
 
-/// How long somebody else may hold the store's lock: a daemon that waits for a migration takes it for a moment, again and again.
+/// How long somebody else may hold the store's lock: a daemon that waits for a migration takes it for a moment, again and again, and the
+/// sessions of a process that has just ended last a moment longer than the process.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 const NEXT_TRY: Duration = Duration::from_millis(50);
 
@@ -43,7 +44,9 @@ async fn patiently<T>(mut work: impl AsyncFnMut() -> Result<T, OpenError>) -> Re
     let end = Instant::now() + LOCK_WAIT;
     loop {
         match work().await {
-            Err(OpenError::DatabaseInUse { .. } | OpenError::InUse { .. }) if Instant::now() < end => {
+            Err(OpenError::DatabaseInUse { .. } | OpenError::DatabaseHeld { .. } | OpenError::InUse { .. })
+                if Instant::now() < end =>
+            {
                 tokio::time::sleep(NEXT_TRY).await;
             }
             other => return other,
@@ -58,7 +61,7 @@ async fn patiently<T>(mut work: impl AsyncFnMut() -> Result<T, OpenError>) -> Re
 pub async fn info(config: &Config) -> Result<Info, OpenError> {
     match config {
         Config::Directory(directory) => sqlite::tools::inspect::info(directory),
-        Config::Postgres(url) => postgres::tools::info(url).await,
+        Config::Postgres(url) => patiently(|| postgres::tools::info(url)).await,
     }
 }
 
@@ -84,6 +87,6 @@ pub fn backup(config: &Config, to: &Path) -> Result<BackedUp, OpenError> {
 pub async fn verify(config: &Config) -> Result<Vec<String>, OpenError> {
     match config {
         Config::Directory(directory) => sqlite::tools::inspect::verify(directory),
-        Config::Postgres(url) => postgres::tools::verify(url).await,
+        Config::Postgres(url) => patiently(|| postgres::tools::verify(url)).await,
     }
 }

@@ -394,6 +394,30 @@ fn the_dashboard_begins_with_what_an_operator_must_see() {
 }
 
 #[test]
+fn the_dashboard_shows_one_cell_or_all() {
+    let dashboard: serde_json::Value = serde_json::from_str(&text("config/grafana/callbackd.json")).unwrap();
+    let variables = dashboard["templating"]["list"].as_array().unwrap();
+    let variable = |name: &str| variables.iter().find(|variable| variable["name"] == name).unwrap();
+    assert_eq!(variable("cell")["allValue"], ".*", "where no target names a cell, all are shown");
+    assert!(variable("instance")["definition"].as_str().unwrap().contains("{cell=~\"$cell\"}"));
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let targets = panels.filter_map(|panel| panel["targets"].as_array()).flatten();
+    let expressions: Vec<_> = targets.map(|target| target["expr"].as_str().unwrap()).collect();
+    assert!(expressions.len() > 30, "{}", expressions.len());
+    for expression in expressions {
+        for (at, _) in expression.match_indices("callbackd_") {
+            let rest = expression[at..].trim_start_matches(|c: char| c.is_ascii_lowercase() || c == '_');
+            assert!(rest.starts_with("{cell=~\"$cell\",instance=~\"$instance\""), "{expression}");
+        }
+        // Numbers of a store are the same in all its processes, and each cell has a store.
+        for metric in ["callbackd_pending{", "callbackd_store_parked_bytes{"] {
+            let is_counted = expression.contains(metric) && !expression.contains("* 0");
+            assert!(!is_counted || expression.starts_with("sum(max by (cell) ("), "{expression}");
+        }
+    }
+}
+
+#[test]
 fn a_build_without_a_terminal_says_that_it_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let script = folder.path().join("script");

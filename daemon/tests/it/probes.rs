@@ -1,4 +1,4 @@
-//! The ops listener: it answers whatever others hold.
+//! The ops listener answers whatever others hold, and the API's socket answers everybody in a burst.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::api::started;
+use crate::harness::Harness;
 
 /// Connections that are held: as many as the API has places.
 const HELD: usize = 128;
@@ -41,4 +42,19 @@ async fn probes_answer_whatever_others_hold() {
         assert_eq!(answer.headers["connection"], "close", "{path} keeps no place");
     }
     drop(held);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_of_connections_to_the_socket_is_answered() {
+    let harness = Harness::start().await;
+    let socket = Remote::Unix(harness.app().api_socket.clone());
+    let ask = |socket: Remote| async move {
+        let (get, none) = (http::Method::GET, http::HeaderMap::new());
+        call(&socket, get, "/openapi.json", none, bytes::Bytes::new(), Duration::from_secs(60)).await
+    };
+    let asked: Vec<_> = (0..300).map(|_| tokio::spawn(ask(socket.clone()))).collect();
+    for answer in asked {
+        let answer = answer.await.unwrap().unwrap_or_else(|error| panic!("one of {HELD} places comes free: {error}"));
+        assert_eq!(answer.status, 200);
+    }
 }

@@ -270,16 +270,16 @@ async fn the_store_is_looked_into_while_nobody_runs_on_it() {
     let ask = |arguments: &[&str]| run(&[arguments, &["--config", &config]].concat(), &[]);
     let text = |output: &std::process::Output| String::from_utf8_lossy(&output.stdout).into_owned();
     let before = ask(&["migrate", "--dry-run"]);
-    assert_eq!(text(&before).matches("would be applied").count(), 16, "{}", text(&before));
+    assert_eq!(text(&before).matches("would be applied").count(), 17, "{}", text(&before));
     assert!(!process.folder.path().join("store").exists(), "nothing was made");
     process.start(None, "info").await;
     process.team(TEAM);
     process.signal("TERM");
     process.ended().await;
-    assert_eq!(text(&ask(&["migrate", "--status"])).matches(" applied").count(), 16);
+    assert_eq!(text(&ask(&["migrate", "--status"])).matches(" applied").count(), 17);
     assert!(text(&ask(&["migrate"])).contains("nothing to do"));
     let info = text(&ask(&["store", "info"]));
-    assert!(info.contains("teams") && info.contains("0016_sent_with"), "{info}");
+    assert!(info.contains("teams") && info.contains("0017_failed_attempts"), "{info}");
     assert!(info.lines().any(|line| line.contains("oldest_writer") && line.ends_with(" 14")), "{info}");
     assert!(ask(&["store", "verify"]).status.success());
     // The test damages a row and a page.

@@ -37,7 +37,9 @@ pub(crate) fn all(filled: Filled, n: u64) -> Vec<Question> {
     let row = seed.below(filled.rows);
     // A second later, so that the row itself is in the answer.
     let until = rfc3339(filled.at(row) + 1_000);
-    let failed = |from: u64| format!("/callbacks?failed_since={}&failed_until={}", rfc3339(from), rfc3339(from + HOUR));
+    let failed = |from: u64, hours: u64| {
+        format!("/callbacks?failed_since={}&failed_until={}", rfc3339(from), rfc3339(from + hours * HOUR))
+    };
     let questions = [
         ("callback id", format!("/callbacks/{}", filled.id_text(row))),
         ("task", format!("/callbacks?task={}", task(row))),
@@ -49,8 +51,10 @@ pub(crate) fn all(filled: Filled, n: u64) -> Vec<Question> {
         ("team, any state", format!("/callbacks?team={team}")),
         ("HTTP status, not delivered", "/callbacks?status=503&state=exhausted".to_owned()),
         ("HTTP status", "/callbacks?status=503".to_owned()),
-        ("failed in the newest hour", failed(filled.newest - HOUR)),
-        ("failed in some hour", failed(filled.at(row))),
+        ("failed in the newest hour", failed(filled.newest - HOUR, 1)),
+        ("failed in some hour", failed(filled.at(row), 1)),
+        ("failed on some day", failed(filled.at(row), 24)),
+        ("failed in some three days", failed(filled.at(row), 72)),
     ];
     questions.into_iter().map(|(kind, path)| Question { kind, path }).collect()
 }

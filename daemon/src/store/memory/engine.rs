@@ -1,6 +1,7 @@
 //! The engine's trait on the model.
 
 use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,8 +29,16 @@ use crate::store::{
 
 impl EngineStore for MemoryStore {
     fn note_endpoints(&self, histories: Vec<EndpointHistory>) -> Answer<'_, ()> {
-        let by_name = |history: EndpointHistory| ((history.team.to_string(), history.origin.to_string()), history);
-        self.state().endpoints.extend(histories.into_iter().map(by_name));
+        let mut state = self.state();
+        for history in histories {
+            let name = (history.team.to_string(), history.origin.to_string());
+            match state.endpoints.entry(name) {
+                Entry::Occupied(mut known) => known.get_mut().recent.merge(history.recent),
+                Entry::Vacant(new) => {
+                    new.insert(history);
+                }
+            }
+        }
         done(Ok(()))
     }
 
@@ -190,6 +199,7 @@ impl State {
         for partition in self.partitions.values_mut() {
             partition.moved_at = partition.moved_at.min(back.now);
         }
+        self.endpoints.values_mut().for_each(|history| history.recent.set_back(back.now));
         let mut rows = 0;
         for pending in self.rows.values_mut().filter_map(|rows| rows.pending.as_mut()) {
             let before = pending.clone();

@@ -18,7 +18,7 @@ use crate::store::versions::{self, Migration};
 use crate::store::{Migrate, OpenError};
 
 /// Older programs refuse a store with any of the first seven: they do not know that a migration may be additive.
-const MIGRATIONS: [Migration; 9] = [
+const MIGRATIONS: [Migration; 10] = [
     Migration::raising("0001_store", include_str!("../../../migrations/postgres/0001_store.sql"), 1),
     Migration::raising("0002_rounds", include_str!("../../../migrations/postgres/0002_rounds.sql"), 2),
     Migration::raising("0003_processes", include_str!("../../../migrations/postgres/0003_processes.sql"), 3),
@@ -28,6 +28,7 @@ const MIGRATIONS: [Migration; 9] = [
     Migration::raising("0007_days", include_str!("../../../migrations/postgres/0007_days.sql"), 7),
     Migration::additive("0008_oldest_writer", include_str!("../../../migrations/postgres/0008_oldest_writer.sql")),
     Migration::additive("0009_sent_with", include_str!("../../../migrations/postgres/0009_sent_with.sql")),
+    Migration::additive("0010_failed_attempts", include_str!("../../../migrations/postgres/0010_failed_attempts.sql")),
 ];
 /// From this schema on, a store records its oldest writer, and what the programs of its instances know.
 const RECORDED: usize = 8;

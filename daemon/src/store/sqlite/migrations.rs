@@ -12,7 +12,7 @@ use crate::store::versions::{self, Migration, Schema};
 use crate::store::{Migrate, OpenError};
 
 /// Older programs refuse a store with any of the first fourteen: they do not know that a migration may be additive.
-const MIGRATIONS: [Migration; 16] = [
+const MIGRATIONS: [Migration; 17] = [
     Migration::raising("0001_engine", include_str!("../../../migrations/sqlite/0001_engine.sql"), 1),
     Migration::raising("0002_people", include_str!("../../../migrations/sqlite/0002_people.sql"), 2),
     Migration::raising("0003_surface", include_str!("../../../migrations/sqlite/0003_surface.sql"), 3),
@@ -33,6 +33,7 @@ const MIGRATIONS: [Migration; 16] = [
     Migration::raising("0014_outbox", include_str!("../../../migrations/sqlite/0014_outbox.sql"), 14),
     Migration::additive("0015_oldest_writer", include_str!("../../../migrations/sqlite/0015_oldest_writer.sql")),
     Migration::additive("0016_sent_with", include_str!("../../../migrations/sqlite/0016_sent_with.sql")),
+    Migration::additive("0017_failed_attempts", include_str!("../../../migrations/sqlite/0017_failed_attempts.sql")),
 ];
 /// From this schema on, a store records its oldest writer.
 const RECORDED: usize = 15;

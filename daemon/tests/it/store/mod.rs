@@ -5,6 +5,7 @@ mod amend;
 mod commits;
 mod copy;
 mod days;
+mod endpoints;
 mod engine;
 mod instances;
 mod month;

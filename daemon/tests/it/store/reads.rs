@@ -266,6 +266,117 @@ fn every_filter_gives_what_the_model_gives_page_by_page() {
     assert_eq!(Origin::parse("http://b.example:8080").map(|o| o.to_string()).as_deref(), Some("http://b.example:8080"));
 }
 
+/// A callback, and when its attempts failed.
+struct Failed {
+    row: Known,
+    /// The time in its id, or when it was read.
+    event_at: i64,
+    failures: Vec<i64>,
+}
+
+const HOUR: u64 = 3_600_000;
+
+fn failed(n: u64) -> Failed {
+    let mut seed = scale_callback::samples::Seed::new(n);
+    let mut within = |hours: u64| i64::try_from(seed.below(hours * HOUR)).unwrap();
+    let mut row = known(n);
+    row.at = BASE + within(60);
+    row.timestamp = match n % 8 {
+        0 => row.at / 1_000,
+        // The clock of whoever made the event is ahead.
+        1 => row.at + within(20),
+        _ => row.at,
+    };
+    row.id = CallbackId::of(&row.team, EventKey::Id(&format!("event {n}")), row.timestamp);
+    let event_at = if n.is_multiple_of(8) { row.at } else { row.timestamp };
+    let mut failures: Vec<_> = Some(row.at).filter(|_| row.outcome != Outcome::Ok).into_iter().collect();
+    failures.extend((0..n % 3).map(|again| row.at + if again == 0 { within(1) / 4 } else { within(30) }));
+    Failed { row, event_at, failures }
+}
+
+/// An attempt whose lease has ended fails after another one has decided.
+fn fails_late(row: &Known, offset: i64, epoch: i64, at: i64) -> Change {
+    let Change::Settle(mut settle) = change(row, offset, &partition(), epoch) else { unreachable!() };
+    settle.token = Token(1_000_000);
+    settle.attempt.outcome = Outcome::HeadReset;
+    settle.attempt.status = None;
+    settle.attempt.begun_at = Timestamp::from_millis(at);
+    settle.next = Next::Exhausted;
+    Change::Settle(settle)
+}
+
+#[tokio::test]
+async fn callbacks_are_found_by_when_an_attempt_failed() {
+    let hours = |count: u64| i64::try_from(count * HOUR).unwrap();
+    let mut rows: Vec<_> = (0..700).map(failed).collect();
+    let one = rows[100..].iter().find_map(|failed| failed.failures.first()).unwrap() - BASE;
+    let spans = [
+        (0, hours(1)),
+        (hours(1) / 2, hours(3) / 2),
+        (one, one + 1),
+        (one + 1, one + 2),
+        (hours(10), hours(34)),
+        // From here on, there are too many hours.
+        (hours(10) + 1, hours(36) + 1),
+        (hours(3), hours(50)),
+        (-BASE, i64::MAX / 2),
+        (hours(200), hours(201)),
+        (hours(7), hours(7)),
+        (hours(9), hours(5)),
+    ];
+    let any = CallbackFilter::default;
+    let time = |at: i64| Some(Timestamp::from_millis(BASE + at));
+    let filters = [
+        any(),
+        CallbackFilter { team: Some("team_1".to_owned()), ..any() },
+        CallbackFilter { state: Some(State::Pending), ..any() },
+        CallbackFilter { state: Some(State::Delivered), mode: Some(Mode::Live), ..any() },
+        CallbackFilter { undelivered: true, ..any() },
+        CallbackFilter { since: time(hours(12)), ..any() },
+        CallbackFilter { since: time(hours(2)), until: time(hours(30)), ..any() },
+    ];
+    for name in STORES {
+        let folder = tempfile::tempdir().unwrap();
+        let stores = opened(name, &folder, &Arc::new(ManualClock::new(START))).await;
+        let (instance, epoch) = begun(&stores).await;
+        let offset = |row: &Known| row.at - BASE;
+        let first = rows.iter().map(|failed| change(&failed.row, offset(&failed.row), &partition(), epoch)).collect();
+        write(&stores, (instance, 1), first, vec![]).await;
+        for (again, batch) in (0..2).zip(2..) {
+            let late = rows.iter().filter_map(|Failed { row, failures, .. }| {
+                let at = failures.get(again + usize::from(row.outcome != Outcome::Ok))?;
+                Some(fails_late(row, offset(row), epoch, *at))
+            });
+            write(&stores, (instance, batch), late.collect(), vec![]).await;
+        }
+        rows.sort_by_key(|failed| std::cmp::Reverse(failed.row.id));
+        for (filter, (from, until)) in filters.iter().flat_map(|filter| spans.map(|span| (filter, span))) {
+            let [from, until] = [from, until].map(|at| Timestamp::from_millis(BASE.saturating_add(at)));
+            let others = CallbackFilter { since: None, until: None, ..filter.clone() };
+            let expected = rows.iter().filter(|Failed { row, event_at, failures }| {
+                failures.iter().any(|at| (from.millis()..until.millis()).contains(at))
+                    && matches(&others, row)
+                    && filter.since.is_none_or(|since| *event_at >= since.millis())
+                    && filter.until.is_none_or(|until| *event_at < until.millis())
+            });
+            let expected: Vec<_> = expected.map(|failed| failed.row.id).collect();
+            let filter = CallbackFilter { failed: Some(Span { from, until }), ..filter.clone() };
+            for limit in [40, 1_000] {
+                let (mut found, mut before) = (Vec::new(), None);
+                loop {
+                    let page = stores.reads.callback_ids(filter.clone(), Page { before, limit }).await.unwrap();
+                    found.extend(page.docs);
+                    before = page.next;
+                    if before.is_none() {
+                        break;
+                    }
+                }
+                assert_eq!(found, expected, "{name}: {filter:?}, {limit} a page");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn totals_and_backlog_count_every_row() {
     for name in STORES {

@@ -196,6 +196,31 @@ async fn a_newer_store_is_opened_unless_it_needs_a_newer_program() {
 }
 
 #[tokio::test]
+async fn a_tool_waits_a_moment_until_the_store_is_free() {
+    let world = World::new("postgres");
+    let one = world.begin().await;
+    let Config::Postgres(url) = &world.config else { unreachable!("a database") };
+    let url = url.to_string();
+    let name = url.rsplit('/').next().unwrap();
+    // Each try of the tool is a session of its own.
+    let sessions = || {
+        let sql = format!("SELECT sessions FROM pg_stat_database WHERE datname = '{name}'");
+        postgres::server().sql("postgres", &sql).unwrap().trim().parse::<u64>().unwrap()
+    };
+    let before = sessions();
+    let freed = async {
+        until("the tool has tried twice", async || (sessions() >= before + 2).then_some(())).await;
+        drop(one);
+    };
+    let (wrong, ()) = tokio::join!(tools::verify(&world.config), freed);
+    assert_eq!(wrong.unwrap(), Vec::<String>::new());
+    let one = until("the tool has ended", async || world.open().await.ok()).await;
+    let refused = tools::verify(&world.config).await;
+    assert!(matches!(refused, Err(OpenError::DatabaseInUse { .. })), "{refused:?}");
+    drop(one);
+}
+
+#[tokio::test]
 async fn an_instance_that_may_not_write_any_more_learns_it_at_its_begin_and_at_its_pulse() {
     let world = World::new("postgres");
     let one = world.begin().await;

@@ -9,6 +9,7 @@ use crate::base::clock::Timestamp;
 use crate::model::attempt::Outcome;
 use crate::model::endpoint::Origin;
 use crate::model::endpoint_history::{EndpointHistory, RecentOutcomes};
+use crate::store::endpoint_histories::MERGE;
 
 /// How many rows are kept. A flood of one-time hosts pushes the oldest out.
 const ROWS: i64 = 50_000;
@@ -40,9 +41,8 @@ pub(super) async fn note(client: &impl GenericClient, histories: &[EndpointHisto
     let sql = format!(
         "INSERT INTO endpoint (team, origin, outcomes, failures, failing_since, last_at, last_success_at)
          SELECT DISTINCT ON (team, origin) * FROM ({rows}) AS new ORDER BY team, origin, last_at DESC
-         ON CONFLICT (team, origin) DO UPDATE SET
-             outcomes = excluded.outcomes, failures = excluded.failures, failing_since = excluded.failing_since,
-             last_at = excluded.last_at, last_success_at = excluded.last_success_at"
+         {}",
+        *MERGE
     );
     let statement = client.prepare_cached(&sql).await?;
     client.execute(&statement, &table.values()).await?;

@@ -11,7 +11,7 @@ use super::super::turns::{self, Turn};
 use crate::base::clock::Timestamp;
 use crate::model::endpoint::QueueKey;
 use crate::model::lease::LEASE_SLACK;
-use crate::store::{SetBack, Space, SpaceAsk};
+use crate::store::{SetBack, Space, SpaceAsk, endpoint_histories};
 
 /// PostgreSQL does not tell how much of its disk is free.
 pub(super) async fn space(client: &impl GenericClient, ask: SpaceAsk) -> Result<Space, PostgresError> {
@@ -59,6 +59,7 @@ pub(super) async fn set_back(client: &mut Object, back: &SetBack) -> Result<usiz
     ] {
         transaction.execute(sql, &[&now]).await?;
     }
+    transaction.execute(&endpoint_histories::set_back("$1"), &[&now]).await?;
     let sql = "UPDATE pending SET due = CASE WHEN due >= $2 THEN due - $1 ELSE due END,
                    lease_until = CASE WHEN lease_until >= $2 THEN lease_until - $1 ELSE lease_until END,
                    since = CASE WHEN since > $3 THEN since - $1 ELSE since END,

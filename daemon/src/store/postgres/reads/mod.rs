@@ -2,6 +2,7 @@
 //! connection of its own kind and within a bounded time, so that no question holds delivery up.
 
 mod dead_letters;
+mod failed_between;
 mod queues;
 mod scan;
 
@@ -24,6 +25,7 @@ use crate::model::callback::CallbackId;
 use crate::model::event::PartitionKey;
 use crate::model::settlement::{NumberedAttempt, Rows};
 use crate::store::Answer;
+use crate::store::failed_between::walks;
 use crate::store::reads::{
     BuriedLetter, CallbackFilter, Counts, DeadLetterFilter, Found, InstanceEnd, InstanceRow, LastAttempt, Page,
     PartitionOffsets, QueueAsk, QueueRow, Reads, Totals,
@@ -51,7 +53,7 @@ impl Reads for PostgresStore {
     }
 
     fn callback_ids(&self, filter: CallbackFilter, page: Page) -> Answer<'_, Found<CallbackId>> {
-        Box::pin(async move { Ok(scan::scan(&self.people_reader().await?, &filter, &page).await?) })
+        Box::pin(async move { Ok(find(&self.people_reader().await?, &filter, &page).await?) })
     }
 
     fn untried_rounds(&self, team: Option<&str>, at_most: usize) -> Answer<'_, usize> {
@@ -118,13 +120,29 @@ impl Reads for PostgresStore {
     }
 }
 
+/// The ids of callbacks that match, by the index that fits the filter best.
+async fn find(
+    client: &impl GenericClient,
+    filter: &CallbackFilter,
+    page: &Page,
+) -> Result<Found<CallbackId>, PostgresError> {
+    let queues = match &filter.queues {
+        Some(queues) => Some(scan::queue_numbers(client, queues).await?),
+        None => None,
+    };
+    match walks(filter, queues.as_ref(), page.before) {
+        Some(walks) => failed_between::scan(client, filter, queues.as_ref(), page, &walks).await,
+        None => scan::scan(client, filter, queues.as_ref(), page).await,
+    }
+}
+
 async fn callbacks(
     store: &PostgresStore,
     filter: &CallbackFilter,
     page: &Page,
 ) -> Result<Found<(CallbackId, Rows)>, PostgresError> {
     let client = store.people_reader().await?;
-    let found = scan::scan(&client, filter, page).await?;
+    let found = find(&client, filter, page).await?;
     let ids: Vec<Uuid> = found.docs.iter().copied().map(Uuid::from).collect();
     let mut rows = rows::load(&client, &store.numbers, &ids, Locking::None, &mut QueuesRead::new()).await?;
     let mut docs = Vec::with_capacity(found.docs.len());

@@ -1,7 +1,6 @@
 //! Pages of callbacks: the cursors of a search, each read in pieces, merged newest first.
 
 use std::collections::{HashSet, VecDeque};
-use std::time::Instant;
 
 use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
@@ -12,47 +11,38 @@ use super::super::engine::rows::{id_of, opt_small};
 use super::super::error::PostgresError;
 use crate::model::callback::CallbackId;
 use crate::store::reads::{CallbackFilter, Found, Page, QueueMatch};
-use crate::store::search::{BUDGET, By, Candidate, Range, STRIDE, Search, searches};
+use crate::store::search::{By, Candidate, Filling, Range, STRIDE, Search, searches};
 
-/// The ids of callbacks that match.
+/// The ids of callbacks that match. `queues` has the numbers of the filter's queues.
 pub(super) async fn scan(
     client: &impl GenericClient,
     filter: &CallbackFilter,
+    queues: Option<&HashSet<i64>>,
     page: &Page,
 ) -> Result<Found<CallbackId>, PostgresError> {
-    let deadline = Instant::now() + BUDGET;
-    let queues = match &filter.queues {
-        Some(queues) => Some(queue_numbers(client, queues).await?),
-        None => None,
-    };
-    let mut cursors: Vec<_> = searches(filter, queues.as_ref(), page.before).into_iter().map(Cursor::new).collect();
+    let mut filling = Filling::new(page);
+    let mut cursors: Vec<_> = searches(filter, queues, page.before).into_iter().map(Cursor::new).collect();
     // The first piece of a cursor is as long as a page; those that follow are longer.
     let first_piece = page.limit.clamp(16, STRIDE);
     for cursor in &mut cursors {
         cursor.fill(client, first_piece).await?;
     }
-    let mut found = Found { docs: Vec::with_capacity(page.limit.min(STRIDE)), next: None };
+    let mut last: Option<CallbackId> = None;
     for looked in 1_usize.. {
         let heads = cursors.iter().enumerate();
         let heads = heads.filter_map(|(at, cursor)| cursor.rows.front().map(|head| (head.id, at)));
-        let Some((id, at)) = heads.max() else { return Ok(found) };
+        let Some((id, at)) = heads.max() else { break };
+        // Both rows of a callback are looked at before the page ends.
+        if looked.is_multiple_of(STRIDE) && last.is_some_and(|last| last != id && filling.is_over(last)) {
+            break;
+        }
         let candidate = cursors[at].pop(client).await?;
-        // A callback that is sent again is in both tables. It is listed once, whichever row matches.
-        if found.docs.last() != Some(&id)
-            && candidate.is_some_and(|candidate| candidate.matches(filter, queues.as_ref()))
-        {
-            if found.docs.len() == page.limit {
-                found.next = found.docs.last().copied();
-                return Ok(found);
-            }
-            found.docs.push(id);
+        if candidate.is_some_and(|candidate| candidate.matches(filter, queues)) && !filling.list(id) {
+            break;
         }
-        if looked.is_multiple_of(STRIDE) && Instant::now() >= deadline {
-            found.next = Some(id);
-            return Ok(found);
-        }
+        last = Some(id);
     }
-    Ok(found)
+    Ok(filling.end())
 }
 
 /// The least and the greatest id of a range, both in it; `None` for an empty one.
@@ -69,6 +59,11 @@ pub(super) fn bounds(range: &Range) -> Option<(Uuid, Uuid)> {
         u128::from_be_bytes(filled(&range.ceiling)).checked_sub(1)?.to_be_bytes()
     };
     Some((Uuid(filled(&range.floor)), Uuid(last)))
+}
+
+/// The id just before this one.
+pub(super) fn below(id: CallbackId) -> Option<Uuid> {
+    u128::from_be_bytes(*id.as_bytes()).checked_sub(1).map(|below| Uuid(below.to_be_bytes()))
 }
 
 struct Cursor {
@@ -112,18 +107,13 @@ impl Cursor {
         let statement = client.prepare_cached(&sql).await?;
         let rows = client.query(&statement, &values).await?;
         self.rows = rows.iter().map(read).collect::<Result<_, PostgresError>>()?;
-        self.left = match self.rows.back() {
-            Some(oldest) if self.rows.len() == piece => {
-                let next = u128::from_be_bytes(*oldest.id.as_bytes()).checked_sub(1);
-                next.map(|next| (floor, Uuid(next.to_be_bytes())))
-            }
-            _ => None,
-        };
+        let oldest = self.rows.back().filter(|_| self.rows.len() == piece);
+        self.left = oldest.and_then(|oldest| below(oldest.id)).map(|last| (floor, last));
         Ok(())
     }
 }
 
-fn read(row: &Row) -> Result<Candidate, PostgresError> {
+pub(super) fn read(row: &Row) -> Result<Candidate, PostgresError> {
     Ok(Candidate {
         id: id_of(row)?,
         team: row.try_get(1)?,
@@ -165,7 +155,11 @@ fn statement(search: &Search) -> (String, Option<Cell<'_>>) {
     (sql, value)
 }
 
-async fn queue_numbers(client: &impl GenericClient, queues: &[QueueMatch]) -> Result<HashSet<i64>, PostgresError> {
+/// The numbers of queues.
+pub(super) async fn queue_numbers(
+    client: &impl GenericClient,
+    queues: &[QueueMatch],
+) -> Result<HashSet<i64>, PostgresError> {
     let mut numbers = HashSet::new();
     for queue in queues {
         let sql = "SELECT id FROM queue WHERE target = $1 AND ($2::text IS NULL OR team = $2)";

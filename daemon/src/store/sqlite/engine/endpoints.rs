@@ -7,17 +7,17 @@ use crate::base::clock::Timestamp;
 use crate::model::attempt::Outcome;
 use crate::model::endpoint::Origin;
 use crate::model::endpoint_history::{EndpointHistory, RecentOutcomes};
+use crate::store::endpoint_histories::MERGE;
 
 /// How many rows are kept. A flood of one-time hosts pushes the oldest out.
 const ROWS: i64 = 50_000;
 
 pub(super) fn note(connection: &Connection, histories: &[EndpointHistory]) -> Result<(), SqliteError> {
-    let mut statement = connection.prepare_cached(
+    let mut statement = connection.prepare_cached(&format!(
         "INSERT INTO endpoint (team, origin, outcomes, failures, failing_since, last_at, last_success_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (team, origin) DO UPDATE SET
-             outcomes = excluded.outcomes, failures = excluded.failures, failing_since = excluded.failing_since,
-             last_at = excluded.last_at, last_success_at = excluded.last_success_at",
-    )?;
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) {}",
+        *MERGE
+    ))?;
     for EndpointHistory { team, origin, recent } in histories {
         let outcomes: Vec<_> = recent.outcomes().map(Outcome::name).collect();
         statement.execute(params![

@@ -8,7 +8,7 @@ use super::super::error::SqliteError;
 use crate::base::clock::Timestamp;
 use crate::model::endpoint::QueueKey;
 use crate::store::engine::{VERSION, host, new_run};
-use crate::store::{Begun, InstanceId, SetBack, Space, SpaceAsk};
+use crate::store::{Begun, InstanceId, SetBack, Space, SpaceAsk, endpoint_histories};
 
 /// One process at a time holds a SQLite store, so every lease of an earlier instance is void when one begins.
 pub(super) fn begin(connection: &Connection, name: Option<&str>, now: Timestamp) -> Result<Begun, SqliteError> {
@@ -94,6 +94,7 @@ pub(super) fn set_back(connection: &Connection, back: &SetBack) -> Result<usize,
     connection.execute("UPDATE instance SET heartbeat = ?1 WHERE heartbeat > ?1", [now])?;
     connection.execute("UPDATE instance SET started_at = ?1 WHERE started_at > ?1", [now])?;
     connection.execute("UPDATE partition_offsets SET moved_at = ?1 WHERE moved_at > ?1", [now])?;
+    connection.execute(&endpoint_histories::set_back("?1"), [now])?;
     let rows = connection.execute(
         "UPDATE pending SET due = CASE WHEN due >= ?2 THEN due - ?1 ELSE due END,
                             lease_until = CASE WHEN lease_until >= ?2 THEN lease_until - ?1 ELSE lease_until END,

@@ -3,6 +3,7 @@
 //! Every read runs on a connection of its own kind and within a bounded time, so that no question holds delivery up.
 
 mod dead_letters;
+mod failed_between;
 mod queues;
 mod scan;
 
@@ -20,6 +21,7 @@ use crate::model::callback::CallbackId;
 use crate::model::event::PartitionKey;
 use crate::model::settlement::{NumberedAttempt, Rows};
 use crate::store::Answer;
+use crate::store::failed_between::walks;
 use crate::store::reads::{
     BuriedLetter, CallbackFilter, Counts, DeadLetterFilter, Found, InstanceEnd, InstanceRow, LastAttempt, Page,
     PartitionOffsets, QueueAsk, QueueRow, Reads, Totals,
@@ -70,7 +72,7 @@ impl Reads for SqliteStore {
     }
 
     fn callback_ids(&self, filter: CallbackFilter, page: Page) -> Answer<'_, Found<CallbackId>> {
-        self.read_for_people(move |connection| scan::scan(connection, &filter, &page))
+        self.read_for_people(move |connection| find(connection, &filter, &page))
     }
 
     fn untried_rounds(&self, team: Option<&str>, at_most: usize) -> Answer<'_, usize> {
@@ -149,12 +151,21 @@ impl Reads for SqliteStore {
     }
 }
 
+/// The ids of callbacks that match, by the index that fits the filter best.
+fn find(connection: &Connection, filter: &CallbackFilter, page: &Page) -> Result<Found<CallbackId>, SqliteError> {
+    let queues = filter.queues.as_ref().map(|queues| scan::queue_numbers(connection, queues)).transpose()?;
+    match walks(filter, queues.as_ref(), page.before) {
+        Some(walks) => failed_between::scan(connection, filter, queues.as_ref(), page, &walks),
+        None => scan::scan(connection, filter, queues.as_ref(), page),
+    }
+}
+
 fn callbacks(
     connection: &Connection,
     filter: &CallbackFilter,
     page: &Page,
 ) -> Result<Found<(CallbackId, Rows)>, SqliteError> {
-    let found = scan::scan(connection, filter, page)?;
+    let found = find(connection, filter, page)?;
     let mut ids = IdCache::default();
     let mut docs = Vec::with_capacity(found.docs.len());
     for id in found.docs {

@@ -1,7 +1,6 @@
 //! Pages of callbacks: the cursors of a search, each a statement on an index, merged newest first.
 
 use std::collections::HashSet;
-use std::time::Instant;
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, Rows, params, params_from_iter};
@@ -9,45 +8,39 @@ use rusqlite::{Connection, Row, Rows, params, params_from_iter};
 use super::super::error::SqliteError;
 use crate::model::callback::CallbackId;
 use crate::store::reads::{CallbackFilter, Found, Page, QueueMatch};
-use crate::store::search::{BUDGET, By, Candidate, Range, STRIDE, Search, searches};
+use crate::store::search::{By, Candidate, Filling, Range, STRIDE, Search, searches};
 
-/// The ids of callbacks that match.
+/// The ids of callbacks that match. `queues` has the numbers of the filter's queues.
 pub(super) fn scan(
     connection: &Connection,
     filter: &CallbackFilter,
+    queues: Option<&HashSet<i64>>,
     page: &Page,
 ) -> Result<Found<CallbackId>, SqliteError> {
-    let deadline = Instant::now() + BUDGET;
-    let queues = filter.queues.as_ref().map(|queues| queue_numbers(connection, queues)).transpose()?;
-    let searches: Vec<_> = searches(filter, queues.as_ref(), page.before).iter().map(statement).collect();
+    let mut filling = Filling::new(page);
+    let searches: Vec<_> = searches(filter, queues, page.before).iter().map(statement).collect();
     let statements = searches.iter().map(|(sql, _)| connection.prepare_cached(sql));
     let mut statements = statements.collect::<rusqlite::Result<Vec<_>>>()?;
     let mut cursors = Vec::with_capacity(searches.len());
     for (statement, (_, values)) in statements.iter_mut().zip(&searches) {
-        cursors.push(Cursor::open(statement.query(params_from_iter(values))?)?);
+        cursors.push(Cursor::open(statement.query(params_from_iter(values))?, read)?);
     }
-    let mut found = Found { docs: Vec::with_capacity(page.limit.min(STRIDE)), next: None };
+    let mut last: Option<CallbackId> = None;
     for looked in 1_usize.. {
         let heads = cursors.iter().enumerate();
         let heads = heads.filter_map(|(at, cursor)| cursor.head.as_ref().map(|head| (head.id, at)));
-        let Some((id, at)) = heads.max() else { return Ok(found) };
+        let Some((id, at)) = heads.max() else { break };
+        // Both rows of a callback are looked at before the page ends.
+        if looked.is_multiple_of(STRIDE) && last.is_some_and(|last| last != id && filling.is_over(last)) {
+            break;
+        }
         let candidate = cursors[at].pop()?;
-        // A callback that is sent again is in both tables. It is listed once, whichever row matches.
-        if found.docs.last() != Some(&id)
-            && candidate.is_some_and(|candidate| candidate.matches(filter, queues.as_ref()))
-        {
-            if found.docs.len() == page.limit {
-                found.next = found.docs.last().copied();
-                return Ok(found);
-            }
-            found.docs.push(id);
+        if candidate.is_some_and(|candidate| candidate.matches(filter, queues)) && !filling.list(id) {
+            break;
         }
-        if looked.is_multiple_of(STRIDE) && Instant::now() >= deadline {
-            found.next = Some(id);
-            return Ok(found);
-        }
+        last = Some(id);
     }
-    Ok(found)
+    Ok(filling.end())
 }
 
 /// The condition on the id, and on `read_at` where it counts. Its parameters are added to `values`.
@@ -65,7 +58,7 @@ pub(super) fn condition(range: &Range, read_at: &str, values: &mut Vec<Value>) -
     condition
 }
 
-fn read(row: &Row<'_>) -> rusqlite::Result<Candidate> {
+pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Candidate> {
     Ok(Candidate {
         id: CallbackId::from_bytes(row.get(0)?),
         team: row.get(1)?,
@@ -79,27 +72,29 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Candidate> {
     })
 }
 
-struct Cursor<'s> {
+/// The rows of a statement, of which the next one is known.
+pub(super) struct Cursor<'s, T> {
     rows: Rows<'s>,
-    head: Option<Candidate>,
+    read: fn(&Row<'_>) -> rusqlite::Result<T>,
+    pub(super) head: Option<T>,
 }
 
-impl<'s> Cursor<'s> {
-    fn open(rows: Rows<'s>) -> Result<Self, SqliteError> {
-        let mut cursor = Self { rows, head: None };
+impl<'s, T> Cursor<'s, T> {
+    pub(super) fn open(rows: Rows<'s>, read: fn(&Row<'_>) -> rusqlite::Result<T>) -> Result<Self, SqliteError> {
+        let mut cursor = Self { rows, read, head: None };
         cursor.pop()?;
         Ok(cursor)
     }
 
-    fn pop(&mut self) -> Result<Option<Candidate>, SqliteError> {
-        let next = self.rows.next()?.map(read).transpose()?;
+    pub(super) fn pop(&mut self) -> Result<Option<T>, SqliteError> {
+        let next = self.rows.next()?.map(self.read).transpose()?;
         Ok(std::mem::replace(&mut self.head, next))
     }
 }
 
 /// The statement of one cursor, with its values. `INDEXED BY` makes a plan that would not use the index an error, found by the
 /// first test that asks.
-fn statement(search: &Search) -> (String, Vec<Value>) {
+pub(super) fn statement(search: &Search) -> (String, Vec<Value>) {
     let text = |text: &str| Value::Text(text.to_owned());
     let table = search.table.name();
     let failed = |column: &str| (format!("{table}_failed_{column}"), format!("state <> 'delivered' AND {column}"));
@@ -126,7 +121,8 @@ fn statement(search: &Search) -> (String, Vec<Value>) {
     (sql, values)
 }
 
-fn queue_numbers(connection: &Connection, queues: &[QueueMatch]) -> Result<HashSet<i64>, SqliteError> {
+/// The numbers of queues.
+pub(super) fn queue_numbers(connection: &Connection, queues: &[QueueMatch]) -> Result<HashSet<i64>, SqliteError> {
     let mut numbers = HashSet::new();
     let mut of_all = connection.prepare_cached("SELECT id FROM queue WHERE target = ?1")?;
     let mut of_team = connection.prepare_cached("SELECT id FROM queue WHERE target = ?1 AND team = ?2")?;
