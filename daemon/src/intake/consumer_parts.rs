@@ -5,8 +5,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::log_watch::Suspicion;
-use super::partition::{AcceptFrom, Reset, ResetFacts};
+use super::partition::{AcceptFrom, Reset, ResetFacts, Suspicion};
 use super::trouble::Troubles;
 use super::twin::{Standing, TwinWatch};
 use super::{Config, Deps, Incoming, KafkaState, Stalled};

@@ -30,7 +30,6 @@ mod twin;
 
 pub use admit::ids::{callback_id, event_claim, facts_of};
 pub use consumer_parts::{Ask, Look, Looked, Moved};
-pub use log_watch::Suspicion;
 pub use reread::Rereader;
 pub use task::{Deps, Intake, IntakeHandle, IntakeTask, Stops, build};
 

@@ -9,7 +9,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use tokio::sync::watch;
 
 use super::KafkaState;
-use super::log_watch::Suspicion;
+use super::partition::Suspicion;
 use crate::base::labels::KafkaTrouble;
 use crate::base::metrics::Metrics;
 use crate::model::event::PartitionKey;

@@ -6,8 +6,6 @@
 
 mod suspicion;
 
-pub use suspicion::Suspicion;
-
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -2,9 +2,9 @@
 //! believes it only when a later look finds the same: an answer may come from a broker that has just lost the partition.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 
+use super::super::partition::Suspicion;
 use crate::model::callback::Hash;
 use crate::model::event::PartitionKey;
 use crate::model::offsets::{UNREAD, Watermark};
@@ -31,27 +31,6 @@ pub(super) struct Log {
     pub(super) high: i64,
     /// The first record at the offset that was to be read, or above. `None` if none was read.
     pub(super) record: Option<(i64, Hash)>,
-}
-
-/// Why a partition is not read as it should be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Suspicion {
-    /// The log ends below what was read of it.
-    EndsBelow,
-    /// A record that was read is another one now.
-    OtherRecord,
-    /// There are records, and the client does not bring them.
-    Silent,
-}
-
-impl fmt::Display for Suspicion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::EndsBelow => "its log ends below what was read of it: the topic was re-created or truncated",
-            Self::OtherRecord => "a record that was read of it is another one now: the topic was re-created",
-            Self::Silent => "it has records that the Kafka client does not bring",
-        })
-    }
 }
 
 /// What is known of one partition from earlier looks.

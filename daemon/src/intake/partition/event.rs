@@ -216,6 +216,27 @@ impl fmt::Display for StartOverReason {
     }
 }
 
+/// Why a partition is not read as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suspicion {
+    /// The log ends below what was read of it.
+    EndsBelow,
+    /// A record that was read is another one now.
+    OtherRecord,
+    /// There are records, and the client does not bring them.
+    Silent,
+}
+
+impl fmt::Display for Suspicion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::EndsBelow => "its log ends below what was read of it: the topic was re-created or truncated",
+            Self::OtherRecord => "a record that was read of it is another one now: the topic was re-created",
+            Self::Silent => "it has records that the Kafka client does not bring",
+        })
+    }
+}
+
 /// Why a partition waits for an operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BlockReason {

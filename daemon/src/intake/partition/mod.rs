@@ -12,7 +12,7 @@ mod reset;
 
 pub use event::{
     AcceptFrom, Action, Actions, BlockReason, Check, Committed, Event, Flow, LogEnds, Place, StartOverCause,
-    StartOverReason,
+    StartOverReason, Suspicion,
 };
 pub use reset::{NoReset, Reset, ResetFacts, ResetPlan, ResetTo, ResetWay, Unready, plan};
 

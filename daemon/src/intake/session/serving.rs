@@ -11,8 +11,7 @@ use tokio::sync::oneshot;
 
 use super::super::consumer_parts::{Ask, Look, Looked, Moved};
 use super::super::interpret::{CALL, Interpreter};
-use super::super::log_watch::Suspicion;
-use super::super::partition::{AcceptFrom, Check, Event, PartitionState, Reset, ResetFacts};
+use super::super::partition::{AcceptFrom, Check, Event, PartitionState, Reset, ResetFacts, Suspicion};
 use super::{End, Session};
 use crate::base::clock::Timestamp;
 use crate::model::event::PartitionKey;

@@ -252,8 +252,8 @@ fn a_partition_with_another_log_starts_over_until_the_store_has_done_so() {
     assert_eq!(list(partition.on(ends(0, 40, None))), [start_over.clone()]);
     // The store does not answer. The last record of the watermark is one of the new log, so it proves nothing.
     assert_eq!(list(partition.on(Event::NoAnswer)), []);
-    partition.on(Event::Tick);
-    partition.on(Event::Committed(None));
+    assert_eq!(list(partition.on(Event::Tick)), [Action::AskCommitted]);
+    assert_eq!(list(partition.on(Event::Committed(None))), [Action::Take]);
     assert_eq!(list(partition.on(Event::Taken(taken(watermark(30, Some(29)))))), [asks]);
     assert_eq!(list(partition.on(ends(0, 40, None))), [start_over]);
     let begun = Watermark { upto: 0, seen_upto: 40, last: None };
