@@ -11,7 +11,7 @@ use super::super::cells::{Table, Uuid, rows_of};
 use super::super::connection::PostgresStore;
 use super::super::error::PostgresError;
 use super::super::transaction::{Tx, commit};
-use super::rows::{self, Locking, QueuesRead, id_of};
+use super::rows::{self, NumbersRead, id_of};
 use crate::base::clock::Timestamp;
 use crate::model::callback::{CallbackId, newest_builder};
 use crate::model::lease::Token;
@@ -152,8 +152,7 @@ impl Claiming<'_> {
     /// Takes rows up to the bytes that the claim may have.
     async fn take(&mut self, due: Vec<Due>) -> Result<Vec<Pending>, PostgresError> {
         let ids: Vec<Uuid> = due.iter().map(|row| row.id.into()).collect();
-        let mut found =
-            rows::load(self.transaction, &self.store.numbers, &ids, Locking::None, &mut QueuesRead::new()).await?;
+        let mut found = rows::load(self.transaction, &self.store.numbers, &ids, &mut NumbersRead::default()).await?;
         let (mut taken, mut void, mut postponed) = (Vec::new(), Vec::<Uuid>::new(), Vec::<Uuid>::new());
         let (mut token, mut bytes) = (self.ask.first_token.0, 0_usize);
         for row in due {

@@ -19,7 +19,9 @@ mod prune;
 mod queues;
 mod resend;
 pub(super) mod rows;
+mod tables;
 mod upkeep;
+mod work;
 mod write;
 
 use std::sync::Arc;
@@ -82,8 +84,10 @@ impl EngineStore for PostgresStore {
 
     fn write(&self, batch: Arc<Batch>) -> Answer<'_, Applied> {
         Box::pin(async move {
-            let mut client = self.writer().await?;
-            Ok(unless_met!(write::write(self, &mut client, &batch, self.clock.now()))?)
+            let (mut client, mut with_rows) = (self.writer().await?, self.parked.among(&batch.changes));
+            let applied = unless_met!(write::write(self, &mut client, &batch, &mut with_rows, self.clock.now()))?;
+            self.parked.follow(&batch.changes);
+            Ok(applied)
         })
     }
 
