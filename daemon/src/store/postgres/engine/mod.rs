@@ -140,7 +140,7 @@ impl EngineStore for PostgresStore {
     fn claim_event_ids(&self, claims: Vec<EventClaim>) -> Answer<'_, Vec<CallbackId>> {
         Box::pin(async move {
             let mut client = self.writer().await?;
-            Ok(event_ids::claim(self, &mut client, &claims, self.clock.now()).await?)
+            Ok(unless_met!(event_ids::claim(self, &mut client, &claims, self.clock.now()))?)
         })
     }
 
