@@ -2,6 +2,7 @@
 
 mod admin;
 mod amend;
+mod claims;
 mod commits;
 mod copy;
 mod days;
