@@ -8,6 +8,7 @@ mod copy;
 mod days;
 mod engine;
 mod instances;
+mod missing_queues;
 mod month;
 mod outbox;
 mod random;

@@ -12,6 +12,7 @@ mod instances;
 pub(super) mod kept;
 mod known;
 mod letter_resend;
+mod missing_queues;
 mod names;
 mod outbox;
 pub(super) mod partition_offsets;
@@ -38,7 +39,7 @@ use crate::model::event::PartitionKey;
 use crate::store::resends::ResendCounts;
 use crate::store::{
     Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, LetterResend,
-    LetterResent, NewLog, PruneAsk, Pruned, Pulse, ResendStep, SetBack, Space, SpaceAsk, Take, TakeAsk, Taken,
+    LetterResent, NewLog, PruneAsk, Pruned, Pulse, QueueOf, ResendStep, SetBack, Space, SpaceAsk, Take, TakeAsk, Taken,
 };
 
 /// How often a transaction is done again at once that met another process at the same rows and gave way.
@@ -183,10 +184,10 @@ impl EngineStore for PostgresStore {
         })
     }
 
-    fn sweep(&self) -> Answer<'_, ()> {
+    fn sweep(&self, queue_of: QueueOf) -> Answer<'_, ()> {
         Box::pin(async move {
-            let found = upkeep::wrong_queues(&self.delivery_reader().await?).await?;
-            upkeep::repair(&mut self.writer().await?, &found).await?;
+            let wrong = upkeep::wrong_queues(&self.delivery_reader().await?).await?;
+            upkeep::repair(self, &mut self.writer().await?, wrong, queue_of, self.clock.now()).await?;
             days::look_ahead(&mut self.writer().await?, self.clock.now()).await;
             Ok(())
         })
