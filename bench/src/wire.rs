@@ -183,7 +183,11 @@ async fn rest(from: &mut OwnedReadHalf, message: &mut Vec<u8>, length_at: usize)
     Ok(())
 }
 
-/// Carries what the server says. Ends with the first answer to a COMMIT that is cut.
+/// What a server answers to a COMMIT, or to a statement before it that failed.
+const ANSWERS: [&[u8]; 4] = [b"COMMIT\0", b"ROLLBACK\0", b"SERROR\0", b"SFATAL\0"];
+
+/// Carries what the server says. Ends when a COMMIT that is cut is answered. Other statements may have been sent together with it, and
+/// their answers are kept back, too.
 async fn answer(
     from: &mut OwnedReadHalf,
     to: &mut OwnedWriteHalf,
@@ -191,15 +195,21 @@ async fn answer(
     is_cut: &AtomicBool,
 ) -> std::io::Result<()> {
     let mut bytes = vec![0; 16 << 10];
+    let mut kept_back: Vec<u8> = Vec::new();
     loop {
         let count = from.read(&mut bytes).await?;
         if count == 0 {
             return Ok(());
         }
-        if is_cut.load(Ordering::SeqCst) {
+        if !is_cut.load(Ordering::SeqCst) {
+            to.write_all(&bytes[..count]).await?;
+            continue;
+        }
+        kept_back.extend(&bytes[..count]);
+        let has = |answer: &&[u8]| kept_back.windows(answer.len()).any(|window| window == *answer);
+        if ANSWERS.iter().any(has) {
             shared.after.fetch_add(1, Ordering::SeqCst);
             return Ok(());
         }
-        to.write_all(&bytes[..count]).await?;
     }
 }

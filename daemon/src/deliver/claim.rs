@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::claimed::{ClaimedRow, Offering};
 use super::pauses::paused_queues;
+use super::resolve::queue_of;
 use super::shelf::Shelf;
 use crate::base::body_budget::Share;
 use crate::base::clock::{Moment, Timestamp};
@@ -109,7 +110,7 @@ impl ClaimTask {
     }
 
     async fn sweep(&self) {
-        if let Err(error) = self.store.sweep().await {
+        if let Err(error) = self.store.sweep(queue_of).await {
             tracing::debug!(%error, "queues can't be repaired now");
         }
         self.offering.delivery.lanes.sweep();

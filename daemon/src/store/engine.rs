@@ -25,6 +25,7 @@ use crate::model::lease::Token;
 use crate::model::offsets::Watermark;
 use crate::model::pause::PausedQueues;
 use crate::model::settlement::{Change, Pending, Verdict};
+use crate::model::team::Mode;
 
 /// Names one instance: one run of a daemon on a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -299,6 +300,9 @@ pub struct SetBack {
     pub from: Timestamp,
 }
 
+/// The queue in which a callback waits, by its team, the URL of its own if it has one, and its mode.
+pub type QueueOf = fn(&Arc<str>, Option<&str>, Mode) -> QueueKey;
+
 /// The engine's store.
 pub trait EngineStore: Send + Sync {
     /// How much disk space parked bodies take, and how much is left.
@@ -366,8 +370,8 @@ pub trait EngineStore: Send + Sync {
     /// Frees leases that ran out. Returns how many there were. No lease is longer than `lease`.
     fn free_leases(&self, lease: Duration) -> Answer<'_, usize>;
 
-    /// Repairs the next times and parked bytes of queues.
-    fn sweep(&self) -> Answer<'_, ()>;
+    /// Repairs the next times and parked bytes of queues, and makes the row of a queue that pending callbacks name and that has none.
+    fn sweep(&self, queue_of: QueueOf) -> Answer<'_, ()>;
 
     fn prune(&self, ask: PruneAsk) -> Answer<'_, Pruned>;
 

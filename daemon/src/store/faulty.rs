@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::resends::ResendCounts;
 use super::{
     Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, LetterResend,
-    LetterResent, NewLog, PruneAsk, Pruned, Pulse, ResendStep, SetBack, Space, SpaceAsk, StoreError, Take, TakeAsk,
-    Taken,
+    LetterResent, NewLog, PruneAsk, Pruned, Pulse, QueueOf, ResendStep, SetBack, Space, SpaceAsk, StoreError, Take,
+    TakeAsk, Taken,
 };
 use crate::base::clock::Timestamp;
 use crate::model::amendment::{Amended, Amendment};
@@ -185,8 +185,8 @@ impl EngineStore for FaultyStore {
         self.guarded(self.inner.free_leases(lease))
     }
 
-    fn sweep(&self) -> Answer<'_, ()> {
-        self.guarded(self.inner.sweep())
+    fn sweep(&self, queue_of: QueueOf) -> Answer<'_, ()> {
+        self.guarded(self.inner.sweep(queue_of))
     }
 
     fn prune(&self, ask: PruneAsk) -> Answer<'_, Pruned> {

@@ -44,7 +44,7 @@ use crate::model::notice::Notices;
 use admin::AdminStore;
 pub use engine::{
     Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, NewLog, PartitionWatermark,
-    PruneAsk, Pruned, Pulse, ResendStep, SetBack, Take, TakeAsk, Taken,
+    PruneAsk, Pruned, Pulse, QueueOf, ResendStep, SetBack, Take, TakeAsk, Taken,
 };
 pub use letters::{LetterResend, LetterResent};
 use outbox::Outbox;

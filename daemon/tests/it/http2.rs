@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use callbackd::model::attempt::Outcome;
-use callbackd::model::settlement::Ended;
+use callbackd::model::settlement::{Ended, NumberedAttempt};
 use callbackd_bench::http2::{Act, Http2, frame, go_away};
 use callbackd_bench::recorder::Recorder;
 use callbackd_bench::tls::Certificates;
@@ -12,6 +12,9 @@ use h2::Reason;
 use scale_callback::receiver::Reply;
 
 use crate::harness::{Event, Harness};
+
+/// What the library says when it has lost the reason.
+const LOST: &[u8] = b"dispatch task is gone";
 
 async fn started(over: &[(&str, &str)]) -> (Harness, Certificates, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
@@ -64,7 +67,10 @@ async fn every_fault_of_a_receiver_is_told_over_http2_as_well() {
         // A receiver that closes the connection may do so before or after the whole request is written.
         let closes = ["CloseAtOnce", "GoAway"].iter().any(|act| task.contains(act));
         let either = closes && first == Outcome::WriteFailed;
-        assert!(first == *outcome || either, "{task}: {outcome:?}, {attempts:?}");
+        // The library may drop a request with its connection before it has told why. Then all that is known is that it ended.
+        let lost = |attempt: &NumberedAttempt| attempt.attempt.snippet.starts_with(LOST);
+        let unknown = first == Outcome::HeadReset && attempts.first().is_some_and(lost);
+        assert!(first == *outcome || either || unknown, "{task}: {outcome:?}, {attempts:?}");
         assert_eq!(settled.ended == Ended::Delivered, *outcome == Outcome::Ok, "{task}");
         // If there was an answer or a reset, the request had been sent.
         for attempt in attempts.iter().filter(|attempt| attempt.attempt.status.is_some()) {

@@ -23,7 +23,7 @@ use crate::store::reads::Reads as _;
 use crate::store::resends::ResendCounts;
 use crate::store::{
     Answer, Begun, ClaimAsk, Claimed, EventClaim, Known, LetterResend, LetterResent, NewLog, Options, PruneAsk, Pruned,
-    Pulse, ResendStep, SetBack, Space, SpaceAsk, Take, TakeAsk, Taken,
+    Pulse, QueueOf, ResendStep, SetBack, Space, SpaceAsk, Take, TakeAsk, Taken,
 };
 
 const START: Timestamp = Timestamp::from_millis(1_764_000_000_000);
@@ -201,8 +201,8 @@ impl EngineStore for Scripted {
         self.inner.free_leases(lease)
     }
 
-    fn sweep(&self) -> Answer<'_, ()> {
-        self.inner.sweep()
+    fn sweep(&self, queue_of: QueueOf) -> Answer<'_, ()> {
+        self.inner.sweep(queue_of)
     }
 
     fn prune(&self, ask: PruneAsk) -> Answer<'_, Pruned> {

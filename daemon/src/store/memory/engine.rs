@@ -23,7 +23,7 @@ use crate::store::reads::{BuriedLetter, Counts};
 use crate::store::resends::ResendCounts;
 use crate::store::{
     Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, LetterResend,
-    LetterResent, NewLog, PartitionWatermark, PruneAsk, Pruned, Pulse, ResendStep, SetBack, Space, SpaceAsk,
+    LetterResent, NewLog, PartitionWatermark, PruneAsk, Pruned, Pulse, QueueOf, ResendStep, SetBack, Space, SpaceAsk,
     StoreError, Take, TakeAsk, Taken,
 };
 
@@ -175,7 +175,7 @@ impl EngineStore for MemoryStore {
         done(Ok(self.state().void_leases(|until| until <= now)))
     }
 
-    fn sweep(&self) -> Answer<'_, ()> {
+    fn sweep(&self, _: QueueOf) -> Answer<'_, ()> {
         done(Ok(()))
     }
 

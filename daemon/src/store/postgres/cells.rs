@@ -47,6 +47,13 @@ impl<'a> FromSql<'a> for Uuid {
     }
 }
 
+/// A value of a statement that is sent later.
+pub(super) type Param<'v> = Box<dyn ToSql + Sync + Send + 'v>;
+
+pub(super) fn param<'v>(value: impl ToSql + Sync + Send + 'v) -> Param<'v> {
+    Box::new(value)
+}
+
 /// One value of a row.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Cell<'v> {
@@ -153,6 +160,11 @@ impl<'v, const N: usize> Table<'v, N> {
     /// The values of a statement with [`rows_of`].
     pub(super) fn values(&self) -> Vec<&(dyn ToSql + Sync)> {
         self.columns.iter().map(|column| column as &(dyn ToSql + Sync)).collect()
+    }
+
+    /// The same for a statement that is sent later.
+    pub(super) fn into_params(self) -> Vec<Param<'v>> {
+        self.columns.into_iter().map(param).collect()
     }
 }
 

@@ -8,6 +8,7 @@ use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, R
 use super::error::PostgresError;
 use super::migrations;
 use super::numbers::Numbers;
+use super::parked::Parked;
 use super::presence::{Presence, PresenceError, Role};
 use super::server::Unfit;
 use super::session::{self, Dialler, Limit, Warnings};
@@ -39,6 +40,7 @@ pub(in crate::store) struct PostgresStore {
     pub(super) keeping: Keeping,
     pub(super) notices: Notices,
     pub(super) numbers: Numbers,
+    pub(super) parked: Parked,
     pub(super) presence: Presence,
     pub(super) warnings: Warnings,
     pub(super) timeline: Timeline,
@@ -83,6 +85,7 @@ impl PostgresStore {
             notices: options.notices,
             name: options.name,
             numbers: Numbers::default(),
+            parked: Parked::default(),
             warnings,
             timeline,
         })

@@ -7,6 +7,10 @@ mod engine;
 mod error;
 mod migrations;
 mod numbers;
+mod parked;
+mod pipeline;
+#[cfg(test)]
+mod pipeline_tests;
 mod presence;
 mod reads;
 mod schema;

@@ -5,7 +5,7 @@ use deadpool_postgres::Object;
 
 use super::cells::Uuid;
 use super::connection::{PostgresStore, look, look_beside};
-use super::engine::rows::{Locking, QueuesRead, id_of, load};
+use super::engine::rows::{NumbersRead, id_of, load};
 use super::error::{PostgresError, told};
 use super::migrations::{KNOWN, named};
 use super::presence::PresenceError;
@@ -202,7 +202,7 @@ async fn unreadable(store: &PostgresStore, client: &Object) -> Result<Vec<String
         let ids = found.iter().map(|row| id_of(row).map(Uuid::from)).collect::<Result<Vec<_>, _>>()?;
         let Some(last) = ids.last() else { break };
         after = Some(*last);
-        let rows = load(client, &store.numbers, &ids, Locking::None, &mut QueuesRead::new()).await?;
+        let rows = load(client, &store.numbers, &ids, &mut NumbersRead::default()).await?;
         pending += rows.values().filter(|rows| rows.is_err()).count() as u64;
     }
     let settled = client.query_one(&unreadable_settled(), &[]).await?;

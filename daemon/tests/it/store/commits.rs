@@ -1,15 +1,18 @@
-//! Commits that PostgreSQL acknowledges though not all the disks have them that it was told to wait for.
+//! What a batch leaves on PostgreSQL if its commit is in doubt, or if one of its statements fails although COMMIT was sent with it.
 
 use std::sync::Arc;
 
 use callbackd::base::clock::ManualClock;
 use callbackd::model::attempt::Outcome;
+use callbackd::model::lease::Facts;
 use callbackd::model::retry::Next;
+use callbackd::model::settlement::Change;
 use callbackd::store::{self, Batch, Config, StoreError, Stores};
 use callbackd_bench::postgres::Postgres;
 
-use super::engine::{facts, partition, settle};
-use super::{OPTIONS, START, take};
+use super::engine::{facts, park, partition, raised, retry, settle};
+use super::{OPTIONS, START, database, take};
+use crate::postgres;
 
 #[tokio::test]
 async fn a_commit_whose_wait_for_a_standby_was_cancelled_is_in_doubt_until_one_of_ours_waited() {
@@ -48,4 +51,36 @@ async fn a_commit_whose_wait_for_a_standby_was_cancelled_is_in_doubt_until_one_o
     standby("RESET synchronous_standby_names");
     second.await.unwrap().unwrap();
     assert!(reads.rows(facts(1).id).await.unwrap().settled.is_some());
+}
+
+#[tokio::test]
+async fn a_batch_of_which_one_change_is_refused_leaves_nothing() {
+    let config = database();
+    let Config::Postgres(url) = &config else { unreachable!("a database") };
+    let name = url.to_string().rsplit('/').next().unwrap().to_owned();
+    let sql = |statement: &str| postgres::server().sql(&name, statement).unwrap();
+    let Stores { engine, .. } = store::open(&config, OPTIONS, Arc::new(ManualClock::new(START))).await.unwrap();
+    let instance = engine.begin().await.unwrap().instance;
+    let epoch = take(&*engine, instance, partition()).await.epoch;
+    let write = async |number: u64, changes: Vec<Change>| {
+        let watermarks = if number == 1 { vec![] } else { vec![raised(epoch, 9)] };
+        engine.write(Arc::new(Batch { instance, number, changes, watermarks })).await
+    };
+    write(1, vec![park(1, Some(7), epoch)]).await.unwrap();
+    sql("UPDATE pending SET attempts = 2147483647");
+    let good = settle(2, 7, Some(epoch), Outcome::Ok, Next::Delivered);
+    // The server refuses this text.
+    let Change::Settle(mut text) = settle(4, 7, Some(epoch), Outcome::Ok, Next::Delivered) else { unreachable!() };
+    text.facts = Arc::new(Facts { event_type: "a\0b".into(), ..Facts::clone(&text.facts) });
+    // This number does not fit its column, so its statement can't even be sent.
+    let number = settle(1, 7, None, Outcome::ServerError, retry());
+    for bad in [Change::Settle(text), number] {
+        let error = write(2, vec![good.clone(), bad]).await.unwrap_err();
+        assert!(matches!(error, StoreError::Refused(_)), "{error}");
+        let left = "SELECT (SELECT batch FROM instance), (SELECT count(*) FROM settled),
+                           (SELECT watermark FROM partition_offsets), (SELECT attempts FROM pending)";
+        assert_eq!(sql(left), "1|0|0|2147483647");
+    }
+    write(2, vec![good]).await.unwrap();
+    assert_eq!(sql("SELECT batch FROM instance"), "2");
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use callbackd::base::clock::{Clock as _, ManualClock, Timestamp};
+use callbackd::deliver::resolve::queue_of;
 use callbackd::model::attempt::{Attempt, Outcome};
 use callbackd::model::callback::{CallbackId, EventKey};
 use callbackd::model::lease::{Facts, Token};
@@ -100,7 +101,7 @@ fn id(event: &str, at: Timestamp) -> CallbackId {
 #[tokio::test]
 async fn days_are_made_ahead_and_old_ones_go_with_all_but_what_is_needed() {
     let mut world = World::new().await;
-    world.stores.engine.sweep().await.unwrap();
+    world.stores.engine.sweep(queue_of).await.unwrap();
     let days = ["settled_20251124", "settled_20251125", "settled_20251126", "settled_20251127", "settled_other"];
     assert_eq!(world.tables("settled"), days);
     assert_eq!(world.tables("attempt").len(), 5);
@@ -150,7 +151,7 @@ async fn days_are_made_ahead_and_old_ones_go_with_all_but_what_is_needed() {
     assert_eq!(world.stores.engine.space(SpaceAsk::BYTES).await.unwrap().kept_bytes, 0);
     // Days that nobody made are made now, and a day that has rows already stays with the others.
     let today = world.settle("today", START.plus(week), Outcome::Ok, Next::Delivered).await;
-    world.stores.engine.sweep().await.unwrap();
+    world.stores.engine.sweep(queue_of).await.unwrap();
     assert_eq!(
         world.tables("settled"),
         [

@@ -338,6 +338,31 @@ async fn a_batch_applied_twice_equals_once() {
     }
 }
 
+/// Two processes may have copies of one event under way, each from a partition of its own.
+#[tokio::test]
+async fn a_copy_of_an_event_from_another_partition_counts_with_the_first_one() {
+    for mut subject in subjects().await {
+        let (name, epoch) = (subject.name, subject.epoch);
+        let other = Arc::new(PartitionKey { number: 1, ..(*partition()).clone() });
+        let other_epoch = take(&*subject.store, subject.instance, Arc::clone(&other)).await.epoch;
+        let copy = |n: u32, outcome: Outcome, next: Next| {
+            let Change::Settle(mut settle) = settle(n, 8, Some(other_epoch), outcome, next) else { unreachable!() };
+            let record = RecordRef { partition: Arc::clone(&other), ..settle.facts.record.clone() };
+            settle.facts = Arc::new(Facts { record, ..Facts::clone(&settle.facts) });
+            Change::Settle(settle)
+        };
+        let first = vec![settle(1, 7, Some(epoch), Outcome::Ok, Next::Delivered), park(2, None, epoch)];
+        subject.write(first, vec![]).await;
+        let copies = vec![copy(1, Outcome::Ok, Next::Delivered), copy(2, Outcome::ServerError, retry())];
+        let verdicts = subject.write(copies, vec![]).await;
+        assert!(verdicts.is_empty() || verdicts == [Verdict::Late, Verdict::Late], "{name}: {verdicts:?}");
+        let settled = subject.rows(facts(1).id).await.settled.unwrap();
+        assert_eq!((settled.attempts, &settled.facts.record.partition), (2, &partition()), "{name}");
+        let pending = subject.rows(facts(2).id).await.pending.unwrap();
+        assert_eq!((pending.progress.attempts, &pending.facts.record.partition), (1, &partition()), "{name}");
+    }
+}
+
 pub(super) fn raised(epoch: i64, upto: i64) -> PartitionWatermark {
     let watermark = Watermark { upto, seen_upto: upto, last: Some((upto - 1, [1; 32])) };
     PartitionWatermark { partition: partition(), epoch, watermark }

@@ -10,7 +10,8 @@ use callbackd::model::retry::Next;
 use callbackd::model::settlement::{Change, Ended, Verdict};
 use callbackd::store::reads::InstanceEnd;
 use callbackd::store::{
-    self, Applied, Batch, Config, InstanceId, OpenError, Options, PartitionWatermark, StoreError, Stores, Take, TakeAsk,
+    self, Applied, Batch, Config, EventClaim, InstanceId, OpenError, Options, PartitionWatermark, StoreError, Stores,
+    Take, TakeAsk,
 };
 
 use super::engine::{LEASE, facts, park, partition, retry, settle};
@@ -45,10 +46,13 @@ impl World {
         One { stores, instance }
     }
 
-    fn sql(&self, sql: &str) -> String {
+    fn database(&self) -> String {
         let Config::Postgres(url) = &self.config else { unreachable!("a database") };
-        let url = url.to_string();
-        postgres::server().sql(url.rsplit('/').next().unwrap(), sql).unwrap()
+        url.to_string().rsplit('/').next().unwrap().to_owned()
+    }
+
+    fn sql(&self, sql: &str) -> String {
+        postgres::server().sql(&self.database(), sql).unwrap()
     }
 }
 
@@ -268,4 +272,52 @@ async fn after_a_failover_no_lease_ends_early_also_for_those_who_come_later() {
     world.clock.advance(Duration::from_secs(3_600));
     let d = world.begin().await;
     assert_eq!(d.stores.engine.free_leases(LEASE).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_batch_without_a_watermark_waits_for_a_take_and_is_fenced() {
+    let world = World::new();
+    let a = world.begin().await;
+    let epoch = a.epoch().await;
+    // Another one takes the partition, and its transaction is not over yet.
+    let url = postgres::server().url(&world.database());
+    let (taker, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    taker.batch_execute("BEGIN; UPDATE partition_offsets SET epoch = epoch + 1, owner = NULL").await.unwrap();
+    let engine = Arc::clone(&a.stores.engine);
+    let batch = a.batch(1, vec![park(1, None, epoch)], vec![]);
+    let writing = tokio::spawn(async move { engine.write(batch).await });
+    let waits =
+        "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid)))";
+    crate::harness::until("the batch waits for the take", async || {
+        taker.query_one(waits, &[]).await.unwrap().get::<_, bool>(0).then_some(())
+    })
+    .await;
+    taker.batch_execute("COMMIT").await.unwrap();
+    let applied = writing.await.unwrap().unwrap();
+    assert_eq!((applied.verdicts, applied.lost), (vec![Verdict::Nothing], vec![(partition(), epoch)]));
+    assert_eq!(world.sql("SELECT count(*) FROM pending"), "0");
+}
+
+#[tokio::test]
+async fn an_event_id_that_is_pruned_while_it_is_claimed_is_claimed_again() {
+    let world = World::new();
+    let a = world.begin().await;
+    let claim = async |n: u32| {
+        let claims = vec![EventClaim { hash: [1; 32], id: facts(n).id }];
+        a.stores.engine.claim_event_ids(claims).await.unwrap()
+    };
+    assert_eq!(claim(1).await, [facts(1).id]);
+    // Once, the claim that is there goes after the insert has found it and before it is read.
+    world.sql(
+        "CREATE SEQUENCE looks;
+         CREATE FUNCTION prune_once() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN
+             IF nextval('looks') = 1 THEN DELETE FROM dedupe; END IF;
+             RETURN NULL;
+         END $$;
+         CREATE TRIGGER prune AFTER INSERT ON dedupe FOR EACH STATEMENT EXECUTE FUNCTION prune_once()",
+    );
+    assert_eq!(claim(2).await, [facts(1).id]);
+    assert_eq!(world.sql("SELECT last_value FROM looks"), "2");
 }

@@ -2,12 +2,14 @@
 
 mod admin;
 mod amend;
+mod claims;
 mod commits;
 mod copy;
 mod days;
 mod endpoints;
 mod engine;
 mod instances;
+mod missing_queues;
 mod month;
 mod outbox;
 mod random;

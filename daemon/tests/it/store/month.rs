@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use callbackd::base::clock::{Clock as _, ManualClock, Timestamp};
+use callbackd::deliver::resolve::queue_of;
 use callbackd::model::attempt::{Attempt, Outcome};
 use callbackd::model::callback::CallbackId;
 use callbackd::model::dead_letter::{DeadLetter, ValueBudget};
@@ -192,7 +193,7 @@ impl Month {
         };
         let instance = stores.engine.begin().await.unwrap().instance;
         let epoch = take(&*stores.engine, instance, partition()).await.epoch;
-        stores.engine.sweep().await.unwrap();
+        stores.engine.sweep(queue_of).await.unwrap();
         Self {
             name,
             stores,
@@ -214,7 +215,7 @@ impl Month {
     /// What a daemon does in a step, and what its background does meanwhile.
     async fn step(&mut self) {
         self.clock.advance(STEP);
-        self.stores.engine.sweep().await.unwrap();
+        self.stores.engine.sweep(queue_of).await.unwrap();
         self.new_records().await;
         self.due().await;
         self.claim_event_ids().await;

@@ -19,26 +19,26 @@ use super::{OPTIONS, START, database, take};
 use crate::harness::until;
 use crate::postgres;
 
-const STORES: [&str; 2] = ["sqlite", "postgres"];
+pub(super) const STORES: [&str; 2] = ["sqlite", "postgres"];
 /// A row that can't be read is looked at again after a minute.
 const LATER: Duration = Duration::from_secs(61);
 
 /// A store, and its tables.
-struct World {
-    config: Config,
+pub(super) struct World {
+    pub(super) config: Config,
     clock: Arc<ManualClock>,
     _folder: tempfile::TempDir,
 }
 
 /// An instance that has the partition.
-struct One {
-    stores: Stores,
+pub(super) struct One {
+    pub(super) stores: Stores,
     instance: InstanceId,
-    epoch: i64,
+    pub(super) epoch: i64,
 }
 
 impl World {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = if name == "postgres" { database() } else { Config::Directory(folder.path().join("store")) };
         Self { config, clock: Arc::new(ManualClock::new(START)), _folder: folder }
@@ -48,14 +48,14 @@ impl World {
         store::open(&self.config, OPTIONS, Arc::clone(&self.clock) as Arc<dyn Clock>).await
     }
 
-    async fn begin(&self) -> One {
+    pub(super) async fn begin(&self) -> One {
         let stores = self.open().await.unwrap();
         let instance = stores.engine.begin().await.unwrap().instance;
         let epoch = take(&*stores.engine, instance, partition()).await.epoch;
         One { stores, instance, epoch }
     }
 
-    fn sql(&self, sql: &str) {
+    pub(super) fn sql(&self, sql: &str) {
         match &self.config {
             Config::Directory(path) => {
                 rusqlite::Connection::open(path.join("callbackd.db")).unwrap().execute_batch(sql).unwrap();
@@ -78,18 +78,18 @@ impl World {
 }
 
 impl One {
-    async fn write(&self, number: u64, changes: Vec<Change>) -> Vec<Verdict> {
+    pub(super) async fn write(&self, number: u64, changes: Vec<Change>) -> Vec<Verdict> {
         let batch = Batch { instance: self.instance, number, changes, watermarks: Vec::new() };
         self.stores.engine.write(Arc::new(batch)).await.unwrap().verdicts
     }
 
-    async fn claim(&self) -> Claimed {
+    pub(super) async fn claim(&self) -> Claimed {
         self.stores.engine.claim(claim_ask(self.instance)).await.unwrap()
     }
 }
 
 /// The offsets of claimed rows, which are their numbers.
-fn numbers(claimed: &Claimed) -> Vec<i64> {
+pub(super) fn numbers(claimed: &Claimed) -> Vec<i64> {
     let mut numbers: Vec<_> = claimed.rows.iter().map(|(row, _)| row.facts.record.offset).collect();
     numbers.sort_unstable();
     numbers

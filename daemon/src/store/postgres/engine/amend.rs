@@ -4,23 +4,22 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
-use deadpool_postgres::{GenericClient as _, Object};
+use deadpool_postgres::Object;
 
-use super::super::cells::Uuid;
+use super::super::cells::{Uuid, param};
 use super::super::connection::PostgresStore;
 use super::super::error::PostgresError;
-use super::super::transaction::Tx;
-use super::kept::{self, KeptChanges};
+use super::super::pipeline::Pipeline;
+use super::super::transaction::Open;
 use super::names::Names;
-use super::rows::{self, Locking, QueuesRead};
-use super::write::{Entry, Work};
-use super::{outbox, queues};
+use super::rows::{self, NumbersRead, Readable};
+use super::work::{Entry, Work, finish};
+use super::{kept, outbox, queues};
 use crate::base::clock::Timestamp;
 use crate::model::amendment::{Amended, Amendment, amend as decide};
 use crate::model::callback::CallbackId;
-use crate::model::settlement::Rows;
+use crate::model::settlement::{Pending, Rows};
 use crate::store::engine::last_use_of_queue;
-use crate::store::queue_changes::QueueChanges;
 
 /// The bodies of cancelled callbacks in one transaction have together at most so many bytes.
 const BYTES: usize = 4 << 20;
@@ -39,15 +38,24 @@ pub(super) async fn amend(
     now: Timestamp,
 ) -> Result<Vec<Amended>, PostgresError> {
     let asked = with_bodies(client, changes).await?;
-    let names = names_of(store, client, &asked, now).await?;
-    let transaction = client.transaction().await?;
-    let mut work = Work::new(store, &transaction, names, now);
-    let amended = work.amend(&asked).await?;
-    let (kept, told) = (work.kept, work.told);
-    outbox::insert(&transaction, &told, None, now).await?;
-    kept.write(&transaction, store.keeping).await?;
-    store.commit(transaction).await?;
-    Ok(amended)
+    let mut work = Work::new(store, names_of(store, client, &asked, now).await?, now);
+    let mut first = Pipeline::new();
+    let rows = work.lock(&mut first, &ids_of(&asked));
+    let (transaction, mut answers) = Open::begin(client, first).await?;
+    let found = work.found(&transaction, &mut answers, rows).await?;
+    let amendments = Amendments::of(&asked, found, now);
+    let mut last = Pipeline::new();
+    amendments.write(&mut work, &mut last)?;
+    outbox::insert(&mut last, &work.told, None, now);
+    finish(store, transaction, last, work.kept).await?;
+    Ok(amendments.answers)
+}
+
+/// The callbacks that are asked for, in order.
+pub(super) fn ids_of(asked: &[Asked<'_>]) -> Vec<Uuid> {
+    let mut ids: Vec<Uuid> = asked.iter().map(|change| change.id.into()).collect();
+    ids.sort_unstable();
+    ids
 }
 
 /// The first of these changes, as many as have room. The body of a pending callback never changes, so it may be read before its
@@ -83,7 +91,7 @@ pub(super) async fn names_of(
     now: Timestamp,
 ) -> Result<Names, PostgresError> {
     let ids: Vec<Uuid> = asked.iter().map(|change| change.id.into()).collect();
-    let seen = rows::load(client, &store.numbers, &ids, Locking::None, &mut QueuesRead::new()).await?;
+    let seen = rows::load(client, &store.numbers, &ids, &mut NumbersRead::default()).await?;
     let (mut partitions, mut queues, mut last_use) = (HashSet::new(), HashSet::new(), now);
     for rows in seen.values().filter_map(|rows| rows.as_ref().ok()) {
         let settled = rows.settled.as_ref().map(|row| &row.facts);
@@ -100,58 +108,57 @@ pub(super) async fn names_of(
     Names::find(store, client, (partitions, queues), last_use).await
 }
 
-impl<'w> Work<'w> {
-    /// For changes that need no epoch.
-    pub(super) fn new(store: &'w PostgresStore, transaction: &'w Tx<'w>, names: Names, now: Timestamp) -> Self {
-        let (epochs, queues, kept) = (HashMap::new(), QueueChanges::default(), KeptChanges::default());
-        Self { store, transaction, names, epochs, now, queues, kept, told: Vec::new() }
-    }
+/// What becomes of callbacks, each of another id.
+pub(super) struct Amendments {
+    /// One for each that was asked for.
+    pub(super) answers: Vec<Amended>,
+    entries: BTreeMap<CallbackId, Entry>,
+    /// Void rows, which make way for the rows of rounds.
+    void: Vec<Pending>,
+    /// How many of them have ended.
+    ended: i64,
+}
 
-    /// Changes callbacks, each of another id. One answer for each.
-    pub(super) async fn amend(&mut self, asked: &[Asked<'_>]) -> Result<Vec<Amended>, PostgresError> {
-        let mut ids: Vec<Uuid> = asked.iter().map(|change| change.id.into()).collect();
-        ids.sort_unstable();
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        queues::lock(self.transaction, self.names.queue_numbers(), &ids).await?;
-        let read = &mut self.names.queues_read;
-        let mut found = rows::load(self.transaction, &self.store.numbers, &ids, Locking::Update, read).await?;
-        let mut entries: BTreeMap<CallbackId, Entry> = BTreeMap::new();
-        let (mut amended, mut void, mut ended) = (Vec::with_capacity(asked.len()), Vec::<Uuid>::new(), 0_i64);
+impl Amendments {
+    /// Decides from the rows that were found.
+    pub(super) fn of(asked: &[Asked<'_>], mut found: HashMap<CallbackId, Readable<Rows>>, now: Timestamp) -> Self {
+        let answers = Vec::with_capacity(asked.len());
+        let mut amendments = Self { answers, entries: BTreeMap::new(), void: Vec::new(), ended: 0 };
         for change in asked {
-            let before = match found.remove(&change.id) {
+            let mut before = match found.remove(&change.id) {
                 None => Rows::default(),
                 Some(Ok(rows)) => rows,
                 Some(Err(what)) => {
                     tracing::error!(callback = %change.id, what, "a row can't be read; it is left alone");
-                    amended.push(Amended::Unknown);
+                    amendments.answers.push(Amended::Unknown);
                     continue;
                 }
             };
-            let (now, answer) = decide(&before, change.amendment, self.now);
-            amended.push(answer);
+            let (after, answer) = decide(&before, change.amendment, now);
+            amendments.answers.push(answer);
             if answer != Amended::Changed {
                 continue;
             }
-            if before.pending.is_some() && before.live().is_none() {
-                void.push(change.id.into());
+            amendments.ended += i64::from(before.settled.is_none() && after.settled.is_some());
+            if before.live().is_none() {
+                amendments.void.extend(before.pending.take());
             }
-            ended += i64::from(before.settled.is_none() && now.settled.is_some());
-            entries.insert(change.id, Entry { before, now, body: change.body.clone() });
+            amendments.entries.insert(change.id, Entry { before, now: after, body: change.body.clone() });
         }
-        // A void row makes way for the row of a round, with its body.
-        self.delete_pending(&void, &entries).await?;
-        for entry in entries.values_mut().filter(|entry| entry.before.live().is_none()) {
-            entry.before = Rows { pending: None, ..std::mem::take(&mut entry.before) };
+        amendments
+    }
+
+    pub(super) fn write<'e>(&'e self, work: &mut Work<'_>, last: &mut Pipeline<'e>) -> Result<(), PostgresError> {
+        let mut void: Vec<(Uuid, i64)> = Vec::with_capacity(self.void.len());
+        for row in &self.void {
+            void.push((row.facts.id.into(), work.names.of_row(&row.facts)?.queue));
         }
-        self.write_rows(&entries).await?;
-        if ended > 0 {
+        queues::delete_pending(last, &void);
+        work.write_rows(last, &self.entries, &[])?;
+        if self.ended > 0 {
             // They are counted with the store, because they belong to no instance's batch.
-            let sql = "UPDATE store SET abandoned = abandoned + $1";
-            let statement = self.transaction.prepare_cached(sql).await?;
-            self.transaction.execute(&statement, &[&ended]).await?;
+            last.push("UPDATE store SET abandoned = abandoned + $1", vec![param(self.ended)]);
         }
-        Ok(amended)
+        Ok(())
     }
 }

@@ -7,33 +7,32 @@ use bytes::Bytes;
 use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
 
-use super::super::cells::{Table, Uuid, rows_of};
+use super::super::cells::{Table, Uuid, param, rows_of};
 use super::super::error::PostgresError;
+use super::super::pipeline::Pipeline;
 use super::rows::{names, opt_small, outcome, small};
 use crate::base::clock::Timestamp;
 use crate::model::attempt::{Attempt, SentWithId};
 use crate::model::callback::CallbackId;
 use crate::model::settlement::NumberedAttempt;
 
+/// The last column is written from texts that are made here.
 const ATTEMPT_COLUMNS: &str =
     "id uuid, n integer, round integer, status integer, begun_at bigint, ms bigint, sent boolean,
-    redialed boolean, outcome text, peer text, snippet bytea, sent_with bigint";
+    redialed boolean, outcome text, snippet bytea, sent_with bigint, peer text";
 
 static INSERT_ATTEMPTS: LazyLock<String> = LazyLock::new(|| {
     let (columns, rows) = (names(ATTEMPT_COLUMNS), rows_of(ATTEMPT_COLUMNS));
     format!("INSERT INTO attempt ({columns}) {rows} ORDER BY id, n ON CONFLICT DO NOTHING")
 });
 
-pub(super) async fn insert(
-    client: &impl GenericClient,
-    attempts: &[(CallbackId, NumberedAttempt)],
-) -> Result<(), PostgresError> {
+pub(super) fn insert<'v>(last: &mut Pipeline<'v>, attempts: &'v [(CallbackId, NumberedAttempt)]) {
     if attempts.is_empty() {
-        return Ok(());
+        return;
     }
-    let peers: Vec<_> = attempts.iter().map(|(_, row)| row.attempt.peer.map(|peer| peer.to_string())).collect();
-    let mut table = Table::<12>::new();
-    for ((id, row), peer) in attempts.iter().zip(&peers) {
+    let mut table = Table::<11>::new();
+    let mut peers = Vec::with_capacity(attempts.len());
+    for (id, row) in attempts {
         let attempt = &row.attempt;
         table.push([
             (*id).into(),
@@ -45,14 +44,14 @@ pub(super) async fn insert(
             attempt.sent.into(),
             attempt.redialed.into(),
             attempt.outcome.name().into(),
-            peer.as_deref().into(),
             (&attempt.snippet[..]).into(),
             attempt.sent_with.map(|settings| settings.0).into(),
         ]);
+        peers.push(attempt.peer.map(|peer| peer.to_string()));
     }
-    let statement = client.prepare_cached(&INSERT_ATTEMPTS).await?;
-    client.execute(&statement, &table.values()).await?;
-    Ok(())
+    let mut params = table.into_params();
+    params.push(param(peers));
+    last.push(INSERT_ATTEMPTS.as_str(), params);
 }
 
 pub(in super::super) async fn of(

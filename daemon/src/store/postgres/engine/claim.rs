@@ -2,6 +2,7 @@
 //! that was served goes to the back. A claim never waits for a row that another transaction has locked.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use super::super::cells::{Table, Uuid, rows_of};
 use super::super::connection::PostgresStore;
 use super::super::error::PostgresError;
 use super::super::transaction::{Tx, commit};
-use super::rows::{self, Locking, QueuesRead, id_of};
+use super::rows::{self, NumbersRead, id_of};
 use crate::base::clock::Timestamp;
 use crate::model::callback::{CallbackId, newest_builder};
 use crate::model::lease::Token;
@@ -25,8 +26,52 @@ const QUEUES_AT_MOST: i64 = 1_000;
 /// How long a queue or row that can't be read is skipped.
 const SET_ASIDE: Duration = Duration::from_secs(60);
 
-const DUE_QUEUES: &str = "SELECT id FROM queue WHERE next_at <= $1 AND NOT paused AND rest_until <= $1
-     ORDER BY next_at LIMIT $2 FOR UPDATE SKIP LOCKED";
+/// The next times of queues that claims write are ends of steps of a tenth of a second. So the row of a queue that is claimed from all the
+/// time is written ten times a second and not at each claim. The end of a step is behind everything that is due in it, so a queue that was
+/// served still goes to the back.
+pub(super) const STEP_MILLIS: i64 = 100;
+
+/// The end of the step in which a time lies, in SQL.
+fn end_of_step(time: &str) -> String {
+    format!("({time} + {}) / {STEP_MILLIS} * {STEP_MILLIS}", STEP_MILLIS - 1)
+}
+
+/// `$1` is the time now, and the queues of its whole step are looked at: a row that is due is never passed over because its queue has the end
+/// of the step.
+static DUE_QUEUES: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT id, next_at <= $1 FROM queue WHERE next_at <= {} AND NOT paused AND rest_until <= $1
+         ORDER BY next_at LIMIT $2 FOR UPDATE SKIP LOCKED",
+        end_of_step("$1::bigint")
+    )
+});
+/// When the first row of a queue may be claimed, or now. It is looked for under the queue's lock, and written if it changes.
+static TO_THE_BACK: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "UPDATE queue SET next_at = seen.next_at FROM (
+             SELECT asked.id, (
+                 SELECT {} FROM pending WHERE pending.queue = asked.id AND token IS NULL
+                 HAVING min(due) IS NOT NULL) AS next_at
+             FROM unnest($1::bigint[]) AS asked (id)) AS seen
+         WHERE queue.id = seen.id AND queue.next_at IS DISTINCT FROM seen.next_at",
+        end_of_step("greatest($2::bigint, min(due))")
+    )
+});
+/// The same for queues with rows for a newer program, which leave their queue in front, but not for us to look at it at once.
+static TO_THE_BACK_BESIDE_NEWER: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "UPDATE queue SET next_at = seen.next_at FROM (
+             SELECT asked.id, least(
+                 (SELECT {} FROM pending WHERE pending.queue = asked.id AND token IS NULL AND builder <= $4
+                  HAVING min(due) IS NOT NULL),
+                 (SELECT {} FROM pending WHERE pending.queue = asked.id AND token IS NULL
+                  HAVING min(due) IS NOT NULL)) AS next_at
+             FROM unnest($1::bigint[]) AS asked (id)) AS seen
+         WHERE queue.id = seen.id AND queue.next_at IS DISTINCT FROM seen.next_at",
+        end_of_step("greatest($2::bigint, min(due))"),
+        end_of_step("greatest($3::bigint, min(due))")
+    )
+});
 /// The due rows of queues, by the queues' order and by due time, at most so many of each queue, with builders up to this one.
 const DUE_ROWS: &str = "SELECT due_row.id, asked.queue,
             (SELECT octet_length(bytes)::bigint FROM body WHERE body.id = due_row.id), due_row.builder
@@ -92,14 +137,15 @@ impl Claiming<'_> {
 
     /// Due rows in their order, as many as the claim may look at.
     async fn due(&mut self) -> Result<Vec<Due>, PostgresError> {
-        let statement = self.transaction.prepare_cached(DUE_QUEUES).await?;
+        let statement = self.transaction.prepare_cached(&DUE_QUEUES).await?;
         let found = self.transaction.query(&statement, &[&self.now.millis(), &QUEUES_AT_MOST]).await?;
         let (mut queues, mut rooms) = (Vec::new(), Vec::new());
         let at_most = i64::try_from(self.ask.at_most).unwrap_or(i64::MAX);
         for row in found {
-            let queue: i64 = row.try_get(0)?;
+            let (queue, is_due): (i64, bool) = (row.try_get(0)?, row.try_get(1)?);
             match self.store.numbers.queue_key(self.transaction, queue).await {
-                Ok(key) if self.ask.paused.include(&key) => self.set_aside(queue, PAUSED_LOOK).await?,
+                Ok(key) if self.ask.paused.include(&key) && is_due => self.set_aside(queue, PAUSED_LOOK).await?,
+                Ok(key) if self.ask.paused.include(&key) => {}
                 Ok(key) => {
                     let room = self.ask.room.get(&key).copied().unwrap_or(self.ask.usual_room);
                     queues.push(queue);
@@ -152,8 +198,7 @@ impl Claiming<'_> {
     /// Takes rows up to the bytes that the claim may have.
     async fn take(&mut self, due: Vec<Due>) -> Result<Vec<Pending>, PostgresError> {
         let ids: Vec<Uuid> = due.iter().map(|row| row.id.into()).collect();
-        let mut found =
-            rows::load(self.transaction, &self.store.numbers, &ids, Locking::None, &mut QueuesRead::new()).await?;
+        let mut found = rows::load(self.transaction, &self.store.numbers, &ids, &mut NumbersRead::default()).await?;
         let (mut taken, mut void, mut postponed) = (Vec::new(), Vec::<Uuid>::new(), Vec::<Uuid>::new());
         let (mut token, mut bytes) = (self.ask.first_token.0, 0_usize);
         for row in due {
@@ -237,25 +282,14 @@ impl Claiming<'_> {
         if self.served.is_empty() {
             return Ok(());
         }
-        let sql = "UPDATE queue SET next_at = (
-                       SELECT greatest($2, min(due)) FROM pending WHERE pending.queue = queue.id AND token IS NULL
-                       HAVING min(due) IS NOT NULL)
-                   WHERE id = ANY($1)";
         let (newer, known): (Vec<i64>, Vec<i64>) =
             self.served.iter().copied().partition(|queue| self.newer.contains(queue));
-        let statement = self.transaction.prepare_cached(sql).await?;
+        let statement = self.transaction.prepare_cached(&TO_THE_BACK).await?;
         self.transaction.execute(&statement, &[&known, &self.now.millis()]).await?;
         if newer.is_empty() {
             return Ok(());
         }
-        // What is for a newer program leaves its queue in front, but not for us to look at it at once.
-        let sql = "UPDATE queue SET next_at = least(
-                       (SELECT greatest($2, min(due)) FROM pending
-                        WHERE pending.queue = queue.id AND token IS NULL AND builder <= $4 HAVING min(due) IS NOT NULL),
-                       (SELECT greatest($3, min(due)) FROM pending
-                        WHERE pending.queue = queue.id AND token IS NULL HAVING min(due) IS NOT NULL))
-                   WHERE id = ANY($1)";
-        let statement = self.transaction.prepare_cached(sql).await?;
+        let statement = self.transaction.prepare_cached(&TO_THE_BACK_BESIDE_NEWER).await?;
         let (now, later) = (self.now.millis(), self.now.plus(NEWER_LOOK).millis());
         self.transaction.execute(&statement, &[&newer, &now, &later, &i32::from(newest_builder())]).await?;
         Ok(())

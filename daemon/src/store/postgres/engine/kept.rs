@@ -42,6 +42,10 @@ impl KeptChanges {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.new.is_empty() && self.gone.is_empty()
+    }
+
     pub(super) async fn write(self, client: &impl GenericClient, keeping: Keeping) -> Result<(), PostgresError> {
         let mut bytes = forget(client, &self.gone).await?.saturating_neg();
         if !self.new.is_empty() {

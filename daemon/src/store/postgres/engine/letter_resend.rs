@@ -7,10 +7,10 @@ use deadpool_postgres::{GenericClient, Object};
 use super::super::cells::Uuid;
 use super::super::connection::PostgresStore;
 use super::super::error::PostgresError;
+use super::super::pipeline::Pipeline;
+use super::super::transaction::Open;
 use super::names::Names;
-use super::queues;
-use super::rows::{self, Locking};
-use super::write::{Entry, Work};
+use super::work::{Entry, Work};
 use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
 use crate::model::dead_letter::{Fate, LetterState};
@@ -27,23 +27,25 @@ pub(super) async fn resend(
     let facts = &resend.facts;
     let named = (HashSet::from([&facts.record.partition]), HashSet::from([&facts.queue]));
     let names = Names::find(store, client, named, now).await?;
-    let transaction = client.transaction().await?;
-    let mut work = Work::new(store, &transaction, names, now);
-    let id: Uuid = facts.id.into();
-    queues::lock(&transaction, work.names.queue_numbers(), &[id]).await?;
-    let read = &mut work.names.queues_read;
-    let mut found = rows::load(&transaction, &store.numbers, &[id], Locking::Update, read).await?;
+    let mut work = Work::new(store, names, now);
+    let mut first = Pipeline::new();
+    let rows = work.lock(&mut first, &[facts.id.into()]);
+    let (transaction, mut answers) = Open::begin(client, first).await?;
+    let mut found = work.found(&transaction, &mut answers, rows).await?;
     let before = found.remove(&facts.id).transpose().map_err(PostgresError::Corrupt)?.unwrap_or_default();
     let resent = LetterResent::of(&before, facts);
-    if resent != LetterResent::Reused && !become_of(&transaction, resend.letter, Fate::Resent(facts.id)).await? {
+    let fate = Fate::Resent(facts.id);
+    if resent != LetterResent::Reused && !become_of(transaction.client(), resend.letter, fate).await? {
         return Ok(LetterResent::Unknown);
     }
+    let mut entries = BTreeMap::new();
     if resent == LetterResent::Parked {
         let step = apply(&Rows::default(), &Change::Park(Box::new(resend.park(now))), true);
-        let entry = Entry { before: Rows::default(), now: step.rows, body: resend.body.clone() };
-        work.write_rows(&BTreeMap::from([(facts.id, entry)])).await?;
+        entries.insert(facts.id, Entry { before: Rows::default(), now: step.rows, body: resend.body.clone() });
     }
-    store.commit(transaction).await?;
+    let mut last = Pipeline::new();
+    work.write_rows(&mut last, &entries, &[])?;
+    transaction.commit(last, &store.warnings).await?;
     Ok(resent)
 }
 

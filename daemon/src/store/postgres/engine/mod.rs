@@ -12,6 +12,7 @@ mod instances;
 pub(super) mod kept;
 mod known;
 mod letter_resend;
+mod missing_queues;
 mod names;
 mod outbox;
 pub(super) mod partition_offsets;
@@ -19,7 +20,9 @@ mod prune;
 mod queues;
 mod resend;
 pub(super) mod rows;
+mod tables;
 mod upkeep;
+mod work;
 mod write;
 
 use std::sync::Arc;
@@ -36,7 +39,7 @@ use crate::model::event::PartitionKey;
 use crate::store::resends::ResendCounts;
 use crate::store::{
     Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, LetterResend,
-    LetterResent, NewLog, PruneAsk, Pruned, Pulse, ResendStep, SetBack, Space, SpaceAsk, Take, TakeAsk, Taken,
+    LetterResent, NewLog, PruneAsk, Pruned, Pulse, QueueOf, ResendStep, SetBack, Space, SpaceAsk, Take, TakeAsk, Taken,
 };
 
 /// How often a transaction is done again at once that met another process at the same rows and gave way.
@@ -82,8 +85,10 @@ impl EngineStore for PostgresStore {
 
     fn write(&self, batch: Arc<Batch>) -> Answer<'_, Applied> {
         Box::pin(async move {
-            let mut client = self.writer().await?;
-            Ok(unless_met!(write::write(self, &mut client, &batch, self.clock.now()))?)
+            let (mut client, mut with_rows) = (self.writer().await?, self.parked.among(&batch.changes));
+            let applied = unless_met!(write::write(self, &mut client, &batch, &mut with_rows, self.clock.now()))?;
+            self.parked.follow(&batch.changes);
+            Ok(applied)
         })
     }
 
@@ -136,7 +141,7 @@ impl EngineStore for PostgresStore {
     fn claim_event_ids(&self, claims: Vec<EventClaim>) -> Answer<'_, Vec<CallbackId>> {
         Box::pin(async move {
             let mut client = self.writer().await?;
-            Ok(event_ids::claim(self, &mut client, &claims, self.clock.now()).await?)
+            Ok(unless_met!(event_ids::claim(self, &mut client, &claims, self.clock.now()))?)
         })
     }
 
@@ -179,10 +184,10 @@ impl EngineStore for PostgresStore {
         })
     }
 
-    fn sweep(&self) -> Answer<'_, ()> {
+    fn sweep(&self, queue_of: QueueOf) -> Answer<'_, ()> {
         Box::pin(async move {
-            let found = upkeep::wrong_queues(&self.delivery_reader().await?).await?;
-            upkeep::repair(&mut self.writer().await?, &found).await?;
+            let wrong = upkeep::wrong_queues(&self.delivery_reader().await?).await?;
+            upkeep::repair(self, &mut self.writer().await?, wrong, queue_of, self.clock.now()).await?;
             days::look_ahead(&mut self.writer().await?, self.clock.now()).await;
             Ok(())
         })

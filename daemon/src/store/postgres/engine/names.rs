@@ -7,7 +7,7 @@ use deadpool_postgres::Object;
 
 use super::super::connection::PostgresStore;
 use super::super::error::PostgresError;
-use super::rows::{QueuesRead, RowNumbers};
+use super::rows::{NumbersRead, RowNumbers};
 use crate::base::clock::Timestamp;
 use crate::model::endpoint::QueueKey;
 use crate::model::event::PartitionKey;
@@ -20,8 +20,9 @@ use crate::store::engine::last_use_of_queue;
 pub(super) struct Names {
     partitions: HashMap<Arc<PartitionKey>, Option<i64>>,
     queues: HashMap<QueueKey, i64>,
-    /// Those of rows that were read: a round may wait in another queue than its callback did before.
-    pub(super) queues_read: QueuesRead,
+    /// Those of rows that were read: a round may wait in another queue than its callback did before, and a copy of the event may have come
+    /// from another partition.
+    pub(super) read: NumbersRead,
 }
 
 impl Names {
@@ -57,7 +58,7 @@ impl Names {
         (partitions, queues): (HashSet<&Arc<PartitionKey>>, HashSet<&QueueKey>),
         last_use: Timestamp,
     ) -> Result<Self, PostgresError> {
-        let mut names = Self { partitions: HashMap::new(), queues: HashMap::new(), queues_read: QueuesRead::new() };
+        let mut names = Self { partitions: HashMap::new(), queues: HashMap::new(), read: NumbersRead::default() };
         for queue in queues {
             let number = store.numbers.queue(client, queue, last_use).await?;
             names.queues.insert(queue.clone(), number);
@@ -94,15 +95,10 @@ impl Names {
 
     /// The numbers of a row that a change names, or that was read.
     pub(super) fn of_row(&self, facts: &Facts) -> Result<RowNumbers, PostgresError> {
-        let partition = self.partition(&facts.record.partition);
-        let partition =
-            partition.ok_or_else(|| PostgresError::Refused(format!("no partition {}", facts.record.partition)))?;
-        Ok(RowNumbers {
-            partition,
-            queue: self
-                .queue(&facts.queue)
-                .or_else(|| self.queues_read.get(&facts.queue).copied())
-                .ok_or(PostgresError::Corrupt("a queue without a number"))?,
-        })
+        let (partition, queue) = (&facts.record.partition, &facts.queue);
+        let known = self.partition(partition).or_else(|| self.read.partitions.get(partition).copied());
+        let known = known.ok_or_else(|| PostgresError::Refused(format!("no partition {partition}")))?;
+        let queue = self.queue(queue).or_else(|| self.read.queues.get(queue).copied());
+        Ok(RowNumbers { partition: known, queue: queue.ok_or(PostgresError::Corrupt("a queue without a number"))? })
     }
 }

@@ -1,12 +1,13 @@
 //! The outbox on PostgreSQL. A row belongs to the instance that wrote it, and after a while to any that lives.
 
-use deadpool_postgres::{GenericClient, Object};
+use deadpool_postgres::Object;
 use tokio_postgres::Row;
 
-use super::super::cells::Uuid;
+use super::super::cells::{Uuid, param};
 use super::super::connection::PostgresStore;
 use super::super::error::PostgresError;
-use super::rows::{self, Locking, QueuesRead};
+use super::super::pipeline::Pipeline;
+use super::rows::{self, NumbersRead};
 use crate::base::clock::Timestamp;
 use crate::model::callback::CallbackId;
 use crate::model::notice::Notice;
@@ -15,21 +16,15 @@ use crate::store::outbox::{HELD, Outbox, OutboxRow, pack, unpack};
 use crate::store::{Answer, InstanceId};
 
 /// Writes what a transaction has to tell. Without an instance, anyone may publish it at once.
-pub(super) async fn insert(
-    client: &impl GenericClient,
-    notices: &[Notice],
-    holder: Option<InstanceId>,
-    now: Timestamp,
-) -> Result<(), PostgresError> {
+pub(super) fn insert(last: &mut Pipeline<'_>, notices: &[Notice], holder: Option<InstanceId>, now: Timestamp) {
     if notices.is_empty() {
-        return Ok(());
+        return;
     }
     let sql = "INSERT INTO outbox (notices, entries, holder, held_until) VALUES ($1, $2, $3, $4)";
-    let statement = client.prepare_cached(sql).await?;
     let count = i64::try_from(notices.len()).unwrap_or(i64::MAX);
     let until = if holder.is_some() { now.plus(HELD).millis() } else { 0 };
-    client.execute(&statement, &[&count, &pack(notices), &holder.map(|instance| instance.0), &until]).await?;
-    Ok(())
+    let holder = holder.map(|instance| instance.0);
+    last.push(sql, vec![param(count), param(pack(notices)), param(holder), param(until)]);
 }
 
 /// The rows of an instance. Those that it does not hold for much longer, and those that nobody holds, it takes until later.
@@ -82,7 +77,7 @@ impl Outbox for PostgresStore {
             let mut asked: Vec<Uuid> = ids.iter().map(|id| (*id).into()).collect();
             asked.sort_unstable();
             asked.dedup();
-            let found = rows::load(&client, &self.numbers, &asked, Locking::None, &mut QueuesRead::new()).await?;
+            let found = rows::load(&client, &self.numbers, &asked, &mut NumbersRead::default()).await?;
             let ending = |id: &CallbackId| match found.get(id) {
                 Some(Ok(rows)) => rows.settled.clone(),
                 Some(Err(what)) => {

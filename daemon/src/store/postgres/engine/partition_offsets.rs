@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock};
 
-use deadpool_postgres::{GenericClient, Object};
+use deadpool_postgres::Object;
 use tokio_postgres::Row;
 
-use super::super::cells::{Table, rows_of};
+use super::super::cells::{Table, param, rows_of};
 use super::super::connection::PostgresStore;
 use super::super::error::PostgresError;
+use super::super::pipeline::{Pipeline, Place};
 use super::super::presence::LIVING;
 use super::super::transaction::{Tx, commit};
 use super::rows::small;
@@ -17,19 +18,20 @@ use crate::model::event::PartitionKey;
 use crate::model::offsets::Watermark;
 use crate::store::{InstanceId, NewLog, Take, TakeAsk, Taken};
 
-/// Locks these partitions in order, and returns the epochs of those that this instance owns.
-pub(super) async fn lock(
-    client: &impl GenericClient,
-    instance: InstanceId,
-    numbers: &[i64],
-) -> Result<HashMap<i64, i64>, PostgresError> {
+/// Locks these partitions in order: those whose watermark stays, too, so that a batch which only brings rows is fenced as well. Either it
+/// sees a take, or the take waits for it. One process writes under an epoch, and one batch at a time, so nobody could share these locks.
+pub(super) fn lock(first: &mut Pipeline<'_>, numbers: Vec<i64>) -> Option<Place> {
     if numbers.is_empty() {
-        return Ok(HashMap::new());
+        return None;
     }
     let sql = "SELECT id, epoch, owner FROM partition_offsets WHERE id = ANY($1) ORDER BY id FOR UPDATE";
-    let statement = client.prepare_cached(sql).await?;
+    Some(first.push(sql, vec![param(numbers)]))
+}
+
+/// The epochs of those locked partitions that this instance owns, by number.
+pub(super) fn held(locked: &[Row], instance: InstanceId) -> Result<HashMap<i64, i64>, PostgresError> {
     let mut epochs = HashMap::new();
-    for row in client.query(&statement, &[&numbers]).await? {
+    for row in locked {
         if row.try_get::<_, Option<i64>>(2)? == Some(instance.0) {
             epochs.insert(row.try_get(0)?, row.try_get(1)?);
         }
@@ -201,13 +203,9 @@ pub(in super::super) fn watermark(row: &Row, first: usize) -> Result<Watermark, 
 }
 
 /// Raises watermarks, never lowers them.
-pub(super) async fn raise(
-    client: &impl GenericClient,
-    raised: &BTreeMap<i64, Watermark>,
-    now: Timestamp,
-) -> Result<(), PostgresError> {
+pub(super) fn raise<'v>(last: &mut Pipeline<'v>, raised: &'v BTreeMap<i64, Watermark>, now: Timestamp) {
     if raised.is_empty() {
-        return Ok(());
+        return;
     }
     let mut table = Table::<6>::new();
     for (number, watermark) in raised {
@@ -226,7 +224,5 @@ pub(super) async fn raise(
                                       last_off = new.last_off, last_hash = new.last_hash, moved_at = new.now
          FROM ({rows}) AS new WHERE partition_offsets.id = new.id AND watermark <= new.upto"
     );
-    let statement = client.prepare_cached(&sql).await?;
-    client.execute(&statement, &table.values()).await?;
-    Ok(())
+    last.push(sql, table.into_params());
 }

@@ -1,4 +1,4 @@
-//! Converts between the rows of a callback and the model.
+//! Locks and reads the rows of callbacks. `tables` writes them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -6,21 +6,22 @@ use std::sync::{Arc, LazyLock};
 use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
 
-use super::super::cells::{Cell, Table, Uuid, rows_of};
+use super::super::cells::{Uuid, param};
 use super::super::error::PostgresError;
 use super::super::numbers::Numbers;
+use super::super::pipeline::{Answers, Pipeline, Place};
 use crate::base::clock::Timestamp;
 use crate::model::attempt::{Outcome, SentWithId};
 use crate::model::callback::CallbackId;
 use crate::model::endpoint::{CallbackUrl, QueueKey};
-use crate::model::event::RecordRef;
+use crate::model::event::{PartitionKey, RecordRef};
 use crate::model::lease::{Facts, Token};
 use crate::model::retry::Progress;
 use crate::model::settlement::{Ended, Pending, Rows, Settled};
 use crate::model::team::Mode;
 
 /// The columns that `pending` and `settled` share come first, in the order in which [`read_facts`] reads them.
-const FACTS: usize = 12;
+pub(super) const FACTS: usize = 12;
 const FACT_COLUMNS: &str = "id uuid, partition_id bigint, off bigint, record_at bigint, queue bigint, builder integer,
     test boolean, team text, task bytea, event_id bytea, event_type text, content_hash bytea";
 const SETTLED_COLUMNS: &str = "first_at bigint, settled_at bigint, attempts integer, status integer, round integer,
@@ -35,89 +36,90 @@ pub(super) fn names(columns: &str) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// What an upsert sets where the row is there already.
-fn from_excluded(columns: &str) -> String {
-    let names = columns.split(',').map(|pair| pair.trim().split(' ').next().unwrap_or_default());
-    names.skip(1).map(|name| format!("{name} = excluded.{name}")).collect::<Vec<_>>().join(", ")
+/// The numbers under which a callback's row names its partition and its queue.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RowNumbers {
+    pub(super) partition: i64,
+    pub(super) queue: i64,
 }
 
-/// Inserts rows that are not there.
-fn insert(table: &str, columns: &str) -> String {
-    format!("INSERT INTO {table} ({}) {} ORDER BY id ON CONFLICT DO NOTHING", names(columns), rows_of(columns))
-}
+pub(super) static SETTLED_ALL: LazyLock<String> = LazyLock::new(|| format!("{FACT_COLUMNS}, {SETTLED_COLUMNS}"));
+pub(super) static PENDING_ALL: LazyLock<String> = LazyLock::new(|| format!("{FACT_COLUMNS}, {PENDING_COLUMNS}"));
 
-static SETTLED_ALL: LazyLock<String> = LazyLock::new(|| format!("{FACT_COLUMNS}, {SETTLED_COLUMNS}"));
-static PENDING_ALL: LazyLock<String> = LazyLock::new(|| format!("{FACT_COLUMNS}, {PENDING_COLUMNS}"));
-
-static INSERT_SETTLED: LazyLock<String> = LazyLock::new(|| {
-    let (columns, rows) = (names(&SETTLED_ALL), rows_of(&SETTLED_ALL));
-    format!(
-        "INSERT INTO settled ({columns}) SELECT {columns} FROM ({rows}) AS new
-         WHERE NOT EXISTS (SELECT 1 FROM pending WHERE pending.id = new.id) ORDER BY id
-         ON CONFLICT DO NOTHING RETURNING id"
-    )
-});
-static INSERT_SETTLED_ROW: LazyLock<String> = LazyLock::new(|| insert("settled", &SETTLED_ALL));
-static INSERT_PENDING_ROW: LazyLock<String> = LazyLock::new(|| insert("pending", &PENDING_ALL));
-static UPSERT_SETTLED: LazyLock<String> = LazyLock::new(|| {
-    let (columns, rows, set) = (names(&SETTLED_ALL), rows_of(&SETTLED_ALL), from_excluded(&SETTLED_ALL));
-    format!("INSERT INTO settled ({columns}) {rows} ORDER BY id ON CONFLICT (id) DO UPDATE SET {set}")
-});
-static UPSERT_PENDING: LazyLock<String> = LazyLock::new(|| {
-    let (columns, rows, set) = (names(&PENDING_ALL), rows_of(&PENDING_ALL), from_excluded(&PENDING_ALL));
-    format!("INSERT INTO pending ({columns}) {rows} ORDER BY id ON CONFLICT (id) DO UPDATE SET {set}")
-});
 static SELECT_SETTLED: LazyLock<String> = LazyLock::new(|| {
     format!("SELECT {} FROM settled WHERE id = ANY($1) AND id >= $2 AND id <= $3", names(&SETTLED_ALL))
 });
 static SELECT_PENDING: LazyLock<String> =
     LazyLock::new(|| format!("SELECT {} FROM pending WHERE id = ANY($1)", names(&PENDING_ALL)));
 
-/// Whether rows that are read are locked until the transaction ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) enum Locking {
-    None,
-    Update,
-}
-
-impl Locking {
-    fn of(self, select: &str) -> String {
-        match self {
-            Self::None => select.to_owned(),
-            Self::Update => format!("{select} ORDER BY id FOR UPDATE"),
-        }
-    }
-}
+static LOCK_SETTLED: LazyLock<String> = LazyLock::new(|| format!("{} ORDER BY id FOR UPDATE", *SELECT_SETTLED));
+static LOCK_PENDING: LazyLock<String> = LazyLock::new(|| format!("{} ORDER BY id FOR UPDATE", *SELECT_PENDING));
 
 /// A row that can't be read, alone: the others are read all the same.
 pub(in super::super) type Readable<T> = Result<T, &'static str>;
 
-/// The numbers of the queues of rows that were read.
-pub(in super::super) type QueuesRead = HashMap<QueueKey, i64>;
+/// The numbers of the partitions and queues of rows that were read.
+#[derive(Default)]
+pub(in super::super) struct NumbersRead {
+    pub(super) partitions: HashMap<Arc<PartitionKey>, i64>,
+    pub(super) queues: HashMap<QueueKey, i64>,
+}
 
-/// Both rows of each of these callbacks, of those that have one. The numbers of their queues are added to `queues`.
+/// Where the answers to [`lock`] stand.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RowsAsked {
+    pending: Place,
+    settled: Place,
+}
+
+impl RowsAsked {
+    /// The pending rows and the settled ones.
+    pub(super) fn take(self, answers: &mut Answers) -> (Vec<Row>, Vec<Row>) {
+        (answers.take(self.pending), answers.take(self.settled))
+    }
+}
+
+/// Locks both rows of each of these callbacks, of those that have one: pending rows before settled ones, each by id.
+pub(super) fn lock(first: &mut Pipeline<'_>, ids: &[Uuid]) -> Option<RowsAsked> {
+    // Only the days between these two are looked at.
+    let (smallest, largest) = (*ids.iter().min()?, *ids.iter().max()?);
+    let pending = first.push(LOCK_PENDING.as_str(), vec![param(ids.to_vec())]);
+    let settled = first.push(LOCK_SETTLED.as_str(), vec![param(ids.to_vec()), param(smallest), param(largest)]);
+    Some(RowsAsked { pending, settled })
+}
+
+/// Both rows of each of these callbacks, of those that have one. The numbers that they name are added to `names`.
 pub(in super::super) async fn load(
     client: &impl GenericClient,
     numbers: &Numbers,
     ids: &[Uuid],
-    locking: Locking,
-    queues: &mut QueuesRead,
+    names: &mut NumbersRead,
+) -> Result<HashMap<CallbackId, Readable<Rows>>, PostgresError> {
+    let (Some(first), Some(last)) = (ids.iter().min(), ids.iter().max()) else { return Ok(HashMap::new()) };
+    // Pending first: a callback moves from there to settled, so it can't be missed between the two reads.
+    let pending = client.prepare_cached(&SELECT_PENDING).await?;
+    let pending = client.query(&pending, &[&ids]).await?;
+    let settled = client.prepare_cached(&SELECT_SETTLED).await?;
+    let settled = client.query(&settled, &[&ids, first, last]).await?;
+    read(client, numbers, (pending, settled), names).await
+}
+
+/// Reads pending and settled rows. The numbers that they name are added to `names`.
+pub(super) async fn read(
+    client: &impl GenericClient,
+    numbers: &Numbers,
+    (pending, settled): (Vec<Row>, Vec<Row>),
+    names: &mut NumbersRead,
 ) -> Result<HashMap<CallbackId, Readable<Rows>>, PostgresError> {
     let mut found: HashMap<CallbackId, Readable<Rows>> = HashMap::new();
-    // Only the days between these two are looked at.
-    let (Some(first), Some(last)) = (ids.iter().min(), ids.iter().max()) else { return Ok(found) };
-    // Pending first: a callback moves from there to settled, so it can't be missed between the two reads.
-    let pending = client.prepare_cached(&locking.of(&SELECT_PENDING)).await?;
-    for row in client.query(&pending, &[&ids]).await? {
-        let id = id_of(&row)?;
-        let read = kept_apart(read_pending(client, numbers, &row, queues).await)?;
-        found.insert(id, read.map(|pending| Rows { settled: None, pending: Some(pending) }));
+    for row in pending {
+        let read = kept_apart(read_pending(client, numbers, &row, names).await)?;
+        found.insert(id_of(&row)?, read.map(|pending| Rows { settled: None, pending: Some(pending) }));
     }
-    let settled = client.prepare_cached(&locking.of(&SELECT_SETTLED)).await?;
-    for row in client.query(&settled, &[&ids, first, last]).await? {
+    for row in settled {
         let id = id_of(&row)?;
         match (
-            kept_apart(read_settled(client, numbers, &row, queues).await)?,
+            kept_apart(read_settled(client, numbers, &row, names).await)?,
             found.entry(id).or_insert(Ok(Rows::default())),
         ) {
             (Ok(settled), Ok(rows)) => rows.settled = Some(settled),
@@ -134,7 +136,7 @@ pub(in super::super) async fn load_one(
     numbers: &Numbers,
     id: CallbackId,
 ) -> Result<Rows, PostgresError> {
-    let mut found = load(client, numbers, &[id.into()], Locking::None, &mut QueuesRead::new()).await?;
+    let mut found = load(client, numbers, &[id.into()], &mut NumbersRead::default()).await?;
     found.remove(&id).transpose().map(Option::unwrap_or_default).map_err(PostgresError::Corrupt)
 }
 
@@ -155,19 +157,17 @@ async fn read_facts(
     client: &impl GenericClient,
     numbers: &Numbers,
     row: &Row,
-    queues: &mut QueuesRead,
+    names: &mut NumbersRead,
 ) -> Result<Arc<Facts>, PostgresError> {
     let hash: &[u8] = row.try_get(11)?;
-    let number = row.try_get(4)?;
-    let queue = numbers.queue_key(client, number).await?;
-    queues.insert(queue.clone(), number);
+    let (partition_number, queue_number) = (row.try_get(1)?, row.try_get(4)?);
+    let queue = numbers.queue_key(client, queue_number).await?;
+    names.queues.insert(queue.clone(), queue_number);
+    let partition = numbers.partition_key(client, partition_number).await?;
+    names.partitions.insert(Arc::clone(&partition), partition_number);
     Ok(Arc::new(Facts {
         id: id_of(row)?,
-        record: RecordRef {
-            partition: numbers.partition_key(client, row.try_get(1)?).await?,
-            offset: row.try_get(2)?,
-            timestamp: row.try_get(3)?,
-        },
+        record: RecordRef { partition, offset: row.try_get(2)?, timestamp: row.try_get(3)? },
         queue,
         builder: small(row, 5)?,
         mode: if row.try_get(6)? { Mode::Test } else { Mode::Live },
@@ -183,9 +183,9 @@ async fn read_settled(
     client: &impl GenericClient,
     numbers: &Numbers,
     row: &Row,
-    queues: &mut QueuesRead,
+    names: &mut NumbersRead,
 ) -> Result<Settled, PostgresError> {
-    let facts = read_facts(client, numbers, row, queues).await?;
+    let facts = read_facts(client, numbers, row, names).await?;
     let (state, reason): (&str, Option<&str>) = (row.try_get(FACTS + 6)?, row.try_get(FACTS + 7)?);
     Ok(Settled {
         facts,
@@ -205,9 +205,9 @@ async fn read_pending(
     client: &impl GenericClient,
     numbers: &Numbers,
     row: &Row,
-    queues: &mut QueuesRead,
+    names: &mut NumbersRead,
 ) -> Result<Pending, PostgresError> {
-    let facts = read_facts(client, numbers, row, queues).await?;
+    let facts = read_facts(client, numbers, row, names).await?;
     let time = |at| -> Result<_, PostgresError> { Ok(row.try_get::<_, Option<i64>>(at)?.map(Timestamp::from_millis)) };
     let url = row.try_get::<_, Option<&[u8]>>(FACTS + 9)?.map(text).transpose()?;
     Ok(Pending {
@@ -246,155 +246,4 @@ fn text(bytes: &[u8]) -> Result<Box<str>, PostgresError> {
 
 pub(in super::super) fn outcome(name: &str) -> Result<Outcome, PostgresError> {
     Outcome::parse(name).ok_or(PostgresError::Corrupt("an outcome's name"))
-}
-
-/// The numbers under which a callback's row names its partition and its queue.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct RowNumbers {
-    pub(super) partition: i64,
-    pub(super) queue: i64,
-}
-
-fn fact_cells(facts: &Facts, numbers: RowNumbers) -> [Cell<'_>; FACTS] {
-    [
-        facts.id.into(),
-        numbers.partition.into(),
-        facts.record.offset.into(),
-        facts.record.timestamp.into(),
-        numbers.queue.into(),
-        i64::from(facts.builder).into(),
-        (facts.mode == Mode::Test).into(),
-        (&*facts.team).into(),
-        facts.task_id.as_bytes().into(),
-        facts.event_id.as_ref().map(|id| id.as_bytes()).into(),
-        (&*facts.event_type).into(),
-        (&facts.content_hash[..]).into(),
-    ]
-}
-
-/// Settled rows on their way into the table.
-pub(super) struct SettledTable<'v>(Table<'v, 22>);
-
-impl<'v> SettledTable<'v> {
-    pub(super) fn new() -> Self {
-        Self(Table::new())
-    }
-
-    pub(super) fn push(&mut self, row: &'v Settled, numbers: RowNumbers) {
-        let [a, b, c, d, e, f, g, h, i, j, k, l] = fact_cells(&row.facts, numbers);
-        self.0.push([
-            a,
-            b,
-            c,
-            d,
-            e,
-            f,
-            g,
-            h,
-            i,
-            j,
-            k,
-            l,
-            row.first_at.millis().into(),
-            row.settled_at.millis().into(),
-            row.attempts.into(),
-            row.status.into(),
-            row.round.into(),
-            row.revision.into(),
-            row.ended.name().into(),
-            row.ended.reason().map(|reason| reason.name()).into(),
-            row.outcome.name().into(),
-            row.sent_with.map(|settings| settings.0).into(),
-        ]);
-    }
-
-    /// Inserts the rows whose ids are in neither table, and returns these ids.
-    pub(super) async fn insert_new(&self, client: &impl GenericClient) -> Result<Vec<CallbackId>, PostgresError> {
-        if self.0.is_empty() {
-            return Ok(Vec::new());
-        }
-        let statement = client.prepare_cached(&INSERT_SETTLED).await?;
-        client.query(&statement, &self.0.values()).await?.iter().map(id_of).collect()
-    }
-
-    /// Inserts the rows, which were not there a moment ago.
-    pub(super) async fn insert(&self, client: &impl GenericClient) -> Result<(), PostgresError> {
-        insert_all(client, &INSERT_SETTLED_ROW, &self.0).await
-    }
-
-    /// Writes the rows. Each replaces an earlier one, if there is one.
-    pub(super) async fn replace(&self, client: &impl GenericClient) -> Result<(), PostgresError> {
-        if !self.0.is_empty() {
-            let statement = client.prepare_cached(&UPSERT_SETTLED).await?;
-            client.execute(&statement, &self.0.values()).await?;
-        }
-        Ok(())
-    }
-}
-
-/// A row that is there all the same was inserted by another process after we looked: what was decided without it is void.
-async fn insert_all<const N: usize>(
-    client: &impl GenericClient,
-    sql: &str,
-    table: &Table<'_, N>,
-) -> Result<(), PostgresError> {
-    if table.is_empty() {
-        return Ok(());
-    }
-    let statement = client.prepare_cached(sql).await?;
-    let inserted = client.execute(&statement, &table.values()).await?;
-    if inserted == table.len() as u64 { Ok(()) } else { Err(PostgresError::Met) }
-}
-
-/// Pending rows on their way into the table.
-pub(super) struct PendingTable<'v>(Table<'v, 24>);
-
-impl<'v> PendingTable<'v> {
-    pub(super) fn new() -> Self {
-        Self(Table::new())
-    }
-
-    pub(super) fn push(&mut self, row: &'v Pending, numbers: RowNumbers) {
-        let [a, b, c, d, e, f, g, h, i, j, k, l] = fact_cells(&row.facts, numbers);
-        self.0.push([
-            a,
-            b,
-            c,
-            d,
-            e,
-            f,
-            g,
-            h,
-            i,
-            j,
-            k,
-            l,
-            row.due.millis().into(),
-            row.progress.since.map(Timestamp::millis).into(),
-            row.progress.horizon.map(Timestamp::millis).into(),
-            row.token.map(|token| token.0.cast_signed()).into(),
-            row.lease_until.map(Timestamp::millis).into(),
-            row.progress.tries.into(),
-            row.progress.attempts.into(),
-            row.starts.into(),
-            row.round.into(),
-            row.url.as_ref().map(|url| url.as_bytes()).into(),
-            row.last_outcome.map(Outcome::name).into(),
-            row.new_id.into(),
-        ]);
-    }
-
-    /// Inserts the rows, which were not there a moment ago.
-    pub(super) async fn insert(&self, client: &impl GenericClient) -> Result<(), PostgresError> {
-        insert_all(client, &INSERT_PENDING_ROW, &self.0).await
-    }
-
-    /// Writes the rows. Each replaces an earlier one, if there is one.
-    pub(super) async fn replace(&self, client: &impl GenericClient) -> Result<(), PostgresError> {
-        if !self.0.is_empty() {
-            let statement = client.prepare_cached(&UPSERT_PENDING).await?;
-            client.execute(&statement, &self.0.values()).await?;
-        }
-        Ok(())
-    }
 }

@@ -8,10 +8,12 @@ use super::super::connection::PostgresStore;
 use super::super::error::PostgresError;
 use super::super::transaction::commit;
 use super::super::turns::{self, Turn};
+use super::claim::STEP_MILLIS;
+use super::missing_queues;
 use crate::base::clock::Timestamp;
 use crate::model::endpoint::QueueKey;
 use crate::model::lease::LEASE_SLACK;
-use crate::store::{SetBack, Space, SpaceAsk, endpoint_histories};
+use crate::store::{QueueOf, SetBack, Space, SpaceAsk, endpoint_histories};
 
 /// PostgreSQL does not tell how much of its disk is free.
 pub(super) async fn space(client: &impl GenericClient, ask: SpaceAsk) -> Result<Space, PostgresError> {
@@ -72,17 +74,31 @@ pub(super) async fn set_back(client: &mut Object, back: &SetBack) -> Result<usiz
     Ok(usize::try_from(rows).unwrap_or(usize::MAX))
 }
 
-/// The queues whose rows do not agree with their pending rows: one pass over these, on a reading connection, bounded in time
-/// like every read.
-pub(super) async fn wrong_queues(client: &impl GenericClient) -> Result<Vec<i64>, PostgresError> {
-    let sql = "SELECT queue.id FROM queue LEFT JOIN (
+/// What a look at all pending rows has found.
+#[derive(Default)]
+pub(super) struct Wrong {
+    /// Queues whose rows do not agree with their pending rows.
+    queues: Vec<i64>,
+    /// Numbers of queues that pending rows name and that have no row.
+    missing: Vec<i64>,
+}
+
+/// One pass over the pending rows, on a reading connection, bounded in time like every read.
+pub(super) async fn wrong_queues(client: &impl GenericClient) -> Result<Wrong, PostgresError> {
+    let sql = "SELECT coalesce(queue.id, seen.queue), queue.id IS NULL FROM queue FULL JOIN (
                    SELECT queue, min(due) FILTER (WHERE token IS NULL) AS due, sum(octet_length(body.bytes)) AS bytes
                    FROM pending LEFT JOIN body ON body.id = pending.id GROUP BY queue
                ) AS seen ON seen.queue = queue.id
-               WHERE queue.parked_bytes <> coalesce(seen.bytes, 0)
-                  OR (seen.due IS NOT NULL AND (queue.next_at IS NULL OR queue.next_at > seen.due))";
+               WHERE queue.id IS NULL OR queue.parked_bytes <> coalesce(seen.bytes, 0)
+                  OR (seen.due IS NOT NULL AND (queue.next_at IS NULL OR queue.next_at >= seen.due + $1))";
     let statement = client.prepare_cached(sql).await?;
-    client.query(&statement, &[]).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    let mut wrong = Wrong::default();
+    for row in client.query(&statement, &[&STEP_MILLIS]).await? {
+        let of = if row.try_get(1)? { &mut wrong.missing } else { &mut wrong.queues };
+        of.push(row.try_get(0)?);
+    }
+    wrong.missing.truncate(missing_queues::AT_ONCE);
+    Ok(wrong)
 }
 
 /// The most leases that one call frees.
@@ -123,17 +139,27 @@ pub(super) async fn free_leases(
     Ok(usize::try_from(freed).unwrap_or(usize::MAX))
 }
 
-/// Repairs these queues: a next time that is missing or too late is set, and the bytes are counted again. One that is too early
-/// does no harm; the next claim corrects it.
-pub(super) async fn repair(client: &mut Object, queues: &[i64]) -> Result<(), PostgresError> {
-    if queues.is_empty() {
+/// Repairs queues: those without a row get one, a next time that is missing or too late is set, and the bytes are counted again. A time
+/// that is too early does no harm; the next claim corrects it.
+pub(super) async fn repair(
+    store: &PostgresStore,
+    client: &mut Object,
+    wrong: Wrong,
+    queue_of: QueueOf,
+    now: Timestamp,
+) -> Result<(), PostgresError> {
+    let Wrong { mut queues, missing } = wrong;
+    if queues.is_empty() && missing.is_empty() {
         return Ok(());
     }
     let transaction = client.transaction().await?;
     if !turns::take(&transaction, Turn::Sweep).await? {
         return Ok(());
     }
+    let made = missing_queues::make(&transaction, &missing, queue_of, now).await?;
+    queues.extend(made.iter().map(|made| made.number));
     transaction.query("SELECT id FROM queue WHERE id = ANY($1) ORDER BY id FOR UPDATE", &[&queues]).await?;
+    missing_queues::move_rows(&transaction, &made).await?;
     // They are counted again under the lock, because batches have changed them since they were found.
     let sql = "UPDATE queue SET next_at = least(next_at, seen.due), parked_bytes = seen.bytes FROM (
                    SELECT queue.id, min(pending.due) FILTER (WHERE token IS NULL) AS due,
@@ -142,7 +168,11 @@ pub(super) async fn repair(client: &mut Object, queues: &[i64]) -> Result<(), Po
                    WHERE queue.id = ANY($1) GROUP BY queue.id) AS seen
                WHERE queue.id = seen.id";
     transaction.execute(sql, &[&queues]).await?;
-    commit(transaction).await
+    commit(transaction).await?;
+    if !made.is_empty() {
+        store.numbers.forget_queues();
+    }
+    Ok(())
 }
 
 /// Makes rows of a queue due now that wait for a later time, the earliest first. The queue is locked before its rows; a row that

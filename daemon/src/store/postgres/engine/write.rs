@@ -1,354 +1,349 @@
-//! One batch in one transaction. All locks are taken first and in one order (instance, partitions, queues, pending rows,
-//! settled rows, each by key), so that batches of two processes never wait for each other in a circle. Then rows are merged by
-//! `apply`, and what changed is written, a statement a table.
+//! One batch in one transaction, and usually in two round trips.
+//!
+//! The first one begins, takes all locks, and reads what they guard: [`Asked::of`] shows the order. Then `apply` merges the rows, and
+//! nothing waits. The second one brings everything that is written, and COMMIT.
+//!
+//! Callbacks that end with their first try are nearly all. Their rows are not read, because they have none: their settled rows are
+//! inserted, and an insert that meets a row undoes the whole batch. Then the batch is written again with this callback among those whose
+//! rows are read.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use deadpool_postgres::Object;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::Row;
 
-use super::super::cells::{Table, Uuid, rows_of};
+use super::super::cells::{Uuid, param};
 use super::super::connection::PostgresStore;
 use super::super::error::PostgresError;
-use super::super::transaction::Tx;
-use super::kept::KeptChanges;
+use super::super::pipeline::{Pipeline, Place};
+use super::super::transaction::Open;
+use super::dead_letters::{LettersAsked, LettersFound};
 use super::names::Names;
-use super::rows::{self, Locking, PendingTable, SettledTable};
-use super::{answer, attempts, dead_letters, outbox, partition_offsets, queues};
+use super::rows::{Readable, RowsAsked, id_of};
+use super::work::{Entry, Work, finish};
+use super::{answer, attempts, dead_letters, known, outbox, partition_offsets, queues, rows};
 use crate::base::clock::Timestamp;
 use crate::faults::{self, Fault};
 use crate::model::callback::CallbackId;
-use crate::model::event::{PartitionKey, RecordRef};
+use crate::model::dead_letter::DeadLetter;
+use crate::model::event::PartitionKey;
 use crate::model::lease::Facts;
 use crate::model::notice::Notice;
+use crate::model::offsets::Watermark;
 use crate::model::settlement::{Change, NumberedAttempt, Rows, Settled, Verdict, apply};
-use crate::store::engine::{is_applied, is_taken_all_the_same, went_back};
-use crate::store::queue_changes::QueueChanges;
+use crate::store::engine::{is_applied, went_back};
 use crate::store::reads::Counts;
 use crate::store::{Applied, Batch};
 
+/// Writes a batch. `with_rows` has the callbacks of first tries that are known to have a row. If the answer is [`PostgresError::Met`],
+/// there are more of them than before, and the batch is to be written again.
 pub(super) async fn write(
     store: &PostgresStore,
     client: &mut Object,
     batch: &Batch,
+    with_rows: &mut HashSet<CallbackId>,
     now: Timestamp,
 ) -> Result<Applied, PostgresError> {
-    let names = Names::of(store, client, batch, now).await?;
-    let transaction = client.transaction().await?;
-    let instance = transaction.prepare_cached("SELECT batch, answer FROM instance WHERE id = $1 FOR UPDATE").await?;
-    let last = transaction.query_opt(&instance, &[&batch.instance.0]).await?.ok_or_else(went_back)?;
-    if is_applied(u64::try_from(last.try_get::<_, i64>(0)?).unwrap_or(0), batch.number)? {
-        let answer: Option<&[u8]> = last.try_get(1)?;
-        let applied = answer.and_then(|answer| answer::decode(batch, answer, now));
-        let applied = applied.ok_or(PostgresError::Corrupt("the answer to a batch"))?;
-        // It was applied, but nobody knows whether it is on all the disks that a commit waits for: a commit of ours says so.
-        let read_back = transaction.prepare_cached("UPDATE instance SET heartbeat = $2 WHERE id = $1").await?;
-        transaction.execute(&read_back, &[&batch.instance.0, &now.millis()]).await?;
-        store.commit(transaction).await?;
-        return Ok(applied);
+    let written = write_once(store, client, batch, with_rows, now).await;
+    if matches!(written, Err(PostgresError::Met)) {
+        let ids: Vec<CallbackId> = batch.changes.iter().filter_map(Change::facts).map(|facts| facts.id).collect();
+        let known = known::known(&*client, &ids).await?;
+        with_rows.extend(ids.into_iter().zip(known).filter_map(|(id, known)| known.map(|_| id)));
     }
-    let epochs = partition_offsets::lock(&transaction, batch.instance, &names.fenced(batch)).await?;
-    let mut work = Work {
-        store,
-        transaction: &transaction,
-        names,
-        epochs,
-        now,
-        queues: QueueChanges::default(),
-        kept: KeptChanges::default(),
-        told: Vec::new(),
-    };
+    written
+}
+
+async fn write_once(
+    store: &PostgresStore,
+    client: &mut Object,
+    batch: &Batch,
+    with_rows: &mut HashSet<CallbackId>,
+    now: Timestamp,
+) -> Result<Applied, PostgresError> {
+    let mut work = Work::new(store, Names::of(store, client, batch, now).await?, now);
+    let split = Split::of(batch, with_rows);
+    let mut first = Pipeline::new();
+    let asked = Asked::of(&mut first, batch, &split, &work.names);
+    let (transaction, mut answers) = Open::begin(client, first).await?;
+    let last_batch = answers.take(asked.instance).pop().ok_or_else(went_back)?;
+    if is_applied(u64::try_from(last_batch.try_get::<_, i64>(0)?).unwrap_or(0), batch.number)? {
+        return read_back(store, transaction, batch, &last_batch, now).await;
+    }
+    work.epochs = partition_offsets::held(&answers.take(asked.partitions), batch.instance)?;
+    let others = split.others(batch, &work, &answers.take(asked.waiting))?;
+    if !others.is_empty() {
+        with_rows.extend(others);
+        return Err(PostgresError::Met);
+    }
+    let letters = LettersFound::read(&mut answers, asked.letters)?;
+    let found = work.found(&transaction, &mut answers, asked.rows).await?;
+    let mut decided = Decided::of(&mut work, batch, split, found)?;
     let mut applied = Applied { now, ..Applied::default() };
-    for change in &batch.changes {
-        if let Some((record, epoch)) = change.record()
-            && !work.is_ours(&record.partition, epoch)
-        {
-            applied.lost.push((Arc::clone(&record.partition), epoch));
-        }
+    let raised = fences(&work, batch, &mut applied.lost);
+    let mut last = Pipeline::new();
+    for at in dead_letters::bury(&mut last, &decided.letters, letters, store.values, now) {
+        decided.verdicts[at] = Some(Verdict::BuriedWithoutValue);
     }
-    applied.verdicts = work.changes(&batch.changes).await?;
-    applied.lost.extend(work.raise_watermarks(batch).await?);
-    applied.lost.sort();
-    applied.lost.dedup();
-    let (kept, told) = (work.kept, work.told);
-    outbox::insert(&transaction, &told, Some(batch.instance), now).await?;
-    count(&transaction, batch, &applied).await?;
-    kept.write(&transaction, store.keeping).await?;
-    store.commit(transaction).await?;
+    applied.verdicts = decided.all_verdicts()?;
+    attempts::insert(&mut last, &decided.attempts);
+    work.write_rows(&mut last, &decided.entries, &decided.first)?;
+    partition_offsets::raise(&mut last, &raised, now);
+    outbox::insert(&mut last, &work.told, Some(batch.instance), now);
+    count(&mut last, batch, &applied);
+    finish(store, transaction, last, work.kept).await?;
     Ok(applied)
 }
 
-/// The batch's number, sums and answer in the row of its instance.
-async fn count(transaction: &Tx<'_>, batch: &Batch, applied: &Applied) -> Result<(), PostgresError> {
-    let counts = Counts::of(&applied.verdicts);
-    let sql = "UPDATE instance SET batch = $2, heartbeat = $3, delivered = delivered + $4, exhausted = exhausted + $5,
-                                   abandoned = abandoned + $6, dead_letters = dead_letters + $7, answer = $8
-               WHERE id = $1";
-    let statement = transaction.prepare_cached(sql).await?;
-    let sums = [counts.delivered, counts.exhausted, counts.abandoned, counts.dead_letters].map(number);
-    let (last, at, answer) = (number(batch.number), applied.now.millis(), answer::encode(batch, applied));
-    let values: [&(dyn ToSql + Sync); 8] =
-        [&batch.instance.0, &last, &at, &sums[0], &sums[1], &sums[2], &sums[3], &answer];
-    transaction.execute(&statement, &values).await?;
-    Ok(())
+/// The changes of a batch by what is done with them, each by its place in the batch.
+#[derive(Default)]
+struct Split {
+    letters: Vec<usize>,
+    /// Callbacks that end with their first try (rows 1 and 2), if they have no row.
+    first: Vec<FirstTry>,
+    /// Changes of rows that are read.
+    rest: Vec<usize>,
 }
 
-/// A number as PostgreSQL has it.
-fn number(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
+/// A first try that ends its callback, and what comes of it if the callback has no row.
+struct FirstTry {
+    at: usize,
+    settled: Settled,
+    attempt: Option<NumberedAttempt>,
+    verdict: Verdict,
 }
 
-/// The rows of one callback, before the transaction and now.
-pub(super) struct Entry {
-    pub(super) before: Rows,
-    pub(super) now: Rows,
-    /// The body, as far as a change of this transaction brings it.
-    pub(super) body: Bytes,
-}
-
-/// What a transaction works with.
-pub(super) struct Work<'w> {
-    pub(super) store: &'w PostgresStore,
-    pub(super) transaction: &'w Tx<'w>,
-    pub(super) names: Names,
-    /// The epochs of locked partitions, by number.
-    pub(super) epochs: HashMap<i64, i64>,
-    pub(super) now: Timestamp,
-    pub(super) queues: QueueChanges,
-    pub(super) kept: KeptChanges,
-    /// What this transaction has to tell.
-    pub(super) told: Vec<Notice>,
-}
-
-impl Work<'_> {
-    fn is_ours(&self, partition: &Arc<PartitionKey>, epoch: i64) -> bool {
-        is_held(&self.names, &self.epochs, partition, epoch)
-    }
-
-    fn is_our_change(&self, change: &Change) -> bool {
-        is_owned(&self.names, &self.epochs, change)
-    }
-
-    /// Applies all changes. One verdict for each.
-    async fn changes(&mut self, changes: &[Change]) -> Result<Vec<Verdict>, PostgresError> {
-        let mut verdicts: Vec<Option<Verdict>> = vec![None; changes.len()];
-        self.bury(changes, &mut verdicts).await?;
-        self.first_tries_that_end(changes, &mut verdicts).await?;
-        self.merge(changes, &mut verdicts).await?;
-        verdicts
-            .into_iter()
-            .map(|verdict| verdict.ok_or(PostgresError::Corrupt("a change without a verdict")))
-            .collect()
-    }
-
-    async fn bury(&mut self, changes: &[Change], verdicts: &mut [Option<Verdict>]) -> Result<(), PostgresError> {
-        let mut letters = Vec::new();
-        for (at, change) in changes.iter().enumerate() {
-            let Change::Bury(letter, _) = change else { continue };
-            let is_ours = self.is_our_change(change);
-            verdicts[at] = Some(apply(&Rows::default(), change, is_ours).verdict);
-            if is_ours {
-                self.told.extend(self.store.notices.of_letter(letter.id));
-                let partition = self.names.partition(&letter.record.partition);
-                letters.push((at, &**letter, partition.ok_or(PostgresError::Corrupt("a partition without a number"))?));
+impl Split {
+    fn of(batch: &Batch, with_rows: &HashSet<CallbackId>) -> Self {
+        let mut times: HashMap<CallbackId, usize> = HashMap::new();
+        for facts in batch.changes.iter().filter_map(Change::facts) {
+            *times.entry(facts.id).or_default() += 1;
+        }
+        let is_alone = |id: CallbackId| times.get(&id) == Some(&1) && !with_rows.contains(&id);
+        let mut split = Self::default();
+        for (at, change) in batch.changes.iter().enumerate() {
+            let step = match change {
+                Change::Bury(..) => {
+                    split.letters.push(at);
+                    continue;
+                }
+                Change::Settle(settle) if settle.epoch.is_some() && is_alone(settle.facts.id) => {
+                    Some(apply(&Rows::default(), change, true))
+                }
+                _ => None,
+            };
+            match step.map(|step| (step.rows.settled, step.attempt, step.verdict)) {
+                Some((Some(settled), attempt, verdict)) => {
+                    split.first.push(FirstTry { at, settled, attempt, verdict });
+                }
+                _ => split.rest.push(at),
             }
         }
-        for at in dead_letters::bury(self.transaction, &letters, self.store.values, self.now).await? {
-            verdicts[at] = Some(Verdict::BuriedWithoutValue);
+        split
+    }
+
+    /// First tries whose rows must be read all the same: their partition is not ours any more, or they have a pending row.
+    fn others(&self, batch: &Batch, work: &Work<'_>, waiting: &[Row]) -> Result<Vec<CallbackId>, PostgresError> {
+        let waiting: HashSet<CallbackId> = waiting.iter().map(id_of).collect::<Result<_, PostgresError>>()?;
+        let ids = self.first.iter().map(|first| (first.settled.facts.id, &batch.changes[first.at]));
+        let others = ids.filter(|(id, change)| waiting.contains(id) || !work.is_our_change(change));
+        Ok(others.map(|(id, _)| id).collect())
+    }
+}
+
+/// Where the answers to the first round trip stand.
+struct Asked {
+    instance: Place,
+    partitions: Option<Place>,
+    rows: Option<RowsAsked>,
+    waiting: Option<Place>,
+    letters: Option<LettersAsked>,
+}
+
+impl Asked {
+    /// This is the order of all locks: the instance, partitions, queues, pending rows, settled rows, each by key. Whoever takes locks
+    /// takes them in this order, so that two processes never wait for each other in a circle. Rows that are inserted come after all of
+    /// them.
+    fn of(first: &mut Pipeline<'_>, batch: &Batch, split: &Split, names: &Names) -> Self {
+        let facts: Vec<&Arc<Facts>> = split.rest.iter().filter_map(|at| batch.changes[*at].facts()).collect();
+        let mut ids: Vec<Uuid> = facts.iter().map(|facts| facts.id.into()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+
+        let sql = "SELECT batch, answer FROM instance WHERE id = $1 FOR UPDATE";
+        let instance = first.push(sql, vec![param(batch.instance.0)]);
+        let partitions = partition_offsets::lock(first, names.fenced(batch));
+        if !ids.is_empty() {
+            queues::lock(first, facts.iter().filter_map(|facts| names.queue(&facts.queue)).collect(), &ids);
+        }
+        let rows = rows::lock(first, &ids);
+
+        // The rest takes no locks. What it reads was committed before the locks were ours, or is of another partition.
+        let first_tries: Vec<Uuid> = split.first.iter().map(|first| first.settled.facts.id.into()).collect();
+        let waiting = (!first_tries.is_empty())
+            .then(|| first.push("SELECT id FROM pending WHERE id = ANY($1)", vec![param(first_tries)]));
+        let letters = split.letters.iter().filter_map(|at| letter_of(&batch.changes[*at]));
+        let letters = dead_letters::look(first, letters.map(|letter| letter.id.into()).collect());
+        Self { instance, partitions, rows, waiting, letters }
+    }
+}
+
+/// It was applied, but nobody knows whether it is on all the disks that a commit waits for: a commit of ours says so.
+async fn read_back(
+    store: &PostgresStore,
+    transaction: Open<'_>,
+    batch: &Batch,
+    last_batch: &Row,
+    now: Timestamp,
+) -> Result<Applied, PostgresError> {
+    let answer: Option<&[u8]> = last_batch.try_get(1)?;
+    let applied = answer.and_then(|answer| answer::decode(batch, answer, now));
+    let applied = applied.ok_or(PostgresError::Corrupt("the answer to a batch"))?;
+    let mut last = Pipeline::new();
+    let sql = "UPDATE instance SET heartbeat = $2 WHERE id = $1";
+    last.push(sql, vec![param(batch.instance.0), param(now.millis())]);
+    transaction.commit(last, &store.warnings).await?;
+    Ok(applied)
+}
+
+/// What a batch comes to.
+struct Decided<'b> {
+    verdicts: Vec<Option<Verdict>>,
+    /// Settled rows of callbacks that ended with their first try.
+    first: Vec<Settled>,
+    entries: BTreeMap<CallbackId, Entry>,
+    attempts: Vec<(CallbackId, NumberedAttempt)>,
+    /// Each with its place in the batch and the number of its partition.
+    letters: Vec<(usize, &'b DeadLetter, i64)>,
+}
+
+impl<'b> Decided<'b> {
+    fn of(
+        work: &mut Work<'_>,
+        batch: &'b Batch,
+        split: Split,
+        found: HashMap<CallbackId, Readable<Rows>>,
+    ) -> Result<Self, PostgresError> {
+        let mut decided = Self {
+            verdicts: vec![None; batch.changes.len()],
+            first: Vec::with_capacity(split.first.len()),
+            entries: BTreeMap::new(),
+            attempts: Vec::new(),
+            letters: Vec::new(),
+        };
+        decided.bury(work, batch, &split.letters)?;
+        for first in split.first {
+            decided.first_try(work, &batch.changes[first.at], first);
+        }
+        decided.merge(work, batch, &split.rest, found);
+        Ok(decided)
+    }
+
+    fn bury(&mut self, work: &mut Work<'_>, batch: &'b Batch, letters: &[usize]) -> Result<(), PostgresError> {
+        for at in letters.iter().copied() {
+            let change = &batch.changes[at];
+            let Some(letter) = letter_of(change) else { continue };
+            let is_ours = work.is_our_change(change);
+            self.verdicts[at] = Some(apply(&Rows::default(), change, is_ours).verdict);
+            if is_ours {
+                work.told.extend(work.store.notices.of_letter(letter.id));
+                let partition = work.names.partition(&letter.record.partition);
+                let partition = partition.ok_or(PostgresError::Corrupt("a partition without a number"))?;
+                self.letters.push((at, letter, partition));
+            }
         }
         Ok(())
     }
 
-    /// The hot path, rows 1 and 2: one insert. A change whose id has a row already gets no verdict here.
-    async fn first_tries_that_end(
-        &mut self,
-        changes: &[Change],
-        verdicts: &mut [Option<Verdict>],
-    ) -> Result<(), PostgresError> {
-        let mut times: HashMap<CallbackId, usize> = HashMap::new();
-        for facts in changes.iter().filter_map(Change::facts) {
-            *times.entry(facts.id).or_default() += 1;
+    fn first_try(&mut self, work: &mut Work<'_>, change: &Change, first: FirstTry) {
+        let FirstTry { at, settled, attempt, verdict } = first;
+        let id = settled.facts.id;
+        self.verdicts[at] = Some(verdict);
+        self.attempts.extend(attempt.map(|attempt| (id, attempt)));
+        if work.store.notices.outcomes {
+            work.told.push(Notice::Ended(id, settled.revision));
         }
-        let mut first: Vec<(usize, Settled, Option<NumberedAttempt>, Verdict)> = Vec::new();
-        for (at, change) in changes.iter().enumerate() {
-            let Change::Settle(settle) = change else { continue };
-            if settle.epoch.is_none() || times[&settle.facts.id] > 1 || !self.is_our_change(change) {
-                continue;
-            }
-            let step = apply(&Rows::default(), change, true);
-            if let Some(settled) = step.rows.settled {
-                first.push((at, settled, step.attempt, step.verdict));
-            }
+        if work.store.keeping.keeps_ended(settled.ended) {
+            let rows = Rows { settled: Some(settled.clone()), pending: None };
+            work.kept.follow(work.store.keeping, id, (&Rows::default(), &rows), &body_of(change));
         }
-        let mut table = SettledTable::new();
-        for (_, settled, ..) in &first {
-            table.push(settled, self.names.of_row(&settled.facts)?);
-        }
-        let inserted: HashSet<CallbackId> = table.insert_new(self.transaction).await?.into_iter().collect();
-        let mut made = Vec::new();
-        for (at, settled, attempt, verdict) in &first {
-            if inserted.contains(&settled.facts.id) {
-                verdicts[*at] = Some(*verdict);
-                if self.store.notices.outcomes {
-                    self.told.push(Notice::Ended(settled.facts.id, settled.revision));
-                }
-                if self.store.keeping.keeps_ended(settled.ended) {
-                    let rows = Rows { settled: Some(settled.clone()), pending: None };
-                    let ends = (&Rows::default(), &rows);
-                    self.kept.follow(self.store.keeping, settled.facts.id, ends, &body_of(&changes[*at]));
-                }
-                made.extend(attempt.clone().map(|attempt| (settled.facts.id, attempt)));
-            }
-        }
-        attempts::insert(self.transaction, &made).await
+        self.first.push(settled);
     }
 
-    /// All other changes, in their order: rows are read under a lock, merged, and written.
-    async fn merge(&mut self, changes: &[Change], verdicts: &mut [Option<Verdict>]) -> Result<(), PostgresError> {
-        let rest: Vec<usize> = (0..changes.len()).filter(|at| verdicts[*at].is_none()).collect();
-        if rest.is_empty() {
-            return Ok(());
-        }
-        let facts: Vec<&Arc<Facts>> = rest.iter().filter_map(|at| changes[*at].facts()).collect();
-        let mut ids: Vec<Uuid> = facts.iter().map(|facts| facts.id.into()).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        let named = facts.iter().filter_map(|facts| self.names.queue(&facts.queue)).collect();
-        queues::lock(self.transaction, named, &ids).await?;
-        let mut entries: BTreeMap<CallbackId, Entry> = BTreeMap::new();
-        let queues = &mut self.names.queues_read;
-        let loaded = rows::load(self.transaction, &self.store.numbers, &ids, Locking::Update, queues).await?;
+    /// Merges changes with the rows that were read, in their order.
+    fn merge(
+        &mut self,
+        work: &Work<'_>,
+        batch: &Batch,
+        rest: &[usize],
+        mut found: HashMap<CallbackId, Readable<Rows>>,
+    ) {
         let mut unreadable: HashSet<CallbackId> = HashSet::new();
-        for (id, before) in loaded {
-            match before {
-                Ok(before) => drop(entries.insert(id, Entry { now: before.clone(), before, body: Bytes::new() })),
-                Err(what) => {
-                    tracing::error!(callback = %id, what, "a row can't be read; what was to change of it is left out");
-                    unreadable.insert(id);
-                }
-            }
-        }
-        let mut made = Vec::new();
-        for at in rest {
-            let change = &changes[at];
+        for at in rest.iter().copied() {
+            let change = &batch.changes[at];
             let Some(facts) = change.facts() else { continue };
+            match found.remove(&facts.id) {
+                Some(Ok(before)) => {
+                    let now = before.clone();
+                    self.entries.insert(facts.id, Entry { before, now, body: Bytes::new() });
+                }
+                Some(Err(what)) => {
+                    tracing::error!(
+                        callback = %facts.id,
+                        what,
+                        "a row can't be read; what was to change of it is left out"
+                    );
+                    unreadable.insert(facts.id);
+                }
+                None => {}
+            }
             if unreadable.contains(&facts.id) {
-                verdicts[at] = Some(Verdict::Nothing);
+                self.verdicts[at] = Some(Verdict::Nothing);
                 continue;
             }
-            let entry = entries.entry(facts.id).or_insert_with(|| Entry {
-                before: Rows::default(),
-                now: Rows::default(),
-                body: Bytes::new(),
-            });
-            let is_ours = is_owned(&self.names, &self.epochs, change);
-            let step = apply(&entry.now, change, is_ours);
-            verdicts[at] = Some(step.verdict);
-            made.extend(step.attempt.map(|attempt| (facts.id, attempt)));
+            let entry = self.entries.entry(facts.id).or_default();
+            let step = apply(&entry.now, change, work.is_our_change(change));
+            self.verdicts[at] = Some(step.verdict);
+            self.attempts.extend(step.attempt.map(|attempt| (facts.id, attempt)));
             let body = body_of(change);
             if !body.is_empty() {
                 entry.body = body;
             }
             entry.now = step.rows;
         }
-        attempts::insert(self.transaction, &made).await?;
-        self.write_rows(&entries).await
     }
 
-    /// Writes what became of these rows, and of their queues.
-    pub(super) async fn write_rows(&mut self, entries: &BTreeMap<CallbackId, Entry>) -> Result<(), PostgresError> {
-        let (mut settled, mut pending) = (SettledTable::new(), PendingTable::new());
-        let (mut new_settled, mut new_pending) = (SettledTable::new(), PendingTable::new());
-        let mut bodies = Table::<2>::new();
-        let mut ended: Vec<Uuid> = Vec::new();
-        let mut others: Vec<i64> = Vec::new();
-        for (id, entry) in entries {
-            self.kept.follow(self.store.keeping, *id, (&entry.before, &entry.now), &entry.body);
-            self.told.extend(self.store.notices.of(*id, &entry.before, &entry.now));
-            if let Some(row) = entry.now.settled.as_ref().filter(|row| Some(*row) != entry.before.settled.as_ref()) {
-                let numbers = self.names.of_row(&row.facts)?;
-                let table = if entry.before.settled.is_some() { &mut settled } else { &mut new_settled };
-                table.push(row, numbers);
-                // The round of a callback may wait in another queue than that of its settled row.
-                if self.names.queue(&row.facts.queue).is_none() {
-                    others.push(numbers.queue);
-                }
-            }
-            match (&entry.before.pending, &entry.now.pending) {
-                (Some(_), None) => ended.push((*id).into()),
-                (before, Some(row)) if before.as_ref() != Some(row) => {
-                    let numbers = self.names.of_row(&row.facts)?;
-                    let table = if before.is_some() { &mut pending } else { &mut new_pending };
-                    table.push(row, numbers);
-                    let mut added = 0;
-                    if before.is_none() {
-                        bodies.push([(*id).into(), (&entry.body[..]).into()]);
-                        added = i64::try_from(entry.body.len()).unwrap_or(i64::MAX);
-                    }
-                    self.queues.note(numbers.queue, row.token.is_none().then_some(row.due.millis()), added);
-                }
-                _ => {}
-            }
-        }
-        new_settled.insert(self.transaction).await?;
-        settled.replace(self.transaction).await?;
-        new_pending.insert(self.transaction).await?;
-        pending.replace(self.transaction).await?;
-        if !bodies.is_empty() {
-            let sql =
-                format!("INSERT INTO body (id, bytes) {} ORDER BY id ON CONFLICT DO NOTHING", rows_of(BODY_COLUMNS));
-            let statement = self.transaction.prepare_cached(&sql).await?;
-            self.transaction.execute(&statement, &bodies.values()).await?;
-        }
-        self.delete_pending(&ended, entries).await?;
-        queues::raise(self.transaction, &self.queues).await?;
-        queues::note_use(self.transaction, &others, self.now).await
+    /// One verdict for each change.
+    fn all_verdicts(&mut self) -> Result<Vec<Verdict>, PostgresError> {
+        let verdicts = std::mem::take(&mut self.verdicts).into_iter();
+        verdicts.map(|verdict| verdict.ok_or(PostgresError::Corrupt("a change without a verdict"))).collect()
     }
+}
 
-    /// Deletes pending rows with their bodies.
-    pub(super) async fn delete_pending(
-        &mut self,
-        ended: &[Uuid],
-        entries: &BTreeMap<CallbackId, Entry>,
-    ) -> Result<(), PostgresError> {
-        if ended.is_empty() {
-            return Ok(());
+/// The watermarks that rise, by the numbers of their partitions. The partitions that a batch names and that have a newer epoch are added
+/// to `lost`.
+fn fences(work: &Work<'_>, batch: &Batch, lost: &mut Vec<(Arc<PartitionKey>, i64)>) -> BTreeMap<i64, Watermark> {
+    for (record, epoch) in batch.changes.iter().filter_map(Change::record) {
+        if !work.is_ours(&record.partition, epoch) {
+            lost.push((Arc::clone(&record.partition), epoch));
         }
-        let statement = self.transaction.prepare_cached("DELETE FROM pending WHERE id = ANY($1)").await?;
-        self.transaction.execute(&statement, &[&ended]).await?;
-        let sql = "DELETE FROM body WHERE id = ANY($1) RETURNING id, octet_length(bytes)::bigint";
-        let statement = self.transaction.prepare_cached(sql).await?;
-        for row in self.transaction.query(&statement, &[&ended]).await? {
-            let freed: i64 = row.try_get(1)?;
-            let entry = entries.get(&rows::id_of(&row)?);
-            if let Some(before) = entry.and_then(|entry| entry.before.pending.as_ref()) {
-                let queue = self.names.of_row(&before.facts)?.queue;
-                self.queues.note(queue, None, freed.saturating_neg());
-            }
-        }
-        Ok(())
     }
-
-    /// Raises watermarks, and returns those whose partitions have a newer epoch.
-    async fn raise_watermarks(&self, batch: &Batch) -> Result<Vec<(Arc<PartitionKey>, i64)>, PostgresError> {
-        let mut lost = Vec::new();
-        let mut raised = BTreeMap::new();
-        for watermark in &batch.watermarks {
-            match self.names.partition(&watermark.partition) {
-                Some(number) if self.is_ours(&watermark.partition, watermark.epoch) || is_fence_off() => {
-                    let upto = raised.entry(number).or_insert(watermark.watermark);
-                    if watermark.watermark.upto >= upto.upto {
-                        *upto = watermark.watermark;
-                    }
+    let mut raised = BTreeMap::new();
+    for watermark in &batch.watermarks {
+        match work.names.partition(&watermark.partition) {
+            Some(number) if work.is_ours(&watermark.partition, watermark.epoch) || is_fence_off() => {
+                let upto = raised.entry(number).or_insert(watermark.watermark);
+                if watermark.watermark.upto >= upto.upto {
+                    *upto = watermark.watermark;
                 }
-                _ => lost.push((Arc::clone(&watermark.partition), watermark.epoch)),
             }
+            _ => lost.push((Arc::clone(&watermark.partition), watermark.epoch)),
         }
-        partition_offsets::raise(self.transaction, &raised, self.now).await?;
-        Ok(lost)
     }
+    lost.sort();
+    lost.dedup();
+    raised
 }
 
 /// A fault switch of the tests lets watermarks of an epoch that is over count.
@@ -356,17 +351,29 @@ fn is_fence_off() -> bool {
     faults::is_on(Fault::FencedWriteWrites)
 }
 
-fn is_held(names: &Names, epochs: &HashMap<i64, i64>, partition: &Arc<PartitionKey>, epoch: i64) -> bool {
-    names.partition(partition).and_then(|number| epochs.get(&number)) == Some(&epoch)
+/// The batch's number, sums and answer in the row of its instance.
+fn count(last: &mut Pipeline<'_>, batch: &Batch, applied: &Applied) {
+    let sums = Counts::of(&applied.verdicts);
+    let sql = "UPDATE instance SET batch = $2, heartbeat = $3, delivered = delivered + $4, exhausted = exhausted + $5,
+                                   abandoned = abandoned + $6, dead_letters = dead_letters + $7, answer = $8
+               WHERE id = $1";
+    let mut params = vec![param(batch.instance.0), param(number(batch.number)), param(applied.now.millis())];
+    params.extend([sums.delivered, sums.exhausted, sums.abandoned, sums.dead_letters].map(|sum| param(number(sum))));
+    params.push(param(answer::encode(batch, applied)));
+    last.push(sql, params);
 }
 
-/// Whether the partition that a change brings is still this instance's.
-fn is_owned(names: &Names, epochs: &HashMap<i64, i64>, change: &Change) -> bool {
-    let is_held = |(record, epoch): (&RecordRef, i64)| is_held(names, epochs, &record.partition, epoch);
-    change.record().is_none_or(is_held) || is_taken_all_the_same(change)
+/// A number as PostgreSQL has it.
+fn number(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-const BODY_COLUMNS: &str = "id uuid, bytes bytea";
+fn letter_of(change: &Change) -> Option<&DeadLetter> {
+    match change {
+        Change::Bury(letter, _) => Some(letter),
+        _ => None,
+    }
+}
 
 fn body_of(change: &Change) -> Bytes {
     match change {

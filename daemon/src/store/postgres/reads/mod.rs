@@ -15,7 +15,7 @@ use tokio_postgres::Row;
 
 use super::cells::Uuid;
 use super::connection::PostgresStore;
-use super::engine::rows::{Locking, QueuesRead, id_of, opt_small, small};
+use super::engine::rows::{NumbersRead, id_of, opt_small, small};
 use super::engine::{attempts, kept, partition_offsets, rows};
 use super::error::PostgresError;
 use super::presence::LIVING;
@@ -144,7 +144,7 @@ async fn callbacks(
     let client = store.people_reader().await?;
     let found = find(&client, filter, page).await?;
     let ids: Vec<Uuid> = found.docs.iter().copied().map(Uuid::from).collect();
-    let mut rows = rows::load(&client, &store.numbers, &ids, Locking::None, &mut QueuesRead::new()).await?;
+    let mut rows = rows::load(&client, &store.numbers, &ids, &mut NumbersRead::default()).await?;
     let mut docs = Vec::with_capacity(found.docs.len());
     for id in found.docs {
         match rows.remove(&id) {

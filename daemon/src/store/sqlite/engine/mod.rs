@@ -5,6 +5,7 @@ mod claim;
 mod dead_letters;
 mod endpoints;
 pub(super) mod kept;
+mod missing_queues;
 mod moves;
 mod outbox;
 pub(super) mod partition_offsets;
@@ -33,7 +34,7 @@ use crate::model::keeping::Keeping;
 use crate::store::resends::ResendCounts;
 use crate::store::{
     Answer, Applied, Batch, Begun, ClaimAsk, Claimed, EngineStore, EventClaim, InstanceId, Known, LetterResend,
-    LetterResent, NewLog, PruneAsk, Pruned, Pulse, ResendStep, SetBack, Space, SpaceAsk, Take, TakeAsk, Taken,
+    LetterResent, NewLog, PruneAsk, Pruned, Pulse, QueueOf, ResendStep, SetBack, Space, SpaceAsk, Take, TakeAsk, Taken,
 };
 
 impl SqliteStore {
@@ -150,10 +151,18 @@ impl EngineStore for SqliteStore {
         })
     }
 
-    fn sweep(&self) -> Answer<'_, ()> {
+    fn sweep(&self, queue_of: QueueOf) -> Answer<'_, ()> {
         Box::pin(async move {
             let found = self.read_for_delivery(upkeep::look_at_queues).await?;
-            self.in_transaction(move |transaction, _, _| upkeep::repair(transaction, &found)).await
+            self.in_transaction(move |transaction, _, _| upkeep::repair(transaction, &found)).await?;
+            let missing = self.read_for_delivery(missing_queues::look).await?;
+            if missing.is_empty() {
+                return Ok(());
+            }
+            self.in_transaction(move |transaction, ids, now| {
+                missing_queues::repair(transaction, ids, &missing, queue_of, now)
+            })
+            .await
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use callbackd::deliver::resolve::queue_of;
 use callbackd::store::{EngineStore as _, EventClaim};
 
 use super::changes::LEASE;
@@ -85,6 +86,6 @@ impl World {
     async fn sweeps(&mut self) {
         let seat = self.seat();
         self.log.note(format!("{seat} sweeps"));
-        self.seats[seat].engine.sweep().await.unwrap();
+        self.seats[seat].engine.sweep(queue_of).await.unwrap();
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use callbackd::base::clock::{Clock, ManualClock, Timestamp};
+use callbackd::deliver::resolve::queue_of;
 use callbackd::model::dead_letter::ValueBudget;
 use callbackd::model::endpoint::QueueKey;
 use callbackd::model::lease::Facts;
@@ -105,7 +106,7 @@ impl World {
             world.seats.push(seat);
         }
         // Where callbacks are divided by days, the first days are there before the first callback.
-        world.seats[0].engine.sweep().await.unwrap();
+        world.seats[0].engine.sweep(queue_of).await.unwrap();
         world.take_first().await;
         world
     }
