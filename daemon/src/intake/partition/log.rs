@@ -124,7 +124,6 @@ impl Partition {
     /// as lost again.
     pub(super) fn forget_log(&mut self, begin: Begin) {
         self.committed = None;
-        self.has_other_log = false;
         match begin {
             Begin::NewLog => self.counted_upto = 0,
             Begin::Accepted => {}

@@ -224,6 +224,7 @@ impl Partition {
             Some(Awaited::Taken { committed }) => committed,
             Some(Awaited::TakenToReset(reset)) => return self.taken_to_reset(reset, taken),
             Some(Awaited::StartedOver(begin)) => {
+                self.has_other_log = false;
                 self.forget_log(begin);
                 return self.start_reading(taken, Actions::none());
             }
