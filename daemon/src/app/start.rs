@@ -106,6 +106,7 @@ impl Ground {
             waker: self.waker.clone(),
             metrics: Arc::clone(&self.metrics),
             body_room: BodyRoom::new(self.config.space.parked_bytes, self.config.retry.horizon),
+            trusted_for: intake::settings::trust(&self.config.intake),
             notices: self.notices.clone(),
         })
     }

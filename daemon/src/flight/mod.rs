@@ -26,7 +26,7 @@ pub use pulse::{Others, PulseTask};
 use settle::{Notice, SettleDeps, SettleTask, Settler};
 use table::FlightTable;
 
-use crate::base::clock::{Clock, Timestamp};
+use crate::base::clock::{Clock, Moment, Timestamp};
 use crate::base::metrics::Metrics;
 use crate::model::callback::{CallbackId, FIRST_BUILDER, Hash};
 use crate::model::event::{PartitionKey, RecordRef};
@@ -56,15 +56,17 @@ pub struct Deps {
     pub waker: ClaimWaker,
     pub metrics: Arc<Metrics>,
     pub body_room: BodyRoom,
+    /// How long an epoch counts after the store has confirmed it.
+    pub trusted_for: Duration,
     /// Told of everything that became durable: the demo's screen, or a test.
     pub notices: Option<mpsc::Sender<Notice>>,
 }
 
 /// Builds the room: the table of what is under way, the task that writes batches, and the pulse.
 pub fn build(deps: Deps) -> (Flight, SettleTask, PulseTask) {
-    let Deps { store, store_up, instance, clock, waker, metrics, body_room, notices } = deps;
+    let Deps { store, store_up, instance, clock, waker, metrics, body_room, trusted_for, notices } = deps;
     let body_room = Arc::new(body_room);
-    let inflight = Arc::new(Inflight::default());
+    let inflight = Arc::new(Inflight::new(trusted_for));
     let writer = BatchWriter::new(Arc::clone(&store), instance, Arc::clone(&metrics), Arc::clone(&store_up));
     let applied = writer.applied();
     let (room, under_way) = (Arc::clone(&body_room), Arc::clone(&inflight));
@@ -115,7 +117,6 @@ pub struct ToPark {
 }
 
 /// The callbacks and partitions under way, behind one lock.
-#[derive(Default)]
 pub struct Inflight {
     table: Mutex<FlightTable>,
     /// Notified when a watermark may have moved although no change is on its way to the store.
@@ -125,6 +126,11 @@ pub struct Inflight {
 }
 
 impl Inflight {
+    fn new(trusted_for: Duration) -> Self {
+        let table = Mutex::new(FlightTable::new(trusted_for));
+        Self { table, moved: Notify::new(), builder: AtomicU8::new(0) }
+    }
+
     fn table(&self) -> MutexGuard<'_, FlightTable> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -141,7 +147,7 @@ impl Inflight {
 
     /// The partition is ours from now on, in this epoch. `durable` is the watermark that the store has.
     pub fn take(&self, partition: Arc<PartitionKey>, epoch: i64, durable: Watermark) {
-        self.table().take(partition, epoch, durable);
+        self.table().take(partition, epoch, durable, Moment::now());
     }
 
     /// The partition is being given up: none of its callbacks begins any more. Returns the first tries that need a row
@@ -158,6 +164,21 @@ impl Inflight {
     /// The partitions that must be taken again, each once.
     pub fn take_again(&self) -> Vec<Arc<PartitionKey>> {
         self.table().take_again()
+    }
+
+    /// Our partitions, each with its epoch.
+    fn held(&self) -> Vec<(Arc<PartitionKey>, i64)> {
+        self.table().held()
+    }
+
+    /// See [`FlightTable::hear_epochs`].
+    fn hear_epochs(
+        &self,
+        held: Vec<(Arc<PartitionKey>, i64)>,
+        ours: Option<&HashMap<Arc<PartitionKey>, i64>>,
+        at: Moment,
+    ) -> Vec<Arc<PartitionKey>> {
+        self.table().hear_epochs(held, ours, at)
     }
 
     /// The epoch under which the partition is ours.
@@ -205,7 +226,7 @@ impl Inflight {
 
     /// The attempt begins. False when it must not, because its partition was given up meanwhile.
     pub fn start(&self, lease: &Lease) -> bool {
-        self.table().start(lease)
+        self.table().start(lease, Moment::now())
     }
 
     /// Takes the right to park this first try. False when it has a row already, or is not under way.

@@ -1,5 +1,5 @@
 //! The pulse of this instance: once a second it tells the store that it lives, takes over the time of the store's clock, gives up
-//! partitions that another instance wants, and hears which versions of the program work on the store.
+//! partitions that another instance wants or has taken, and hears which versions of the program work on the store.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::Inflight;
 use super::settle::Settler;
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Moment};
 use crate::base::stop::Stop;
 use crate::model::callback::newest_builder;
 use crate::store::batch::StoreUp;
@@ -56,10 +56,14 @@ impl PulseTask {
         let mut older = 0;
         loop {
             let applied = self.applied.load(Ordering::SeqCst);
+            let (held, asked_at) = (self.inflight.held(), Moment::now());
             match tokio::time::timeout(PATIENCE, self.store.pulse(self.instance, applied)).await {
                 Ok(Ok(pulse)) => {
                     self.store_up.pulses(None);
                     self.heard_of(pulse.programs, &mut older);
+                    for partition in self.inflight.hear_epochs(held, pulse.epochs.as_ref(), asked_at) {
+                        tracing::warn!(%partition, "another instance has taken this partition: it is given up");
+                    }
                     self.heard(pulse);
                 }
                 Ok(Err(error @ (StoreError::Broken(_) | StoreError::Superseded(_)))) => {

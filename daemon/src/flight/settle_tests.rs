@@ -59,6 +59,7 @@ impl Kit {
             waker: ClaimWaker::new(clock),
             metrics: metrics(),
             body_room: BodyRoom::new(1 << 30, Duration::ZERO),
+            trusted_for: Duration::MAX,
             notices: Some(sender),
         });
         flight.inflight.take(partition(0), taken.epoch, Watermark { upto: 0, seen_upto: 0, last: None });

@@ -11,6 +11,7 @@ use super::composed::{Composed, Durable};
 use super::offset_tracker::OffsetTracker;
 use super::stage::Stage;
 use super::{Begin, FirstTry, Received, ToPark};
+use crate::base::clock::Moment;
 use crate::faults::{self, Fault};
 use crate::model::callback::{CallbackId, Hash};
 use crate::model::event::{PartitionKey, RecordRef};
@@ -19,8 +20,10 @@ use crate::model::offsets::Watermark;
 use crate::model::settlement::{Change, Verdict};
 use crate::store::PartitionWatermark;
 
-#[derive(Default)]
 pub(super) struct FlightTable {
+    /// An epoch counts for so long after the store has confirmed it. A process that stood still longer does not know whether its
+    /// partitions are still its own.
+    trusted_for: Duration,
     partitions: HashMap<Arc<PartitionKey>, Owned>,
     flights: HashMap<CallbackId, Flight>,
     /// Partitions that must be taken again: another instance has a newer epoch, or one of their records got no row.
@@ -30,6 +33,8 @@ pub(super) struct FlightTable {
 /// A partition that this instance reads under one epoch.
 struct Owned {
     epoch: i64,
+    /// The store has confirmed the epoch then, or later.
+    confirmed_at: Moment,
     offsets: OffsetTracker,
     /// It is being given up: none of its callbacks begins, but a callback that ends still raises its watermark.
     leaving: bool,
@@ -63,8 +68,13 @@ impl Owned {
 }
 
 impl FlightTable {
-    pub(super) fn take(&mut self, partition: Arc<PartitionKey>, epoch: i64, durable: Watermark) {
-        let owned = Owned { epoch, offsets: OffsetTracker::new(durable), leaving: false, oldest_since: None };
+    pub(super) fn new(trusted_for: Duration) -> Self {
+        Self { trusted_for, partitions: HashMap::new(), flights: HashMap::new(), again: HashSet::new() }
+    }
+
+    pub(super) fn take(&mut self, partition: Arc<PartitionKey>, epoch: i64, durable: Watermark, now: Moment) {
+        let offsets = OffsetTracker::new(durable);
+        let owned = Owned { epoch, confirmed_at: now, offsets, leaving: false, oldest_since: None };
         self.again.remove(&partition);
         self.partitions.insert(partition, owned);
     }
@@ -123,6 +133,35 @@ impl FlightTable {
             self.again.insert(Arc::clone(partition));
         }
         current
+    }
+
+    /// Our partitions, each with its epoch.
+    pub(super) fn held(&self) -> Vec<(Arc<PartitionKey>, i64)> {
+        let held = self.partitions.iter().filter(|(_, owned)| !owned.leaving);
+        held.map(|(partition, owned)| (Arc::clone(partition), owned.epoch)).collect()
+    }
+
+    /// The store was asked at `at`, when these partitions were held, and says which epochs are this instance's; `None` if no other
+    /// instance can have any. Returns the partitions that are not ours any more.
+    pub(super) fn hear_epochs(
+        &mut self,
+        held: Vec<(Arc<PartitionKey>, i64)>,
+        ours: Option<&HashMap<Arc<PartitionKey>, i64>>,
+        at: Moment,
+    ) -> Vec<Arc<PartitionKey>> {
+        let mut lost = Vec::new();
+        for (partition, epoch) in held {
+            let Some(owned) = self.partitions.get_mut(&partition).filter(|owned| owned.is_ours(epoch)) else {
+                continue;
+            };
+            if ours.is_none_or(|ours| ours.get(&partition) == Some(&epoch)) {
+                owned.confirmed_at = owned.confirmed_at.max(at);
+            } else {
+                self.again.insert(Arc::clone(&partition));
+                lost.push(partition);
+            }
+        }
+        lost
     }
 
     pub(super) fn epoch(&self, partition: &PartitionKey) -> Option<i64> {
@@ -199,7 +238,17 @@ impl FlightTable {
         }
     }
 
-    pub(super) fn start(&mut self, lease: &Lease) -> bool {
+    /// A first try does not begin if the store has not confirmed its partition's epoch for long. Then the partition is taken again,
+    /// and the record is read again.
+    pub(super) fn start(&mut self, lease: &Lease, now: Moment) -> bool {
+        let partition = &lease.facts.record.partition;
+        if let Some(epoch) = lease.epoch()
+            && let Some(owned) = self.partitions.get(partition).filter(|owned| owned.is_ours(epoch))
+            && now.since(owned.confirmed_at) > self.trusted_for
+        {
+            self.again.insert(Arc::clone(partition));
+            return false;
+        }
         self.advance(lease, Stage::start)
     }
 

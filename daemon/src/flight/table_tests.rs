@@ -1,11 +1,11 @@
 //! The table against a simple world: a log of records, a store that knows which of them are durable, and random events.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::base::clock::Timestamp;
+use crate::base::clock::{Moment, Timestamp};
 use crate::flight::parked;
 use crate::flight::testing::{lease, partition};
 use crate::model::lease::Facts;
@@ -30,9 +30,9 @@ fn durable(composed: Composed, verdict: Verdict, lost: Vec<(Arc<PartitionKey>, i
 
 /// A table that owns partition 0 from offset 0.
 fn table() -> (FlightTable, Arc<PartitionKey>) {
-    let mut table = FlightTable::default();
+    let mut table = FlightTable::new(Duration::MAX);
     let source = partition(0);
-    table.take(Arc::clone(&source), EPOCH, from(0));
+    table.take(Arc::clone(&source), EPOCH, from(0), Moment::now());
     (table, source)
 }
 
@@ -106,18 +106,56 @@ fn an_attempt_begins_only_from_a_stage_that_waits() {
     let (mut table, at) = table();
     receive(&mut table, &at, 0);
     let first = lease(1, (&at, 0), Some(EPOCH), 1);
-    assert!(!table.start(&first), "it is not under way");
+    assert!(!table.start(&first, Moment::now()), "it is not under way");
     table.begin(&first);
-    assert!(!table.start(&lease(1, (&at, 0), Some(EPOCH), 99)), "another token holds it");
-    assert!(table.start(&first));
-    assert!(!table.start(&first), "an attempt begins once");
+    assert!(!table.start(&lease(1, (&at, 0), Some(EPOCH), 99), Moment::now()), "another token holds it");
+    assert!(table.start(&first, Moment::now()));
+    assert!(!table.start(&first, Moment::now()), "an attempt begins once");
     assert!(table.park(&first), "a slow attempt gets its row early");
     assert!(!table.park(&first), "once");
     let row = lease(2, (&at, 0), None, 5);
     table.begin(&row);
     assert!(!table.park(&row), "a claimed row has its row");
-    assert!(table.start(&row));
+    assert!(table.start(&row, Moment::now()));
     assert_eq!(table.started().len(), 2);
+}
+
+#[test]
+fn a_first_try_begins_only_while_the_store_has_confirmed_its_epoch_lately() {
+    let trusted_for = Duration::from_secs(15);
+    let (mut table, at, begin) = (FlightTable::new(trusted_for), partition(0), Moment::now());
+    let later = |seconds| begin.plus(Duration::from_secs(seconds));
+    table.take(Arc::clone(&at), EPOCH, from(0), begin);
+    let tries: Vec<_> = (0_u8..3).map(|n| lease(n, (&at, n.into()), Some(EPOCH), n.into())).collect();
+    for (offset, first) in (0..).zip(&tries) {
+        receive(&mut table, &at, offset);
+        table.begin(first);
+    }
+    assert!(table.start(&tries[0], later(15)));
+    assert!(!table.start(&tries[1], later(16)), "the process may have stood still");
+    assert_eq!(table.take_again(), std::slice::from_ref(&at));
+    // The store confirms the epoch as it was when it was asked, and a late answer takes nothing back.
+    let ours = HashMap::from([(Arc::clone(&at), EPOCH)]);
+    for asked in [20, 10] {
+        let held = table.held();
+        assert!(table.hear_epochs(held, Some(&ours), later(asked)).is_empty());
+    }
+    assert!(table.start(&tries[1], later(35)));
+    // Another instance has taken the partition.
+    for ours in [HashMap::new(), HashMap::from([(Arc::clone(&at), EPOCH + 1)])] {
+        let held = table.held();
+        assert_eq!(table.hear_epochs(held, Some(&ours), later(36)), std::slice::from_ref(&at));
+        assert_eq!(table.take_again(), std::slice::from_ref(&at));
+    }
+    // What was taken after the store was asked is not judged by its answer, and a single instance has no rival.
+    assert!(table.hear_epochs(vec![(Arc::clone(&at), EPOCH - 1)], Some(&HashMap::new()), later(36)).is_empty());
+    let held = table.held();
+    assert!(table.hear_epochs(held, None, later(40)).is_empty());
+    assert!(table.start(&tries[2], later(55)));
+    // A claimed row has a lease of its own.
+    let row = lease(9, (&at, 9), None, 9);
+    table.begin(&row);
+    assert!(table.start(&row, later(1_000)));
 }
 
 #[test]
@@ -131,7 +169,7 @@ fn first_tries_are_told_apart_from_claimed_rows_until_they_are_durable() {
     assert_eq!(of_task(&table, "another").len(), 0);
     let found = of_task(&table, "task");
     assert_eq!(found.iter().map(|first| (first.facts.id, first.is_started)).collect::<Vec<_>>(), [(first.id(), false)]);
-    table.start(&first);
+    table.start(&first, Moment::now());
     assert!(table.first_try(first.id()).is_some_and(|first| first.is_started));
     assert!(table.first_try(CallbackId::from_bytes([2; 16])).is_none(), "a claimed row is in the store");
     assert_eq!(table.first_tries(0, |_| true).len(), 0);
@@ -144,7 +182,7 @@ fn first_tries_are_told_apart_from_claimed_rows_until_they_are_durable() {
 fn a_partition_that_is_given_up_forgets_what_waits_and_parks_what_is_under_way() {
     let (mut table, at) = table();
     let other = partition(1);
-    table.take(Arc::clone(&other), EPOCH, from(0));
+    table.take(Arc::clone(&other), EPOCH, from(0), Moment::now());
     for offset in 0..3 {
         receive(&mut table, &at, offset);
     }
@@ -156,12 +194,12 @@ fn a_partition_that_is_given_up_forgets_what_waits_and_parks_what_is_under_way()
         table.begin(lease);
     }
     assert_eq!(table.begin(&lease(1, (&other, 0), Some(EPOCH), 4)), Begin::Repeat);
-    assert!(table.start(&started) && table.park(&parking));
+    assert!(table.start(&started, Moment::now()) && table.park(&parking));
     let mut to_park = table.give_up(&at);
     to_park.sort_by_key(|park| park.lease.token.0);
     let tokens: Vec<_> = to_park.iter().map(|park| (park.lease.token.0, park.is_started)).collect();
     assert_eq!(tokens, [(2, true), (3, false)]);
-    assert!(!table.start(&queued), "what waited is forgotten");
+    assert!(!table.start(&queued, Moment::now()), "what waited is forgotten");
     assert_eq!(table.take_again(), [other], "its copy elsewhere is read again");
     assert_eq!(table.epoch(&at), None);
     assert_eq!(receive(&mut table, &at, 3), None);
@@ -228,7 +266,6 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 }
 
 /// The world around the table.
-#[derive(Default)]
 struct World {
     table: FlightTable,
     leases: Vec<Arc<Lease>>,
@@ -245,6 +282,19 @@ struct World {
 }
 
 impl World {
+    fn new() -> Self {
+        Self {
+            table: FlightTable::new(Duration::MAX),
+            leases: Vec::new(),
+            waiting: Vec::new(),
+            composed: None,
+            rows: BTreeSet::new(),
+            log: BTreeMap::new(),
+            epochs: BTreeMap::new(),
+            stored: BTreeMap::new(),
+        }
+    }
+
     fn pick(&self, at: usize) -> Option<Arc<Lease>> {
         (!self.leases.is_empty()).then(|| Arc::clone(&self.leases[at % self.leases.len()]))
     }
@@ -254,7 +304,7 @@ impl World {
             Op::Receive { partition, event } => self.receive(*partition, *event),
             Op::Start(at) => {
                 if let Some(lease) = self.pick(*at) {
-                    self.table.start(&lease);
+                    self.table.start(&lease, Moment::now());
                 }
             }
             Op::Park(at) => {
@@ -355,7 +405,7 @@ impl World {
         self.epochs.insert(number, epoch);
         let stored = self.stored.get(&number).copied().unwrap_or(from(0));
         self.log.entry(number).or_default().truncate(usize::try_from(stored.upto).expect("a short log"));
-        self.table.take(key, epoch, stored);
+        self.table.take(key, epoch, stored, Moment::now());
     }
 
     /// Every record below a watermark in the store has a row, after any sequence of events.
@@ -382,7 +432,7 @@ proptest! {
 
     #[test]
     fn what_lies_below_a_watermark_has_a_row(ops in ops()) {
-        let mut world = World::default();
+        let mut world = World::new();
         for number in 0..2 {
             world.take(number);
         }

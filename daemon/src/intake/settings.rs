@@ -1,5 +1,7 @@
 //! The consumer's properties: ours, the operator's, and those that the operator may not set.
 
+use std::time::Duration;
+
 use rdkafka::ClientConfig;
 
 use super::Config;
@@ -30,6 +32,10 @@ const RESERVED: [(&str, &str); 20] = [
 
 /// The highest value that `intake.max_event` may have. No event of a callback was ever larger, whatever the setting says now.
 pub const LARGEST_EVENT: usize = 16 << 20;
+/// The Kafka library's own session timeout.
+const SESSION_MILLIS: u64 = 45_000;
+const LEAST_TRUST: Duration = Duration::from_secs(6);
+
 /// The largest batch that can be read. A broker takes no larger request unless its `socket.request.max.bytes` was raised.
 pub(super) const LARGEST_BATCH: usize = 100 << 20;
 /// The largest response: the largest batch and the rest of a fetch. A batch larger than `fetch.max.bytes` comes alone.
@@ -108,8 +114,15 @@ pub(super) fn client(config: &Config) -> ClientConfig {
     client
 }
 
+/// How long an epoch of a partition counts after the store has confirmed it: a third of the time after which the broker gives the
+/// partitions of a silent member away, and a few pulses at least.
+pub fn trust(config: &Config) -> Duration {
+    let millis = config.properties.get("session.timeout.ms").and_then(|value| value.parse().ok());
+    (Duration::from_millis(millis.unwrap_or(SESSION_MILLIS)) / 3).max(LEAST_TRUST)
+}
+
 /// How long the broker waits for a poll before it takes partitions away.
-pub fn max_poll_interval(config: &Config) -> std::time::Duration {
+pub fn max_poll_interval(config: &Config) -> Duration {
     let millis = config.properties.get("max.poll.interval.ms").and_then(|value| value.parse().ok());
-    std::time::Duration::from_millis(millis.unwrap_or(300_000))
+    Duration::from_millis(millis.unwrap_or(300_000))
 }

@@ -244,6 +244,8 @@ pub struct Begun {
 pub struct Pulse {
     /// The time of the database's clock, where the store has a clock of its own.
     pub now: Option<Timestamp>,
+    /// The epochs of this instance's partitions; `None` where one instance at a time uses the store.
+    pub epochs: Option<HashMap<Arc<PartitionKey>, i64>>,
     /// Partitions of this instance that another one wants.
     pub wanted: Vec<Arc<PartitionKey>>,
     /// Runs of other instances that work on this very store, or have worked on it since this instance began.

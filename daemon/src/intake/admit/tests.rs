@@ -154,6 +154,7 @@ fn flight_of(
         waker: ClaimWaker::new(Arc::clone(clock)),
         metrics: Arc::clone(metrics),
         body_room: flight::BodyRoom::new(1 << 30, Duration::ZERO),
+        trusted_for: Duration::MAX,
         notices: None,
     });
     (flight, task)

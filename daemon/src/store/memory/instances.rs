@@ -52,9 +52,10 @@ impl State {
         if self.is_shared && self.instances.get(&instance.0).is_none_or(|known| known.batch < applied) {
             return Err(went_back());
         }
-        let wanted = self.partitions.iter().filter(|(_, taken)| taken.owner == Some(instance.0));
-        let wanted = wanted.filter(|(_, taken)| taken.wanted_at.is_some()).map(|(key, _)| Arc::new(key.clone()));
-        Ok(Pulse { wanted: wanted.collect(), ..Pulse::default() })
+        let ours = || self.partitions.iter().filter(|(_, taken)| taken.owner == Some(instance.0));
+        let epochs = self.is_shared.then(|| ours().map(|(key, taken)| (Arc::new(key.clone()), taken.epoch)).collect());
+        let wanted = ours().filter(|(_, taken)| taken.wanted_at.is_some()).map(|(key, _)| Arc::new(key.clone()));
+        Ok(Pulse { epochs, wanted: wanted.collect(), ..Pulse::default() })
     }
 
     pub(super) fn lives(&self, instance: i64) -> bool {

@@ -77,6 +77,11 @@ impl One {
     async fn wanted(&self) -> usize {
         self.stores.engine.pulse(self.instance, 0).await.unwrap().wanted.len()
     }
+
+    /// The epochs that the store says are this instance's.
+    async fn epochs(&self) -> Vec<i64> {
+        self.stores.engine.pulse(self.instance, 0).await.unwrap().epochs.unwrap().into_values().collect()
+    }
 }
 
 #[tokio::test]
@@ -97,7 +102,9 @@ async fn an_owner_that_lives_is_asked_first_and_has_its_time() {
     world.clock.advance(PATIENCE - Duration::from_millis(1));
     assert!(matches!(a.ask().await, Take::Held { .. }));
     world.clock.advance(Duration::from_millis(1));
+    assert_eq!((a.epochs().await, b.epochs().await), (vec![], vec![epoch + 1]));
     assert!(matches!(a.ask().await, Take::Taken(_)));
+    assert_eq!((a.epochs().await, b.epochs().await), (vec![epoch + 2], vec![]), "it hears that it has lost it");
     assert!(matches!(b.ask().await, Take::Held { .. }));
     // A late release under an old epoch gives nothing back.
     b.stores.engine.release(b.instance, vec![(partition(), epoch + 1)]).await.unwrap();

@@ -1,5 +1,6 @@
 //! The instances of a store: how one begins, shows that it lives, and ends. One lives as long as its process holds its lock.
 
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -124,17 +125,22 @@ pub(super) async fn pulse(
     if client.execute(sql, &[&instance.0, &now.millis(), &applied]).await? == 0 {
         return Err(went_back().into());
     }
-    let sql = "SELECT cluster, topic, partition FROM partition_offsets WHERE owner = $1 AND wanted_at IS NOT NULL";
-    let wanted = client.query(sql, &[&instance.0]).await?;
-    let key = |row: &tokio_postgres::Row| {
+    let sql = "SELECT cluster, topic, partition, epoch, wanted_at IS NOT NULL FROM partition_offsets WHERE owner = $1";
+    let (mut epochs, mut wanted) = (HashMap::new(), Vec::new());
+    for row in client.query(sql, &[&instance.0]).await? {
         let (cluster, topic): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
-        Ok(Arc::new(PartitionKey { cluster: cluster.into(), topic: topic.into(), number: row.try_get(2)? }))
-    };
-    let wanted = wanted.iter().map(key).collect::<Result<_, PostgresError>>()?;
+        let key = PartitionKey { cluster: cluster.into(), topic: topic.into(), number: row.try_get(2)? };
+        let key = Arc::new(key);
+        epochs.insert(Arc::clone(&key), row.try_get(3)?);
+        if row.try_get(4)? {
+            wanted.push(key);
+        }
+    }
     let (others, programs) = others(&client, instance).await?;
     let schema = schema::of(&client.query_one(schema::SELECT, &[]).await?);
     schema.admits(KNOWN.len(), "the store").map_err(outdated)?;
-    Ok(Pulse { now: database_time(&client).await?, wanted, others, programs: Some(programs) })
+    let now = database_time(&client).await?;
+    Ok(Pulse { now, epochs: Some(epochs), wanted, others, programs: Some(programs) })
 }
 
 /// The store was given a schema that this program does not know well enough to write. It can only begin anew, and its start says what
