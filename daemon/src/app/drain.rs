@@ -83,12 +83,12 @@ impl App {
         if !self.intake.consumer_ended(LEAVE).await {
             tracing::warn!("the Kafka client did not close in time");
         }
-        // It ends by its own limit of time.
-        self.publishing.await.ok();
+        // It has a limit of time of its own.
+        tokio::time::timeout(LEAVE, self.publishing).await.ok();
         self.switches.stop_servers.flip();
         for server in self.servers {
             // A server that panicked has logged its place.
-            server.await.ok();
+            tokio::time::timeout(LEAVE, server).await.ok();
         }
         let noted = tokio::time::timeout(STORE_PATIENCE, self.delivery.health.write(&*self.store)).await;
         if !matches!(noted, Ok(Ok(()))) {

@@ -73,13 +73,24 @@ impl ProducerContext for Acknowledgements {
     }
 }
 
-pub(super) struct Producer(ThreadedProducer<Acknowledgements>);
+pub(super) struct Producer(Option<ThreadedProducer<Acknowledgements>>);
+
+impl Drop for Producer {
+    /// The library waits for its own thread by the wall clock, so after a step of the clock this takes long. Nothing is on its way any
+    /// more that anybody waits for, so neither the runtime nor the end of the process waits.
+    fn drop(&mut self) {
+        if let Some(producer) = self.0.take() {
+            // Without a thread, it ends here.
+            std::thread::Builder::new().name("producer-end".to_owned()).spawn(move || drop(producer)).ok();
+        }
+    }
+}
 
 impl Producer {
     pub(super) fn new(kafka: &intake::Config) -> Result<Self, KafkaError> {
         let mut client = settings::producer(kafka);
         client.set("message.timeout.ms", PATIENCE);
-        Ok(Self(ThreadedProducer::from_config_and_context(&client, Acknowledgements)?))
+        Ok(Self(Some(ThreadedProducer::from_config_and_context(&client, Acknowledgements)?)))
     }
 
     /// Sends all messages, and waits until each was taken or has failed.
@@ -87,8 +98,10 @@ impl Producer {
         let sent = Arc::new(Sent::default());
         // One more than there are messages, so that it is not over before the last one is sent.
         sent.left.store(messages.len() + 1, Ordering::SeqCst);
-        for message in messages {
-            self.send_one(&message, &sent).await;
+        if let Some(producer) = &self.0 {
+            for message in messages {
+                send_one(producer, &message, &sent).await;
+            }
         }
         if sent.left.fetch_sub(1, Ordering::SeqCst) > 1 {
             sent.done.notified().await;
@@ -96,24 +109,24 @@ impl Producer {
         let mut taken = sent.taken.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *taken)
     }
+}
 
-    async fn send_one(&self, message: &Message, sent: &Arc<Sent>) {
-        let about = message.about;
-        loop {
-            let headers = OwnedHeaders::new()
-                .insert(Header { key: "content-type", value: Some("application/json") })
-                .insert(Header { key: "callbackd-message", value: Some(about.name()) });
-            let record = BaseRecord::with_opaque_to(&message.topic, Box::new((about, Arc::clone(sent))))
-                .key(&message.key)
-                .payload(&message.value)
-                .headers(headers);
-            match self.0.send(record) {
-                Ok(()) => return,
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
-                    tokio::time::sleep(NO_ROOM_WAIT).await;
-                }
-                Err((error, _)) => return sent.ended(about, Some(error)),
+async fn send_one(producer: &ThreadedProducer<Acknowledgements>, message: &Message, sent: &Arc<Sent>) {
+    let about = message.about;
+    loop {
+        let headers = OwnedHeaders::new()
+            .insert(Header { key: "content-type", value: Some("application/json") })
+            .insert(Header { key: "callbackd-message", value: Some(about.name()) });
+        let record = BaseRecord::with_opaque_to(&message.topic, Box::new((about, Arc::clone(sent))))
+            .key(&message.key)
+            .payload(&message.value)
+            .headers(headers);
+        match producer.send(record) {
+            Ok(()) => return,
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+                tokio::time::sleep(NO_ROOM_WAIT).await;
             }
+            Err((error, _)) => return sent.ended(about, Some(error)),
         }
     }
 }

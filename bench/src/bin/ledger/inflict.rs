@@ -216,7 +216,7 @@ async fn postgres(world: &World, step: Step) -> anyhow::Result<()> {
             databases.cut_one_in(0, 0);
             count = databases.cuts() - before;
         }
-        Kind::Terminate => count = databases.terminate(SESSIONS),
+        Kind::Terminate => count = databases.terminate(SESSIONS)?,
         _ => {
             databases.stop(step.kind == Kind::StoreKill);
             tokio::time::sleep(step.length).await;

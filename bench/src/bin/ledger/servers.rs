@@ -247,14 +247,17 @@ impl Databases {
     }
 
     /// Ends so many sessions of daemons in the middle of what they do. Returns how many it were.
-    pub(crate) fn terminate(&self, sessions: u32) -> u64 {
+    ///
+    /// # Errors
+    /// The primary does not answer.
+    pub(crate) fn terminate(&self, sessions: u32) -> anyhow::Result<u64> {
         let sql = format!(
             "SELECT count(pg_terminate_backend(pid)) FROM (
                  SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
-                 ORDER BY random() LIMIT {sessions}) AS some"
+                 ORDER BY random() LIMIT {sessions}) AS ended"
         );
-        let ended = tokio::task::block_in_place(|| self.primary.sql(DATABASE, &sql));
-        ended.ok().and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+        let ended = tokio::task::block_in_place(|| self.primary.sql(DATABASE, &sql))?;
+        ended.trim().parse().with_context(|| format!("the number of sessions that ended: {ended:?}"))
     }
 }
 

@@ -128,6 +128,8 @@ pub(super) fn is_temporary(code: &SqlState) -> bool {
         SqlState::LOCK_NOT_AVAILABLE,
         SqlState::READ_ONLY_SQL_TRANSACTION,
         SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+        // An earlier statement of the transaction failed. What that was decides, and if it got lost, another try tells.
+        SqlState::IN_FAILED_SQL_TRANSACTION,
     ];
     classes.contains(&&code.code()[..2]) || others.contains(code)
 }

@@ -96,9 +96,12 @@ impl<'s, T> OnItsWay<'s, T> {
         Self { answer, early }
     }
 
-    fn unless_refused(self) -> Result<Self, Error> {
+    /// # Errors
+    /// It could not be sent. An error of the server is an answer, even if it came at once: the server may have refused this statement
+    /// because of an earlier one whose answer was not looked at yet.
+    pub(super) fn unless_refused(self) -> Result<Self, Error> {
         match self.early {
-            Some(Err(error)) => Err(error),
+            Some(Err(error)) if error.as_db_error().is_none() => Err(error),
             early => Ok(Self { answer: self.answer, early }),
         }
     }

@@ -14,7 +14,7 @@ use tokio_postgres::{Client, Config, Error, NoTls};
 
 use super::cells::{Cell, param};
 use super::error::PostgresError;
-use super::pipeline::Pipeline;
+use super::pipeline::{OnItsWay, Pipeline};
 use super::session::Warnings;
 use super::transaction::Open;
 use crate::store::StoreError;
@@ -205,6 +205,21 @@ async fn a_statement_that_fails_is_the_answer_although_commit_is_answered_withou
     let PostgresError::Sql(error) = answer.unwrap_err() else { panic!("the server said that it failed") };
     assert_eq!(error.code().unwrap().code(), "22012", "and not that of those after it");
     assert_eq!(told, [BEGIN, "first", "a", "fails 22012", "c", "COMMIT", "end"], "nothing is rolled back twice");
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_at_once_is_an_answer() {
+    let (client, _) = connected(&[]).await;
+    // The first statement has failed, and the answer to the second one comes before the third one is sent.
+    let failed = client.batch_execute("fails 22012").await.unwrap_err();
+    let sent = OnItsWay::send(std::future::ready(Err::<(), _>(failed))).await.unless_refused();
+    let answer = sent.ok().expect("it was sent").answer().await.unwrap_err();
+    assert_eq!(answer.code().unwrap().code(), "22012");
+    // A value that does not fit, or the end of the connection, means that it was not sent.
+    drop(client.simple_query("goes away").await);
+    let _gone = client.batch_execute("COMMIT").await;
+    let closed = client.batch_execute("a").await.unwrap_err();
+    assert!(OnItsWay::send(std::future::ready(Err::<(), _>(closed))).await.unless_refused().is_err());
 }
 
 #[tokio::test]
