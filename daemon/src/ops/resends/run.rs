@@ -18,13 +18,13 @@ use crate::store::reads::Page;
 use crate::store::resends::{ResendCounts, ResendRow, ResendState};
 
 /// Callbacks of one step, and the bytes of their bodies.
-const ROWS: usize = 256;
+const ROWS: usize = 512;
 const BYTES: usize = 4 << 20;
 /// Bodies of one step that are read from Kafka.
 const FROM_KAFKA: usize = 64;
 /// No round is opened while so many of the job's team were not tried yet, or of all teams if it names none: they wait for their
-/// endpoints. Those of about a second, so that a job that must leave room for others has not opened much ahead.
-const UNTRIED: usize = 5_000;
+/// endpoints.
+const UNTRIED: usize = 20_000;
 /// While so many records of Kafka are not durable yet, the machine is the limit, and jobs leave room for fresh callbacks.
 const FRESH_WAIT: usize = 1_000;
 /// So many rounds may be untried then.
