@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use deadpool_postgres::GenericClient;
+use futures_util::future::try_join;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 use super::super::cells::{Uuid, param};
 use super::super::error::PostgresError;
@@ -96,12 +98,13 @@ pub(in super::super) async fn load(
     names: &mut NumbersRead,
 ) -> Result<HashMap<CallbackId, Readable<Rows>>, PostgresError> {
     let (Some(first), Some(last)) = (ids.iter().min(), ids.iter().max()) else { return Ok(HashMap::new()) };
-    // Pending first: a callback moves from there to settled, so it can't be missed between the two reads.
     let pending = client.prepare_cached(&SELECT_PENDING).await?;
-    let pending = client.query(&pending, &[&ids]).await?;
     let settled = client.prepare_cached(&SELECT_SETTLED).await?;
-    let settled = client.query(&settled, &[&ids, first, last]).await?;
-    read(client, numbers, (pending, settled), names).await
+    // Both are sent at once, and the server reads one after the other. Pending first: a callback moves from there to settled, so it
+    // can't be missed between the two reads.
+    let (of_pending, of_settled): ([&(dyn ToSql + Sync); 1], [&(dyn ToSql + Sync); 3]) = ([&ids], [&ids, first, last]);
+    let rows = try_join(client.query(&pending, &of_pending), client.query(&settled, &of_settled)).await?;
+    read(client, numbers, rows, names).await
 }
 
 /// Reads pending and settled rows. The numbers that they name are added to `names`.

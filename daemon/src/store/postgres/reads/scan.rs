@@ -3,6 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use deadpool_postgres::GenericClient;
+use futures_util::future::try_join_all;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -24,9 +25,12 @@ pub(super) async fn scan(
     let mut cursors: Vec<_> = searches(filter, queues, page.before).into_iter().map(Cursor::new).collect();
     // The first piece of a cursor is as long as a page; those that follow are longer.
     let first_piece = page.limit.clamp(16, STRIDE);
-    for cursor in &mut cursors {
-        cursor.fill(client, first_piece).await?;
+    for cursor in &cursors {
+        client.prepare_cached(&statement(&cursor.search).0).await?;
     }
+    // All are sent at once, and the server reads one after the other: pending rows before settled ones. Statements that had to be
+    // prepared first could come in another order.
+    try_join_all(cursors.iter_mut().map(|cursor| cursor.fill(client, first_piece))).await?;
     let mut last: Option<CallbackId> = None;
     for looked in 1_usize.. {
         let heads = cursors.iter().enumerate();
