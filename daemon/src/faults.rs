@@ -24,6 +24,8 @@ pub(crate) enum Fault {
     Panic,
     /// The attempt of a task whose id holds `hang` never ends, not even at its deadline.
     Hang,
+    /// The exchange of a task whose id holds `task-abort` aborts its process.
+    Abort,
     /// The consumer's thread panics at its first record.
     ConsumerPanic,
     /// Admission panics at its first batch.
@@ -64,6 +66,7 @@ pub(crate) fn is_on(fault: Fault) -> bool {
         Fault::FencedWriteWrites => "fenced-write-writes",
         Fault::Panic => "panic",
         Fault::Hang => "hang",
+        Fault::Abort => "abort",
         Fault::ConsumerPanic => "consumer-panic",
         Fault::AdmissionPanic => "admission-panic",
         Fault::NextSchema => "next-schema",

@@ -1,6 +1,7 @@
 //! What every room may use: time, pacing, metrics, telemetry. No nouns of the domain.
 
 pub mod body_budget;
+pub mod child_process;
 pub mod clock;
 pub mod columns;
 pub mod finding;

@@ -140,6 +140,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         Command::ReadSandboxed => Ok(crate::intake::sandbox::run_child()),
+        Command::AttemptSandboxed => Ok(crate::deliver::suspect::run_child()),
         command => remote::run(remote, command),
     }
 }

@@ -19,6 +19,7 @@ use super::lease_tokens::LeaseTokens;
 use super::pauses;
 use super::shelf::{self, ReadBodies, ShelfTask};
 use super::space_watch::{SpaceLimits, SpaceShort, SpaceWatch};
+use super::suspect::{self, Launcher, SuspectsTask};
 use crate::base::body_budget::BodyBudget;
 use crate::base::clock::Clock;
 use crate::base::metrics::Metrics;
@@ -82,6 +83,7 @@ pub struct Delivery {
 pub struct DeliveryTask {
     claim: ClaimTask,
     shelf: ShelfTask,
+    suspects: SuspectsTask,
     delivery: Delivery,
     store_up: watch::Receiver<bool>,
     clock_watch: ClockWatch,
@@ -100,6 +102,7 @@ pub fn build(config: Config, deps: Deps) -> Result<(Delivery, DeliveryTask), Set
     let health = Arc::new(Health::default());
     let engine = Arc::new(Engine {
         client: Client::new(&config.exchange, egress)?,
+        launcher: Launcher::new(config.exchange),
         directory: Arc::clone(&directory),
         inflight: Arc::clone(&flight.inflight),
         settler: flight.settler.clone(),
@@ -125,12 +128,14 @@ pub fn build(config: Config, deps: Deps) -> Result<(Delivery, DeliveryTask), Set
         bodies,
         lease: config.lease,
     };
-    let (shelf, shelf_task) = shelf::build(offering.clone(), Arc::clone(&metrics));
+    let (suspects, suspects_task) = suspect::build(offering.clone());
+    let (shelf, shelf_task) = shelf::build(offering.clone(), suspects.clone(), Arc::clone(&metrics));
     let told_of_newer = AtomicBool::default();
-    let claim = ClaimTask { store, instance, offering, shelf, waker, metrics, store_up, told_of_newer };
+    let claim = ClaimTask { store, instance, offering, shelf, suspects, waker, metrics, store_up, told_of_newer };
     let task = DeliveryTask {
         claim,
         shelf: shelf_task,
+        suspects: suspects_task,
         delivery: delivery.clone(),
         store_up: store_up_rx,
         clock_watch,
@@ -148,7 +153,7 @@ fn starter(engine: Arc<Engine>) -> crate::schedule::Starter {
 impl DeliveryTask {
     /// Starts the room's tasks, which run until `stop`. `read` gives bodies that are not stored.
     pub fn start(self, read: ReadBodies, supervisor: &Supervisor, stop: &Stop) -> Vec<JoinHandle<()>> {
-        let Self { claim, shelf, delivery, store_up, clock_watch, space_watch } = self;
+        let Self { claim, shelf, suspects, delivery, store_up, clock_watch, space_watch } = self;
         let (whole, settler, metrics) = (delivery.clone(), claim.offering.settler.clone(), Arc::clone(&claim.metrics));
         let Delivery { engine, directory, lanes, health, .. } = delivery;
         let store = Arc::clone(&claim.store);
@@ -160,6 +165,7 @@ impl DeliveryTask {
         vec![
             supervisor.spawn("the claims of due callbacks", at(), claim.run(at())),
             supervisor.spawn("the bodies that are read again", at(), shelf.run(read, at())),
+            supervisor.spawn("the places of suspects", at(), suspects.run(at())),
             supervisor.spawn("the directory of teams", at(), directory),
             supervisor.spawn("the pauses", at(), pauses::follow(whole, settler, metrics, at())),
             supervisor.spawn("the watch of the store", at(), follow_store(store_up, lanes, at())),

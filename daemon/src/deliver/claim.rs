@@ -11,6 +11,7 @@ use super::claimed::{ClaimedRow, Offering};
 use super::pauses::paused_queues;
 use super::resolve::queue_of;
 use super::shelf::Shelf;
+use super::suspect::Suspects;
 use crate::base::body_budget::Share;
 use crate::base::clock::{Moment, Timestamp};
 use crate::base::labels::{AsideCause, RepeatCause};
@@ -32,8 +33,8 @@ const USUAL_ROOM: u32 = 1;
 const BREATH: Duration = Duration::from_millis(5);
 /// The wait while due rows have no room in their lanes.
 const NO_ROOM_WAIT: Duration = Duration::from_millis(100);
-/// The wait while the shelf has no place for rows without a body.
-const SHELF_IS_FULL: Duration = Duration::from_secs(1);
+/// The wait while there is no place for rows without a body, or for suspects.
+const NO_PLACE_WAIT: Duration = Duration::from_secs(1);
 const SWEEP: Duration = Duration::from_secs(60);
 /// The time between two looks for leases that ran out, those of instances that died among them.
 const LEASES: Duration = Duration::from_secs(1);
@@ -44,6 +45,8 @@ pub(super) struct ClaimTask {
     pub(super) offering: Offering,
     /// Where rows without a body wait for it.
     pub(super) shelf: Shelf,
+    /// Where suspects wait for their places.
+    pub(super) suspects: Suspects,
     pub(super) waker: ClaimWaker,
     pub(super) metrics: Arc<Metrics>,
     /// Learns the result of each claim, so that a store that is down is noticed even if nothing is settled.
@@ -149,7 +152,7 @@ impl ClaimTask {
         let (now, next_at, taken) = (claimed.now, claimed.next_at, claimed.rows.len());
         let wait = next_wait(at_most, taken, next_at, now);
         // What is given back at once must not be claimed again at once.
-        Ok(if self.offer(claimed, born).await { wait } else { wait.max(SHELF_IS_FULL) })
+        Ok(if self.offer(claimed, born).await { wait } else { wait.max(NO_PLACE_WAIT) })
     }
 
     /// Counts what the claim could not take. The store has named each row that can't be read; rows for a newer program are told of
@@ -168,14 +171,14 @@ impl ClaimTask {
         }
     }
 
-    /// False if rows had to be given back because the shelf is full.
+    /// False if rows had to be given back because the shelf is full, or too many suspects wait.
     async fn offer(&self, claimed: Claimed, born: Moment) -> bool {
         let mut had_places = true;
         for (pending, body) in claimed.rows {
             let Some(token) = pending.token else { continue };
             let row = ClaimedRow { pending, token, born_at: claimed.now, born };
             if !body.is_empty() {
-                self.offering.offer(row, Ok(body)).await;
+                had_places &= self.suspects.offer(row, Ok(body)).await;
             } else if let Some(row) = self.shelf.put(row) {
                 had_places = false;
                 self.offering.give_back(row).await;

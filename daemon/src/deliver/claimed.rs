@@ -11,7 +11,7 @@ use crate::base::body_budget::{BodyBudget, Share};
 use crate::base::clock::{Moment, Timestamp};
 use crate::flight::settle::Settler;
 use crate::flight::{Begin, Inflight};
-use crate::model::lease::{LEASE_SLACK, Lease, Right, Token};
+use crate::model::lease::{LEASE_SLACK, Lease, Right, Suspect, Token};
 use crate::model::no_body::NoBody;
 use crate::model::settlement::{Change, Pending};
 use crate::schedule::Side;
@@ -40,8 +40,8 @@ pub(super) struct Offering {
 }
 
 impl Offering {
-    /// Offers the row to its lane. One whose body can't be had ends with its turn.
-    pub(super) async fn offer(&self, row: ClaimedRow, body: Result<Bytes, NoBody>) {
+    /// Offers the row to its lane. Its body has its place in the budget, and one whose body can't be had ends with its turn.
+    pub(super) async fn offer(&self, row: ClaimedRow, body: Result<Bytes, NoBody>, suspect: Option<Suspect>) {
         let ClaimedRow { pending, token, born_at, born } = row;
         let entry = self.delivery.directory.team(&pending.facts.team).await.ok().flatten();
         let lane = lane_of(&pending.facts.queue, entry.as_deref());
@@ -49,7 +49,7 @@ impl Offering {
             facts: pending.facts,
             url: pending.url,
             no_body: body.as_ref().err().copied(),
-            body: self.held(body.unwrap_or_default()),
+            body: body.unwrap_or_default(),
             progress: pending.progress,
             round: pending.round,
             new_id: pending.new_id,
@@ -58,6 +58,7 @@ impl Offering {
             born_at,
             born,
             until: Some(born.plus(self.lease)),
+            suspect,
         });
         match self.inflight.begin(&lease) {
             Begin::Begun => self.delivery.lanes.offer(lane, Side::Due, lease),
@@ -71,10 +72,15 @@ impl Offering {
 
     /// Whether so little is left of the row's lease that a body which is read now may come too late.
     pub(super) fn is_late(&self, row: &ClaimedRow) -> bool {
+        self.patience(row).is_zero()
+    }
+
+    /// How long the row can still wait, so that its attempt has time enough.
+    pub(super) fn patience(&self, row: &ClaimedRow) -> Duration {
         let needed = self.delivery.engine.client.total_deadline().saturating_add(LEASE_SLACK);
         let slack = self.lease.saturating_sub(needed);
         let left = row.born.plus(self.lease).since(Moment::now());
-        left < needed.saturating_add((slack / 2).min(READING))
+        left.saturating_sub(needed.saturating_add((slack / 2).min(READING)))
     }
 
     /// Gives the row back without an attempt.
@@ -83,7 +89,7 @@ impl Offering {
     }
 
     /// The body, with its place in the budget. A claim takes no more than was free, and a reading at most one body more.
-    fn held(&self, body: Bytes) -> Bytes {
+    pub(super) fn held(&self, body: Bytes) -> Bytes {
         match self.bodies.try_take(Share::Due, body.len()) {
             Some(room) => room.hold(body),
             None => body,

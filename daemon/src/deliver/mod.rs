@@ -18,6 +18,7 @@ mod sent_with;
 mod shelf;
 pub mod sign;
 pub mod space_watch;
+pub mod suspect;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -41,7 +42,7 @@ use crate::model::lease::Lease;
 use crate::model::no_body::NoBody;
 use crate::model::retry::{self, Report, RetryPolicy};
 use crate::model::settlement::{Change, Settle};
-use crate::net::exchange::{Client, Exchange};
+use crate::net::exchange::{Client, Exchange, Outgoing};
 use crate::schedule::{PROMPT, Permit, Start};
 pub use build::{Config, Delivery, DeliveryTask, Deps, build};
 use directory::{Directory, TeamEntry};
@@ -50,6 +51,7 @@ pub use lease_tokens::LeaseTokens;
 use resolve::lane_of;
 pub use shelf::ReadBodies;
 use sign::Content;
+use suspect::Launcher;
 
 /// The objective: a first attempt begins within this time after its event.
 const OBJECTIVE: Duration = Duration::from_secs(30);
@@ -57,6 +59,8 @@ const OBJECTIVE: Duration = Duration::from_secs(30);
 /// What attempts share.
 pub struct Engine {
     pub client: Client,
+    /// Makes the attempts of suspects.
+    launcher: Launcher,
     pub directory: Arc<Directory>,
     pub inflight: Arc<Inflight>,
     pub settler: Settler,
@@ -229,10 +233,27 @@ impl Engine {
                     attempt: lease.progress.attempts.saturating_add(1),
                     body: lease.body.clone(),
                 };
-                self.client.post(&sign::sign(resolved, content, &self.user_agent), self.clock.wall(), end).await
+                self.send(lease, &sign::sign(resolved, content, &self.user_agent), end).await
             }
         };
         Tried { exchange, retry, origin, sent_with }
+    }
+
+    /// The exchange. A suspect's is made in a process of its own.
+    async fn send(&self, lease: &Lease, outgoing: &Outgoing, end: tokio::time::Instant) -> Exchange {
+        let now = self.clock.wall();
+        let Some(suspect) = &lease.suspect else { return self.client.post(outgoing, now, end).await };
+        let policy = self.client.policy();
+        let exchange = self.launcher.post(outgoing, &policy, now, end, suspect.failed_before).await;
+        if exchange.outcome == Outcome::Panicked {
+            tracing::error!(
+                callback = %lease.id(),
+                why = %String::from_utf8_lossy(&exchange.snippet),
+                abandoned = exchange.hopeless,
+                "an attempt failed in a process of its own; the daemon goes on"
+            );
+        }
+        exchange
     }
 
     /// The team. While the store is down, it is asked again and again.

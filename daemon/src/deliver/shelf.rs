@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use super::claimed::{ClaimedRow, Offering};
+use super::suspect::Suspects;
 use crate::base::body_budget::Share;
 use crate::base::labels::BodyRead;
 use crate::base::metrics::Metrics;
@@ -60,6 +61,7 @@ pub(super) struct ShelfTask {
     rows: mpsc::Receiver<ClaimedRow>,
     waiting: Arc<Mutex<Waiting>>,
     offering: Offering,
+    suspects: Suspects,
     metrics: Arc<Metrics>,
     on_shelf: Vec<ClaimedRow>,
     /// Partitions that gave nothing, and until when they are left alone.
@@ -68,12 +70,12 @@ pub(super) struct ShelfTask {
     unreadable: HashMap<CallbackId, u32>,
 }
 
-pub(super) fn build(offering: Offering, metrics: Arc<Metrics>) -> (Shelf, ShelfTask) {
+pub(super) fn build(offering: Offering, suspects: Suspects, metrics: Arc<Metrics>) -> (Shelf, ShelfTask) {
     let (sender, rows) = mpsc::channel(ROWS);
     let waiting = Arc::<Mutex<Waiting>>::default();
     let shelf = Shelf { rows: sender, waiting: Arc::clone(&waiting) };
     let (on_shelf, silent, unreadable) = (Vec::new(), HashMap::new(), HashMap::new());
-    (shelf, ShelfTask { rows, waiting, offering, metrics, on_shelf, silent, unreadable })
+    (shelf, ShelfTask { rows, waiting, offering, suspects, metrics, on_shelf, silent, unreadable })
 }
 
 impl Shelf {
@@ -221,7 +223,8 @@ impl ShelfTask {
                 continue;
             }
             let queue = row.pending.facts.queue.clone();
-            self.offering.offer(row, answer).await;
+            // A row that was given back is claimed again later.
+            self.suspects.offer(row, answer).await;
             // It counts here until it counts in its lane.
             lock(&self.waiting).remove(&queue);
         }

@@ -43,5 +43,6 @@ pub(super) fn lease(event: u8, record: (&Arc<PartitionKey>, i64), epoch: Option<
         born_at: Timestamp::from_millis(0),
         born: Moment::now(),
         until: None,
+        suspect: None,
     })
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::callback::CallbackId;
 use super::endpoint::{CallbackUrl, QueueKey};
@@ -44,6 +45,15 @@ pub enum Right {
     Row,
 }
 
+/// The attempt may end the process that makes it, so it is made in a process of its own.
+#[derive(Debug)]
+pub struct Suspect {
+    /// The attempt before was a failure of its own: it panicked, or it ended its process.
+    pub failed_before: bool,
+    /// Its place among the few that are tried at once. It is free again when the lease is dropped.
+    pub place: OwnedSemaphorePermit,
+}
+
 #[derive(Debug)]
 pub struct Lease {
     pub facts: Arc<Facts>,
@@ -64,6 +74,8 @@ pub struct Lease {
     pub born: Moment,
     /// When the lease of a claimed row ends. The lease of a record has no end of its own.
     pub until: Option<Moment>,
+    /// Set if the callback is a suspect. Only a claimed row can be one.
+    pub suspect: Option<Suspect>,
 }
 
 impl Lease {

@@ -60,7 +60,8 @@ pub struct Progress {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
     pub outcome: Outcome,
-    /// Every later attempt would fail as well: the URL is invalid, or its literal address is denied.
+    /// Every later attempt would fail as well: the URL is invalid, its literal address is denied, or attempts alone end their
+    /// processes.
     pub hopeless: bool,
     pub begun_at: Timestamp,
     /// The wait that the receiver asked for with 429 or 503.
@@ -170,6 +171,8 @@ fn given_up(report: &Report, policy: &RetryPolicy) -> Option<Reason> {
         Outcome::BodyGone => Some(Reason::BodyGone),
         Outcome::StoreRejected => Some(Reason::StoreRejected),
         Outcome::Gone if policy.end_on_gone => Some(Reason::Gone),
+        // It ended processes of its own, one after the other.
+        Outcome::Panicked if report.hopeless => Some(Reason::Poison),
         Outcome::AddressDenied if report.hopeless => Some(Reason::AddressDenied),
         _ => None,
     }
@@ -279,6 +282,18 @@ mod tests {
                 None => assert!(matches!(next, Next::Retry { .. }), "{outcome:?}"),
             }
         }
+    }
+
+    #[test]
+    fn what_ended_two_processes_of_its_own_ends_and_a_first_time_is_a_try() {
+        let (policy, now) = (RetryPolicy::default(), Timestamp::from_millis(1));
+        let first = report(Outcome::Panicked);
+        assert!(matches!(next(&first, &Progress::default(), &policy, now, 0.0), Next::Retry { .. }));
+        let second = Report { hopeless: true, ..first };
+        assert_eq!(next(&second, &Progress::default(), &policy, now, 0.0), Next::Abandoned(Reason::Poison));
+        // What somebody else ended is no failure of its own, whatever came before.
+        let killed = Report { hopeless: true, ..report(Outcome::Interrupted) };
+        assert!(matches!(next(&killed, &Progress::default(), &policy, now, 0.0), Next::Interrupted { .. }));
     }
 
     #[test]

@@ -76,6 +76,7 @@ fn lease(number: u8) -> Arc<Lease> {
         born_at: Timestamp::from_millis(0),
         born: Moment::now(),
         until: None,
+        suspect: None,
     })
 }
 

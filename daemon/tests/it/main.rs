@@ -49,6 +49,7 @@ mod rotation;
 mod secrets;
 mod store;
 mod store_copy;
+mod suspects;
 mod thin;
 mod tidy;
 mod turns;

@@ -160,6 +160,9 @@ pub(super) enum Command {
     /// Read records in a process of its own. The daemon starts this; it is not for people.
     #[command(name = crate::intake::sandbox::COMMAND, hide = true)]
     ReadSandboxed,
+    /// Make one attempt in a process of its own. The daemon starts this; it is not for people.
+    #[command(name = crate::deliver::suspect::COMMAND, hide = true)]
+    AttemptSandboxed,
 }
 
 #[derive(Debug, Args)]

@@ -254,6 +254,7 @@ impl Admit {
             born_at: self.deps.clock.now(),
             born: Moment::now(),
             until: None,
+            suspect: None,
         })
     }
 

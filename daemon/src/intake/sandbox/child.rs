@@ -12,15 +12,10 @@ use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 use sha2::{Digest as _, Sha256};
 
 use super::frame::{CutValue, Frame, Head, Order};
+use crate::base::child_process::{bound_memory, go_first};
 use crate::intake::{decode, headers};
 use crate::model::dead_letter::KEPT_OF_TOO_LARGE;
 
-/// The memory that batches may take, beyond what the client has at its start. It is at most half of what the machine or
-/// the container has left.
-const MEMORY: u64 = 384 << 20;
-const LEAST_MEMORY: u64 = 64 << 20;
-/// What the container may use, in version 2 and 1 of control groups.
-const CONTAINER: [&str; 2] = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
 /// One call to Kafka.
 const CALL: Duration = Duration::from_secs(5);
 /// If nothing comes for this long, it ends.
@@ -51,36 +46,6 @@ pub fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Where the machine has too little memory, this process is the first to be ended. It ends with its parent, too.
-fn go_first() {
-    use rustix::process::{DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal};
-    // A process that can't be dumped may not even say this of itself. It has read no secret yet. Whatever fails here, the
-    // sandbox reads all the same.
-    set_dumpable_behavior(DumpableBehavior::Dumpable).ok();
-    std::fs::write("/proc/self/oom_score_adj", "1000").ok();
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).ok();
-    set_parent_process_death_signal(Some(Signal::KILL)).ok();
-}
-
-/// Bounds the memory for data, from now on.
-fn bound_memory() -> Result<(), String> {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let container = CONTAINER.iter().find_map(|file| std::fs::read_to_string(file).ok()?.trim().parse::<u64>().ok());
-    let left = kibibytes("/proc/meminfo", "MemAvailable:").into_iter().chain(container).min();
-    let memory = left.map_or(MEMORY, |left| MEMORY.min(left / 2)).max(LEAST_MEMORY);
-    let used = kibibytes("/proc/self/status", "VmData:").ok_or("its own memory can't be read")?;
-    // A limit that the daemon has got itself can't be raised.
-    let limit = Some(used.saturating_add(memory)).into_iter().chain(getrlimit(Resource::Data).maximum).min();
-    setrlimit(Resource::Data, Rlimit { current: limit, maximum: limit }).map_err(|error| error.to_string())
-}
-
-/// A number of KiB in a file of the system, in bytes.
-fn kibibytes(file: &str, name: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(file).ok()?;
-    let number = text.lines().find_map(|line| line.strip_prefix(name))?.trim().strip_suffix(" kB")?;
-    number.parse::<u64>().ok()?.checked_mul(1_024)
 }
 
 fn read(order: &Order, output: &mut impl Write) -> Result<(), String> {

@@ -2,17 +2,15 @@
 //! them.
 
 use std::io::{BufReader, Write as _};
-use std::os::unix::process::ExitStatusExt as _;
-use std::process::{ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
-
 use super::frame::{Frame, Order};
 use super::killer::first_survivor;
 use super::{COMMAND, Heard, Running, Sandboxes};
+use crate::base::child_process::died_by_itself;
 use crate::base::pace::Pace;
 use crate::intake::partition::Place;
 use crate::model::event::PartitionKey;
@@ -107,13 +105,6 @@ impl Progress {
     fn passed(&mut self, next: i64) {
         (self.next, self.deaths) = (Some(next), 0);
     }
-}
-
-/// Whether what the process did has ended it: without memory, it aborts. Any other signal comes from somebody else: an
-/// operator, or a kernel whose memory is used up.
-fn died_by_itself(status: ExitStatus) -> bool {
-    let own = [Signal::ABORT, Signal::BUS, Signal::FPE, Signal::ILL, Signal::SEGV].map(Signal::as_raw);
-    status.signal().is_some_and(|signal| own.contains(&signal))
 }
 
 impl Reader {
@@ -363,14 +354,5 @@ mod tests {
         progress.passed(12);
         assert!(!progress.begin());
         assert_eq!((progress.died(), progress.next), (None, Some(12)), "another batch");
-    }
-
-    #[test]
-    fn a_sandbox_that_somebody_ended_accuses_no_record() {
-        for (raw, is_own) in
-            [(6, true), (6 | 0x80, true), (11, true), (9, false), (15, false), (2, false), (1 << 8, false), (0, false)]
-        {
-            assert_eq!(died_by_itself(ExitStatus::from_raw(raw)), is_own, "{raw}");
-        }
     }
 }
