@@ -109,8 +109,8 @@ impl LogWatch {
         let Some(place) = self.place(key, is_flowing) else { return };
         let Ok((low, high)) = probe.fetch_watermarks(&key.topic, key.number, CALL) else { return };
         // A partition with a record that ends its reader is read in a sandbox, and then it is not flowing.
-        let to_read = self.suspicions.to_read(key, &place, (low, high)).filter(|_| is_flowing);
-        let record = to_read.and_then(|offset| self.record_at(probe, key, offset));
+        let offset = self.suspicions.offset_to_compare(key, &place, (low, high)).filter(|_| is_flowing);
+        let record = offset.and_then(|offset| self.record_at(probe, key, offset));
         // What was found is of another time if the partition was taken anew meanwhile.
         if self.deps.flight.inflight.epoch(key) != Some(place.epoch) {
             return;

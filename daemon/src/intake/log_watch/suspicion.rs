@@ -67,7 +67,12 @@ impl Suspicions {
     }
 
     /// The offset of the record that is to be compared, if the log holds it. `None` if the log stands still since the last time.
-    pub(super) fn to_read(&mut self, key: &Arc<PartitionKey>, place: &Place, (low, high): (i64, i64)) -> Option<i64> {
+    pub(super) fn offset_to_compare(
+        &mut self,
+        key: &Arc<PartitionKey>,
+        place: &Place,
+        (low, high): (i64, i64),
+    ) -> Option<i64> {
         let watched = self.watched(key, place);
         let (offset, _) = watched.anchor?;
         let is_news = watched.compared != Some((place.watermark.upto, high));
@@ -187,32 +192,32 @@ mod tests {
     #[test]
     fn a_client_that_went_on_in_another_log_is_noticed_by_a_record_of_an_earlier_look() {
         let (key, mut suspicions) = (key(), Suspicions::default());
-        assert_eq!(suspicions.to_read(&key, &place(10, false), (0, 10)), Some(9));
+        assert_eq!(suspicions.offset_to_compare(&key, &place(10, false), (0, 10)), Some(9));
         assert_eq!(suspicions.look(&key, &place(10, false), &log(10, Some((9, KNOWN)))), None);
-        assert_eq!(suspicions.to_read(&key, &place(10, false), (0, 10)), None, "it stands still");
+        assert_eq!(suspicions.offset_to_compare(&key, &place(10, false), (0, 10)), None, "it stands still");
         suspicions.note(&key, &place(50, false));
         // It was deleted, created again and filled, and the client has read on.
         for certain in [None, Some(Suspicion::OtherRecord)] {
-            assert_eq!(suspicions.to_read(&key, &place(50, false), (0, 50)), Some(9), "not its last record");
+            assert_eq!(suspicions.offset_to_compare(&key, &place(50, false), (0, 50)), Some(9), "not its last record");
             assert_eq!(suspicions.look(&key, &place(50, false), &log(50, Some((9, OTHER)))), certain);
         }
         let taken_anew = Place { epoch: 4, ..place(50, false) };
-        assert_eq!(suspicions.to_read(&key, &taken_anew, (0, 50)), Some(49), "the other log is ours now");
+        assert_eq!(suspicions.offset_to_compare(&key, &taken_anew, (0, 50)), Some(49), "the other log is ours now");
     }
 
     #[test]
     fn a_log_that_goes_on_moves_the_record_that_is_compared() {
         let (key, mut suspicions) = (key(), Suspicions::default());
         for (upto, offset) in [(10, 9), (30, 9), (60, 29)] {
-            assert_eq!(suspicions.to_read(&key, &place(upto, false), (0, 60)), Some(offset));
+            assert_eq!(suspicions.offset_to_compare(&key, &place(upto, false), (0, 60)), Some(offset));
             assert_eq!(suspicions.look(&key, &place(upto, false), &log(60, Some((offset, KNOWN)))), None);
         }
         // Kafka has deleted the record, or did not give it in time.
-        assert_eq!(suspicions.to_read(&key, &place(80, false), (70, 90)), None);
+        assert_eq!(suspicions.offset_to_compare(&key, &place(80, false), (70, 90)), None);
         assert_eq!(suspicions.look(&key, &place(80, false), &Log { low: 70, high: 90, record: None }), None);
-        assert_eq!(suspicions.to_read(&key, &place(85, false), (70, 90)), Some(79));
+        assert_eq!(suspicions.offset_to_compare(&key, &place(85, false), (70, 90)), Some(79));
         assert_eq!(suspicions.look(&key, &place(85, false), &Log { low: 70, high: 90, record: None }), None);
-        assert_eq!(suspicions.to_read(&key, &place(85, false), (70, 90)), Some(79));
+        assert_eq!(suspicions.offset_to_compare(&key, &place(85, false), (70, 90)), Some(79));
     }
 
     #[test]

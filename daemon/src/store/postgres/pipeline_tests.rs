@@ -213,7 +213,8 @@ async fn an_answer_that_comes_at_once_is_an_answer() {
     // The first statement has failed, and the answer to the second one comes before the third one is sent.
     let failed = client.batch_execute("fails 22012").await.unwrap_err();
     let sent = OnItsWay::send(std::future::ready(Err::<(), _>(failed))).await.unless_refused();
-    let answer = sent.ok().expect("it was sent").answer().await.unwrap_err();
+    let Ok(sent) = sent else { panic!("it was sent") };
+    let answer = sent.answer().await.unwrap_err();
     assert_eq!(answer.code().unwrap().code(), "22012");
     // A value that does not fit, or the end of the connection, means that it was not sent.
     drop(client.simple_query("goes away").await);
