@@ -19,8 +19,8 @@ pub struct Broker {
 
 /// What is asked of the broker's thread.
 enum Ask {
-    /// Whether everybody is refused the topic.
-    Refuse(bool),
+    /// Whether everybody is refused the topic, and whom to tell when it is so.
+    Refuse(bool, SyncSender<()>),
 }
 
 impl Broker {
@@ -54,8 +54,10 @@ impl Broker {
     /// Refuses everybody the topic, or stops refusing it.
     pub fn refuse(&self, refuse: bool) {
         if let Some(asks) = &self.asks {
+            let (done, is_done) = sync_channel(1);
             // A broker whose thread has ended refuses everybody anyhow.
-            asks.send(Ask::Refuse(refuse)).ok();
+            asks.send(Ask::Refuse(refuse, done)).ok();
+            is_done.recv().ok();
         }
     }
 }
@@ -72,7 +74,7 @@ impl Drop for Broker {
 
 /// Answers until the broker's owner drops the other end.
 fn serve(cluster: &MockCluster<'_, DefaultProducerContext>, topic: &str, asked: &Receiver<Ask>) {
-    while let Ok(Ask::Refuse(refuse)) = asked.recv() {
+    while let Ok(Ask::Refuse(refuse, done)) = asked.recv() {
         let error = if refuse {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED
         } else {
@@ -80,5 +82,7 @@ fn serve(cluster: &MockCluster<'_, DefaultProducerContext>, topic: &str, asked: 
         };
         // The topic was created above, so the mock knows it.
         cluster.topic_error(topic, error).ok();
+        // Nobody waits if its owner has ended.
+        done.send(()).ok();
     }
 }
