@@ -23,7 +23,6 @@ test: system-packages kafka postgres prometheus test-tools target/tools/.done re
 	$(KAFKA) CALLBACKD_TEST_STORE=postgres cargo test --locked $(TEST_FLAGS) --test it -- delivery:: resend:: resends:: letters:: \
 	  --skip a_store_locked_by_another_program_is_waited_for --test-threads=4
 	$(KAFKA) CALLBACKD_TEST_STORE=postgres cargo test --locked $(TEST_FLAGS) --test it -- crash::nothing_lost --test-threads=1
-	$(MAKE) --no-print-directory ledger-short
 	python3 sdk/testdata/vectors.py --check sdk/testdata/vectors.json
 	python3 sdk/testdata/conformance.py --check sdk/testdata/conformance.json
 
