@@ -266,8 +266,14 @@ async fn a_caller_of_some_teams_sends_only_theirs_again() {
         rows.into_iter().map(|row| row.id).collect::<Vec<_>>()
     };
     assert_eq!(seen(&one).await, std::slice::from_ref(&of_one.id));
-    assert_eq!(seen(&both).await, [of_one.id.clone(), of_both.id.clone()]);
-    assert_eq!(seen(&all).await, [of_one.id, of_both.id.clone(), of_all.id.clone()]);
+    // Newest first, and jobs of one millisecond by the rest of their ids.
+    let newest_first = |ids: &[&String]| {
+        let mut ids: Vec<String> = ids.iter().map(|id| (*id).clone()).collect();
+        ids.sort_unstable_by(|a, b| b.cmp(a));
+        ids
+    };
+    assert_eq!(seen(&both).await, newest_first(&[&of_one.id, &of_both.id]));
+    assert_eq!(seen(&all).await, newest_first(&[&of_one.id, &of_both.id, &of_all.id]));
     for id in [&of_all.id, &of_both.id] {
         assert!(matches!(one.cancel_resend(id).await, Err(OpsError::NotFound(_))), "it does not exist for them");
     }
