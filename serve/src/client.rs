@@ -12,12 +12,13 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use crate::body;
 use crate::client_tls::connector;
 use crate::tls::TlsError;
+use crate::unix;
 
 /// The largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 64 << 20;
@@ -206,7 +207,7 @@ async fn exchange(remote: &Remote, request: Request<Full<Bytes>>) -> Result<Answ
             converse(TokioIo::new(stream), request).await
         }
         Remote::Unix(path) => {
-            let stream = UnixStream::connect(path).await.map_err(ClientError::Unreachable)?;
+            let stream = unix::connect(path).await.map_err(ClientError::Unreachable)?;
             converse(TokioIo::new(stream), request).await
         }
     }

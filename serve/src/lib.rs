@@ -13,6 +13,7 @@
 //! | [`body`] | a body is read with a limit |
 //! | [`tls`] | a listener's certificate, which can be read again |
 //! | `client_tls` | the certificate authorities that the client trusts |
+//! | [`unix`] | a connection to a unix socket, which waits its turn |
 //! | [`client`] | one request on one connection |
 //! | [`nets`] | networks of addresses, and what tells one sender from another |
 //! | [`forwarded`] | the sender of a request that came through proxies |
@@ -53,4 +54,5 @@ mod strict_stream;
 pub mod text;
 pub mod tls;
 mod tracked_service;
+pub mod unix;
 mod write_timeout;

@@ -5,11 +5,12 @@
 use std::path::Path;
 
 /// The modules, as the crate's documentation lists them. Each imports only from those before it.
-const ORDER: [&str; 21] = [
+const ORDER: [&str; 22] = [
     "text",
     "body",
     "tls",
     "client_tls",
+    "unix",
     "client",
     "nets",
     "forwarded",

@@ -24,6 +24,7 @@ use axum::{Extension, Router};
 use hyper_util::service::TowerToHyperService;
 use scale_callback_serve::server::{Limits, Listener, Peer, serve};
 use scale_callback_serve::tls::ServerTls;
+use scale_callback_serve::unix;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use utoipa_axum::router::OpenApiRouter;
@@ -170,7 +171,8 @@ pub async fn bind_unix(path: &Path) -> io::Result<(UnixListener, u32)> {
                 "there is a file that is not a socket; name another path",
             ));
         }
-        if tokio::net::UnixStream::connect(path).await.is_ok() {
+        let connected = tokio::net::UnixStream::connect(path).await;
+        if connected.is_ok() || connected.is_err_and(|error| unix::is_full(&error)) {
             return Err(io::Error::new(
                 io::ErrorKind::AddrInUse,
                 "another callbackd listens there; stop that one, or name another path",
@@ -182,4 +184,27 @@ pub async fn bind_unix(path: &Path) -> io::Result<(UnixListener, u32)> {
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok((listener, rustix::process::geteuid().as_raw()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{UnixSocket, UnixStream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_whose_queue_is_full_is_in_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let socket = UnixSocket::new_stream().unwrap();
+        socket.bind(&path).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let mut queued = Vec::new();
+        while let Ok(stream) = UnixStream::connect(&path).await {
+            queued.push(stream);
+        }
+        assert_eq!(bind_unix(&path).await.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(listener);
+        bind_unix(&path).await.expect("nobody listens any more");
+    }
 }

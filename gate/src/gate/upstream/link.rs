@@ -11,8 +11,9 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use scale_callback_serve::unix;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 
 use super::at::Place;
 use super::error::UpstreamError;
@@ -53,7 +54,7 @@ impl Link {
                     Self::shake_hands(stream).await
                 }
                 Place::Unix(path) => {
-                    let stream = UnixStream::connect(path).await.map_err(|_| UpstreamError::Unreachable)?;
+                    let stream = unix::connect(path).await.map_err(|_| UpstreamError::Unreachable)?;
                     Self::shake_hands(stream).await
                 }
             }
