@@ -160,7 +160,7 @@ fn same_for_all_runs(text: &str, folder: &Path) -> String {
         (r"(?m)^last4( +)\S+$", "last4${1}LAST"),
         (r"\b(uid|user):? ?\d+\b", "uid:N"),
         (r"[0-9.]+ GiB free, \d+ %", "N GiB free, N %"),
-        (r"callbackd \d+\.\d+\.\d+", "callbackd VERSION"),
+        (r"callbackd([ /])\d+\.\d+\.\d+", "callbackd${1}VERSION"),
         (r"(?m)^(version|file_bytes)( +)\S+$", "${1}${2}N"),
         (r"\bk[0-9a-f]{8}\b", "kID"),
         (r"(?m)(yes|no)  +-$", "${1}  TIME"),

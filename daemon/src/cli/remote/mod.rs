@@ -1,6 +1,7 @@
 //! Commands that ask a running daemon through its API. Each is one call, and a view of its answer.
 
 mod again;
+mod attempts;
 mod calls;
 mod client;
 mod export;
@@ -81,11 +82,15 @@ fn show(client: &Client, view: &views::View, answer: &serde_json::Value) {
 fn payload(client: &Client, id: &str, headers: bool) -> Result<ExitCode, Failure> {
     use std::io::{IsTerminal as _, Write as _};
     let place = calls::escaped(id);
-    if headers {
-        let attempts = client.ask(&calls::get(format!("/callbacks/{place}/attempts"), views::View::Record))?;
-        say(&format!("{}\n", views::last_request(&attempts).unwrap_or_else(|| views::UNKNOWN_REQUEST.to_owned())));
+    let known = calls::get(format!("/callbacks/{place}/attempts"), views::View::Record);
+    let known = if headers { Some(client.ask(&known)?) } else { None };
+    let body = client.bytes(&format!("/callbacks/{place}/payload"));
+    if let Some(known) = known {
+        // The head is shown, too, if nobody has the body any more.
+        let request = attempts::last_request(&known, body.as_ref().ok().map(bytes::Bytes::len));
+        say(&format!("{}\n", request.unwrap_or_else(|| attempts::UNKNOWN_REQUEST.to_owned())));
     }
-    let body = client.bytes(&format!("/callbacks/{place}/payload"))?;
+    let body = body?;
     let mut out = std::io::stdout().lock();
     let written = if out.is_terminal() {
         writeln!(out, "{}", scale_callback_serve::text::printable(&body, body.len()))

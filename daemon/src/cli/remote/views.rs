@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::super::table::{Column, Look, date, record, table, text, time, whole};
+use super::attempts::{REBUILT, attempts, last_request};
 use crate::model::team::Mode;
 use crate::net::probe::Step;
 
@@ -25,15 +26,6 @@ const UNDER_WAY: [Column; 5] = [
     text("EVENT TYPE", "event_type", 3, 10),
     whole("STAGE", "stage", 0),
     time("READ AT", "since", 1),
-];
-const ATTEMPTS: [Column; 7] = [
-    whole("#", "attempt", 0),
-    time("BEGUN", "begun_at", 1),
-    whole("OUTCOME", "outcome", 0),
-    whole("STATUS", "status", 2),
-    whole("MS", "duration_ms", 3),
-    whole("PEER", "peer", 4),
-    text("ANSWER", "answer", 1, 16),
 ];
 pub(super) const DEAD_LETTERS: [Column; 8] = [
     whole("DEAD LETTER", "dead_letter_id", 0),
@@ -158,10 +150,11 @@ pub(super) const AUDIT: [Column; 6] = [
 
 /// Every list, by the name of what it lists.
 #[cfg(test)]
-pub(in crate::cli) const LISTS: [(&str, &[Column]); 16] = [
+pub(in crate::cli) const LISTS: [(&str, &[Column]); 17] = [
     ("callbacks", &CALLBACKS),
     ("callbacks under way", &UNDER_WAY),
-    ("attempts", &ATTEMPTS),
+    ("attempts", &super::attempts::ATTEMPTS),
+    ("attempts of rounds", &super::attempts::ATTEMPTS_OF_ROUNDS),
     ("dead letters", &DEAD_LETTERS),
     ("resends", &RESENDS),
     ("offsets", &OFFSETS),
@@ -208,9 +201,8 @@ pub(super) fn shown(view: &View, answer: &Value, look: Look) -> String {
             joined([Some(record(answer)), titled("Paused (an empty place stands for all)", "pauses", &PAUSES)])
         }
         View::Attempts => {
-            let callback = &answer["callback"];
-            let request = last_request(answer).map(|request| format!("The last request, {REBUILT}:\n{request}"));
-            joined([Some(record(callback)), Some(attempts(&docs(answer, "docs"), callback, look)), request])
+            let request = last_request(answer, None).map(|request| format!("The last request, {REBUILT}:\n{request}"));
+            joined([Some(record(&answer["callback"])), Some(attempts(answer, look)), request])
         }
         View::Task => joined([
             titled("Under way", "under_way", &UNDER_WAY),
@@ -286,48 +278,6 @@ fn list(columns: Columns, answer: &Value, look: Look) -> String {
     let Some(token) = answer["next_token"].as_str().filter(|_| look.hints) else { return shown };
     let found = if docs.is_empty() { "Nothing found so far; there is more to look at" } else { "More follow" };
     format!("{shown}\n\n{found}: --next {token}")
-}
-
-/// How much a request that is shown can be believed.
-const REBUILT: &str = "rebuilt from the settings that it was sent with; secrets are masked";
-
-/// In the place of a request that can't be rebuilt.
-pub(super) const UNKNOWN_REQUEST: &str = "No request is known: none was sent, or its settings are not kept any more.";
-
-/// The line and the headers of the last request of a callback, as far as it is known.
-pub(super) fn last_request(answer: &Value) -> Option<String> {
-    let docs = answer["docs"].as_array().into_iter().flatten();
-    let of_attempts = docs.rev().map(|doc| &doc["request"]);
-    let delivered = [&answer["delivery"]].into_iter();
-    // The attempt that delivered a callback is the last one, unless the callback was sent again.
-    let is_first_life = answer["callback"]["round"] == 0;
-    let request = if is_first_life {
-        delivered.chain(of_attempts).find(|request| request.is_object())
-    } else {
-        of_attempts.chain(delivered).find(|request| request.is_object())
-    }?;
-    let own = "(the task's own URL, which stands in the body)";
-    let mut text = format!("POST {}", request["url"].as_str().unwrap_or(own));
-    for header in request["headers"].as_array().into_iter().flatten() {
-        let [name, value] = [&header["name"], &header["value"]].map(|part| part.as_str().unwrap_or_default());
-        text.push_str(&format!("\n{name}: {value}"));
-    }
-    Some(text)
-}
-
-/// The attempts. The store keeps no row of the one that delivered the callback, so a sentence says what is known of it.
-fn attempts(docs: &[Value], callback: &Value, look: Look) -> String {
-    let mut text = if docs.is_empty() { String::new() } else { format!("{}\n", table(docs, &ATTEMPTS, look)) };
-    if callback["state"] == "delivered" {
-        text.push_str(&format!(
-            "It was delivered: the receiver answered with status {}, and that attempt ended at {}.",
-            callback["last_status"],
-            callback["settled_at"].as_str().unwrap_or_default()
-        ));
-    } else if docs.is_empty() {
-        text.push_str("No attempt has ended yet.");
-    }
-    text.trim_end().to_owned()
 }
 
 #[cfg(test)]
