@@ -36,7 +36,7 @@ pub(in crate::cli) struct Filters {
     #[arg(long)]
     pub(in crate::cli) mode: Option<String>,
     /// Only callbacks with an attempt that failed between these two times, for example while a receiver was down: 3h..2h, or
-    /// 2026-11-24T14:00:00Z..2026-11-24T15:00:00Z. Without the second time, until now.
+    /// 2026-11-24T14:00:00Z..2026-11-24T15:00:00Z. Without the second time, as in 3h, until now.
     #[arg(long, value_name = "FROM..UNTIL")]
     pub(in crate::cli) failed_between: Option<String>,
     /// Only callbacks whose event happened at this time or later. Write how long ago (30m, 2h, 7d), a date (its

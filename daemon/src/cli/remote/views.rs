@@ -80,7 +80,7 @@ pub(super) const ENDPOINTS: [Column; 9] = [
     whole("STATE", "state", 1),
     whole("IN FLIGHT", "in_flight", 5),
     whole("PENDING", "pending", 3),
-    time("OLDEST DUE", "oldest_due", 6),
+    time("FIRST DUE", "oldest_due", 6),
     whole("FAILED IN A ROW", "consecutive_failures", 4),
     whole("LAST", "last_outcome", 2),
     text("RECENT", "recent", 7, 12),
@@ -227,10 +227,13 @@ fn joined(parts: impl IntoIterator<Item = Option<String>>) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join("\n\n")
 }
 
-/// The documents of a member. One that is in flight is due now.
+/// The documents of a member. One that is in flight is due now, and a count that ended at its bound is a lower one.
 fn docs(answer: &Value, member: &str) -> Vec<Value> {
     let mut docs = answer[member].as_array().cloned().unwrap_or_default();
     docs.iter_mut().filter(|doc| doc["in_flight"] == true).for_each(|doc| doc["due"] = "now".into());
+    for doc in docs.iter_mut().filter(|doc| doc["pending_is_all"] == false) {
+        doc["pending"] = format!("{}+", doc["pending"]).into();
+    }
     docs
 }
 
@@ -285,6 +288,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_count_that_ended_at_its_bound_says_that_there_are_more() {
+        let endpoint =
+            |team: &str, is_all: bool| json!({ "team_id": team, "pending": 1_000, "pending_is_all": is_all });
+        let answer = json!({ "docs": [endpoint("team_one", true), endpoint("team_two", false)] });
+        let shown = shown(&View::List(&ENDPOINTS), &answer, Look::default());
+        let cells: Vec<Vec<_>> = shown.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!((cells[0][4], cells[1][4]), ("1000", "1000+"), "{shown}");
+    }
 
     #[test]
     fn a_check_says_which_keys_signed_and_whether_anything_was_sent() {
