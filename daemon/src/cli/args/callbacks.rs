@@ -150,10 +150,11 @@ pub(in crate::cli) enum CallbacksCommand {
 /// Where an export goes, and in which form.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ExportArgs {
-    /// jsonl writes one JSON document per line; csv writes a table with a header.
+    /// jsonl writes one JSON document per line; csv writes a table with a header, whose lines end with CR LF (RFC 4180).
     #[arg(long, value_enum, default_value = "jsonl")]
     pub(in crate::cli) format: ExportFormat,
-    /// The file to write. An existing file is never overwritten. Without it, standard output is used.
+    /// The file to write. An existing file is never overwritten. At the end, the command says how many rows are in it. Without
+    /// this option, standard output is used.
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) output: Option<PathBuf>,
 }
@@ -207,10 +208,15 @@ pub(in crate::cli) enum ResendsCommand {
         page: PageArgs,
     },
     /// Show one job.
-    #[command(after_help = "Example:\n  callbackd resends get rs_019ab1c2d3e4f5a6b7c8")]
+    #[command(
+        after_help = "The exit status is 6 if --wait was given and the job was cancelled or paused.\n\nExample:\n  callbackd resends get rs_019ab1c2d3e4f5a6b7c8"
+    )]
     Get {
         /// The job's id.
         id: String,
+        /// Wait until the job is over, and show how far it has come. Ctrl-C ends the waiting, and the job goes on.
+        #[arg(long)]
+        wait: bool,
     },
     /// Open no more rounds until the job is resumed. Those that are open go on.
     #[command(after_help = "Example:\n  callbackd resends pause rs_019ab1c2d3e4f5a6b7c8")]

@@ -116,13 +116,18 @@ pub(super) fn of(command: Command, streams: bool) -> Result<Call, Failure> {
     })
 }
 
+/// One job.
+pub(super) fn resend_job(id: &str) -> Call {
+    get(format!("/resends/{}", escaped(id)), View::Job)
+}
+
 fn resends(command: ResendsCommand) -> Result<Call, Failure> {
-    let change = |id: &str, verb: &str, body| post(format!("/resends/{}/{verb}", escaped(id)), body, View::Record);
+    let change = |id: &str, verb: &str, body| post(format!("/resends/{}/{verb}", escaped(id)), body, View::Job);
     Ok(match command {
         ResendsCommand::List { .. } => {
             return Err(Failure::new(Failure::REFUSED, "a list of jobs is asked for elsewhere"));
         }
-        ResendsCommand::Get { id } => get(format!("/resends/{}", escaped(&id)), View::Record),
+        ResendsCommand::Get { id, .. } => resend_job(&id),
         ResendsCommand::Pause { id } => change(&id, "pause", json!({})),
         ResendsCommand::Resume { id, rate } => change(&id, "resume", json!({ "rate": rate })),
         ResendsCommand::Cancel { id } => change(&id, "cancel", json!({})),
@@ -147,7 +152,7 @@ fn teams(command: TeamsCommand) -> Result<Call, Failure> {
         TeamsCommand::Create { team, fields } => {
             let mut body = patch(fields)?;
             body["team_id"] = json!(team);
-            post("/teams", body, View::Record)
+            post("/teams", body, View::NewTeam)
         }
         TeamsCommand::Update { team, fields, yes } => {
             let confirm = query(&[("confirm", yes.then(|| "true".to_owned()))]);

@@ -4,8 +4,10 @@ mod again;
 mod attempts;
 mod calls;
 mod client;
+mod command;
 mod export;
 mod follow;
+mod job;
 mod letters;
 mod pending;
 mod resend;
@@ -18,7 +20,9 @@ pub(super) use views::LISTS;
 use std::process::ExitCode;
 
 use super::Failure;
-use super::args::{AuditCommand, CallbacksCommand, Command, DeadLettersCommand, OffsetsCommand, Remote};
+use super::args::{
+    AuditCommand, CallbacksCommand, Command, DeadLettersCommand, OffsetsCommand, Remote, ResendsCommand,
+};
 use super::table::{Look, say};
 use client::Client;
 
@@ -37,6 +41,7 @@ pub(super) fn run(remote: &Remote, command: Command) -> Result<ExitCode, Failure
             export::list(&client, "changes", &calls::all_audit(object, caller), &export)
         }
         Command::Callbacks(CallbacksCommand::Resend(args)) => resend::run(&client, &args),
+        Command::Resends(ResendsCommand::Get { id, wait: true }) => resend::wait(&client, &id),
         Command::Callbacks(CallbacksCommand::Retry(args)) => pending::run(&client, "retry", &args),
         Command::Callbacks(CallbacksCommand::Cancel(args)) => pending::run(&client, "cancel", &args),
         Command::DeadLetters(DeadLettersCommand::Resend(args)) => letters::run(&client, "resend", &args),

@@ -4,6 +4,8 @@ use serde_json::Value;
 
 use super::super::table::{Column, Look, date, record, table, text, time, whole};
 use super::attempts::{REBUILT, attempts, last_request};
+use super::command::argument;
+use super::job;
 use crate::model::team::Mode;
 use crate::net::probe::Step;
 
@@ -174,6 +176,10 @@ pub(in crate::cli) const LISTS: [(&str, &[Column]); 17] = [
 pub(super) enum View {
     Record,
     List(Columns),
+    /// A job that sends callbacks again.
+    Job,
+    /// A team that was created now.
+    NewTeam,
     Status,
     Delivery,
     Attempts,
@@ -192,6 +198,8 @@ pub(super) fn shown(view: &View, answer: &Value, look: Look) -> String {
         View::Record => record(answer),
         View::Member(member) => answer[*member].as_str().unwrap_or_default().to_owned(),
         View::List(columns) => list(columns, answer, look),
+        View::Job => joined([Some(record(answer)), job::outlook(answer).filter(|_| look.hints)]),
+        View::NewTeam => joined([Some(record(answer)), look.hints.then(|| next_of_team(answer))]),
         View::Status => joined([
             Some(record(answer)),
             titled("Worst endpoints", "worst_endpoints", &WORST),
@@ -245,6 +253,16 @@ fn titled_steps(title: &str, check: &Value, look: Look) -> Option<String> {
     check["steps"].as_array().map(|steps| format!("{title}\n{}", table(steps, &STEPS, look)))
 }
 
+/// What follows the creation of a team: its customer needs its keys.
+fn next_of_team(answer: &Value) -> String {
+    let team = argument(answer["team_id"].as_str().unwrap_or_default());
+    format!(
+        "It has keys of each kind already, for live and for test callbacks. The customer needs some of them:\n  \
+         callbackd keys list --team {team}\n  callbackd keys reveal KEY --team {team}\n\
+         Keys that the customer has already are taken over by callbackd keys create --from-file."
+    )
+}
+
 /// How a check went, and with which keys: a receiver that holds only keys of the other mode refuses the callback.
 fn verdict(answer: &Value) -> String {
     let mode = answer["mode"].as_str().unwrap_or_default();
@@ -288,6 +306,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_new_team_is_told_of_its_keys_unless_hints_are_not_wanted() {
+        let answer = json!({ "team_id": "team_acme", "name": "Acme" });
+        let told = |hints: bool| shown(&View::NewTeam, &answer, Look { hints, ..Look::default() });
+        assert!(told(true).contains("\n  callbackd keys list --team team_acme\n"), "{}", told(true));
+        assert_eq!(told(false), "team_id  team_acme\nname     Acme");
+    }
 
     #[test]
     fn a_count_that_ended_at_its_bound_says_that_there_are_more() {
