@@ -188,7 +188,7 @@ pub(in crate::cli) struct ResendArgs {
     /// At most so many callbacks a second. Without it, as many as there is room for.
     #[arg(long, value_name = "N", value_parser = whole_number::<u32>, conflicts_with = "id", help_heading = "How")]
     pub(in crate::cli) rate: Option<u32>,
-    /// Only count the callbacks that match.
+    /// Only count the callbacks that match. If is_all is no, the time for counting was too short, and there are more.
     #[arg(long, conflicts_with_all = ["id", "wait"], help_heading = "How")]
     pub(in crate::cli) dry_run: bool,
     /// Do not ask, however many callbacks match.
