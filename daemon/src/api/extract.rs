@@ -149,15 +149,12 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Place<T
 
 /// Reads a time, RFC 3339. A date alone, as in `2026-11-24`, is its midnight in UTC.
 pub(super) fn time(text: &str) -> Result<Timestamp, Problem> {
-    let is_date = text.len() == "2026-11-24".len() && !text.contains(['T', 't', ':']);
-    let parsed = if is_date { format!("{text}T00:00:00Z").parse() } else { text.parse::<jiff::Timestamp>() };
-    let parsed = parsed.map_err(|_| {
+    Timestamp::parse(text).ok_or_else(|| {
         let shown = printable(text.as_bytes(), 64);
         let sentence =
             "is not a time; write for example \"2026-11-24T12:00:00Z\", or \"2026-11-24\" for midnight in UTC";
         Problem::invalid(format!("{shown:?} {sentence}"))
-    })?;
-    Ok(Timestamp::from_millis(parsed.as_millisecond()))
+    })
 }
 
 /// Reads a time that may be left out.

@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use scale_callback_serve::bind::remedy;
 use scale_callback_serve::tls::ServerTls;
@@ -12,6 +13,7 @@ use crate::base::clock::{Clock as _, SystemClock};
 use crate::base::finding::Finding;
 use crate::config::{Config, Layers};
 use crate::keyring::Keyring;
+use crate::model::retry::{self, RetryPolicy};
 use crate::store::admin::KeyRow;
 use crate::store::tools;
 use crate::{intake, net, publish};
@@ -23,6 +25,7 @@ pub async fn check(layers: &Layers, config: &Config) -> Vec<Finding> {
         None => Finding::ok("configuration", "it can be read"),
         Some(why) => Finding::warning("configuration", why, "use --config FILE or the variable CALLBACKD_CONFIG"),
     }];
+    found.push(Finding::ok("retries", schedule(&config.retry)));
     found.extend(weaknesses::exposed_files(config));
     found.extend(kafka(config).await);
     let looked = tools::check(&config.store, now).await;
@@ -35,6 +38,43 @@ pub async fn check(layers: &Layers, config: &Config) -> Vec<Finding> {
         found.extend(listeners(config));
     }
     found
+}
+
+/// What the settings of the section retry make of a callback that always fails. Equal waits are written once, with their number.
+fn schedule(policy: &RetryPolicy) -> String {
+    let waits = retry::waits(policy);
+    let mut written: Vec<(String, usize)> = Vec::new();
+    for wait in &waits {
+        let text = for_people(*wait);
+        match written.last_mut() {
+            Some((last, times)) if *last == text => *times += 1,
+            _ => written.push((text, 1)),
+        }
+    }
+    let written =
+        written.into_iter().map(|(text, times)| if times == 1 { text } else { format!("{times} times {text}") });
+    match waits.len() {
+        0 => "none: a callback has one attempt".to_owned(),
+        count => format!(
+            "after {}: at most {} attempts, within {}; each wait is up to {:.0} % shorter, at random",
+            written.collect::<Vec<_>>().join(", "),
+            count + 1,
+            for_people(policy.horizon),
+            retry::JITTER * 100.0
+        ),
+    }
+}
+
+/// A time in its two largest units.
+fn for_people(time: Duration) -> String {
+    let seconds = time.as_secs();
+    if seconds < 10 {
+        return format!("{} s", time.as_secs_f64());
+    }
+    let (hours, minutes, rest) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    let units = if hours > 0 { [(hours, "h"), (minutes, "min")] } else { [(minutes, "min"), (rest, "s")] };
+    let given = units.iter().filter(|(number, _)| *number > 0).map(|(number, unit)| format!("{number} {unit}"));
+    given.collect::<Vec<_>>().join(" ")
 }
 
 async fn kafka(config: &Config) -> Vec<Finding> {
@@ -116,5 +156,32 @@ fn socket(path: &Path) -> Finding {
             Finding::failed(what, format!("a program listens at {}", path.display()), fix)
         }
         _ => Finding::ok(what, format!("{} is free", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schedule_of_retries_is_told_in_one_line() {
+        assert_eq!(
+            schedule(&RetryPolicy::default()),
+            "after 5 s, 10 s, 20 s, 40 s, 1 min 20 s, 2 min 40 s, 5 min 20 s, 10 min 40 s, 21 min 20 s, 42 min 40 s, 1 h 25 min, \
+             9 times 2 h 21 min: at most 21 attempts, within 24 h; each wait is up to 10 % shorter, at random"
+        );
+        let short = RetryPolicy {
+            first: Duration::from_millis(1_500),
+            doublings: 4,
+            retries: 4,
+            horizon: Duration::from_secs(12),
+            ..RetryPolicy::default()
+        };
+        assert_eq!(
+            schedule(&short),
+            "after 1.5 s, 3 s, 6 s, 1.5 s: at most 5 attempts, within 12 s; each wait is up to 10 % shorter, at random"
+        );
+        let none = RetryPolicy { retries: 0, ..RetryPolicy::default() };
+        assert_eq!(schedule(&none), "none: a callback has one attempt");
     }
 }

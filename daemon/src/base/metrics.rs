@@ -84,7 +84,8 @@ metrics! { labels:
     pending: IntGauge = gauge("Callbacks in the store that have not ended.");
     /// Registered by nobody: it is shown only while something is due.
     oldest_due_timestamp_seconds: Gauge = unregistered(
-        "Unix time at which the oldest due callback became due; absent when nothing is due.");
+        "Unix time at which the callback that has been due for the longest time became due; absent while nothing is due, \
+         though retries may be planned.");
     in_flight: IntGauge = gauge("Attempts under way.");
     unsettled: IntGauge = gauge("Attempts that began and whose end is not in the store yet.");
     outbox_messages: IntGauge = gauge("Messages about outcomes and dead letters that wait to be published.");
@@ -98,10 +99,13 @@ metrics! { labels:
         "1 while /readyz answers 200: the store answers, intake runs, no partition waits for an \
          operator, and the daemon is not stopping.");
     partitions: IntGauge = gauge("Partitions that are assigned to this instance. With none, nothing is read.");
-    endpoints: IntGaugeVec =
-        gauges("Endpoints in use lately, by state.", "state", &labels.endpoint_states);
+    endpoints: IntGaugeVec = gauges(
+        "Endpoints, by state. The states overlap, so they have no sum: one that was used lately is active or limited, and \
+         counts as failing as well while it fails, and as paused while it is paused by itself.",
+        "state", &labels.endpoint_states);
     endpoint_failing_seconds: GaugeVec = real_vec(
-        "Since how long an endpoint fails: the 20 that fail for the longest time, and none that does not fail.",
+        "Since how long an endpoint fails: the 20 that fail for the longest time, and none that does not fail. The teams of \
+         an endpoint share its series, which has the longest time.",
         "endpoint");
     api_requests_total: IntCounterVec = counters(
         "Requests to /admin/v1: answered (ok), refused because of the request (refused), or not \

@@ -25,27 +25,61 @@ pub struct Content<'c> {
     pub body: Bytes,
 }
 
+/// The values of a request's headers: as they are sent, or as they are shown afterwards. Both are made by [`Headers::named`], so a header that
+/// is sent is shown as well.
+pub struct Headers<V> {
+    /// It is always sent. It can't be shown if the URL is not known any more.
+    pub host: Option<V>,
+    pub user_agent: V,
+    pub id: V,
+    pub timestamp: V,
+    pub signature: V,
+    pub auth: Option<V>,
+    pub attempt: V,
+    pub authorization: Option<V>,
+}
+
+impl<V> Headers<V> {
+    /// The headers with their names, in the order in which they are sent. `fixed` makes the values that are the same in each request. Behind
+    /// these headers, the connection writes the length of the body.
+    pub fn named(self, fixed: fn(&'static str) -> V) -> impl Iterator<Item = (HeaderName, V)> {
+        let headers = [
+            (HOST, self.host),
+            // Firewalls take a request without it for an attack.
+            (ACCEPT, Some(fixed("*/*"))),
+            (USER_AGENT, Some(self.user_agent)),
+            (CONTENT_TYPE, Some(fixed("application/json"))),
+            (ID, Some(self.id)),
+            (TIMESTAMP, Some(self.timestamp)),
+            (SIGNATURE, Some(self.signature)),
+            (AUTH, self.auth),
+            (ATTEMPT, Some(self.attempt)),
+            (AUTHORIZATION, self.authorization),
+        ];
+        headers.into_iter().filter_map(|(name, value)| Some((name, value?)))
+    }
+}
+
 /// Signs the content for the attempt that begins now. The bytes that are signed are the bytes that are sent.
 pub fn sign(resolved: Resolved, content: Content<'_>, user_agent: &HeaderValue) -> Outgoing {
     let signer = resolved.entry.signer(resolved.mode, resolved.form).expect("resolve found a signer");
     resolved.entry.note_use(resolved.mode, resolved.form, content.at);
     let signed = signer.sign(content.id, content.at.unix_seconds(), &content.body);
+    let authorization = resolved.target.authorization.as_ref();
+    let values = Headers {
+        host: Some(visible(&resolved.target.origin.authority())),
+        user_agent: user_agent.clone(),
+        id: visible(content.id),
+        timestamp: visible(&signed.timestamp),
+        // For some minutes, a signature lets anyone who has the body send it again.
+        signature: secret(&signed.signature),
+        auth: signed.auth.as_deref().map(secret),
+        attempt: HeaderValue::from(content.attempt),
+        authorization: authorization.map(|value| secret(value.expose_secret())),
+    };
     let mut headers = HeaderMap::with_capacity(12);
-    headers.insert(HOST, visible(&resolved.target.origin.authority()));
-    // Firewalls take a request without it for an attack.
-    headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
-    headers.insert(USER_AGENT, user_agent.clone());
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(ID, visible(content.id));
-    headers.insert(TIMESTAMP, visible(&signed.timestamp));
-    // For some minutes, a signature lets anyone who has the body send it again.
-    headers.insert(SIGNATURE, secret(&signed.signature));
-    if let Some(auth) = &signed.auth {
-        headers.insert(AUTH, secret(auth));
-    }
-    headers.insert(ATTEMPT, HeaderValue::from(content.attempt));
-    if let Some(authorization) = &resolved.target.authorization {
-        headers.insert(AUTHORIZATION, secret(authorization.expose_secret()));
+    for (name, value) in values.named(HeaderValue::from_static) {
+        headers.insert(name, value);
     }
     Outgoing { team: Arc::clone(&resolved.entry.team.id), target: resolved.target, headers, body: content.body }
 }

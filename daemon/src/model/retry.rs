@@ -121,6 +121,9 @@ impl Next {
 /// How long a callback waits whose horizon has passed by a clock that may be wrong.
 const UNTRUSTED_WAIT: Duration = Duration::from_secs(900);
 
+/// The part of a wait by which jitter makes it shorter at most, so that callbacks that failed together are not retried together.
+pub const JITTER: f64 = 0.1;
+
 /// Decides what follows the attempt that ended `now`; `jitter` lies in [0, 1].
 pub fn next(report: &Report, progress: &Progress, policy: &RetryPolicy, now: Timestamp, jitter: f64) -> Next {
     let since = progress.since.unwrap_or(report.begun_at);
@@ -143,10 +146,25 @@ pub fn next(report: &Report, progress: &Progress, policy: &RetryPolicy, now: Tim
         let due = now.plus(UNTRUSTED_WAIT);
         return if report.clock_is_trusted { ended_by(report.outcome) } else { Next::Retry { due, since, horizon } };
     }
-    let wait = scheduled(retry, policy, horizon.since(now)).mul_f64(1.0 - 0.1 * jitter.clamp(0.0, 1.0));
+    let wait = scheduled(retry, policy, horizon.since(now)).mul_f64(1.0 - JITTER * jitter.clamp(0.0, 1.0));
     let asked = report.retry_after.unwrap_or_default();
     let due = now.plus(wait.max(asked)).min(horizon);
     Next::Retry { due, since, horizon }
+}
+
+/// The waits that [`next`] plans for a callback of which each attempt fails at once, without jitter.
+pub fn waits(policy: &RetryPolicy) -> Vec<Duration> {
+    let begun_at = Timestamp::default();
+    let report =
+        Report { outcome: Outcome::ServerError, hopeless: false, begun_at, retry_after: None, clock_is_trusted: true };
+    let (mut progress, mut now, mut waits) = (Progress::default(), begun_at, Vec::new());
+    while let Next::Retry { due, since, horizon } = next(&report, &progress, policy, now, 0.0) {
+        waits.push(due.since(now));
+        let tries = progress.tries.saturating_add(1);
+        progress = Progress { since: Some(since), horizon: Some(horizon), tries, attempts: tries };
+        now = due;
+    }
+    waits
 }
 
 /// The wait before retry number `retry`, with `left` until the horizon.
@@ -257,6 +275,27 @@ mod tests {
     fn a_short_horizon_cuts_the_schedule() {
         let policy = RetryPolicy { horizon: Duration::from_secs(20), ..RetryPolicy::default() };
         assert_eq!(life(&policy, 0.0).0, [0.0, 5.0, 15.0, 20.0]);
+        assert_eq!(waits(&policy), [5, 10, 5].map(Duration::from_secs));
+    }
+
+    #[test]
+    fn the_waits_are_those_of_a_life_without_jitter() {
+        for policy in [
+            RetryPolicy::default(),
+            RetryPolicy { retries: 0, ..RetryPolicy::default() },
+            RetryPolicy { retries: RetryPolicy::MOST_RETRIES, doublings: 3, ..RetryPolicy::default() },
+            RetryPolicy { first: Duration::ZERO, ..RetryPolicy::default() },
+            RetryPolicy { first: Duration::from_secs(1 << 40), ..RetryPolicy::default() },
+        ] {
+            let (attempts, end) = life(&policy, 0.0);
+            let mut at = Duration::ZERO;
+            let due = waits(&policy).into_iter().map(|wait| {
+                at += wait;
+                at.as_millis() as f64 / 1000.0
+            });
+            assert_eq!(due.collect::<Vec<_>>(), attempts[1..], "{policy:?}");
+            assert_eq!(end, Next::Exhausted);
+        }
     }
 
     #[test]

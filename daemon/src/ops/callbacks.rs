@@ -6,9 +6,10 @@ use bytes::Bytes;
 use scale_callback_serve::text::printable;
 
 use super::dead_letters::LetterReport;
+use super::delivering::{Delivering, Sent};
 use super::names::{check_range, malformed};
 use super::policy::{self, Operation};
-use super::requests::{Sent, SentRequest};
+use super::requests::SentRequest;
 use super::{Inner, OpsError, Session};
 use crate::base::clock::Timestamp;
 use crate::flight::FirstTry;
@@ -55,7 +56,9 @@ pub struct AttemptReport {
 pub struct AttemptsReport {
     pub callback: CallbackReport,
     pub attempts: Vec<AttemptReport>,
-    /// The request of the attempt that delivered the callback: that attempt has no row.
+    /// The attempt that delivered the callback, which has no row.
+    pub delivered_by: Option<Delivering>,
+    /// Its request.
     pub delivery: Option<SentRequest>,
 }
 
@@ -108,8 +111,10 @@ impl Session {
         let callback = self.own_callback(id).await?;
         let rows = self.parts().reads.attempts(callback.id).await?;
         let mut sent: Vec<_> = rows.iter().map(Sent::of).collect();
-        let delivery = callback.rows.settled.as_ref().and_then(|settled| Sent::delivery(settled, &rows));
+        let delivery = Sent::delivery(&callback.rows, &rows);
         sent.extend(delivery);
+        let settled = callback.rows.settled.as_ref();
+        let delivered_by = settled.zip(delivery).map(|(settled, sent)| Delivering::new(settled, sent));
         let requests = self.requests(callback.id, &callback.rows, &sent).await?;
         let all = policy::sees_urls(&self.caller);
         let report = |row: NumberedAttempt| AttemptReport {
@@ -120,7 +125,7 @@ impl Session {
         };
         let (attempts, delivery) =
             (rows.into_iter().map(report).collect(), delivery.and_then(|sent| requests.of(sent)));
-        Ok(AttemptsReport { callback, attempts, delivery })
+        Ok(AttemptsReport { callback, attempts, delivered_by, delivery })
     }
 
     /// The body of a callback, byte for byte as it is sent. It is kept while the callback is pending, and afterwards as

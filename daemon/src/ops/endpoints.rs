@@ -48,8 +48,10 @@ pub struct Endpoint {
     pub in_flight: usize,
     /// Callbacks in memory that wait for a slot.
     pub waiting: usize,
-    /// Callbacks in the store that are not under way, counted up to a bound.
+    /// Callbacks in the store that are not under way, each queue counted up to a bound.
     pub pending: u64,
+    /// False if there are more, because the count of a queue ended at the bound.
+    pub pending_is_all: bool,
     pub oldest_due: Option<Timestamp>,
     pub parked_bytes: u64,
     pub recent: RecentOutcomes,
@@ -68,6 +70,12 @@ impl Endpoint {
     /// How many attempts in a row have failed.
     pub fn failures(&self) -> u32 {
         self.queued.map_or(self.recent.failures, |(_, tries)| tries)
+    }
+
+    /// Adds what was counted of a queue: one callback more than `bound`, if there are as many.
+    fn add_counted(&mut self, counted: u64, bound: usize) {
+        self.pending = self.pending.saturating_add(counted.min(bound as u64));
+        self.pending_is_all &= counted <= bound as u64;
     }
 
     /// Team and origin, by which endpoints are ordered.
@@ -132,12 +140,12 @@ impl Session {
         let origin = super::teams::origin(origin)?;
         let targets = self.inner.queues_of(Some(team), &origin.to_string()).await?;
         let these = targets.into_iter().map(|queue| (team.to_owned(), queue.target)).collect();
-        let ask = QueueAsk { which: Queues::These(these), count_upto: COUNT_ALONE };
+        let ask = QueueAsk { which: Queues::These(these), count_upto: COUNT_ALONE + 1 };
         let queues = self.parts().reads.queues(ask).await?;
         let mut lanes = self.parts().lanes.snapshot();
         lanes.retain(|lane| *team == *lane.key.team && lane.key.origin.as_ref() == Some(&origin));
-        let found = self.inner.joined(lanes, queues).await?.into_iter().find(|endpoint| endpoint.origin == origin);
-        found.ok_or_else(|| {
+        let joined = self.inner.joined(lanes, queues, COUNT_ALONE).await?;
+        joined.into_iter().find(|endpoint| endpoint.origin == origin).ok_or_else(|| {
             OpsError::NotFound(format!("that team has no endpoint {origin} in use lately or with pending callbacks"))
         })
     }
@@ -196,7 +204,7 @@ impl Inner {
                 lanes.retain(|lane| *lane.key.team < *last);
             }
         }
-        let mut docs = self.joined(lanes, queues).await?;
+        let mut docs = self.joined(lanes, queues, 0).await?;
         docs.sort_by_cached_key(Endpoint::name);
         Ok(Endpoints { docs, more })
     }
@@ -220,6 +228,7 @@ impl Inner {
             failing.retain(|endpoint| endpoint.failures() > 0);
             failing.sort_by_key(|endpoint| std::cmp::Reverse(endpoint.failures()));
             failing.truncate(at_most);
+            self.count(&mut failing).await?;
             return Ok(failing);
         }
         let mut these = Vec::new();
@@ -227,7 +236,7 @@ impl Inner {
             let targets = self.queues_of(Some(&endpoint.team), &endpoint.origin.to_string()).await?;
             these.extend(targets.into_iter().map(|queue| (endpoint.team.to_string(), queue.target)));
         }
-        let ask = QueueAsk { which: Queues::These(these), count_upto: COUNT_IN_LIST };
+        let ask = QueueAsk { which: Queues::These(these), count_upto: COUNT_IN_LIST + 1 };
         let queues = self.parts.reads.queues(ask).await?;
         let is_worst = |key: &Key| worst.iter().position(|of| of.team == key.0 && of.origin == key.1);
         let mut lanes = self.parts.lanes.snapshot();
@@ -235,7 +244,7 @@ impl Inner {
             let key = lane.key.origin.clone().map(|origin| (Arc::clone(&lane.key.team), origin));
             key.is_some_and(|key| is_worst(&key).is_some())
         });
-        let mut failing = self.joined(lanes, queues).await?;
+        let mut failing = self.joined(lanes, queues, COUNT_IN_LIST).await?;
         for endpoint in &worst {
             if !failing.iter().any(|known| known.team == endpoint.team && known.origin == endpoint.origin) {
                 failing.push(self.blank(&(Arc::clone(&endpoint.team), endpoint.origin.clone())));
@@ -252,13 +261,14 @@ impl Inner {
         if these.is_empty() {
             return Ok(());
         }
-        let ask = QueueAsk { which: Queues::These(these), count_upto: COUNT_IN_LIST };
+        let ask = QueueAsk { which: Queues::These(these), count_upto: COUNT_IN_LIST + 1 };
         let counted = self.parts.reads.queues(ask).await?;
         for endpoint in endpoints {
-            let own = counted
-                .iter()
-                .filter(|row| endpoint.queues.iter().any(|(team, target)| *team == row.team && *target == row.target));
-            endpoint.pending = own.map(|row| row.pending).sum();
+            let is_own = |row: &&QueueRow| {
+                endpoint.queues.iter().any(|(team, target)| *team == row.team && *target == row.target)
+            };
+            let own: Vec<_> = counted.iter().filter(is_own).map(|row| row.pending).collect();
+            own.into_iter().for_each(|counted| endpoint.add_counted(counted, COUNT_IN_LIST));
         }
         Ok(())
     }
@@ -297,8 +307,13 @@ impl Inner {
         }
     }
 
-    /// Joins lanes and queues by endpoint.
-    async fn joined(&self, lanes: Vec<LaneSnapshot>, queues: Vec<QueueRow>) -> Result<Vec<Endpoint>, OpsError> {
+    /// Joins lanes and queues by endpoint. The queues were counted up to `bound`, and one callback more.
+    async fn joined(
+        &self,
+        lanes: Vec<LaneSnapshot>,
+        queues: Vec<QueueRow>,
+        bound: usize,
+    ) -> Result<Vec<Endpoint>, OpsError> {
         let mut endpoints: BTreeMap<Key, Endpoint> = BTreeMap::new();
         for lane in lanes {
             let Some(origin) = lane.key.origin.clone() else { continue };
@@ -315,7 +330,7 @@ impl Inner {
             let Some(origin) = self.origin_of(&queue).await? else { continue };
             let key = (Arc::from(queue.team.as_str()), origin);
             let endpoint = endpoints.entry(key.clone()).or_insert_with(|| self.blank(&key));
-            endpoint.pending = endpoint.pending.saturating_add(queue.pending);
+            endpoint.add_counted(queue.pending, bound);
             endpoint.parked_bytes = endpoint.parked_bytes.saturating_add(queue.parked_bytes);
             endpoint.oldest_due = match (endpoint.oldest_due, queue.oldest_due) {
                 (Some(a), Some(b)) => Some(a.min(b)),
@@ -347,6 +362,7 @@ impl Inner {
             in_flight: 0,
             waiting: 0,
             pending: 0,
+            pending_is_all: true,
             oldest_due: None,
             parked_bytes: 0,
             recent,

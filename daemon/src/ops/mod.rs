@@ -14,6 +14,7 @@ pub mod checks;
 pub mod clock;
 pub mod dead_letters;
 mod deletion;
+pub mod delivering;
 pub mod endpoints;
 mod error;
 mod impact;

@@ -1,22 +1,26 @@
 //! The request of an attempt, rebuilt from the settings that it was sent with. No secret is in it: signatures and keys are
 //! masked.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use scale_callback_auth::header;
+use http::header::CONTENT_LENGTH;
 
+use super::delivering::{Rounds, Sent};
 use super::{OpsError, Session, policy};
 use crate::base::clock::Timestamp;
+use crate::deliver::sign::Headers;
 use crate::model::attempt::SentWithId;
 use crate::model::callback::CallbackId;
 use crate::model::sent_with::SentWith;
-use crate::model::settlement::{Ended, NumberedAttempt, Rows, Settled};
+use crate::model::settlement::Rows;
 use crate::model::team::AuthForm;
 use crate::net::target::{Target, without_userinfo};
 use crate::store::admin::KeyRow;
 
 /// In the place of what is not shown.
 const MASKED: &str = "[masked]";
+/// In the place of a time that the store does not keep.
+const NOT_RECORDED: &str = "[not recorded]";
 
 /// What was sent, as far as it is known and its caller may see it.
 #[derive(Debug)]
@@ -28,34 +32,8 @@ pub struct SentRequest {
     pub form: AuthForm,
     pub signing_keys: Vec<String>,
     pub auth_keys: Vec<String>,
-    pub headers: Vec<(&'static str, String)>,
-}
-
-/// An attempt of which the request is asked for.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Sent {
-    pub(super) with: Option<SentWithId>,
-    pub(super) number: u32,
-    pub(super) round: u32,
-    pub(super) begun_at: Option<Timestamp>,
-}
-
-impl Sent {
-    pub(super) fn of(row: &NumberedAttempt) -> Self {
-        let begun_at = Some(row.attempt.begun_at);
-        Self { with: row.attempt.sent_with, number: row.n, round: row.round, begun_at }
-    }
-
-    /// The attempt that delivered the callback, which has no row. When it began is known if it was the only one.
-    pub(super) fn delivery(settled: &Settled, rows: &[NumberedAttempt]) -> Option<Self> {
-        if settled.ended != Ended::Delivered {
-            return None;
-        }
-        let numbers: HashSet<_> = rows.iter().map(|row| row.n).collect();
-        let number = (1..=settled.attempts).rev().find(|number| !numbers.contains(number))?;
-        let begun_at = (settled.attempts == 1).then_some(settled.first_at);
-        Some(Self { with: settled.sent_with, number, round: settled.round, begun_at })
-    }
+    /// As HTTP/1.1 sends them.
+    pub headers: Vec<(String, String)>,
 }
 
 /// What the requests of one callback are rebuilt from.
@@ -65,6 +43,9 @@ pub(super) struct Requests<'r> {
     settings: HashMap<SentWithId, SentWith>,
     /// The ends of the team's keys, by the keys' ids.
     ends: HashMap<String, String>,
+    user_agent: String,
+    /// The length of the body; `None` if the store does not have it.
+    length: Option<usize>,
     sees_urls: bool,
 }
 
@@ -81,15 +62,17 @@ impl Session {
         ids.dedup();
         let admin = &self.parts().admin;
         let settings = if ids.is_empty() { Vec::new() } else { admin.sent_with(ids).await? };
-        let keys = match settings.first() {
-            Some(any) => admin.keys(&any.team).await?,
-            None => Vec::new(),
+        let (keys, body) = match settings.first() {
+            Some(any) => (admin.keys(&any.team).await?, self.parts().reads.body(id).await?),
+            None => (Vec::new(), None),
         };
         Ok(Requests {
             id,
             rows,
             settings: settings.into_iter().map(|settings| (settings.id(), settings)).collect(),
             ends: keys.into_iter().map(|KeyRow { id, last4, .. }| (id, last4)).collect(),
+            user_agent: self.parts().engine.user_agent.to_str().unwrap_or_default().to_owned(),
+            length: body.map(|body| body.len()),
             sees_urls: policy::sees_urls(&self.caller),
         })
     }
@@ -120,33 +103,35 @@ impl Requests<'_> {
         Target::parse(url).ok().map(|target| target.origin.to_string())
     }
 
-    fn headers(&self, settings: &SentWith, sent: Sent, url: Option<&str>) -> Vec<(&'static str, String)> {
-        let seconds = sent.begun_at.map_or_else(|| MASKED.to_owned(), |at| at.unix_seconds().to_string());
-        let mut headers = Vec::with_capacity(8);
+    fn headers(&self, settings: &SentWith, sent: Sent, url: Option<&str>) -> Vec<(String, String)> {
+        let seconds = sent.begun_at.map_or_else(|| NOT_RECORDED.to_owned(), |at| at.unix_seconds().to_string());
         let target = url.and_then(|url| Target::parse(url).ok());
-        headers.extend(target.as_ref().map(|target| ("host", target.origin.authority())));
-        headers.push(("content-type", "application/json".to_owned()));
-        headers.push((header::ID, self.webhook_id(sent.round)));
-        headers.push((header::TIMESTAMP, seconds.clone()));
         let signatures = settings.signing_keys.iter().map(|_| format!("v1,{MASKED}")).collect::<Vec<_>>();
-        headers.push((header::SIGNATURE, signatures.join(" ")));
-        headers.push((header::AUTH, self.auth(settings, &seconds)));
-        headers.push((header::ATTEMPT, sent.number.to_string()));
-        if target.is_some_and(|target| target.authorization.is_some()) {
-            headers.push(("authorization", MASKED.to_owned()));
-        }
-        headers
+        let values = Headers {
+            host: target.as_ref().map(|target| target.origin.authority()),
+            user_agent: self.user_agent.clone(),
+            id: self.webhook_id(sent.rounds),
+            signature: signatures.join(" "),
+            auth: Some(self.auth(settings, &seconds)),
+            timestamp: seconds,
+            attempt: sent.number.to_string(),
+            authorization: target.and_then(|target| target.authorization).map(|_| MASKED.to_owned()),
+        };
+        let length = self.length.map(|length| (CONTENT_LENGTH, length.to_string()));
+        let headers = values.named(str::to_owned).chain(length);
+        headers.map(|(name, value)| (name.as_str().to_owned(), value)).collect()
     }
 
     /// An open round says whether it has an id of its own. Of one that is over it is not known.
-    fn webhook_id(&self, round: u32) -> String {
-        let id = self.id;
-        let open = self.rows.pending.as_ref().filter(|pending| pending.round == round);
+    fn webhook_id(&self, rounds: Rounds) -> String {
+        let (id, Rounds { first, last }) = (self.id, rounds);
+        let open = self.rows.pending.as_ref().filter(|pending| rounds == Rounds::one(pending.round));
         match open.map(|pending| pending.new_id) {
-            _ if round == 0 => id.to_string(),
-            Some(true) => format!("{id}_r{round}"),
+            _ if last == 0 => id.to_string(),
+            Some(true) => format!("{id}_r{last}"),
             Some(false) => id.to_string(),
-            None => format!("{id}, or {id}_r{round} if it was sent again under a new id"),
+            None if first == last => format!("{id}, or {id}_r{last} if this round had an id of its own"),
+            None => format!("{id}, or {id}_rN with N from {first} to {last} if its round had an id of its own"),
         }
     }
 

@@ -160,7 +160,7 @@ fn same_for_all_runs(text: &str, folder: &Path) -> String {
         (r"(?m)^last4( +)\S+$", "last4${1}LAST"),
         (r"\b(uid|user):? ?\d+\b", "uid:N"),
         (r"[0-9.]+ GiB free, \d+ %", "N GiB free, N %"),
-        (r"callbackd \d+\.\d+\.\d+", "callbackd VERSION"),
+        (r"callbackd([ /])\d+\.\d+\.\d+", "callbackd${1}VERSION"),
         (r"(?m)^(version|file_bytes)( +)\S+$", "${1}${2}N"),
         (r"\bk[0-9a-f]{8}\b", "kID"),
         (r"(?m)(yes|no)  +-$", "${1}  TIME"),
@@ -267,7 +267,13 @@ async fn a_list_streams_all_its_pages_and_an_export_never_overwrites() {
     assert_eq!(lines(&furnished.run("--jsonl callbacks list --limit 2")), 2);
     assert_eq!(lines(&furnished.run("--jsonl audit list")), lines(&furnished.run("--jsonl audit list --limit 1000")));
     assert_eq!(furnished.run("--jsonl status").status.code(), Some(2), "no list");
-    assert!(furnished.run("callbacks export --output all.jsonl").status.success());
+    let exported = furnished.run("callbacks export --output all.jsonl");
+    assert!(exported.status.success() && exported.stdout.is_empty());
+    assert_eq!(String::from_utf8_lossy(&exported.stderr), "3 callbacks were written to all.jsonl\n");
+    let quiet = furnished.run("callbacks export --quiet --format csv --output quiet.csv");
+    assert!(quiet.status.success() && quiet.stderr.is_empty());
+    let table = std::fs::read_to_string(furnished.process.folder.path().join("quiet.csv")).unwrap();
+    assert_eq!((table.matches("\r\n").count(), table.matches('\n').count()), (4, 4), "RFC 4180: {table}");
     assert_eq!(furnished.run("callbacks export --output all.jsonl").status.code(), Some(1), "never overwritten");
     let csv = furnished.run("callbacks export --format csv");
     let csv = String::from_utf8_lossy(&csv.stdout).into_owned();

@@ -151,6 +151,30 @@ async fn a_paused_endpoint_holds_its_own_and_the_default_url_that_leads_to_it() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_endpoints_counts_up_to_a_thousand_and_says_that_there_are_more() {
+    let harness = Harness::start().await;
+    let held = harness.accepting().await;
+    let (session, origin) = (harness.session(), format!("http://{}", held.address));
+    session.pause_endpoint(TEAM, &origin, String::new()).await.unwrap();
+    let produce = |n: usize| harness.produce(&Event::new(&format!("held-{n}")).to(held.url("/callbacks")));
+    let until_pending = async |wanted: u64| {
+        harness.until("all wait", async || (session.status().await.ok()?.pending == wanted).then_some(())).await;
+    };
+    let listed = async || {
+        let endpoint = session.endpoints(EndpointFilter::default(), None, 10).await.unwrap().docs.pop().unwrap();
+        (endpoint.pending, endpoint.pending_is_all)
+    };
+    (0..1_000).for_each(produce);
+    until_pending(1_000).await;
+    assert_eq!(listed().await, (1_000, true));
+    produce(1_000);
+    until_pending(1_001).await;
+    assert_eq!(listed().await, (1_000, false));
+    let alone = session.endpoint(TEAM, &origin).await.unwrap();
+    assert_eq!((alone.pending, alone.pending_is_all), (1_001, true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_team_ends_in_steps_and_its_history_stays() {
     let harness = Harness::with(&[("RETRY__FIRST", "1h")]).await;
     let (recorder, status) = receiver(&harness, 503).await;

@@ -1,5 +1,6 @@
 //! What was sent is shown after the settings have changed: the URL, the form and the keys of each request.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -8,6 +9,7 @@ use callbackd::model::team::{AuthForm, KeyKind, KeyState, Mode};
 use callbackd::ops::Caller;
 use callbackd::ops::requests::SentRequest;
 use callbackd::ops::teams::TeamChange;
+use callbackd::store::resends::ResendForm;
 use scale_callback::receiver::Reply;
 
 use crate::harness::{Event, Harness, TEAM};
@@ -113,4 +115,53 @@ async fn what_was_sent_is_shown_after_the_settings_have_changed() {
     let reader = Caller::operator("reader", "reader", Rights::READ);
     let report = harness.app().ops.as_caller(&reader).attempts(&id).await.unwrap();
     assert_eq!(report.delivery.unwrap().url, Some(format!("http://{}", recorder.address)));
+}
+
+/// Whether a value that is shown can be that of a header that was sent.
+fn can_be(shown: &str, sent: &str) -> bool {
+    match shown.split_once("[masked]") {
+        Some((before, behind)) => sent.starts_with(before) && sent.ends_with(behind) && sent.len() > shown.len() - 8,
+        None => shown == sent,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_headers_that_are_shown_are_those_that_a_receiver_saw() {
+    let settings =
+        [("STORE__BODIES", "all"), ("RETRY__RETRIES", "0"), ("DELIVER__CONTACT", "(+https://platform.example)")];
+    let harness = Harness::with(&settings).await;
+    let status = AtomicU16::new(503);
+    let rule = move |_: &_, _| Reply::status(status.swap(204, Ordering::SeqCst));
+    let recorder = harness.recorder(Arc::new(rule)).await;
+    default_url(&harness, &recorder.url("/callbacks").replace("http://", "http://us:pass-word@")).await;
+    harness.produce(&Event::new("task-seen"));
+    let (id, ..) = harness.ended("task-seen").await;
+    let (session, id) = (harness.session(), id.to_string());
+    session.resend_callback(&id, ResendForm { new_id: true, ..ResendForm::default() }).await.unwrap();
+    let (attempts, delivery) = requests(&harness, &id).await;
+    let delivered_by = session.attempts(&id).await.unwrap().delivered_by.unwrap();
+    assert_eq!((delivered_by.number, delivered_by.round, delivered_by.status), (2, 1, Some(204)));
+    let requests = [attempts[0].as_ref().unwrap(), delivery.as_ref().unwrap()];
+    let receipts = recorder.receipts();
+    assert_eq!((attempts.len(), receipts.len()), (1, 2));
+    for (request, receipt) in requests.into_iter().zip(&receipts) {
+        let shown: BTreeSet<_> = request.headers.iter().map(|(name, _)| name.as_str()).collect();
+        let seen: BTreeSet<_> = receipt.headers.keys().map(http::HeaderName::as_str).collect();
+        assert_eq!(shown, seen);
+        for (name, value) in &request.headers {
+            let sent = receipt.headers[name.as_str()].to_str().unwrap();
+            // Of the delivery, the store keeps neither the begin nor whether its round had an id of its own.
+            let is_known = match (name.as_str(), receipt.status) {
+                ("webhook-id", 204) => {
+                    sent == format!("{id}_r1")
+                        && *value == format!("{id}, or {sent} if this round had an id of its own")
+                }
+                ("webhook-timestamp", 204) => value == "[not recorded]",
+                // It is signed soon after the attempt has begun.
+                ("webhook-timestamp", _) => value.parse::<u64>().unwrap().abs_diff(sent.parse().unwrap()) <= 5,
+                _ => can_be(value, sent),
+            };
+            assert!(is_known, "{name}: {value:?} is shown, and {sent:?} was sent");
+        }
+    }
 }

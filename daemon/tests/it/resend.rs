@@ -67,9 +67,10 @@ async fn what_failed_arrives_when_it_is_sent_again_with_the_same_id_and_body() {
     let seen: Vec<_> = receipts.iter().map(|receipt| (receipt.id.clone(), receipt.body.clone())).collect();
     assert_eq!(seen, vec![(id.clone(), body); 3], "each is the same callback");
     // All three attempts are told, each with its number.
-    let attempts = session.attempts(&id).await.unwrap().attempts;
-    let numbers: Vec<_> = attempts.iter().map(|attempt| (attempt.row.n, attempt.row.round)).collect();
+    let report = session.attempts(&id).await.unwrap();
+    let numbers: Vec<_> = report.attempts.iter().map(|attempt| (attempt.row.n, attempt.row.round)).collect();
     assert_eq!(numbers, [(1, 0), (2, 1)], "the delivery stands in the callback");
+    assert_eq!(report.delivered_by.map(|attempt| (attempt.number, attempt.round)), Some((3, 2)));
     let audit = session.audit(Default::default(), None, 100).await.unwrap();
     assert_eq!(audit.iter().filter(|row| row.action == "callback.resend" && row.object == TEAM).count(), 2);
 }

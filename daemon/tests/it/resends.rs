@@ -380,6 +380,11 @@ async fn what_kafka_has_deleted_is_counted_and_the_rest_is_sent() {
     delete_before(&servers, topic, 20).await;
     let job = process.json(&["callbacks", "resend", "--team", TEAM, "--state", "delivered", "--yes", "--wait"]);
     assert_eq!((&job["opened"], &job["no_body"]), (&10.into(), &20.into()), "{job}");
+    let id = job["resend_id"].as_str().unwrap();
+    assert_eq!(process.json(&["resends", "get", id, "--wait"]), job, "it is over already");
+    let told = process.cli(&["resends", "get", id]);
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.ends_with(&format!("\n  callbackd callbacks list --team {TEAM}\n")), "{told}");
     until("ten arrive again", async || (recorder.count() == 40).then_some(())).await;
 }
 

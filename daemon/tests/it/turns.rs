@@ -157,6 +157,8 @@ async fn check_names_what_would_fail_and_how_to_mend_it() {
     let (found, status) = check(&process);
     let said = |what: &str| verdict(&found, what).0;
     assert_eq!((status, said("kafka").as_str(), said("topic checked").as_str()), (0, "ok", "ok"), "{found:?}");
+    let retries = verdict(&found, "retries").1;
+    assert!(retries.starts_with("after ") && retries.contains(" attempts, within "), "{retries}");
     // The broker has its defaults: records up to 1 MiB, kept for a week.
     assert_eq!(said("topic checked, limits"), "ok", "{found:?}");
     for what in [

@@ -11,8 +11,8 @@ use super::super::paging::Paging;
 use super::super::problem::Problem;
 use super::super::shapes::names::{ModeName, OutcomeName, ReasonName, StateName};
 use super::super::shapes::{
-    AttemptShape, AttemptsShape, CallbackResend, CallbackShape, DeadLetterShape, Page, RequestShape, TaskShape,
-    UnderWayShape,
+    AttemptShape, AttemptsShape, CallbackResend, CallbackShape, DeadLetterShape, DeliveringShape, Page, RequestShape,
+    TaskShape, UnderWayShape,
 };
 use super::dead_letters::VALUE_IN_LIST;
 use crate::ops::callbacks::CallbackReport;
@@ -148,6 +148,7 @@ pub(super) async fn attempts(
     Ok(Json(AttemptsShape {
         callback: shape(&report.callback)?,
         docs: report.attempts.iter().map(AttemptShape::new).collect(),
+        delivered_by: report.delivered_by.as_ref().map(DeliveringShape::new),
         delivery: report.delivery.as_ref().map(RequestShape::new),
     }))
 }

@@ -10,6 +10,7 @@ use crate::model::callback::CallbackId;
 use crate::model::lease::Facts;
 use crate::model::settlement::{Pending, Settled};
 use crate::ops::callbacks::{AttemptReport, CallbackReport};
+use crate::ops::delivering::Delivering;
 use crate::ops::requests::SentRequest;
 use crate::store::resends::ResendForm;
 
@@ -222,20 +223,23 @@ pub struct RequestShape {
     pub signing_keys: Vec<String>,
     /// The ids of the keys in the header scale-callback-auth, the one promoted last first.
     pub auth_keys: Vec<String>,
-    /// The headers, but for those of the connection and the program's own name.
+    /// The headers as HTTP/1.1 sends them. The header host is missing if the URL is null, and content-length if the store does not have
+    /// the body. The header user-agent is the one that is sent now: it has the program's version and the setting deliver.contact. The
+    /// header webhook-timestamp is the begin of the attempt, and the one that was sent can be a second later.
     pub headers: Vec<HeaderShape>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct HeaderShape {
-    pub name: &'static str,
-    /// With `[masked]` in the place of signatures and keys. Of a key, the last four characters follow.
+    pub name: String,
+    /// With `[masked]` in the place of signatures and keys; of a key, the last four characters follow. With `[not recorded]` in the place
+    /// of a time that the store does not keep.
     pub value: String,
 }
 
 impl RequestShape {
     pub fn new(request: &SentRequest) -> Self {
-        let header = |(name, value): &(&'static str, String)| HeaderShape { name, value: value.clone() };
+        let header = |(name, value): &(String, String)| HeaderShape { name: name.clone(), value: value.clone() };
         Self {
             url: request.url.clone(),
             url_of: if request.follows_default { "team" } else { "task" },
@@ -247,12 +251,45 @@ impl RequestShape {
     }
 }
 
-/// A callback, and what each of its attempts came to. The attempt that delivered the callback is not listed: everything about
-/// it is in the callback, and its request in `delivery`.
+/// The attempt that delivered a callback. The store keeps no more of it than this, and its request.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DeliveringShape {
+    /// The attempt's number, from 1.
+    pub attempt: u32,
+    /// The round, as of other attempts. If rounds ended without an attempt, it may have been an earlier one.
+    pub round: u32,
+    pub outcome: &'static str,
+    pub status: Option<u16>,
+    /// Known only if the callback had no other attempt.
+    pub begun_at: Option<String>,
+    pub ended_at: String,
+    /// Known only if the callback had no other attempt.
+    pub duration_ms: Option<u64>,
+}
+
+impl DeliveringShape {
+    pub fn new(attempt: &Delivering) -> Self {
+        let took = |begun_at| u64::try_from(attempt.ended_at.since(begun_at).as_millis()).unwrap_or(u64::MAX);
+        Self {
+            attempt: attempt.number,
+            round: attempt.round,
+            outcome: attempt.outcome.name(),
+            status: attempt.status,
+            begun_at: attempt.begun_at.map(|at| at.to_string()),
+            ended_at: attempt.ended_at.to_string(),
+            duration_ms: attempt.begun_at.map(took),
+        }
+    }
+}
+
+/// A callback, and what each of its attempts came to. The attempt that delivered the callback is not in `docs`, because less is known of
+/// it: it is in `delivered_by`.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AttemptsShape {
     pub callback: CallbackShape,
     pub docs: Vec<AttemptShape>,
+    /// The attempt that delivered the callback.
+    pub delivered_by: Option<DeliveringShape>,
     /// The request of the attempt that delivered the callback.
     pub delivery: Option<RequestShape>,
 }

@@ -19,9 +19,12 @@ pub struct EndpointShape {
     pub in_flight: usize,
     /// Callbacks in memory that wait for a slot.
     pub waiting: usize,
-    /// Callbacks in the store that are not under way. A list counts at most a thousand in each queue.
+    /// Callbacks in the store that are not under way. Each queue of the endpoint is counted up to 1,000 in a list and in the status, and
+    /// up to 100,000 in the answer about one endpoint.
     pub pending: u64,
-    /// When the first of them became due, or will become due.
+    /// False if a queue has more than were counted.
+    pub pending_is_all: bool,
+    /// When the first of them became due, or will become due: a time ahead is that of the next retry.
     pub oldest_due: Option<String>,
     /// Bytes of the bodies that are stored for it.
     pub parked_bytes: u64,
@@ -54,6 +57,7 @@ impl EndpointShape {
             in_flight: endpoint.in_flight,
             waiting: endpoint.waiting,
             pending: endpoint.pending,
+            pending_is_all: endpoint.pending_is_all,
             oldest_due: time(endpoint.oldest_due),
             parked_bytes: endpoint.parked_bytes,
             consecutive_failures: endpoint.failures(),

@@ -16,7 +16,7 @@ mod tokens;
 
 pub use bulk::{BulkShape, PendingShape};
 pub use callbacks::{
-    AttemptShape, AttemptsShape, CallbackResend, CallbackShape, RequestShape, TaskShape, UnderWayShape,
+    AttemptShape, AttemptsShape, CallbackResend, CallbackShape, DeliveringShape, RequestShape, TaskShape, UnderWayShape,
 };
 pub use dead_letters::DeadLetterShape;
 pub use endpoints::{EndpointRetry, EndpointShape, OutcomeCount};

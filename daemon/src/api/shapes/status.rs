@@ -68,7 +68,7 @@ pub struct StatusShape {
     pub partitions: usize,
     /// Callbacks in the store that have not ended.
     pub pending: u64,
-    /// When the first of them became due, or will become due.
+    /// When the first of them became due, or will become due: a time ahead is that of the next retry.
     pub oldest_due: Option<String>,
     /// Attempts under way.
     pub in_flight: i64,

@@ -29,6 +29,13 @@ impl Timestamp {
         self.0
     }
 
+    /// Reads a time as RFC 3339 writes it. A date alone, as in `2026-11-24`, is its midnight in UTC.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_date = text.len() == "2026-11-24".len() && !text.contains(['T', 't', ':']);
+        let parsed = if is_date { format!("{text}T00:00:00Z").parse() } else { text.parse::<jiff::Timestamp>() };
+        parsed.ok().map(|time| Self(time.as_millisecond()))
+    }
+
     /// Whether it lies between 2020 and 2100. A time outside is in another unit, or comes from a clock that was never set.
     pub fn is_plausible(self) -> bool {
         (YEAR_2020..YEAR_2100).contains(&self.0)

@@ -36,7 +36,7 @@ pub(in crate::cli) struct Filters {
     #[arg(long)]
     pub(in crate::cli) mode: Option<String>,
     /// Only callbacks with an attempt that failed between these two times, for example while a receiver was down: 3h..2h, or
-    /// 2026-11-24T14:00:00Z..2026-11-24T15:00:00Z. Without the second time, until now.
+    /// 2026-11-24T14:00:00Z..2026-11-24T15:00:00Z. Without the second time, as in 3h, until now.
     #[arg(long, value_name = "FROM..UNTIL")]
     pub(in crate::cli) failed_between: Option<String>,
     /// Only callbacks whose event happened at this time or later. Write how long ago (30m, 2h, 7d), a date (its
@@ -150,10 +150,11 @@ pub(in crate::cli) enum CallbacksCommand {
 /// Where an export goes, and in which form.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ExportArgs {
-    /// jsonl writes one JSON document per line; csv writes a table with a header.
+    /// jsonl writes one JSON document per line; csv writes a table with a header, whose lines end with CR LF (RFC 4180).
     #[arg(long, value_enum, default_value = "jsonl")]
     pub(in crate::cli) format: ExportFormat,
-    /// The file to write. An existing file is never overwritten. Without it, standard output is used.
+    /// The file to write. An existing file is never overwritten. At the end, the command says how many rows are in it. Without
+    /// this option, standard output is used.
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) output: Option<PathBuf>,
 }
@@ -187,7 +188,7 @@ pub(in crate::cli) struct ResendArgs {
     /// At most so many callbacks a second. Without it, as many as there is room for.
     #[arg(long, value_name = "N", value_parser = whole_number::<u32>, conflicts_with = "id", help_heading = "How")]
     pub(in crate::cli) rate: Option<u32>,
-    /// Only count the callbacks that match.
+    /// Only count the callbacks that match. If is_all is no, the time for counting was too short, and there are more.
     #[arg(long, conflicts_with_all = ["id", "wait"], help_heading = "How")]
     pub(in crate::cli) dry_run: bool,
     /// Do not ask, however many callbacks match.
@@ -207,10 +208,15 @@ pub(in crate::cli) enum ResendsCommand {
         page: PageArgs,
     },
     /// Show one job.
-    #[command(after_help = "Example:\n  callbackd resends get rs_019ab1c2d3e4f5a6b7c8")]
+    #[command(
+        after_help = "The exit status is 6 if --wait was given and the job was cancelled or paused.\n\nExample:\n  callbackd resends get rs_019ab1c2d3e4f5a6b7c8"
+    )]
     Get {
         /// The job's id.
         id: String,
+        /// Wait until the job is over, and show how far it has come. Ctrl-C ends the waiting, and the job goes on.
+        #[arg(long)]
+        wait: bool,
     },
     /// Open no more rounds until the job is resumed. Those that are open go on.
     #[command(after_help = "Example:\n  callbackd resends pause rs_019ab1c2d3e4f5a6b7c8")]

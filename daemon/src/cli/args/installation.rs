@@ -25,7 +25,9 @@ pub(in crate::cli) enum DeliveryCommand {
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum EndpointsCommand {
     /// List endpoints that were in use lately or have pending callbacks.
-    #[command(after_help = "Example:\n  callbackd endpoints list --team team_acme")]
+    #[command(
+        after_help = "PENDING counts up to 1000 callbacks in each queue of an endpoint; 1000+ means that there are more. FIRST DUE is when the first of them became due, or will become due: a time ahead is that of the next retry.\n\nExample:\n  callbackd endpoints list --team team_acme"
+    )]
     List {
         /// Only endpoints of this team.
         #[arg(long)]

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::Failure;
 use super::super::args::{Filters, PendingArgs, ResendArgs};
-use super::calls::{Call, escaped, filter_members, get, post};
+use super::calls::{Call, escaped, filter_members, post};
 use super::views::View;
 
 /// Sends one dead letter again, or sets it aside.
@@ -46,11 +46,6 @@ fn filter_body(filters: &Filters) -> Result<Value, Failure> {
     Ok(body)
 }
 
-/// One job.
-pub(super) fn resend_job(id: &str) -> Call {
-    get(format!("/resends/{}", escaped(id)), View::Record)
-}
-
 /// Sends one callback again.
 pub(super) fn resend_one(id: &str, args: &ResendArgs) -> Call {
     let form =
@@ -67,7 +62,7 @@ pub(super) fn preview(body: &Value) -> Call {
 pub(super) fn resend_all(body: &Value, at_most: u64) -> Call {
     let mut body = body.clone();
     body["at_most"] = json!(at_most);
-    post("/resends", body, View::Record)
+    post("/resends", body, View::Job)
 }
 
 /// What is asked for. Times such as "2h" are read once, so that all requests mean the same callbacks.

@@ -116,13 +116,18 @@ pub(super) fn of(command: Command, streams: bool) -> Result<Call, Failure> {
     })
 }
 
+/// One job.
+pub(super) fn resend_job(id: &str) -> Call {
+    get(format!("/resends/{}", escaped(id)), View::Job)
+}
+
 fn resends(command: ResendsCommand) -> Result<Call, Failure> {
-    let change = |id: &str, verb: &str, body| post(format!("/resends/{}/{verb}", escaped(id)), body, View::Record);
+    let change = |id: &str, verb: &str, body| post(format!("/resends/{}/{verb}", escaped(id)), body, View::Job);
     Ok(match command {
         ResendsCommand::List { .. } => {
             return Err(Failure::new(Failure::REFUSED, "a list of jobs is asked for elsewhere"));
         }
-        ResendsCommand::Get { id } => get(format!("/resends/{}", escaped(&id)), View::Record),
+        ResendsCommand::Get { id, .. } => resend_job(&id),
         ResendsCommand::Pause { id } => change(&id, "pause", json!({})),
         ResendsCommand::Resume { id, rate } => change(&id, "resume", json!({ "rate": rate })),
         ResendsCommand::Cancel { id } => change(&id, "cancel", json!({})),
@@ -147,7 +152,7 @@ fn teams(command: TeamsCommand) -> Result<Call, Failure> {
         TeamsCommand::Create { team, fields } => {
             let mut body = patch(fields)?;
             body["team_id"] = json!(team);
-            post("/teams", body, View::Record)
+            post("/teams", body, View::NewTeam)
         }
         TeamsCommand::Update { team, fields, yes } => {
             let confirm = query(&[("confirm", yes.then(|| "true".to_owned()))]);
@@ -297,14 +302,15 @@ pub(super) fn time(text: &str, now: Timestamp) -> Result<String, Failure> {
         // Nothing is older than time itself.
         return Ok(now.minus(ago).max(Timestamp::default()).to_string());
     }
-    if text.contains('-') || text.contains(':') {
-        return Ok(text.to_owned());
-    }
+    if text.contains('-') || text.contains(':') { Ok(text.to_owned()) } else { Err(not_a_time(text)) }
+}
+
+fn not_a_time(text: &str) -> Failure {
     let shown = scale_callback_serve::text::printable(text.as_bytes(), 64);
     let sentence = format!(
         "{shown:?} is not a time; write how long ago, \"2h\" or \"7d\", a date, \"2026-11-24\", or RFC 3339, \"2026-11-24T12:00:00Z\""
     );
-    Err(Failure::new(Failure::REFUSED, sentence))
+    Failure::new(Failure::REFUSED, sentence)
 }
 
 /// The begin and the end of a search. Both are read at one instant, so that `--since 10m --until 10m` is one time.
@@ -314,17 +320,22 @@ fn range(since: Option<&str>, until: Option<&str>) -> Result<[Member; 2], Failur
     Ok([("since", read(since)?), ("until", read(until)?)])
 }
 
-/// The time in which an attempt must have failed.
+/// The time in which an attempt must have failed. It is checked here, because the API's sentences have the names of its own two
+/// members, and people gave one option.
 fn failed_between(text: Option<&str>) -> Result<[Member; 2], Failure> {
-    let now = SystemClock.now();
     let Some(text) = text else { return Ok([("failed_since", None), ("failed_until", None)]) };
-    let Some((from, until)) = text.split_once("..") else {
-        let shown = scale_callback_serve::text::printable(text.as_bytes(), 64);
-        let sentence = format!("--failed-between {shown}: write two times with two dots between them, such as 3h..2h");
-        return Err(Failure::new(Failure::REFUSED, sentence));
+    let now = SystemClock.now();
+    let named = |why: &str| Failure::new(Failure::REFUSED, format!("--failed-between: {why}"));
+    let read = |text: &str| {
+        let at = time(text, now).and_then(|at| Timestamp::parse(&at).ok_or_else(|| not_a_time(text)));
+        at.map_err(|failure| named(&failure.sentence))
     };
-    let until = if until.is_empty() { now.to_string() } else { time(until, now)? };
-    Ok([("failed_since", Some(time(from, now)?)), ("failed_until", Some(until))])
+    let (from, until) = text.split_once("..").unwrap_or((text, ""));
+    let (from, until) = (read(from)?, if until.is_empty() { now } else { read(until)? });
+    if from >= until {
+        return Err(named(&format!("{from} must be earlier than {until}: nothing lies between them")));
+    }
+    Ok([("failed_since", Some(from.to_string())), ("failed_until", Some(until.to_string()))])
 }
 
 /// All dead letters that match, in the largest pages.
@@ -395,10 +406,34 @@ mod tests {
         for wrong in ["soon", "", "2 h", "10"] {
             assert!(time(wrong, now).is_err_and(|failure| failure.status == Failure::REFUSED), "{wrong}");
         }
-        let [(_, from), (_, until)] = failed_between(Some("2026-11-24..2026-11-25")).expect("times");
-        assert_eq!((from.as_deref(), until.as_deref()), (Some("2026-11-24"), Some("2026-11-25")));
-        assert!(failed_between(Some("3h..")).is_ok() && failed_between(Some("3h")).is_err());
         let [(_, since), (_, until)] = range(Some("10m"), Some("10m")).expect("times");
         assert_eq!(since, until);
+    }
+
+    #[test]
+    fn the_time_of_a_failure_ends_now_unless_it_is_given_and_a_mistake_names_the_option() {
+        let read = |text: &str| failed_between(Some(text)).map(|members| members.map(|(_, at)| at.expect("a time")));
+        assert_eq!(
+            read("2026-11-24..2026-11-25T01:00:00+01:00").expect("times"),
+            ["2026-11-24T00:00:00.000Z", "2026-11-25T00:00:00.000Z"]
+        );
+        for until_now in ["5m", "5m.."] {
+            let [from, until] = read(until_now).expect("times").map(|at| Timestamp::parse(&at).expect("a time"));
+            assert_eq!(until.since(from), std::time::Duration::from_secs(300), "{until_now}");
+            assert!(SystemClock.now().since(until) < std::time::Duration::from_secs(60), "{until_now}");
+        }
+        for (wrong, why) in [
+            ("soon", "\"soon\" is not a time; write how long ago"),
+            ("2026-13-45..2h", "\"2026-13-45\" is not a time; "),
+            ("3h..later", "\"later\" is not a time; "),
+            ("..2h", "\"\" is not a time; "),
+            ("2h..3h", " must be earlier than "),
+            ("2026-11-24..2026-11-24", " must be earlier than "),
+        ] {
+            let failure = read(wrong).expect_err("it is refused");
+            assert!(failure.sentence.starts_with("--failed-between: "), "{wrong}: {}", failure.sentence);
+            assert!(failure.sentence.contains(why), "{wrong}: {}", failure.sentence);
+            assert!(!failure.sentence.contains("failed_"), "{wrong}: {}", failure.sentence);
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{BufWriter, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::Value;
@@ -58,7 +59,7 @@ fn write(
 ) -> Result<ExitCode, Failure> {
     let mut out = BufWriter::new(opened(args)?);
     let bar = progress(client, what);
-    let mut header = None::<Vec<String>>;
+    let (mut header, mut count) = (None::<Vec<String>>, 0_u64);
     each_page(client, call, |docs| {
         for doc in docs {
             for written in of(doc)? {
@@ -68,13 +69,31 @@ fn write(
                 }
                 .map_err(|error| Failure::unwritten(&error))?;
                 bar.inc(1);
+                count += 1;
             }
         }
         Ok(())
     })?;
     out.flush().map_err(|error| Failure::unwritten(&error))?;
     bar.finish_and_clear();
+    if let Some(path) = args.output.as_deref().filter(|_| !client.remote.quiet) {
+        tell(&written(what, count, path));
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What was written to a file. The header of a CSV table does not count.
+fn written(what: &str, count: u64, path: &Path) -> String {
+    let path = path.display();
+    match count {
+        1 => format!("1 {} was written to {path}", what.strip_suffix('s').unwrap_or(what)),
+        _ => format!("{count} {what} were written to {path}"),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a sentence for the user of a command, whose output is a file")]
+fn tell(sentence: &str) {
+    eprintln!("{sentence}");
 }
 
 fn opened(args: &ExportArgs) -> Result<Box<dyn Write>, Failure> {
@@ -87,7 +106,7 @@ fn opened(args: &ExportArgs) -> Result<Box<dyn Write>, Failure> {
     })?))
 }
 
-/// Writes a line of CSV (RFC 4180). Before the first document, it writes the names of its members.
+/// Writes a line of CSV (RFC 4180, which ends lines with CR LF). Before the first document, it writes the names of its members.
 fn csv_line(out: &mut impl Write, header: &mut Option<Vec<String>>, doc: &Value) -> std::io::Result<()> {
     if header.is_none() {
         let names: Vec<String> = doc.as_object().map(|doc| doc.keys().cloned().collect()).unwrap_or_default();
@@ -118,6 +137,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn an_export_says_how_much_it_wrote_and_where() {
+        let told = |what, count| written(what, count, Path::new("out.csv"));
+        assert_eq!(told("callbacks", 5_000), "5000 callbacks were written to out.csv");
+        assert_eq!(told("dead letters", 1), "1 dead letter was written to out.csv");
+        assert_eq!(told("changes", 0), "0 changes were written to out.csv");
+    }
 
     #[test]
     fn csv_is_quoted_and_holds_no_formula() {

@@ -1,10 +1,13 @@
 //! Commands that ask a running daemon through its API. Each is one call, and a view of its answer.
 
 mod again;
+mod attempts;
 mod calls;
 mod client;
+mod command;
 mod export;
 mod follow;
+mod job;
 mod letters;
 mod pending;
 mod resend;
@@ -17,7 +20,9 @@ pub(super) use views::LISTS;
 use std::process::ExitCode;
 
 use super::Failure;
-use super::args::{AuditCommand, CallbacksCommand, Command, DeadLettersCommand, OffsetsCommand, Remote};
+use super::args::{
+    AuditCommand, CallbacksCommand, Command, DeadLettersCommand, OffsetsCommand, Remote, ResendsCommand,
+};
 use super::table::{Look, say};
 use client::Client;
 
@@ -36,6 +41,7 @@ pub(super) fn run(remote: &Remote, command: Command) -> Result<ExitCode, Failure
             export::list(&client, "changes", &calls::all_audit(object, caller), &export)
         }
         Command::Callbacks(CallbacksCommand::Resend(args)) => resend::run(&client, &args),
+        Command::Resends(ResendsCommand::Get { id, wait: true }) => resend::wait(&client, &id),
         Command::Callbacks(CallbacksCommand::Retry(args)) => pending::run(&client, "retry", &args),
         Command::Callbacks(CallbacksCommand::Cancel(args)) => pending::run(&client, "cancel", &args),
         Command::DeadLetters(DeadLettersCommand::Resend(args)) => letters::run(&client, "resend", &args),
@@ -81,11 +87,15 @@ fn show(client: &Client, view: &views::View, answer: &serde_json::Value) {
 fn payload(client: &Client, id: &str, headers: bool) -> Result<ExitCode, Failure> {
     use std::io::{IsTerminal as _, Write as _};
     let place = calls::escaped(id);
-    if headers {
-        let attempts = client.ask(&calls::get(format!("/callbacks/{place}/attempts"), views::View::Record))?;
-        say(&format!("{}\n", views::last_request(&attempts).unwrap_or_else(|| views::UNKNOWN_REQUEST.to_owned())));
+    let known = calls::get(format!("/callbacks/{place}/attempts"), views::View::Record);
+    let known = if headers { Some(client.ask(&known)?) } else { None };
+    let body = client.bytes(&format!("/callbacks/{place}/payload"));
+    if let Some(known) = known {
+        // The head is shown, too, if nobody has the body any more.
+        let request = attempts::last_request(&known, body.as_ref().ok().map(bytes::Bytes::len));
+        say(&format!("{}\n", request.unwrap_or_else(|| attempts::UNKNOWN_REQUEST.to_owned())));
     }
-    let body = client.bytes(&format!("/callbacks/{place}/payload"))?;
+    let body = body?;
     let mut out = std::io::stdout().lock();
     let written = if out.is_terminal() {
         writeln!(out, "{}", scale_callback_serve::text::printable(&body, body.len()))

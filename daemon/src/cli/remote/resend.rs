@@ -11,7 +11,7 @@ use super::super::Failure;
 use super::super::args::ResendArgs;
 use super::client::Client;
 use super::views::View;
-use super::{again, one, show};
+use super::{again, calls, job, one, show};
 
 /// More callbacks than this need a yes.
 pub(super) const WITHOUT_ASKING: u64 = 100;
@@ -45,10 +45,24 @@ fn many(client: &Client, args: &ResendArgs) -> Result<ExitCode, Failure> {
     let body = again::resend_body(args)?;
     let at_most = if args.yes { ALL } else { allowed(client, &body)? };
     let job = client.ask(&again::resend_all(&body, at_most))?;
-    let job = if args.wait { waited(client, job)? } else { job };
-    show(client, &View::Record, &job);
-    let ended_badly = args.wait && job["state"] != "done";
-    Ok(if ended_badly { ExitCode::from(Failure::ENDED_BADLY) } else { ExitCode::SUCCESS })
+    if args.wait {
+        return until_over(client, job);
+    }
+    show(client, &View::Job, &job);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Waits for a job that was begun before.
+pub(super) fn wait(client: &Client, id: &str) -> Result<ExitCode, Failure> {
+    until_over(client, client.ask(&calls::resend_job(id))?)
+}
+
+/// Shows a job once it goes no further by itself.
+fn until_over(client: &Client, job: Value) -> Result<ExitCode, Failure> {
+    let job = waited(client, job)?;
+    show(client, &View::Job, &job);
+    let is_done = job["state"] == "done";
+    Ok(if is_done { ExitCode::SUCCESS } else { ExitCode::from(Failure::ENDED_BADLY) })
 }
 
 /// How many callbacks may be sent again: a few without asking, more if the user says so.
@@ -90,14 +104,15 @@ fn waited(client: &Client, mut job: Value) -> Result<Value, Failure> {
     if client.remote.quiet || !std::io::stderr().is_terminal() {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
-    let style = ProgressStyle::with_template("{bar:30} {pos} of {len} looked at, {msg} sent again, {elapsed}");
+    let style = ProgressStyle::with_template("{wide_bar} {msg}, {elapsed}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     let id = job["resend_id"].as_str().unwrap_or_default().to_owned();
     while job["state"] == "running" {
-        client.sleep(PACE);
-        job = client.ask(&again::resend_job(&id))?;
-        bar.set_message(job["opened"].to_string());
+        // Each of the two draws the bar. All numbers are in the text, so they never come from two answers.
+        bar.set_message(job::progress(&job));
         bar.set_position(job["looked_at"].as_u64().unwrap_or(0));
+        client.sleep(PACE);
+        job = client.ask(&calls::resend_job(&id))?;
     }
     bar.finish_and_clear();
     Ok(job)

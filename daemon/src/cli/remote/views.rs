@@ -3,6 +3,9 @@
 use serde_json::Value;
 
 use super::super::table::{Column, Look, date, record, table, text, time, whole};
+use super::attempts::{REBUILT, attempts, last_request};
+use super::command::argument;
+use super::job;
 use crate::model::team::Mode;
 use crate::net::probe::Step;
 
@@ -25,15 +28,6 @@ const UNDER_WAY: [Column; 5] = [
     text("EVENT TYPE", "event_type", 3, 10),
     whole("STAGE", "stage", 0),
     time("READ AT", "since", 1),
-];
-const ATTEMPTS: [Column; 7] = [
-    whole("#", "attempt", 0),
-    time("BEGUN", "begun_at", 1),
-    whole("OUTCOME", "outcome", 0),
-    whole("STATUS", "status", 2),
-    whole("MS", "duration_ms", 3),
-    whole("PEER", "peer", 4),
-    text("ANSWER", "answer", 1, 16),
 ];
 pub(super) const DEAD_LETTERS: [Column; 8] = [
     whole("DEAD LETTER", "dead_letter_id", 0),
@@ -88,7 +82,7 @@ pub(super) const ENDPOINTS: [Column; 9] = [
     whole("STATE", "state", 1),
     whole("IN FLIGHT", "in_flight", 5),
     whole("PENDING", "pending", 3),
-    time("OLDEST DUE", "oldest_due", 6),
+    time("FIRST DUE", "oldest_due", 6),
     whole("FAILED IN A ROW", "consecutive_failures", 4),
     whole("LAST", "last_outcome", 2),
     text("RECENT", "recent", 7, 12),
@@ -158,10 +152,11 @@ pub(super) const AUDIT: [Column; 6] = [
 
 /// Every list, by the name of what it lists.
 #[cfg(test)]
-pub(in crate::cli) const LISTS: [(&str, &[Column]); 16] = [
+pub(in crate::cli) const LISTS: [(&str, &[Column]); 17] = [
     ("callbacks", &CALLBACKS),
     ("callbacks under way", &UNDER_WAY),
-    ("attempts", &ATTEMPTS),
+    ("attempts", &super::attempts::ATTEMPTS),
+    ("attempts of rounds", &super::attempts::ATTEMPTS_OF_ROUNDS),
     ("dead letters", &DEAD_LETTERS),
     ("resends", &RESENDS),
     ("offsets", &OFFSETS),
@@ -181,6 +176,10 @@ pub(in crate::cli) const LISTS: [(&str, &[Column]); 16] = [
 pub(super) enum View {
     Record,
     List(Columns),
+    /// A job that sends callbacks again.
+    Job,
+    /// A team that was created now.
+    NewTeam,
     Status,
     Delivery,
     Attempts,
@@ -199,6 +198,8 @@ pub(super) fn shown(view: &View, answer: &Value, look: Look) -> String {
         View::Record => record(answer),
         View::Member(member) => answer[*member].as_str().unwrap_or_default().to_owned(),
         View::List(columns) => list(columns, answer, look),
+        View::Job => joined([Some(record(answer)), job::outlook(answer).filter(|_| look.hints)]),
+        View::NewTeam => joined([Some(record(answer)), look.hints.then(|| next_of_team(answer))]),
         View::Status => joined([
             Some(record(answer)),
             titled("Worst endpoints", "worst_endpoints", &WORST),
@@ -208,9 +209,8 @@ pub(super) fn shown(view: &View, answer: &Value, look: Look) -> String {
             joined([Some(record(answer)), titled("Paused (an empty place stands for all)", "pauses", &PAUSES)])
         }
         View::Attempts => {
-            let callback = &answer["callback"];
-            let request = last_request(answer).map(|request| format!("The last request, {REBUILT}:\n{request}"));
-            joined([Some(record(callback)), Some(attempts(&docs(answer, "docs"), callback, look)), request])
+            let request = last_request(answer, None).map(|request| format!("The last request, {REBUILT}:\n{request}"));
+            joined([Some(record(&answer["callback"])), Some(attempts(answer, look)), request])
         }
         View::Task => joined([
             titled("Under way", "under_way", &UNDER_WAY),
@@ -235,10 +235,13 @@ fn joined(parts: impl IntoIterator<Item = Option<String>>) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join("\n\n")
 }
 
-/// The documents of a member. One that is in flight is due now.
+/// The documents of a member. One that is in flight is due now, and a count that ended at its bound is a lower one.
 fn docs(answer: &Value, member: &str) -> Vec<Value> {
     let mut docs = answer[member].as_array().cloned().unwrap_or_default();
     docs.iter_mut().filter(|doc| doc["in_flight"] == true).for_each(|doc| doc["due"] = "now".into());
+    for doc in docs.iter_mut().filter(|doc| doc["pending_is_all"] == false) {
+        doc["pending"] = format!("{}+", doc["pending"]).into();
+    }
     docs
 }
 
@@ -248,6 +251,16 @@ fn titled(title: &str, docs: &[Value], columns: &[Column], look: Look) -> Option
 
 fn titled_steps(title: &str, check: &Value, look: Look) -> Option<String> {
     check["steps"].as_array().map(|steps| format!("{title}\n{}", table(steps, &STEPS, look)))
+}
+
+/// What follows the creation of a team: its customer needs its keys.
+fn next_of_team(answer: &Value) -> String {
+    let team = argument(answer["team_id"].as_str().unwrap_or_default());
+    format!(
+        "It has keys of each kind already, for live and for test callbacks. The customer needs some of them:\n  \
+         callbackd keys list --team {team}\n  callbackd keys reveal KEY --team {team}\n\
+         Keys that the customer has already are taken over by callbackd keys create --from-file."
+    )
 }
 
 /// How a check went, and with which keys: a receiver that holds only keys of the other mode refuses the callback.
@@ -288,53 +301,29 @@ fn list(columns: Columns, answer: &Value, look: Look) -> String {
     format!("{shown}\n\n{found}: --next {token}")
 }
 
-/// How much a request that is shown can be believed.
-const REBUILT: &str = "rebuilt from the settings that it was sent with; secrets are masked";
-
-/// In the place of a request that can't be rebuilt.
-pub(super) const UNKNOWN_REQUEST: &str = "No request is known: none was sent, or its settings are not kept any more.";
-
-/// The line and the headers of the last request of a callback, as far as it is known.
-pub(super) fn last_request(answer: &Value) -> Option<String> {
-    let docs = answer["docs"].as_array().into_iter().flatten();
-    let of_attempts = docs.rev().map(|doc| &doc["request"]);
-    let delivered = [&answer["delivery"]].into_iter();
-    // The attempt that delivered a callback is the last one, unless the callback was sent again.
-    let is_first_life = answer["callback"]["round"] == 0;
-    let request = if is_first_life {
-        delivered.chain(of_attempts).find(|request| request.is_object())
-    } else {
-        of_attempts.chain(delivered).find(|request| request.is_object())
-    }?;
-    let own = "(the task's own URL, which stands in the body)";
-    let mut text = format!("POST {}", request["url"].as_str().unwrap_or(own));
-    for header in request["headers"].as_array().into_iter().flatten() {
-        let [name, value] = [&header["name"], &header["value"]].map(|part| part.as_str().unwrap_or_default());
-        text.push_str(&format!("\n{name}: {value}"));
-    }
-    Some(text)
-}
-
-/// The attempts. The store keeps no row of the one that delivered the callback, so a sentence says what is known of it.
-fn attempts(docs: &[Value], callback: &Value, look: Look) -> String {
-    let mut text = if docs.is_empty() { String::new() } else { format!("{}\n", table(docs, &ATTEMPTS, look)) };
-    if callback["state"] == "delivered" {
-        text.push_str(&format!(
-            "It was delivered: the receiver answered with status {}, and that attempt ended at {}.",
-            callback["last_status"],
-            callback["settled_at"].as_str().unwrap_or_default()
-        ));
-    } else if docs.is_empty() {
-        text.push_str("No attempt has ended yet.");
-    }
-    text.trim_end().to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_new_team_is_told_of_its_keys_unless_hints_are_not_wanted() {
+        let answer = json!({ "team_id": "team_acme", "name": "Acme" });
+        let told = |hints: bool| shown(&View::NewTeam, &answer, Look { hints, ..Look::default() });
+        assert!(told(true).contains("\n  callbackd keys list --team team_acme\n"), "{}", told(true));
+        assert_eq!(told(false), "team_id  team_acme\nname     Acme");
+    }
+
+    #[test]
+    fn a_count_that_ended_at_its_bound_says_that_there_are_more() {
+        let endpoint =
+            |team: &str, is_all: bool| json!({ "team_id": team, "pending": 1_000, "pending_is_all": is_all });
+        let answer = json!({ "docs": [endpoint("team_one", true), endpoint("team_two", false)] });
+        let shown = shown(&View::List(&ENDPOINTS), &answer, Look::default());
+        let cells: Vec<Vec<_>> = shown.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!((cells[0][4], cells[1][4]), ("1000", "1000+"), "{shown}");
+    }
 
     #[test]
     fn a_check_says_which_keys_signed_and_whether_anything_was_sent() {
