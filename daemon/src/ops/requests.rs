@@ -7,7 +7,6 @@ use http::header::CONTENT_LENGTH;
 
 use super::delivering::{Rounds, Sent};
 use super::{OpsError, Session, policy};
-use crate::base::clock::Timestamp;
 use crate::deliver::sign::Headers;
 use crate::model::attempt::SentWithId;
 use crate::model::callback::CallbackId;
