@@ -155,6 +155,13 @@ pub(super) enum By {
     FailedState(&'static str),
 }
 
+impl By {
+    /// Whether no row of a delivered callback is among them.
+    pub(super) fn is_of_failed(&self) -> bool {
+        !matches!(self, Self::All | Self::Task(_))
+    }
+}
+
 /// One cursor.
 #[derive(Debug, Clone)]
 pub(super) struct Search {

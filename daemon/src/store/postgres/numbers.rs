@@ -3,7 +3,7 @@
 //! Numbers are learned only from rows that are committed, so a number that is cached stays right: partitions are never
 //! deleted, and queues only when nobody has used them for longer than a use is noted.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -101,6 +101,37 @@ impl Numbers {
         Ok(number)
     }
 
+    /// Reads the names of queues that are not known yet, all at once. Whatever can't be read is told when it is asked for.
+    pub(super) async fn learn_queues(
+        &self,
+        client: &impl GenericClient,
+        numbers: &BTreeSet<i64>,
+    ) -> Result<(), PostgresError> {
+        let unknown: Vec<i64> = {
+            let cache = self.cache();
+            numbers.iter().copied().filter(|number| !cache.queue_names.contains_key(number)).collect()
+        };
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let statement = client.prepare_cached("SELECT id, team, target FROM queue WHERE id = ANY($1)").await?;
+        for row in client.query(&statement, &[&unknown]).await? {
+            let (number, team, target): (i64, &str, &str) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            if let Some(target) = QueueTarget::parse(target) {
+                self.learned(number, QueueKey { team: team.into(), target });
+            }
+        }
+        Ok(())
+    }
+
+    fn learned(&self, number: i64, key: QueueKey) {
+        let mut cache = self.cache();
+        if cache.queue_names.len() >= QUEUE_LIMIT {
+            cache.queue_names.clear();
+        }
+        cache.queue_names.insert(number, key);
+    }
+
     pub(super) async fn queue_key(&self, client: &impl GenericClient, number: i64) -> Result<QueueKey, PostgresError> {
         if let Some(key) = self.cache().queue_names.get(&number) {
             return Ok(key.clone());
@@ -111,11 +142,7 @@ impl Numbers {
         let (team, target): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
         let target = QueueTarget::parse(target).ok_or(PostgresError::Corrupt("a queue's target"))?;
         let key = QueueKey { team: team.into(), target };
-        let mut cache = self.cache();
-        if cache.queue_names.len() >= QUEUE_LIMIT {
-            cache.queue_names.clear();
-        }
-        cache.queue_names.insert(number, key.clone());
+        self.learned(number, key.clone());
         Ok(key)
     }
 

@@ -166,3 +166,30 @@ async fn days_are_made_ahead_and_old_ones_go_with_all_but_what_is_needed() {
     );
     assert!(world.has(today).await);
 }
+
+/// Whoever makes or drops a day locks the whole table and then the other rows. Pruning locks in the same order, or each would wait for
+/// the other, and everybody else behind them.
+#[tokio::test(flavor = "multi_thread")]
+async fn pruning_locks_nothing_before_the_tables_that_a_new_day_locks_first() {
+    let mut world = World::new().await;
+    world.settle("old", Timestamp::from_millis(0), Outcome::Ok, Next::Delivered).await;
+    world.clock.advance(DAY * 2);
+    let database = world.database.clone();
+    let maker = std::thread::spawn(move || {
+        let sql = "SET statement_timeout = '20s'; SET lock_timeout = '2s'; BEGIN;
+                   LOCK TABLE ONLY settled IN ACCESS EXCLUSIVE MODE;
+                   DO $$ BEGIN
+                       WHILE NOT EXISTS (SELECT 1 FROM pg_locks WHERE relation = 'settled'::regclass AND NOT granted)
+                       LOOP PERFORM pg_sleep(0.005); END LOOP;
+                   END $$;
+                   LOCK TABLE settled_other IN ACCESS EXCLUSIVE MODE;
+                   COMMIT";
+        postgres::server().sql(&database, sql)
+    });
+    let held = "SELECT count(*) FROM pg_locks WHERE relation = 'settled'::regclass AND granted";
+    let is_held = async || (postgres::server().sql(&world.database, held).unwrap() == "1").then_some(());
+    crate::harness::until("the whole table is locked", is_held).await;
+    let pruned = world.prune(DAY).await;
+    maker.join().unwrap().expect("it got its second lock");
+    assert_eq!(pruned.settled, 1);
+}

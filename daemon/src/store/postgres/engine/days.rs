@@ -94,6 +94,12 @@ pub(super) async fn there(client: &impl GenericClient) -> Result<Vec<Day>, Postg
     Ok(days)
 }
 
+/// Keeps the days as they are until the end of the transaction. Whoever makes or drops a day locks the whole tables first and then the
+/// other rows, so whoever locks other rows and later looks at the whole tables would be in a deadlock with it.
+pub(super) async fn look(transaction: &Tx<'_>) -> Result<(), PostgresError> {
+    Ok(transaction.batch_execute("LOCK TABLE ONLY settled, ONLY attempt IN ACCESS SHARE MODE").await?)
+}
+
 /// Whether the role of this session may make and drop days. Otherwise nobody does, and old rows are deleted one by one from all tables.
 pub(super) async fn are_ours(client: &impl GenericClient) -> Result<bool, PostgresError> {
     let sql = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'settled'::regclass";

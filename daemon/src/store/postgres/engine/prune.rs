@@ -21,6 +21,7 @@ pub(super) async fn prune(store: &PostgresStore, client: &mut Object, ask: &Prun
     if !turns::take(&transaction, Turn::Prune).await? {
         return Ok(Pruned::default());
     }
+    days::look(&transaction).await?;
     let PrunedSettled { rows: settled, kept_bytes, next } = prune_settled(&transaction, ask, limit).await?;
     let dead_letters = dead_letters::prune(&transaction, ask.dead_letters_before, limit).await?;
     let sql = "DELETE FROM dedupe WHERE hash IN (SELECT hash FROM dedupe WHERE at < $1 LIMIT $2)";

@@ -1,6 +1,6 @@
 //! Locks and reads the rows of callbacks. `tables` writes them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock};
 
 use deadpool_postgres::GenericClient;
@@ -114,6 +114,8 @@ pub(super) async fn read(
     (pending, settled): (Vec<Row>, Vec<Row>),
     names: &mut NumbersRead,
 ) -> Result<HashMap<CallbackId, Readable<Rows>>, PostgresError> {
+    let queues = pending.iter().chain(&settled).map(|row| row.try_get(4)).collect::<Result<BTreeSet<i64>, _>>()?;
+    numbers.learn_queues(client, &queues).await?;
     let mut found: HashMap<CallbackId, Readable<Rows>> = HashMap::new();
     for row in pending {
         let read = kept_apart(read_pending(client, numbers, &row, names).await)?;

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 
 use deadpool_postgres::GenericClient;
+use futures_util::future::try_join;
 use tokio_postgres::types::ToSql;
 
 use super::super::cells::Uuid;
@@ -15,8 +16,9 @@ use crate::store::failed_between::{HOUR_MILLIS, Walk};
 use crate::store::reads::{CallbackFilter, Found, Page};
 use crate::store::search::{Filling, STRIDE, Search, Table};
 
-/// Attempts that are read at once. They are small: an id, and whether the attempt is of the time that is asked for.
-const PIECE: usize = 1_024;
+/// The most callbacks whose attempts are read at once. Their rows are small: an id, and whether one of the attempts failed in the time
+/// that is asked for.
+const LONGEST_PIECE: usize = 1_024;
 
 /// The ids of callbacks that match. `queues` has the numbers of the filter's queues.
 pub(super) async fn scan(
@@ -29,14 +31,16 @@ pub(super) async fn scan(
     let mut filling = Filling::new(page);
     // As many as the page needs if all match, and more where they don't.
     let mut at_once = page.limit.saturating_add(1).clamp(16, STRIDE);
+    // Every hour of the time that is asked for gives so many callbacks.
+    let mut piece = at_once;
     for walk in walks {
         let mut left = bounds(&walk.range);
         while let Some((floor, last)) = left {
-            let attempts = attempts(client, walk, floor, last).await?;
-            let oldest = attempts.last().map(|(id, _)| *id);
-            let cut = oldest.filter(|_| attempts.len() == PIECE);
+            let tried = tried(client, walk, (floor, last), piece).await?;
+            let oldest = tried.last().map(|(id, _)| *id);
+            let cut = oldest.filter(|_| tried.len() == piece);
             left = cut.and_then(below).map(|last| (floor, last));
-            for ids in to_look_at(&attempts, cut).chunks(at_once) {
+            for ids in failed_in_time(&tried).chunks(at_once) {
                 for id in matching(client, ids, filter, queues, walk).await? {
                     if !filling.list(id) {
                         return Ok(filling.end());
@@ -50,46 +54,43 @@ pub(super) async fn scan(
                 return Ok(filling.end());
             }
             at_once = STRIDE;
+            piece = piece.saturating_mul(4).min(LONGEST_PIECE);
         }
     }
     Ok(filling.end())
 }
 
-/// The callbacks of which an attempt failed in the time that is asked for. The last one of a piece that was `cut` off there may have
-/// more attempts than the piece holds, so it is among them in any case.
-fn to_look_at(attempts: &[(CallbackId, bool)], cut: Option<CallbackId>) -> Vec<CallbackId> {
-    let failed = attempts.iter().filter(|(_, failed_in_time)| *failed_in_time).map(|(id, _)| *id);
-    let mut ids: Vec<_> = failed.chain(cut).collect();
-    ids.dedup();
-    ids
+fn failed_in_time(tried: &[(CallbackId, bool)]) -> Vec<CallbackId> {
+    tried.iter().filter(|(_, failed_in_time)| *failed_in_time).map(|(id, _)| *id).collect()
 }
 
-/// A piece of the attempts of a walk, newest event first. Whether an attempt is of the time that is asked for is a column and no
-/// condition, so that a search which finds little ends in time.
-async fn attempts(
+/// A piece of the callbacks along whose attempts a walk leads, newest event first. Whether an attempt failed in the time that is asked
+/// for is a column and no condition, so that a search which finds little ends in time.
+async fn tried(
     client: &impl GenericClient,
     walk: &Walk,
-    floor: Uuid,
-    last: Uuid,
+    (floor, last): (Uuid, Uuid),
+    piece: usize,
 ) -> Result<Vec<(CallbackId, bool)>, PostgresError> {
     let (from, until) = (walk.span.from.millis(), walk.span.until.millis());
-    let limit = i64::try_from(PIECE).unwrap_or(i64::MAX);
+    let limit = i64::try_from(piece).unwrap_or(i64::MAX);
     let mut values: Vec<&(dyn ToSql + Sync)> = vec![&floor, &last, &limit, &from, &until];
     let sql = match &walk.hours {
-        // The limit of each hour keeps the order of its index, so that no hour is read as a whole.
+        // The limit of each hour keeps the order of its index, so that no hour is read as a whole. A callback that is among the first
+        // ones of all hours is among the first ones of each of its hours.
         Some((first, last)) => {
             values.extend([first as &(dyn ToSql + Sync), last]);
             format!(
-                "SELECT failed.id, failed.begun_at >= $4 AND failed.begun_at < $5
+                "SELECT failed.id, bool_or(failed.in_time)
                  FROM generate_series($6::bigint, $7::bigint) AS hours (hour)
-                 CROSS JOIN LATERAL (SELECT id, begun_at FROM attempt
+                 CROSS JOIN LATERAL (SELECT id, bool_or(begun_at >= $4 AND begun_at < $5) AS in_time FROM attempt
                                      WHERE begun_at / {HOUR_MILLIS} = hours.hour AND outcome <> 'ok' AND id >= $1 AND id <= $2
-                                     ORDER BY id DESC LIMIT $3) AS failed
-                 ORDER BY failed.id DESC LIMIT $3"
+                                     GROUP BY id ORDER BY id DESC LIMIT $3) AS failed
+                 GROUP BY failed.id ORDER BY failed.id DESC LIMIT $3"
             )
         }
-        None => "SELECT id, outcome <> 'ok' AND begun_at >= $4 AND begun_at < $5 FROM attempt
-                 WHERE id >= $1 AND id <= $2 ORDER BY id DESC LIMIT $3"
+        None => "SELECT id, bool_or(outcome <> 'ok' AND begun_at >= $4 AND begun_at < $5) FROM attempt
+                 WHERE id >= $1 AND id <= $2 GROUP BY id ORDER BY id DESC LIMIT $3"
             .to_owned(),
     };
     let statement = client.prepare_cached(&sql).await?;
@@ -106,14 +107,17 @@ async fn matching(
     walk: &Walk,
 ) -> Result<Vec<CallbackId>, PostgresError> {
     let mut found = HashSet::new();
-    // Pending first: a callback moves from there to settled, so it can't be missed between the two reads.
-    for table in [Table::Pending, Table::Settled] {
-        let search = walk.search(table);
-        for row in rows(client, &search, ids).await? {
-            let candidate = scan::read(&row)?;
-            if candidate.matches(filter, queues) {
-                found.insert(candidate.id);
-            }
+    // Both are sent at once, and the server reads one after the other. Pending first: a callback moves from there to settled, so it
+    // can't be missed between the two reads.
+    let (pending, settled) = (walk.search(Table::Pending), walk.search(Table::Settled));
+    for search in [&pending, &settled] {
+        client.prepare_cached(&statement(search)).await?;
+    }
+    let (of_pending, of_settled) = try_join(rows(client, &pending, ids), rows(client, &settled, ids)).await?;
+    for row in of_pending.iter().chain(&of_settled) {
+        let candidate = scan::read(row)?;
+        if candidate.matches(filter, queues) {
+            found.insert(candidate.id);
         }
     }
     Ok(ids.iter().copied().filter(|id| found.contains(id)).collect())
@@ -134,24 +138,13 @@ async fn rows(
     for (from, until) in failed.iter().chain(&read_at) {
         values.extend([from as &(dyn ToSql + Sync), until]);
     }
-    let (table, columns) = (search.table.name(), search.columns("$4", "$5"));
-    let at = search.table.read_at();
-    let is_read_then = if read_at.is_some() { format!("AND {at} >= $6 AND {at} < $7") } else { String::new() };
-    let sql = format!("SELECT id, {columns} FROM {table} WHERE id = ANY($1) AND id >= $2 AND id <= $3 {is_read_then}");
-    let statement = client.prepare_cached(&sql).await?;
+    let statement = client.prepare_cached(&statement(search)).await?;
     Ok(client.query(&statement, &values).await?)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_callback_of_a_piece_is_always_looked_at() {
-        let id = |n| CallbackId::from_bytes([n; 16]);
-        let attempts = [(id(9), true), (id(9), true), (id(8), false), (id(7), true), (id(7), false), (id(6), false)];
-        assert_eq!(to_look_at(&attempts, None), [id(9), id(7)]);
-        assert_eq!(to_look_at(&attempts, Some(id(6))), [id(9), id(7), id(6)]);
-        assert_eq!(to_look_at(&attempts[..5], Some(id(7))), [id(9), id(7)]);
-    }
+/// The statement of [`rows`].
+fn statement(search: &Search) -> String {
+    let (table, columns, at) = (search.table.name(), search.columns("$4", "$5"), search.table.read_at());
+    let is_read_then = search.range.read_at.map_or_else(String::new, |_| format!("AND {at} >= $6 AND {at} < $7"));
+    format!("SELECT id, {columns} FROM {table} WHERE id = ANY($1) AND id >= $2 AND id <= $3 {is_read_then}")
 }

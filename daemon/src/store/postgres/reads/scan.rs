@@ -14,6 +14,9 @@ use crate::model::callback::CallbackId;
 use crate::store::reads::{CallbackFilter, Found, Page, QueueMatch};
 use crate::store::search::{By, Candidate, Filling, Range, STRIDE, Search, searches};
 
+/// The most rows that are read at once.
+const LONGEST_PIECE: usize = 2_048;
+
 /// The ids of callbacks that match. `queues` has the numbers of the filter's queues.
 pub(super) async fn scan(
     client: &impl GenericClient,
@@ -22,15 +25,16 @@ pub(super) async fn scan(
     page: &Page,
 ) -> Result<Found<CallbackId>, PostgresError> {
     let mut filling = Filling::new(page);
-    let mut cursors: Vec<_> = searches(filter, queues, page.before).into_iter().map(Cursor::new).collect();
-    // The first piece of a cursor is as long as a page; those that follow are longer.
-    let first_piece = page.limit.clamp(16, STRIDE);
+    // The first piece of a cursor is as long as a page.
+    let piece = page.limit.clamp(16, STRIDE);
+    let searches = searches(filter, queues, page.before).into_iter();
+    let mut cursors: Vec<_> = searches.map(|search| Cursor::new(search, piece)).collect();
     for cursor in &cursors {
         client.prepare_cached(&statement(&cursor.search).0).await?;
     }
     // All are sent at once, and the server reads one after the other: pending rows before settled ones. Statements that had to be
     // prepared first could come in another order.
-    try_join_all(cursors.iter_mut().map(|cursor| cursor.fill(client, first_piece))).await?;
+    try_join_all(cursors.iter_mut().map(|cursor| cursor.fill(client))).await?;
     let mut last: Option<CallbackId> = None;
     for looked in 1_usize.. {
         let heads = cursors.iter().enumerate();
@@ -75,25 +79,29 @@ struct Cursor {
     rows: VecDeque<Candidate>,
     /// The ids that were not read yet; `None` at the end.
     left: Option<(Uuid, Uuid)>,
+    /// How many rows the next piece has.
+    piece: usize,
 }
 
 impl Cursor {
-    fn new(search: Search) -> Self {
+    fn new(search: Search, piece: usize) -> Self {
         let left = bounds(&search.range);
-        Self { search, rows: VecDeque::new(), left }
+        Self { search, rows: VecDeque::new(), left, piece }
     }
 
     async fn pop(&mut self, client: &impl GenericClient) -> Result<Option<Candidate>, PostgresError> {
         let next = self.rows.pop_front();
         if self.rows.is_empty() {
-            self.fill(client, STRIDE).await?;
+            self.fill(client).await?;
         }
         Ok(next)
     }
 
-    /// Reads the next piece.
-    async fn fill(&mut self, client: &impl GenericClient, piece: usize) -> Result<(), PostgresError> {
+    /// Reads the next piece. Each one is longer than the last, because every piece costs the way to the server and back.
+    async fn fill(&mut self, client: &impl GenericClient) -> Result<(), PostgresError> {
         let Some((floor, last)) = self.left else { return Ok(()) };
+        let piece = self.piece;
+        self.piece = piece.saturating_mul(4).min(LONGEST_PIECE);
         let times = self.search.range.read_at.map(|(since, until)| (since.millis(), until.millis()));
         let (sql, value) = statement(&self.search);
         let limit = i64::try_from(piece).unwrap_or(i64::MAX);
@@ -133,6 +141,10 @@ pub(super) fn read(row: &Row) -> Result<Candidate, PostgresError> {
 
 /// The statement of one cursor, and the value that its index is asked for. The first three values are the range and the
 /// number of rows.
+///
+/// Rows of one value are asked for by the value and the id together, and in that order. Only the cursor's own index gives them so. If
+/// they were asked for in the order of their ids, the planner could choose to read all rows by their ids, and the newest rows may all
+/// be of another value.
 fn statement(search: &Search) -> (String, Option<Cell<'_>>) {
     let mut conditions = vec!["id >= $1 AND id <= $2".to_owned()];
     let mut next = 4;
@@ -141,21 +153,26 @@ fn statement(search: &Search) -> (String, Option<Cell<'_>>) {
         conditions.push(format!("{read_at} >= $4 AND {read_at} < $5"));
         next = 6;
     }
-    let (condition, value) = match &search.by {
+    let (column, value) = match &search.by {
         By::All => (None, None),
         By::Task(task) => (Some("task"), Some(Cell::from(task.as_bytes()))),
-        By::FailedQueue(queue) => (Some("state <> 'delivered' AND queue"), Some((*queue).into())),
-        By::FailedReason(reason) => (Some("state <> 'delivered' AND reason"), Some((*reason).into())),
-        By::FailedTeam(team) => (Some("state <> 'delivered' AND team"), Some(team.as_str().into())),
-        By::FailedState(state) => (Some("state <> 'delivered' AND state"), Some((*state).into())),
+        By::FailedQueue(queue) => (Some("queue"), Some((*queue).into())),
+        By::FailedReason(reason) => (Some("reason"), Some((*reason).into())),
+        By::FailedTeam(team) => (Some("team"), Some(team.as_str().into())),
+        By::FailedState(state) => (Some("state"), Some((*state).into())),
     };
-    if let Some(condition) = condition {
-        conditions.push(format!("{condition} = ${next}"));
+    let mut order = "id DESC".to_owned();
+    if let Some(column) = column {
+        conditions.push(format!("({column}, id) >= (${next}, $1) AND ({column}, id) <= (${next}, $2)"));
+        order.insert_str(0, &format!("{column} DESC, "));
         next += 1;
+    }
+    if search.by.is_of_failed() {
+        conditions.push("state <> 'delivered'".to_owned());
     }
     let (table, columns) = (search.table.name(), search.columns(&format!("${next}"), &format!("${}", next + 1)));
     let conditions = conditions.join(" AND ");
-    let sql = format!("SELECT id, {columns} FROM {table} WHERE {conditions} ORDER BY id DESC LIMIT $3");
+    let sql = format!("SELECT id, {columns} FROM {table} WHERE {conditions} ORDER BY {order} LIMIT $3");
     (sql, value)
 }
 
@@ -173,4 +190,23 @@ pub(super) async fn queue_numbers(
         }
     }
     Ok(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::state::State;
+
+    #[test]
+    fn rows_of_one_value_are_asked_for_in_the_order_of_their_own_index() {
+        let filter = CallbackFilter { state: Some(State::Exhausted), ..CallbackFilter::default() };
+        let [search] = &searches(&filter, None, None)[..] else { panic!("one index has them all") };
+        let (sql, value) = statement(search);
+        assert!(value.is_some());
+        assert!(sql.contains("(state, id) >= ($4, $1) AND (state, id) <= ($4, $2) AND state <> 'delivered'"), "{sql}");
+        assert!(sql.ends_with(" ORDER BY state DESC, id DESC LIMIT $3"), "{sql}");
+        let [_, all] = &searches(&CallbackFilter::default(), None, None)[..] else { panic!("both tables") };
+        let (sql, value) = statement(all);
+        assert!(value.is_none() && sql.ends_with(" WHERE id >= $1 AND id <= $2 ORDER BY id DESC LIMIT $3"), "{sql}");
+    }
 }
