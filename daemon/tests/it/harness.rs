@@ -33,7 +33,7 @@ pub const TOPIC: &str = "tasks.events";
 pub const TEAM: &str = "team_acme";
 pub const HMAC_TEAM: &str = "team_globex";
 /// How long a test waits for a condition before it fails.
-pub const PATIENCE: Duration = Duration::from_secs(40);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The time between two checks of a condition.
 pub const PAUSE: Duration = Duration::from_millis(20);
 
@@ -129,10 +129,11 @@ pub fn settings(folder: &Path, brokers: &str) -> Vec<(String, String)> {
         ("STORE__URL", postgres::store_url().unwrap_or_default()),
         ("KEYRING__FILE", keyring.display().to_string()),
         ("OPS__LISTEN", "127.0.0.1:0".to_owned()),
+        // Every wait comes from a doubling, so that the horizon cuts nothing short on a slow machine.
         ("RETRY__FIRST", "50ms".to_owned()),
-        ("RETRY__DOUBLINGS", "2".to_owned()),
+        ("RETRY__DOUBLINGS", "3".to_owned()),
         ("RETRY__RETRIES", "3".to_owned()),
-        ("RETRY__HORIZON", "1s".to_owned()),
+        ("RETRY__HORIZON", "1h".to_owned()),
         ("DELIVER__HEAD_TIMEOUT", "1s".to_owned()),
         ("DELIVER__TOTAL_TIMEOUT", "2s".to_owned()),
         ("DELIVER__PARK_AFTER", "300ms".to_owned()),

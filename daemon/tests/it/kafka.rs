@@ -48,6 +48,14 @@ fn admin(servers: &str) -> AdminClient<DefaultClientContext> {
     client(servers).create().unwrap()
 }
 
+/// What a group, named as its topic, has committed of the partitions.
+pub fn committed(servers: &str, topic: &str, partitions: i32) -> TopicPartitionList {
+    let tool: BaseConsumer = client(servers).set("group.id", topic).create().unwrap();
+    let mut asked = TopicPartitionList::new();
+    asked.add_partition_range(topic, 0, partitions - 1);
+    tool.committed_offsets(asked, Duration::from_secs(10)).unwrap()
+}
+
 pub async fn create_topic(servers: &str, topic: &str, partitions: i32) {
     let admin = admin(servers);
     until(&format!("topic {topic} is made"), async || {
@@ -269,7 +277,7 @@ async fn offsets_reset_to_earliest_repeat_nothing() {
     for partition in 0..4 {
         offsets.add_partition_offset("reset", partition, Offset::Offset(0)).unwrap();
     }
-    let committed = tool.committed_offsets(offsets.clone(), Duration::from_secs(10)).unwrap();
+    let committed = committed(&servers, "reset", 4);
     let element = &committed.elements()[0];
     assert_eq!(element.offset(), Offset::Offset(50), "a clean stop commits the watermark");
     assert!(element.metadata().starts_with("st_"), "with the store's id");

@@ -4,6 +4,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use callbackd::keyring::Keyring;
@@ -13,7 +14,7 @@ use serde_json::Value;
 use crate::harness::PAUSE;
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_callbackd");
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A URL at a port of loopback where nobody listens.
 pub fn closed_url() -> String {
@@ -32,6 +33,8 @@ pub struct Process {
     pub holds_intake: bool,
     /// Everything it has written to standard error.
     pub log: Arc<Mutex<Vec<u8>>>,
+    /// What reads its standard error to the end.
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Process {
@@ -55,7 +58,7 @@ impl Process {
             at("keyring"),
         );
         std::fs::write(folder.path().join("callbackd.toml"), config).unwrap();
-        Self { folder, ops, child: None, variables: Vec::new(), holds_intake: false, log: Arc::default() }
+        Self { folder, ops, child: None, variables: Vec::new(), holds_intake: false, log: Arc::default(), reader: None }
     }
 
     /// Makes it use the keys of this one.
@@ -98,7 +101,7 @@ impl Process {
             .unwrap();
         let mut errors = child.stderr.take().unwrap();
         let log = Arc::clone(&self.log);
-        std::thread::spawn(move || {
+        self.reader = Some(std::thread::spawn(move || {
             let mut chunk = [0; 8192];
             while let Ok(count) = errors.read(&mut chunk) {
                 if count == 0 {
@@ -106,7 +109,7 @@ impl Process {
                 }
                 log.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&chunk[..count]);
             }
-        });
+        }));
         self.child = Some(child);
     }
 
@@ -163,11 +166,13 @@ impl Process {
         assert!(Command::new("prlimit").args(["--pid", &pid, limit]).status().unwrap().success());
     }
 
-    /// Waits for the end. Returns the exit status.
+    /// Waits for the end, with all that it says. Returns the exit status.
     pub async fn ended(&mut self) -> i32 {
         let end = Instant::now() + PATIENCE;
         loop {
-            if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
+            let has_said_all = self.reader.as_ref().is_none_or(JoinHandle::is_finished);
+            let status = self.child.as_mut().unwrap().try_wait().unwrap();
+            if let Some(status) = status.filter(|_| has_said_all) {
                 self.child = None;
                 return status.code().unwrap_or(-1);
             }
@@ -216,10 +221,14 @@ impl Process {
 }
 
 impl Drop for Process {
+    #[allow(clippy::print_stdout, reason = "of a test that fails, the log is shown")]
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().ok();
             child.wait().ok();
+        }
+        if std::thread::panicking() {
+            println!("its log:\n{}", self.log_text());
         }
     }
 }

@@ -11,7 +11,7 @@ use scale_callback::receiver::{Received, Reply};
 use scale_callback_auth::{Credential, Verifier};
 
 use crate::harness::{PAUSE, TEAM, until};
-use crate::kafka::{by_task, create_topic, events, produce, shared_broker};
+use crate::kafka::{by_task, committed, create_topic, events, produce, shared_broker};
 use crate::postgres;
 use crate::process::Process;
 
@@ -118,6 +118,16 @@ impl World {
         let logs = || self.daemons.iter().map(Process::log_text).collect::<Vec<_>>().join("\n--\n");
         assert!(arrived.await, "{} of {count}: {}", by_task(&self.receiver.receipts()).len(), logs());
         assert!(self.receiver.refused().is_empty(), "{:?}", self.receiver.refused());
+    }
+
+    /// Waits until Kafka has the offsets of so many records. A daemon commits them after the store has their watermarks.
+    pub async fn all_committed(&self, count: i64) {
+        until("Kafka's offsets follow", async || {
+            let offsets = committed(&self.servers, self.topic, PARTITIONS);
+            let sum: i64 = offsets.elements().iter().filter_map(|element| element.offset().to_raw()).sum();
+            (sum == count).then_some(())
+        })
+        .await;
     }
 
     pub fn repeats(&self) -> Vec<String> {
@@ -269,6 +279,7 @@ async fn an_instance_whose_store_went_back_begins_anew_and_goes_on() {
     let world = World::new("went-back", Duration::ZERO).await;
     world.produce(0, 30);
     world.all_arrive(30).await;
+    world.all_committed(30).await;
     let name = world.store.rsplit('/').next().unwrap();
     let begun = Instant::now();
     postgres::server().sql(name, "DELETE FROM instance; DELETE FROM settled; UPDATE partition_offsets SET watermark = 1, seen_upto = 1, last_off = NULL, last_hash = NULL").unwrap();

@@ -4,16 +4,13 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use callbackd_bench::recorder::Recorder;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::{ClientConfig, TopicPartitionList};
 use scale_callback::receiver::Reply;
 use scale_callback_auth::{Credential, Verifier};
 
 use crate::harness::{TEAM, until};
-use crate::kafka::{by_task, create_topic, events, produce, shared_broker};
+use crate::kafka::{by_task, committed, create_topic, events, produce, shared_broker};
 use crate::process::Process;
 
 const TOPIC: &str = "twins";
@@ -26,14 +23,8 @@ fn copy(from: &Path, to: &Path) {
 
 /// The third words of what the group has beside its offsets: times, or 0 once a run has ended.
 fn times(servers: &str) -> Vec<i64> {
-    let mut config = ClientConfig::new();
-    let consumer: BaseConsumer = config.set("bootstrap.servers", servers).set("group.id", TOPIC).create().unwrap();
-    let mut asked = TopicPartitionList::new();
-    asked.add_partition(TOPIC, 0);
-    asked.add_partition(TOPIC, 1);
-    let committed = consumer.committed_offsets(asked, Duration::from_secs(5)).unwrap();
     let time = |mark: &str| mark.split(' ').nth(2)?.parse().ok();
-    committed.elements().iter().filter_map(|element| time(element.metadata())).collect()
+    committed(servers, TOPIC, 2).elements().iter().filter_map(|element| time(element.metadata())).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
