@@ -259,7 +259,7 @@ impl BlockReason {
                 "the consumer group's offset for {partition} was written by another store ({store}): this store was lost or swapped"
             ),
             Self::OtherCluster(offset) => format!(
-                "the consumer group has our offset ({offset}) for {partition}, but the id of the Kafka cluster is another one than when it was written"
+                "the consumer group has our offset ({offset}) for {partition}, but this store knows nothing of a Kafka cluster with this id: the id has changed, or the store is a copy from before the first record"
             ),
         }
     }
