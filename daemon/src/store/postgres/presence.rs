@@ -11,7 +11,7 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::error::PostgresError;
 use super::schema;
@@ -27,6 +27,8 @@ const STORE: i32 = 0x6361_6c6c;
 const NAME: i32 = 0x6361_6c6e;
 /// The waits before the locks are asked for again.
 const PACE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How often a connection must be found with its own session before it counts as one of a server or of a pooler of sessions.
+const LOOKS: usize = 3;
 
 /// The instances whose processes hold their locks now. Their numbers are random, so no other program's lock is one of them.
 pub(super) const LIVING: &str = "SELECT (classid::bigint << 32) | objid::bigint FROM pg_locks
@@ -214,22 +216,38 @@ impl Place {
         schema.admits(self.known, format!("store.url: {}", self.url)).map_err(PresenceError::Outdated)
     }
 
-    /// Whether the connection still has the server's session that took the lock, while another connection is in a transaction.
-    /// A pooler in transaction mode gives the session that was used last to whoever asks next.
+    /// Whether the connection keeps the server's session that took the lock, while another connection has transactions.
+    /// A pooler in transaction mode gives the session that was used last to whoever asks next. It takes a moment until a session
+    /// is back in the pool, so one look may find the right session by chance.
     async fn is_still_its_session(&self, client: &Client) -> Result<bool, PresenceError> {
         let failed = |error: tokio_postgres::Error| Unfit::from(&error);
         let (other, _connection) = self.dialler.session(&self.url, Limit::Write).await?;
-        other.batch_execute("BEGIN").await.map_err(failed)?;
-        let sql = "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()
-                                  AND classid::bigint = $1 AND objid::bigint = 1 AND objsubid = 2 AND granted)";
-        let has_it: bool = client.query_one(sql, &[&i64::from(STORE)]).await.map_err(failed)?.get(0);
-        if !has_it {
-            // It is the other one that has it now, and the pooler would keep it.
-            other.batch_execute("SELECT pg_advisory_unlock_all()").await.map_err(failed)?;
+        for _ in 0..LOOKS {
+            other.batch_execute("BEGIN").await.map_err(failed)?;
+            let has_it = has_lock(client).await.map_err(failed)?;
+            if !has_it {
+                // It is the other one that has it now, and the pooler would keep it.
+                other.batch_execute("SELECT pg_advisory_unlock_all()").await.map_err(failed)?;
+            }
+            other.batch_execute("ROLLBACK").await.map_err(failed)?;
+            // Now the session of the other one was used last.
+            if !has_it || !has_lock(client).await.map_err(failed)? {
+                return Ok(false);
+            }
         }
-        other.batch_execute("ROLLBACK").await.map_err(failed)?;
-        Ok(has_it)
+        Ok(true)
     }
+}
+
+/// Whether the server's session that this connection has now holds the lock of the store. It prepares nothing: a statement that is
+/// given back later would use a session, too.
+async fn has_lock(client: &Client) -> Result<bool, tokio_postgres::Error> {
+    let sql = format!(
+        "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()
+         AND classid::bigint = {STORE} AND objid::bigint = 1 AND objsubid = 2 AND granted"
+    );
+    let answer = client.simple_query(&sql).await?;
+    Ok(answer.iter().any(|message| matches!(message, SimpleQueryMessage::Row(_))))
 }
 
 /// The number of a name's lock.
