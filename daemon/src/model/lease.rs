@@ -36,6 +36,13 @@ pub struct Facts {
     pub builder: u8,
 }
 
+impl Facts {
+    /// Whether both are of one event. A re-send may have moved one of them to another queue.
+    pub fn differ_in_queue_at_most(&self, other: &Self) -> bool {
+        *self == Self { queue: self.queue.clone(), ..other.clone() }
+    }
+}
+
 /// Where a lease comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Right {

@@ -72,7 +72,9 @@ impl<'a> Amending<'a> {
             (Some(was), Some(row)) if Settled { round: row.round, ..was.clone() } == *row => {
                 rows::set_round(connection, row)?;
             }
-            (was, Some(row)) if was.as_ref() != Some(row) => rows::replace_settled(connection, self.ids, row, now)?,
+            (was, Some(row)) if was.as_ref() != Some(row) => {
+                rows::replace_settled(connection, self.ids, (was.as_ref(), row), now)?;
+            }
             _ => {}
         }
         if before.settled.is_none() && after.settled.is_some() {

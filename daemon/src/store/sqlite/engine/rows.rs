@@ -41,6 +41,10 @@ const REPLACE_SETTLED: &str = "INSERT OR REPLACE INTO settled (
         id, partition_id, off, record_at, team, task, event_id, event_type, queue, test, content_hash, builder,
         state, reason, attempts, status, outcome, round, first_at, settled_at, revision, sent_with)
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)";
+const UPDATE_SETTLED: &str = "UPDATE settled SET
+        queue = ?2, state = ?3, reason = ?4, attempts = ?5, status = ?6, outcome = ?7, round = ?8, first_at = ?9, settled_at = ?10,
+        revision = ?11, sent_with = ?12
+     WHERE id = ?1";
 const REPLACE_PENDING: &str = "INSERT OR REPLACE INTO pending (
         id, partition_id, off, record_at, team, task, event_id, event_type, queue, test, content_hash, builder,
         url, since, horizon, tries, attempts, due, token, lease_until, starts, last_outcome, round, new_id)
@@ -164,14 +168,33 @@ pub(super) fn insert_settled(
     settled_statement(connection, ids, row, now, INSERT_SETTLED)
 }
 
-/// Writes a settled row. It replaces an earlier one, if there is one.
+/// Writes what became of a settled row, or a new one. Of a row that stays that of its event, only what changed is written, so that no
+/// index of the event is touched.
 pub(super) fn replace_settled(
     connection: &Connection,
     ids: &mut IdCache,
-    row: &Settled,
+    (before, row): (Option<&Settled>, &Settled),
     now: Timestamp,
 ) -> Result<(), SqliteError> {
-    settled_statement(connection, ids, row, now, REPLACE_SETTLED).map(|_| ())
+    if !before.is_some_and(|before| before.facts.differ_in_queue_at_most(&row.facts)) {
+        return settled_statement(connection, ids, row, now, REPLACE_SETTLED).map(|_| ());
+    }
+    let queue = ids.queue_number(connection, &row.facts.queue, last_use_of_queue(row.facts.id, now))?;
+    connection.prepare_cached(UPDATE_SETTLED)?.execute(params![
+        row.facts.id.as_bytes(),
+        queue,
+        row.ended.name(),
+        row.ended.reason().map(|reason| reason.name()),
+        row.attempts,
+        row.status,
+        row.outcome.name(),
+        row.round,
+        row.first_at.millis(),
+        row.settled_at.millis(),
+        row.revision,
+        row.sent_with.map(|settings| settings.0),
+    ])?;
+    Ok(())
 }
 
 fn settled_statement(

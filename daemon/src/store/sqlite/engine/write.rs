@@ -144,6 +144,7 @@ impl Work<'_> {
             rows::insert_attempt(self.connection, id, attempt)?;
         }
         if let Some(settled) = step.rows.settled.as_ref().filter(|row| Some(*row) != before.settled.as_ref()) {
+            let settled = (before.settled.as_ref(), settled);
             rows::replace_settled(self.connection, self.ids, settled, self.now)?;
         }
         let body = body_of(change);
