@@ -11,6 +11,7 @@ pub mod named;
 pub mod pace;
 pub mod panics;
 pub mod private_file;
+pub mod rest;
 pub mod stop;
 pub mod suggest;
 pub mod supervise;

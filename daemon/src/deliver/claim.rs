@@ -57,17 +57,18 @@ pub(super) struct ClaimTask {
 
 impl ClaimTask {
     /// Claims until `stop`, or until the store breaks.
-    pub(super) async fn run(self, mut stop: Stop) {
+    pub(super) async fn run(self, stop: Stop) {
+        // A sweep of millions of rows may take long, and claims go on meanwhile.
+        tokio::join!(self.claims(stop.clone()), self.sweeps(stop));
+    }
+
+    async fn claims(&self, mut stop: Stop) {
         let mut pace = Pace::new(Duration::from_millis(100), Duration::from_secs(2));
-        let (mut next_sweep, mut next_look) = (Instant::now(), Instant::now());
+        let mut next_look = Instant::now();
         loop {
             if Instant::now() >= next_look {
                 self.free_leases().await;
                 next_look = Instant::now() + LEASES;
-            }
-            if Instant::now() >= next_sweep {
-                self.sweep().await;
-                next_sweep = Instant::now() + SWEEP;
             }
             let wait = match self.claim().await {
                 Ok(wait) => {
@@ -112,11 +113,26 @@ impl ClaimTask {
         }
     }
 
-    async fn sweep(&self) {
-        if let Err(error) = self.store.sweep(queue_of).await {
-            tracing::debug!(%error, "queues can't be repaired now");
+    async fn sweeps(&self, mut stop: Stop) {
+        let mut is_told = false;
+        loop {
+            let swept = tokio::select! {
+                swept = self.store.sweep(queue_of) => swept,
+                () = stop.stopped() => return,
+            };
+            match swept {
+                Ok(()) => is_told = false,
+                Err(error) if !std::mem::replace(&mut is_told, true) => {
+                    tracing::warn!(%error, "queues can't be repaired now; this is tried again and again");
+                }
+                Err(_) => {}
+            }
+            self.offering.delivery.lanes.sweep();
+            tokio::select! {
+                () = tokio::time::sleep(SWEEP) => {}
+                () = stop.stopped() => return,
+            }
         }
-        self.offering.delivery.lanes.sweep();
     }
 
     /// Makes one claim. Returns how long to wait before the next one.

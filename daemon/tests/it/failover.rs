@@ -1,7 +1,11 @@
 //! A primary that is killed, and a standby that takes its place: the daemons go on by themselves, and nothing is lost.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use callbackd::base::clock::SystemClock;
+use callbackd::model::event::PartitionKey;
+use callbackd::store::{self, Config, Options, Take, TakeAsk};
 use callbackd_bench::postgres::Postgres;
 use callbackd_bench::wire::Wire;
 
@@ -25,6 +29,15 @@ async fn follows(primary: &Postgres, how: &str) {
     until("the standby follows", async || {
         let state = primary.sql("postgres", "SELECT sync_state FROM pg_stat_replication").ok()?;
         (state == how).then_some(())
+    })
+    .await;
+}
+
+/// Waits until the standby has what the primary has.
+async fn has_everything(primary: &Postgres) {
+    until("the standby has everything", async || {
+        let same = "SELECT bool_and(replay_lsn = pg_current_wal_lsn()) FROM pg_stat_replication";
+        (primary.sql("postgres", same).unwrap() == "t").then_some(())
     })
     .await;
 }
@@ -77,11 +90,7 @@ async fn a_standby_that_lost_commits_is_noticed_and_what_it_lost_is_read_again()
     world.shared_by(0, 2).await;
     world.produce(0, 120);
     world.all_arrive(120).await;
-    until("the standby has everything", async || {
-        let same = "SELECT bool_and(replay_lsn = pg_current_wal_lsn()) FROM pg_stat_replication";
-        (primary.sql("postgres", same).unwrap() == "t").then_some(())
-    })
-    .await;
+    has_everything(&primary).await;
     // From here on the standby receives nothing.
     standby.sql("postgres", "ALTER SYSTEM SET primary_conninfo = ''").unwrap();
     standby.sql("postgres", "SELECT pg_reload_conf()").unwrap();
@@ -91,6 +100,7 @@ async fn a_standby_that_lost_commits_is_noticed_and_what_it_lost_is_read_again()
     .await;
     world.produce(120, 120);
     world.all_arrive(240).await;
+    world.all_committed(240).await;
     primary.kill();
     standby.promote().unwrap();
     until("the daemons notice it", async || {
@@ -104,6 +114,29 @@ async fn a_standby_that_lost_commits_is_noticed_and_what_it_lost_is_read_again()
     let repeats = world.repeats();
     assert!(repeats.len() <= 120, "{} repeats", repeats.len());
     assert!(logs(&world).contains("the store went back"), "{}", logs(&world));
+}
+
+/// Advisory locks do not go over to a standby. An owner without its lock is not taken for dead right after a promotion.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_has_time_to_come_back_after_a_promotion() {
+    let (mut primary, standby, url) = servers();
+    follows(&primary, "async").await;
+    let config = Config::Postgres(Box::new(url.parse().unwrap()));
+    let opened = async || store::open(&config, Options::default(), Arc::new(SystemClock)).await.unwrap();
+    let partition = Arc::new(PartitionKey { cluster: "c".into(), topic: "t".into(), number: 0 });
+    let ask =
+        |instance| TakeAsk { patience: Duration::from_secs(60), ..TakeAsk::at_once(instance, Arc::clone(&partition)) };
+    let (owner, other) = (opened().await, opened().await);
+    let owners = owner.engine.begin().await.unwrap().instance;
+    let others = other.engine.begin().await.unwrap().instance;
+    assert!(matches!(owner.engine.take(ask(owners)).await.unwrap(), Take::Taken(_)));
+    assert!(matches!(other.engine.take(ask(others)).await.unwrap(), Take::Held { .. }), "it lives");
+    has_everything(&primary).await;
+    drop(owner);
+    primary.kill();
+    standby.promote().unwrap();
+    let taken = until("the standby answers", async || other.engine.take(ask(others)).await.ok()).await;
+    assert!(matches!(taken, Take::Held { owner } if owner == owners), "{taken:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

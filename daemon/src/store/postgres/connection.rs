@@ -16,6 +16,7 @@ use super::timeline::Timeline;
 use super::transaction::{Tx, commit_watched};
 use super::url::PostgresUrl;
 use crate::base::clock::{Clock, SystemClock};
+use crate::base::rest::Rest;
 use crate::model::dead_letter::ValueBudget;
 use crate::model::keeping::Keeping;
 use crate::model::notice::Notices;
@@ -44,6 +45,8 @@ pub(in crate::store) struct PostgresStore {
     pub(super) presence: Presence,
     pub(super) warnings: Warnings,
     pub(super) timeline: Timeline,
+    /// No day of ended callbacks is made meanwhile.
+    pub(super) days_rest: Rest,
     /// The name of this daemon in its configuration.
     pub(super) name: Option<Arc<str>>,
 }
@@ -88,6 +91,7 @@ impl PostgresStore {
             parked: Parked::default(),
             warnings,
             timeline,
+            days_rest: Rest::default(),
         })
     }
 

@@ -19,11 +19,13 @@ use super::tls::VerifyFull;
 use super::url::{PostgresUrl, Tls, of_each_host};
 
 /// What every session is set to: a commit is on disk when it is acknowledged, a frozen process can't hold others up for so long that
-/// their leases end (5 s after the attempts), and the server notices within a quarter of a minute that a machine has vanished. These
-/// are statements and no parameters of the connection, because a pooler passes no parameters on.
+/// their leases end (5 s after the attempts), the server notices within a quarter of a minute that a machine has vanished, its warnings
+/// are heard (one tells of a commit in doubt), and a statement sees what was committed before it, whatever the role or the database is
+/// set to. These are statements and no parameters of the connection, because a pooler passes no parameters on.
 const SETTINGS: &str = "SET synchronous_commit = on; SET lock_timeout = '2s';
     SET idle_in_transaction_session_timeout = '3s'; SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2;
-    SET tcp_keepalives_count = 3; SET tcp_user_timeout = 10000;";
+    SET tcp_keepalives_count = 3; SET tcp_user_timeout = 10000;
+    SET client_min_messages = warning; SET default_transaction_isolation = 'read committed';";
 
 /// How long a session may take until it is set up.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -149,7 +149,7 @@ async fn days_are_made_ahead_and_old_ones_go_with_all_but_what_is_needed() {
     world.prune(DAY * 5).await;
     assert!(!world.has(old).await && !world.has(ahead).await && world.has(resent).await && world.has(late).await);
     assert_eq!(world.stores.engine.space(SpaceAsk::BYTES).await.unwrap().kept_bytes, 0);
-    // Days that nobody made are made now, and a day that has rows already stays with the others.
+    // Days that nobody made are made now, and what came before is moved to them.
     let today = world.settle("today", START.plus(week), Outcome::Ok, Next::Delivered).await;
     world.stores.engine.sweep(queue_of).await.unwrap();
     assert_eq!(
@@ -157,14 +157,55 @@ async fn days_are_made_ahead_and_old_ones_go_with_all_but_what_is_needed() {
         [
             "settled_20251126",
             "settled_20251127",
+            "settled_20251201",
             "settled_20251202",
             "settled_20251203",
             "settled_20251204",
             "settled_other"
-        ],
-        "2025-12-01 has a row already"
+        ]
     );
     assert!(world.has(today).await);
+    assert_eq!((world.rows("settled_20251201"), world.rows("settled_other")), (1, 2), "two are still needed");
+}
+
+/// One producer whose clock is ahead leaves a row of each day before the day is made.
+#[tokio::test]
+async fn what_came_before_its_day_was_made_is_moved_to_it() {
+    let mut world = World::new().await;
+    world.stores.engine.sweep(queue_of).await.unwrap();
+    let early = world.settle("early", START.plus(DAY * 5), Outcome::Gone, Next::Abandoned(Reason::Gone)).await;
+    assert_eq!((world.rows("settled_other"), world.rows("attempt_other")), (1, 1));
+    world.clock.advance(DAY * 2);
+    world.stores.engine.sweep(queue_of).await.unwrap();
+    assert_eq!((world.rows("settled_20251129"), world.rows("attempt_20251129")), (1, 1));
+    assert_eq!((world.rows("settled_other"), world.rows("attempt_other")), (0, 0));
+    assert!(world.has(early).await && world.stores.reads.attempts(early).await.unwrap().len() == 1);
+    // The day is like all others: it goes with what is old.
+    world.settle("beside", START.plus(DAY * 5), Outcome::Ok, Next::Delivered).await;
+    assert_eq!(world.rows("settled_20251129"), 2);
+    world.clock.advance(DAY * 10);
+    while world.prune(DAY * 3).await.more_days {}
+    assert_eq!(world.tables("settled"), ["settled_other"]);
+    assert!(!world.has(early).await);
+}
+
+/// A day of which many rows are still needed stays, and the later ones go.
+#[tokio::test]
+async fn a_day_that_many_need_keeps_no_later_day() {
+    let mut world = World::new().await;
+    world.stores.engine.sweep(queue_of).await.unwrap();
+    world.settle("first", START, Outcome::Ok, Next::Delivered).await;
+    world.settle("second", START.plus(DAY), Outcome::Ok, Next::Delivered).await;
+    world.clock.advance(DAY * 8);
+    let sql = format!(
+        "INSERT INTO settled SELECT (jsonb_populate_record(one, jsonb_build_object(
+             'id', left(replace(one.id::text, '-', ''), 12) || lpad(to_hex(n), 20, '0'), 'settled_at', {}))).*
+         FROM settled_20251124 AS one, generate_series(1, 10001) AS n",
+        world.clock.now().millis()
+    );
+    postgres::server().sql(&world.database, &sql).unwrap();
+    while world.prune(DAY * 5).await.more_days {}
+    assert_eq!(world.tables("settled"), ["settled_20251124", "settled_20251127", "settled_other"]);
 }
 
 /// Whoever makes or drops a day locks the whole table and then the other rows. Pruning locks in the same order, or each would wait for
@@ -192,4 +233,20 @@ async fn pruning_locks_nothing_before_the_tables_that_a_new_day_locks_first() {
     let pruned = world.prune(DAY).await;
     maker.join().unwrap().expect("it got its second lock");
     assert_eq!(pruned.settled, 1);
+}
+
+/// A look at all pending rows may take too long. Days are made ahead nevertheless.
+#[tokio::test(flavor = "multi_thread")]
+async fn days_are_made_although_the_pending_rows_can_not_be_looked_at() {
+    let world = World::new().await;
+    let url = postgres::server().url(&world.database);
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    client.batch_execute("BEGIN; LOCK TABLE body IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    world.clock.advance(DAY * 2);
+    assert!(world.stores.engine.sweep(queue_of).await.is_err(), "it can't see the bodies");
+    assert!(world.tables("settled").contains(&"settled_20251129".to_owned()), "{:?}", world.tables("settled"));
+    drop(client);
+    connection.await.unwrap().unwrap();
+    world.stores.engine.sweep(queue_of).await.unwrap();
 }

@@ -17,6 +17,7 @@ mod reads;
 mod resends;
 mod rounds;
 mod space;
+mod sweeps;
 mod versions;
 
 use std::sync::Arc;

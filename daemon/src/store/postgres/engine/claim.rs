@@ -199,7 +199,7 @@ impl Claiming<'_> {
     async fn take(&mut self, due: Vec<Due>) -> Result<Vec<Pending>, PostgresError> {
         let ids: Vec<Uuid> = due.iter().map(|row| row.id.into()).collect();
         let mut found = rows::load(self.transaction, &self.store.numbers, &ids, &mut NumbersRead::default()).await?;
-        let (mut taken, mut void, mut postponed) = (Vec::new(), Vec::<Uuid>::new(), Vec::<Uuid>::new());
+        let (mut taken, mut void, mut postponed) = (Vec::new(), Vec::new(), Vec::<Uuid>::new());
         let (mut token, mut bytes) = (self.ask.first_token.0, 0_usize);
         for row in due {
             let before = match found.remove(&row.id) {
@@ -221,7 +221,7 @@ impl Claiming<'_> {
             }
             let claim = Claim { token: Token(token), until: self.now.plus(self.ask.lease) };
             match apply_claim(&before, &claim).pending {
-                None => void.push(row.id.into()),
+                None => void.push(row),
                 Some(pending) => {
                     token = token.wrapping_add(1);
                     bytes = bytes.saturating_add(row.bytes);
@@ -259,13 +259,20 @@ impl Claiming<'_> {
         Ok(())
     }
 
-    async fn drop_void(&self, ids: &[Uuid]) -> Result<(), PostgresError> {
-        if !ids.is_empty() {
-            for sql in ["DELETE FROM pending WHERE id = ANY($1)", "DELETE FROM body WHERE id = ANY($1)"] {
-                let statement = self.transaction.prepare_cached(sql).await?;
-                self.transaction.execute(&statement, &[&ids]).await?;
-            }
+    async fn drop_void(&self, rows: &[Due]) -> Result<(), PostgresError> {
+        if rows.is_empty() {
+            return Ok(());
         }
+        let ids: Vec<Uuid> = rows.iter().map(|row| row.id.into()).collect();
+        let statement = self.transaction.prepare_cached("DELETE FROM pending WHERE id = ANY($1)").await?;
+        self.transaction.execute(&statement, &[&ids]).await?;
+        let queues: Vec<i64> = rows.iter().map(|row| row.queue).collect();
+        let sql = "WITH gone AS (DELETE FROM body WHERE id = ANY($1) RETURNING id, octet_length(bytes) AS bytes),
+                        freed AS (SELECT of.queue, sum(gone.bytes) AS bytes
+                                  FROM unnest($1::uuid[], $2::bigint[]) AS of (id, queue) JOIN gone USING (id) GROUP BY of.queue)
+                   UPDATE queue SET parked_bytes = greatest(0, parked_bytes - freed.bytes) FROM freed WHERE queue.id = freed.queue";
+        let statement = self.transaction.prepare_cached(sql).await?;
+        self.transaction.execute(&statement, &[&ids, &queues]).await?;
         Ok(())
     }
 

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use deadpool_postgres::{GenericClient, Object};
+use tokio_postgres::error::SqlState;
 
 use super::super::cells::Uuid;
 use super::super::error::PostgresError;
@@ -15,6 +16,7 @@ use super::super::transaction::{Tx, commit};
 use super::super::turns::{self, Turn};
 use super::kept;
 use crate::base::clock::Timestamp;
+use crate::base::rest::Rest;
 use crate::store::StoreError;
 
 const DAY_MILLIS: i64 = 86_400_000;
@@ -24,8 +26,12 @@ const AHEAD: i64 = 3;
 const MOVED_AT_MOST: usize = 10_000;
 /// Kept bodies that are forgotten at once.
 const BODIES: i64 = 2_000;
-/// How long a change of the partitions waits for its locks. Whoever comes meanwhile waits behind it.
-const LOCKS: &str = "SET LOCAL lock_timeout = '300ms'; SET LOCAL statement_timeout = '5min'";
+/// How long a change of the partitions waits for its locks, and how long it may take. Whoever comes meanwhile waits behind it.
+const TO_DROP: &str = "SET LOCAL lock_timeout = '300ms'; SET LOCAL statement_timeout = '5min'";
+/// To make a day, the server looks through all other rows. Where they are too many for this time, they stay undivided.
+const TO_MAKE: &str = "SET LOCAL lock_timeout = '300ms'; SET LOCAL statement_timeout = '3s'";
+/// How long no day is made after one could not be made.
+const NEXT_TRY: Duration = Duration::from_secs(3_600);
 
 /// A day, as the number of days since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -108,11 +114,29 @@ pub(super) async fn are_ours(client: &impl GenericClient) -> Result<bool, Postgr
 }
 
 /// Makes today and the days ahead. Where that can't be done, rows go to the other ones, and nothing is lost.
-pub(super) async fn look_ahead(client: &mut Object, now: Timestamp) {
-    if let Err(error) = make_ahead(client, now).await {
-        let error = StoreError::from(error);
-        tracing::debug!(%error, "days of ended callbacks can't be made now");
+pub(super) async fn look_ahead(rest: &Rest, client: &mut Object, now: Timestamp) {
+    if rest.lasts() {
+        return;
     }
+    match make_ahead(client, now).await {
+        Ok(true) => {}
+        Err(error) if !took_too_long(&error) => {
+            // Others used the tables, or the server is away: the next look is soon enough.
+            let error = StoreError::from(error);
+            tracing::debug!(%error, "days of ended callbacks can't be made now");
+        }
+        Ok(false) | Err(_) => {
+            rest.begin(NEXT_TRY);
+            tracing::warn!(
+                "a day of ended callbacks can't be made beside the many that belong to no day: they are deleted one by one \
+                 when they are old; it is tried again in an hour"
+            );
+        }
+    }
+}
+
+fn took_too_long(error: &PostgresError) -> bool {
+    matches!(error, PostgresError::Sql(error) if error.code() == Some(&SqlState::QUERY_CANCELED))
 }
 
 /// Drops an old day, or does a part of it. True if there may be more to do.
@@ -127,68 +151,91 @@ pub(super) async fn drop_old(client: &mut Object, settled_before: Timestamp) -> 
     }
 }
 
-/// Makes today and the days ahead, as far as they are not there.
-async fn make_ahead(client: &mut Object, now: Timestamp) -> Result<(), PostgresError> {
+/// Makes today and the days ahead, as far as they are not there. False if one of them can't be made.
+async fn make_ahead(client: &mut Object, now: Timestamp) -> Result<bool, PostgresError> {
     if !are_ours(&*client).await? {
-        return Ok(());
+        return Ok(true);
     }
     let today = Day::of(now);
-    let known = there(&*client).await?;
+    let (known, mut all) = (there(&*client).await?, true);
     for day in (0..=AHEAD).map(|ahead| Day(today.0 + ahead)) {
-        if !known.contains(&day) {
-            make(client, day).await?;
-        }
+        all &= known.contains(&day) || make(client, day).await?;
     }
-    Ok(())
+    Ok(all)
 }
 
-/// Makes a day, unless there are rows of it among the others already.
-pub(in super::super) async fn make(client: &mut Object, day: Day) -> Result<(), PostgresError> {
+/// Makes a day. Rows of it that came before it was made, because their events are from the future or the daemons stood still, are moved to
+/// it from the others. False if they are too many.
+pub(in super::super) async fn make(client: &mut Object, day: Day) -> Result<bool, PostgresError> {
     let transaction = client.transaction().await?;
-    transaction.batch_execute(LOCKS).await?;
-    // Rows that came before the day was made stay where they are, and so do all others of that day.
-    let there = "SELECT EXISTS (SELECT 1 FROM settled_other WHERE id >= $1 AND id < $2)
-                     OR EXISTS (SELECT 1 FROM attempt_other WHERE id >= $1 AND id < $2)";
+    transaction.batch_execute(TO_MAKE).await?;
+    if !turns::take(&transaction, Turn::Days).await? {
+        return Ok(true);
+    }
     let (first, next) = (day.first_id(), day.next().first_id());
-    let is_late: bool = transaction.query_one(there, &[&first, &next]).await?.try_get(0)?;
-    if is_late || !turns::take(&transaction, Turn::Days).await? {
-        return Ok(());
+    let early = "SELECT count(*) FROM (SELECT 1 FROM settled_other WHERE id >= $1 AND id < $2
+                                       UNION ALL SELECT 1 FROM attempt_other WHERE id >= $1 AND id < $2 LIMIT $3) AS early";
+    let at_most = i64::try_from(MOVED_AT_MOST).unwrap_or(i64::MAX);
+    let early: i64 = transaction.query_one(early, &[&first, &next, &at_most.saturating_add(1)]).await?.try_get(0)?;
+    if early > at_most {
+        return Ok(false);
     }
     let (name, first, next) = (day.name(), quoted(&first), quoted(&next));
-    let sql = format!(
-        "CREATE TABLE IF NOT EXISTS settled_{name} PARTITION OF settled FOR VALUES FROM ({first}) TO ({next});
-         CREATE TABLE IF NOT EXISTS attempt_{name} PARTITION OF attempt FOR VALUES FROM ({first}) TO ({next});
-         CREATE INDEX IF NOT EXISTS settled_{name}_at ON settled_{name} USING brin (settled_at) WITH (autosummarize = on);"
+    let mut sql = String::new();
+    if early == 0 {
+        for table in ["settled", "attempt"] {
+            sql += &format!(
+                "CREATE TABLE IF NOT EXISTS {table}_{name} PARTITION OF {table} FOR VALUES FROM ({first}) TO ({next});"
+            );
+        }
+    } else {
+        // Nobody may add to them meanwhile. These are the locks of the other way, in its order.
+        sql += "LOCK TABLE ONLY settled, ONLY attempt IN ACCESS EXCLUSIVE MODE;
+                LOCK TABLE settled_other, attempt_other IN ACCESS EXCLUSIVE MODE;";
+        for table in ["settled", "attempt"] {
+            let early = format!("id >= {first} AND id < {next}");
+            sql += &format!(
+                "CREATE TABLE {table}_{name} (LIKE {table} INCLUDING ALL);
+                 INSERT INTO {table}_{name} SELECT * FROM {table}_other WHERE {early};
+                 DELETE FROM {table}_other WHERE {early};
+                 ALTER TABLE {table} ATTACH PARTITION {table}_{name} FOR VALUES FROM ({first}) TO ({next});"
+            );
+        }
+    }
+    sql += &format!(
+        "CREATE INDEX IF NOT EXISTS settled_{name}_at ON settled_{name} USING brin (settled_at) WITH (autosummarize = on);"
     );
     transaction.batch_execute(&sql).await?;
     commit(transaction).await?;
-    tracing::debug!(day = name, "a day of settled callbacks was made");
-    Ok(())
+    tracing::debug!(day = name, moved = early, "a day of settled callbacks was made");
+    Ok(true)
 }
 
-/// Drops the oldest day that lies before the cutoff. What is still needed of it, because it pends or settled since then, is moved to the
-/// other rows. Answers with true if there may be more to do.
+/// Drops the oldest day that lies before the cutoff and of which few rows are still needed, because they pend or settled since then: those
+/// are moved to the other rows. Answers with true if there may be more to do.
 async fn drop_oldest(client: &mut Object, settled_before: Timestamp) -> Result<bool, PostgresError> {
     if !are_ours(&*client).await? {
         return Ok(false);
     }
     let known = there(&*client).await?;
-    let Some(day) = known.into_iter().find(|day| day.next().begin() <= settled_before) else { return Ok(false) };
-    let transaction = client.transaction().await?;
-    transaction.batch_execute(LOCKS).await?;
-    if !turns::take(&transaction, Turn::Days).await? {
-        return Ok(false);
+    for day in known.into_iter().filter(|day| day.next().begin() <= settled_before) {
+        let transaction = client.transaction().await?;
+        transaction.batch_execute(TO_DROP).await?;
+        if !turns::take(&transaction, Turn::Days).await? {
+            return Ok(false);
+        }
+        // The first look costs nobody anything. A day that is needed by many stays, and the later ones go.
+        let needed = needed(&transaction, day, settled_before).await?;
+        if needed.len() > MOVED_AT_MOST {
+            continue;
+        }
+        if forget_bodies(&transaction, day, &needed).await? {
+            commit(transaction).await?;
+            return Ok(true);
+        }
+        return move_and_drop(transaction, day, settled_before).await;
     }
-    // The first look costs nobody anything. A day that is needed by many stays.
-    let needed = needed(&transaction, day, settled_before).await?;
-    if needed.len() > MOVED_AT_MOST {
-        return Ok(false);
-    }
-    if forget_bodies(&transaction, day, &needed).await? {
-        commit(transaction).await?;
-        return Ok(true);
-    }
-    move_and_drop(transaction, day, settled_before).await
+    Ok(false)
 }
 
 /// Forgets the kept bodies of a day, some at a time. False if there are none left.

@@ -186,10 +186,9 @@ impl EngineStore for PostgresStore {
 
     fn sweep(&self, queue_of: QueueOf) -> Answer<'_, ()> {
         Box::pin(async move {
-            let wrong = upkeep::wrong_queues(&self.delivery_reader().await?).await?;
-            upkeep::repair(self, &mut self.writer().await?, wrong, queue_of, self.clock.now()).await?;
-            days::look_ahead(&mut self.writer().await?, self.clock.now()).await;
-            Ok(())
+            let mut client = self.writer().await?;
+            days::look_ahead(&self.days_rest, &mut client, self.clock.now()).await;
+            Ok(upkeep::repair(self, &mut client, queue_of, self.clock.now()).await?)
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use deadpool_postgres::Object;
 use tokio_postgres::Row;
@@ -49,16 +50,26 @@ struct Owned {
     wanted_at: Option<i64>,
 }
 
-/// Whether an instance lives. When the server has just started, living ones may not have their locks again yet.
+/// So long after the server has started, or has become the primary, an instance without its lock may come back.
+const RETURN: Duration = Duration::from_secs(15);
+
+/// Whether an instance lives. When the server has just started or was just promoted (`$2`), living ones may not have their locks again
+/// yet.
 static OWNER_LIVES: LazyLock<String> = LazyLock::new(|| {
     format!(
         "SELECT $1::bigint IN ({LIVING}) OR (
-             pg_postmaster_start_time() > clock_timestamp() - interval '15 seconds'
-             AND EXISTS (SELECT 1 FROM instance WHERE id = $1 AND clean = 0))"
+             ($2 OR pg_postmaster_start_time() > clock_timestamp() - interval '{} seconds')
+             AND EXISTS (SELECT 1 FROM instance WHERE id = $1 AND clean = 0))",
+        RETURN.as_secs()
     )
 });
 
-async fn owned(transaction: &Tx<'_>, key: &PartitionKey, now: Timestamp) -> Result<Owned, PostgresError> {
+async fn owned(
+    store: &PostgresStore,
+    transaction: &Tx<'_>,
+    key: &PartitionKey,
+    now: Timestamp,
+) -> Result<Owned, PostgresError> {
     let sql = "INSERT INTO partition_offsets (cluster, topic, partition, watermark, seen_upto, epoch, moved_at)
                VALUES ($1, $2, $3, 0, 0, 0, $4) ON CONFLICT DO NOTHING";
     let statement = transaction.prepare_cached(sql).await?;
@@ -73,7 +84,8 @@ async fn owned(transaction: &Tx<'_>, key: &PartitionKey, now: Timestamp) -> Resu
         None => false,
         Some(owner) => {
             let statement = transaction.prepare_cached(&OWNER_LIVES).await?;
-            transaction.query_one(&statement, &[&owner]).await?.try_get(0)?
+            let is_promoted = store.timeline.changed_within(RETURN);
+            transaction.query_one(&statement, &[&owner, &is_promoted]).await?.try_get(0)?
         }
     };
     Ok(Owned { number: row.try_get(0)?, epoch: row.try_get(1)?, owner, owner_lives, wanted_at: row.try_get(3)? })
@@ -87,7 +99,7 @@ pub(super) async fn take(
     now: Timestamp,
 ) -> Result<Take, PostgresError> {
     let transaction = client.transaction().await?;
-    let owned = owned(&transaction, &ask.partition, now).await?;
+    let owned = owned(store, &transaction, &ask.partition, now).await?;
     let other = owned.owner.filter(|owner| *owner != ask.instance.0);
     if let Some(other) = other.filter(|_| owned.owner_lives) {
         let since = owned.wanted_at.unwrap_or(now.millis());
@@ -119,7 +131,7 @@ pub(super) async fn start_over(
     now: Timestamp,
 ) -> Result<Option<Taken>, PostgresError> {
     let transaction = client.transaction().await?;
-    let owned = owned(&transaction, key, now).await?;
+    let owned = owned(store, &transaction, key, now).await?;
     if owned.epoch != epoch {
         return Ok(None);
     }

@@ -6,13 +6,14 @@ use deadpool_postgres::{GenericClient, Object};
 
 use super::super::connection::PostgresStore;
 use super::super::error::PostgresError;
-use super::super::transaction::commit;
+use super::super::transaction::{Tx, commit};
 use super::super::turns::{self, Turn};
 use super::claim::STEP_MILLIS;
 use super::missing_queues;
 use crate::base::clock::Timestamp;
 use crate::model::endpoint::QueueKey;
 use crate::model::lease::LEASE_SLACK;
+use crate::store::engine::PAUSED_LOOK;
 use crate::store::{QueueOf, SetBack, Space, SpaceAsk, endpoint_histories};
 
 /// PostgreSQL does not tell how much of its disk is free.
@@ -76,26 +77,43 @@ pub(super) async fn set_back(client: &mut Object, back: &SetBack) -> Result<usiz
 
 /// What a look at all pending rows has found.
 #[derive(Default)]
-pub(super) struct Wrong {
-    /// Queues whose rows do not agree with their pending rows.
-    queues: Vec<i64>,
+struct Wrong {
+    queues: Vec<WrongQueue>,
     /// Numbers of queues that pending rows name and that have no row.
     missing: Vec<i64>,
 }
 
-/// One pass over the pending rows, on a reading connection, bounded in time like every read.
-pub(super) async fn wrong_queues(client: &impl GenericClient) -> Result<Wrong, PostgresError> {
-    let sql = "SELECT coalesce(queue.id, seen.queue), queue.id IS NULL FROM queue FULL JOIN (
+/// A queue whose row does not agree with its pending rows.
+struct WrongQueue {
+    number: i64,
+    /// When its first row is due.
+    due: Option<i64>,
+    /// What its sum of bytes lacks. It is as true later: whoever parks or ends rows changes the sum by as much.
+    bytes: i64,
+}
+
+/// A queue that a claim has served, or passed over because it is paused, has its next time at most so long after now.
+const NEXT_LOOK_MILLIS: i64 = STEP_MILLIS + PAUSED_LOOK.as_millis() as i64;
+
+/// One pass over the pending rows. Millions of them take seconds, so it has the time of a write.
+async fn look(transaction: &Tx<'_>, now: Timestamp) -> Result<Wrong, PostgresError> {
+    let sql = "SELECT coalesce(queue.id, seen.queue), queue.id IS NULL, seen.due,
+                      (coalesce(seen.bytes, 0) - coalesce(queue.parked_bytes, 0))::bigint
+               FROM queue FULL JOIN (
                    SELECT queue, min(due) FILTER (WHERE token IS NULL) AS due, sum(octet_length(body.bytes)) AS bytes
                    FROM pending LEFT JOIN body ON body.id = pending.id GROUP BY queue
                ) AS seen ON seen.queue = queue.id
                WHERE queue.id IS NULL OR queue.parked_bytes <> coalesce(seen.bytes, 0)
-                  OR (seen.due IS NOT NULL AND (queue.next_at IS NULL OR queue.next_at >= seen.due + $1))";
-    let statement = client.prepare_cached(sql).await?;
+                  OR (seen.due IS NOT NULL AND (queue.next_at IS NULL OR queue.next_at > greatest(seen.due, $1) + $2))";
+    let statement = transaction.prepare_cached(sql).await?;
     let mut wrong = Wrong::default();
-    for row in client.query(&statement, &[&STEP_MILLIS]).await? {
-        let of = if row.try_get(1)? { &mut wrong.missing } else { &mut wrong.queues };
-        of.push(row.try_get(0)?);
+    for row in transaction.query(&statement, &[&now.millis(), &NEXT_LOOK_MILLIS]).await? {
+        let number = row.try_get(0)?;
+        if row.try_get(1)? {
+            wrong.missing.push(number);
+        } else {
+            wrong.queues.push(WrongQueue { number, due: row.try_get(2)?, bytes: row.try_get(3)? });
+        }
     }
     wrong.missing.truncate(missing_queues::AT_ONCE);
     Ok(wrong)
@@ -139,35 +157,43 @@ pub(super) async fn free_leases(
     Ok(usize::try_from(freed).unwrap_or(usize::MAX))
 }
 
-/// Repairs queues: those without a row get one, a next time that is missing or too late is set, and the bytes are counted again. A time
-/// that is too early does no harm; the next claim corrects it.
+/// Repairs queues: those without a row get one, a next time that is missing or too late is set, and the bytes are put right. A time that is
+/// too early does no harm; the next claim corrects it. The rows are looked at before any lock is taken, so that nobody waits for the look.
 pub(super) async fn repair(
     store: &PostgresStore,
     client: &mut Object,
-    wrong: Wrong,
     queue_of: QueueOf,
     now: Timestamp,
 ) -> Result<(), PostgresError> {
-    let Wrong { mut queues, missing } = wrong;
-    if queues.is_empty() && missing.is_empty() {
-        return Ok(());
-    }
     let transaction = client.transaction().await?;
     if !turns::take(&transaction, Turn::Sweep).await? {
         return Ok(());
     }
+    let Wrong { queues, missing } = look(&transaction, now).await?;
+    if queues.is_empty() && missing.is_empty() {
+        return Ok(());
+    }
     let made = missing_queues::make(&transaction, &missing, queue_of, now).await?;
-    queues.extend(made.iter().map(|made| made.number));
-    transaction.query("SELECT id FROM queue WHERE id = ANY($1) ORDER BY id FOR UPDATE", &[&queues]).await?;
+    let made_numbers: Vec<i64> = made.iter().map(|made| made.number).collect();
+    let numbers: Vec<i64> = queues.iter().map(|queue| queue.number).collect();
+    let all = [&numbers[..], &made_numbers].concat();
+    transaction.query("SELECT id FROM queue WHERE id = ANY($1) ORDER BY id FOR UPDATE", &[&all]).await?;
     missing_queues::move_rows(&transaction, &made).await?;
-    // They are counted again under the lock, because batches have changed them since they were found.
-    let sql = "UPDATE queue SET next_at = least(next_at, seen.due), parked_bytes = seen.bytes FROM (
-                   SELECT queue.id, min(pending.due) FILTER (WHERE token IS NULL) AS due,
-                          coalesce(sum(octet_length(body.bytes)), 0)::bigint AS bytes
-                   FROM queue LEFT JOIN pending ON pending.queue = queue.id LEFT JOIN body ON body.id = pending.id
-                   WHERE queue.id = ANY($1) GROUP BY queue.id) AS seen
-               WHERE queue.id = seen.id";
-    transaction.execute(sql, &[&queues]).await?;
+    let due: Vec<Option<i64>> = queues.iter().map(|queue| queue.due).collect();
+    let bytes: Vec<i64> = queues.iter().map(|queue| queue.bytes).collect();
+    let sql = "UPDATE queue SET next_at = least(next_at, wrong.due), parked_bytes = greatest(0, parked_bytes + wrong.bytes)
+               FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS wrong (id, due, bytes) WHERE queue.id = wrong.id";
+    transaction.execute(sql, &[&numbers, &due, &bytes]).await?;
+    if !made.is_empty() {
+        // Rows came to them from other numbers.
+        let sql = "UPDATE queue SET next_at = least(next_at, seen.due), parked_bytes = seen.bytes FROM (
+                       SELECT queue.id, min(pending.due) FILTER (WHERE token IS NULL) AS due,
+                              coalesce(sum(octet_length(body.bytes)), 0)::bigint AS bytes
+                       FROM queue LEFT JOIN pending ON pending.queue = queue.id LEFT JOIN body ON body.id = pending.id
+                       WHERE queue.id = ANY($1) GROUP BY queue.id) AS seen
+                   WHERE queue.id = seen.id";
+        transaction.execute(sql, &[&made_numbers]).await?;
+    }
     commit(transaction).await?;
     if !made.is_empty() {
         store.numbers.forget_queues();

@@ -98,7 +98,7 @@ impl Claiming<'_> {
             due = due_rows(self.connection, queue, self.now, (wanted, builder))?;
         }
         for row in due {
-            self.row(&row.id)?;
+            self.row(queue, &row.id)?;
             if self.is_full {
                 // The queue keeps its place in front.
                 return Ok(());
@@ -111,7 +111,7 @@ impl Claiming<'_> {
         to_the_back(self.connection, queue, self.now)
     }
 
-    fn row(&mut self, id: &[u8]) -> Result<(), SqliteError> {
+    fn row(&mut self, queue: i64, id: &[u8]) -> Result<(), SqliteError> {
         let Ok(bytes) = <[u8; 16]>::try_from(id) else {
             return self.postpone(id, "an id of another length");
         };
@@ -128,7 +128,7 @@ impl Claiming<'_> {
             return Ok(());
         }
         let claim = Claim { token: Token(self.token), until: self.now.plus(self.ask.lease) };
-        let Some(pending) = apply_claim(&before, &claim).pending else { return drop_void(self.connection, id) };
+        let Some(pending) = apply_claim(&before, &claim).pending else { return drop_void(self.connection, queue, id) };
         self.token = self.token.wrapping_add(1);
         rows::lease(self.connection, &pending)?;
         let body = body(self.connection, id)?;
@@ -186,9 +186,15 @@ fn set_aside(connection: &Connection, queue: i64, until: Timestamp) -> Result<()
     Ok(())
 }
 
-fn drop_void(connection: &Connection, id: CallbackId) -> Result<(), SqliteError> {
+fn drop_void(connection: &Connection, queue: i64, id: CallbackId) -> Result<(), SqliteError> {
     connection.prepare_cached("DELETE FROM pending WHERE id = ?1")?.execute([id.as_bytes()])?;
-    connection.prepare_cached("DELETE FROM body WHERE id = ?1")?.execute([id.as_bytes()])?;
+    let freed: Option<i64> = connection
+        .prepare_cached("DELETE FROM body WHERE id = ?1 RETURNING length(bytes)")?
+        .query_row([id.as_bytes()], |row| row.get(0))
+        .optional()?;
+    connection
+        .prepare_cached("UPDATE queue SET parked_bytes = max(0, parked_bytes - ?2) WHERE id = ?1")?
+        .execute(params![queue, freed.unwrap_or(0)])?;
     Ok(())
 }
 

@@ -137,7 +137,7 @@ pub(super) fn end(connection: &Connection, instance: InstanceId) -> Result<(), S
 pub(super) fn repair(connection: &Connection, found: &[QueueSeen]) -> Result<(), SqliteError> {
     let mut repair = connection.prepare_cached(
         "UPDATE queue SET next_at = CASE WHEN ?2 IS NULL THEN next_at ELSE min(coalesce(next_at, ?2), ?2) END,
-                          parked_bytes = ?3 WHERE id = ?1",
+                          parked_bytes = max(0, parked_bytes + ?3) WHERE id = ?1",
     )?;
     for seen in found {
         repair.execute(params![seen.queue, seen.due, seen.bytes])?;
@@ -149,12 +149,14 @@ pub(super) fn repair(connection: &Connection, found: &[QueueSeen]) -> Result<(),
 pub(super) struct QueueSeen {
     queue: i64,
     due: Option<i64>,
+    /// What its sum of bytes lacks. It is as true later: whoever parks or ends rows changes the sum by as much.
     bytes: i64,
 }
 
 /// The sums of the pending rows beside what the queues say. A join with the bodies would be sorted by queue with all
 /// bodies in it.
-pub(super) const QUEUES_SEEN: &str = "SELECT queue.id, seen.due, coalesce(seen.bytes, 0) FROM queue LEFT JOIN (
+pub(super) const QUEUES_SEEN: &str =
+    "SELECT queue.id, seen.due, coalesce(seen.bytes, 0) - queue.parked_bytes FROM queue LEFT JOIN (
          SELECT queue, min(CASE WHEN token IS NULL THEN due END) AS due,
                 sum((SELECT length(bytes) FROM body WHERE body.id = pending.id)) AS bytes
          FROM pending GROUP BY queue
