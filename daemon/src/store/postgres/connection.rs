@@ -140,6 +140,14 @@ fn pool(
     let manager = Manager::from_connect(url.config.clone(), dialler, recycling);
     let create = TURN.saturating_add(url.connect_patience());
     let timeouts = Timeouts { wait: Some(TURN), create: Some(create), recycle: Some(TURN) };
+    // A session from before a failover may still be that of the earlier primary, if it runs on.
+    let of_before = timeline.clone();
+    let current = Hook::sync_fn(move |_: &mut deadpool_postgres::ClientWrapper, session| {
+        if of_before.changed_since(session.created) {
+            return Err(HookError::message("another server is the primary by now"));
+        }
+        Ok(())
+    });
     let fit = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
         let timeline = timeline.clone();
         Box::pin(async move {
@@ -147,6 +155,6 @@ fn pool(
             fit.map_err(|unfit| HookError::message(unfit.reason))
         })
     });
-    let builder = Pool::builder(manager).max_size(size).runtime(Runtime::Tokio1).timeouts(timeouts).post_create(fit);
-    builder.build().map_err(|error| error.to_string())
+    let builder = Pool::builder(manager).max_size(size).runtime(Runtime::Tokio1).timeouts(timeouts);
+    builder.post_create(fit).pre_recycle(current).build().map_err(|error| error.to_string())
 }

@@ -51,6 +51,11 @@ impl Timeline {
         std::mem::take(&mut self.known().is_news)
     }
 
+    /// Whether it has changed since then.
+    pub(super) fn changed_since(&self, then: Instant) -> bool {
+        self.known().changed_at.is_some_and(|at| at >= then)
+    }
+
     /// Whether it has changed within this time.
     pub(super) fn changed_within(&self, time: Duration) -> bool {
         self.known().changed_at.is_some_and(|at| at.elapsed() < time)
@@ -67,7 +72,11 @@ mod tests {
         timeline.found("00000001");
         timeline.found("00000001");
         assert!(!timeline.take_change() && !timeline.changed_within(Duration::MAX));
+        let before = Instant::now();
+        assert!(!timeline.changed_since(before), "a session stays");
         timeline.found("00000002");
+        assert!(timeline.changed_since(before), "a session of the earlier primary goes");
+        assert!(!timeline.changed_since(Instant::now() + Duration::from_millis(1)), "one of the new primary stays");
         assert!(timeline.take_change() && !timeline.take_change());
         assert!(timeline.changed_within(Duration::from_secs(60)) && !timeline.changed_within(Duration::ZERO));
     }

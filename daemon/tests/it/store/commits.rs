@@ -11,6 +11,8 @@ use callbackd::store::{self, Batch, Config, StoreError, Stores};
 use callbackd_bench::postgres::Postgres;
 
 use super::engine::{facts, park, partition, raised, retry, settle};
+use super::sweeps::{session, until_somebody_waits};
+use super::versions::World;
 use super::{OPTIONS, START, database, take};
 use crate::postgres;
 
@@ -83,4 +85,28 @@ async fn a_batch_of_which_one_change_is_refused_leaves_nothing() {
     }
     write(2, vec![good]).await.unwrap();
     assert_eq!(sql("SELECT batch FROM instance"), "2");
+}
+
+/// Pending rows are locked before settled ones. What a round has become meanwhile is seen all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_round_that_is_opened_while_a_late_attempt_waits_for_its_row_has_that_attempt() {
+    let world = World::new("postgres");
+    let one = Arc::new(world.begin().await);
+    let exhausted = settle(1, 7, Some(one.epoch), Outcome::ServerError, Next::Exhausted);
+    one.write(1, vec![exhausted, park(2, None, one.epoch)]).await;
+    let (client, looker) = (session(&world).await, session(&world).await);
+    client.batch_execute("BEGIN; SELECT FROM settled FOR UPDATE").await.unwrap();
+    let late = {
+        let one = Arc::clone(&one);
+        tokio::spawn(async move { one.write(2, vec![settle(1, 9, None, Outcome::ServerError, retry())]).await })
+    };
+    until_somebody_waits(&looker).await;
+    let opened = "INSERT INTO pending SELECT (jsonb_populate_record(
+                      other, jsonb_build_object('id', settled.id, 'round', 1, 'attempts', 1))).*
+                  FROM pending AS other, settled;
+                  UPDATE settled SET round = 1; COMMIT";
+    client.batch_execute(opened).await.unwrap();
+    late.await.unwrap();
+    let rows = one.stores.reads.rows(facts(1).id).await.unwrap();
+    assert_eq!((rows.pending.unwrap().progress.attempts, rows.settled.unwrap().attempts), (2, 1));
 }

@@ -16,7 +16,7 @@ use super::versions::{One, STORES, World, numbers};
 use crate::harness::until;
 
 /// A second session on the database of a world.
-async fn session(world: &World) -> Client {
+pub(super) async fn session(world: &World) -> Client {
     let Config::Postgres(url) = &world.config else { unreachable!("a world on PostgreSQL") };
     let (client, connection) = tokio_postgres::connect(&url.to_string(), NoTls).await.unwrap();
     tokio::spawn(connection);
@@ -33,7 +33,7 @@ fn sweep(one: &One) -> JoinHandle<Result<(), callbackd::store::StoreError>> {
     tokio::spawn(async move { engine.sweep(queue_of).await })
 }
 
-async fn until_somebody_waits(client: &Client) {
+pub(super) async fn until_somebody_waits(client: &Client) {
     until("it waits for the lock", async || {
         let sql =
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";

@@ -28,6 +28,8 @@ const FACT_COLUMNS: &str = "id uuid, partition_id bigint, off bigint, record_at 
     test boolean, team text, task bytea, event_id bytea, event_type text, content_hash bytea";
 const SETTLED_COLUMNS: &str = "first_at bigint, settled_at bigint, attempts integer, status integer, round integer,
     revision integer, state text, reason text, outcome text, sent_with bigint";
+/// Where `round` stands in a settled row.
+const SETTLED_ROUND: usize = FACTS + 4;
 const PENDING_COLUMNS: &str =
     "due bigint, since bigint, horizon bigint, token bigint, lease_until bigint, tries integer,
     attempts integer, starts integer, round integer, url bytea, last_outcome text, new_id boolean";
@@ -88,6 +90,28 @@ pub(super) fn lock(first: &mut Pipeline<'_>, ids: &[Uuid]) -> Option<RowsAsked> 
     let pending = first.push(LOCK_PENDING.as_str(), vec![param(ids.to_vec())]);
     let settled = first.push(LOCK_SETTLED.as_str(), vec![param(ids.to_vec()), param(smallest), param(largest)]);
     Some(RowsAsked { pending, settled })
+}
+
+/// A round that was opened between the two statements of [`lock`] has a pending row that the first one could not see.
+pub(super) async fn lock_opened(
+    client: &impl GenericClient,
+    pending: &mut Vec<Row>,
+    settled: &[Row],
+) -> Result<(), PostgresError> {
+    let seen = pending.iter().map(id_of).collect::<Result<BTreeSet<_>, _>>()?;
+    let mut unseen: Vec<Uuid> = Vec::new();
+    for row in settled {
+        let id = id_of(row)?;
+        let has_rounds = small::<u32>(row, SETTLED_ROUND).is_ok_and(|round| round > 0);
+        if has_rounds && !seen.contains(&id) {
+            unseen.push(id.into());
+        }
+    }
+    if !unseen.is_empty() {
+        let statement = client.prepare_cached(&LOCK_PENDING).await?;
+        pending.extend(client.query(&statement, &[&unseen]).await?);
+    }
+    Ok(())
 }
 
 /// Both rows of each of these callbacks, of those that have one. The numbers that they name are added to `names`.
@@ -198,7 +222,7 @@ async fn read_settled(
         settled_at: Timestamp::from_millis(row.try_get(FACTS + 1)?),
         attempts: small(row, FACTS + 2)?,
         status: opt_small(row, FACTS + 3)?,
-        round: small(row, FACTS + 4)?,
+        round: small(row, SETTLED_ROUND)?,
         revision: small(row, FACTS + 5)?,
         ended: Ended::parse(state, reason).ok_or(PostgresError::Corrupt("a settled row's state"))?,
         outcome: outcome(row.try_get(FACTS + 8)?)?,

@@ -66,8 +66,9 @@ impl<'w> Work<'w> {
         answers: &mut Answers,
         asked: Option<RowsAsked>,
     ) -> Result<HashMap<CallbackId, Readable<Rows>>, PostgresError> {
-        let found = asked.map(|asked| asked.take(answers)).unwrap_or_default();
-        rows::read(transaction.client(), &self.store.numbers, found, &mut self.names.read).await
+        let (mut pending, settled) = asked.map(|asked| asked.take(answers)).unwrap_or_default();
+        rows::lock_opened(transaction.client(), &mut pending, &settled).await?;
+        rows::read(transaction.client(), &self.store.numbers, (pending, settled), &mut self.names.read).await
     }
 
     pub(super) fn is_ours(&self, partition: &Arc<PartitionKey>, epoch: i64) -> bool {
